@@ -1,0 +1,90 @@
+"""Files that survive: written beside their place, flushed to disk, then renamed over the old one."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pickle
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+from fedmepd.errors import CheckpointError, FedMEPDError
+
+
+def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
+    """Writes a file so that ``path`` holds either its old content or all of the new.
+
+    Args:
+        path: the file to replace; its folder is made when missing.
+        write: called with the open binary file.
+
+    Raises:
+        FedMEPDError: the disk is full or the folder cannot be written; the old file is untouched.
+    """
+    path = Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _flush_folder(path.parent)
+    # torch reports a failed write (a full disk, say) as a RuntimeError of its zip writer.
+    except (OSError, RuntimeError) as error:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+        raise FedMEPDError(
+            f"cannot write {path}: {error}. What was there before is unchanged; free space on that disk or "
+            "choose another folder, then start the run again."
+        ) from error
+
+
+def _flush_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a UTF-8 text file atomically."""
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes a JSON file atomically; NaN is refused, since JSON has none."""
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def save_tensors(path: Path, content: dict[str, Any]) -> None:
+    """Writes a dictionary of tensors and plain values atomically, in torch's format."""
+    write_atomically(path, lambda file: torch.save(content, file))
+
+
+def load_tensors(path: Path) -> dict[str, Any]:
+    """Reads what :func:`save_tensors` wrote, on the CPU. Nothing but tensors and plain values is unpickled.
+
+    Raises:
+        CheckpointError: the file is missing, truncated, or holds anything else.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path} does not exist: expected a file written by fedmepd")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{path} cannot be read as a fedmepd file ({reason}): it is damaged or another kind of file") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} holds a {type(content).__name__}, not a fedmepd dictionary")
+    return content
