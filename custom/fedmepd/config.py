@@ -193,6 +193,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         },
         "augmentation": {"tumour_share": 0.7, "rotation_degrees": 0, "intensity": 0},
         "evaluation": {"window": 48, "every": 5},
-        "data": {"phantom": True},
+        "data": {"phantom": True, "train": 0.5, "validation": 0.125},
     },
 }

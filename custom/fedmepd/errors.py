@@ -6,7 +6,16 @@ class FedMEPDError(Exception):
 
 
 class DataError(FedMEPDError):
-    """A data folder, case or file cannot be used."""
+    """A data folder, case or file cannot be used.
+
+    Args:
+        message: for the site itself; may name cases and files.
+        public: what may leave the site: no case names, no paths.
+    """
+
+    def __init__(self, message: str, public: str = "the site's data cannot be used; its own log says why"):
+        super().__init__(message)
+        self.public = public
 
 
 class SettingsError(FedMEPDError):

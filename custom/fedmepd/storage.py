@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import pickle
-import tempfile
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
-
-import torch
 
 from fedmepd.errors import CheckpointError, FedMEPDError
 
@@ -27,21 +26,20 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
         FedMEPDError: the disk is full or the folder cannot be written; the old file is untouched.
     """
     path = Path(path)
-    temporary = None
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
+        with open(temporary, "xb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
         _flush_folder(path.parent)
-    # torch reports a failed write (a full disk, say) as a RuntimeError of its zip writer.
-    except (OSError, RuntimeError) as error:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        if not isinstance(error, OSError):
+            raise
         raise FedMEPDError(
             f"cannot write {path}: {error}. What was there before is unchanged; free space on that disk or "
             "choose another folder, then start the run again."
@@ -68,7 +66,12 @@ def write_json(path: Path, content: Any) -> None:
 
 def save_tensors(path: Path, content: dict[str, Any]) -> None:
     """Writes a dictionary of tensors and plain values atomically, in torch's format."""
-    write_atomically(path, lambda file: torch.save(content, file))
+    import torch
+
+    # Through memory, since torch's own writer hides why a write failed (a full disk, say).
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_atomically(path, lambda file: file.write(buffer.getbuffer()))
 
 
 def load_tensors(path: Path) -> dict[str, Any]:
@@ -77,14 +80,22 @@ def load_tensors(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: the file is missing, truncated, or holds anything else.
     """
+    import torch
+
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist: expected a file written by fedmepd")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+    except pickle.UnpicklingError as error:
+        # torch's own text advises to load it without protection, which is the last thing to do with an unknown file.
+        raise CheckpointError(
+            f"{path} cannot be read as a fedmepd file: it is damaged, or another kind of file. A checkpoint published "
+            "by FedMEPD's authors is brought in with `fedmepd checkpoint import`"
+        ) from error
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path} cannot be read as a fedmepd file ({reason}): it is damaged or another kind of file") from error
+        raise CheckpointError(f"{path} cannot be read as a fedmepd file, it is damaged: {reason}") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds a {type(content).__name__}, not a fedmepd dictionary")
     return content

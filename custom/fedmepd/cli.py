@@ -1,0 +1,126 @@
+"""The command line: ``fedmepd results | checkpoint | job | data``.
+
+Every command imports what it needs when it runs, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from fedmepd import __version__
+from fedmepd.errors import FedMEPDError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit status: 0, or 2 when the user can put something right."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except FedMEPDError as error:
+        print(f"fedmepd: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="fedmepd", description="Federated brain tumour segmentation across sites with different MRI modalities."
+    )
+    parser.add_argument("--version", action="version", version=f"fedmepd {__version__}")
+    topics = parser.add_subparsers(required=True, metavar="command")
+
+    results = topics.add_parser("results", help="print the results of a run, finished or not")
+    results.add_argument("workspace", type=Path, help="workspace of a simulator, a downloaded job, or a run folder")
+    results.add_argument("--json", action="store_true", help="print results.json instead of the table")
+    results.set_defaults(run=_results)
+
+    checkpoint = _topic(topics, "checkpoint", "look at models and bring in published ones")
+    import_ = checkpoint.add_parser("import", help="turn a checkpoint published by FedMEPD's authors into a model")
+    import_.add_argument("published", type=Path, help="the authors' file, of the server or of a client")
+    import_.add_argument("out", type=Path, help="the model to write")
+    import_.set_defaults(run=_import_checkpoint)
+    show = checkpoint.add_parser("show", help="print what a model says about itself")
+    show.add_argument("model", type=Path)
+    show.set_defaults(run=_show_checkpoint)
+
+    job = _topic(topics, "job", "prepare FLARE jobs")
+    export = job.add_parser("export", help="copy a job with this package in it, for sites that have not installed it")
+    export.add_argument("job_folder", type=Path, help="a folder of jobs/")
+    export.add_argument("out", type=Path, help="the folder to write")
+    export.set_defaults(run=_export_job)
+
+    data = _topic(topics, "data", "make and check data")
+    phantom = data.add_parser("phantom", help="write the phantom cohort as NIfTI, one sub-folder per site")
+    phantom.add_argument("folder", type=Path)
+    phantom.add_argument("--seed", type=int, default=0, help="default: 0")
+    phantom.set_defaults(run=_make_phantoms)
+    check = data.add_parser("check", help="check the labelled cases of a folder before training on them")
+    check.add_argument("folder", type=Path, help="a folder with one sub-folder per case")
+    check.set_defaults(run=_check_data)
+    return parser
+
+
+def _topic(topics: argparse._SubParsersAction, name: str, help: str) -> argparse._SubParsersAction:
+    return topics.add_parser(name, help=help).add_subparsers(required=True, metavar="command")
+
+
+def _results(options: argparse.Namespace) -> None:
+    from fedmepd.evaluation.results import find, read
+    from fedmepd.evaluation.tables import console_table
+
+    results = read(find(options.workspace))
+    print(json.dumps(results, indent=2) if options.json else console_table(results), end="\n" if options.json else "")
+
+
+def _import_checkpoint(options: argparse.Namespace) -> None:
+    from fedmepd.networks.published import import_published
+    from fedmepd.training.checkpoints import About, save_model
+
+    published = import_published(options.published)
+    owner = "a published client" if published.calibrated else "the published server"
+    save_model(options.out, published.network, About(owner, "fedmepd", published.round))
+    print(f"wrote {options.out}")
+
+
+def _show_checkpoint(options: argparse.Namespace) -> None:
+    from fedmepd.training.checkpoints import describe
+
+    print(json.dumps(describe(options.model), indent=2))
+
+
+def _export_job(options: argparse.Namespace) -> None:
+    from fedmepd.flare.export import export_job
+
+    export_job(options.job_folder, options.out)
+    print(f"wrote {options.out}")
+
+
+def _make_phantoms(options: argparse.Namespace) -> None:
+    from fedmepd.data.phantom import PHANTOM_SITES, ensure_site
+
+    for site, modalities in PHANTOM_SITES.items():
+        folder = ensure_site(options.folder, site, options.seed)
+        print(f"{folder}  {' '.join(modalities)}", flush=True)
+
+
+def _check_data(options: argparse.Namespace) -> None:
+    from fedmepd.data.layouts import find_cases
+    from fedmepd.data.validation import check_cases
+    from fedmepd.errors import DataError
+
+    cases = find_cases(options.folder)
+    if not cases:
+        raise DataError(f"no case in {options.folder}: expected one sub-folder per case, with NIfTI files in it")
+    check_cases(cases)
+    for modalities, count in Counter(case.modalities for case in cases).most_common():
+        print(f"{count:5d}  {' '.join(modalities)}")
+    print(f"{len(cases):5d}  cases, no fault found")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

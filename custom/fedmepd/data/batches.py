@@ -1,0 +1,167 @@
+"""Batches for training and cases for evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fedmepd.config import Settings
+from fedmepd.data.cases import Case
+from fedmepd.data.preparation import PreparedCases
+from fedmepd.seeds import derive_seed
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Crops of cases that have the same modalities.
+
+    Args:
+        images: (B, M, X, Y, Z) float32, mean 0 and standard deviation 1 inside the brain of the whole case.
+        modalities: the M modalities, in the task's order.
+        label: (B, X, Y, Z) int64, classes.
+        cases: the places of the B cases in the list that the batches are made of.
+    """
+
+    images: Tensor
+    modalities: tuple[str, ...]
+    label: Tensor
+    cases: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class EvaluationCase:
+    """A whole case, cropped to its brain.
+
+    Args:
+        images: (1, M, X, Y, Z) float32.
+        modalities: the M modalities, in the task's order.
+        label: (X, Y, Z) int64, classes.
+        spacing: size of a voxel in mm along each axis.
+    """
+
+    images: Tensor
+    modalities: tuple[str, ...]
+    label: Tensor
+    spacing: tuple[float, float, float]
+
+
+class TrainingBatches:
+    """Random crops of a site's cases, each case once per epoch.
+
+    Order and augmentation of an epoch depend on the job's seed, ``seed_parts`` and the epoch's number alone: an epoch
+    can be repeated, and a resumed run meets the crops that it would have met.
+
+    Args:
+        cases: labelled cases.
+        settings: the job's settings; crop, batch, seed and augmentation count.
+        seed_parts: what tells this sequence of epochs from others of the job, such as the site's name.
+        cache: folder for prepared cases.
+    """
+
+    def __init__(self, cases: Sequence[Case], settings: Settings, seed_parts: Sequence[str | int], cache: Path):
+        self._cases = list(cases)
+        self._prepared = PreparedCases(self._cases, Path(cache))
+        self._augment = _augmentation(settings)
+        self._lock = Lock()
+        self._batch = settings.training.batch
+        self._seed = derive_seed(settings.seed, *seed_parts, "batches")
+        groups: dict[tuple[str, ...], list[int]] = {}
+        for index, case in enumerate(self._cases):
+            groups.setdefault(case.modalities, []).append(index)
+        self._groups = [groups[modalities] for modalities in sorted(groups)]
+
+    def __len__(self) -> int:
+        """Returns the number of batches, and so of steps, in an epoch."""
+        return sum(-(-len(group) // self._batch) for group in self._groups)
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """Yields the batches of one epoch."""
+        rng = np.random.default_rng(derive_seed(self._seed, number, "order"))
+        batches = []
+        for group in self._groups:
+            order = rng.permutation(group).tolist()
+            batches += [order[start : start + self._batch] for start in range(0, len(order), self._batch)]
+        order = [batches[place] for place in rng.permutation(len(batches))]
+        if not order:
+            return
+        # The next batch is loaded while the network works on this one.
+        with ThreadPoolExecutor(1) as loader:
+            upcoming = loader.submit(self._load, order[0], number)
+            for indices in order[1:]:
+                batch = upcoming.result()
+                upcoming = loader.submit(self._load, indices, number)
+                yield batch
+            yield upcoming.result()
+
+    def _load(self, indices: list[int], number: int) -> Batch:
+        import torch
+
+        samples = [self._sample(index, number) for index in indices]
+        return Batch(
+            images=torch.stack([sample["image"] for sample in samples]),
+            modalities=self._cases[indices[0]].modalities,
+            label=torch.stack([sample["label"][0] for sample in samples]).long(),
+            cases=tuple(indices),
+        )
+
+    def _sample(self, index: int, number: int) -> dict[str, Any]:
+        # The transforms own one random state: no second epoch may touch it between these two calls.
+        with self._lock:
+            self._augment.set_random_state(derive_seed(self._seed, number, "sample", index))
+            [crop] = self._augment(self._prepared[index])
+        return crop
+
+
+def evaluation_cases(cases: Sequence[Case], settings: Settings, cache: Path) -> Iterator[EvaluationCase]:
+    """Yields whole cases in the order of ``cases``, prepared like those of :class:`TrainingBatches`, not augmented."""
+    prepared = PreparedCases(cases, Path(cache))
+    for index, case in enumerate(prepared.cases):
+        item = prepared[index]
+        yield EvaluationCase(
+            images=item["image"][None].float(),
+            modalities=case.modalities,
+            label=item["label"][0].long(),
+            spacing=tuple(item["spacing"].tolist()),
+        )
+
+
+def _augmentation(settings: Settings) -> Any:
+    from monai import transforms as t
+
+    both = ["image", "label"]
+    crop = (settings.training.crop,) * 3
+    augmentation = settings.augmentation
+    share = augmentation.tumour_share
+    if share > 0:
+        centres = {"label_key": "label", "fg_indices_key": "tumour", "bg_indices_key": "brain"}
+        shares = {"pos": share, "neg": 1 - share}
+        cropping = t.RandCropByPosNegLabeld(
+            both, spatial_size=crop, num_samples=1, allow_smaller=True, **centres, **shares
+        )
+    else:
+        cropping = t.RandSpatialCropSamplesd(both, crop, num_samples=1, random_size=False)
+    # Padded after the crop: the indices of tumour and brain are those of the volume as it is.
+    steps: list[Any] = [cropping, t.SpatialPadd(both, crop)]
+    steps += [t.CastToTyped("image", np.float32)]
+    if augmentation.rotation_degrees > 0:
+        turn = np.deg2rad(augmentation.rotation_degrees)
+        ranges = {"range_x": turn, "range_y": turn, "range_z": turn}
+        steps += [t.RandRotated(both, prob=1, mode=("bilinear", "nearest"), padding_mode="zeros", **ranges)]
+    if augmentation.intensity > 0:
+        size = augmentation.intensity
+        steps += [
+            t.RandScaleIntensityd("image", factors=size, prob=1, channel_wise=True),
+            t.RandShiftIntensityd("image", offsets=size, prob=1, channel_wise=True),
+        ]
+    if augmentation.flips:
+        steps += [t.RandFlipd(both, prob=0.5, spatial_axis=axis) for axis in range(3)]
+    return t.Compose([*steps, t.ToTensord(both, track_meta=False)])

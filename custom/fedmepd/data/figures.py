@@ -1,0 +1,72 @@
+"""Picture of a few phantom cases for the README: ``python -m fedmepd.data.figures docs/images/phantoms.png``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from fedmepd.data.phantom import case_names, cases_without_enhancement, phantom_case
+from fedmepd.modalities import BRATS
+from fedmepd.storage import write_atomically
+
+# Colours of NCR/NET, ED and ET.
+_COLOURS = ("#3b6fb6", "#4dab6d", "#e8c33c")
+
+# The slices that cut through the ventricles, from below.
+_VENTRICLES = slice(24, 29)
+
+
+def draw_phantoms(file: Path, sites: tuple[str, ...] = ("site-1", "site-2", "site-5", "site-8"), seed: int = 0) -> None:
+    """Draws one phantom case of each site: the four modalities and the label; the last site's has no enhancing tumour.
+
+    Args:
+        file: the PNG to write.
+        sites: the sites, one row each.
+        seed: the cohort's seed.
+    """
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+    from matplotlib.colors import ListedColormap
+    from matplotlib.patches import Patch
+
+    figure, axes = pyplot.subplots(len(sites), 5, figsize=(8, 1.72 * len(sites) + 0.35), facecolor="black")
+    for row, site in zip(axes, sites, strict=True):
+        without = cases_without_enhancement(site, seed)
+        names = [name for name in case_names(site) if (name in without) == (site == sites[-1])]
+        cases = [phantom_case(site, name, seed) for name in names[:6]]
+        images, label = max(cases, key=lambda case: _core(case[1]).max())
+        height = _VENTRICLES.start + int(np.argmax(_core(label)))
+        for place, modality in zip(row, BRATS.modalities, strict=False):
+            slice_ = images[modality][:, :, height].T
+            place.imshow(slice_, cmap="gray", vmin=0, vmax=np.percentile(slice_[slice_ > 0], 99.5))
+        brain = images[BRATS.modalities[0]][:, :, height].T > 0
+        row[-1].imshow(np.where(brain, 0.25, 0.0), cmap="gray", vmin=0, vmax=1)
+        tumour = np.searchsorted(BRATS.label_of_class, label[:, :, height].T)
+        row[-1].imshow(np.ma.masked_equal(tumour, 0), cmap=ListedColormap(_COLOURS), vmin=1, vmax=3)
+        row[0].set_ylabel(site, color="white")
+    for place, title in zip(axes[0], (*BRATS.modalities, "label"), strict=True):
+        place.set_title(title, color="white", fontsize=10)
+    for place in axes.flat:
+        place.set(xticks=[], yticks=[], xlim=(3.5, 43.5), ylim=(45.5, 1.5))
+        place.spines[:].set_visible(False)
+    legend = [Patch(color=colour, label=name) for colour, name in zip(_COLOURS, BRATS.classes[1:], strict=True)]
+    figure.legend(handles=legend, loc="lower right", ncols=3, frameon=False, labelcolor="white", fontsize=8)
+    figure.tight_layout(pad=0.3, rect=(0, 0.04, 1, 1))
+    # Without the version of matplotlib in it, the same picture is the same file.
+    write_atomically(Path(file), lambda opened: figure.savefig(opened, dpi=110, metadata={"Software": None}))
+    pyplot.close(figure)
+
+
+def _core(label: np.ndarray) -> np.ndarray:
+    """Voxels of tumour core in each slice at the height of the ventricles."""
+    return ((label == 1) | (label == 4))[:, :, _VENTRICLES].sum(axis=(0, 1))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Draw a few phantom cases.")
+    parser.add_argument("file", type=Path, help="PNG file to write")
+    draw_phantoms(parser.parse_args().file)

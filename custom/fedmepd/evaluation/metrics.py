@@ -1,0 +1,112 @@
+"""Dice and HD95 of the evaluated regions, by the rules of the BraTS challenge."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+from fedmepd.modalities import BRATS
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+    from torch import Tensor
+
+# What BraTS gives a case of which only the prediction or only the label has the region: the diagonal of its
+# 240 x 240 x 155 mm volumes.
+HD95_ONE_EMPTY_MM = 373.13
+
+
+@dataclass(frozen=True)
+class CaseScores:
+    """Scores of one case, by region name.
+
+    Args:
+        dice: Dice, 0 to 1.
+        empty: whether the region is empty in the prediction or in the label.
+        hd95_mm: 95th percentile of the Hausdorff distance in mm; None where it was not asked for.
+    """
+
+    dice: dict[str, float]
+    empty: dict[str, bool]
+    hd95_mm: dict[str, float] | None = None
+
+
+def case_scores(prediction: Tensor | ArrayLike, label: Tensor | ArrayLike, spacing: Sequence[float]) -> CaseScores:
+    """Scores one case: Dice and HD95 per region.
+
+    A region that is empty in both prediction and label has Dice 1 and HD95 0; empty in one alone, Dice 0 and HD95
+    373.13 mm (the BraTS rule). HD95 is the larger of the two directed 95th percentiles.
+
+    Args:
+        prediction: classes (X, Y, Z).
+        label: classes (X, Y, Z).
+        spacing: voxel size along X, Y and Z in mm.
+
+    Raises:
+        ValueError: the two shapes differ or are not three-dimensional.
+    """
+    from monai.metrics import compute_hausdorff_distance
+
+    predicted, true = _region_masks(prediction), _region_masks(label)
+    scores = _overlap(predicted, true)
+    distances = {}
+    for i, region in enumerate(BRATS.regions):
+        if scores.empty[region]:
+            distances[region] = 0.0 if scores.dice[region] == 1 else HD95_ONE_EMPTY_MM
+        else:
+            distance = compute_hausdorff_distance(
+                predicted[None, i : i + 1],
+                true[None, i : i + 1],
+                include_background=True,
+                percentile=95,
+                spacing=[float(size) for size in spacing],
+            )
+            distances[region] = distance.item()
+    return CaseScores(scores.dice, scores.empty, distances)
+
+
+def dice_only(prediction: Tensor | ArrayLike, label: Tensor | ArrayLike) -> CaseScores:
+    """Scores one case like :func:`case_scores`, without HD95: cheap enough for validation during training."""
+    return _overlap(_region_masks(prediction), _region_masks(label))
+
+
+def summarise(scores: Sequence[CaseScores]) -> dict | None:
+    """Averages the scores of a site's cases.
+
+    Returns:
+        ``dice`` by region, ``mdsc`` (mean of the regions' Dice), ``empty`` (number of cases by region) and, unless it
+        was left out, ``hd95_mm`` by region; None without any case.
+    """
+    if not scores:
+        return None
+    dice = {region: fmean(score.dice[region] for score in scores) for region in BRATS.regions}
+    summary = {
+        "dice": dice,
+        "mdsc": fmean(dice.values()),
+        "empty": {region: sum(score.empty[region] for score in scores) for region in BRATS.regions},
+    }
+    if all(score.hd95_mm is not None for score in scores):
+        summary["hd95_mm"] = {region: fmean(score.hd95_mm[region] for score in scores) for region in BRATS.regions}
+    return summary
+
+
+def _region_masks(classes: Tensor | ArrayLike) -> Tensor:
+    """Returns the regions of a class map (X, Y, Z) as masks (region, X, Y, Z) on the CPU."""
+    import torch
+
+    classes = torch.as_tensor(classes).cpu()
+    return torch.stack([torch.isin(classes, torch.tensor(members)) for members in BRATS.regions.values()]).float()
+
+
+def _overlap(predicted: Tensor, true: Tensor) -> CaseScores:
+    from monai.metrics import compute_dice
+
+    if predicted.shape != true.shape or predicted.ndim != 4:
+        raise ValueError(
+            f"prediction {tuple(predicted.shape[1:])} and label {tuple(true.shape[1:])}: expected the same (X, Y, Z)"
+        )
+    dice = compute_dice(predicted[None], true[None], ignore_empty=False)[0].tolist()
+    empty = [not (p.any() and t.any()) for p, t in zip(predicted, true, strict=True)]
+    return CaseScores(dict(zip(BRATS.regions, dice, strict=True)), dict(zip(BRATS.regions, empty, strict=True)))

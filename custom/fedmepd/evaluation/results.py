@@ -1,0 +1,176 @@
+"""The results of a run: one dictionary with stable keys, written as results.json and results.md.
+
+Scores and shares are fractions (0 to 1), distances millimetres. Nothing in it names a case or a path.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Literal
+
+from fedmepd import __version__
+from fedmepd.config import Settings
+from fedmepd.errors import FedMEPDError
+from fedmepd.storage import write_json, write_text
+
+FILE_NAME = "results.json"
+
+# Where a run's results lie below a folder that a user may name.
+_PLACES = (
+    FILE_NAME,
+    f"results/{FILE_NAME}",  # a job's run folder on the server
+    f"workspace/results/{FILE_NAME}",  # a downloaded job
+    f"*/workspace/results/{FILE_NAME}",  # the folder of downloaded jobs
+    f"server/simulate_job/results/{FILE_NAME}",  # a simulator workspace
+    f"*/server/simulate_job/results/{FILE_NAME}",  # the workspace of job.py, one folder per job
+    f"*/results/{FILE_NAME}",  # the server's folder in production, one folder per job
+    f"*/*/results/{FILE_NAME}",  # a project's folder with the server and its sites (POC: prod_00)
+    f"*/prod_*/*/*/results/{FILE_NAME}",  # a POC workspace
+)
+_KEYS = ("method", "seed", "rounds", "seconds", "mean", "server", "sites", "status", "round")
+
+
+def site_entry(
+    name: str,
+    modalities: Sequence[str],
+    cases: dict[str, int],
+    *,
+    test: dict | None = None,
+    validation: dict | None = None,
+    personal_share: float | None = None,
+    rounds_taken: Iterable[int] = (),
+) -> dict[str, Any]:
+    """Returns what the results hold about one site, or about the server.
+
+    Args:
+        name: the site's name.
+        modalities: the modalities it has.
+        cases: number of cases for ``train``, ``validation`` and ``test``.
+        test: what :func:`fedmepd.evaluation.metrics.summarise` returned for the test cases; None until then, or
+            without such cases.
+        validation: the latest validation: ``round``, ``dice`` and ``mdsc``.
+        personal_share: share of the decoder's filters that are personal; None where the method has none.
+        rounds_taken: the rounds in which the site's update was taken.
+    """
+    return {
+        "name": name,
+        "modalities": list(modalities),
+        "cases": {part: cases[part] for part in ("train", "validation", "test")},
+        "test": test,
+        "validation": validation,
+        "personal_share": personal_share,
+        "rounds_taken": sorted(rounds_taken),
+    }
+
+
+def build(
+    settings: Settings,
+    *,
+    status: Literal["running", "finished"],
+    round: int,
+    seconds: float,
+    server: dict[str, Any],
+    sites: Iterable[dict[str, Any]],
+) -> dict[str, Any]:
+    """Returns the results of a run.
+
+    Args:
+        settings: the job's settings.
+        status: ``finished`` once everything is tested.
+        round: the last finished round.
+        seconds: wall-clock time spent so far.
+        server: the server's :func:`site_entry`.
+        sites: those of the sites, in any order.
+    """
+    sites = sorted(sites, key=lambda entry: _natural(entry["name"]))
+    return {
+        "method": settings.method,
+        "run_name": settings.run_name,
+        "seed": settings.seed,
+        "rounds": settings.rounds,
+        "round": round,
+        "status": status,
+        "seconds": seconds,
+        "mean": {
+            **_mean([site["test"] for site in sites], ("dice", "hd95_mm")),
+            "validation": _mean([site["validation"] for site in sites], ("dice",)),
+            "personal_share": _mean_of(sites, lambda site: site["personal_share"]),
+        },
+        "server": server,
+        "sites": sites,
+        "settings": settings.model_dump(mode="json"),
+        "version": __version__,
+    }
+
+
+def write(folder: Path, results: dict[str, Any]) -> None:
+    """Writes results.json and results.md into ``folder``, each atomically.
+
+    Raises:
+        FedMEPDError: the disk is full or the folder cannot be written; what was there is untouched.
+    """
+    from fedmepd.evaluation.tables import markdown_table
+
+    write_json(Path(folder) / FILE_NAME, results)
+    write_text(Path(folder) / "results.md", markdown_table(results))
+
+
+def find(workspace: Path) -> Path:
+    """Finds a run's results.json below a simulator workspace, a downloaded job or a run folder; the newest of several.
+
+    Raises:
+        FedMEPDError: there is none; the message says where it was looked for.
+    """
+    workspace = Path(workspace)
+    if not workspace.exists():
+        raise FedMEPDError(f"{workspace} does not exist: expected the workspace or run folder of a job")
+    if workspace.is_file():
+        return workspace
+    found = [path for place in _PLACES for path in workspace.glob(place) if path.is_file()]
+    if not found:
+        raise FedMEPDError(
+            f"no results in {workspace}: looked for {', '.join(_PLACES)}. Name the workspace or run folder of a job; "
+            "the first results are written when a run's round 0 is over."
+        )
+    return max(found, key=lambda path: path.stat().st_mtime_ns)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Reads a results.json.
+
+    Raises:
+        FedMEPDError: it cannot be read, or something else is in it.
+    """
+    try:
+        results = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise FedMEPDError(f"{path} cannot be read as results ({error}): expected a {FILE_NAME} of fedmepd") from error
+    missing = [key for key in _KEYS if key not in results] if isinstance(results, dict) else list(_KEYS)
+    if missing:
+        raise FedMEPDError(f"{path} holds no results of fedmepd: {', '.join(missing)} missing")
+    return results
+
+
+def _mean(summaries: Sequence[dict | None], by_region: Sequence[str]) -> dict[str, Any]:
+    """Averages what several sites' summaries have; None where none has it."""
+    present = [summary for summary in summaries if summary is not None]
+    mean: dict[str, Any] = {"mdsc": _mean_of(present, lambda summary: summary["mdsc"])}
+    for key in by_region:
+        regions = present[0][key] if present else {}
+        mean[key] = {region: fmean(summary[key][region] for summary in present) for region in regions} or None
+    return mean
+
+
+def _mean_of(items: Iterable[Any], value: Callable[[Any], float | None]) -> float | None:
+    values = [value(item) for item in items]
+    values = [number for number in values if number is not None]
+    return fmean(values) if values else None
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sort key by which site-2 comes before site-10."""
+    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]

@@ -1,0 +1,130 @@
+"""The results of a run as a table, for the console and in Markdown."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fedmepd.evaluation.metrics import HD95_ONE_EMPTY_MM
+from fedmepd.modalities import BRATS
+
+_REGIONS = tuple(BRATS.regions)
+_TEXT_COLUMNS = 3
+_HEADER = (
+    "site",
+    "modalities",
+    "cases",
+    *(f"Dice {region}" for region in _REGIONS),
+    "mDSC",
+    *(f"HD95 {region}" for region in _REGIONS),
+    "personal",
+)
+
+
+def console_table(results: dict[str, Any]) -> str:
+    """Returns the results as an aligned plain-text table with notes under it."""
+    rows = _rows(results)
+    widths = [max(len(cell) for cell in column) for column in zip(_HEADER, *rows, strict=True)]
+    rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
+    lines = [_align(row, widths) for row in (_HEADER, *rows)]
+    # The mean and the server stand apart from the sites.
+    body = [lines[0], rule, *lines[1:-2], rule, *lines[-2:]]
+    return "\n".join([_title(results), "", *body, "", *_notes(results)]) + "\n"
+
+
+def markdown_table(results: dict[str, Any]) -> str:
+    """Returns the results as a Markdown page."""
+    rule = ["---"] * _TEXT_COLUMNS + ["---:"] * (len(_HEADER) - _TEXT_COLUMNS)
+    table = [f"| {' | '.join(row)} |" for row in (_HEADER, rule, *_rows(results))]
+    notes = [f"- {note}" for note in _notes(results)]
+    return "\n".join([f"# {_title(results)}", "", *table, "", *notes]) + "\n"
+
+
+def _align(row: tuple[str, ...], widths: list[int]) -> str:
+    cells = [
+        cell.ljust(width) if i < _TEXT_COLUMNS else cell.rjust(width)
+        for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+    ]
+    return "  ".join(cells).rstrip()
+
+
+def _title(results: dict[str, Any]) -> str:
+    name = f" {results['run_name']}" if results["run_name"] else ""
+    return (
+        f"{results['method']}{name}: round {results['round']} of {results['rounds']}, seed {results['seed']}, "
+        f"{results['seconds']:.0f} s, {results['status']}"
+    )
+
+
+def _rows(results: dict[str, Any]) -> list[tuple[str, ...]]:
+    scores = "test" if _is_tested(results) else "validation"
+    rows = [_row(entry["name"], entry, entry[scores]) for entry in results["sites"]]
+    mean = results["mean"]
+    means = mean if _is_tested(results) else mean["validation"]
+    rows.append(_row("mean of the sites", {"personal_share": mean["personal_share"]}, means))
+    rows.append(_row(results["server"]["name"], results["server"], results["server"][scores]))
+    return rows
+
+
+def _row(name: str, entry: dict[str, Any], scores: dict[str, Any] | None) -> tuple[str, ...]:
+    scores = scores or {}
+    dice, distances = scores.get("dice") or {}, scores.get("hd95_mm") or {}
+    cases = entry.get("cases", {})
+    return (
+        name,
+        " ".join(entry.get("modalities", ())),
+        "/".join(str(number) for number in cases.values()),
+        *(_number(dice.get(region), ".3f") for region in _REGIONS),
+        _number(scores.get("mdsc"), ".3f"),
+        *(_number(distances.get(region), ".1f") for region in _REGIONS),
+        _number(entry["personal_share"], ".0%"),
+    )
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _is_tested(results: dict[str, Any]) -> bool:
+    return results["status"] == "finished"
+
+
+def _notes(results: dict[str, Any]) -> list[str]:
+    notes = ["cases: train/validation/test; Dice and mDSC as fractions; HD95 in mm; personal: share of decoder filters"]
+    entries = [*results["sites"], results["server"]]
+    if _is_tested(results):
+        notes.append(_note_on_empty(entries))
+        untested = [entry["name"] for entry in entries if entry["test"] is None]
+        if untested:
+            notes.append(f"not tested, and not in the mean: {', '.join(untested)}")
+    else:
+        notes.append(f"the run is not finished: these are scores on the validation cases, {_validated(entries)}")
+    missed = [
+        f"{site['name']} {results['round'] - len(site['rounds_taken'])}"
+        for site in results["sites"]
+        if len(site["rounds_taken"]) < results["round"]
+    ]
+    if missed:
+        notes.append(f"rounds without a site's update, of {results['round']}: {', '.join(missed)}")
+    return notes
+
+
+def _validated(entries: list[dict[str, Any]]) -> str:
+    rounds = {entry["validation"]["round"] for entry in entries if entry["validation"]}
+    if not rounds:
+        return "of which none are there yet"
+    first, last = min(rounds), max(rounds)
+    return f"of round {last}" if first == last else f"of rounds {first} to {last}"
+
+
+def _note_on_empty(entries: list[dict[str, Any]]) -> str:
+    counts = [
+        f"{entry['name']} {region} {number}"
+        for entry in entries
+        if entry["test"]
+        for region, number in entry["test"]["empty"].items()
+        if number
+    ]
+    rule = f"in both: Dice 1, HD95 0; in one alone: Dice 0, HD95 {HD95_ONE_EMPTY_MM}"
+    if not counts:
+        return f"test cases with an empty prediction or label: none ({rule})"
+    return f"test cases with an empty prediction or label ({rule}): {', '.join(counts)}"

@@ -1,0 +1,96 @@
+"""Aggregation of the sites' updates as they arrive (algorithm section 3.3).
+
+Everything is a change against the weights that the server sent, so the means of the weights are those weights plus the
+means of the changes: E_m + mean_i Delta_im, and W_s + (1 - lambda) sum_i H_ij Delta_ij / sum_i H_ij.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fedmepd.federation.filters import DECODER
+
+_SCALE = 2.0**40
+LARGEST = 2.0**14
+
+
+class ExactSum:
+    """A sum of floating-point tensors whose bits do not depend on the order of its terms.
+
+    Each term is rounded once, to a multiple of 2^-40, and added as an integer; integer addition has no order. Terms stay
+    below 2^14, so that 512 of them fit into 63 bits.
+
+    Args:
+        shape: of the terms.
+    """
+
+    def __init__(self, shape: torch.Size):
+        self._total = torch.zeros(shape, dtype=torch.int64)
+
+    def add(self, term: Tensor, rows: Tensor | None = None) -> None:
+        """Adds a term, or one for the given rows (bool mask of the first dimension) only."""
+        units = (term.double() * _SCALE).round().to(torch.int64)
+        if rows is None:
+            self._total += units
+        else:
+            self._total[rows] += units
+
+    def value(self) -> Tensor:
+        """The sum, float64."""
+        return self._total.double() / _SCALE
+
+
+class Aggregation:
+    """One round's weighted sums of changes.
+
+    Memory does not grow with the number of sites, and the order of the sites does not change the result.
+
+    Args:
+        state: the server's weights, by name, which the sites' changes refer to.
+        keys: the weights that sites may return.
+        server_share: share of the server's own decoder filter kept; 0 where updates are averaged by cases.
+    """
+
+    def __init__(self, state: dict[str, Tensor], keys: list[str], server_share: float):
+        self._state = state
+        self._server_share = server_share
+        self._sums = {key: ExactSum(state[key].shape) for key in keys}
+        # Decoder filters have a weight each, every other tensor has one.
+        self._weights = {
+            key: ExactSum(state[key].shape[:1] if key.startswith(DECODER) else torch.Size()) for key in keys
+        }
+
+    def add(self, key: str, change: Tensor, weight: float | Tensor, rows: Tensor | None = None) -> None:
+        """Adds a site's change of one tensor.
+
+        Args:
+            key: name of the tensor.
+            change: of the whole tensor, or of ``rows``.
+            weight: one number, or one for each given row.
+            rows: bool mask of the filters that the site shares.
+        """
+        weight = torch.as_tensor(weight, dtype=torch.float64)
+        factor = weight.reshape(-1, *[1] * (change.ndim - 1)) if weight.ndim else weight
+        self._sums[key].add(change.double() * factor, rows)
+        if key.startswith(DECODER):
+            self._weights[key].add(weight.expand(change.shape[0]), rows)
+        else:
+            self._weights[key].add(weight)
+
+    def result(self) -> dict[str, Tensor]:
+        """The new weights; a tensor or filter that no site returned stays as it is."""
+        merged = dict(self._state)
+        for key, total in self._sums.items():
+            weight = self._weights[key].value()
+            weight = weight.reshape(-1, *[1] * (self._state[key].ndim - 1)) if weight.ndim else weight
+            mean = torch.where(weight > 0, total.value() / weight.clamp_min(1e-12), 0.0)
+            moved = (1 - self._server_share) * mean if key.startswith(DECODER) else mean
+            merged[key] = (self._state[key].double() + moved).float()
+        return merged
+
+
+def encoder_of(key: str) -> str | None:
+    """The modality (or ``shared``) whose encoder a weight belongs to, or None."""
+    parts = key.split(".")
+    return parts[1] if parts[0] == "encoders" else None

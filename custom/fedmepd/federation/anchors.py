@@ -1,0 +1,103 @@
+"""Class anchors of the fusion site (paper section 3.4; algorithm section 3.6)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fedmepd.seeds import derive_seed
+from fedmepd.training.fusion import CaseVectors
+
+
+class Anchors:
+    """A few mean features of each class at each level.
+
+    K-means on the deepest level's vectors decides once which case belongs to which anchor of a class; a case whose crop held
+    the class for the first time later joins the nearest cluster then. A cluster that has never had a vector has no anchor:
+    the sites attend to those that exist.
+
+    Args:
+        per_class: clusters of each class, N_k.
+        ema: share of the old anchor kept in each round after the first.
+        seed: of the clustering.
+    """
+
+    def __init__(self, per_class: int, ema: float, seed: int):
+        self.per_class = per_class
+        self.ema = ema
+        self.seed = seed
+        self._rows: dict[int, Tensor] = {}
+        self._filled: Tensor | None = None
+        self._centres: dict[int, Tensor] = {}
+        self._clusters: dict[tuple[int, int], int] = {}
+
+    def update(self, vectors: dict[int, CaseVectors], round_number: int) -> None:
+        """Takes in the class vectors of one round of fusion training.
+
+        Args:
+            vectors: by the case's place in the training list.
+            round_number: round 0 starts the anchors and round 1 replaces them; later rounds move them slowly.
+        """
+        if not vectors:
+            return
+        first = next(iter(vectors.values()))
+        if self._filled is None:
+            classes = len(first.there)
+            self._filled = torch.zeros(classes, self.per_class, dtype=torch.bool)
+            self._rows = {
+                level: torch.zeros(classes, self.per_class, rows.shape[1]) for level, rows in first.by_level.items()
+            }
+        for number in range(len(first.there)):
+            holding = [case for case in sorted(vectors) if vectors[case].there[number]]
+            if holding:
+                self._assign(number, holding, vectors)
+                self._move(number, holding, vectors, round_number)
+
+    def _assign(self, number: int, holding: list[int], vectors: dict[int, CaseVectors]) -> None:
+        deepest = max(self._rows)
+        points = torch.stack([vectors[case].by_level[deepest][number] for case in holding])
+        if number not in self._centres:
+            labels, self._centres[number] = _k_means(points, self.per_class, derive_seed(self.seed, "anchors", number))
+            self._clusters |= {(number, case): label for case, label in zip(holding, labels, strict=True)}
+            return
+        nearest = torch.cdist(points, self._centres[number]).argmin(dim=1).tolist()
+        for case, cluster in zip(holding, nearest, strict=True):
+            self._clusters.setdefault((number, case), cluster)
+
+    def _move(self, number: int, holding: list[int], vectors: dict[int, CaseVectors], round_number: int) -> None:
+        for cluster in range(self.per_class):
+            members = [case for case in holding if self._clusters[number, case] == cluster]
+            if not members:
+                continue
+            fresh = round_number <= 1 or not self._filled[number, cluster]
+            keep = 0.0 if fresh else self.ema
+            for level, rows in self._rows.items():
+                mean = torch.stack([vectors[case].by_level[level][number] for case in members]).mean(dim=0)
+                rows[number, cluster] = keep * rows[number, cluster] + (1 - keep) * mean
+            self._filled[number, cluster] = True
+
+    def tensors(self) -> dict[int, Tensor]:
+        """The existing anchors by level, (rows, C_l); empty before round 0."""
+        return {} if self._filled is None else {level: rows[self._filled] for level, rows in self._rows.items()}
+
+    def state(self) -> dict[str, Any]:
+        """Everything, as tensors and plain values."""
+        return {"rows": self._rows, "filled": self._filled, "centres": self._centres, "clusters": self._clusters}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """The inverse of :meth:`state`."""
+        self._rows, self._filled = state["rows"], state["filled"]
+        self._centres, self._clusters = state["centres"], state["clusters"]
+
+
+def _k_means(points: Tensor, clusters: int, seed: int) -> tuple[list[int], Tensor]:
+    from sklearn.cluster import KMeans
+    from threadpoolctl import threadpool_limits
+
+    distinct = len(torch.unique(points, dim=0))
+    # One thread: the sums of several would be added in a different order each time.
+    with threadpool_limits(1):
+        found = KMeans(min(clusters, distinct), n_init=10, random_state=seed).fit(points.double().numpy())
+    return found.labels_.tolist(), torch.from_numpy(found.cluster_centers_).to(points.dtype)

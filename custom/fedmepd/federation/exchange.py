@@ -1,0 +1,63 @@
+"""What travels between the server and a site, as plain dictionaries of tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+
+@dataclass
+class Payload:
+    """From the server to one site, for one round.
+
+    Attributes:
+        round: the round that the site is to train.
+        tensors: weights by name (of the decoder only the rows of the filters that the site shares), ``anchors.<level>``,
+            and ``patience.<convolution>``, one byte a filter: 0 where it is personal.
+    """
+
+    round: int
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass
+class Update:
+    """From a site to the server.
+
+    Attributes:
+        round: the round that was trained.
+        tensors: change of every received weight.
+        report: counts and scores: ``cases``, ``losses``, ``seconds``, ``steps``, ``validation``.
+    """
+
+    round: int
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    report: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SiteProfile:
+    """What a site says of itself before it takes part: names and counts alone.
+
+    Attributes:
+        name: the site.
+        modalities: those that it owns.
+        cases: numbers of ``train``, ``validation`` and ``test`` cases.
+        source: ``phantom`` or ``folder``.
+    """
+
+    name: str
+    modalities: tuple[str, ...]
+    cases: dict[str, int]
+    source: str
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        return {**self.__dict__, "modalities": list(self.modalities)}
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> SiteProfile:
+        """The inverse of :meth:`to_json`."""
+        return cls(content["name"], tuple(content["modalities"]), dict(content["cases"]), content["source"])

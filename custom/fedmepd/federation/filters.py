@@ -1,0 +1,112 @@
+"""The decoder's filters: the unit that is shared or personal (algorithm section 3.5)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+DECODER = "decoder."
+
+
+def decoder_layers(state: dict[str, Tensor]) -> dict[str, int]:
+    """The decoder's convolutions, each with its number of filters.
+
+    A filter is one output channel of a convolution, with its bias where it has one.
+
+    Args:
+        state: a network's weights by name.
+    """
+    return {
+        key.removesuffix(".weight"): value.shape[0]
+        for key, value in state.items()
+        if key.startswith(DECODER) and key.endswith(".weight")
+    }
+
+
+def layer_of(key: str) -> str:
+    """The convolution that a weight or bias belongs to."""
+    return key.rpartition(".")[0]
+
+
+def cosine_and_norms(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Compares two changes of a convolution's weight, filter by filter.
+
+    Args:
+        first, second: (filters, ...).
+
+    Returns:
+        cosine, 0 where a change is zero; norm of the first; norm of the second; each (filters,), float64.
+    """
+    first, second = first.double().flatten(1), second.double().flatten(1)
+    norms = first.norm(dim=1), second.norm(dim=1)
+    product = norms[0] * norms[1]
+    cosine = torch.where(product > 0, (first * second).sum(dim=1) / product.clamp_min(1e-300), 0.0)
+    return cosine, *norms
+
+
+class Personalization:
+    """One site's state for each decoder filter: patience left, and weight in the aggregation.
+
+    Args:
+        layers: filters of each convolution.
+        patience: opposing rounds until a filter becomes personal; 0 makes all of them personal from the start, None never any.
+        weight_ema: share of the old aggregation weight kept.
+    """
+
+    def __init__(self, layers: dict[str, int], patience: int | None, weight_ema: float):
+        self.limit = patience
+        self.weight_ema = weight_ema
+        start = 255 if patience is None else patience
+        self.patience = {layer: torch.full((count,), start, dtype=torch.uint8) for layer, count in layers.items()}
+        self.weights = {layer: torch.full((count,), float(start > 0)) for layer, count in layers.items()}
+
+    def shared(self, layer: str) -> Tensor:
+        """Which filters the site shares, bool (filters,)."""
+        return self.patience[layer] > 0
+
+    def personal_share(self) -> float:
+        """Share of the filters that are personal, 0 to 1."""
+        personal = sum(int((~self.shared(layer)).sum()) for layer in self.patience)
+        return personal / sum(len(values) for values in self.patience.values())
+
+    def update(self, layer: str, server_change: Tensor, site_change: Tensor, case_share: float) -> None:
+        """Counts one round (section 3.5): patience by the sign of the cosine, weight by the ratio of the norms.
+
+        Args:
+            layer: the convolution.
+            server_change: change of the server's weight over the round, (filters, ...).
+            site_change: change of the site's weight in its training, of the shared filters only, (shared, ...).
+            case_share: the site's share of all sites' cases.
+        """
+        if self.limit is None:
+            return
+        shared = self.shared(layer)
+        cosine, server_norm, site_norm = cosine_and_norms(server_change[shared], site_change)
+        left = self.patience[layer][shared].to(torch.int16)
+        left = torch.where(cosine < 0, left - 1, torch.where(cosine > 0, self.limit, left))
+        self.patience[layer][shared] = left.to(torch.uint8)
+        ratio = server_norm / site_norm
+        old = self.weights[layer][shared].double()
+        new = self.weight_ema * old + (1 - self.weight_ema) * ratio * case_share
+        # A filter that did not move says nothing of its weight.
+        new = torch.where(site_norm > 0, new, old)
+        self.weights[layer][shared] = torch.where(left > 0, new, 0.0).float()
+
+    def state(self) -> dict[str, dict[str, Tensor]]:
+        """Patience and weights by convolution."""
+        return {"patience": self.patience, "weights": self.weights}
+
+    def restore(self, state: dict[str, dict[str, Tensor]]) -> None:
+        """The inverse of :meth:`state`."""
+        self.patience, self.weights = state["patience"], state["weights"]
+
+
+def personal_shares_by_layer(sites: Iterable[Personalization]) -> dict[str, float]:
+    """Mean share of personal filters in each convolution over the sites."""
+    sites = list(sites)
+    return {
+        layer: sum(float((~site.shared(layer)).float().mean()) for site in sites) / len(sites)
+        for layer in (sites[0].patience if sites else {})
+    }

@@ -1,0 +1,75 @@
+"""The whole federation in one process, without FLARE: for tests, and to try settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from fedmepd.config import Settings
+from fedmepd.data.site import open_site_data
+from fedmepd.federation.server import FUSION, FederationServer
+from fedmepd.federation.site import FederationSite
+from fedmepd.site_settings import SiteSettings
+from fedmepd.training.arithmetic import use_threads
+
+
+def run_in_process(
+    settings: Settings,
+    site_settings: SiteSettings,
+    folder: Path,
+    sites: Sequence[str],
+    log: Callable[[str], None] = lambda line: None,
+    watch: Callable[[int, dict[str, float]], None] = lambda round_number, figures: None,
+) -> dict[str, Any]:
+    """Trains and tests a federation, one site after the other.
+
+    Args:
+        settings: of the job.
+        site_settings: of this machine; all sites read from its data folder.
+        folder: a sub-folder each for the server and the sites, and ``results``.
+        sites: the sites' names.
+        log: takes lines about the progress.
+        watch: called with every round's figures.
+
+    Returns:
+        the results.
+    """
+    folder = Path(folder)
+    device = site_settings.torch_device()
+
+    def never() -> bool:
+        return False
+
+    # Each party sets its number of threads when it starts; here they take turns.
+    threads = settings.training
+    members = {
+        name: FederationSite(name, settings, open_site_data(name, settings, site_settings), folder / name, device, log)
+        for name in sites
+    }
+    server = FederationServer(
+        settings,
+        open_site_data(FUSION, settings, site_settings),
+        folder / "server",
+        folder / "results",
+        device,
+        log,
+    )
+    server.restore()
+    for site in members.values():
+        server.register(site.profile())
+    server.start(never)
+    while server.round < settings.rounds:
+        server.begin_round()
+        use_threads(threads.threads)
+        for name, site in members.items():
+            server.accept(name, site.train(server.payload(name), never))
+        use_threads(threads.fusion_threads)
+        figures = server.finish_round(never)
+        log(f"round {server.round}/{settings.rounds}")
+        watch(server.round, figures)
+    use_threads(threads.threads)
+    for name, site in members.items():
+        server.accept_test(name, site.test(server.test_payload(name), never))
+    use_threads(threads.fusion_threads)
+    return server.finish(never)

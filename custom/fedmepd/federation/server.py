@@ -1,0 +1,467 @@
+"""The federation's server: global model, anchors and every site's personalization state (algorithm section 3)."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fedmepd.config import Settings
+from fedmepd.data.site import SiteData
+from fedmepd.errors import CheckpointError, FedMEPDError
+from fedmepd.evaluation import results
+from fedmepd.federation.aggregation import Aggregation, encoder_of
+from fedmepd.federation.anchors import Anchors
+from fedmepd.federation.checking import check_update
+from fedmepd.federation.evaluate import score_cases
+from fedmepd.federation.exchange import Payload, SiteProfile, Update
+from fedmepd.federation.filters import DECODER, Personalization, decoder_layers, layer_of, personal_shares_by_layer
+from fedmepd.federation.methods import METHODS
+from fedmepd.federation.site import validation_is_due
+from fedmepd.networks.network import SHARED
+from fedmepd.storage import load_tensors, save_tensors
+from fedmepd.training.arithmetic import use_threads
+from fedmepd.training.checkpoints import About, load_model, save_model
+from fedmepd.training.fusion import FusionResult, FusionTrainer
+
+STATE = "server_state.pt"
+GLOBAL_BEST = "global_best.pt"
+GLOBAL_LAST = "global_last.pt"
+FUSION = "fusion"
+
+
+class FederationServer:
+    """Runs the rounds: sends, takes in, aggregates, trains at the fusion site, personalizes, keeps everything.
+
+    Its whole state is on disk after every round; a new object on the same folder goes on from there with the same bits.
+
+    Args:
+        settings: of the job.
+        data: of the fusion site.
+        folder: for the state of this run.
+        results_folder: for results.json and results.md.
+        device: for the fusion training.
+        log: takes lines about the progress.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        data: SiteData,
+        folder: Path,
+        results_folder: Path,
+        device: torch.device,
+        log: Callable[[str], None] = lambda line: None,
+    ):
+        use_threads(settings.training.fusion_threads)
+        self.settings = settings
+        self.data = data
+        self.folder = Path(folder)
+        self.results_folder = Path(results_folder)
+        self.log = log
+        self.method = METHODS[settings.method]
+        self.round = -1
+        self.finished = False
+        self.profiles: dict[str, SiteProfile] = {}
+        self._fusion = FusionTrainer(settings, data, device)
+        self._state = self._fusion.state()
+        self._layers = decoder_layers(self._state)
+        calibrates = self.method.personalizes and settings.calibration.enabled
+        self._anchors = (
+            Anchors(settings.calibration.anchors_per_class, settings.calibration.anchor_ema, settings.seed)
+            if calibrates
+            else None
+        )
+        self._personalization: dict[str, Personalization] = {}
+        # What the results say of every site: rounds_taken, validation, test.
+        self._records: dict[str, dict[str, Any]] = {}
+        self._best: float | None = None
+        self._seconds = 0.0
+        self._clock = time.monotonic()
+        self._lock = threading.Lock()
+        self._aggregation: Aggregation | None = None
+        self._sent: dict[str, Payload] = {}
+        self._reports: dict[str, dict[str, Any]] = {}
+        self._live: dict[str, Any] = {"phase": "preparing"}
+
+    def register(self, profile: SiteProfile) -> None:
+        """Lets a site take part, from the next round on.
+
+        Raises:
+            FedMEPDError: it uses phantoms while others use patients' images, or the other way round.
+        """
+        if profile.source != self.data.source:
+            kinds = {"phantom": "the phantom cohort", "folder": "a data folder"}
+            raise FedMEPDError(
+                f"{profile.name} uses {kinds[profile.source]}, the fusion site {kinds[self.data.source]}: set FEDMEPD_DATA "
+                "everywhere or nowhere"
+            )
+        self.profiles[profile.name] = profile
+        self._records.setdefault(profile.name, {"rounds_taken": [], "validation": None, "test": None})
+        if self.method.personalizes and profile.name not in self._personalization:
+            self._personalization[profile.name] = self._new_personalization()
+
+    def _new_personalization(self) -> Personalization:
+        settings = self.settings.personalization
+        return Personalization(self._layers, settings.patience, settings.weight_ema)
+
+    def start(self, abort: Callable[[], bool]) -> None:
+        """Round 0: fusion training from the initial weights, and the first anchors. Nothing when resumed."""
+        if self.round >= 0:
+            return
+        if self.method.fusion != "among":
+            result = self._train_fusion(0, self._state, abort)
+            self._state = result.state
+            if self._anchors is not None:
+                self._anchors.update(result.vectors, 0)
+        self.round = 0
+        self._keep()
+
+    def payload(self, site: str) -> Payload:
+        """What the site is sent for the next round: its encoders, the filters that it shares, anchors, its patience."""
+        round_number = self.round + 1
+        payload = Payload(round_number)
+        # Where the sites do not train, they need the weights only to validate them.
+        if self.method.sites_train or validation_is_due(self.settings, round_number):
+            payload.tensors = self._tensors_for(site)
+        with self._lock:
+            self._sent[site] = Payload(round_number, payload.tensors)
+        return payload
+
+    def _tensors_for(self, site: str) -> dict[str, Tensor]:
+        modalities = self.profiles[site].modalities
+        personal = self._personalization.get(site)
+        tensors: dict[str, Tensor] = {}
+        for key, value in self._state.items():
+            encoder = encoder_of(key)
+            if key.split(".")[0] not in self.method.sends or (encoder and encoder not in (*modalities, SHARED)):
+                continue
+            if personal is not None and key.startswith(DECODER):
+                shared = personal.shared(layer_of(key))
+                value = value[shared]
+            if len(value):
+                tensors[key] = value
+        if personal is not None:
+            tensors |= {f"patience.{layer}": values.clone() for layer, values in personal.patience.items()}
+        if self._anchors is not None:
+            tensors |= {f"anchors.{level}": rows for level, rows in self._anchors.tensors().items()}
+        return tensors
+
+    def begin_round(self) -> None:
+        """Opens the next round for updates."""
+        keys = [key for key in self._state if key.split(".")[0] in self.method.returns]
+        share = 0.0 if self.method.by_cases else self.settings.aggregation.server_share
+        with self._lock:
+            self._aggregation = Aggregation(self._state, keys, share)
+            self._sent, self._reports = {}, {}
+        self._live = {"phase": "sites train", "round": self.round + 1}
+
+    def accept(self, site: str, update: Update) -> None:
+        """Takes a site's update into the round; any thread, any order.
+
+        Raises:
+            UpdateRefused: it does not fit what was sent; the round goes on without it.
+        """
+        from fedmepd.errors import UpdateRefused
+
+        with self._lock:
+            payload = self._sent.get(site)
+            if self._aggregation is None or payload is None:
+                raise UpdateRefused(f"update of {site} for round {update.round} refused: no round waits for it")
+            if site in self._reports:
+                raise UpdateRefused(f"update of {site} for round {update.round} refused: one is in already")
+            check_update(self.profiles[site], payload, update, self.method.returns)
+            if self._compares(payload.round):
+                save_tensors(
+                    self._change_file(site),
+                    {key: value for key, value in update.tensors.items() if key.startswith(DECODER)},
+                )
+            self._add(site, update)
+            self._reports[site] = update.report
+
+    def _add(self, site: str, update: Update) -> None:
+        personal = self._personalization.get(site)
+        for key, change in update.tensors.items():
+            if self.method.by_cases:
+                self._aggregation.add(key, change, float(update.report["cases"]))
+            elif key.startswith(DECODER):
+                shared = personal.shared(layer_of(key))
+                self._aggregation.add(key, change, personal.weights[layer_of(key)][shared], shared)
+            else:
+                self._aggregation.add(key, change, 1.0)
+
+    def _compares(self, round_number: int) -> bool:
+        """Whether this round counts for the personalization."""
+        settings = self.settings.personalization
+        return self.method.personalizes and bool(settings.patience) and round_number > settings.warmup_rounds
+
+    def _change_file(self, site: str) -> Path:
+        return self.folder / "changes" / f"{site}.pt"
+
+    def finish_round(self, abort: Callable[[], bool]) -> dict[str, float]:
+        """Aggregates, trains at the fusion site, personalizes, moves the anchors, validates, keeps the state.
+
+        Returns:
+            the round's figures for TensorBoard, by tag.
+
+        Raises:
+            Aborted: ``abort`` said so; the state on disk is that of the round before.
+            FedMEPDError: fewer sites than ``aggregation.min_sites`` took part.
+        """
+        round_number = self.round + 1
+        with self._lock:
+            aggregation, self._aggregation = self._aggregation, None
+        if len(self._reports) < self.settings.aggregation.min_sites:
+            raise FedMEPDError(
+                f"round {round_number}: {len(self._reports)} of {len(self._sent)} sites delivered, "
+                f"aggregation.min_sites is {self.settings.aggregation.min_sites}; the log says what kept the others"
+            )
+        before = self._state
+        started = time.monotonic()
+        result = self._merge_and_train(round_number, aggregation, abort)
+        fusion_seconds = time.monotonic() - started
+        if self._compares(round_number):
+            self._personalize(before)
+        if self._anchors is not None:
+            self._anchors.update(result.vectors, round_number)
+        self.round = round_number
+        figures = self._record(round_number, result, fusion_seconds, abort)
+        self._keep()
+        return figures
+
+    def _merge_and_train(self, round_number: int, aggregation: Aggregation, abort: Callable[[], bool]) -> FusionResult:
+        if self.method.fusion == "among":
+            result = self._train_fusion(round_number, self._state, abort)
+            for key, value in result.state.items():
+                aggregation.add(key, value - self._state[key], float(self._fusion.cases))
+            self._state = aggregation.result()
+        else:
+            merged = aggregation.result() if self.method.returns else self._state
+            result = self._train_fusion(round_number, merged, abort)
+            self._state = result.state
+        return result
+
+    def _train_fusion(self, round_number: int, state: dict[str, Tensor], abort: Callable[[], bool]) -> FusionResult:
+        # The fusion site keeps its own auxiliary decoder where the method does not exchange it.
+        steps = len(self._fusion.batches) * self.settings.training.fusion_epochs
+
+        def progress(step: int, loss: float) -> None:
+            self._live = {"phase": "fusion training", "round": round_number, "step": step, "steps": steps, "loss": loss}
+
+        return self._fusion.train(
+            state,
+            round_number,
+            vectors=self._anchors is not None,
+            modality_dropout=self.method.drops_modalities and self.settings.training.modality_dropout,
+            abort=abort,
+            progress=progress,
+        )
+
+    def _personalize(self, before: dict[str, Tensor]) -> None:
+        cases = {site: report["cases"] for site, report in self._reports.items()}
+        total = max(1, sum(cases.values()))
+        for site in sorted(cases):
+            # From disk, one site at a time: memory does not grow with their number.
+            changes = load_tensors(self._change_file(site))
+            for layer in self._layers:
+                change = changes.get(f"{layer}.weight")
+                if change is not None:
+                    key = f"{layer}.weight"
+                    self._personalization[site].update(
+                        layer, self._state[key] - before[key], change, cases[site] / total
+                    )
+            self._change_file(site).unlink()
+
+    def _record(
+        self, round_number: int, result: FusionResult, fusion_seconds: float, abort: Callable[[], bool]
+    ) -> dict[str, float]:
+        """Notes the round in the sites' records; returns its figures."""
+        figures = {f"server/loss_{name}": value for name, value in result.losses.items()}
+        figures["server/seconds_fusion"] = fusion_seconds
+        figures["federation/sites"] = float(len(self._reports))
+        for site, report in sorted(self._reports.items()):
+            record = self._records[site]
+            record["rounds_taken"].append(round_number)
+            figures |= {f"{site}/loss_{name}": value for name, value in report["losses"].items()}
+            figures[f"{site}/seconds"] = report["seconds"]
+            if report["validation"]:
+                record["validation"] = report["validation"]
+                figures |= _score_figures(site, report["validation"])
+            if site in self._personalization:
+                figures[f"{site}/personal_share"] = self._personalization[site].personal_share()
+        for layer, share in personal_shares_by_layer(self._personalization.values()).items():
+            figures[f"personal_share/{layer.removeprefix(DECODER)}"] = share
+        if self._personalization:
+            figures["federation/personal_share"] = self._mean_personal_share()
+        if self.data.validation and validation_is_due(self.settings, round_number):
+            self._live = {"phase": "validating", "round": round_number}
+            figures |= self._validate(round_number, abort)
+        return figures
+
+    def _mean_personal_share(self) -> float:
+        shares = [site.personal_share() for site in self._personalization.values()]
+        return sum(shares) / len(shares)
+
+    def _validate(self, round_number: int, abort: Callable[[], bool]) -> dict[str, float]:
+        network = self._global_network()
+        scores = score_cases(
+            network, self.data.validation, self.settings, self.data.cache, distances=False, abort=abort
+        )
+        validation = {"round": round_number, "dice": scores["dice"], "mdsc": scores["mdsc"]}
+        self._record_of_server()["validation"] = validation
+        if self._best is None or scores["mdsc"] > self._best:
+            self._best = scores["mdsc"]
+            save_model(self.folder / GLOBAL_BEST, network, self._about(round_number))
+        return _score_figures("server", validation)
+
+    def _global_network(self):
+        network = self._fusion.network
+        network.load_state_dict(self._state)
+        network.anchors = {} if self._anchors is None else self._anchors.tensors()
+        return network
+
+    def _about(self, round_number: int) -> About:
+        return About(FUSION, self.settings.method, round_number, self._record_of_server()["validation"])
+
+    def _record_of_server(self) -> dict[str, Any]:
+        return self._records.setdefault(FUSION, {"rounds_taken": [], "validation": None, "test": None})
+
+    def test_payload(self, site: str) -> Payload:
+        """Sent with the final test: nothing, since every site tests the model that it keeps."""
+        return Payload(self.round)
+
+    def accept_test(self, site: str, report: dict[str, Any]) -> None:
+        """Takes a site's test scores."""
+        self._records[site]["test"] = report["test"]
+
+    def finish(self, abort: Callable[[], bool]) -> dict[str, Any]:
+        """Tests the global model that was best on validation, and writes the results."""
+        if not self.finished:
+            self._live = {"phase": "testing", "round": self.round}
+            save_model(self.folder / GLOBAL_LAST, self._global_network(), self._about(self.round))
+            best = self.folder / GLOBAL_BEST
+            network = load_model(best if best.is_file() else self.folder / GLOBAL_LAST)
+            network.to(self._fusion.device)
+            self._record_of_server()["test"] = score_cases(
+                network, self.data.test, self.settings, self.data.cache, distances=True, abort=abort
+            )
+            self.finished = True
+            self._keep()
+        self._live = {"phase": "finished", "round": self.round}
+        return self._write_results()
+
+    def stats(self) -> dict[str, Any]:
+        """Live state for the admin console: phase, round, sites that are in and missing, scores, personal share."""
+        waiting = sorted(set(self._sent) - set(self._reports))
+        stats = {
+            "round": self.round,
+            "rounds": self.settings.rounds,
+            **self._live,
+            "sites_in": sorted(self._reports),
+            "sites_missing": waiting if self._aggregation is not None else [],
+            "mdsc": {
+                site: record["validation"]["mdsc"] for site, record in self._records.items() if record["validation"]
+            },
+        }
+        if self._personalization:
+            stats["personal_share"] = round(self._mean_personal_share(), 4)
+        return stats
+
+    def _keep(self) -> None:
+        now = time.monotonic()
+        self._seconds, self._clock = self._seconds + now - self._clock, now
+        save_tensors(
+            self.folder / STATE,
+            {
+                "settings": self.settings.model_dump(mode="json"),
+                "round": self.round,
+                "finished": self.finished,
+                "state": self._state,
+                "fusion_network": self._fusion.state(),
+                "optimizer": self._fusion.optimizer.state_dict(),
+                "anchors": None if self._anchors is None else self._anchors.state(),
+                "personalization": {site: state.state() for site, state in self._personalization.items()},
+                "profiles": {site: profile.to_json() for site, profile in self.profiles.items()},
+                "records": self._records,
+                "best": self._best,
+                "seconds": self._seconds,
+            },
+        )
+        self._write_results()
+
+    def restore(self) -> None:
+        """Goes on from the state in the folder, if there is one.
+
+        Raises:
+            CheckpointError: it cannot be read, or was written with other settings.
+        """
+        path = self.folder / STATE
+        if not path.is_file():
+            return
+        content = load_tensors(path)
+        self._check_settings(path, content["settings"])
+        self.round, self.finished = content["round"], content["finished"]
+        self._state = content["state"]
+        self._fusion.network.load_state_dict(content["fusion_network"])
+        self._fusion.optimizer.load_state_dict(content["optimizer"])
+        if self._anchors is not None and content["anchors"]["filled"] is not None:
+            self._anchors.restore(content["anchors"])
+        self.profiles = {site: SiteProfile.from_json(profile) for site, profile in content["profiles"].items()}
+        for site, state in content["personalization"].items():
+            self._personalization[site] = self._new_personalization()
+            self._personalization[site].restore(state)
+        self._records, self._best, self._seconds = content["records"], content["best"], content["seconds"]
+
+    def _check_settings(self, path: Path, kept: dict[str, Any]) -> None:
+        ours = _flat(self.settings.model_dump(mode="json"))
+        different = [
+            f"{key} was {value!r}, now {ours.get(key)!r}"
+            for key, value in _flat(kept).items()
+            if ours.get(key) != value
+        ]
+        if different:
+            raise CheckpointError(
+                f"run {self.settings.run_name!r} was started with other settings ({path}): {'; '.join(different)}. Start it "
+                "with the same settings, or under another run_name."
+            )
+
+    def _write_results(self) -> dict[str, Any]:
+        server = self._record_of_server()
+        sites = [
+            results.site_entry(
+                name,
+                profile.modalities,
+                profile.cases,
+                **self._records[name],
+                personal_share=self._personalization[name].personal_share() if name in self._personalization else None,
+            )
+            for name, profile in self.profiles.items()
+        ]
+        written = results.build(
+            self.settings,
+            status="finished" if self.finished else "running",
+            round=self.round,
+            seconds=self._seconds,
+            server=results.site_entry(FUSION, self.data.modalities, self.data.counts(), **server),
+            sites=sites,
+        )
+        results.write(self.results_folder, written)
+        return written
+
+
+def _score_figures(owner: str, validation: dict[str, Any]) -> dict[str, float]:
+    figures = {f"{owner}/validation_dice_{region}": value for region, value in validation["dice"].items()}
+    figures[f"{owner}/validation_mdsc"] = validation["mdsc"]
+    return figures
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat

@@ -1,0 +1,284 @@
+"""A site of the federation: what it keeps, trains and reports (algorithm section 3.1 and 3.2)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fedmepd.config import Settings
+from fedmepd.data.batches import TrainingBatches
+from fedmepd.data.site import SiteData
+from fedmepd.errors import CheckpointError, FedMEPDError
+from fedmepd.federation.evaluate import score_cases
+from fedmepd.federation.exchange import Payload, SiteProfile, Update
+from fedmepd.federation.filters import DECODER, layer_of
+from fedmepd.federation.methods import METHODS
+from fedmepd.networks.network import FedMEPDNet
+from fedmepd.seeds import derive_seed
+from fedmepd.storage import load_tensors, save_tensors
+from fedmepd.training.arithmetic import use_threads
+from fedmepd.training.checkpoints import About, load_model, save_model
+from fedmepd.training.epoch import EpochReport, learning_rate, make_optimizer, train_epoch
+
+BEST = "model_best.pt"
+LAST = "model_last.pt"
+
+
+class FederationSite:
+    """Trains one site's network, round by round.
+
+    After each round its whole state is on disk, so that a process that starts later, even for every round anew, goes on
+    from it with the same bits. The state before the last round is kept too: a server that is started again may ask for that
+    round once more.
+
+    Args:
+        name: the site's name.
+        settings: of the job, as sent by the server.
+        data: the site's cases.
+        folder: where the site keeps its state and models for this run.
+        device: to train on.
+        log: takes lines about the progress.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        settings: Settings,
+        data: SiteData,
+        folder: Path,
+        device: torch.device,
+        log: Callable[[str], None] = lambda line: None,
+    ):
+        self.name = name
+        self.settings = settings
+        self.data = data
+        self.folder = Path(folder)
+        self.device = device
+        self.log = log
+        self._method = METHODS[settings.method]
+        self._round: int | None = None
+        self._network: FedMEPDNet | None = None
+        self._optimizer: torch.optim.Optimizer | None = None
+        self._best: float | None = None
+        self._validation: dict[str, Any] | None = None
+        self._batches: TrainingBatches | None = None
+        self._live: dict[str, Any] = {}
+        use_threads(settings.training.threads)
+
+    def profile(self) -> SiteProfile:
+        """What the site says of itself before it takes part.
+
+        Raises:
+            FedMEPDError: the site has no case to train on.
+        """
+        counts = self.data.counts()
+        if self._method.sites_train and not counts["train"]:
+            raise FedMEPDError(f"{self.name} has no training case: expected at least one labelled case")
+        return SiteProfile(self.name, self.data.modalities, counts, self.data.source)
+
+    def stats(self) -> dict[str, Any]:
+        """Live state: round, step, steps, loss."""
+        return dict(self._live)
+
+    def train(self, payload: Payload, abort: Callable[[], bool]) -> Update:
+        """Takes in what the server sent, trains an epoch, validates when it is time, and keeps the state.
+
+        Args:
+            payload: for a round from 1 on.
+            abort: asked before every step.
+
+        Raises:
+            Aborted: ``abort`` said so; the state on disk is that of the round before.
+            FedMEPDError: the payload does not fit, the loss is not finite, or the state cannot be written.
+        """
+        started = time.monotonic()
+        self._bring_to_before(payload.round)
+        round_number = payload.round
+        # Whatever goes wrong from here on, the next round starts from the state on disk.
+        self._round = None
+        self._take_in(payload)
+        report: dict[str, Any] = {"cases": len(self.data.train), "losses": {}, "steps": 0, "validation": None}
+        changes: dict[str, Tensor] = {}
+        if self._method.sites_train:
+            before = {key: self._select(key, payload).clone() for key in self._returned(payload)}
+            losses = self._train_epochs(round_number, abort)
+            report |= {"losses": losses.means(), "steps": losses.steps}
+            changes = {key: (self._select(key, payload) - value).contiguous() for key, value in before.items()}
+        report["train_seconds"] = time.monotonic() - started
+        if self._validates(round_number):
+            self._validate(round_number, abort)
+            report["validation"] = self._validation
+        self._keep(round_number)
+        report["seconds"] = time.monotonic() - started
+        self._live["phase"] = "waiting"
+        return Update(round_number, changes, report)
+
+    def test(self, payload: Payload, abort: Callable[[], bool]) -> dict[str, Any]:
+        """Tests the model that was best on validation (without validation cases: the last one) on the test cases.
+
+        Returns:
+            ``test``: scores or None without test cases; ``selected_round``: the round of the tested model.
+        """
+        best, last = self.folder / BEST, self.folder / LAST
+        path = best if best.is_file() else last
+        if not path.is_file():
+            raise FedMEPDError(f"{self.name} has no model to test: it did not finish any round of this run")
+        self._live = {"phase": "testing"}
+        network = load_model(path).to(self.device)
+        scores = score_cases(network, self.data.test, self.settings, self.data.cache, distances=True, abort=abort)
+        self._live["phase"] = "finished"
+        return {"test": scores, "selected_round": load_tensors(path)["about"]["round"]}
+
+    def _bring_to_before(self, round_number: int) -> None:
+        """Puts the site into the newest state that is older than the round."""
+        if self._round is not None and self._round < round_number:
+            return
+        self._start_network()
+        kept = sorted(self._kept(), reverse=True)
+        for number in kept:
+            if number < round_number:
+                self._restore(self._state_file(number))
+                return
+
+    def _start_network(self) -> None:
+        settings = self.settings
+        calibration = None
+        if self._method.personalizes and settings.calibration.enabled:
+            calibration = {"residual": settings.calibration.residual, "dropout": settings.calibration.dropout}
+        self._network = FedMEPDNet(
+            self.data.modalities,
+            settings.network.width,
+            calibration=calibration,
+            shared_encoder=settings.network.shared_encoder,
+        ).start(settings.seed)
+        self._network.to(self.device)
+        self._optimizer = make_optimizer(self._network, settings.training)
+        self._best, self._validation, self._round = None, None, 0
+
+    def _take_in(self, payload: Payload) -> None:
+        """Replaces what the site shares by what the server sent; its personal filters stay."""
+        state = self._network.state_dict()
+        anchors = {}
+        with torch.no_grad():
+            for key, value in payload.tensors.items():
+                if key.startswith("anchors."):
+                    anchors[int(key.removeprefix("anchors."))] = value.float()
+                elif not key.startswith("patience."):
+                    target = state.get(key)
+                    rows = self._shared_rows(key, payload)
+                    expected = None if target is None else (target.shape if rows is None else target[rows].shape)
+                    if value.shape != expected:
+                        raise FedMEPDError(
+                            f"{self.name}: received {key} of shape {tuple(value.shape)}, expected "
+                            f"{'no such weight' if expected is None else tuple(expected)}: server and site run different "
+                            "settings or versions"
+                        )
+                    if rows is None:
+                        target.copy_(value)
+                    else:
+                        target[rows] = value.to(target.device)
+        if anchors:
+            self._network.anchors = anchors
+
+    def _shared_rows(self, key: str, payload: Payload) -> Tensor | None:
+        patience = payload.tensors.get(f"patience.{layer_of(key)}") if key.startswith(DECODER) else None
+        return None if patience is None else patience > 0
+
+    def _returned(self, payload: Payload) -> list[str]:
+        return [key for key in payload.tensors if key.split(".")[0] in self._method.returns]
+
+    def _select(self, key: str, payload: Payload) -> Tensor:
+        value = self._network.state_dict()[key].detach().cpu()
+        rows = self._shared_rows(key, payload)
+        return value if rows is None else value[rows]
+
+    def _train_epochs(self, round_number: int, abort: Callable[[], bool]) -> EpochReport:
+        settings = self.settings.training
+        if self._batches is None:
+            self._batches = TrainingBatches(self.data.train, self.settings, (self.name,), self.data.cache)
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate(self.settings, round_number)
+        torch.manual_seed(derive_seed(self.settings.seed, self.name, round_number))
+        report = EpochReport()
+        steps = settings.local_epochs * len(self._batches)
+
+        def progress(step: int, loss: float) -> None:
+            self._live = {"phase": "training", "round": round_number, "step": step, "steps": steps, "loss": loss}
+
+        for epoch in range(settings.local_epochs):
+            train_epoch(
+                self._network,
+                self._optimizer,
+                self._batches.epoch(round_number * settings.local_epochs + epoch),
+                report,
+                precision=settings.precision,
+                abort=abort,
+                progress=progress,
+            )
+        return report
+
+    def _validates(self, round_number: int) -> bool:
+        return bool(self.data.validation) and validation_is_due(self.settings, round_number)
+
+    def _validate(self, round_number: int, abort: Callable[[], bool]) -> None:
+        self._live["phase"] = "validating"
+        scores = score_cases(
+            self._network, self.data.validation, self.settings, self.data.cache, distances=False, abort=abort
+        )
+        self._validation = {"round": round_number, "dice": scores["dice"], "mdsc": scores["mdsc"]}
+        if self._best is None or scores["mdsc"] > self._best:
+            self._best = scores["mdsc"]
+            save_model(self.folder / BEST, self._network, self._about(round_number))
+
+    def _about(self, round_number: int) -> About:
+        return About(self.name, self.settings.method, round_number, self._validation)
+
+    def _keep(self, round_number: int) -> None:
+        content = {
+            "settings": self.settings.model_dump(mode="json"),
+            "round": round_number,
+            "network": {key: value.cpu() for key, value in self._network.state_dict().items()},
+            "anchors": self._network.anchors,
+            "optimizer": self._optimizer.state_dict(),
+            "best": self._best,
+            "validation": self._validation,
+        }
+        save_tensors(self._state_file(round_number), content)
+        if round_number == self.settings.rounds or not self._method.sites_train:
+            save_model(self.folder / LAST, self._network, self._about(round_number))
+        keep = {round_number, max((number for number in self._kept() if number < round_number), default=round_number)}
+        for number in set(self._kept()) - keep:
+            self._state_file(number).unlink(missing_ok=True)
+        self._round = round_number
+
+    def _state_file(self, round_number: int) -> Path:
+        return self.folder / f"state_{round_number:05d}.pt"
+
+    def _kept(self) -> list[int]:
+        return [int(path.stem.removeprefix("state_")) for path in self.folder.glob("state_?????.pt")]
+
+    def _restore(self, path: Path) -> None:
+        content = load_tensors(path)
+        for key, value in self._network.state_dict().items():
+            found = content["network"].get(key)
+            if found is None or found.shape != value.shape:
+                raise CheckpointError(
+                    f"{path}: {key} does not fit this run (width {self.settings.network.width}, modalities "
+                    f"{', '.join(self.data.modalities)}): it was written with other settings; use another run name"
+                )
+        self._network.load_state_dict(content["network"])
+        self._network.anchors = content["anchors"]
+        self._optimizer.load_state_dict(content["optimizer"])
+        self._best, self._validation = content["best"], content["validation"]
+        self._round = content["round"]
+        self.log(f"{self.name}: continues from its state after round {self._round}")
+
+
+def validation_is_due(settings: Settings, round_number: int) -> bool:
+    """Whether a round ends with a validation."""
+    return round_number % settings.evaluation.every == 0 or round_number == settings.rounds

@@ -1,0 +1,338 @@
+"""The server's side of the job: ScatterAndGather's rounds with a payload of its own for every site."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterator
+from statistics import fmean
+from typing import Any
+
+from nvflare.apis.analytix import ANALYTIC_EVENT_TYPE, AnalyticsDataType
+from nvflare.apis.client import Client
+from nvflare.apis.controller_spec import ClientTask, Task, TaskCompletionStatus
+from nvflare.apis.fl_context import FLContext
+from nvflare.apis.shareable import ReservedHeaderKey, Shareable
+from nvflare.apis.signal import Signal
+from nvflare.apis.utils.analytix_utils import create_analytic_dxo, send_analytic_dxo
+from nvflare.app_common.app_constant import AppConstants
+from nvflare.app_common.workflows.scatter_and_gather import ScatterAndGather
+from nvflare.widgets.info_collector import InfoCollector
+
+from fedmepd.config import Settings
+from fedmepd.errors import Aborted, FedMEPDError
+from fedmepd.flare import console, folders, translation
+from fedmepd.flare.rounds import NoGlobalModel, RoundAggregator
+
+_CHECK_SECONDS = 0.1
+
+
+class FedMEPDController(ScatterAndGather):
+    """Runs a federation: every site prepares, rounds of training and fusion, a final test, the results.
+
+    ScatterAndGather's flow stays as it is. Its one broadcast becomes one task per site, since a broadcast sends the
+    same data to all; its aggregator hands the updates to the FederationServer, which owns the state, does the server's
+    training and writes checkpoints and results. Round 0 comes before the flow, the test after it.
+
+    A site that fails, is refused or does not answer in time is left out of the round, with a line that names it. A site
+    that cannot even prepare ends the job before any training.
+
+    Args:
+        preset: name of the settings' preset (see :mod:`fedmepd.config`).
+        settings: what the job changes in it, nested like the settings.
+    """
+
+    def __init__(self, preset: str = "paper", settings: dict | None = None):
+        super().__init__(
+            min_clients=1,
+            num_rounds=0,
+            start_round=1,
+            train_task_name="train",
+            persist_every_n_rounds=0,
+            snapshot_every_n_rounds=0,
+        )
+        self.preset = preset
+        self.settings = settings
+        self._run = None
+        self._server = None
+        self._sites: set[str] = set()
+        self._round_started = 0.0
+        self._sites_seconds = 0.0
+        self._progress = logging.getLogger("fedmepd.progress")
+
+    def log_info(self, fl_ctx: FLContext, msg: str, fire_event=False):
+        # ScatterAndGather's own lines ("Round 3 started.") say less than the progress line of the round.
+        self.log_debug(fl_ctx, msg, fire_event)
+
+    def _say(self, text: str) -> None:
+        self._progress.info(text)
+
+    def _warn(self, text: str) -> None:
+        self._progress.warning(text)
+
+    def _end_job(self, reason: str, fl_ctx: FLContext) -> None:
+        self.system_panic(reason, fl_ctx)
+
+    @contextlib.contextmanager
+    def _guarded(self, fl_ctx: FLContext) -> Iterator[None]:
+        """Whatever goes wrong inside ends the job with a reason; an abort just ends it."""
+        try:
+            yield
+        except Aborted:
+            self._say("stopped; a run with a name continues after its last finished round")
+        except FedMEPDError as error:
+            self._end_job(str(error), fl_ctx)
+        except Exception as error:
+            self.log_exception(fl_ctx, "the server's work failed", fire_event=False)
+            hint = "; a smaller crop, batch or width needs less" if translation.is_out_of_memory(error) else ""
+            self._end_job(f"{type(error).__name__}: {error}{hint}", fl_ctx)
+
+    def start_controller(self, fl_ctx: FLContext) -> None:
+        # Not ScatterAndGather's, which takes components and an initial model from the job: the server has both.
+        if folders.in_simulator(fl_ctx):
+            console.quieten()
+        with self._guarded(fl_ctx):
+            Settings.make(self.preset, self.settings)
+
+    def control_flow(self, abort_signal: Signal, fl_ctx: FLContext) -> None:
+        if abort_signal.triggered:
+            return
+        with self._guarded(fl_ctx):
+            settings = Settings.make(self.preset, self.settings)
+            folder = folders.state_folder(fl_ctx, settings)
+            self._run = translation.Run(folders.run_identity(folder), settings)
+            server = self._open_server(folder, abort_signal, fl_ctx)
+            if server is None:
+                return
+            self._server = server
+            self._rounds(abort_signal, fl_ctx)
+            if not abort_signal.triggered:
+                self._test(abort_signal, fl_ctx)
+
+    def _open_server(self, folder, abort_signal: Signal, fl_ctx: FLContext):
+        """Lets all sites prepare while the server opens its own data and state; None if there is nothing to do."""
+        from fedmepd.data.phantom import FUSION_SITE
+        from fedmepd.data.site import open_site_data
+        from fedmepd.federation.server import FederationServer
+        from fedmepd.site_settings import SiteSettings
+
+        settings = self._run.settings
+        profiles, failures = {}, {}
+        sites = self._connected()
+        self._say(f"{settings.method}, {settings.rounds} rounds: {len(sites)} sites and the server prepare their data")
+        tasks = self._send_prepare(sites, profiles, failures, fl_ctx)
+        try:
+            site_settings = SiteSettings.load(folders.local_folder(fl_ctx))
+            server = FederationServer(
+                settings=settings,
+                data=open_site_data(FUSION_SITE, settings, site_settings),
+                folder=folder,
+                results_folder=folders.run_folder(fl_ctx) / "results",
+                device=site_settings.torch_device(),
+                log=self._say,
+            )
+            server.restore()
+            if server.finished:
+                self._say(f"run {settings.run_name!r} is finished; choose another run name to train again")
+                self._show(server.finish(lambda: abort_signal.triggered))
+                return None
+            unanswered = self._wait(tasks, abort_signal)
+        finally:
+            for task in tasks.values():
+                if task.completion_status is None:
+                    self.cancel_task(task)
+        if abort_signal.triggered:
+            return None
+        if failures:
+            reasons = "; ".join(f"{site}: {reason}" for site, reason in sorted(failures.items()))
+            raise FedMEPDError(f"no training was started, since not every site can take part: {reasons}")
+        for site in unanswered:
+            self._warn(f"{site}: gone before it was prepared; the job starts without it")
+        for site in sorted(profiles):
+            server.register(profiles[site])
+            self._sites.add(site)
+        needed = settings.aggregation.min_sites
+        if len(self._sites) < needed:
+            raise FedMEPDError(f"{len(self._sites)} sites are ready, but aggregation.min_sites is {needed}")
+        if server.round >= 0:
+            self._say(f"run {settings.run_name!r} continues after round {server.round}")
+        return server
+
+    def _rounds(self, abort_signal: Signal, fl_ctx: FLContext) -> None:
+        self._server.start(lambda: abort_signal.triggered)
+        self.aggregator = RoundAggregator(
+            self._server, lambda context: self._finish_round(abort_signal, context), self._warn
+        )
+        self.shareable_gen = NoGlobalModel()
+        self._num_rounds = self._run.settings.rounds
+        self._current_round = self._server.round + 1
+        super().control_flow(abort_signal, fl_ctx)
+
+    def broadcast_and_wait(
+        self,
+        task: Task,
+        fl_ctx: FLContext,
+        targets: list[Client] | list[str] | None = None,
+        min_responses: int = 1,
+        wait_time_after_min_received: int = 0,
+        abort_signal: Signal | None = None,
+    ) -> None:
+        """Sends every prepared site its own version of ``task``, and waits for the answers."""
+        with self._guarded(fl_ctx):
+            self._round_started = time.monotonic()
+            self._admit_newcomers(abort_signal, fl_ctx)
+            self._server.begin_round()
+            tasks = {}
+            for site in sorted(self._sites & self._connected()):
+                message = translation.task(self._run, self._server.payload(site))
+                for key, value in task.data[ReservedHeaderKey.HEADERS].items():
+                    message.set_header(key, value)
+                tasks[site] = self._send_task(task.name, site, message, task.result_received_cb, fl_ctx)
+            for site in self._wait(tasks, abort_signal, self._run.settings.aggregation.round_timeout):
+                self._warn(f"round {self._current_round}: {site} did not answer; the round goes on without it")
+            self._sites_seconds = time.monotonic() - self._round_started
+
+    def _accept_train_result(
+        self, client_name: str, result: Shareable, fl_ctx: FLContext, is_unknown_task: bool = False
+    ) -> bool:
+        reason = translation.failure_of(result)
+        if reason:
+            self._warn(f"round {self._current_round}: {client_name} is left out: {reason}")
+            return False
+        return super()._accept_train_result(client_name, result, fl_ctx, is_unknown_task)
+
+    def process_result_of_unknown_task(
+        self, client: Client, task_name: str, client_task_id: str, result: Shareable, fl_ctx: FLContext
+    ) -> None:
+        late = result.get_cookie(AppConstants.CONTRIBUTION_ROUND)
+        of = "" if late is None else f" of round {late}"
+        now = "" if self._current_round is None else f": round {self._current_round} is running"
+        self._warn(f"{client.name}: late answer to {task_name!r}{of} refused{now}")
+
+    def _finish_round(self, abort_signal: Signal, fl_ctx: FLContext) -> None:
+        with self._guarded(fl_ctx):
+            metrics = self._server.finish_round(lambda: abort_signal.triggered)
+            reports, sizes = self.aggregator.reports, self.aggregator.bytes
+            for site, (up, down) in sizes.items():
+                metrics |= {f"{site}/bytes_up": up, f"{site}/bytes_down": down}
+            seconds = time.monotonic() - self._round_started
+            metrics |= {"server/round_seconds": seconds, "server/sites_seconds": self._sites_seconds}
+            self._record(metrics, fl_ctx)
+            missing = sorted(self._sites - set(reports))
+            losses = [loss for loss in map(_loss, reports.values()) if loss is not None]
+            share = metrics.get("federation/personal_share")
+            self._say(
+                f"round {self._current_round}/{self._num_rounds}: {len(reports)} sites"
+                + (f" (without {', '.join(missing)})" if missing else "")
+                + (f", mean loss {fmean(losses):.3f}" if losses else "")
+                + (f", personal {share:.1%}" if share is not None else "")
+                + f", {seconds:.1f} s (sites {self._sites_seconds:.1f} s)"
+                + f", MB up {_megabytes(up for up, _ in sizes.values())}"
+                + f" down {_megabytes(down for _, down in sizes.values())}"
+            )
+
+    def _test(self, abort_signal: Signal, fl_ctx: FLContext) -> None:
+        def take(client_task: ClientTask, fl_ctx: FLContext) -> None:
+            site, result = client_task.client.name, client_task.result
+            client_task.result = None
+            reason = translation.failure_of(result)
+            if reason:
+                self._warn(f"test: {site} is left out: {reason}")
+            else:
+                self._server.accept_test(site, translation.report_of(result))
+
+        self._say("testing the models that were best on validation")
+        tasks = {}
+        for site in sorted(self._sites & self._connected()):
+            message = translation.task(self._run, self._server.test_payload(site))
+            tasks[site] = self._send_task(translation.TEST, site, message, take, fl_ctx)
+        for site in self._wait(tasks, abort_signal, self._run.settings.aggregation.round_timeout):
+            self._warn(f"test: {site} did not answer; its row stays empty")
+        if not abort_signal.triggered:
+            self._show(self._server.finish(lambda: abort_signal.triggered))
+
+    def _admit_newcomers(self, abort_signal: Signal, fl_ctx: FLContext) -> None:
+        newcomers = self._connected() - self._sites
+        if not newcomers:
+            return
+        profiles, failures = {}, {}
+        tasks = self._send_prepare(newcomers, profiles, failures, fl_ctx)
+        self._wait(tasks, abort_signal, self._run.settings.aggregation.round_timeout)
+        for site in sorted(newcomers):
+            try:
+                if site not in profiles:
+                    raise FedMEPDError(failures.get(site, "no answer to 'prepare'"))
+                self._server.register(profiles[site])
+                self._sites.add(site)
+                self._say(f"{site}: joins in round {self._current_round}")
+            except FedMEPDError as error:
+                self._warn(f"round {self._current_round}: {site} is left out: {error}")
+
+    def _send_prepare(self, sites: set[str], profiles: dict, failures: dict, fl_ctx: FLContext) -> dict[str, Task]:
+        def take(client_task: ClientTask, fl_ctx: FLContext) -> None:
+            site, result = client_task.client.name, client_task.result
+            reason = translation.failure_of(result)
+            if reason:
+                failures[site] = reason
+                return
+            try:
+                profiles[site] = translation.profile_of(result)
+            except (FedMEPDError, ValueError, TypeError, KeyError) as error:
+                failures[site] = f"its answer to 'prepare' is no site profile ({error})"
+
+        return {
+            site: self._send_task(translation.PREPARE, site, translation.task(self._run), take, fl_ctx)
+            for site in sorted(sites)
+        }
+
+    def _send_task(self, name: str, site: str, message: Shareable, take: Callable, fl_ctx: FLContext) -> Task:
+        task = Task(name=name, data=message, result_received_cb=take)
+        # send, not broadcast: a broadcast task copies its data once more.
+        self.send(task, fl_ctx, targets=[site])
+        return task
+
+    def _wait(self, tasks: dict[str, Task], abort_signal: Signal, timeout: float = 0) -> list[str]:
+        """Waits for all tasks, at most ``timeout`` seconds (0: no limit); returns the sites that gave no answer."""
+        deadline = time.monotonic() + timeout if timeout else float("inf")
+        while any(task.completion_status is None for task in tasks.values()):
+            if abort_signal.triggered or time.monotonic() > deadline:
+                for task in tasks.values():
+                    if task.completion_status is None:
+                        self.cancel_task(task)
+                break
+            time.sleep(_CHECK_SECONDS)
+        return sorted(site for site, task in tasks.items() if task.completion_status != TaskCompletionStatus.OK)
+
+    def _connected(self) -> set[str]:
+        return {client.name for client in self._engine.get_clients()}
+
+    def _record(self, metrics: dict[str, float], fl_ctx: FLContext) -> None:
+        for tag, value in metrics.items():
+            dxo = create_analytic_dxo(
+                tag=tag, value=value, data_type=AnalyticsDataType.SCALAR, global_step=self._current_round
+            )
+            send_analytic_dxo(self, dxo, fl_ctx, event_type=ANALYTIC_EVENT_TYPE)
+
+    def _show(self, results: dict[str, Any]) -> None:
+        from fedmepd.evaluation.tables import console_table
+
+        self._say("results\n" + console_table(results))
+
+    def handle_event(self, event_type: str, fl_ctx: FLContext):
+        super().handle_event(event_type, fl_ctx)
+        if event_type == InfoCollector.EVENT_TYPE_GET_STATS and self._server is not None:
+            collector = fl_ctx.get_prop(InfoCollector.CTX_KEY_STATS_COLLECTOR)
+            if collector:
+                collector.add_info(group_name=self.name, info=self._server.stats())
+
+
+def _megabytes(sizes: Iterator[int]) -> str:
+    return f"{sum(sizes) / 1e6:.1f}"
+
+
+def _loss(report: dict[str, Any]) -> float | None:
+    try:
+        return float(report["losses"]["total"])
+    except (KeyError, TypeError, ValueError):
+        return None

@@ -1,0 +1,91 @@
+"""A site's side of the job: prepare, train and test, as FLARE's executor."""
+
+from __future__ import annotations
+
+import logging
+
+from nvflare.apis.event_type import EventType
+from nvflare.apis.executor import Executor
+from nvflare.apis.fl_constant import ReturnCode
+from nvflare.apis.fl_context import FLContext
+from nvflare.apis.shareable import Shareable, make_reply
+from nvflare.apis.signal import Signal
+from nvflare.widgets.info_collector import InfoCollector
+
+from fedmepd.errors import Aborted, FedMEPDError
+from fedmepd.flare import console, folders, translation
+from fedmepd.flare.translation import Run
+
+TASKS = (translation.PREPARE, translation.TRAIN, translation.TEST)
+
+
+class FedMEPDExecutor(Executor):
+    """Hands the server's tasks to a :class:`~fedmepd.federation.site.FederationSite`.
+
+    The site object is made on the first task of a run and kept while the process lives. In the simulator without ``-t``
+    every task has a process of its own; there the site finds its state on disk, in a folder that carries the run's
+    identity. Nothing that goes wrong ends the process (FLARE would end the job): the server gets a reason without paths
+    or case names, the site's log the whole story.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self._site = None
+        self._run = None
+
+    def execute(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
+        if task_name not in TASKS:
+            return make_reply(ReturnCode.TASK_UNKNOWN)
+        try:
+            run = translation.run_of(shareable)
+            site = self._open(run, fl_ctx)
+            if task_name == translation.PREPARE:
+                return translation.profile_reply(site.profile())
+            payload = translation.payload_of(shareable)
+            if task_name == translation.TRAIN:
+                update = site.train(payload, lambda: abort_signal.triggered)
+                return translation.update_reply(update, run, shareable)
+            return translation.report_reply(site.test(payload, lambda: abort_signal.triggered))
+        except Aborted as error:
+            self.log_info(fl_ctx, f"{task_name}: stopped")
+            return self._failed(error)
+        except FedMEPDError as error:
+            self.log_error(fl_ctx, f"{task_name}: {error}", fire_event=False)
+            return self._failed(error)
+        except Exception as error:
+            self.log_exception(fl_ctx, f"{task_name} failed", fire_event=False)
+            return self._failed(error)
+
+    def _open(self, run: Run, fl_ctx: FLContext):
+        from fedmepd.data.site import open_site_data
+        from fedmepd.federation.site import FederationSite
+        from fedmepd.site_settings import SiteSettings
+
+        if self._site is None or self._run != run:
+            name = fl_ctx.get_identity_name()
+            site_settings = SiteSettings.load(folders.local_folder(fl_ctx))
+            # In the simulator all sites share one console, where the server's line for the round speaks for all.
+            level = logging.DEBUG if folders.in_simulator(fl_ctx) else logging.INFO
+            self._site = FederationSite(
+                name=name,
+                settings=run.settings,
+                data=open_site_data(name, run.settings, site_settings),
+                folder=folders.state_folder(fl_ctx, run.settings) / run.identity,
+                device=site_settings.torch_device(),
+                log=lambda text: self.logger.log(level, text),
+            )
+            self._run = run
+        return self._site
+
+    def _failed(self, error: BaseException) -> Shareable:
+        # The next task starts from what is on disk: a step that broke off may have left the object between two states.
+        self._site = None
+        return translation.failure_reply(error)
+
+    def handle_event(self, event_type: str, fl_ctx: FLContext):
+        if event_type == EventType.START_RUN and folders.in_simulator(fl_ctx):
+            console.quieten()
+        elif event_type == InfoCollector.EVENT_TYPE_GET_STATS and self._site is not None:
+            collector = fl_ctx.get_prop(InfoCollector.CTX_KEY_STATS_COLLECTOR)
+            if collector:
+                collector.add_info(group_name=self.name, info=self._site.stats())

@@ -1,0 +1,61 @@
+"""Where a run keeps its state: on the server and at each site.
+
+A named run lives outside the job's run folder, where the next job with the same run name finds it again:
+``<workspace>/fedmepd_runs/<run name>``. The simulator empties its workspace at every start, so there it is
+``<workspace>_runs/<run name>/<server or site>`` beside it. A run without a name lives and ends with its job, in
+``<run folder>/fedmepd``.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from pathlib import Path
+
+from nvflare.apis.fl_context import FLContext
+from nvflare.private.fed.simulator.simulator_const import SimulatorConstants
+
+from fedmepd.config import Settings
+from fedmepd.errors import CheckpointError
+from fedmepd.storage import write_json
+
+
+def in_simulator(fl_ctx: FLContext) -> bool:
+    """Whether this process belongs to FLARE's simulator (its mark SIMULATE_MODE is set on clients only)."""
+    return fl_ctx.get_job_id() == SimulatorConstants.JOB_NAME
+
+
+def run_folder(fl_ctx: FLContext) -> Path:
+    """Returns the job's run folder, which FLARE makes for the job and hands out with its results."""
+    return Path(fl_ctx.get_workspace().get_run_dir(fl_ctx.get_job_id()))
+
+
+def local_folder(fl_ctx: FLContext) -> Path:
+    """Returns the folder with what this server's or site's administrator configured."""
+    return Path(fl_ctx.get_workspace().get_site_config_dir())
+
+
+def state_folder(fl_ctx: FLContext, settings: Settings) -> Path:
+    """Returns the folder for the run's state on this server or site; it need not exist."""
+    if not settings.run_name:
+        return run_folder(fl_ctx) / "fedmepd"
+    root = Path(fl_ctx.get_workspace().get_root_dir()).resolve()
+    if in_simulator(fl_ctx):
+        return root.parent.with_name(root.parent.name + "_runs") / settings.run_name / root.name
+    return root / "fedmepd_runs" / settings.run_name
+
+
+def run_identity(folder: Path) -> str:
+    """Returns the identity of the run whose server state is in ``folder``; makes one if it has none yet.
+
+    Raises:
+        CheckpointError: the file that holds it is damaged.
+    """
+    path = folder / "run.json"
+    if not path.is_file():
+        write_json(path, {"identity": uuid.uuid4().hex})
+    try:
+        identity = json.loads(path.read_text())["identity"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} is damaged: remove {folder} to start the run afresh") from error
+    return str(identity)

@@ -1,0 +1,156 @@
+"""What travels, as FLARE's messages: the only file that knows where things lie in a Shareable.
+
+Tensors are the data of a ``WEIGHTS`` DXO, so that a site's privacy filters for weights see them; everything else is
+plain values in its meta and in the message's headers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from nvflare.apis.dxo import DXO, DataKind, from_shareable
+from nvflare.apis.fl_constant import ReturnCode
+from nvflare.apis.shareable import Shareable, make_reply
+
+from fedmepd.config import Settings
+from fedmepd.errors import Aborted, FedMEPDError, UpdateRefused
+from fedmepd.federation.exchange import Payload, SiteProfile, Update
+
+PREPARE, TRAIN, TEST = "prepare", "train", "test"
+
+WIRE_PRECISION = "wire_precision"
+BYTES = "bytes"
+_ROUND, _REPORT, _BYTES_DOWN = "round", "report", "bytes_down"
+_SETTINGS, _RUN, _REASON = "fedmepd.settings", "fedmepd.run", "fedmepd.reason"
+
+
+@dataclass(frozen=True)
+class Run:
+    """Which run a task belongs to, and what the job decided. The server sends it with every task.
+
+    Args:
+        identity: differs from run to run; a site's state of another run is not used.
+        settings: the job's settings.
+    """
+
+    identity: str
+    settings: Settings
+
+
+def task(run: Run, payload: Payload | None = None) -> Shareable:
+    """Returns the message of a task for one site."""
+    if payload is None:
+        message = Shareable()
+    else:
+        meta = {_ROUND: payload.round, WIRE_PRECISION: run.settings.aggregation.wire_precision}
+        message = _weights(payload.tensors, meta).to_shareable()
+    message.set_header(_SETTINGS, run.settings.model_dump(mode="json"))
+    message.set_header(_RUN, run.identity)
+    return message
+
+
+def run_of(message: Shareable) -> Run:
+    """Returns the run that a task belongs to.
+
+    Raises:
+        FedMEPDError: the server runs another version of this package.
+    """
+    identity, settings = message.get_header(_RUN), message.get_header(_SETTINGS)
+    if not isinstance(identity, str) or not isinstance(settings, dict):
+        raise FedMEPDError("the task carries no fedmepd settings: server and site must run the same version of fedmepd")
+    return Run(identity, Settings.make("paper", settings))
+
+
+def payload_of(message: Shareable) -> Payload:
+    """Returns what the server sent with a task."""
+    dxo = from_shareable(message)
+    return Payload(round=dxo.get_meta_prop(_ROUND), tensors=dxo.data)
+
+
+def profile_reply(profile: SiteProfile) -> Shareable:
+    """Returns a site's answer to ``prepare``."""
+    return DXO(DataKind.APP_DEFINED, data=profile.to_json()).to_shareable()
+
+
+def profile_of(message: Shareable) -> SiteProfile:
+    """Returns the profile in a site's answer to ``prepare``."""
+    return SiteProfile.from_json(from_shareable(message).data)
+
+
+def update_reply(update: Update, run: Run, received: Shareable) -> Shareable:
+    """Returns a site's answer to ``train``; ``received`` is the task that it answers."""
+    meta = {
+        _ROUND: update.round,
+        _REPORT: update.report,
+        WIRE_PRECISION: run.settings.aggregation.wire_precision,
+        _BYTES_DOWN: from_shareable(received).get_meta_prop(BYTES, 0),
+    }
+    return _weights(update.tensors, meta).to_shareable()
+
+
+def update_of(site: str, message: Shareable) -> Update:
+    """Returns a site's update.
+
+    Raises:
+        UpdateRefused: the message is something else.
+    """
+    try:
+        dxo = from_shareable(message)
+        round_number, report, tensors = dxo.get_meta_prop(_ROUND), dxo.get_meta_prop(_REPORT), dxo.data
+    except ValueError as error:
+        raise UpdateRefused(f"{site}: update refused: not an update of this package ({error})") from error
+    if dxo.data_kind != DataKind.WEIGHTS or not isinstance(round_number, int) or not isinstance(report, dict):
+        raise UpdateRefused(f"{site}: update refused: expected weights with a round and a report, got {dxo.data_kind}")
+    for key, tensor in tensors.items():
+        if not isinstance(tensor, torch.Tensor):
+            raise UpdateRefused(f"{site}: update refused: {key} is a {type(tensor).__name__}, expected a tensor")
+    return Update(round=round_number, tensors=tensors, report=report)
+
+
+def bytes_of(message: Shareable) -> tuple[int, int]:
+    """Returns the bytes of tensors that a site's update had on the wire, up and down; 0 where nothing was counted."""
+    meta = from_shareable(message).meta
+    return int(meta.get(BYTES, 0)), int(meta.get(_BYTES_DOWN, 0))
+
+
+def report_reply(report: dict[str, Any]) -> Shareable:
+    """Returns a site's answer to ``test``."""
+    return DXO(DataKind.METRICS, data=report).to_shareable()
+
+
+def report_of(message: Shareable) -> dict[str, Any]:
+    """Returns the report in a site's answer to ``test``."""
+    return from_shareable(message).data
+
+
+def failure_reply(error: BaseException) -> Shareable:
+    """Returns the answer of a site that cannot do a task, with a reason that names no case and no path."""
+    if isinstance(error, Aborted):
+        return make_reply(ReturnCode.TASK_ABORTED, {_REASON: "the job was stopped"})
+    if is_out_of_memory(error):
+        reason = "out of memory; a smaller crop, batch or width needs less"
+    elif hasattr(error, "public"):
+        reason = str(error.public)
+    else:
+        reason = f"{type(error).__name__}; the site's own log says more"
+    return make_reply(ReturnCode.EXECUTION_EXCEPTION, {_REASON: reason})
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out; PyTorch reports it as a plain RuntimeError on the CPU."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and "allocate memory" in str(error)
+
+
+def failure_of(message: Shareable) -> str:
+    """Returns why a site could not do a task; an empty text if it could."""
+    code = message.get_return_code()
+    return "" if code == ReturnCode.OK else str(message.get_header(_REASON, f"FLARE answered {code}"))
+
+
+def _weights(tensors: dict[str, torch.Tensor], meta: dict[str, Any]) -> DXO:
+    # FLARE writes tensors with safetensors, which takes contiguous ones only.
+    return DXO(DataKind.WEIGHTS, {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, meta)

@@ -1,0 +1,88 @@
+"""The convolution block and the upsampling that every part of the network is made of (RFNet, algorithm section 2).
+
+Feature maps lie voxel by voxel in memory (torch.channels_last_3d): convolutions of few channels, in half precision above
+all, are several times faster so, on processors and GPUs alike.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class ConvBlock(nn.Module):
+    """Convolution, instance normalisation without affine parameters, LeakyReLU(0.2).
+
+    The convolution has no bias: the normalisation that follows would subtract it again.
+
+    Args:
+        inputs, outputs: numbers of channels.
+        kernel: side of the cubic kernel; padded with zeros by half of it.
+        stride: step of the convolution.
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1):
+        super().__init__()
+        self.conv = nn.Conv3d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, X, Y, Z) -> (B, outputs, X/stride, Y/stride, Z/stride)."""
+        return normalise_and_activate(self.conv(x))
+
+
+class ModalityConvBlock(nn.Module):
+    """A 1x1x1 convolution block over the stacked features of all modalities, of which only the present ones are given.
+
+    An absent modality's features count as zero, so its slice of the weight is left out of the product.
+
+    Args:
+        modalities: number of the task's modalities.
+        inputs: channels of each modality.
+        outputs: channels of the result.
+    """
+
+    def __init__(self, modalities: int, inputs: int, outputs: int):
+        super().__init__()
+        self.modalities = modalities
+        self.conv = nn.Conv3d(modalities * inputs, outputs, 1, bias=False)
+
+    def forward(self, features: Tensor, present: list[int]) -> Tensor:
+        """features (B, M * inputs, X, Y, Z) of the M ``present`` modalities, in order -> (B, outputs, X, Y, Z)."""
+        weight = self.conv.weight
+        if len(present) < self.modalities:
+            weight = weight.unflatten(1, (self.modalities, -1))[:, present].flatten(1, 2)
+        return normalise_and_activate(F.conv3d(features, weight))
+
+
+def normalise_and_activate(x: Tensor) -> Tensor:
+    """Instance normalisation (eps 1e-5), then LeakyReLU(0.2)."""
+    normalised = F.instance_norm(x, eps=1e-5)
+    if normalised.requires_grad:
+        # With one sample, PyTorch 2.13 computes a wrong gradient if it arrives in another memory format than the input's.
+        normalised.register_hook(torch.Tensor.contiguous)
+    return F.leaky_relu(normalised.contiguous(memory_format=torch.channels_last_3d), 0.2, inplace=True)
+
+
+def voxel_major(x: Tensor) -> Tensor:
+    """(B, C, X, Y, Z) in channels_last_3d -> (B, V, C), without a copy."""
+    return x.permute(0, 2, 3, 4, 1).flatten(1, 3)
+
+
+def channel_major(x: Tensor, size: torch.Size) -> Tensor:
+    """(B, V, C) -> (B, C, X, Y, Z) in channels_last_3d, without a copy; the inverse of :func:`voxel_major`."""
+    return x.unflatten(1, size).permute(0, 4, 1, 2, 3)
+
+
+def upsample(x: Tensor, factor: int) -> Tensor:
+    """Trilinear upsampling with aligned corners."""
+    return F.interpolate(x, scale_factor=factor, mode="trilinear", align_corners=True) if factor > 1 else x
+
+
+def start_weights(module: nn.Module, generator: torch.Generator) -> None:
+    """Starts every convolution weight of ``module`` Kaiming normal and every convolution bias at zero."""
+    for layer in module.modules():
+        if isinstance(layer, (nn.Conv1d, nn.Conv3d)):
+            nn.init.kaiming_normal_(layer.weight, generator=generator)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)

@@ -1,0 +1,150 @@
+"""Checkpoints in the layout in which FedMEPD's authors publish theirs, brought into ours."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fedmepd.errors import CheckpointError
+from fedmepd.modalities import BRATS
+from fedmepd.networks.encoder import LEVELS
+from fedmepd.networks.network import FedMEPDNet
+
+_HEAD = "decoder_fuse.x4_attn.fc_q.weight"
+_LEVEL = {"c1": "up", "c2": "merge", "out": "out"}
+_ATTENTION = {"fc_q": "query", "fc_k": "key", "fc_v": "value", "fc_o": "out"}
+_REGIONS = {
+    "embedding_layer.0": "reduce",
+    "embedding_layer.1": "mix",
+    "embedding_layer.2": "expand",
+    "prm_layer.0": "gather",
+    "prm_layer.1": "classify",
+}
+
+
+@dataclass
+class Published:
+    """An imported checkpoint: the network with its weights and anchors, and the round it was written after."""
+
+    network: FedMEPDNet
+    round: int
+    calibrated: bool
+
+
+def import_published(path: Path) -> Published:
+    """Reads a published checkpoint of the server or of a client.
+
+    Args:
+        path: file with ``state_dict``, and with ``proto`` where it has anchors.
+
+    Raises:
+        CheckpointError: the file is no such checkpoint, or a key or shape is not the one expected; the message names it.
+    """
+    content = _read(Path(path))
+    state = {key.removeprefix("module."): value for key, value in content["state_dict"].items()}
+    anchors = _anchors(path, content.get("proto"))
+    calibrated = bool(anchors) and _HEAD in state
+    first = state.get("c1_encoder.e1_c1.conv.weight")
+    if first is None:
+        raise CheckpointError(
+            f"{path}: key c1_encoder.e1_c1.conv.weight is missing: expected FedMEPD's published layout"
+        )
+    network = FedMEPDNet(width=first.shape[0], calibration={} if calibrated else None)
+    _load(network, _translate(state, calibrated), path)
+    network.anchors = anchors if calibrated else {}
+    return Published(network.eval(), int(content.get("round", content.get("epoch", 0)) or 0), calibrated)
+
+
+def _read(path: Path) -> dict:
+    import numpy as np
+
+    if not path.is_file():
+        raise CheckpointError(f"{path} does not exist: expected a published FedMEPD checkpoint")
+    # numpy's arrays (the authors store their Dice as one) are rebuilt by these types, and by nothing else.
+    allowed = [np.ndarray, np.dtype, np._core.multiarray._reconstruct, np._core.multiarray.scalar]
+    allowed += [type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8")]
+    try:
+        with torch.serialization.safe_globals(allowed):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{path} cannot be read as a published checkpoint: {reason}") from error
+    if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
+        raise CheckpointError(f"{path}: key state_dict is missing: expected FedMEPD's published layout")
+    return content
+
+
+def _anchors(path: Path, prototypes: dict | None) -> dict[int, Tensor]:
+    if not prototypes:
+        return {}
+    anchors = {}
+    for level in LEVELS:
+        value = prototypes.get(f"x{level}")
+        if value is None:
+            raise CheckpointError(f"{path}: key proto.x{level} is missing")
+        # (N_k, classes, C) -> one row for each class and cluster
+        anchors[level] = torch.as_tensor(value).float().transpose(0, 1).flatten(0, 1).contiguous()
+    return anchors
+
+
+def _translate(state: dict[str, Tensor], calibrated: bool) -> dict[str, Tensor]:
+    """Renames the published keys to ours; what has no place in ours (biases before a normalisation) is left out."""
+    translated: dict[str, Tensor] = {}
+    groups: dict[str, dict[int, Tensor]] = {}
+    for key, value in state.items():
+        if key.endswith(".conv.bias") or ".conv1X1." in key or ("_attn." in key and not calibrated):
+            continue
+        grouped = re.fullmatch(r"decoder_fuse\.RFM(\d)\.modal_fusion\.(\d)\.weight_layer\.([02])\.(weight|bias)", key)
+        if grouped:
+            level, region, layer, kind = grouped.groups()
+            name = f"decoder.levels.{level}.fusion.{'hidden' if layer == '0' else 'weigh'}.{kind}"
+            groups.setdefault(name, {})[int(region)] = value.flatten(2) if kind == "weight" else value
+            continue
+        translated[_rename(key)] = value
+    for name, by_region in groups.items():
+        translated[name] = torch.cat([by_region[region] for region in sorted(by_region)])
+    return translated
+
+
+def _rename(key: str) -> str:
+    if match := re.fullmatch(r"c(\d)_encoder\.e(\d)_c(\d)\.(.+)", key):
+        modality, level, block, rest = match.groups()
+        return f"encoders.{BRATS.modalities[int(modality) - 1]}.levels.{level}.{int(block) - 1}.{rest}"
+    if match := re.fullmatch(r"decoder_(fuse|sep)\.d(\d)_(c1|c2|out)\.(.+)", key):
+        decoder, level, block, rest = match.groups()
+        if decoder == "sep":
+            return f"auxiliary.levels.{level}.{_LEVEL[block]}.{rest}"
+        block = {"c1": "up", "c2": "merge.0", "out": "merge.1"}[block]
+        return f"decoder.levels.{level}.{block}.{rest}"
+    if match := re.fullmatch(r"decoder_(fuse|sep)\.seg_layer\.(.+)", key):
+        return f"{'decoder' if match[1] == 'fuse' else 'auxiliary'}.classify.{match[2]}"
+    if match := re.fullmatch(r"decoder_fuse\.RFM(\d)\.(region_fusion\.fusion_layer|short_cut)\.(\d)\.(.+)", key):
+        level, part, block, rest = match.groups()
+        return f"decoder.levels.{level}.fusion.{'short_cut' if part == 'short_cut' else 'fuse'}.{block}.{rest}"
+    if match := re.fullmatch(r"decoder_fuse\.prm_generator(\d)\.((?:embedding|prm)_layer\.\d)\.(.+)", key):
+        level, part, rest = match.groups()
+        return f"decoder.levels.{level}.regions.{_REGIONS.get(part, part)}.{rest}"
+    if match := re.fullmatch(r"decoder_fuse\.x(\d)_attn\.(fc_[qkvo])\.(.+)", key):
+        level, part, rest = match.groups()
+        return f"calibration.{level}.{_ATTENTION[part]}.{rest}"
+    return key
+
+
+def _load(network: FedMEPDNet, state: dict[str, Tensor], path: Path) -> None:
+    expected = network.state_dict()
+    for key in expected:
+        if key not in state:
+            raise CheckpointError(f"{path}: nothing in it becomes {key}: expected FedMEPD's published layout")
+        if state[key].shape != expected[key].shape:
+            raise CheckpointError(
+                f"{path}: {key} has shape {tuple(state[key].shape)}, expected {tuple(expected[key].shape)} at width {network.width}"
+            )
+    unknown = sorted(set(state) - set(expected))
+    if unknown:
+        raise CheckpointError(f"{path}: unknown key {unknown[0]}: expected FedMEPD's published layout")
+    network.load_state_dict(state)

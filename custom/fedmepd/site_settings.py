@@ -1,0 +1,104 @@
+"""Settings that belong to a machine: where its data lie, which device computes.
+
+The job's settings (:mod:`fedmepd.config`) come from the server; these never do, and never leave the machine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fedmepd.errors import SettingsError
+
+if TYPE_CHECKING:
+    import torch
+
+FILE_NAME = "fedmepd.json"
+
+# The environment variable that wins over each key of the file.
+VARIABLES = {"data": "FEDMEPD_DATA", "device": "FEDMEPD_DEVICE", "cache": "FEDMEPD_CACHE"}
+
+
+class SiteSettings(BaseModel):
+    """What a site decides for itself."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    data: Path | None = Field(None, description="folder with one sub-folder per site, or with this site's cases")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, ...; auto: the GPU if there is one")
+    cache: Path = Field(Path("~/.cache/fedmepd"), description="folder for phantoms and prepared cases")
+
+    @classmethod
+    def load(cls, local_folder: Path | None = None) -> SiteSettings:
+        """Reads ``fedmepd.json`` of the site's local folder, if it is there; the environment wins over it.
+
+        Args:
+            local_folder: the ``local`` folder of the site's FLARE kit, or None. Relative paths in the file start
+                there.
+
+        Raises:
+            SettingsError: the file is not JSON, a key is unknown, or a value is of the wrong kind.
+        """
+        values: dict[str, Any] = {}
+        origin: dict[str, str] = {}
+        file = Path(local_folder) / FILE_NAME if local_folder is not None else None
+        if file is not None and file.is_file():
+            values = _read(file)
+            origin = dict.fromkeys(values, str(file))
+            for key in ("data", "cache"):
+                if isinstance(values.get(key), str) and values[key]:
+                    values[key] = file.parent.absolute() / Path(values[key]).expanduser()
+        for key, variable in VARIABLES.items():
+            if os.environ.get(variable):
+                values[key], origin[key] = os.environ[variable], f"environment variable {variable}"
+        try:
+            settings = cls.model_validate(values)
+        except ValidationError as error:
+            raise SettingsError("; ".join(_explain(problem, origin) for problem in error.errors())) from error
+        paths = {"data": settings.data, "cache": settings.cache}
+        return settings.model_copy(update={key: path and path.expanduser().absolute() for key, path in paths.items()})
+
+    def torch_device(self) -> torch.device:
+        """Returns the device to compute on.
+
+        Raises:
+            SettingsError: there is no such device.
+        """
+        import torch
+
+        if self.device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            device = torch.device(self.device)
+            torch.empty(1, device=device)
+        # A build without CUDA raises AssertionError, a driver that does not answer RuntimeError.
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            count = torch.cuda.device_count()
+            available = ", ".join(["auto", "cpu", *(f"cuda:{index}" for index in range(count))])
+            raise SettingsError(
+                f"device {self.device!r} does not exist on this machine: expected one of {available} "
+                f"(set FEDMEPD_DEVICE, or device in {FILE_NAME})"
+            ) from error
+        return device
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{file} cannot be read as JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise SettingsError(f"{file}: expected an object of keys and values, got {type(values).__name__}")
+    return values
+
+
+def _explain(problem: Any, origin: dict[str, str]) -> str:
+    key = str(problem["loc"][0])
+    where = origin.get(key, "site settings")
+    if problem["type"] == "extra_forbidden":
+        return f"{where}: unknown key {key!r}: expected one of {', '.join(SiteSettings.model_fields)}"
+    return f"{where}: {key} = {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"

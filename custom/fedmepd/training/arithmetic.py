@@ -1,0 +1,31 @@
+"""How fast arithmetic is chosen on this machine: device, precision and threads."""
+
+from __future__ import annotations
+
+import contextlib
+
+import torch
+
+
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
+    """Mixed precision for the forward pass.
+
+    Args:
+        device: where the network is.
+        precision: ``float32``, ``bfloat16``, or ``auto`` for bfloat16 where the hardware multiplies in it.
+    """
+    if precision == "auto":
+        precision = "bfloat16" if _has_bfloat16(device) else "float32"
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def use_threads(count: int) -> None:
+    """Sets the number of CPU threads; 0 leaves PyTorch's choice. The number decides the last bits of a result."""
+    if count:
+        torch.set_num_threads(count)

@@ -1,0 +1,139 @@
+"""One epoch of training, at a site or at the fusion site (algorithm sections 2 and 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from fedmepd.config import Settings, TrainingSettings
+from fedmepd.data.batches import Batch
+from fedmepd.errors import Aborted, FedMEPDError
+from fedmepd.networks.network import FedMEPDNet, Outputs
+from fedmepd.training.arithmetic import autocast
+from fedmepd.training.losses import Loss, training_loss
+
+# Called after each step with its number (from 1) and loss.
+Progress = Callable[[int, float], None]
+
+
+@dataclass
+class EpochReport:
+    """Means of the losses over the steps of one or more epochs."""
+
+    steps: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+
+    def add(self, loss: Loss) -> float:
+        """Adds one step's losses; returns the total."""
+        parts = {
+            "total": loss.total,
+            "segmentation": sum(loss.segmentation),
+            "regions": sum(sum(pair) for pair in loss.regions.values()),
+            "auxiliary": sum(sum(pair) for pair in loss.auxiliary),
+        }
+        self.steps += 1
+        for name, value in parts.items():
+            self.sums[name] = self.sums.get(name, 0.0) + float(value.detach())
+        return float(parts["total"].detach())
+
+    def means(self) -> dict[str, float]:
+        """Mean of each part: total, segmentation, regions, auxiliary."""
+        return {name: value / self.steps for name, value in self.sums.items()}
+
+
+def make_optimizer(network: FedMEPDNet, settings: TrainingSettings) -> torch.optim.Adam:
+    """The method's optimizer over all of a network's weights."""
+    return torch.optim.Adam(
+        network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
+    )
+
+
+def learning_rate(settings: Settings, round_number: int) -> float:
+    """Polynomial decay over rounds 0 to ``settings.rounds``; above 0 in the last one."""
+    share = round_number / (settings.rounds + 1)
+    return settings.training.learning_rate * (1 - share) ** settings.training.decay_power
+
+
+def train_epoch(
+    network: FedMEPDNet,
+    optimizer: torch.optim.Optimizer,
+    batches: Iterable[Batch],
+    report: EpochReport,
+    *,
+    precision: str,
+    abort: Callable[[], bool],
+    progress: Progress | None = None,
+    choose_modalities: Callable[[tuple[str, ...]], tuple[str, ...]] | None = None,
+    observe: Callable[[Batch, Outputs], None] | None = None,
+) -> None:
+    """Trains on every batch once.
+
+    Args:
+        network: in training mode afterwards; on the device to use.
+        optimizer: of the network's parameters, learning rate set.
+        batches: the epoch's batches.
+        report: takes the losses.
+        precision: of the forward pass.
+        abort: asked before every step.
+        progress: called after every step.
+        choose_modalities: leaves out some of a batch's modalities.
+        observe: called with every batch and the network's outputs.
+
+    Raises:
+        Aborted: ``abort`` said so.
+        FedMEPDError: the loss is not finite.
+    """
+    device = next(network.parameters()).device
+    network.train()
+    for batch in batches:
+        if abort():
+            raise Aborted
+        images, modalities = batch.images, batch.modalities
+        if choose_modalities is not None:
+            chosen = choose_modalities(modalities)
+            images, modalities = images[:, [modalities.index(name) for name in chosen]], chosen
+        with autocast(device, precision):
+            outputs = network.training_outputs(images.to(device), modalities)
+        loss = training_loss(outputs, batch.label.to(device))
+        value = report.add(loss)
+        if not torch.isfinite(loss.total):
+            raise FedMEPDError(
+                f"the loss is {value} in step {report.steps}: expected a finite number; lower training.learning_rate or "
+                "set training.precision to float32"
+            )
+        optimizer.zero_grad()
+        loss.total.backward()
+        optimizer.step()
+        if observe is not None:
+            observe(batch, outputs)
+        if progress is not None:
+            progress(report.steps, value)
+
+
+def class_vectors(features: dict[int, Tensor], label: Tensor, classes: int) -> tuple[dict[int, Tensor], Tensor]:
+    """Mean of each level feature over the voxels of each class (algorithm section 3.6).
+
+    The features, upsampled to the label's grid by nearest neighbour, are constant in blocks; so the class's share of each
+    block weighs the feature, and nothing is upsampled.
+
+    Args:
+        features: by level, (B, C_l, X/2^(l-1), ...).
+        label: class numbers, (B, X, Y, Z).
+        classes: number of classes.
+
+    Returns:
+        by level (B, classes, C_l), zero where the class is absent; which classes are there, bool (B, classes).
+    """
+    one_hot = torch.nn.functional.one_hot(label, classes).movedim(-1, 1).float()
+    there = one_hot.flatten(2).any(dim=2)
+    vectors = {}
+    for level, feature in features.items():
+        side = 2 ** (level - 1)
+        share = torch.nn.functional.avg_pool3d(one_hot, side).flatten(2)
+        total = share.sum(dim=2, keepdim=True)
+        sums = torch.matmul(share, feature.detach().float().flatten(2).transpose(1, 2))
+        vectors[level] = sums / total.clamp_min(1e-12)
+    return vectors, there

@@ -1,0 +1,43 @@
+"""Sliding-window inference over a whole volume."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from fedmepd.config import EvaluationSettings
+from fedmepd.networks.network import FedMEPDNet
+from fedmepd.training.arithmetic import autocast
+
+
+@torch.inference_mode()
+def predict(
+    network: FedMEPDNet, images: Tensor, modalities: Sequence[str], settings: EvaluationSettings, precision: str
+) -> Tensor:
+    """The most probable class of each voxel.
+
+    Args:
+        network: set to evaluation mode.
+        images: preprocessed images of one case, (1, M, X, Y, Z).
+        modalities: the images' modalities.
+        settings: window (voxels) and overlap.
+        precision: of the forward pass.
+
+    Returns:
+        class numbers (X, Y, Z), int64, on the CPU.
+    """
+    from monai.inferers import sliding_window_inference
+
+    network.eval()
+    device = next(network.parameters()).device
+    # No window needs to be larger than the volume.
+    window = [min(settings.window, max(16, -(-side // 8) * 8)) for side in images.shape[2:]]
+
+    def probabilities(crops: Tensor) -> Tensor:
+        with autocast(device, precision):
+            return network(crops.to(device), modalities).float()
+
+    stitched = sliding_window_inference(images, window, 1, probabilities, overlap=settings.overlap, device="cpu")
+    return stitched.argmax(dim=1)[0]

@@ -1,0 +1,79 @@
+"""Runs the default job through FLARE's recipe API, on this machine: ``python job.py --help``."""
+
+import argparse
+import os
+import sys
+
+DEFAULT_SITES = 8
+
+
+def main() -> int:
+    arguments = _parse()
+    # These belong to a machine, not to the job; all processes of the simulator inherit them.
+    for variable, value in (("FEDMEPD_DATA", arguments.data), ("FEDMEPD_DEVICE", arguments.device)):
+        if value is not None:
+            os.environ[variable] = os.path.abspath(value) if variable == "FEDMEPD_DATA" else value
+    # Importing nvflare.recipe takes --export out of sys.argv, so the command line is read before.
+    sys.argv[1:] = []
+    from fedmepd.errors import FedMEPDError
+    from fedmepd.flare.recipe import FedMEPDRecipe
+    from nvflare.recipe.sim_env import SimEnv
+
+    try:
+        recipe = FedMEPDRecipe(
+            name=f"{arguments.method}_brats",
+            method=arguments.method,
+            rounds=arguments.rounds,
+            seed=arguments.seed,
+            width=arguments.width,
+            crop=arguments.crop,
+            run_name=arguments.run_name,
+        )
+    except FedMEPDError as error:
+        print(f"job.py: {error}", file=sys.stderr)
+        return 2
+    if arguments.export:
+        recipe.export(arguments.export)
+        print(f"wrote {os.path.join(arguments.export, recipe.name)}")
+        return 0
+    sites = [f"site-{number}" for number in range(1, arguments.sites + 1)]
+    workspace = os.path.abspath(arguments.workspace)
+    environment = SimEnv(clients=sites, num_threads=arguments.threads, workspace_root=workspace)
+    try:
+        recipe.run(environment)
+    except RuntimeError as error:
+        print(f"job.py: {error}", file=sys.stderr)
+        return 1
+    print(f"results: {os.path.join(workspace, recipe.name, 'server', 'simulate_job', 'results')}")
+    return 0
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Trains a federation of sites with different MRI modalities on this machine.",
+        epilog="An option that is not given keeps the value of the job's preset, phantom (see fedmepd/config.py).",
+    )
+    parser.add_argument("--method", default="fedmepd", choices=["fedmepd", "local", "fedavg", "fusion_only"])
+    parser.add_argument("--rounds", type=int, help="rounds of training")
+    parser.add_argument("--sites", type=_positive, default=DEFAULT_SITES, help="number of sites (8)")
+    parser.add_argument("--threads", type=_positive, help="sites that train at the same time (all)")
+    parser.add_argument("--width", type=int, help="channels of the network at full resolution")
+    parser.add_argument("--crop", type=int, help="side of the training crops in voxels")
+    parser.add_argument("--seed", type=int, help="seed of every random number")
+    parser.add_argument("--data", metavar="FOLDER", help="real cases, a sub-folder per site and one named fusion")
+    parser.add_argument("--device", help="auto, cpu, cuda, cuda:1, ... (auto)")
+    parser.add_argument("--run-name", metavar="NAME", help="name by which the run is continued when started again")
+    parser.add_argument("--workspace", default="workspace", metavar="FOLDER", help="where all is written (workspace)")
+    parser.add_argument("--export", metavar="FOLDER", help="write the job there instead of running it")
+    return parser.parse_args()
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected 1 or more, got {number}")
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())

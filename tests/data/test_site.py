@@ -1,0 +1,115 @@
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fedmepd.config import Settings
+from fedmepd.data import phantom
+from fedmepd.data.batches import TrainingBatches, evaluation_cases
+from fedmepd.data.site import open_site_data
+from fedmepd.errors import DataError
+from fedmepd.site_settings import SiteSettings
+from tests.data.files import write_case
+
+REAL = Path(__file__).parents[3] / "shared" / "real"
+
+
+@pytest.fixture
+def local(tmp_path):
+    return SiteSettings(data=tmp_path / "data", cache=tmp_path / "cache")
+
+
+@pytest.mark.parametrize(
+    ("site", "modalities", "counts"),
+    [
+        ("site-2", ("FLAIR", "T1", "T2"), {"train": 9, "validation": 2, "test": 5}),
+        ("fusion", ("FLAIR", "T1ce", "T1", "T2"), {"train": 24, "validation": 4, "test": 12}),
+    ],
+)
+def test_phantom_site(tmp_path, monkeypatch, site, modalities, counts):
+    # The volumes' content is no matter here; images of noise are made faster.
+    noise = np.random.default_rng(0).integers(1, 100, (12, 12, 12)).astype("int16")
+    label = np.ones((12, 12, 12), "uint8")
+    monkeypatch.setattr(
+        phantom, "phantom_case", lambda *args: (dict.fromkeys(("FLAIR", "T1ce", "T1", "T2"), noise), label)
+    )
+    data = open_site_data(site, Settings.make("phantom", {"seed": 5}), SiteSettings(cache=tmp_path))
+    assert (data.name, data.modalities, data.source, data.counts()) == (site, modalities, "phantom", counts)
+    assert data == open_site_data(site, Settings.make("phantom", {"seed": 5}), SiteSettings(cache=tmp_path))
+    assert all(tmp_path in file.parents for case in data.train for file in case.files)
+
+
+@pytest.mark.parametrize("own_folder", [False, True])
+def test_data_folder_of_all_sites_or_of_one(tmp_path, local, own_folder):
+    folder = local.data if own_folder else local.data / "clinic"
+    write_case(folder, "a", ("T2", "FLAIR"))
+    write_case(folder, "b", ("T1",))
+    if not own_folder:
+        write_case(local.data / "other", "c")
+    data = open_site_data("clinic", Settings.make("phantom"), local)
+    assert data.modalities == ("FLAIR", "T1", "T2") and data.source == "folder"
+    assert data.counts() == {"train": 1, "validation": 0, "test": 1}
+    assert {case.name: case.modalities for case in data.train + data.test} == {"a": ("FLAIR", "T2"), "b": ("T1",)}
+
+
+@pytest.mark.parametrize(
+    ("made", "text"),
+    [
+        (None, "data does not exist"),
+        ((), "data has no sub-folder clinic and no case in it: expected one sub-folder per case"),
+        (("clinic",), "clinic has no case in it"),
+        (("other/a",), "data has no sub-folder clinic and no case in it"),
+    ],
+)
+def test_no_case(local, made, text):
+    if made is not None:
+        local.data.mkdir()
+        for folder in made:
+            (local.data / folder).mkdir(parents=True)
+            if "/" in folder:
+                (local.data / folder / "t1.nii.gz").touch()
+    with pytest.raises(DataError, match=text) as error:
+        open_site_data("clinic", Settings.make("phantom"), local)
+    assert "clinic" in error.value.public and str(local.data) not in error.value.public
+
+
+def test_no_data_folder_and_no_phantom_allowed(tmp_path):
+    with pytest.raises(DataError, match="clinic has no data folder: set FEDMEPD_DATA"):
+        open_site_data("clinic", Settings.make("paper"), SiteSettings(cache=tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+def test_faults_are_found_before_training(local):
+    write_case(local.data, "patient-7", label=None)
+    with pytest.raises(DataError, match="patient-7 has no label") as error:
+        open_site_data("clinic", Settings.make("paper"), local)
+    assert error.value.public == "the site's data cannot be used: no label (1)"
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason=f"no real cases in {REAL}")
+def test_real_cases_arranged_as_sites(tmp_path):
+    """Two patients at the fusion site; one at a site that has FLAIR and T2 alone, where no tumour enhances."""
+    shutil.copytree(REAL, tmp_path / "data" / "fusion", copy_function=lambda source, to: Path(to).symlink_to(source))
+    for word in ("fla", "t2", "seg"):
+        link = tmp_path / "data" / "site-1" / "TCGA-DU-7294" / f"{word}.nii.gz"
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(REAL / "TCGA-DU-7294" / link.name)
+    settings = Settings.make("phantom", {"training": {"crop": 48}})
+    local = SiteSettings(data=tmp_path / "data", cache=tmp_path / "cache")
+
+    fusion = open_site_data("fusion", settings, local)
+    assert fusion.counts() == {"train": 1, "validation": 0, "test": 1}
+    assert fusion.modalities == ("FLAIR", "T1ce", "T1", "T2")
+
+    site = open_site_data("site-1", settings, local)
+    assert (site.modalities, site.counts()) == (("FLAIR", "T2"), {"train": 1, "validation": 0, "test": 0})
+    [batch] = TrainingBatches(site.train, settings, ("site-1",), site.cache).epoch(1)
+    assert batch.images.shape == (1, 2, 48, 48, 48) and 3 not in batch.label
+    [case] = evaluation_cases(site.train, settings, site.cache)
+    assert case.spacing == (1, 1, 1) and set(case.label.unique().tolist()) == {0, 1, 2}
+    brain = case.images[0] != 0
+    for image, inside in zip(case.images[0], brain, strict=True):
+        assert abs(image[inside].mean()) < 1e-2 and abs(image[inside].std() - 1) < 1e-2
+    # A brain of about 1.2 litres, in voxels of a millilitre's thousandth.
+    assert 1.0e6 < brain[0].sum() < 1.8e6

@@ -1,0 +1,72 @@
+"""Results of a small made-up run, for the tests of results, tables and the command line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fedmepd.config import Settings
+from fedmepd.evaluation.results import build, site_entry
+
+SETTINGS = Settings.make("phantom", {"rounds": 3, "seed": 7})
+
+
+def summary(dice: float, hd95: float, empty_et: int = 0) -> dict[str, Any]:
+    """ET has half the Dice of WT and TC, and twice their distance."""
+    return {
+        "dice": {"WT": dice, "TC": dice, "ET": dice / 2},
+        "mdsc": dice * 5 / 6,
+        "hd95_mm": {"WT": hd95, "TC": hd95, "ET": 2 * hd95},
+        "empty": {"WT": 0, "TC": 0, "ET": empty_et},
+    }
+
+
+def validation(round: int, dice: float) -> dict[str, Any]:
+    return {"round": round, "dice": {"WT": dice, "TC": dice, "ET": dice}, "mdsc": dice}
+
+
+def entries() -> list[dict[str, Any]]:
+    """Three sites in an order that is not theirs; site-2 has no test case, site-10 missed round 2."""
+    cases = {"train": 8, "validation": 2, "test": 4}
+    return [
+        site_entry(
+            "site-10",
+            ("T2",),
+            cases,
+            test=summary(0.6, 9.0, empty_et=2),
+            validation=validation(3, 0.5),
+            personal_share=0.25,
+            rounds_taken=[3, 1],
+        ),
+        site_entry(
+            "site-1",
+            ("FLAIR", "T1ce"),
+            cases,
+            test=summary(0.9, 3.0),
+            validation=validation(3, 0.7),
+            personal_share=0.05,
+            rounds_taken=[1, 2, 3],
+        ),
+        site_entry(
+            "site-2", ("T1",), {**cases, "validation": 0, "test": 0}, personal_share=0.0, rounds_taken=[1, 2, 3]
+        ),
+    ]
+
+
+def server() -> dict[str, Any]:
+    return site_entry(
+        "server",
+        ("FLAIR", "T1ce", "T1", "T2"),
+        {"train": 24, "validation": 3, "test": 12},
+        test=summary(0.84, 5.0, empty_et=1),
+        validation=validation(3, 0.8),
+    )
+
+
+def finished() -> dict[str, Any]:
+    return build(SETTINGS, status="finished", round=3, seconds=61.7, server=server(), sites=entries())
+
+
+def running() -> dict[str, Any]:
+    """Round 2 of 3 is over; nothing is tested."""
+    sites = [{**entry, "test": None, "rounds_taken": [1, 2]} for entry in entries()]
+    return build(SETTINGS, status="running", round=2, seconds=30, server={**server(), "test": None}, sites=sites)

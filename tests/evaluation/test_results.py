@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+import fedmepd
+from fedmepd.errors import FedMEPDError
+from fedmepd.evaluation import results
+from tests.evaluation import runs
+
+
+def test_keys_that_others_rely_on() -> None:
+    run = runs.finished()
+    assert {key: run[key] for key in ("method", "seed", "rounds", "round", "seconds", "status", "run_name")} == {
+        "method": "fedmepd",
+        "seed": 7,
+        "rounds": 3,
+        "round": 3,
+        "seconds": 61.7,
+        "status": "finished",
+        "run_name": "",
+    }
+    assert run["version"] == fedmepd.__version__
+    assert run["settings"]["network"]["width"] == 8
+    for entry in (run["server"], *run["sites"]):
+        assert entry.keys() == {
+            "name",
+            "modalities",
+            "cases",
+            "test",
+            "validation",
+            "personal_share",
+            "rounds_taken",
+        }
+    assert run["sites"][0]["cases"] == {"train": 8, "validation": 2, "test": 4}
+    assert run["sites"][0]["test"].keys() == {"dice", "mdsc", "hd95_mm", "empty"}
+
+
+def test_sites_stand_in_their_order() -> None:
+    assert [site["name"] for site in runs.finished()["sites"]] == ["site-1", "site-2", "site-10"]
+    assert runs.finished()["sites"][2]["rounds_taken"] == [1, 3]
+
+
+def test_mean_is_over_the_tested_sites() -> None:
+    mean = runs.finished()["mean"]
+    # site-1 and site-10; the server is no site, site-2 has no test case.
+    assert mean["mdsc"] == pytest.approx((0.75 + 0.5) / 2)
+    assert mean["dice"] == pytest.approx({"WT": 0.75, "TC": 0.75, "ET": 0.375})
+    assert mean["hd95_mm"] == pytest.approx({"WT": 6, "TC": 6, "ET": 12})
+    assert mean["personal_share"] == pytest.approx(0.1)
+    assert mean["validation"]["mdsc"] == pytest.approx(0.6)
+
+
+def test_nothing_tested_yet() -> None:
+    mean = runs.running()["mean"]
+    assert mean["mdsc"] is None and mean["dice"] is None and mean["hd95_mm"] is None
+    assert mean["validation"]["mdsc"] == pytest.approx(0.6)
+
+
+def test_written_and_read_back(tmp_path: Path) -> None:
+    run = runs.finished()
+    results.write(tmp_path / "results", run)
+    assert results.read(tmp_path / "results" / "results.json") == run
+    assert sorted(path.name for path in (tmp_path / "results").iterdir()) == ["results.json", "results.md"]
+    assert "| site-10 | T2 |" in (tmp_path / "results" / "results.md").read_text()
+
+
+def test_nan_is_no_result(tmp_path: Path) -> None:
+    results.write(tmp_path, runs.running())
+    before = (tmp_path / "results.json").read_bytes()
+    run = runs.finished()
+    run["seconds"] = float("nan")
+    with pytest.raises(ValueError):
+        results.write(tmp_path, run)
+    assert (tmp_path / "results.json").read_bytes() == before
+
+
+PLACES = {
+    "the folder itself": "results.json",
+    "run folder": "results/results.json",
+    "downloaded job": "workspace/results/results.json",
+    "folder of downloaded jobs": "0a1b2c3d/workspace/results/results.json",
+    "simulator": "server/simulate_job/results/results.json",
+    "job.py": "fedmepd_brats/server/simulate_job/results/results.json",
+    "server in production": "0a1b2c3d/results/results.json",
+    "project folder": "server.hospital.org/0a1b2c3d/results/results.json",
+    "POC": "example_project/prod_00/server/0a1b2c3d/results/results.json",
+}
+
+
+@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES.keys())
+def test_found_in(place: str, tmp_path: Path) -> None:
+    path = tmp_path / place
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("{}")
+    assert results.find(tmp_path) == path
+    assert results.find(path) == path
+
+
+def test_the_newest_of_several(tmp_path: Path) -> None:
+    for job, age in (("a", 300), ("b", 100), ("c", 200)):
+        path = tmp_path / job / "results" / "results.json"
+        path.parent.mkdir(parents=True)
+        path.write_text("{}")
+        os.utime(path, (1e9 - age, 1e9 - age))
+    assert results.find(tmp_path) == tmp_path / "b" / "results" / "results.json"
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    with pytest.raises(FedMEPDError, match="server/simulate_job/results/results.json") as caught:
+        results.find(tmp_path)
+    assert str(tmp_path) in str(caught.value)
+    with pytest.raises(FedMEPDError, match="does not exist"):
+        results.find(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("", "cannot be read"),
+        ('{"method": "fedm', "cannot be read"),
+        ("[]", "method, seed, rounds"),
+        ('{"method": "fedmepd", "seed": 0, "rounds": 1}', "seconds, mean, server, sites"),
+    ],
+)
+def test_another_file(content: str, expected: str, tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    path.write_text(content)
+    with pytest.raises(FedMEPDError, match=expected) as caught:
+        results.read(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_binary_file(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(FedMEPDError, match="cannot be read"):
+        results.read(path)
+
+
+def test_results_are_plain_json() -> None:
+    assert json.loads(json.dumps(runs.finished(), allow_nan=False)) == runs.finished()

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+from fedmepd.evaluation.tables import console_table, markdown_table
+from tests.evaluation import runs
+
+FINISHED = """\
+fedmepd: round 3 of 3, seed 7, 62 s, finished
+
+site               modalities        cases    Dice WT  Dice TC  Dice ET   mDSC  HD95 WT  HD95 TC  HD95 ET  personal
+-------------------------------------------------------------------------------------------------------------------
+site-1             FLAIR T1ce        8/2/4      0.900    0.900    0.450  0.750      3.0      3.0      6.0        5%
+site-2             T1                8/0/0          -        -        -      -        -        -        -        0%
+site-10            T2                8/2/4      0.600    0.600    0.300  0.500      9.0      9.0     18.0       25%
+-------------------------------------------------------------------------------------------------------------------
+mean of the sites                               0.750    0.750    0.375  0.625      6.0      6.0     12.0       10%
+server             FLAIR T1ce T1 T2  24/3/12    0.840    0.840    0.420  0.700      5.0      5.0     10.0         -
+
+cases: train/validation/test; Dice and mDSC as fractions; HD95 in mm; personal: share of decoder filters
+test cases with an empty prediction or label (in both: Dice 1, HD95 0; in one alone: Dice 0, HD95 373.13): \
+site-10 ET 2, server ET 1
+not tested, and not in the mean: site-2
+rounds without a site's update, of 3: site-10 1
+"""
+
+
+def test_a_finished_run() -> None:
+    assert console_table(runs.finished()) == FINISHED
+
+
+def test_a_running_run_shows_validation_and_says_so() -> None:
+    table = console_table(runs.running())
+    lines = {line.split("  ")[0]: line.split() for line in table.splitlines()}
+    assert "round 2 of 3" in table and "running" in table
+    assert lines["site-1"][-8:] == ["0.700"] * 4 + ["-"] * 3 + ["5%"]
+    assert lines["site-2"][-8:] == ["-"] * 7 + ["0%"]
+    assert lines["mean of the sites"][-8:] == ["0.600"] * 4 + ["-"] * 3 + ["10%"]
+    assert lines["server"][-8:] == ["0.800"] * 4 + ["-"] * 4
+    assert "not finished: these are scores on the validation cases, of round 3" in table
+    assert "373.13" not in table
+
+
+def test_validations_of_different_rounds() -> None:
+    run = runs.running()
+    run["sites"][0]["validation"]["round"] = 1
+    assert "of rounds 1 to 3" in console_table(run)
+
+
+def test_before_the_first_validation() -> None:
+    run = runs.running()
+    for entry in (run["server"], *run["sites"]):
+        entry["validation"] = None
+    run["mean"]["validation"] = {"mdsc": None, "dice": None}
+    assert "of which none are there yet" in console_table(run)
+
+
+def test_no_empty_case() -> None:
+    run = runs.finished()
+    for entry in (run["server"], *run["sites"]):
+        if entry["test"]:
+            entry["test"]["empty"] = {"WT": 0, "TC": 0, "ET": 0}
+    assert "empty prediction or label: none" in console_table(run)
+
+
+def test_a_named_run() -> None:
+    assert console_table({**runs.finished(), "run_name": "pilot"}).startswith("fedmepd pilot: round 3 of 3")
+
+
+def test_markdown() -> None:
+    lines = markdown_table(runs.finished()).splitlines()
+    assert lines[0] == "# fedmepd: round 3 of 3, seed 7, 62 s, finished"
+    table = [line for line in lines if line.startswith("|")]
+    assert {line.count("|") for line in table} == {12}
+    assert table[0] == (
+        "| site | modalities | cases | Dice WT | Dice TC | Dice ET | mDSC | HD95 WT | HD95 TC | HD95 ET | personal |"
+    )
+    assert table[2] == "| site-1 | FLAIR T1ce | 8/2/4 | 0.900 | 0.900 | 0.450 | 0.750 | 3.0 | 3.0 | 6.0 | 5% |"
+    assert table[-2].startswith("| mean of the sites |  |  | 0.750 |")
+    assert "- rounds without a site's update, of 3: site-10 1" in lines

@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fedmepd.config import PRESETS, Settings
+from fedmepd.errors import SettingsError
+
+
+def value_of(settings: Settings, key: str) -> Any:
+    value: Any = settings
+    for part in key.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def nested(key: str, value: Any) -> dict[str, Any]:
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return value
+
+
+# Every row is a statement of the paper (algorithm sections 1 to 3).
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("method", "fedmepd"),
+        ("rounds", 1000),
+        ("network.width", 16),
+        ("network.shared_encoder", False),
+        ("calibration.enabled", True),
+        ("calibration.residual", False),
+        ("calibration.anchors_per_class", 4),
+        ("calibration.anchor_ema", 0.999),
+        ("calibration.dropout", 0.1),
+        ("aggregation.server_share", 0.3),
+        ("personalization.patience", 10),
+        ("personalization.warmup_rounds", 30),
+        ("personalization.weight_ema", 0.95),
+        ("training.crop", 80),
+        ("training.batch", 1),
+        ("training.local_epochs", 1),
+        ("training.fusion_epochs", 1),
+        ("training.learning_rate", 2e-4),
+        ("training.weight_decay", 1e-5),
+        ("training.decay_power", 0.9),
+        ("augmentation.rotation_degrees", 10),
+        ("augmentation.intensity", 0.1),
+        ("augmentation.flips", True),
+        ("evaluation.window", 80),
+        ("evaluation.overlap", 0.5),
+        ("data.phantom", False),
+        ("data.train", 0.6),
+        ("data.validation", 0.1),
+    ],
+)
+def test_paper_preset(key: str, value: Any) -> None:
+    assert value_of(Settings.make("paper"), key) == value
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("network.width", 8),
+        ("calibration.residual", True),
+        ("calibration.anchor_ema", 0.9),
+        ("personalization.patience", 4),
+        ("personalization.warmup_rounds", 5),
+        ("training.crop", 32),
+        ("training.batch", 2),
+        ("training.learning_rate", 1.5e-3),
+        ("augmentation.tumour_share", 0.7),
+        ("data.phantom", True),
+        ("calibration.anchors_per_class", 4),
+    ],
+)
+def test_phantom_preset(key: str, value: Any) -> None:
+    """The trial of algorithm section 6; what it does not say stays the paper's."""
+    assert value_of(Settings.make("phantom"), key) == value
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_overrides_change_one_key_and_leave_its_neighbours(preset: str) -> None:
+    before = Settings.make(preset)
+    after = Settings.make(preset, {"seed": 3, "training": {"crop": 48}})
+    assert (after.seed, after.training.crop) == (3, 48)
+    assert after.training.model_dump(exclude={"crop"}) == before.training.model_dump(exclude={"crop"})
+    assert after.model_dump(exclude={"training", "seed"}) == before.model_dump(exclude={"training", "seed"})
+
+
+def test_presets_are_not_changed_by_what_is_made_of_them() -> None:
+    Settings.make("phantom", {"network": {"width": 32}, "training": {"crop": 64}})
+    assert (Settings.make("phantom").network.width, Settings.make("phantom").training.crop) == (8, 32)
+
+
+def test_overriding_is_validated_and_leaves_the_original() -> None:
+    settings = Settings.make("phantom")
+    assert settings.overriding(rounds=2, training={"crop": 16}).training.crop == 16
+    assert (settings.rounds, settings.training.crop) == (30, 32)
+    with pytest.raises(SettingsError, match="rounds = 0"):
+        settings.overriding(rounds=0)
+
+
+def test_settings_cannot_be_changed_in_place() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        Settings.make().rounds = 3
+
+
+def test_travels_as_json() -> None:
+    settings = Settings.make("phantom", {"personalization": {"patience": None}, "run_name": "a.b-c_1"})
+    assert Settings.model_validate_json(settings.model_dump_json()) == settings
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("personalization.patience", None),
+        ("personalization.patience", 0),
+        ("calibration.anchors_per_class", 1),
+        ("aggregation.server_share", 1),
+        ("method", "fusion_only"),
+        ("rounds", 1),
+        ("data.train", 0.9),
+        ("run_name", ""),
+    ],
+)
+def test_bounds_are_inside(key: str, value: Any) -> None:
+    assert value_of(Settings.make("paper", nested(key, value)), key) == value
+
+
+def test_no_run_name_may_be_null() -> None:
+    assert Settings.make("paper", {"run_name": None}).run_name == ""
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("rounds", 0),
+        ("rounds", 1.5),
+        ("rounds", "many"),
+        ("seed", -1),
+        ("method", "fedprox"),
+        ("run_name", "../elsewhere"),
+        ("run_name", ".hidden"),
+        ("run_name", "a/b"),
+        ("run_name", "a" * 65),
+        ("network.width", 6),
+        ("network.width", 0),
+        ("calibration.anchor_ema", 1.0),
+        ("calibration.anchors_per_class", 0),
+        ("aggregation.server_share", 1.1),
+        ("aggregation.wire_precision", "int8"),
+        ("personalization.patience", 256),
+        ("personalization.patience", -1),
+        ("training.crop", 33),
+        ("training.crop", 8),
+        ("training.batch", 0),
+        ("training.learning_rate", 0),
+        ("training.learning_rate", float("nan")),
+        ("augmentation.tumour_share", 1.5),
+        ("evaluation.overlap", 1.0),
+        ("data.train", 0),
+        ("network", 8),
+        ("network", None),
+    ],
+)
+def test_out_of_bounds_names_the_key_and_the_value(key: str, value: Any) -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings.make("paper", nested(key, value))
+    assert f"setting {key} = {value!r}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ({"network": {"widht": 8}}, ["unknown setting network.widht", "width, shared_encoder"]),
+        ({"roundz": 8}, ["unknown setting roundz", "method, run_name, seed, rounds"]),
+        ({"width": 8}, ["unknown setting width", "network"]),
+        ({"data": {"train": 0.8, "validation": 0.3}}, ["setting data", "train + validation is above 1"]),
+        ({"rounds": 0, "network": {"width": 6}}, ["setting rounds = 0", "setting network.width = 6"]),
+    ],
+)
+def test_what_is_wrong_is_named(overrides: dict[str, Any], expected: list[str]) -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings.make("paper", overrides)
+    assert [text for text in expected if text not in str(caught.value)] == []
+
+
+def test_unknown_preset() -> None:
+    with pytest.raises(SettingsError, match="unknown preset 'papers': expected one of paper, phantom"):
+        Settings.make("papers")
+
+
+@pytest.mark.parametrize("overrides", [[], ["rounds"], "rounds=3", 3])
+def test_overrides_of_another_kind(overrides: Any) -> None:
+    with pytest.raises(SettingsError, match=f"got {type(overrides).__name__}"):
+        Settings.make("paper", overrides)

@@ -1,0 +1,66 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from fedmepd.errors import SettingsError
+from fedmepd.site_settings import SiteSettings
+
+
+@pytest.fixture(autouse=True)
+def no_variables(monkeypatch):
+    for variable in ("FEDMEPD_DATA", "FEDMEPD_DEVICE", "FEDMEPD_CACHE"):
+        monkeypatch.delenv(variable, raising=False)
+
+
+def write(folder, content):
+    (folder / "fedmepd.json").write_text(content if isinstance(content, str) else json.dumps(content))
+
+
+@pytest.mark.parametrize("with_folder", [False, True])
+def test_defaults(tmp_path, with_folder):
+    settings = SiteSettings.load(tmp_path if with_folder else None)
+    assert (settings.data, settings.device, settings.cache) == (None, "auto", Path.home() / ".cache" / "fedmepd")
+
+
+def test_file_and_environment(tmp_path, monkeypatch):
+    write(tmp_path, {"data": "/file/data", "device": "cpu", "cache": "kept"})
+    settings = SiteSettings.load(tmp_path)
+    assert (settings.data, settings.device, settings.cache) == (Path("/file/data"), "cpu", tmp_path / "kept")
+    monkeypatch.setenv("FEDMEPD_DATA", "~/data")
+    monkeypatch.setenv("FEDMEPD_CACHE", "here")
+    monkeypatch.setenv("FEDMEPD_DEVICE", "cuda:1")
+    settings = SiteSettings.load(tmp_path)
+    assert (settings.data, settings.device, settings.cache) == (Path.home() / "data", "cuda:1", Path.cwd() / "here")
+    monkeypatch.setenv("FEDMEPD_DATA", "")
+    assert SiteSettings.load(tmp_path).data == Path("/file/data")
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        ({"dta": "/x"}, ("fedmepd.json", "'dta'", "data, device, cache")),
+        ({"device": 3}, ("fedmepd.json", "device = 3")),
+        ({"cache": None}, ("fedmepd.json", "cache = None")),
+        ("{data: 1}", ("fedmepd.json", "JSON")),
+        ("[]", ("fedmepd.json", "list")),
+    ],
+)
+def test_bad_file(tmp_path, content, named):
+    write(tmp_path, content)
+    with pytest.raises(SettingsError) as error:
+        SiteSettings.load(tmp_path)
+    assert all(name in str(error.value) for name in named)
+
+
+def test_device():
+    assert SiteSettings(device="cpu").torch_device() == torch.device("cpu")
+    expected = "cuda" if torch.cuda.is_available() else "cpu"
+    assert SiteSettings().torch_device() == torch.device(expected)
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99"])
+def test_device_that_does_not_exist(device):
+    with pytest.raises(SettingsError, match=f"'{device}' does not exist.*FEDMEPD_DEVICE"):
+        SiteSettings(device=device).torch_device()

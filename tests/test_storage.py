@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import resource
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from fedmepd.errors import CheckpointError, FedMEPDError
+from fedmepd.storage import load_tensors, save_tensors, write_atomically, write_json, write_text
+
+LIMIT = 2**20
+
+
+@contextlib.contextmanager
+def disk_that_takes_one_mebibyte_a_file() -> Iterator[None]:
+    """The kernel refuses what goes beyond it, in the middle of a write, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_makes_its_folder_and_replaces(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "state" / "round.txt"
+    write_text(path, "3 Äpfel")
+    write_text(path, "4")
+    assert path.read_bytes() == b"4"
+    assert [entry.name for entry in path.parent.iterdir()] == ["round.txt"]
+
+
+def test_others_may_read_what_the_umask_allows(tmp_path: Path) -> None:
+    write_text(tmp_path / "written", "")
+    (tmp_path / "plain").write_text("")
+    assert stat.S_IMODE((tmp_path / "written").stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)
+
+
+def test_the_old_file_is_there_until_the_new_one_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    path.write_bytes(b"old")
+    seen = []
+
+    def write(file) -> None:
+        file.write(b"new")
+        file.flush()
+        seen.append(path.read_bytes())
+
+    write_atomically(path, write)
+    assert seen == [b"old"]
+    assert path.read_bytes() == b"new"
+
+
+@pytest.mark.parametrize(
+    "save",
+    [
+        lambda path: write_text(path, "x" * 2 * LIMIT),
+        lambda path: write_json(path, ["x" * 2 * LIMIT]),
+        lambda path: save_tensors(path, {"weight": torch.zeros(2 * LIMIT)}),
+    ],
+    ids=["text", "json", "tensors"],
+)
+def test_a_full_disk_leaves_the_old_file(save, tmp_path: Path) -> None:
+    path = tmp_path / "state.pt"
+    path.write_bytes(b"old")
+    with disk_that_takes_one_mebibyte_a_file(), pytest.raises(FedMEPDError, match="too large.*free space") as caught:
+        save(path)
+    assert str(path) in str(caught.value)
+    assert path.read_bytes() == b"old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["state.pt"]
+
+
+def test_a_disk_found_full_when_flushing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Filesystems that allocate late report it only then."""
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    path = tmp_path / "state"
+    path.write_bytes(b"old")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(FedMEPDError, match="No space left on device"):
+        write_text(path, "new")
+    assert path.read_bytes() == b"old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["state"]
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(FedMEPDError, match="file/state"):
+        write_text(tmp_path / "file" / "state", "new")
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError], ids=lambda error: error.__name__)
+def test_an_interrupted_write_leaves_nothing_behind(error: type[BaseException], tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    path.write_bytes(b"old")
+
+    def write(file) -> None:
+        file.write(b"half")
+        raise error
+
+    with pytest.raises(error):
+        write_atomically(path, write)
+    assert path.read_bytes() == b"old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["state"]
+
+
+def test_json(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    write_json(path, {"mean": {"mdsc": 0.5}, "name": "Köln"})
+    assert json.loads(path.read_text()) == {"mean": {"mdsc": 0.5}, "name": "Köln"}
+    with pytest.raises(ValueError):
+        write_json(path, {"mean": float("nan")})
+    assert json.loads(path.read_text())["mean"] == {"mdsc": 0.5}
+
+
+def test_tensors_come_back_with_every_bit(tmp_path: Path) -> None:
+    content = {
+        "weights": {
+            "a": torch.tensor([1 / 3, -0.0, float("inf")]),
+            "patience": torch.tensor([3, 0], dtype=torch.uint8),
+        },
+        "round": 7,
+        "modalities": ["FLAIR", "T2"],
+        "best": None,
+    }
+    save_tensors(tmp_path / "state.pt", content)
+    loaded = load_tensors(tmp_path / "state.pt")
+    for name, tensor in content["weights"].items():
+        assert loaded["weights"][name].dtype == tensor.dtype
+        assert loaded["weights"][name].numpy().tobytes() == tensor.numpy().tobytes()
+    assert {key: loaded[key] for key in ("round", "modalities", "best")} == {
+        "round": 7,
+        "modalities": ["FLAIR", "T2"],
+        "best": None,
+    }
+
+
+def damage(path: Path, how: str) -> None:
+    save_tensors(path, {"weight": torch.zeros(1000)})
+    whole = path.read_bytes()
+    content = {"truncated": whole[: len(whole) // 2], "empty": b"", "text": b"not a checkpoint", "json": b'{"a": 1}'}
+    path.write_bytes(content[how])
+
+
+@pytest.mark.parametrize("how", ["truncated", "empty", "text", "json"])
+def test_a_damaged_file(how: str, tmp_path: Path) -> None:
+    path = tmp_path / "state.pt"
+    damage(path, how)
+    with pytest.raises(CheckpointError, match="cannot be read") as caught:
+        load_tensors(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value) and "weights_only" not in str(caught.value)
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="nowhere.pt does not exist"):
+        load_tensors(tmp_path / "nowhere.pt")
+
+
+def test_another_kind_of_content(tmp_path: Path) -> None:
+    torch.save([1, 2], tmp_path / "list.pt")
+    with pytest.raises(CheckpointError, match="list.pt holds a list"):
+        load_tensors(tmp_path / "list.pt")
+
+
+class Code:
+    ran = False
+
+    def __reduce__(self):
+        return setattr, (Code, "ran", True)
+
+
+def test_code_in_a_file_is_not_run(tmp_path: Path) -> None:
+    torch.save({"weight": Code()}, tmp_path / "code.pt")
+    with pytest.raises(CheckpointError, match=r"code\.pt"):
+        load_tensors(tmp_path / "code.pt")
+    assert not Code.ran
