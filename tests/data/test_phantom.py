@@ -74,8 +74,8 @@ def test_each_modality_carries_what_it_carries_in_patients(cases):
 
 def test_some_cases_have_no_enhancing_tumour(cases):
     for site in phantom.PHANTOM_SITES:
-        # 15 % of 16 and of 40.
-        assert len(cases_without_enhancement(site, SEED)) == (6 if site == "fusion" else 2)
+        # 15 % of 16 and of 48.
+        assert len(cases_without_enhancement(site, SEED)) == (7 if site == "fusion" else 2)
     for (site, name), (_, label) in cases.items():
         assert (label == 4).any() == (name not in cases_without_enhancement(site, SEED))
 

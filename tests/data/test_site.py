@@ -23,8 +23,8 @@ def local(tmp_path):
 @pytest.mark.parametrize(
     ("site", "modalities", "counts"),
     [
-        ("site-2", ("FLAIR", "T1", "T2"), {"train": 9, "validation": 2, "test": 5}),
-        ("fusion", ("FLAIR", "T1ce", "T1", "T2"), {"train": 24, "validation": 4, "test": 12}),
+        ("site-2", ("FLAIR", "T1", "T2"), {"train": 8, "validation": 2, "test": 6}),
+        ("fusion", ("FLAIR", "T1ce", "T1", "T2"), {"train": 24, "validation": 6, "test": 18}),
     ],
 )
 def test_phantom_site(tmp_path, monkeypatch, site, modalities, counts):

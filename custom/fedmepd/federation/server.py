@@ -447,7 +447,7 @@ class FederationServer:
             status="finished" if self.finished else "running",
             round=self.round,
             seconds=self._seconds,
-            server=results.site_entry(FUSION, self.data.modalities, self.data.counts(), **server),
+            server=results.site_entry("server", self.data.modalities, self.data.counts(), **server),
             sites=sites,
         )
         results.write(self.results_folder, written)

@@ -1,0 +1,29 @@
+import nibabel
+import numpy as np
+import pytest
+
+from fedmepd.data.phantom import SPACING_MM, case_names, phantom_case
+from fedmepd.modalities import BRATS, PROTOCOL_SUBSETS
+
+SITES = {"site-1": PROTOCOL_SUBSETS[0], "site-2": PROTOCOL_SUBSETS[1], "fusion": BRATS.modalities}
+CASES = 5
+
+
+@pytest.fixture(scope="session")
+def cohort(tmp_path_factory):
+    """A data folder with two sites and the fusion site, five phantom cases each."""
+    folder = tmp_path_factory.mktemp("cohort")
+    affine = np.diag([SPACING_MM] * 3 + [1.0])
+    for site, modalities in SITES.items():
+        for case in case_names(site)[:CASES]:
+            images, label = phantom_case(site, case, seed=0)
+            volumes = {modality.lower(): images[modality] for modality in modalities} | {"seg": label}
+            (folder / site / case).mkdir(parents=True)
+            for word, volume in volumes.items():
+                nibabel.save(nibabel.Nifti1Image(volume, affine), folder / site / case / f"{case}_{word}.nii.gz")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")

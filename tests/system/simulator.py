@@ -1,0 +1,117 @@
+"""Runs jobs in FLARE's simulator, as processes of their own, and ends what they leave behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from fedmepd.storage import load_tensors
+
+ROOT = Path(__file__).parents[2]
+SITES = ("site-1", "site-2")
+
+# As small as a federation gets, but with personal filters and calibration. float32 throughout: comparable bit by bit.
+TINY = {
+    "method": "fedmepd",
+    "rounds": 2,
+    "network": {"width": 4},
+    "calibration": {"anchors_per_class": 2},
+    "aggregation": {"wire_precision": "float32"},
+    "personalization": {"patience": 1, "warmup_rounds": 0},
+    "training": {"crop": 16, "precision": "float32", "fusion_threads": 1},
+    "evaluation": {"window": 48, "overlap": 0, "every": 2},
+}
+
+
+@dataclass
+class Finished:
+    code: int
+    output: str
+    workspace: Path
+
+    @property
+    def results(self) -> dict:
+        return json.loads((self.workspace / "server/simulate_job/results/results.json").read_text())
+
+
+def simulate(
+    workspace: Path, settings: dict, *options: str, data: Path, cache: Path, kill_at: str | None = None
+) -> Finished:
+    """Runs the default job with other settings; kills all its processes once ``kill_at`` is in the output."""
+    job = workspace.with_name(workspace.name + "_job")
+    shutil.copytree(ROOT / "jobs/fedmepd_brats", job, dirs_exist_ok=True)
+    config = job / "app/config/config_fed_server.json"
+    content = json.loads(config.read_text())
+    content["workflows"][0]["args"]["settings"] = settings
+    config.write_text(json.dumps(content))
+    command = ["-m", "nvflare.cli", "simulator", str(job), "-w", str(workspace), "-c", ",".join(SITES), *options]
+    code, output = run(command, data=data, cache=cache, kill_at=kill_at)
+    return Finished(code, output, workspace)
+
+
+def run(
+    command: list[str], *, data: Path, cache: Path, kill_at: str | None = None, seconds: float = 240
+) -> tuple[int, str]:
+    """Runs Python with ``command``; returns its exit code and what it wrote."""
+    environment = os.environ | {
+        "FEDMEPD_DATA": str(data),
+        "FEDMEPD_CACHE": str(cache),
+        "FEDMEPD_DEVICE": "cpu",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
+    process = subprocess.Popen(
+        [sys.executable, *command],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    stop = threading.Timer(seconds, _kill, [process.pid])
+    stop.start()
+    lines = []
+    try:
+        for line in process.stdout:
+            lines.append(line)
+            if kill_at and kill_at in line:
+                break
+    finally:
+        stop.cancel()
+        if kill_at or process.poll() is None and len(lines) == 0:
+            _kill(process.pid)
+        code = process.wait(timeout=60)
+        process.stdout.close()
+    return code, "".join(lines)
+
+
+def _kill(pid: int) -> None:
+    # FLARE starts the sites' processes in sessions of their own, so a signal to the group would miss them.
+    try:
+        parent = psutil.Process(pid)
+        family = [parent, *parent.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return
+    for process in family:
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            pass
+    psutil.wait_procs(family, timeout=30)
+
+
+def weights(folder: Path, round_number: int) -> dict[str, dict]:
+    """The final weights of the server and all sites below a folder of states, whatever the folder's layout."""
+    found = {"server": load_tensors(next(folder.rglob("server_state.pt")))["state"]}
+    for path in sorted(folder.rglob(f"state_{round_number:05d}.pt")):
+        site = next(part for part in path.parts if part in SITES)
+        found[site] = load_tensors(path)["network"]
+    return found

@@ -1,0 +1,112 @@
+"""Whole small federations in FLARE's simulator, against the same federation in one process without FLARE."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from fedmepd.config import Settings
+from fedmepd.federation.in_process import run_in_process
+from fedmepd.site_settings import SiteSettings
+from tests.system.simulator import ROOT, SITES, TINY, run, simulate, weights
+
+pytestmark = pytest.mark.system
+
+
+def in_process(folder, settings, cohort, cache):
+    site_settings = SiteSettings(data=cohort, cache=cache, device="cpu")
+    results = run_in_process(Settings.make("phantom", settings), site_settings, folder, sites=SITES)
+    return results, weights(folder, settings["rounds"])
+
+
+def assert_same(first, second):
+    assert first.keys() == second.keys() == {"server", *SITES}
+    for owner in first:
+        assert first[owner].keys() == second[owner].keys()
+        different = [key for key in first[owner] if not torch.equal(first[owner][key], second[owner][key])]
+        assert not different, f"{owner}: {len(different)} weights differ, such as {different[:3]}"
+
+
+def without_times(results):
+    return {key: value for key, value in results.items() if key != "seconds"}
+
+
+@pytest.fixture(scope="module")
+def parallel(tmp_path_factory, cohort, cache):
+    finished = simulate(tmp_path_factory.mktemp("parallel") / "w", TINY, "-t", "2", data=cohort, cache=cache)
+    assert finished.code == 0, finished.output
+    return finished
+
+
+def test_simulator_gives_the_weights_and_results_of_one_process(parallel, tmp_path, cohort, cache):
+    results, expected = in_process(tmp_path, TINY, cohort, cache)
+    assert_same(weights(parallel.workspace, 2), expected)
+    assert without_times(parallel.results) == json.loads(json.dumps(without_times(results)))
+    # A federation in which nothing became personal would not have tested the personal state.
+    assert 0 < results["mean"]["personal_share"] < 1
+
+
+def test_console_has_a_line_per_round_and_the_table(parallel):
+    for text in ("round 1/2: 2 sites", "round 2/2: 2 sites", "mean of the sites", "FLAIR T1ce T1"):
+        assert text in parallel.output
+    assert "Traceback" not in parallel.output
+
+
+def test_metrics_of_every_site_are_on_the_server(parallel):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    (folder,) = {path.parent for path in parallel.workspace.rglob("events.out.tfevents.*")}
+    events = EventAccumulator(str(folder)).Reload()
+    for tag in ("loss_total", "validation_dice_WT", "personal_share", "bytes_up", "bytes_down", "seconds"):
+        for site in SITES:
+            assert f"{site}/{tag}" in events.Tags()["scalars"]
+    assert [event.step for event in events.Scalars("site-1/bytes_up")] == [1, 2]
+    sent = sum(tensor.numel() for tensor in weights(parallel.workspace, 2)["server"].values())
+    assert 0 < events.Scalars("site-1/bytes_up")[0].value < 4 * sent
+
+
+def test_new_process_for_every_round_gives_the_same_weights(parallel, tmp_path, cohort, cache):
+    bare = simulate(tmp_path / "w", TINY, data=cohort, cache=cache)
+    assert bare.code == 0, bare.output
+    assert_same(weights(bare.workspace, 2), weights(parallel.workspace, 2))
+
+
+def test_killed_run_resumes_under_its_name_and_ends_with_the_same_weights(tmp_path, cohort, cache):
+    settings = TINY | {"rounds": 3, "run_name": "survivor"}
+    killed = simulate(tmp_path / "w", settings, "-t", "2", data=cohort, cache=cache, kill_at="round 1/3:")
+    assert "round 2/3:" not in killed.output
+    resumed = simulate(tmp_path / "w", settings, "-t", "2", data=cohort, cache=cache)
+    assert resumed.code == 0, resumed.output
+    assert "continues after round" in resumed.output and "round 1/3:" not in resumed.output
+    _, expected = in_process(tmp_path / "once", settings, cohort, cache)
+    assert_same(weights(tmp_path / "w_runs/survivor", 3), expected)
+
+    again = simulate(tmp_path / "w", settings, "-t", "2", data=cohort, cache=cache)
+    assert again.code == 0, again.output
+    assert "run 'survivor' is finished" in again.output and "round 3/3:" not in again.output
+    assert again.results == resumed.results
+
+
+def test_bad_data_at_a_site_ends_the_job_before_training(tmp_path, cohort, cache):
+    data = tmp_path / "data"
+    shutil.copytree(cohort, data)
+    label = next((data / "site-2").glob("*/*_seg.nii.gz"))
+    label.unlink()
+    finished = simulate(tmp_path / "w", TINY, "-t", "2", data=data, cache=cache)
+    assert finished.code != 0
+    (reason,) = [line for line in finished.output.splitlines() if "no training was started" in line]
+    # The server learns which site and what, not which patient; the site's own line names the file's folder.
+    assert "site-2" in reason and "label" in reason and label.parent.name not in reason
+    assert label.parent.name in finished.output
+    assert "round 1/" not in finished.output and not list(finished.workspace.rglob("state_*.pt"))
+
+
+def test_job_py_runs_the_recipe(tmp_path, cohort, cache):
+    options = ["--rounds", "1", "--sites", "2", "--width", "4", "--crop", "16"]
+    command = [str(ROOT / "job.py"), *options, "--workspace", str(tmp_path), "--data", str(cohort), "--device", "cpu"]
+    code, output = run(command, data=tmp_path / "not used", cache=cache)
+    assert code == 0, output
+    results = json.loads((tmp_path / "fedmepd_brats/server/simulate_job/results/results.json").read_text())
+    assert (results["status"], results["round"], len(results["sites"])) == ("finished", 1, 2)
+    assert results["settings"]["network"]["width"] == 4 and results["settings"]["training"]["crop"] == 16
