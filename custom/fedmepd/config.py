@@ -112,7 +112,9 @@ class Settings(_Section):
     """
 
     method: Literal["fedmepd", "local", "fedavg", "fusion_only"] = "fedmepd"
-    run_name: str = Field("", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$|^$", description="name by which a run is resumed")
+    run_name: str = Field(
+        "", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$|^$", description="name by which a run is resumed"
+    )
     seed: int = Field(0, ge=0, lt=2**31)
     rounds: int = Field(1000, ge=1)
     network: NetworkSettings = NetworkSettings()

@@ -42,7 +42,8 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
             raise
         raise FedMEPDError(
             f"cannot write {path}: {error}. What was there before is unchanged; free space on that disk or "
-            "choose another folder, then start the run again."
+            "choose another folder, then start the run again.",
+            public=f"the state cannot be written: {error.strerror or type(error).__name__}",
         ) from error
 
 

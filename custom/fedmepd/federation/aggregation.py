@@ -9,36 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fedmepd.federation.exact_sum import ExactSum
 from fedmepd.federation.filters import DECODER
-
-_SCALE = 2.0**40
-LARGEST = 2.0**14
-
-
-class ExactSum:
-    """A sum of floating-point tensors whose bits do not depend on the order of its terms.
-
-    Each term is rounded once, to a multiple of 2^-40, and added as an integer; integer addition has no order. Terms stay
-    below 2^14, so that 512 of them fit into 63 bits.
-
-    Args:
-        shape: of the terms.
-    """
-
-    def __init__(self, shape: torch.Size):
-        self._total = torch.zeros(shape, dtype=torch.int64)
-
-    def add(self, term: Tensor, rows: Tensor | None = None) -> None:
-        """Adds a term, or one for the given rows (bool mask of the first dimension) only."""
-        units = (term.double() * _SCALE).round().to(torch.int64)
-        if rows is None:
-            self._total += units
-        else:
-            self._total[rows] += units
-
-    def value(self) -> Tensor:
-        """The sum, float64."""
-        return self._total.double() / _SCALE
 
 
 class Aggregation:

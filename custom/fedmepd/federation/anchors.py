@@ -14,9 +14,9 @@ from fedmepd.training.fusion import CaseVectors
 class Anchors:
     """A few mean features of each class at each level.
 
-    K-means on the deepest level's vectors decides once which case belongs to which anchor of a class; a case whose crop held
-    the class for the first time later joins the nearest cluster then. A cluster that has never had a vector has no anchor:
-    the sites attend to those that exist.
+    K-means on the deepest level's vectors decides once which case belongs to which anchor of a class; a case whose crop
+    held the class for the first time later joins the nearest cluster then. A cluster that has never had a vector has no
+    anchor: the sites attend to those that exist.
 
     Args:
         per_class: clusters of each class, N_k.

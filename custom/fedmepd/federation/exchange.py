@@ -14,8 +14,8 @@ class Payload:
 
     Attributes:
         round: the round that the site is to train.
-        tensors: weights by name (of the decoder only the rows of the filters that the site shares), ``anchors.<level>``,
-            and ``patience.<convolution>``, one byte a filter: 0 where it is personal.
+        tensors: weights by name (of the decoder only the rows of the filters that the site shares),
+            ``anchors.<level>``, and ``patience.<convolution>``, one byte a filter: 0 where it is personal.
     """
 
     round: int

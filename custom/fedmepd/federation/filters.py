@@ -7,6 +7,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from fedmepd.federation.exact_sum import LARGEST_WEIGHT
+
 DECODER = "decoder."
 
 
@@ -51,7 +53,8 @@ class Personalization:
 
     Args:
         layers: filters of each convolution.
-        patience: opposing rounds until a filter becomes personal; 0 makes all of them personal from the start, None never any.
+        patience: opposing rounds until a filter becomes personal; 0 makes all of them personal from the start, None
+            never any.
         weight_ema: share of the old aggregation weight kept.
     """
 
@@ -89,7 +92,7 @@ class Personalization:
         self.patience[layer][shared] = left.to(torch.uint8)
         ratio = server_norm / site_norm
         old = self.weights[layer][shared].double()
-        new = self.weight_ema * old + (1 - self.weight_ema) * ratio * case_share
+        new = (self.weight_ema * old + (1 - self.weight_ema) * ratio * case_share).clamp_max(LARGEST_WEIGHT)
         # A filter that did not move says nothing of its weight.
         new = torch.where(site_norm > 0, new, old)
         self.weights[layer][shared] = torch.where(left > 0, new, 0.0).float()

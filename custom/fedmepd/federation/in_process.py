@@ -11,7 +11,6 @@ from fedmepd.data.site import open_site_data
 from fedmepd.federation.server import FUSION, FederationServer
 from fedmepd.federation.site import FederationSite
 from fedmepd.site_settings import SiteSettings
-from fedmepd.training.arithmetic import use_threads
 
 
 def run_in_process(
@@ -41,8 +40,6 @@ def run_in_process(
     def never() -> bool:
         return False
 
-    # Each party sets its number of threads when it starts; here they take turns.
-    threads = settings.training
     members = {
         name: FederationSite(name, settings, open_site_data(name, settings, site_settings), folder / name, device, log)
         for name in sites
@@ -61,15 +58,11 @@ def run_in_process(
     server.start(never)
     while server.round < settings.rounds:
         server.begin_round()
-        use_threads(threads.threads)
         for name, site in members.items():
             server.accept(name, site.train(server.payload(name), never))
-        use_threads(threads.fusion_threads)
         figures = server.finish_round(never)
         log(f"round {server.round}/{settings.rounds}")
         watch(server.round, figures)
-    use_threads(threads.threads)
     for name, site in members.items():
         server.accept_test(name, site.test(server.test_payload(name), never))
-    use_threads(threads.fusion_threads)
     return server.finish(never)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fedmepd.config import Settings
 from fedmepd.data.site import SiteData
-from fedmepd.errors import CheckpointError, FedMEPDError
+from fedmepd.errors import CheckpointError, FedMEPDError, UpdateRefused
 from fedmepd.evaluation import results
 from fedmepd.federation.aggregation import Aggregation, encoder_of
 from fedmepd.federation.anchors import Anchors
@@ -22,6 +22,7 @@ from fedmepd.federation.evaluate import score_cases
 from fedmepd.federation.exchange import Payload, SiteProfile, Update
 from fedmepd.federation.filters import DECODER, Personalization, decoder_layers, layer_of, personal_shares_by_layer
 from fedmepd.federation.methods import METHODS
+from fedmepd.federation.reports import TestReport, TrainReport, check_report
 from fedmepd.federation.site import validation_is_due
 from fedmepd.networks.network import SHARED
 from fedmepd.storage import load_tensors, save_tensors
@@ -58,7 +59,6 @@ class FederationServer:
         device: torch.device,
         log: Callable[[str], None] = lambda line: None,
     ):
-        use_threads(settings.training.fusion_threads)
         self.settings = settings
         self.data = data
         self.folder = Path(folder)
@@ -98,8 +98,8 @@ class FederationServer:
         if profile.source != self.data.source:
             kinds = {"phantom": "the phantom cohort", "folder": "a data folder"}
             raise FedMEPDError(
-                f"{profile.name} uses {kinds[profile.source]}, the fusion site {kinds[self.data.source]}: set FEDMEPD_DATA "
-                "everywhere or nowhere"
+                f"{profile.name} uses {kinds[profile.source]}, the fusion site {kinds[self.data.source]}: set "
+                "FEDMEPD_DATA everywhere or nowhere"
             )
         self.profiles[profile.name] = profile
         self._records.setdefault(profile.name, {"rounds_taken": [], "validation": None, "test": None})
@@ -114,6 +114,7 @@ class FederationServer:
         """Round 0: fusion training from the initial weights, and the first anchors. Nothing when resumed."""
         if self.round >= 0:
             return
+        use_threads(self.settings.training.fusion_threads)
         if self.method.fusion != "among":
             result = self._train_fusion(0, self._state, abort)
             self._state = result.state
@@ -167,8 +168,6 @@ class FederationServer:
         Raises:
             UpdateRefused: it does not fit what was sent; the round goes on without it.
         """
-        from fedmepd.errors import UpdateRefused
-
         with self._lock:
             payload = self._sent.get(site)
             if self._aggregation is None or payload is None:
@@ -176,19 +175,20 @@ class FederationServer:
             if site in self._reports:
                 raise UpdateRefused(f"update of {site} for round {update.round} refused: one is in already")
             check_update(self.profiles[site], payload, update, self.method.returns)
+            report = check_report(site, TrainReport, update.report)
             if self._compares(payload.round):
                 save_tensors(
                     self._change_file(site),
                     {key: value for key, value in update.tensors.items() if key.startswith(DECODER)},
                 )
-            self._add(site, update)
-            self._reports[site] = update.report
+            self._add(site, update, report["cases"])
+            self._reports[site] = report
 
-    def _add(self, site: str, update: Update) -> None:
+    def _add(self, site: str, update: Update, cases: int) -> None:
         personal = self._personalization.get(site)
         for key, change in update.tensors.items():
             if self.method.by_cases:
-                self._aggregation.add(key, change, float(update.report["cases"]))
+                self._aggregation.add(key, change, float(cases))
             elif key.startswith(DECODER):
                 shared = personal.shared(layer_of(key))
                 self._aggregation.add(key, change, personal.weights[layer_of(key)][shared], shared)
@@ -214,6 +214,7 @@ class FederationServer:
             FedMEPDError: fewer sites than ``aggregation.min_sites`` took part.
         """
         round_number = self.round + 1
+        use_threads(self.settings.training.fusion_threads)
         with self._lock:
             aggregation, self._aggregation = self._aggregation, None
         if len(self._reports) < self.settings.aggregation.min_sites:
@@ -336,12 +337,17 @@ class FederationServer:
         return Payload(self.round)
 
     def accept_test(self, site: str, report: dict[str, Any]) -> None:
-        """Takes a site's test scores."""
-        self._records[site]["test"] = report["test"]
+        """Takes a site's test scores.
+
+        Raises:
+            UpdateRefused: the report is not what a site's test returns.
+        """
+        self._records[site]["test"] = check_report(site, TestReport, report)["test"]
 
     def finish(self, abort: Callable[[], bool]) -> dict[str, Any]:
         """Tests the global model that was best on validation, and writes the results."""
         if not self.finished:
+            use_threads(self.settings.training.fusion_threads)
             self._live = {"phase": "testing", "round": self.round}
             save_model(self.folder / GLOBAL_LAST, self._global_network(), self._about(self.round))
             best = self.folder / GLOBAL_BEST
@@ -426,8 +432,8 @@ class FederationServer:
         ]
         if different:
             raise CheckpointError(
-                f"run {self.settings.run_name!r} was started with other settings ({path}): {'; '.join(different)}. Start it "
-                "with the same settings, or under another run_name."
+                f"run {self.settings.run_name!r} was started with other settings ({path}): {'; '.join(different)}. "
+                "Start it with the same settings, or under another run_name."
             )
 
     def _write_results(self) -> dict[str, Any]:

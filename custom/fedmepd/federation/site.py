@@ -33,8 +33,8 @@ class FederationSite:
     """Trains one site's network, round by round.
 
     After each round its whole state is on disk, so that a process that starts later, even for every round anew, goes on
-    from it with the same bits. The state before the last round is kept too: a server that is started again may ask for that
-    round once more.
+    from it with the same bits. The state before the last round is kept too: a server that is started again may ask for
+    that round once more.
 
     Args:
         name: the site's name.
@@ -68,7 +68,6 @@ class FederationSite:
         self._validation: dict[str, Any] | None = None
         self._batches: TrainingBatches | None = None
         self._live: dict[str, Any] = {}
-        use_threads(settings.training.threads)
 
     def profile(self) -> SiteProfile:
         """What the site says of itself before it takes part.
@@ -78,7 +77,8 @@ class FederationSite:
         """
         counts = self.data.counts()
         if self._method.sites_train and not counts["train"]:
-            raise FedMEPDError(f"{self.name} has no training case: expected at least one labelled case")
+            message = "no training case: expected at least one labelled case"
+            raise FedMEPDError(f"{self.name}: {message}", public=message)
         return SiteProfile(self.name, self.data.modalities, counts, self.data.source)
 
     def stats(self) -> dict[str, Any]:
@@ -97,6 +97,7 @@ class FederationSite:
             FedMEPDError: the payload does not fit, the loss is not finite, or the state cannot be written.
         """
         started = time.monotonic()
+        use_threads(self.settings.training.threads)
         self._bring_to_before(payload.round)
         round_number = payload.round
         # Whatever goes wrong from here on, the next round starts from the state on disk.
@@ -127,8 +128,10 @@ class FederationSite:
         best, last = self.folder / BEST, self.folder / LAST
         path = best if best.is_file() else last
         if not path.is_file():
-            raise FedMEPDError(f"{self.name} has no model to test: it did not finish any round of this run")
+            message = "no model to test: the site did not finish any round of this run"
+            raise FedMEPDError(f"{self.name}: {message}", public=message)
         self._live = {"phase": "testing"}
+        use_threads(self.settings.training.threads)
         network = load_model(path).to(self.device)
         scores = score_cases(network, self.data.test, self.settings, self.data.cache, distances=True, abort=abort)
         self._live["phase"] = "finished"
@@ -173,11 +176,12 @@ class FederationSite:
                     rows = self._shared_rows(key, payload)
                     expected = None if target is None else (target.shape if rows is None else target[rows].shape)
                     if value.shape != expected:
-                        raise FedMEPDError(
-                            f"{self.name}: received {key} of shape {tuple(value.shape)}, expected "
-                            f"{'no such weight' if expected is None else tuple(expected)}: server and site run different "
-                            "settings or versions"
+                        message = (
+                            f"received {key} of shape {tuple(value.shape)}, expected "
+                            f"{'no such weight' if expected is None else tuple(expected)}: server and site run "
+                            "different settings or versions"
                         )
+                        raise FedMEPDError(f"{self.name}: {message}", public=message)
                     if rows is None:
                         target.copy_(value)
                     else:

@@ -21,7 +21,7 @@ from nvflare.app_common.workflows.scatter_and_gather import ScatterAndGather
 from nvflare.widgets.info_collector import InfoCollector
 
 from fedmepd.config import Settings
-from fedmepd.errors import Aborted, FedMEPDError
+from fedmepd.errors import Aborted, FedMEPDError, UpdateRefused
 from fedmepd.flare import console, folders, translation
 from fedmepd.flare.rounds import NoGlobalModel, RoundAggregator
 
@@ -239,8 +239,11 @@ class FedMEPDController(ScatterAndGather):
             reason = translation.failure_of(result)
             if reason:
                 self._warn(f"test: {site} is left out: {reason}")
-            else:
+                return
+            try:
                 self._server.accept_test(site, translation.report_of(result))
+            except UpdateRefused as error:
+                self._warn(f"test: {error}")
 
         self._say("testing the models that were best on validation")
         tasks = {}

@@ -1,7 +1,7 @@
-"""The convolution block and the upsampling that every part of the network is made of (RFNet, algorithm section 2).
+"""What every part of the network is made of: convolution block and upsampling (RFNet, algorithm section 2).
 
-Feature maps lie voxel by voxel in memory (torch.channels_last_3d): convolutions of few channels, in half precision above
-all, are several times faster so, on processors and GPUs alike.
+Feature maps lie voxel by voxel in memory (torch.channels_last_3d): convolutions of few channels, in half precision
+above all, are several times faster so, on processors and GPUs alike.
 """
 
 from __future__ import annotations
@@ -59,9 +59,14 @@ def normalise_and_activate(x: Tensor) -> Tensor:
     """Instance normalisation (eps 1e-5), then LeakyReLU(0.2)."""
     normalised = F.instance_norm(x, eps=1e-5)
     if normalised.requires_grad:
-        # With one sample, PyTorch 2.13 computes a wrong gradient if it arrives in another memory format than the input's.
+        # With one sample, PyTorch 2.13 computes a wrong gradient if that comes in another memory format than the input.
         normalised.register_hook(torch.Tensor.contiguous)
     return F.leaky_relu(normalised.contiguous(memory_format=torch.channels_last_3d), 0.2, inplace=True)
+
+
+def full_precision(x: Tensor) -> Tensor:
+    """x in float32 if it is in half precision, else as it is."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def voxel_major(x: Tensor) -> Tensor:

@@ -59,7 +59,7 @@ class Calibration(nn.Module):
     def forward(self, feature: Tensor, anchors: Tensor) -> Tensor:
         """feature (B, C, X, Y, Z), anchors (rows, C) -> calibrated feature (B, C, X, Y, Z)."""
         with torch.autocast(feature.device.type, enabled=False):
-            score_weight, score_bias, out_weight = self.maps(anchors.float())
+            score_weight, score_bias, out_weight = self.maps(anchors.to(self.key.weight.dtype))
         scores = F.linear(voxel_major(feature), score_weight, score_bias)
         attention = scores.unflatten(2, (self.heads, -1)).softmax(dim=3)
         attention = F.dropout(attention, self.dropout, self.training).flatten(2)

@@ -30,7 +30,7 @@ class DecoderLevel(nn.Module):
             self.merge = nn.Sequential(ConvBlock(2 * width, width), ConvBlock(width, width, kernel=1))
 
     def forward(self, features: Tensor, present: list[int], coarser: Tensor | None) -> tuple[Tensor, Tensor]:
-        """features (B, M * C, X, Y, Z), coarser (B, 2C, X/2, Y/2, Z/2) or None -> level feature, region probabilities."""
+        """features (B, M * C, X, Y, Z), coarser (B, 2C, X/2, ...) or None -> level feature, region probabilities."""
         below = None if coarser is None else self.up(upsample(coarser, 2))
         probabilities = self.regions(features, present, below)
         # The probabilities learn from their own loss alone.
@@ -72,8 +72,8 @@ class FusionDecoder(nn.Module):
             calibrate: called with level and level feature; what it returns goes on to the next level.
 
         Returns:
-            class probabilities (B, classes, X, Y, Z); region probabilities and level features (before calibration), each
-            by level at that level's resolution.
+            class probabilities (B, classes, X, Y, Z); region probabilities and level features (before calibration),
+            each by level at that level's resolution.
         """
         level_features, probabilities = {}, {}
         x = None

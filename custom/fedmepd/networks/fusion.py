@@ -9,6 +9,7 @@ from fedmepd.networks.blocks import (
     ConvBlock,
     ModalityConvBlock,
     channel_major,
+    full_precision,
     normalise_and_activate,
     voxel_major,
 )
@@ -110,7 +111,7 @@ class RegionFusion(nn.Module):
     def _weights(self, flat: Tensor, regions: Tensor, present: list[int]) -> Tensor:
         # The means run over every voxel: in half precision they would lose the small regions.
         with torch.autocast(flat.device.type, enabled=False):
-            share = regions.float().mean(dim=1) + _EPSILON
-            sums = torch.matmul(regions.to(flat.dtype).transpose(1, 2), flat).float()
+            share = full_precision(regions).mean(dim=1) + _EPSILON
+            sums = full_precision(torch.matmul(regions.to(flat.dtype).transpose(1, 2), flat))
             pooled = sums / regions.shape[1] / share[..., None]
             return self.modality_weights(pooled.unflatten(2, (len(present), -1)), share, present)

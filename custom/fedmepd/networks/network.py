@@ -141,6 +141,7 @@ class FedMEPDNet(nn.Module):
         Raises:
             FedMEPDError: a modality is unknown, given twice, has no encoder here, or the shape does not fit.
         """
+        modalities = (modalities,) if isinstance(modalities, str) else tuple(modalities)
         order = self._check(images, modalities)
         size = images.shape[2:]
         padding = [pad for side in reversed(size) for pad in (0, max(16, -(-side // 8) * 8) - side)]
@@ -148,9 +149,7 @@ class FedMEPDNet(nn.Module):
         segmentation = self.run(padded, [modalities[index] for index in order])[0]
         return segmentation[:, :, : size[0], : size[1], : size[2]]
 
-    def _check(self, images: Tensor, modalities: Sequence[str]) -> list[int]:
-        if isinstance(modalities, str):
-            modalities = (modalities,)
+    def _check(self, images: Tensor, modalities: tuple[str, ...]) -> list[int]:
         subset = self.description.subset(modalities)
         if len(subset) != len(modalities):
             raise FedMEPDError(f"modalities {', '.join(modalities)}: each may be given once")
@@ -161,6 +160,7 @@ class FedMEPDNet(nn.Module):
             )
         if images.ndim != 5 or images.shape[1] != len(modalities):
             raise FedMEPDError(
-                f"images of shape {tuple(images.shape)} with {len(modalities)} modalities: expected (B, {len(modalities)}, X, Y, Z)"
+                f"images of shape {tuple(images.shape)} with {len(modalities)} modalities: "
+                f"expected (B, {len(modalities)}, X, Y, Z)"
             )
-        return [list(modalities).index(name) for name in subset]
+        return [modalities.index(name) for name in subset]

@@ -15,6 +15,7 @@ from fedmepd.modalities import BRATS
 from fedmepd.networks.encoder import LEVELS
 from fedmepd.networks.network import FedMEPDNet
 
+_EXPECTED = "expected FedMEPD's published layout"
 _HEAD = "decoder_fuse.x4_attn.fc_q.weight"
 _LEVEL = {"c1": "up", "c2": "merge", "out": "out"}
 _ATTENTION = {"fc_q": "query", "fc_k": "key", "fc_v": "value", "fc_o": "out"}
@@ -43,7 +44,7 @@ def import_published(path: Path) -> Published:
         path: file with ``state_dict``, and with ``proto`` where it has anchors.
 
     Raises:
-        CheckpointError: the file is no such checkpoint, or a key or shape is not the one expected; the message names it.
+        CheckpointError: the file is no such checkpoint, or a key or shape is not as expected; the message names it.
     """
     content = _read(Path(path))
     state = {key.removeprefix("module."): value for key, value in content["state_dict"].items()}
@@ -51,9 +52,7 @@ def import_published(path: Path) -> Published:
     calibrated = bool(anchors) and _HEAD in state
     first = state.get("c1_encoder.e1_c1.conv.weight")
     if first is None:
-        raise CheckpointError(
-            f"{path}: key c1_encoder.e1_c1.conv.weight is missing: expected FedMEPD's published layout"
-        )
+        raise CheckpointError(f"{path}: key c1_encoder.e1_c1.conv.weight is missing: {_EXPECTED}")
     network = FedMEPDNet(width=first.shape[0], calibration={} if calibrated else None)
     _load(network, _translate(state, calibrated), path)
     network.anchors = anchors if calibrated else {}
@@ -71,11 +70,17 @@ def _read(path: Path) -> dict:
     try:
         with torch.serialization.safe_globals(allowed):
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+    except pickle.UnpicklingError as error:
+        # torch's own text advises to load it without protection, which is the last thing to do with an unknown file.
+        raise CheckpointError(
+            f"{path} cannot be read as a published checkpoint: it is damaged, or another kind of file; {_EXPECTED}, "
+            "with nothing but tensors, numpy arrays and plain values in it"
+        ) from error
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path} cannot be read as a published checkpoint: {reason}") from error
+        raise CheckpointError(f"{path} cannot be read as a published checkpoint, it is damaged: {reason}") from error
     if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
-        raise CheckpointError(f"{path}: key state_dict is missing: expected FedMEPD's published layout")
+        raise CheckpointError(f"{path}: key state_dict is missing: {_EXPECTED}")
     return content
 
 
@@ -139,12 +144,13 @@ def _load(network: FedMEPDNet, state: dict[str, Tensor], path: Path) -> None:
     expected = network.state_dict()
     for key in expected:
         if key not in state:
-            raise CheckpointError(f"{path}: nothing in it becomes {key}: expected FedMEPD's published layout")
+            raise CheckpointError(f"{path}: nothing in it becomes {key}: {_EXPECTED}")
         if state[key].shape != expected[key].shape:
             raise CheckpointError(
-                f"{path}: {key} has shape {tuple(state[key].shape)}, expected {tuple(expected[key].shape)} at width {network.width}"
+                f"{path}: {key} has shape {tuple(state[key].shape)}, expected {tuple(expected[key].shape)} at width "
+                f"{network.width}"
             )
     unknown = sorted(set(state) - set(expected))
     if unknown:
-        raise CheckpointError(f"{path}: unknown key {unknown[0]}: expected FedMEPD's published layout")
+        raise CheckpointError(f"{path}: unknown key {unknown[0]}: {_EXPECTED}")
     network.load_state_dict(state)

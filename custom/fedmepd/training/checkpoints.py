@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from torch import Tensor
+
 from fedmepd import __version__
 from fedmepd.errors import CheckpointError
 from fedmepd.modalities import BRATS
@@ -13,6 +15,8 @@ from fedmepd.storage import load_tensors, save_tensors
 
 FORMAT = 1
 _KIND = "fedmepd model"
+_KEYS = ("task", "modalities", "width", "shared_encoder", "calibration", "about", "state", "anchors")
+_DAMAGED = "the file is damaged or was changed; take another copy of it"
 
 
 @dataclass
@@ -83,17 +87,21 @@ def load_model(path: str | Path) -> FedMEPDNet:
         calibration=content["calibration"],
         shared_encoder=content["shared_encoder"],
     )
-    expected = network.state_dict()
-    for key, value in expected.items():
-        found = content["state"].get(key)
-        if found is None or found.shape != value.shape:
-            shape = "missing" if found is None else f"of shape {tuple(found.shape)}"
-            raise CheckpointError(
-                f"{path}: {key} is {shape}, expected {tuple(value.shape)} at width {network.width}: the file is damaged"
-            )
+    _check_weights(path, network, content["state"])
     network.load_state_dict(content["state"])
     network.anchors = {int(level): rows for level, rows in content["anchors"].items()}
     return network.eval()
+
+
+def _check_weights(path: str | Path, network: FedMEPDNet, state: dict[str, Tensor]) -> None:
+    expected = network.state_dict()
+    for key in sorted(expected.keys() | state.keys()):
+        if key not in expected:
+            raise CheckpointError(f"{path}: {key} is no weight of a model of width {network.width}: {_DAMAGED}")
+        shape = tuple(expected[key].shape)
+        if key not in state or tuple(state[key].shape) != shape:
+            found = f"has shape {tuple(state[key].shape)}" if key in state else "is missing"
+            raise CheckpointError(f"{path}: {key} {found}, expected {shape} at width {network.width}: {_DAMAGED}")
 
 
 def _read(path: str | Path) -> dict:
@@ -101,11 +109,15 @@ def _read(path: str | Path) -> dict:
     if content.get("kind") != _KIND:
         hint = "; import it with `fedmepd checkpoint import`" if "state_dict" in content else ""
         raise CheckpointError(f"{path} is no fedmepd model{hint}")
-    if content["format"] != FORMAT:
+    if content.get("format") != FORMAT:
+        version = content.get("about", {}).get("version", "unknown")
         raise CheckpointError(
-            f"{path} has format {content['format']}, this version of fedmepd reads format {FORMAT}: install the version "
-            f"that wrote it ({content['about']['version']})"
+            f"{path} has format {content.get('format')}, this version of fedmepd reads format {FORMAT}: install the "
+            f"version that wrote it ({version})"
         )
+    missing = [key for key in _KEYS if key not in content]
+    if missing:
+        raise CheckpointError(f"{path}: key {missing[0]} is missing: {_DAMAGED}")
     if content["task"] != BRATS.name:
         raise CheckpointError(f"{path} is a model for {content['task']!r}, expected {BRATS.name!r}")
     return content

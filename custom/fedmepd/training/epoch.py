@@ -100,10 +100,11 @@ def train_epoch(
         loss = training_loss(outputs, batch.label.to(device))
         value = report.add(loss)
         if not torch.isfinite(loss.total):
-            raise FedMEPDError(
-                f"the loss is {value} in step {report.steps}: expected a finite number; lower training.learning_rate or "
-                "set training.precision to float32"
+            message = (
+                f"the loss is {value} in step {report.steps}: expected a finite number; lower training.learning_rate "
+                "or set training.precision to float32"
             )
+            raise FedMEPDError(message, public=message)
         optimizer.zero_grad()
         loss.total.backward()
         optimizer.step()
@@ -116,8 +117,8 @@ def train_epoch(
 def class_vectors(features: dict[int, Tensor], label: Tensor, classes: int) -> tuple[dict[int, Tensor], Tensor]:
     """Mean of each level feature over the voxels of each class (algorithm section 3.6).
 
-    The features, upsampled to the label's grid by nearest neighbour, are constant in blocks; so the class's share of each
-    block weighs the feature, and nothing is upsampled.
+    The features, upsampled to the label's grid by nearest neighbour, are constant in blocks; so the class's share of
+    each block weighs the feature, and nothing is upsampled.
 
     Args:
         features: by level, (B, C_l, X/2^(l-1), ...).

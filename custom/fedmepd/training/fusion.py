@@ -68,9 +68,10 @@ class FusionTrainer:
         self.settings = settings
         cases = [case for case in data.train if case.modalities == BRATS.modalities]
         if not cases:
+            missing = f"the fusion site has no training case with all of {', '.join(BRATS.modalities)}"
             raise DataError(
-                f"the fusion site has no training case with all of {', '.join(BRATS.modalities)}: the method needs some",
-                f"the fusion site has no training case with all of {', '.join(BRATS.modalities)}",
+                f"{missing}: add cases with all of them to its data folder",
+                missing,
             )
         self.cases = len(cases)
         self.batches = TrainingBatches(cases, settings, (data.name,), data.cache)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedmepd.networks.blocks import voxel_major
+from fedmepd.networks.blocks import full_precision, voxel_major
 from fedmepd.networks.network import Outputs
 
 _EPSILON = 1e-7
@@ -42,10 +42,10 @@ def dice_and_cross_entropy(probabilities: Tensor, target: Target) -> tuple[Tenso
         target: the label of the same B samples.
 
     Returns:
-        Dice loss, 1 minus the classes' mean Dice with sums over batch and voxels; cross entropy, each voxel weighted by the
-        share of its sample that is of another class.
+        Dice loss, 1 minus the classes' mean Dice with sums over batch and voxels; cross entropy, each voxel weighted by
+        the share of its sample that is of another class.
     """
-    flat = voxel_major(probabilities).float()
+    flat = full_precision(voxel_major(probabilities))
     of_true_class = flat * target.one_hot
     overlap = of_true_class.sum(dim=(0, 1))
     dice = 1 - (2 * overlap / (flat.sum(dim=(0, 1)) + target.counts.sum(dim=0) + _EPSILON)).mean()
@@ -58,7 +58,7 @@ def dice_and_cross_entropy(probabilities: Tensor, target: Target) -> tuple[Tenso
 
 @dataclass
 class Loss:
-    """The loss and its parts, each [cross entropy, Dice]: of the segmentation, each level's region map, each modality."""
+    """The loss and its parts, each [cross entropy, Dice]: of the segmentation, each level's map, each modality."""
 
     total: Tensor
     segmentation: tuple[Tensor, Tensor]

@@ -1,0 +1,90 @@
+"""What a site reports beside its tensors: counts and scores, checked before the server uses them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from fedmepd.errors import UpdateRefused
+from fedmepd.federation.exact_sum import LARGEST_WEIGHT
+from fedmepd.modalities import BRATS
+
+_Fraction = Annotated[float, Field(ge=0, le=1)]
+_Count = Annotated[int, Field(ge=0, strict=True)]
+
+
+class _Report(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class _Scores(_Report):
+    dice: dict[str, _Fraction]
+    mdsc: _Fraction
+
+    @field_validator("dice")
+    @classmethod
+    def _every_region(cls, value: dict[str, float]) -> dict[str, float]:
+        return _by_region(value)
+
+
+class Validation(_Scores):
+    """Scores on the validation cases after a round."""
+
+    round: _Count
+
+
+class TestScores(_Scores):
+    """Scores on the test cases."""
+
+    __test__ = False  # not for pytest
+
+    hd95_mm: dict[str, Annotated[float, Field(ge=0)]]
+    empty: dict[str, _Count]
+
+    @field_validator("hd95_mm", "empty")
+    @classmethod
+    def _every_region_too(cls, value: dict) -> dict:
+        return _by_region(value)
+
+
+class TrainReport(_Report):
+    """A site's report on a round."""
+
+    cases: Annotated[int, Field(ge=0, le=int(LARGEST_WEIGHT), strict=True)]
+    losses: dict[str, float]
+    steps: _Count
+    train_seconds: Annotated[float, Field(ge=0)]
+    seconds: Annotated[float, Field(ge=0)]
+    validation: Validation | None
+
+
+class TestReport(_Report):
+    """A site's report on the final test."""
+
+    __test__ = False
+
+    test: TestScores | None
+    selected_round: _Count
+
+
+def _by_region(value: dict) -> dict:
+    if list(value) != list(BRATS.regions):
+        raise ValueError(f"expected the regions {', '.join(BRATS.regions)}")
+    return value
+
+
+def check_report(site: str, kind: type[_Report], report: Any) -> dict[str, Any]:
+    """Returns a site's report as plain values.
+
+    Raises:
+        UpdateRefused: a key is missing, unknown or of the wrong kind; the message names site and key.
+    """
+    try:
+        return kind.model_validate(report).model_dump()
+    except ValidationError as error:
+        problem = error.errors()[0]
+        key = ".".join(str(part) for part in problem["loc"]) or "report"
+        raise UpdateRefused(
+            f"report of {site} refused: {key} = {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+        ) from error
