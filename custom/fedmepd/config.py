@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from fedmepd.errors import SettingsError
 
+SMALLEST_BFLOAT16_CROP = 24
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -64,13 +66,26 @@ class TrainingSettings(_Section):
     weight_decay: float = Field(1e-5, ge=0)
     decay_power: float = Field(0.9, ge=0, description="learning rate * (1 - round/rounds)^power")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="arithmetic of convolutions; auto: bfloat16 where the processor or GPU has it"
+        "auto",
+        description="arithmetic of convolutions; auto: bfloat16 where the hardware has it and crops are 24 or more",
     )
     threads: int = Field(0, ge=0, description="CPU threads of a site's process; 0: PyTorch's choice")
     fusion_threads: int = Field(0, ge=0, description="CPU threads of the fusion site; 0: PyTorch's choice")
     modality_dropout: bool = Field(
         True, description="fusion_only: train on a random non-empty subset of the modalities in each step"
     )
+
+    @model_validator(mode="after")
+    def _precision_fits_crop(self) -> TrainingSettings:
+        # PyTorch 2.13 on a CPU: weight gradients of 3x3x3 convolutions over 2 voxels a side hold uninitialised memory
+        # in bfloat16, and the coarsest of the network's levels has an eighth of the crop's side.
+        if self.crop < SMALLEST_BFLOAT16_CROP and self.precision == "bfloat16":
+            raise ValueError(f"precision bfloat16 needs crops of {SMALLEST_BFLOAT16_CROP} or more, crop is {self.crop}")
+        return self
+
+    def training_precision(self) -> str:
+        """The precision to train in; inference may always use the one that is set."""
+        return "float32" if self.crop < SMALLEST_BFLOAT16_CROP else self.precision
 
 
 class AugmentationSettings(_Section):

@@ -85,10 +85,10 @@ def run(
             if kill_at and kill_at in line:
                 break
     finally:
-        stop.cancel()
-        if kill_at or process.poll() is None and len(lines) == 0:
+        if kill_at:
             _kill(process.pid)
-        code = process.wait(timeout=60)
+        code = process.wait()
+        stop.cancel()
         process.stdout.close()
     return code, "".join(lines)
 

@@ -103,10 +103,10 @@ def test_bad_data_at_a_site_ends_the_job_before_training(tmp_path, cohort, cache
 
 
 def test_job_py_runs_the_recipe(tmp_path, cohort, cache):
-    options = ["--rounds", "1", "--sites", "2", "--width", "4", "--crop", "16"]
+    options = ["--rounds", "1", "--sites", "2", "--width", "4", "--crop", "24"]
     command = [str(ROOT / "job.py"), *options, "--workspace", str(tmp_path), "--data", str(cohort), "--device", "cpu"]
     code, output = run(command, data=tmp_path / "not used", cache=cache)
     assert code == 0, output
     results = json.loads((tmp_path / "fedmepd_brats/server/simulate_job/results/results.json").read_text())
     assert (results["status"], results["round"], len(results["sites"])) == ("finished", 1, 2)
-    assert results["settings"]["network"]["width"] == 4 and results["settings"]["training"]["crop"] == 16
+    assert results["settings"]["network"]["width"] == 4 and results["settings"]["training"]["crop"] == 24

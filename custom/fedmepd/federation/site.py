@@ -220,7 +220,7 @@ class FederationSite:
                 self._optimizer,
                 self._batches.epoch(round_number * settings.local_epochs + epoch),
                 report,
-                precision=settings.precision,
+                precision=settings.training_precision(),
                 abort=abort,
                 progress=progress,
             )

@@ -242,8 +242,8 @@ class FedMEPDController(ScatterAndGather):
                 return
             try:
                 self._server.accept_test(site, translation.report_of(result))
-            except UpdateRefused as error:
-                self._warn(f"test: {error}")
+            except (UpdateRefused, ValueError) as error:
+                self._warn(f"test: {site} is left out: {error}")
 
         self._say("testing the models that were best on validation")
         tasks = {}

@@ -12,7 +12,7 @@ from nvflare.app_common.abstract.learnable import Learnable
 from nvflare.app_common.abstract.model import make_model_learnable
 from nvflare.app_common.abstract.shareable_generator import ShareableGenerator
 
-from fedmepd.errors import UpdateRefused
+from fedmepd.errors import FedMEPDError
 from fedmepd.flare import translation
 
 if TYPE_CHECKING:
@@ -44,7 +44,8 @@ class RoundAggregator(Aggregator):
         try:
             update = translation.update_of(site, shareable)
             self._server.accept(site, update)
-        except UpdateRefused as error:
+        except FedMEPDError as error:
+            # Refused, or the server could not keep it.
             self._log(str(error))
             return False
         self.reports[site] = update.report

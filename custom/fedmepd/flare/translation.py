@@ -112,7 +112,8 @@ def update_of(site: str, message: Shareable) -> Update:
 def bytes_of(message: Shareable) -> tuple[int, int]:
     """Returns the bytes of tensors that a site's update had on the wire, up and down; 0 where nothing was counted."""
     meta = from_shareable(message).meta
-    return int(meta.get(BYTES, 0)), int(meta.get(_BYTES_DOWN, 0))
+    up, down = (meta.get(key) for key in (BYTES, _BYTES_DOWN))
+    return up if isinstance(up, int) else 0, down if isinstance(down, int) else 0
 
 
 def report_reply(report: dict[str, Any]) -> Shareable:

@@ -122,7 +122,7 @@ class FusionTrainer:
                 self.optimizer,
                 self.batches.epoch(round_number * self.settings.training.fusion_epochs + epoch),
                 report,
-                precision=self.settings.training.precision,
+                precision=self.settings.training.training_precision(),
                 abort=abort,
                 progress=progress,
                 choose_modalities=(lambda _: subsets[random.integers(len(subsets))]) if modality_dropout else None,

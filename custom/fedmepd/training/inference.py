@@ -32,8 +32,8 @@ def predict(
 
     network.eval()
     device = next(network.parameters()).device
-    # No window needs to be larger than the volume.
-    window = [min(settings.window, max(16, -(-side // 8) * 8)) for side in images.shape[2:]]
+    # No window is larger than the volume: the network itself pads what is too small for it.
+    window = [min(settings.window, side) for side in images.shape[2:]]
 
     def probabilities(crops: Tensor) -> Tensor:
         with autocast(device, precision):

@@ -1,0 +1,144 @@
+"""Anchors (algorithm section 3.6): clusters fixed in round 0, means replaced in round 1, moved slowly afterwards."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fedmepd.federation.anchors import Anchors
+from fedmepd.training.fusion import CaseVectors
+
+# Two classes; of class 0 cases 0-1 and 2-4 lie far apart at level 4, of class 1 cases 0, 3 and 1, 2, 4.
+PLACES = {0: (0, 50), 1: (1, -50), 2: (100, -50), 3: (100, 50), 4: (101, -50)}
+CLUSTERS = {0: [{0, 1}, {2, 3, 4}], 1: [{0, 3}, {1, 2, 4}]}
+
+
+def vectors(seed: int, absent: tuple[tuple[int, int], ...] = (), cases=tuple(PLACES)) -> dict[int, CaseVectors]:
+    """Class vectors near the places; ``absent`` names pairs of case and class that the crop did not hold."""
+    generator = torch.Generator().manual_seed(seed)
+    made = {}
+    for case in cases:
+        there = torch.tensor([(case, k) not in absent for k in range(2)])
+        by_level = {level: torch.randn(2, 2 + level, generator=generator) for level in (1, 2, 3, 4)}
+        for k in range(2):
+            by_level[4][k] += PLACES[case][k]
+        # A class that is absent must not count, whatever is in its place.
+        made[case] = CaseVectors({level: rows * there[:, None] for level, rows in by_level.items()}, there)
+    return made
+
+
+def means(of: dict[int, CaseVectors], level: int, k: int) -> list[torch.Tensor | None]:
+    """Mean over each cluster's cases that held class k."""
+    found = []
+    for members in CLUSTERS[k]:
+        rows = [of[case].by_level[level][k] for case in sorted(members) if case in of and of[case].there[k]]
+        found.append(sum(rows) / len(rows) if rows else None)
+    return found
+
+
+def agree(anchors: Anchors, expected: dict[int, list[torch.Tensor]]) -> None:
+    """The order of the rows is free, but the same at all levels."""
+    found = anchors.tensors()
+    order = None
+    for level, rows in expected.items():
+        rows = torch.stack(rows)
+        if order is None:
+            order = [int((found[level] - row).abs().sum(dim=1).argmin()) for row in rows]
+            assert sorted(order) == list(range(len(found[level])))
+        torch.testing.assert_close(found[level][order], rows, rtol=1e-5, atol=1e-4)
+
+
+def test_three_rounds_against_plain_loops() -> None:
+    anchors = Anchors(2, 0.9, seed=0)
+    assert anchors.tensors() == {}
+    # In round 2 no case of the second cluster of class 0 holds the class.
+    rounds = [vectors(0), vectors(1, ((0, 0),)), vectors(2, ((2, 0), (3, 0), (4, 0))), vectors(3)]
+    expected: dict[int, list] = {level: [None] * 4 for level in (4, 1, 2, 3)}
+    for number, of in enumerate(rounds):
+        anchors.update(of, number)
+        for level, rows in expected.items():
+            fresh = [*means(of, level, 0), *means(of, level, 1)]
+            for row, mean in enumerate(fresh):
+                if mean is None:
+                    continue
+                rows[row] = mean if number <= 1 else 0.9 * rows[row] + 0.1 * mean
+        agree(anchors, expected)
+    assert any(mean is None for mean in means(rounds[2], 4, 0))
+
+
+def test_assignment_is_that_of_round_0() -> None:
+    """Afterwards cases may change places; they keep their cluster."""
+    anchors = Anchors(2, 0.9, seed=0)
+    anchors.update(vectors(0), 0)
+    swapped = vectors(1)
+    swapped[0].by_level[4][0] += 100
+    swapped[2].by_level[4][0] -= 100
+    anchors.update(swapped, 1)
+    agree(anchors, {4: means(swapped, 4, 0) + means(swapped, 4, 1)})
+
+
+def test_class_that_no_crop_held_has_no_anchor_until_one_does() -> None:
+    anchors = Anchors(2, 0.5, seed=0)
+    without = tuple((case, 1) for case in PLACES)
+    anchors.update(vectors(0, without), 0)
+    anchors.update(vectors(1, without), 1)
+    assert {level: len(rows) for level, rows in anchors.tensors().items()} == {1: 2, 2: 2, 3: 2, 4: 2}
+    late = vectors(2)
+    anchors.update(late, 2)
+    # Class 0 moves by half; class 1 starts with this round's means as they are.
+    first, second = means(vectors(1, without), 4, 0), means(late, 4, 0)
+    moved = [(old + new) / 2 for old, new in zip(first, second, strict=True)]
+    agree(anchors, {4: moved + means(late, 4, 1)})
+
+
+def test_case_that_first_holds_the_class_later_joins_the_nearest_cluster() -> None:
+    anchors = Anchors(2, 0.5, seed=0)
+    anchors.update(vectors(0, ((4, 0),)), 0)
+    first = vectors(1)
+    anchors.update(first, 1)
+    agree(anchors, {4: means(first, 4, 0) + means(first, 4, 1)})
+
+
+@pytest.mark.parametrize(("cases", "expected"), [((0,), 1), ((0, 3), 2), ((0, 1, 2), 3)])
+def test_fewer_cases_than_clusters(cases: tuple[int, ...], expected: int) -> None:
+    """Each case is an anchor of its own."""
+    anchors = Anchors(4, 0.9, seed=0)
+    of = vectors(0, cases=cases)
+    anchors.update(of, 0)
+    assert all(len(rows) == 2 * expected for rows in anchors.tensors().values())
+    rows = [of[case].by_level[4][k] for k in range(2) for case in cases]
+    agree(anchors, {4: rows})
+
+
+def test_one_anchor_a_class_is_the_mean_of_all_cases() -> None:
+    anchors = Anchors(1, 0.9, seed=0)
+    of = vectors(0, ((1, 0),))
+    anchors.update(of, 0)
+    for level in (1, 2, 3, 4):
+        expected = [
+            sum(of[case].by_level[level][0] for case in (0, 2, 3, 4)) / 4,
+            sum(of[case].by_level[level][1] for case in range(5)) / 5,
+        ]
+        torch.testing.assert_close(anchors.tensors()[level], torch.stack(expected), rtol=1e-5, atol=1e-5)
+
+
+def test_no_vectors_change_nothing() -> None:
+    anchors = Anchors(2, 0.9, seed=0)
+    anchors.update({}, 0)
+    assert anchors.tensors() == {}
+
+
+def test_state_and_restore_go_on_alike() -> None:
+    first, second = Anchors(2, 0.9, seed=0), Anchors(2, 0.9, seed=0)
+    first.update(vectors(0), 0)
+    second.restore(first.state())
+    for number in (1, 2):
+        of = vectors(number)
+        first.update(of, number)
+    second = Anchors(2, 0.9, seed=0)
+    third = Anchors(2, 0.9, seed=0)
+    third.update(vectors(0), 0)
+    second.restore(third.state())
+    for number in (1, 2):
+        second.update(vectors(number), number)
+    assert all(torch.equal(rows, second.tensors()[level]) for level, rows in first.tensors().items())

@@ -1,0 +1,147 @@
+"""FLARE's engine and communicator, and a federation server and site, as far as the adapters use them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from nvflare.apis.client import Client
+from nvflare.apis.controller_spec import ClientTask, TaskCompletionStatus
+from nvflare.apis.event_type import EventType
+from nvflare.apis.fl_constant import FLContextKey
+from nvflare.apis.fl_context import FLContext, FLContextManager
+from nvflare.apis.shareable import Shareable
+from nvflare.apis.signal import Signal
+from nvflare.apis.workspace import Workspace
+
+from fedmepd.errors import UpdateRefused
+from fedmepd.federation.exchange import Payload, SiteProfile
+
+CASES = {"train": 3, "validation": 1, "test": 1}
+
+
+def workspace(root: Path, name: str) -> Workspace:
+    for folder in ("startup", "local"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    return Workspace(str(root), name)
+
+
+class Engine:
+    """One server's or site's engine; a fatal error triggers the abort signal, as FLARE's server runner does."""
+
+    def __init__(self, root: Path, name: str = "server", job: str = "job-1", sites: tuple[str, ...] = ()):
+        self.workspace = workspace(root, name)
+        self.clients = [Client(site, "") for site in sites]
+        self.abort = Signal()
+        self.panics: list[str] = []
+        self.events: list[tuple[str, object]] = []
+        self.manager = FLContextManager(engine=self, identity_name=name, job_id=job)
+
+    def get_workspace(self) -> Workspace:
+        return self.workspace
+
+    def get_clients(self) -> list[Client]:
+        return list(self.clients)
+
+    def new_context(self) -> FLContext:
+        return self.manager.new_context()
+
+    def fire_event(self, event_type: str, fl_ctx: FLContext) -> None:
+        data = fl_ctx.get_prop(FLContextKey.EVENT_DATA)
+        self.events.append((event_type, data))
+        if event_type == EventType.FATAL_SYSTEM_ERROR:
+            self.panics.append(data)
+            self.abort.trigger(True)
+
+
+class Communicator:
+    """Answers every task at once with what ``answer(site, task name, message)`` returns; None: no answer ever."""
+
+    def __init__(self, engine: Engine, answer: Callable[[str, str, Shareable], Shareable | None]):
+        self.engine = engine
+        self.answer = answer
+        self.sent: list[tuple[str, str, Shareable]] = []
+
+    def send(self, task, fl_ctx, targets, send_order=None, task_assignment_timeout=0) -> None:
+        (site,) = targets
+        self.sent.append((task.name, site, task.data))
+        reply = self.answer(site, task.name, task.data)
+        if reply is None:
+            return
+        client_task = ClientTask(next(client for client in self.engine.clients if client.name == site), task)
+        client_task.result = reply
+
+        def deliver() -> None:
+            with self.engine.new_context() as context:
+                context.set_peer_context(_peer(site))
+                task.result_received_cb(client_task=client_task, fl_ctx=context)
+            task.completion_status = TaskCompletionStatus.OK
+
+        # From another thread, as in FLARE.
+        threading.Thread(target=deliver).start()
+
+    def cancel_task(self, task, completion_status=TaskCompletionStatus.CANCELLED, fl_ctx=None) -> None:
+        task.completion_status = completion_status
+
+    def sites_of(self, name: str) -> list[str]:
+        return [site for task, site, _ in self.sent if task == name]
+
+
+def _peer(site: str) -> FLContext:
+    return FLContextManager(identity_name=site, job_id="job-1").new_context()
+
+
+class Server:
+    """Counts rounds and notes what is asked of it."""
+
+    def __init__(self, rounds: int = 2, round: int = -1, finished: bool = False):
+        self.rounds, self.round, self.finished = rounds, round, finished
+        self.calls: list[str] = []
+        self.taken: dict[int, list[str]] = {}
+        self.profiles: dict[str, SiteProfile] = {}
+        self.tests: dict[str, dict] = {}
+        self.refuse: set[str] = set()
+        self.during_round: Callable[[Callable[[], bool]], None] = lambda abort: None
+
+    def restore(self):
+        self.calls.append("restore")
+
+    def register(self, profile):
+        self.profiles[profile.name] = profile
+
+    def start(self, abort):
+        self.calls.append("start")
+        self.round = max(self.round, 0)
+
+    def begin_round(self):
+        self.taken[self.round + 1] = []
+
+    def payload(self, site):
+        import torch
+
+        return Payload(self.round + 1, {f"for {site}": torch.ones(2)})
+
+    def accept(self, site, update):
+        if site in self.refuse:
+            raise UpdateRefused(f"update of {site} for round {update.round} refused: too bad")
+        self.taken[update.round].append(site)
+
+    def finish_round(self, abort):
+        self.during_round(abort)
+        self.round += 1
+        self.calls.append(f"round {self.round}")
+        return {"server/loss_total": 1.0}
+
+    def test_payload(self, site):
+        return Payload(self.round)
+
+    def accept_test(self, site, report):
+        self.tests[site] = report
+
+    def finish(self, abort):
+        self.calls.append("finish")
+        return {"rows": sorted(self.tests)}
+
+    def stats(self):
+        return {"phase": "testing"}

@@ -1,0 +1,283 @@
+import logging
+import re
+
+import pytest
+import torch
+from nvflare.apis.client import Client
+from nvflare.apis.fl_constant import ReturnCode
+from nvflare.apis.shareable import make_reply
+from nvflare.widgets.info_collector import GroupInfoCollector, InfoCollector
+
+import fedmepd.data.site
+import fedmepd.evaluation.tables
+import fedmepd.federation.server
+from fedmepd.errors import Aborted, DataError, FedMEPDError
+from fedmepd.federation.exchange import SiteProfile, Update
+from fedmepd.flare import translation
+from fedmepd.flare.controller import FedMEPDController
+from tests.flare.fakes import CASES, Communicator, Engine, Server
+
+SITES = ("site-1", "site-2", "site-10")
+
+
+def good_site(site, name, message):
+    if name == "prepare":
+        return translation.profile_reply(SiteProfile(site, ("T2",), CASES, "folder"))
+    payload = translation.payload_of(message)
+    if name == "train":
+        assert list(payload.tensors) == [f"for {site}"]
+        report = {"cases": 3, "losses": {"total": 2.0}}
+        update = Update(payload.round, {"w": torch.ones(1)}, report)
+        return translation.update_reply(update, translation.run_of(message), message)
+    return translation.report_reply({"test": None})
+
+
+class Job:
+    """A controller with everything around it faked; ``run`` does what FLARE's server runner does with it."""
+
+    def __init__(self, root, monkeypatch, caplog):
+        self.engine = Engine(root, sites=SITES)
+        self.server = Server()
+        self.answer = good_site
+        self.caplog = caplog
+        caplog.set_level(logging.INFO)
+        monkeypatch.setattr(fedmepd.federation.server, "FederationServer", lambda **arguments: self.server)
+        monkeypatch.setattr(fedmepd.data.site, "open_site_data", lambda name, settings, site_settings: None)
+        monkeypatch.setattr(fedmepd.evaluation.tables, "console_table", lambda results: f"table {results}")
+
+    def run(self, **settings):
+        self.controller = FedMEPDController("phantom", {"rounds": 2} | settings)
+        self.controller.communicator = Communicator(self.engine, lambda *task: self.answer(*task))
+        with self.engine.new_context() as fl_ctx:
+            self.controller.initialize(fl_ctx)
+            self.controller.control_flow(self.engine.abort, fl_ctx)
+        return self
+
+    @property
+    def log(self):
+        return self.caplog.text
+
+    def sites_of(self, name):
+        return self.controller.communicator.sites_of(name)
+
+
+@pytest.fixture
+def job(tmp_path, monkeypatch, caplog):
+    return Job(tmp_path, monkeypatch, caplog)
+
+
+def test_federation_from_prepare_to_table(job):
+    job.run()
+    assert not job.engine.panics
+    assert job.server.calls == ["restore", "start", "round 1", "round 2", "finish"]
+    assert {number: sorted(sites) for number, sites in job.server.taken.items()} == {1: sorted(SITES), 2: sorted(SITES)}
+    for name, times in (("prepare", 1), ("train", 2), ("test", 1)):
+        assert sorted(job.sites_of(name)) == sorted(SITES * times)
+    assert re.search(r"round 2/2: 3 sites, mean loss 2\.000", job.log)
+    assert "table {'rows': ['site-1', 'site-10', 'site-2']}" in job.log
+
+
+def test_all_tasks_of_a_run_carry_its_identity_and_settings(job):
+    job.run(seed=5)
+    runs = [translation.run_of(message) for _, _, message in job.controller.communicator.sent]
+    assert len(set(run.identity for run in runs)) == 1 and {run.settings.seed for run in runs} == {5}
+
+
+def test_metrics_become_analytics_events(job):
+    job.run()
+    tags = {data["DXO"]["data"]["track_key"] for event, data in job.engine.events if event == "analytix_log_stats"}
+    assert {"server/loss_total", "site-10/bytes_up", "site-1/bytes_down", "server/round_seconds"} <= tags
+
+
+@pytest.mark.parametrize("name", ["rounds", "method"])
+def test_bad_setting_ends_the_job_at_once(job, name):
+    job.run(**{name: -1})
+    (reason,) = job.engine.panics
+    assert f"setting {name} = -1" in reason
+    assert job.controller.communicator.sent == [] and job.server.calls == []
+
+
+def test_site_that_cannot_prepare_ends_the_job_before_training(job):
+    def answer(site, name, message):
+        if site == "site-2":
+            return translation.failure_reply(DataError("/data/x", public="a label is missing"))
+        return good_site(site, name, message)
+
+    job.answer = answer
+    job.run()
+    (reason,) = job.engine.panics
+    assert "no training was started" in reason and "site-2: a label is missing" in reason
+    assert "start" not in job.server.calls and job.sites_of("train") == []
+
+
+def test_profile_that_the_server_refuses_ends_the_job(job):
+    def refuse(profile):
+        raise FedMEPDError(f"{profile.name} uses phantoms")
+
+    job.server.register = refuse
+    job.run()
+    assert job.engine.panics == ["site-1 uses phantoms"]
+
+
+def test_answer_to_prepare_that_is_no_profile(job):
+    job.answer = lambda site, name, message: translation.report_reply({"nonsense": 1})
+    job.run()
+    assert "site-1: its answer to 'prepare' is no site profile" in job.engine.panics[0]
+
+
+def test_data_error_at_the_server_ends_the_job(job, monkeypatch):
+    def fail(name, settings, site_settings):
+        raise DataError(f"{name} has no data folder")
+
+    monkeypatch.setattr(fedmepd.data.site, "open_site_data", fail)
+    job.run()
+    assert job.engine.panics == ["fusion has no data folder"]
+
+
+def test_too_few_sites(job):
+    job.run(aggregation={"min_sites": 4})
+    assert "3 sites are ready, but aggregation.min_sites is 4" in job.engine.panics[0]
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        (translation.failure_reply(MemoryError()), "out of memory"),
+        (make_reply(ReturnCode.TASK_RESULT_FILTER_ERROR), "TASK_RESULT_FILTER_ERROR"),
+    ],
+)
+def test_site_that_fails_is_left_out_of_the_round(job, reply, reason):
+    def answer(site, name, message):
+        fails = site == "site-2" and name == "train" and translation.payload_of(message).round == 1
+        return reply if fails else good_site(site, name, message)
+
+    job.answer = answer
+    job.run()
+    assert not job.engine.panics
+    assert sorted(job.server.taken[1]) == ["site-1", "site-10"] and sorted(job.server.taken[2]) == sorted(SITES)
+    assert re.search(f"round 1: site-2 is left out: .*{reason}", job.log)
+    assert "round 1/2: 2 sites (without site-2)" in job.log
+
+
+def test_refused_update_is_logged_and_the_round_goes_on(job):
+    job.server.refuse = {"site-1"}
+    job.run()
+    assert not job.engine.panics
+    assert job.server.taken[2] == ["site-10", "site-2"] or sorted(job.server.taken[2]) == ["site-10", "site-2"]
+    assert "update of site-1 for round 1 refused: too bad" in job.log
+    assert "(without site-1)" in job.log
+
+
+def test_site_that_does_not_answer_in_time(job):
+    job.answer = lambda site, name, message: (
+        None if site == "site-2" and name != "prepare" else good_site(site, name, message)
+    )
+    job.run(rounds=1, aggregation={"round_timeout": 0.3})
+    assert not job.engine.panics
+    assert sorted(job.server.taken[1]) == ["site-1", "site-10"]
+    assert "round 1: site-2 did not answer" in job.log and "test: site-2 did not answer" in job.log
+
+
+def test_site_that_appears_during_the_run_is_prepared_first(job):
+    def join(abort):
+        job.engine.clients = [Client(site, "") for site in (*SITES, "site-3")]
+
+    job.server.during_round = join
+    job.run()
+    assert sorted(job.server.taken[1]) == sorted(SITES)
+    assert sorted(job.server.taken[2]) == sorted((*SITES, "site-3"))
+    assert job.sites_of("prepare").count("site-3") == 1 and "site-3: joins in round 2" in job.log
+
+
+def test_newcomer_that_cannot_prepare_is_left_out(job):
+    def answer(site, name, message):
+        return translation.failure_reply(MemoryError()) if site == "site-3" else good_site(site, name, message)
+
+    job.answer = answer
+    job.server.during_round = lambda abort: job.engine.clients.append(Client("site-3", ""))
+    job.run()
+    assert not job.engine.panics and sorted(job.server.taken[2]) == sorted(SITES)
+    assert "round 2: site-3 is left out: out of memory" in job.log
+
+
+def test_late_result_is_refused_with_both_rounds(job):
+    job.run()
+    job.controller._current_round = 6
+    late = make_reply(ReturnCode.OK)
+    late.add_cookie("contribution_round", 4)
+    with job.engine.new_context() as fl_ctx:
+        job.controller.process_result_of_unknown_task(Client("site-2", ""), "train", "id", late, fl_ctx)
+    assert "site-2: late answer to 'train' of round 4 refused: round 6 is running" in job.log
+
+
+def test_finished_run_shows_its_table_and_trains_nothing(job):
+    job.server = Server(round=2, finished=True)
+    job.run(run_name="old")
+    assert not job.engine.panics and job.server.calls == ["restore", "finish"]
+    assert "run 'old' is finished" in job.log and "table" in job.log
+    assert job.sites_of("train") == []
+
+
+def test_resumed_run_continues_after_its_last_round(job):
+    job.server = Server(round=1)
+    job.run(run_name="old")
+    assert job.server.calls == ["restore", "start", "round 2", "finish"]
+    assert "run 'old' continues after round 1" in job.log
+
+
+def test_resumed_run_that_only_lacks_the_test(job):
+    job.server = Server(round=2)
+    job.run(run_name="old")
+    assert job.server.calls == ["restore", "start", "finish"] and sorted(job.server.tests) == sorted(SITES)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (FedMEPDError("the disk is full"), "the disk is full"),
+        (ValueError("boom"), "ValueError: boom"),
+        (MemoryError("no"), "a smaller crop, batch or width"),
+    ],
+)
+def test_failure_of_the_servers_work_ends_the_job_with_its_reason(job, error, reason):
+    def fail(abort):
+        raise error
+
+    job.server.during_round = fail
+    job.run()
+    (panic,) = job.engine.panics
+    assert reason in panic and "finish" not in job.server.calls
+
+
+def test_abort_reaches_the_servers_work_and_is_no_error(job):
+    def stopped(abort):
+        assert not abort()
+        job.engine.abort.trigger(True)
+        if abort():
+            raise Aborted
+
+    job.server.during_round = stopped
+    job.run()
+    assert not job.engine.panics and "finish" not in job.server.calls and "stopped" in job.log
+
+
+def test_abort_ends_the_wait_for_sites(job):
+    def answer(site, name, message):
+        if name == "train":
+            job.engine.abort.trigger(True)
+            return None
+        return good_site(site, name, message)
+
+    job.answer = answer
+    job.run()
+    assert not job.engine.panics and "round 1" not in job.server.calls
+
+
+def test_live_state_for_the_console(job):
+    job.run()
+    collector = GroupInfoCollector()
+    with job.engine.new_context() as fl_ctx:
+        fl_ctx.set_prop(InfoCollector.CTX_KEY_STATS_COLLECTOR, collector, sticky=False, private=True)
+        job.controller.handle_event(InfoCollector.EVENT_TYPE_GET_STATS, fl_ctx)
+    assert collector.info["FedMEPDController"]["phase"] == "testing"
+    assert collector.info["FedMEPDController"]["num_rounds"] == 2

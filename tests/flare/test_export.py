@@ -1,0 +1,33 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fedmepd.errors import FedMEPDError
+from fedmepd.flare.export import export_job
+
+JOB = Path(__file__).parents[2] / "jobs/fedmepd_brats"
+
+
+def test_exported_job_carries_a_package_that_works(tmp_path):
+    out = export_job(JOB, tmp_path / "out")
+    custom = out / "app/custom"
+    assert (out / "meta.json").read_text() == (JOB / "meta.json").read_text()
+    assert not list(custom.rglob("__pycache__"))
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import fedmepd.flare.controller as c; print(c.__file__)"
+    found = subprocess.run([sys.executable, "-c", code, str(custom)], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == str(custom / "fedmepd/flare/controller.py")
+
+
+def test_folder_that_is_no_job(tmp_path):
+    with pytest.raises(FedMEPDError, match="is no job"):
+        export_job(tmp_path, tmp_path / "out")
+
+
+def test_what_is_there_stays(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/precious").write_text("x")
+    with pytest.raises(FedMEPDError, match="exists already"):
+        export_job(JOB, tmp_path / "out")
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "precious"]

@@ -1,0 +1,67 @@
+import pytest
+import torch
+from nvflare.apis.dxo import DXO, DataKind, from_shareable
+from nvflare.apis.fl_context import FLContext
+from nvflare.app_opt.pt.decomposers import TensorDecomposer
+from nvflare.fuel.utils import fobs
+
+from fedmepd.flare.filters import FromWirePrecision, ToWirePrecision
+
+INF, NAN = float("inf"), float("nan")
+
+
+def over_the_wire(tensors, precision="float16"):
+    """Filter out, FLARE's own serialization, filter in."""
+    message = DXO(DataKind.WEIGHTS, tensors, {"wire_precision": precision}).to_shareable()
+    fobs.register(TensorDecomposer)
+    sent = ToWirePrecision().process(message, FLContext())
+    return sent, FromWirePrecision().process(fobs.loads(fobs.dumps(sent)), FLContext())
+
+
+@pytest.mark.parametrize(
+    ("precision", "values", "expected", "size"),
+    [
+        # 1/3 in half precision: 1365 / 4096.
+        ("float16", [1.0, 1 / 3], [1.0, 1365 / 4096], 4),
+        ("float32", [1.0, 1 / 3], [1.0, 1 / 3], 8),
+        ("float16", [65504.0, -65504.0], [65504.0, -65504.0], 4),
+        # Beyond the range: the tensor stays as it is, the small value in it too.
+        ("float16", [1 / 3, 70000.0], [1 / 3, 70000.0], 8),
+        # What was infinite or NaN before stays so; the server refuses it with a reason.
+        ("float16", [1.0, INF], [1.0, INF], 4),
+        ("float16", [1.0, NAN], [1.0, NAN], 4),
+        ("float16", [], [], 0),
+    ],
+)
+def test_values_and_bytes(precision, values, expected, size):
+    sent, received = over_the_wire({"w": torch.tensor(values, dtype=torch.float32)}, precision)
+    assert from_shareable(sent).meta["bytes"] == size
+    weight = from_shareable(received).data["w"]
+    assert weight.dtype == torch.float32
+    torch.testing.assert_close(weight, torch.tensor(expected, dtype=torch.float32), rtol=0, atol=0, equal_nan=True)
+
+
+def test_bytes_of_filter_states_pass_untouched():
+    state = torch.tensor([0, 7, 255], dtype=torch.uint8)
+    sent, received = over_the_wire({"patience.a": state, "w": torch.zeros(5)})
+    assert from_shareable(sent).meta["bytes"] == 3 + 5 * 2
+    assert torch.equal(from_shareable(received).data["patience.a"], state)
+    assert from_shareable(received).data["patience.a"].dtype == torch.uint8
+
+
+def test_task_that_is_sent_twice_is_cast_from_the_original_twice():
+    weights = {"w": torch.tensor([1 / 3])}
+    message = DXO(DataKind.WEIGHTS, weights, {"wire_precision": "float16"}).to_shareable()
+    original = message["DXO"]
+    outgoing = ToWirePrecision()
+    for _ in range(2):
+        message["DXO"] = original
+        sent = from_shareable(outgoing.process(message, FLContext()))
+        assert sent.data["w"].dtype == torch.float16
+        assert sent.meta["filter_history"] == ["ToWirePrecision"]
+    assert weights["w"].dtype == torch.float32 and "bytes" not in original["meta"]
+
+
+def test_messages_without_weights_pass():
+    message = DXO(DataKind.METRICS, {"mdsc": 0.5}).to_shareable()
+    assert from_shareable(ToWirePrecision().process(message, FLContext())).data == {"mdsc": 0.5}

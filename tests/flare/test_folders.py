@@ -1,0 +1,37 @@
+import pytest
+
+from fedmepd.config import Settings
+from fedmepd.errors import CheckpointError
+from fedmepd.flare import folders
+from tests.flare.fakes import Engine
+
+NAMED, UNNAMED = Settings.make("phantom", {"run_name": "first"}), Settings.make("phantom")
+
+
+@pytest.mark.parametrize(
+    ("job", "settings", "expected"),
+    [
+        ("0b1c", UNNAMED, "kit/site-1/0b1c/fedmepd"),
+        ("0b1c", NAMED, "kit/site-1/fedmepd_runs/first"),
+        ("simulate_job", UNNAMED, "kit/site-1/simulate_job/fedmepd"),
+        # The simulator empties "kit" at its next start.
+        ("simulate_job", NAMED, "kit_runs/first/site-1"),
+    ],
+)
+def test_state_folder(tmp_path, job, settings, expected):
+    with Engine(tmp_path / "kit/site-1", "site-1", job).new_context() as context:
+        assert folders.state_folder(context, settings) == tmp_path / expected
+        assert folders.local_folder(context) == tmp_path / "kit/site-1/local"
+
+
+def test_identity_stays_with_the_folder_and_differs_between_folders(tmp_path):
+    first = folders.run_identity(tmp_path / "a")
+    assert folders.run_identity(tmp_path / "a") == first
+    assert folders.run_identity(tmp_path / "b") != first
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}"])
+def test_damaged_identity_is_an_error_that_names_the_file(tmp_path, content):
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(CheckpointError, match=r"run\.json is damaged"):
+        folders.run_identity(tmp_path)

@@ -1,0 +1,35 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "job.py"
+
+
+def job(*options, folder):
+    return subprocess.run([sys.executable, SCRIPT, *options], cwd=folder, capture_output=True, text=True)
+
+
+def test_export_writes_the_job_into_the_named_folder(tmp_path):
+    done = job("--method", "local", "--rounds", "3", "--export", "there", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    config = json.loads((tmp_path / "there/local_brats/app/config/config_fed_server.json").read_text())
+    assert config["workflows"][0]["args"]["settings"] == {"method": "local", "rounds": 3}
+    # FLARE warns when it finds --export itself.
+    assert "NVFlare reserves" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--rounds", "0"), "rounds = 0"),
+        (("--sites", "0"), "expected 1 or more"),
+        (("--method", "sgd"), "invalid choice"),
+    ],
+)
+def test_bad_option_is_one_clear_line(tmp_path, options, message):
+    done = job(*options, folder=tmp_path)
+    assert done.returncode == 2 and message in done.stderr.splitlines()[-1]
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+from fedmepd.networks.network import FedMEPDNet
+from fedmepd.training.inference import predict
+from tests.networks.ours import network
+from tests.networks.oracle import forward, random_state
+from tests.tiny import settings
+
+
+def image(*size: int) -> torch.Tensor:
+    return torch.randn(1, 4, *size, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(("size", "window"), [((16, 24, 16), 48), ((16, 16, 16), 16), ((13, 21, 9), 24)])
+def test_one_window_is_the_whole_volume(size: tuple[int, ...], window: int) -> None:
+    """However large the window, the network sees the volume itself, padded to multiples of 8 and at least 16."""
+    state = random_state(4)
+    net = network(state, None).train()
+    padded = torch.zeros(1, 4, *(max(16, (side + 7) // 8 * 8) for side in size))
+    padded[:, :, : size[0], : size[1], : size[2]] = image(*size)
+    with torch.no_grad():
+        expected = forward(state, padded, [True] * 4).segmentation[0, :, : size[0], : size[1], : size[2]].argmax(0)
+    sections = settings(evaluation={"window": window})
+    found = predict(net, image(*size), net.modalities, sections.evaluation, "float32")
+    assert found.dtype == torch.int64 and found.shape == size
+    # Two probabilities may be the same to the last bits.
+    assert (found != expected).float().mean() < 1e-3
+
+
+def test_windows_overlap_and_are_averaged() -> None:
+    """Along an axis of 32, windows of 16 that overlap by half start at 0, 8 and 16."""
+    net = FedMEPDNet(("T1",), 4).start(0)
+    x = image(32, 16, 16)[:, :1]
+    total = torch.zeros(1, 4, 32, 16, 16)
+    count = torch.zeros(32, 1, 1)
+    net.eval()
+    with torch.no_grad():
+        for start in (0, 8, 16):
+            total[:, :, start : start + 16] += net(x[:, :, start : start + 16], ("T1",))
+            count[start : start + 16] += 1
+    expected = (total / count).argmax(dim=1)[0]
+    assert len(expected.unique()) > 1
+    found = predict(net.train(), x, ("T1",), settings(evaluation={"window": 16, "overlap": 0.5}).evaluation, "float32")
+    assert (found != expected).float().mean() < 1e-3
+
+
+def test_evaluation_mode_and_no_gradients() -> None:
+    net = FedMEPDNet(width=4, calibration={"dropout": 0.5}).start(0)
+    net.anchors = {level: torch.randn(4, 4 * 2 ** (level - 1)) for level in (1, 2, 3, 4)}
+    section = settings(evaluation={"window": 16}).evaluation
+    maps = [predict(net.train(), image(16, 16, 16), net.modalities, section, "float32") for _ in range(2)]
+    assert torch.equal(*maps) and not net.training
+    assert all(parameter.grad is None for parameter in net.parameters())
+
+
+def test_number_of_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """48 voxels in windows of 24 with an overlap of half are three; shorter axes are one, of their own length."""
+    net = FedMEPDNet(("T1",), 4).start(0)
+    shapes = []
+    net.register_forward_pre_hook(lambda _, inputs: shapes.append(tuple(inputs[0].shape[2:])))
+    predict(net, image(48, 20, 9)[:, :1], ("T1",), settings(evaluation={"window": 24}).evaluation, "float32")
+    assert shapes == list(itertools.repeat((24, 20, 9), 3))
