@@ -15,13 +15,15 @@ def main() -> int:
             os.environ[variable] = os.path.abspath(value) if variable == "FEDMEPD_DATA" else value
     # Importing nvflare.recipe takes --export out of sys.argv, so the command line is read before.
     sys.argv[1:] = []
+    from nvflare.recipe.sim_env import SimEnv
+
     from fedmepd.errors import FedMEPDError
     from fedmepd.flare.recipe import FedMEPDRecipe
-    from nvflare.recipe.sim_env import SimEnv
 
     try:
         recipe = FedMEPDRecipe(
             name=f"{arguments.method}_brats",
+            preset=arguments.preset,
             method=arguments.method,
             rounds=arguments.rounds,
             seed=arguments.seed,
@@ -51,9 +53,10 @@ def main() -> int:
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Trains a federation of sites with different MRI modalities on this machine.",
-        epilog="An option that is not given keeps the value of the job's preset, phantom (see fedmepd/config.py).",
+        epilog="An option that is not given keeps the preset's value.",
     )
     parser.add_argument("--method", default="fedmepd", choices=["fedmepd", "local", "fedavg", "fusion_only"])
+    parser.add_argument("--preset", default="phantom", choices=["phantom", "paper"], help="settings to start from")
     parser.add_argument("--rounds", type=int, help="rounds of training")
     parser.add_argument("--sites", type=_positive, default=DEFAULT_SITES, help="number of sites (8)")
     parser.add_argument("--threads", type=_positive, help="sites that train at the same time (all)")

@@ -196,14 +196,14 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
     # The paper's method scaled to the phantom cohort and to a few dozen rounds (algorithm section 6).
     "phantom": {
-        "rounds": 30,
+        "rounds": 20,
         "network": {"width": 8},
-        "calibration": {"residual": True, "anchor_ema": 0.9},
+        "calibration": {"residual": True, "anchor_ema": 0.9, "dropout": 0.0},
         "personalization": {"patience": 4, "warmup_rounds": 5},
         "training": {
             "crop": 32,
             "batch": 2,
-            "learning_rate": 1.5e-3,
+            "learning_rate": 4e-3,
             "weight_decay": 0.0,
             "threads": 1,
             "fusion_threads": 2,

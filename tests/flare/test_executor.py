@@ -1,3 +1,5 @@
+import logging
+
 import pytest
 import torch
 from nvflare.apis.fl_constant import ReturnCode
@@ -33,7 +35,7 @@ class Site:
             raise Site.error
         if abort():
             raise Aborted
-        return Update(payload.round, {"w": torch.ones(1)}, {"cases": 3})
+        return Update(payload.round, {"w": torch.ones(1)}, {"losses": {"total": 0.25}, "steps": 3, "seconds": 1.5})
 
     def test(self, payload, abort):
         return {"test": {"mdsc": 0.5}}
@@ -65,6 +67,12 @@ def test_tasks_reach_the_site(context, tmp_path):
     (site,) = Site.made
     assert (site.name, site.data) == ("site-1", "data of site-1")
     assert site.folder == tmp_path / "fedmepd_runs/first/run-1"
+
+
+def test_site_log_has_a_line_per_round(context, caplog):
+    caplog.set_level(logging.INFO)
+    execute(FedMEPDExecutor(), context, "train", payload=Payload(4))
+    assert "round 4: 3 steps, mean loss 0.250, 1.5 s" in caplog.text
 
 
 def test_state_of_another_run_is_not_used(context):

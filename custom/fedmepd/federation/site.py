@@ -268,9 +268,10 @@ class FederationSite:
 
     def _restore(self, path: Path) -> None:
         content = load_tensors(path)
-        for key, value in self._network.state_dict().items():
-            found = content["network"].get(key)
-            if found is None or found.shape != value.shape:
+        shapes = {key: value.shape for key, value in self._network.state_dict().items()}
+        found = {key: value.shape for key, value in content["network"].items()}
+        for key in sorted(shapes.keys() | found.keys()):
+            if shapes.get(key) != found.get(key):
                 raise CheckpointError(
                     f"{path}: {key} does not fit this run (width {self.settings.network.width}, modalities "
                     f"{', '.join(self.data.modalities)}): it was written with other settings; use another run name"

@@ -13,6 +13,7 @@ from nvflare.apis.signal import Signal
 from nvflare.widgets.info_collector import InfoCollector
 
 from fedmepd.errors import Aborted, FedMEPDError
+from fedmepd.federation.exchange import Update
 from fedmepd.flare import console, folders, translation
 from fedmepd.flare.translation import Run
 
@@ -44,6 +45,7 @@ class FedMEPDExecutor(Executor):
             payload = translation.payload_of(shareable)
             if task_name == translation.TRAIN:
                 update = site.train(payload, lambda: abort_signal.triggered)
+                self._log_round(update, fl_ctx)
                 return translation.update_reply(update, run, shareable)
             return translation.report_reply(site.test(payload, lambda: abort_signal.triggered))
         except Aborted as error:
@@ -64,8 +66,7 @@ class FedMEPDExecutor(Executor):
         if self._site is None or self._run != run:
             name = fl_ctx.get_identity_name()
             site_settings = SiteSettings.load(folders.local_folder(fl_ctx))
-            # In the simulator all sites share one console, where the server's line for the round speaks for all.
-            level = logging.DEBUG if folders.in_simulator(fl_ctx) else logging.INFO
+            level = _level(fl_ctx)
             self._site = FederationSite(
                 name=name,
                 settings=run.settings,
@@ -76,6 +77,16 @@ class FedMEPDExecutor(Executor):
             )
             self._run = run
         return self._site
+
+    def _log_round(self, update: Update, fl_ctx: FLContext) -> None:
+        report = update.report
+        loss = report["losses"].get("total")
+        self.logger.log(
+            _level(fl_ctx),
+            f"round {update.round}: {report['steps']} steps"
+            + (f", mean loss {loss:.3f}" if loss is not None else "")
+            + f", {report['seconds']:.1f} s",
+        )
 
     def _failed(self, error: BaseException) -> Shareable:
         # The next task starts from what is on disk: a step that broke off may have left the object between two states.
@@ -89,3 +100,8 @@ class FedMEPDExecutor(Executor):
             collector = fl_ctx.get_prop(InfoCollector.CTX_KEY_STATS_COLLECTOR)
             if collector:
                 collector.add_info(group_name=self.name, info=self._site.stats())
+
+
+def _level(fl_ctx: FLContext) -> int:
+    # In the simulator all sites share one console, where the server's line for the round speaks for all.
+    return logging.DEBUG if folders.in_simulator(fl_ctx) else logging.INFO

@@ -1,0 +1,82 @@
+"""Server and sites of the tiny federation, driven by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+
+from fedmepd.config import Settings
+from fedmepd.federation.server import FederationServer
+from fedmepd.federation.site import FederationSite
+from fedmepd.storage import load_tensors
+from tests.tiny import SITES, Tiny, never
+
+CPU = torch.device("cpu")
+
+
+def make_server(tiny: Tiny, of: Settings, folder: Path) -> FederationServer:
+    return FederationServer(of, tiny.data("fusion", of), folder / "server", folder / "results", CPU)
+
+
+def make_site(tiny: Tiny, of: Settings, folder: Path, name: str) -> FederationSite:
+    return FederationSite(name, of, tiny.data(name, of), folder / name, CPU)
+
+
+def make(
+    tiny: Tiny, of: Settings, folder: Path, names: Iterable[str] = SITES
+) -> tuple[FederationServer, dict[str, FederationSite]]:
+    """A server that has finished what its folder holds, or round 0, with its sites registered."""
+    server = make_server(tiny, of, folder)
+    server.restore()
+    sites = {name: make_site(tiny, of, folder, name) for name in names}
+    for site in sites.values():
+        server.register(site.profile())
+    server.start(never)
+    return server, sites
+
+
+def play(server: FederationServer, sites: dict[str, FederationSite], until: int, backwards: bool = False) -> dict:
+    """Plays rounds up to ``until``; returns the last one's figures."""
+    figures = {}
+    while server.round < until:
+        server.begin_round()
+        for name in reversed(sites) if backwards else sites:
+            server.accept(name, sites[name].train(server.payload(name), never))
+        figures = server.finish_round(never)
+    return figures
+
+
+def server_state(folder: Path) -> dict:
+    return load_tensors(folder / "server" / "server_state.pt")
+
+
+def site_state(folder: Path, name: str, round_number: int) -> dict:
+    return load_tensors(folder / name / f"state_{round_number:05d}.pt")
+
+
+def same(first: object, second: object) -> bool:
+    """Whether two states are the same to the last bit."""
+    if isinstance(first, torch.Tensor):
+        return isinstance(second, torch.Tensor) and first.dtype == second.dtype and torch.equal(first, second)
+    if isinstance(first, dict):
+        return (
+            isinstance(second, dict)
+            and first.keys() == second.keys()
+            and all(same(value, second[key]) for key, value in first.items())
+        )
+    if isinstance(first, (list, tuple)):
+        return len(first) == len(second) and all(same(a, b) for a, b in zip(first, second, strict=True))
+    return first == second
+
+
+def assert_same_run(first: Path, second: Path, rounds: int, names: Iterable[str] = SITES) -> None:
+    """Weights, optimizers, anchors, patience: everything but the time that it took."""
+    states = [server_state(folder) | {"seconds": 0.0} for folder in (first, second)]
+    for key in states[0]:
+        assert same(states[0][key], states[1][key]), f"server: {key}"
+    for name in names:
+        kept = [site_state(folder, name, rounds) for folder in (first, second)]
+        for key in kept[0]:
+            assert same(kept[0][key], kept[1][key]), f"{name}: {key}"

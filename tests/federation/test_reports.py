@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import copy
+import json
+
+import pytest
+
+from fedmepd.errors import UpdateRefused
+from fedmepd.federation.reports import TestReport, TrainReport, check_report
+
+DICE = {"WT": 0.5, "TC": 0.25, "ET": 0.0}
+TRAIN = {
+    "cases": 3,
+    "losses": {"total": 5.5},
+    "steps": 2,
+    "train_seconds": 0.5,
+    "seconds": 0.75,
+    "validation": {"round": 2, "dice": DICE, "mdsc": 0.25},
+}
+TEST = {
+    "test": {"dice": DICE, "mdsc": 0.25, "empty": {"WT": 0, "TC": 0, "ET": 1}, "hd95_mm": dict.fromkeys(DICE, 373.13)},
+    "selected_round": 2,
+}
+
+
+def test_taken() -> None:
+    assert check_report("clinic", TrainReport, TRAIN) == TRAIN
+    assert check_report("clinic", TrainReport, TRAIN | {"validation": None})["validation"] is None
+    # As they come from the wire.
+    assert check_report("clinic", TestReport, json.loads(json.dumps(TEST))) == TEST
+    assert check_report("clinic", TestReport, TEST | {"test": None})["test"] is None
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("kind", "place", "value"),
+    [
+        (TrainReport, "cases", -1),
+        (TrainReport, "cases", 16385),
+        (TrainReport, "cases", 2.5),
+        (TrainReport, "cases", True),
+        (TrainReport, "cases", "3"),
+        (TrainReport, "cases", None),
+        (TrainReport, "losses", 1.0),
+        (TrainReport, "losses.total", NAN),
+        (TrainReport, "losses.total", "much"),
+        (TrainReport, "seconds", -1.0),
+        (TrainReport, "seconds", INF),
+        (TrainReport, "steps", -1),
+        (TrainReport, "validation", {}),
+        (TrainReport, "validation.mdsc", NAN),
+        (TrainReport, "validation.mdsc", 1.5),
+        (TrainReport, "validation.dice", {"WT": 1.0}),
+        (TrainReport, "validation.dice", DICE | {"liver": 1.0}),
+        (TrainReport, "validation.dice.TC", -0.1),
+        (TrainReport, "patient", "Smith"),
+        (TestReport, "test.hd95_mm.ET", INF),
+        (TestReport, "test.hd95_mm.ET", -1.0),
+        (TestReport, "test.empty", {"WT": 0}),
+        (TestReport, "test.mdsc", None),
+        (TestReport, "selected_round", -1),
+    ],
+)
+def test_refused(kind: type, place: str, value: object) -> None:
+    report = copy.deepcopy(TRAIN if kind is TrainReport else TEST)
+    *outer, last = place.split(".")
+    section = report
+    for key in outer:
+        section = section[key]
+    section[last] = value
+    with pytest.raises(UpdateRefused, match=f"report of clinic refused: {place.split('.')[0]}"):
+        check_report("clinic", kind, report)
+
+
+@pytest.mark.parametrize("key", sorted(TRAIN))
+def test_missing_key(key: str) -> None:
+    with pytest.raises(UpdateRefused, match=f"report of clinic refused: {key} = "):
+        check_report("clinic", TrainReport, {name: value for name, value in TRAIN.items() if name != key})
+
+
+@pytest.mark.parametrize("report", [None, [], "fine"])
+def test_no_report(report: object) -> None:
+    with pytest.raises(UpdateRefused, match="report of clinic refused: report = "):
+        check_report("clinic", TrainReport, report)

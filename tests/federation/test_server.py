@@ -1,0 +1,339 @@
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from fedmepd.errors import Aborted, CheckpointError, FedMEPDError, UpdateRefused
+from fedmepd.federation.exchange import Payload, SiteProfile, Update
+from fedmepd.federation.server import FederationServer
+from fedmepd.federation.site import FederationSite
+from fedmepd.training.checkpoints import load_model
+from tests.federation.drive import (
+    CPU,
+    assert_same_run,
+    make,
+    make_server,
+    make_site,
+    play,
+    same,
+    server_state,
+)
+from tests.tiny import COUNTS, MODALITIES, SITES, Tiny, never, settings
+
+ROUNDS = 3
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tiny: Tiny, tmp_path_factory) -> Path:
+    """Folder of a run that was never stopped."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    play(*make(tiny, settings(), folder), ROUNDS)
+    return folder
+
+
+@pytest.fixture
+def started(tiny: Tiny, tmp_path: Path, uninterrupted: Path) -> tuple[FederationServer, dict[str, FederationSite]]:
+    """A server and its sites after round 0."""
+    return make(tiny, settings(), tmp_path)
+
+
+def answer(server: FederationServer, site: str, value: float = 0.001) -> Update:
+    """An update that changes every weight by the same."""
+    parts = {"encoders", "decoder"}
+    payload = server.payload(site)
+    tensors = {
+        key: torch.full_like(tensor, value)
+        for key, tensor in payload.tensors.items()
+        if key.split(".")[0] in parts
+    }
+    report = {"cases": 3, "losses": {}, "steps": 1, "train_seconds": 1.0, "seconds": 1.0, "validation": None}
+    return Update(payload.round, tensors, report)
+
+
+def test_something_became_personal(uninterrupted: Path) -> None:
+    """Otherwise the comparisons below would say nothing of it."""
+    for state in server_state(uninterrupted)["personalization"].values():
+        counts = [(patience == 0).sum().item() for patience in state["patience"].values()]
+        assert 0 < sum(counts) < sum(len(patience) for patience in state["patience"].values())
+
+
+def test_resumed_after_every_round(tiny, tmp_path, uninterrupted) -> None:
+    for until in range(ROUNDS + 1):
+        play(*make(tiny, settings(), tmp_path), until)
+    assert_same_run(tmp_path, uninterrupted, ROUNDS)
+
+
+def test_order_of_the_sites(tiny, tmp_path, uninterrupted) -> None:
+    play(*make(tiny, settings(), tmp_path), ROUNDS, backwards=True)
+    assert_same_run(tmp_path, uninterrupted, ROUNDS)
+
+
+def test_killed_before_its_state_was_written(tiny, tmp_path, uninterrupted) -> None:
+    """The sites have finished round 2, the server has not: it asks them for that round once more."""
+    server, sites = make(tiny, settings(), tmp_path)
+    play(server, sites, 1)
+    server.begin_round()
+    for name, site in sites.items():
+        server.accept(name, site.train(server.payload(name), never))
+    play(*make(tiny, settings(), tmp_path), ROUNDS)
+    assert_same_run(tmp_path, uninterrupted, ROUNDS)
+
+
+def test_aborted_fusion_training(tiny, tmp_path, uninterrupted) -> None:
+    server, sites = make(tiny, settings(), tmp_path)
+    play(server, sites, 1)
+    before = (tmp_path / "server" / "server_state.pt").read_bytes()
+    server.begin_round()
+    for name, site in sites.items():
+        server.accept(name, site.train(server.payload(name), never))
+    with pytest.raises(Aborted):
+        server.finish_round(lambda: True)
+    assert (tmp_path / "server" / "server_state.pt").read_bytes() == before
+    play(*make(tiny, settings(), tmp_path), ROUNDS)
+    assert_same_run(tmp_path, uninterrupted, ROUNDS)
+
+
+def test_state_that_cannot_be_written(started, tmp_path, monkeypatch) -> None:
+    server, _ = started
+    before = (tmp_path / "server" / "server_state.pt").read_bytes()
+    server.begin_round()
+    server.accept("site-1", answer(server, "site-1"))
+    monkeypatch.setattr("os.fsync", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(FedMEPDError, match="cannot write .*server_state.pt.*No space left on device"):
+        server.finish_round(never)
+    assert (tmp_path / "server" / "server_state.pt").read_bytes() == before
+
+
+def test_results_are_tested_once(tiny, tmp_path, uninterrupted) -> None:
+    shutil.copytree(uninterrupted, tmp_path / "run")
+    server, sites = make(tiny, settings(), tmp_path / "run")
+    assert server.round == ROUNDS and not server.finished
+    for name, site in sites.items():
+        server.accept_test(name, site.test(server.test_payload(name), never))
+    results = server.finish(never)
+    assert (results["status"], results["round"], results["method"]) == ("finished", ROUNDS, "fedmepd")
+    assert [entry["name"] for entry in results["sites"]] == list(SITES)
+    for entry in results["sites"]:
+        assert entry["modalities"] == list(SITES[entry["name"]]) and entry["cases"] == COUNTS[entry["name"]]
+        assert entry["rounds_taken"] == [1, 2, 3] and entry["validation"]["round"] == 3
+        assert 0 < entry["personal_share"] < 1 and set(entry["test"]["hd95_mm"]) == {"WT", "TC", "ET"}
+    assert results["server"]["name"] == "server" and results["server"]["cases"] == COUNTS["fusion"]
+    assert results["server"]["modalities"] == list(MODALITIES["fusion"])
+    last = load_model(tmp_path / "run" / "server" / "global_last.pt")
+    state = server_state(tmp_path / "run")
+    assert same(dict(last.state_dict()), dict(state["state"])) and len(last.anchors) == 4
+    again, _ = make(tiny, settings(), tmp_path / "run")
+    assert again.finished
+    assert again.finish(lambda: pytest.fail("tested again"))["server"]["test"] == results["server"]["test"]
+
+
+@pytest.mark.parametrize(
+    ("method", "own", "personal", "anchors"),
+    [
+        ("fedmepd", {"encoders", "decoder"}, True, True),
+        ("local", set(), False, False),
+        ("fedavg", {"encoders", "decoder", "auxiliary"}, False, False),
+        ("fusion_only", {"encoders", "decoder"}, False, False),
+    ],
+)
+def test_payload(method: str, own: set[str], personal: bool, anchors: bool, tiny, tmp_path) -> None:
+    """By part: the site's own encoders, nothing of others."""
+    server = make_server(tiny, settings(method=method, evaluation={"every": 1}), tmp_path)
+    for name, modalities in SITES.items():
+        server.register(SiteProfile(name, modalities, COUNTS[name], "folder"))
+    server.start(never)
+    for name, modalities in SITES.items():
+        payload = server.payload(name)
+        assert payload.round == 1
+        parts = {key.split(".")[0] for key in payload.tensors}
+        assert parts == own | ({"patience"} if personal else set()) | ({"anchors"} if anchors else set())
+        encoders = {key.split(".")[1] for key in payload.tensors if key.startswith("encoders.")}
+        assert encoders == (set(modalities) if own else set())
+        state = server_state(tmp_path)["state"]
+        for key, value in payload.tensors.items():
+            if key.split(".")[0] in own:
+                assert torch.equal(value, state[key])
+    if anchors:
+        assert [tuple(server.payload("site-1").tensors[f"anchors.{level}"].shape) for level in (1, 2, 3, 4)] == [
+            (8, 4),
+            (8, 8),
+            (8, 16),
+            (8, 32),
+        ]
+
+
+def test_payload_of_fusion_only_travels_when_it_is_needed(tiny, tmp_path) -> None:
+    """Its sites do nothing but validate."""
+    server, sites = make(tiny, settings(method="fusion_only", rounds=3, evaluation={"every": 2}), tmp_path)
+    sent = {}
+    while server.round < 3:
+        server.begin_round()
+        payload = server.payload("site-1")
+        sent[payload.round] = bool(payload.tensors)
+        server.accept("site-1", sites["site-1"].train(payload, never))
+        server.finish_round(never)
+    assert sent == {1: False, 2: True, 3: True}
+
+
+def test_payload_of_one_shared_encoder(tiny, tmp_path) -> None:
+    server, _ = make(tiny, settings(network={"shared_encoder": True}), tmp_path)
+    encoders = {key.split(".")[1] for key in server.payload("site-1").tensors if key.startswith("encoders.")}
+    assert encoders == {"shared"}
+
+
+@pytest.mark.parametrize(("patience", "decoder"), [(0, False), (None, True)])
+def test_payload_of_a_decoder_that_is_all_personal_or_never(patience, decoder, tiny, tmp_path) -> None:
+    of = settings(personalization={"patience": patience, "warmup_rounds": 0})
+    server, sites = make(tiny, of, tmp_path)
+    figures = play(server, sites, 2)
+    parts = {key.split(".")[0] for key in server.payload("site-1").tensors}
+    assert ("decoder" in parts) == decoder
+    assert figures["federation/personal_share"] == (0 if decoder else 1)
+
+
+def test_personal_filters_are_not_sent(tiny, tmp_path, uninterrupted) -> None:
+    shutil.copytree(uninterrupted, tmp_path / "run")
+    server, _ = make(tiny, settings(), tmp_path / "run")
+    state = server_state(uninterrupted)
+    tensors = server.payload("site-2").tensors
+    assert tensors["patience.decoder.classify"].dtype == torch.uint8
+    for layer, patience in state["personalization"]["site-2"]["patience"].items():
+        assert torch.equal(tensors[f"patience.{layer}"], patience)
+        for kind in ("weight", "bias"):
+            whole = state["state"].get(f"{layer}.{kind}")
+            rows = [] if whole is None else [j for j in range(len(patience)) if patience[j] > 0]
+            assert (f"{layer}.{kind}" in tensors) == bool(rows)
+            if rows:
+                assert torch.equal(tensors[f"{layer}.{kind}"], whole[rows])
+
+
+def test_refused_updates(started) -> None:
+    server, _ = started
+    with pytest.raises(UpdateRefused, match="update of site-1 for round 1 refused: no round waits for it"):
+        server.accept("site-1", answer(server, "site-1"))
+    server.begin_round()
+    late = answer(server, "site-2")
+    late.round = 0
+    unknown = answer(server, "site-1")
+    bad_report = answer(server, "site-1")
+    bad_report.report["validation"] = {"mdsc": float("nan")}
+    bad_tensor = answer(server, "site-1", float("nan"))
+    server.accept("site-1", answer(server, "site-1"))
+    for site, update, text in [
+        ("site-1", answer(server, "site-1"), "update of site-1 for round 1 refused: one is in already"),
+        ("site-2", late, "it is for round 0, the current round is 1"),
+        ("stranger", unknown, "update of stranger for round 1 refused: no round waits for it"),
+    ]:
+        with pytest.raises(UpdateRefused, match=text):
+            server.accept(site, update)
+    server.begin_round()
+    server.payload("site-1")
+    for update in (bad_report, bad_tensor):
+        with pytest.raises(UpdateRefused, match="site-1"):
+            server.accept("site-1", update)
+
+
+def test_a_refused_update_leaves_no_trace(tiny, tmp_path) -> None:
+    """The round goes on with the other site, as if the refused one had not been there."""
+    states = []
+    for name in ("with", "without"):
+        server, _ = make(tiny, settings(), tmp_path / name)
+        server.begin_round()
+        good = answer(server, "site-2")
+        bad = answer(server, "site-1", float("inf"))
+        if name == "with":
+            with pytest.raises(UpdateRefused):
+                server.accept("site-1", bad)
+        server.accept("site-2", good)
+        assert server.stats()["sites_missing"] == ["site-1"] and server.stats()["sites_in"] == ["site-2"]
+        figures = server.finish_round(never)
+        assert figures["federation/sites"] == 1
+        states.append(server_state(tmp_path / name))
+    for key in ("state", "optimizer", "anchors", "personalization", "records"):
+        assert same(states[0][key], states[1][key]), key
+    assert states[0]["records"]["site-1"]["rounds_taken"] == []
+
+
+def test_too_few_sites(tiny, tmp_path) -> None:
+    server, _ = make(tiny, settings(aggregation={"min_sites": 2}), tmp_path)
+    server.begin_round()
+    server.payload("site-2")
+    server.accept("site-1", answer(server, "site-1"))
+    with pytest.raises(FedMEPDError, match="round 1: 1 of 2 sites delivered, aggregation.min_sites is 2"):
+        server.finish_round(never)
+    assert server_state(tmp_path)["round"] == 0
+
+
+def test_phantoms_and_patients_do_not_mix(tiny, tmp_path) -> None:
+    server = make_server(tiny, settings(), tmp_path)
+    phantom = SiteProfile("site-1", SITES["site-1"], COUNTS["site-1"], "phantom")
+    with pytest.raises(FedMEPDError, match="site-1 uses the phantom cohort, the fusion site a data folder: set FEDMEPD"):
+        server.register(phantom)
+    assert not server.profiles
+    data = replace(tiny.data("fusion"), source="phantom")
+    server = FederationServer(settings(), data, tmp_path / "server", tmp_path / "results", CPU)
+    with pytest.raises(FedMEPDError, match="site-1 uses a data folder, the fusion site the phantom cohort"):
+        server.register(replace(phantom, source="folder"))
+    server.register(phantom)
+
+
+def test_resume_with_other_settings(tiny, tmp_path, uninterrupted) -> None:
+    shutil.copytree(uninterrupted, tmp_path / "run")
+    changed = settings(run_name="mine", training={"learning_rate": 0.5}, personalization={"patience": None})
+    server = make_server(tiny, changed, tmp_path / "run")
+    before = (tmp_path / "run" / "server" / "server_state.pt").read_bytes()
+    with pytest.raises(CheckpointError, match="run 'mine' was started with other settings .*server_state.pt") as error:
+        server.restore()
+    for text in (
+        "training.learning_rate was 0.001, now 0.5",
+        "personalization.patience was 1, now None",
+        "same settings, or under another run_name",
+    ):
+        assert text in str(error.value)
+    assert "network.width" not in str(error.value)
+    assert (tmp_path / "run" / "server" / "server_state.pt").read_bytes() == before
+
+
+def test_damaged_state(tiny, tmp_path, uninterrupted) -> None:
+    shutil.copytree(uninterrupted, tmp_path / "run")
+    path = tmp_path / "run" / "server" / "server_state.pt"
+    path.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(CheckpointError, match="server_state.pt.*damaged"):
+        make_server(tiny, settings(), tmp_path / "run").restore()
+
+
+def test_a_site_that_joins_later(tiny, tmp_path) -> None:
+    server, sites = make(tiny, settings(), tmp_path, ["site-1"])
+    play(server, sites, 1)
+    sites["site-2"] = make_site(tiny, settings(), tmp_path, "site-2")
+    server.register(sites["site-2"].profile())
+    play(server, sites, 2)
+    records = server_state(tmp_path)["records"]
+    assert [records[name]["rounds_taken"] for name in SITES] == [[1, 2], [2]]
+
+
+def test_figures(started) -> None:
+    server, sites = started
+    figures = play(server, sites, 2)
+    for name in SITES:
+        tags = ("loss_total", "loss_segmentation", "seconds", "validation_mdsc", "validation_dice_ET", "personal_share")
+        assert {f"{name}/{tag}" for tag in tags} <= figures.keys()
+    assert {"server/loss_total", "server/validation_mdsc", "server/seconds_fusion"} <= figures.keys()
+    assert figures["federation/sites"] == 2
+    shares = [figures[f"{name}/personal_share"] for name in SITES]
+    assert figures["federation/personal_share"] == pytest.approx(sum(shares) / 2) and sum(shares) > 0
+    assert all(isinstance(value, float) for value in figures.values())
+    stats = server.stats()
+    assert (stats["round"], stats["rounds"], stats["sites_in"]) == (2, 3, list(SITES))
+    # Only names of sites and figures leave the server: no case, no path.
+    assert "case-" not in str(figures) + str(stats) and "/data" not in str(stats)
+
+
+def test_nothing_to_restore(tiny, tmp_path) -> None:
+    server = make_server(tiny, settings(), tmp_path)
+    server.restore()
+    assert server.round == -1 and not server.finished and server.test_payload("site-1") == Payload(-1)
