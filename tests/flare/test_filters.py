@@ -25,11 +25,19 @@ def over_the_wire(tensors, precision="float16"):
         ("float16", [1.0, 1 / 3], [1.0, 1365 / 4096], 4),
         ("float32", [1.0, 1 / 3], [1.0, 1 / 3], 8),
         ("float16", [65504.0, -65504.0], [65504.0, -65504.0], 4),
-        # Beyond the range: the tensor stays as it is, the small value in it too.
-        ("float16", [1 / 3, 70000.0], [1 / 3, 70000.0], 8),
+        # Beyond float16's range. 70000 / 4 rounds to the next multiple of 16, 17504.
+        ("float16", [1 / 3, -70000.0], [1365 / 4096, -70016.0], 4),
+        # 3e38 is 1805.6 * 2 ** 117; 11 bits make that 1806.
+        ("float16", [3.0e38], [1806 * 2.0**117], 2),
+        # Below float16's smallest number, 2 ** -24.
+        ("float16", [2.0**-30, -3 * 2.0**-32], [2.0**-30, -3 * 2.0**-32], 4),
+        ("float16", [1.0, 2.0**-30], [1.0, 2.0**-30], 4),
+        ("float16", [1.0, 2.0**-40], [1.0, 0.0], 4),
+        ("float16", [2.0**-120, 0.0], [2.0**-120, 0.0], 4),
         # What was infinite or NaN before stays so; the server refuses it with a reason.
         ("float16", [1.0, INF], [1.0, INF], 4),
         ("float16", [1.0, NAN], [1.0, NAN], 4),
+        ("float16", [0.0, 0.0], [0.0, 0.0], 4),
         ("float16", [], [], 0),
     ],
 )
@@ -65,3 +73,11 @@ def test_task_that_is_sent_twice_is_cast_from_the_original_twice():
 def test_messages_without_weights_pass():
     message = DXO(DataKind.METRICS, {"mdsc": 0.5}).to_shareable()
     assert from_shareable(ToWirePrecision().process(message, FLContext())).data == {"mdsc": 0.5}
+
+
+@pytest.mark.parametrize("exponent", ["15", 1000, None, 2.5])
+def test_exponent_that_is_none_is_an_error(exponent):
+    meta = {"exponents": {"w": exponent}}
+    message = DXO(DataKind.WEIGHTS, {"w": torch.ones(1, dtype=torch.float16)}, meta).to_shareable()
+    with pytest.raises(ValueError, match="w came with exponent"):
+        FromWirePrecision().process(message, FLContext())

@@ -116,6 +116,8 @@ class FederationServer:
             return
         use_threads(self.settings.training.fusion_threads)
         if self.method.fusion != "among":
+            steps = len(self._fusion.batches) * self.settings.training.fusion_epochs
+            self.log(f"round 0: {steps} steps at the fusion site before the sites begin")
             result = self._train_fusion(0, self._state, abort)
             self._state = result.state
             if self._anchors is not None:

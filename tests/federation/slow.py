@@ -1,0 +1,174 @@
+"""A FedMEPD federation written down from algorithm section 3 with plain loops over sites, weights and filters.
+
+Only network, loss and batches are the package's own; their own tests compare them with other references.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import torch
+
+from fedmepd.config import Settings
+from fedmepd.data.batches import TrainingBatches
+from fedmepd.data.site import SiteData
+from fedmepd.networks.network import FedMEPDNet
+from fedmepd.seeds import derive_seed
+from fedmepd.training.losses import training_loss
+
+State = dict[str, torch.Tensor]
+
+
+class Party:
+    """A site, or the fusion site: a network, Adam and data.
+
+    Args:
+        settings: of the job.
+        data: its cases.
+        calibration: keyword arguments of the calibration, or None.
+    """
+
+    def __init__(self, settings: Settings, data: SiteData, calibration: dict | None = None):
+        self.settings, self.data = settings, data
+        self.network = FedMEPDNet(data.modalities, settings.network.width, calibration=calibration)
+        self.network.start(settings.seed)
+        self.adam = torch.optim.Adam(
+            self.network.parameters(), settings.training.learning_rate, weight_decay=settings.training.weight_decay
+        )
+        self.batches = TrainingBatches(data.train, settings, (data.name,), data.cache)
+
+    def state(self) -> State:
+        return {key: value.detach().clone() for key, value in self.network.state_dict().items()}
+
+    def load(self, state: State) -> None:
+        self.network.load_state_dict(self.state() | state)
+
+    def train(self, number: int) -> dict[int, list[torch.Tensor]]:
+        """One epoch; returns by level the mean feature of each class in each case, None where it is absent."""
+        training = self.settings.training
+        rate = training.learning_rate * (1 - number / (self.settings.rounds + 1)) ** training.decay_power
+        self.adam.param_groups[0]["lr"] = rate
+        torch.manual_seed(derive_seed(self.settings.seed, self.data.name, number))
+        self.network.train()
+        vectors: dict[int, list[torch.Tensor]] = {}
+        for batch in self.batches.epoch(number):
+            outputs = self.network.training_outputs(batch.images, batch.modalities)
+            self.adam.zero_grad()
+            training_loss(outputs, batch.label).total.backward()
+            self.adam.step()
+            for level, feature in outputs.features.items():
+                for axis in (2, 3, 4):
+                    feature = feature.repeat_interleave(2 ** (level - 1), dim=axis)
+                for place in range(len(batch.cases)):
+                    by_class = [feature[place][:, batch.label[place] == k] for k in range(4)]
+                    means = [inside.mean(dim=1).detach() if inside.numel() else None for inside in by_class]
+                    vectors.setdefault(level, []).append(means)
+        return vectors
+
+
+class SlowFedMEPD:
+    """Sites, fusion site and the state of every filter; one anchor a class.
+
+    Args:
+        settings: of the job.
+        fusion: the fusion site's data.
+        sites: the sites' data.
+    """
+
+    def __init__(self, settings: Settings, fusion: SiteData, sites: list[SiteData]):
+        self.settings = settings
+        self.fusion = Party(settings, fusion)
+        section = settings.calibration
+        calibration = {"residual": section.residual, "dropout": section.dropout}
+        self.sites = {data.name: Party(settings, data, calibration) for data in sites}
+        filters = {
+            key.removesuffix(".weight"): len(value)
+            for key, value in self.fusion.state().items()
+            if key.startswith("decoder.") and key.endswith(".weight")
+        }
+        patience = settings.personalization.patience
+        self.patience = {name: {layer: [patience] * count for layer, count in filters.items()} for name in self.sites}
+        self.h = {name: {layer: [1.0] * count for layer, count in filters.items()} for name in self.sites}
+        self.anchors: dict[int, list[torch.Tensor]] = {}
+        self._move_anchors(self.fusion.train(0), 0)
+        self.server = self.fusion.state()
+
+    def round(self, number: int) -> None:
+        """Rounds from 1 on."""
+        before = copy.deepcopy(self.server)
+        trained, started = {}, {}
+        for name, site in self.sites.items():
+            site.load(self._for_site(name, site))
+            site.network.anchors = {level: torch.stack(rows) for level, rows in self.anchors.items()}
+            started[name] = site.state()
+            site.train(number)
+            trained[name] = site.state()
+        self.fusion.load(self._aggregate(trained))
+        vectors = self.fusion.train(number)
+        self.server = self.fusion.state()
+        if number > self.settings.personalization.warmup_rounds:
+            for name in self.sites:
+                self._personalize(name, before, started[name], trained[name])
+        self._move_anchors(vectors, number)
+
+    def _for_site(self, name: str, site: Party) -> State:
+        """Encoders of the site's modalities; W_i = B_i W_s + (1 - B_i) W_i."""
+        own = site.state()
+        for key, value in self.server.items():
+            if key.startswith("encoders.") and key.split(".")[1] in site.data.modalities:
+                own[key] = value.clone()
+            elif key.startswith("decoder."):
+                for j, left in enumerate(self.patience[name][key.rpartition(".")[0]]):
+                    if left > 0:
+                        own[key][j] = value[j]
+        return own
+
+    def _aggregate(self, trained: dict[str, State]) -> State:
+        merged = copy.deepcopy(self.server)
+        for key in merged:
+            if key.startswith("encoders."):
+                holders = [state[key] for state in trained.values() if key in state]
+                if holders:
+                    merged[key] = sum(holders) / len(holders)
+            elif key.startswith("decoder."):
+                layer = key.rpartition(".")[0]
+                for j in range(len(merged[key])):
+                    sharing = [name for name in trained if self.patience[name][layer][j] > 0]
+                    if not sharing:
+                        continue
+                    total = sum(self.h[name][layer][j] for name in sharing)
+                    local = sum(self.h[name][layer][j] * trained[name][key][j] for name in sharing) / total
+                    share = self.settings.aggregation.server_share
+                    merged[key][j] = share * self.server[key][j] + (1 - share) * local
+        return merged
+
+    def _personalize(self, name: str, before: State, started: State, trained: State) -> None:
+        settings = self.settings.personalization
+        cases = {site: len(party.data.train) for site, party in self.sites.items()}
+        for layer, patience in self.patience[name].items():
+            key = f"{layer}.weight"
+            for j in range(len(patience)):
+                if patience[j] == 0:
+                    continue
+                of_server = (self.server[key][j] - before[key][j]).flatten().double()
+                of_site = (trained[key][j] - started[key][j]).flatten().double()
+                product = float((of_server * of_site).sum())
+                if product < 0:
+                    patience[j] -= 1
+                elif product > 0:
+                    patience[j] = settings.patience
+                ratio = math.sqrt(float((of_server**2).sum())) / math.sqrt(float((of_site**2).sum()))
+                weight = ratio * cases[name] / sum(cases.values())
+                h = settings.weight_ema * self.h[name][layer][j] + (1 - settings.weight_ema) * weight
+                self.h[name][layer][j] = h if patience[j] > 0 else 0.0
+
+    def _move_anchors(self, vectors: dict[int, list[list[torch.Tensor | None]]], number: int) -> None:
+        keep = self.settings.calibration.anchor_ema if number > 1 else 0.0
+        for level, cases in vectors.items():
+            rows = self.anchors.setdefault(level, [None] * 4)
+            for k in range(4):
+                held = [case[k] for case in cases if case[k] is not None]
+                if held:
+                    mean = sum(held) / len(held)
+                    rows[k] = mean if rows[k] is None else keep * rows[k] + (1 - keep) * mean
