@@ -33,8 +33,9 @@ class Party:
         self.settings, self.data = settings, data
         self.network = FedMEPDNet(data.modalities, settings.network.width, calibration=calibration)
         self.network.start(settings.seed)
+        training = settings.training
         self.adam = torch.optim.Adam(
-            self.network.parameters(), settings.training.learning_rate, weight_decay=settings.training.weight_decay
+            self.network.parameters(), training.learning_rate, weight_decay=training.weight_decay, fused=True
         )
         self.batches = TrainingBatches(data.train, settings, (data.name,), data.cache)
 
@@ -93,6 +94,22 @@ class SlowFedMEPD:
         self.anchors: dict[int, list[torch.Tensor]] = {}
         self._move_anchors(self.fusion.train(0), 0)
         self.server = self.fusion.state()
+
+    def take_over(self, server: dict, sites: dict[str, dict]) -> None:
+        """Goes on from kept states, so that the rounding errors of the rounds before do not add up."""
+        self.server = {key: value.clone() for key, value in server["state"].items()}
+        parties = [
+            (self.fusion, self.server, server),
+            *((self.sites[name], kept["network"], kept) for name, kept in sites.items()),
+        ]
+        for party, state, kept in parties:
+            party.load(state)
+            party.adam.load_state_dict(kept["optimizer"])
+        for name, filters in server["personalization"].items():
+            self.patience[name] = {layer: values.tolist() for layer, values in filters["patience"].items()}
+            self.h[name] = {layer: values.tolist() for layer, values in filters["weights"].items()}
+        for level, rows in server["anchors"]["rows"].items():
+            self.anchors[level] = list(rows[:, 0].clone())
 
     def round(self, number: int) -> None:
         """Rounds from 1 on."""

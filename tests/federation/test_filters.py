@@ -29,7 +29,7 @@ def test_layers_are_the_decoders_convolutions() -> None:
 
 
 def test_by_hand() -> None:
-    """One round: H = 0.9 * 1 + 0.1 * (5 / 2.5) * 0.25 for the first filter; the second turns against, the third rests."""
+    """H = 0.9 * 1 + 0.1 * (5 / 2.5) * 0.25 for the first filter; the second opposes, the third is orthogonal."""
     state = Personalization({LAYER: 3}, patience=2, weight_ema=0.9)
     server = torch.tensor([[3.0, 4.0], [1.0, 0.0], [1.0, 1.0]])
     site = torch.tensor([[1.5, 2.0], [-2.0, 1.0], [1.0, -1.0]])

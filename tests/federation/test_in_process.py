@@ -30,9 +30,7 @@ def test_same_seed_same_bits(method, tiny, tmp_path) -> None:
 @pytest.mark.parametrize("method", ["fedmepd", "local", "fedavg", "fusion_only"])
 def test_results_of_every_method(method, tiny, tmp_path) -> None:
     seen: list[int] = []
-    results = run(
-        tiny, settings(method=method, rounds=2), tmp_path, watch=lambda number, figures: seen.append(number)
-    )
+    results = run(tiny, settings(method=method, rounds=2), tmp_path, watch=lambda number, figures: seen.append(number))
     assert seen == [1, 2]
     assert json.loads((tmp_path / "results" / "results.json").read_text()) == results
     assert (results["method"], results["status"], results["round"]) == (method, "finished", 2)

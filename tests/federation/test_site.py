@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from fedmepd.errors import Aborted, CheckpointError, FedMEPDError
+from fedmepd.federation import site as module
 from fedmepd.federation.exchange import Payload, SiteProfile, Update
 from fedmepd.federation.site import FederationSite
 from fedmepd.networks.network import FedMEPDNet
@@ -130,8 +131,6 @@ def test_shared_filters_are_replaced_and_personal_ones_stay(tiny, tmp_path, payl
     def look(network, *args, **kwargs):
         seen.update({key: value.clone() for key, value in network.state_dict().items()})
         return real(network, *args, **kwargs)
-
-    from fedmepd.federation import site as module
 
     real = module.train_epoch
     monkeypatch.setattr(module, "train_epoch", look)

@@ -78,7 +78,10 @@ WEIGHT = "decoder.levels.2.merge.0.conv.weight"
         ({"state": {WEIGHT: torch.zeros(2)}}, [f"{WEIGHT} has shape (2,), expected (8, 16, 3, 3, 3) at width 4"]),
         ({"state": {"decoder.more": torch.zeros(2)}}, ["decoder.more is no weight of a model of width 4", "copy"]),
         ({"modalities": ["FLAIR"]}, ["encoders.T2.", "no weight"]),
-        ({"format": 2}, ["has format 2", "reads format 1", f"install the version that wrote it ({fedmepd.__version__})"]),
+        (
+            {"format": 2},
+            ["has format 2", "reads format 1", f"install the version that wrote it ({fedmepd.__version__})"],
+        ),
         ({"format": 2, "about": None}, ["has format 2", "install the version that wrote it (unknown)"]),
         ({"format": None}, ["has format None", "reads format 1"]),
         ({"task": "heart"}, ["'heart'", "expected 'BraTS'"]),

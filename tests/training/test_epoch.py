@@ -7,7 +7,9 @@ from fedmepd.data.batches import Batch
 from fedmepd.errors import Aborted, FedMEPDError
 from fedmepd.networks.network import FedMEPDNet
 from fedmepd.training.epoch import EpochReport, class_vectors, learning_rate, make_optimizer, train_epoch
+from fedmepd.training.losses import training_loss
 from tests.networks import oracle
+from tests.networks.ours import network
 from tests.tiny import never, settings
 
 
@@ -39,8 +41,7 @@ def batches(count: int, size: int = 2) -> list[Batch]:
     ]
 
 
-def published(net: FedMEPDNet) -> dict[str, torch.Tensor]:
-    """The weights of a network as leaves, and the function of the oracle's loss on them, are compared by their update."""
+def weights(net: FedMEPDNet) -> dict[str, torch.Tensor]:
     return {key: value.detach().clone() for key, value in net.named_parameters()}
 
 
@@ -48,11 +49,9 @@ def test_a_step_is_adams() -> None:
     """The first step of Adam moves every weight by lr * g / (|g| + 1e-8), g with the decay's share."""
     of = settings(training={"learning_rate": 0.01, "weight_decay": 0.1})
     net = FedMEPDNet(width=4).start(0)
-    before = published(net)
+    before = weights(net)
     [batch] = batches(1)
     outputs = net.train().training_outputs(batch.images, batch.modalities)
-    from fedmepd.training.losses import training_loss
-
     training_loss(outputs, batch.label).total.backward()
     gradients = {key: value.grad.clone() for key, value in net.named_parameters() if value.grad is not None}
     report = EpochReport()
@@ -71,8 +70,6 @@ def test_a_step_is_adams() -> None:
 def test_report_holds_means_over_the_steps() -> None:
     """The totals of two steps, without learning, against the oracle's on a state of the same weights."""
     state = oracle.random_state(4)
-    from tests.networks.ours import network
-
     net = network(state, None)
     report, steps = EpochReport(), []
     of = settings(training={"learning_rate": 1e-12})
@@ -119,7 +116,7 @@ def test_abort_between_two_steps() -> None:
 
 def test_a_loss_that_is_no_number_ends_the_training_before_it_spoils_the_weights() -> None:
     net = FedMEPDNet(width=4).start(0)
-    before = published(net)
+    before = weights(net)
     [batch] = batches(1)
     batch.images[0, 0, 0, 0, 0] = float("nan")
     optimizer = make_optimizer(net, settings().training)
@@ -147,10 +144,11 @@ def test_choosing_modalities_takes_their_images() -> None:
 
 
 def test_class_vectors() -> None:
-    """Against features upsampled by nearest neighbour, voxel by voxel; class 2 is absent from the second sample."""
+    """Against features upsampled by nearest neighbour, voxel by voxel; the second sample has no class 2, and one voxel of class 3."""
     generator = torch.Generator().manual_seed(1)
     label = torch.randint(4, (2, 16, 8, 24), generator=generator)
-    label[1][label[1] == 2] = 0
+    label[1][label[1] >= 2] = 0
+    label[1, 5, 2, 17] = 3
     features = {
         level: torch.randn(2, 3 + level, *(side // 2 ** (level - 1) for side in (16, 8, 24)), generator=generator)
         for level in (1, 2, 3, 4)

@@ -47,7 +47,6 @@ def test_unnamed_weights_and_the_optimizer_stay(tiny) -> None:
     auxiliary = {key: value for key, value in first.items() if key.startswith("auxiliary.")}
     start = {key: value for key, value in FedMEPDNet(width=4).start(0).state_dict().items() if key not in auxiliary}
     seen: list[dict] = []
-    trainer.network.register_forward_pre_hook(lambda *_: None)
     hook = trainer.network.decoder.register_forward_pre_hook(lambda *_: seen.append(trainer.state()))
     train(trainer, start)
     hook.remove()

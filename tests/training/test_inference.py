@@ -7,8 +7,8 @@ import torch
 
 from fedmepd.networks.network import FedMEPDNet
 from fedmepd.training.inference import predict
-from tests.networks.ours import network
 from tests.networks.oracle import forward, random_state
+from tests.networks.ours import network
 from tests.tiny import settings
 
 
