@@ -1,11 +1,6 @@
 """FedMEPD on NVIDIA FLARE: federated brain tumour segmentation across sites with different MRI modalities."""
 
-import os
 from importlib.metadata import PackageNotFoundError, version
-
-# Before torch is loaded: its threads would spin while they wait for one another, and a training step takes ten times as
-# long as soon as another process wants one of the cores.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 try:
     __version__ = version("fedmepd")

@@ -206,7 +206,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "learning_rate": 4e-3,
             "weight_decay": 0.0,
             "threads": 1,
-            "fusion_threads": 2,
+            "fusion_threads": 1,
         },
         "augmentation": {"tumour_share": 0.7, "rotation_degrees": 0, "intensity": 0},
         "evaluation": {"window": 48, "every": 5},

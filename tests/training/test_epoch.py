@@ -144,7 +144,7 @@ def test_choosing_modalities_takes_their_images() -> None:
 
 
 def test_class_vectors() -> None:
-    """Against features upsampled by nearest neighbour, voxel by voxel; the second sample has no class 2, and one voxel of class 3."""
+    """Against nearest upsampling, voxel by voxel; the second sample has no class 2, and one voxel of class 3."""
     generator = torch.Generator().manual_seed(1)
     label = torch.randint(4, (2, 16, 8, 24), generator=generator)
     label[1][label[1] >= 2] = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -56,13 +57,16 @@ def case_scores(prediction: Tensor | ArrayLike, label: Tensor | ArrayLike, spaci
         if scores.empty[region]:
             distances[region] = 0.0 if scores.dice[region] == 1 else HD95_ONE_EMPTY_MM
         else:
-            distance = compute_hausdorff_distance(
-                predicted[None, i : i + 1],
-                true[None, i : i + 1],
-                include_background=True,
-                percentile=95,
-                spacing=[float(size) for size in spacing],
-            )
+            with warnings.catch_warnings():
+                # MONAI 1.6 warns of an argument that it passes itself.
+                warnings.filterwarnings("ignore", ".*always_return_as_numpy", FutureWarning)
+                distance = compute_hausdorff_distance(
+                    predicted[None, i : i + 1],
+                    true[None, i : i + 1],
+                    include_background=True,
+                    percentile=95,
+                    spacing=[float(size) for size in spacing],
+                )
             distances[region] = distance.item()
     return CaseScores(scores.dice, scores.empty, distances)
 
