@@ -390,7 +390,6 @@ class FederationServer:
                 "round": self.round,
                 "finished": self.finished,
                 "state": self._state,
-                "fusion_network": self._fusion.state(),
                 "optimizer": self._fusion.optimizer.state_dict(),
                 "anchors": None if self._anchors is None else self._anchors.state(),
                 "personalization": {site: state.state() for site, state in self._personalization.items()},
@@ -415,7 +414,6 @@ class FederationServer:
         self._check_settings(path, content["settings"])
         self.round, self.finished = content["round"], content["finished"]
         self._state = content["state"]
-        self._fusion.network.load_state_dict(content["fusion_network"])
         self._fusion.optimizer.load_state_dict(content["optimizer"])
         if self._anchors is not None and content["anchors"]["filled"] is not None:
             self._anchors.restore(content["anchors"])

@@ -253,7 +253,8 @@ class FederationSite:
             "validation": self._validation,
         }
         save_tensors(self._state_file(round_number), content)
-        if round_number == self.settings.rounds or not self._method.sites_train:
+        # Without validation there is no best model: the last one has to be there whenever the site is tested.
+        if round_number == self.settings.rounds or not self.data.validation:
             save_model(self.folder / LAST, self._network, self._about(round_number))
         keep = {round_number, max((number for number in self._kept() if number < round_number), default=round_number)}
         for number in set(self._kept()) - keep:
