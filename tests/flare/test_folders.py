@@ -24,6 +24,15 @@ def test_state_folder(tmp_path, job, settings, expected):
         assert folders.local_folder(context) == tmp_path / "kit/site-1/local"
 
 
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [(UNNAMED, "site-1/job-1/fedmepd"), (NAMED, "site-1/fedmepd_runs/first/run-1")],
+)
+def test_site_folder(tmp_path, settings, expected):
+    with Engine(tmp_path / "site-1", "site-1", "job-1").new_context() as context:
+        assert folders.site_folder(context, settings, "run-1") == tmp_path / expected
+
+
 def test_identity_stays_with_the_folder_and_differs_between_folders(tmp_path):
     first = folders.run_identity(tmp_path / "a")
     assert folders.run_identity(tmp_path / "a") == first

@@ -71,7 +71,7 @@ class FedMEPDExecutor(Executor):
                 name=name,
                 settings=run.settings,
                 data=open_site_data(name, run.settings, site_settings),
-                folder=folders.state_folder(fl_ctx, run.settings) / run.identity,
+                folder=folders.site_folder(fl_ctx, run.settings, run.identity),
                 device=site_settings.torch_device(),
                 log=lambda text: self.logger.log(level, text),
             )

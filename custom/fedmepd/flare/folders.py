@@ -45,6 +45,15 @@ def state_folder(fl_ctx: FLContext, settings: Settings) -> Path:
     return root / "fedmepd_runs" / settings.run_name
 
 
+def site_folder(fl_ctx: FLContext, settings: Settings, identity: str) -> Path:
+    """Returns the folder for a site's state in the run with this identity.
+
+    A run folder belongs to one job anyway; a run's name may be used again after the server has lost its state.
+    """
+    folder = state_folder(fl_ctx, settings)
+    return folder / identity if settings.run_name else folder
+
+
 def run_identity(folder: Path) -> str:
     """Returns the identity of the run whose server state is in ``folder``; makes one if it has none yet.
 
