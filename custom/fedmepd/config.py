@@ -158,13 +158,6 @@ class Settings(_Section):
         except ValidationError as error:
             raise SettingsError(_explain(error)) from error
 
-    def overriding(self, **changes: Any) -> Settings:
-        """Returns a copy with ``changes`` merged in, validated again."""
-        try:
-            return type(self).model_validate(_merge(self.model_dump(), changes))
-        except ValidationError as error:
-            raise SettingsError(_explain(error)) from error
-
 
 def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     merged = dict(base)
