@@ -266,6 +266,12 @@ def test_too_few_sites(tiny, tmp_path) -> None:
     assert server_state(tmp_path)["round"] == 0
 
 
+def test_fusion_sites_name_is_taken(tiny, tmp_path) -> None:
+    server, _ = make(tiny, settings(), tmp_path)
+    with pytest.raises(FedMEPDError, match="a site is named 'fusion', .*: rename the site"):
+        server.register(SiteProfile("fusion", SITES["site-1"], COUNTS["site-1"], "folder"))
+
+
 def test_phantoms_and_patients_do_not_mix(tiny, tmp_path) -> None:
     server = make_server(tiny, settings(), tmp_path)
     phantom = SiteProfile("site-1", SITES["site-1"], COUNTS["site-1"], "phantom")

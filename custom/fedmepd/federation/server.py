@@ -93,8 +93,11 @@ class FederationServer:
         """Lets a site take part, from the next round on.
 
         Raises:
-            FedMEPDError: it uses phantoms while others use patients' images, or the other way round.
+            FedMEPDError: it uses phantoms while others use patients' images, or the other way round; or it has the name
+                of the fusion site, and so its data folder.
         """
+        if profile.name == FUSION:
+            raise FedMEPDError(f"a site is named {FUSION!r}, which is the fusion site's name: rename the site")
         if profile.source != self.data.source:
             kinds = {"phantom": "the phantom cohort", "folder": "a data folder"}
             raise FedMEPDError(
