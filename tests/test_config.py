@@ -93,7 +93,6 @@ def test_presets_are_not_changed_by_what_is_made_of_them() -> None:
     assert (Settings.make("phantom").network.width, Settings.make("phantom").training.crop) == (8, 32)
 
 
-
 def test_settings_cannot_be_changed_in_place() -> None:
     with pytest.raises(ValueError, match="frozen"):
         Settings.make().rounds = 3
