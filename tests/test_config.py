@@ -188,3 +188,18 @@ def test_unknown_preset() -> None:
 def test_overrides_of_another_kind(overrides: Any) -> None:
     with pytest.raises(SettingsError, match=f"got {type(overrides).__name__}"):
         Settings.make("paper", overrides)
+
+
+@pytest.mark.parametrize(
+    ("crop", "precision", "expected"),
+    [(16, "auto", "float32"), (16, "float32", "float32"), (24, "auto", "auto"), (24, "bfloat16", "bfloat16")],
+)
+def test_crops_below_24_train_in_float32(crop: int, precision: str, expected: str) -> None:
+    """The coarsest level of a crop of 16 has two voxels a side, where bfloat16's gradients are wrong."""
+    training = Settings.make("paper", {"training": {"crop": crop, "precision": precision}}).training
+    assert training.training_precision() == expected
+
+
+def test_bfloat16_is_refused_for_crops_below_24() -> None:
+    with pytest.raises(SettingsError, match="bfloat16 needs crops of 24 or more, crop is 16"):
+        Settings.make("paper", {"training": {"crop": 16, "precision": "bfloat16"}})
