@@ -8,11 +8,13 @@ import json
 import os
 import pickle
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 from fedmepd.errors import CheckpointError, FedMEPDError
+
+_IMPORT = ". A checkpoint published by FedMEPD's authors is brought in with `fedmepd checkpoint import`"
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
@@ -75,8 +77,13 @@ def save_tensors(path: Path, content: dict[str, Any]) -> None:
     write_atomically(path, lambda file: file.write(buffer.getbuffer()))
 
 
-def load_tensors(path: Path) -> dict[str, Any]:
+def load_tensors(path: Path, kind: str = "fedmepd file", hint: str = _IMPORT, allowed: Sequence[Any] = ()) -> dict:
     """Reads what :func:`save_tensors` wrote, on the CPU. Nothing but tensors and plain values is unpickled.
+
+    Args:
+        path: the file.
+        kind, hint: for the message when it cannot be read: what it should be, and what to do.
+        allowed: types that may be rebuilt besides.
 
     Raises:
         CheckpointError: the file is missing, truncated, or holds anything else.
@@ -85,18 +92,18 @@ def load_tensors(path: Path) -> dict[str, Any]:
 
     path = Path(path)
     if not path.is_file():
-        raise CheckpointError(f"{path} does not exist: expected a file written by fedmepd")
+        raise CheckpointError(f"{path} does not exist: expected a {kind}")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(list(allowed)):
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         # torch's own text advises to load it without protection, which is the last thing to do with an unknown file.
         raise CheckpointError(
-            f"{path} cannot be read as a fedmepd file: it is damaged, or another kind of file. A checkpoint published "
-            "by FedMEPD's authors is brought in with `fedmepd checkpoint import`"
+            f"{path} cannot be read as a {kind}: it is damaged, or another kind of file{hint}"
         ) from error
     except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path} cannot be read as a fedmepd file, it is damaged: {reason}") from error
+        raise CheckpointError(f"{path} cannot be read as a {kind}, it is damaged: {reason}") from error
     if not isinstance(content, dict):
-        raise CheckpointError(f"{path} holds a {type(content).__name__}, not a fedmepd dictionary")
+        raise CheckpointError(f"{path} holds a {type(content).__name__}, not the dictionary of a {kind}")
     return content

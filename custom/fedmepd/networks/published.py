@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from fedmepd.errors import CheckpointError
 from fedmepd.modalities import BRATS
 from fedmepd.networks.encoder import LEVELS
 from fedmepd.networks.network import FedMEPDNet
+from fedmepd.storage import load_tensors
 
 _EXPECTED = "expected FedMEPD's published layout"
 _HEAD = "decoder_fuse.x4_attn.fc_q.weight"
@@ -62,24 +62,12 @@ def import_published(path: Path) -> Published:
 def _read(path: Path) -> dict:
     import numpy as np
 
-    if not path.is_file():
-        raise CheckpointError(f"{path} does not exist: expected a published FedMEPD checkpoint")
     # numpy's arrays (the authors store their Dice as one) are rebuilt by these types, and by nothing else.
     allowed = [np.ndarray, np.dtype, np._core.multiarray._reconstruct, np._core.multiarray.scalar]
     allowed += [type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8")]
-    try:
-        with torch.serialization.safe_globals(allowed):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        # torch's own text advises to load it without protection, which is the last thing to do with an unknown file.
-        raise CheckpointError(
-            f"{path} cannot be read as a published checkpoint: it is damaged, or another kind of file; {_EXPECTED}, "
-            "with nothing but tensors, numpy arrays and plain values in it"
-        ) from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path} cannot be read as a published checkpoint, it is damaged: {reason}") from error
-    if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
+    hint = f"; {_EXPECTED}, with nothing but tensors, numpy arrays and plain values in it"
+    content = load_tensors(path, "published checkpoint", hint, allowed)
+    if not isinstance(content.get("state_dict"), dict):
         raise CheckpointError(f"{path}: key state_dict is missing: {_EXPECTED}")
     return content
 
