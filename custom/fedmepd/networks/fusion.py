@@ -99,7 +99,7 @@ class RegionFusion(nn.Module):
         weights = self._weights(flat, regions, present)
         first, mix, halve = self.fuse
         by_region = first.conv.weight.flatten(1).unflatten(1, (self.classes, -1))
-        # The products stay small in number, and the matrix is as precise as the weights that it is made of.
+        # A few thousand numbers that every voxel is multiplied with: worth full precision.
         with torch.autocast(flat.device.type, enabled=False):
             matrix = torch.einsum("bkm,okc->bmcko", weights, by_region).flatten(3).flatten(1, 2)
         projected = torch.matmul(flat, matrix.to(flat.dtype)).unflatten(2, (self.classes, -1))
