@@ -37,4 +37,4 @@ class AuxiliaryDecoder(nn.Module):
         for level, stage in self.levels.items():
             skip = features[int(level) - 1]
             x = stage["out"](stage["merge"](torch.cat([stage["up"](upsample(x, 2)), skip], dim=1)))
-        return self.classify(x).softmax(dim=1)
+        return self.classify(x).contiguous().softmax(dim=1)

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fedmepd.networks.normalisation import normalise_and_activate
+
 
 class ConvBlock(nn.Module):
     """Convolution, instance normalisation without affine parameters, LeakyReLU(0.2).
@@ -53,15 +55,6 @@ class ModalityConvBlock(nn.Module):
         if len(present) < self.modalities:
             weight = weight.unflatten(1, (self.modalities, -1))[:, present].flatten(1, 2)
         return normalise_and_activate(F.conv3d(features, weight))
-
-
-def normalise_and_activate(x: Tensor) -> Tensor:
-    """Instance normalisation (eps 1e-5), then LeakyReLU(0.2)."""
-    normalised = F.instance_norm(x, eps=1e-5)
-    if normalised.requires_grad:
-        # With one sample, PyTorch 2.13 computes a wrong gradient if that comes in another memory format than the input.
-        normalised.register_hook(torch.Tensor.contiguous)
-    return F.leaky_relu(normalised.contiguous(memory_format=torch.channels_last_3d), 0.2, inplace=True)
 
 
 def full_precision(x: Tensor) -> Tensor:

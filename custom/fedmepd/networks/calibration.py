@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fedmepd.networks.attention import attend
 from fedmepd.networks.blocks import channel_major, voxel_major
 
 
@@ -59,9 +59,9 @@ class Calibration(nn.Module):
     def forward(self, feature: Tensor, anchors: Tensor) -> Tensor:
         """feature (B, C, X, Y, Z), anchors (rows, C) -> calibrated feature (B, C, X, Y, Z)."""
         with torch.autocast(feature.device.type, enabled=False):
-            score_weight, score_bias, out_weight = self.maps(anchors.to(self.key.weight.dtype))
-        scores = F.linear(voxel_major(feature), score_weight, score_bias)
-        attention = scores.unflatten(2, (self.heads, -1)).softmax(dim=3)
-        attention = F.dropout(attention, self.dropout, self.training).flatten(2)
-        calibrated = channel_major(F.linear(attention, out_weight, self.out.bias), feature.shape[2:])
+            score, score_bias, out = self.maps(anchors.to(self.key.weight.dtype))
+        voxels = voxel_major(feature)
+        dropout = self.dropout if self.training else 0.0
+        attended = attend(voxels.flatten(0, 1), score, score_bias, out, self.out.bias, self.heads, dropout)
+        calibrated = channel_major(attended.view(voxels.shape), feature.shape[2:])
         return feature + calibrated if self.residual else calibrated

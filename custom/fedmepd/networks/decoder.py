@@ -83,4 +83,4 @@ class FusionDecoder(nn.Module):
             level_features[level] = x
             if calibrate is not None:
                 x = calibrate(level, x)
-        return self.classify(x).softmax(dim=1), probabilities, level_features
+        return self.classify(x).contiguous().softmax(dim=1), probabilities, level_features

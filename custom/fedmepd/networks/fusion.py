@@ -10,9 +10,10 @@ from fedmepd.networks.blocks import (
     ModalityConvBlock,
     channel_major,
     full_precision,
-    normalise_and_activate,
     voxel_major,
 )
+from fedmepd.networks.normalisation import normalise_and_activate
+from fedmepd.networks.region_sum import sum_over_regions
 
 _HIDDEN = 128
 _EPSILON = 1e-7
@@ -40,7 +41,8 @@ class RegionProbabilities(nn.Module):
         x = self.expand(self.mix(self.reduce(features, present)))
         if below is not None:
             x = torch.cat([below, x], dim=1)
-        return self.classify(self.gather(x)).softmax(dim=1)
+        # One class after the other in memory: whatever follows works on whole maps of one class.
+        return self.classify(self.gather(x)).contiguous().softmax(dim=1)
 
 
 class RegionFusion(nn.Module):
@@ -95,15 +97,14 @@ class RegionFusion(nn.Module):
         The region features sum_m w_km F_m P_k only feed a 1x1x1 convolution, so modality weights and convolution become
         one matrix a sample: sum_k P_k (F A_k). No tensor over modality and region at once is made.
         """
-        flat, regions = voxel_major(features), voxel_major(probabilities)
+        flat, regions = voxel_major(features), probabilities.flatten(2)
         weights = self._weights(flat, regions, present)
         first, mix, halve = self.fuse
         by_region = first.conv.weight.flatten(1).unflatten(1, (self.classes, -1))
         # A few thousand numbers that every voxel is multiplied with: worth full precision.
         with torch.autocast(flat.device.type, enabled=False):
-            matrix = torch.einsum("bkm,okc->bmcko", weights, by_region).flatten(3).flatten(1, 2)
-        projected = torch.matmul(flat, matrix.to(flat.dtype)).unflatten(2, (self.classes, -1))
-        fused = torch.einsum("bvko,bvk->bvo", projected, regions.to(projected.dtype))
+            matrix = torch.einsum("bkm,okc->bkomc", weights, by_region).flatten(3)
+        fused = sum_over_regions(flat, matrix, regions)
         fused = halve(mix(normalise_and_activate(channel_major(fused, features.shape[2:]))))
         reduce, mix, halve = self.short_cut
         return torch.cat([fused, halve(mix(reduce(features, present)))], dim=1)
@@ -111,7 +112,7 @@ class RegionFusion(nn.Module):
     def _weights(self, flat: Tensor, regions: Tensor, present: list[int]) -> Tensor:
         # The means run over every voxel: in half precision they would lose the small regions.
         with torch.autocast(flat.device.type, enabled=False):
-            share = full_precision(regions).mean(dim=1) + _EPSILON
-            sums = full_precision(torch.matmul(regions.to(flat.dtype).transpose(1, 2), flat))
-            pooled = sums / regions.shape[1] / share[..., None]
+            share = full_precision(regions).mean(dim=2) + _EPSILON
+            sums = full_precision(torch.matmul(regions.to(flat.dtype), flat))
+            pooled = sums / regions.shape[2] / share[..., None]
             return self.modality_weights(pooled.unflatten(2, (len(present), -1)), share, present)

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from fedmepd.networks.blocks import full_precision, voxel_major
+from fedmepd.networks.blocks import full_precision
 from fedmepd.networks.network import Outputs
 
 _EPSILON = 1e-7
@@ -19,19 +20,23 @@ class Target:
     """A label in the forms that every term of the loss needs, made once for all of them.
 
     Attributes:
-        one_hot: (B, V, classes), V voxels.
+        one_hot: (B, classes, V), V voxels.
         counts: voxels of each class in each sample, (B, classes).
+        weights: of each voxel in the cross entropy, the share of its sample that is of another class, (B, V).
     """
 
     one_hot: Tensor
     counts: Tensor
+    weights: Tensor
 
     @classmethod
     def of(cls, label: Tensor, classes: int) -> Target:
         """label (B, X, Y, Z) with class numbers."""
         flat = label.flatten(1)
-        one_hot = torch.zeros(*flat.shape, classes, device=label.device).scatter_(2, flat[..., None], 1.0)
-        return cls(one_hot, one_hot.sum(dim=1))
+        one_hot = torch.stack([flat == number for number in range(classes)], dim=1).float()
+        counts = one_hot.sum(dim=2)
+        weights = (1 - counts / flat.shape[1]).gather(1, flat)
+        return cls(one_hot, counts, weights)
 
 
 def dice_and_cross_entropy(probabilities: Tensor, target: Target) -> tuple[Tensor, Tensor]:
@@ -45,15 +50,36 @@ def dice_and_cross_entropy(probabilities: Tensor, target: Target) -> tuple[Tenso
         Dice loss, 1 minus the classes' mean Dice with sums over batch and voxels; cross entropy, each voxel weighted by
         the share of its sample that is of another class.
     """
-    flat = full_precision(voxel_major(probabilities))
-    of_true_class = flat * target.one_hot
-    overlap = of_true_class.sum(dim=(0, 1))
-    dice = 1 - (2 * overlap / (flat.sum(dim=(0, 1)) + target.counts.sum(dim=0) + _EPSILON)).mean()
-    weights = 1 - target.counts / flat.shape[1]
-    # At each voxel one class counts, so its probability is picked before the logarithm.
-    weight_of_voxel = torch.matmul(target.one_hot, weights[..., None]).squeeze(2)
-    cross_entropy = -(weight_of_voxel * of_true_class.sum(dim=2).clamp(_FLOOR, 1).log()).mean()
-    return dice, cross_entropy
+    flat = full_precision(probabilities.flatten(2))
+    return _DiceAndCrossEntropy.apply(flat, target.one_hot, target.counts, target.weights)
+
+
+class _DiceAndCrossEntropy(torch.autograd.Function):
+    """At each voxel only the true class's probability enters the overlap and the logarithm: one pass gives both parts
+    of the loss, and another one their gradient."""
+
+    @staticmethod
+    def forward(ctx, probabilities: Tensor, one_hot: Tensor, counts: Tensor, weights: Tensor):
+        # Row k: what the voxels of class k get in each class. The diagonal is the overlap, columns add up to the sums.
+        by_true_class = torch.matmul(one_hot.to(probabilities.dtype), probabilities.transpose(1, 2)).sum(dim=0)
+        overlap = by_true_class.diagonal()
+        total = by_true_class.sum(dim=0) + counts.sum(dim=0) + _EPSILON
+        dice = 1 - (2 * overlap / total).mean()
+        of_true_class = (probabilities * one_hot).sum(dim=1)
+        cross_entropy = -(weights * of_true_class.clamp(_FLOOR, 1).log()).mean()
+        ctx.save_for_backward(one_hot, weights, of_true_class, overlap, total)
+        return dice, cross_entropy
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, of_dice: Tensor, of_cross_entropy: Tensor):
+        one_hot, weights, of_true_class, overlap, total = ctx.saved_tensors
+        scale = 2 * of_dice / len(total)
+        everywhere, at_true_class = scale * overlap / total**2, -scale / total
+        inside = (of_true_class >= _FLOOR) & (of_true_class <= 1)
+        of_logarithm = -of_cross_entropy / weights.numel() * weights * inside / of_true_class.clamp_min(_FLOOR)
+        gradient = of_logarithm[:, None] + at_true_class[:, None]
+        return gradient.mul_(one_hot).add_(everywhere[:, None]), None, None, None
 
 
 @dataclass

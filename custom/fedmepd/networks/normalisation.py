@@ -1,0 +1,111 @@
+"""Instance normalisation and LeakyReLU as one step, the most frequent one of the network after the convolution.
+
+PyTorch's instance normalisation copies a channels-last feature map into the other memory format and back, in both
+directions, and its gradient then sends the convolution's gradient through the other format too. Here the channels-last
+kernels of batch normalisation do the work, one sample at a time; and since LeakyReLU can be undone, the result alone is
+kept for the backward pass, which the next convolution keeps anyway.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+_EPSILON = 1e-5
+_SLOPE = 0.2
+# Channels in a row of memory: what the kernels of batch normalisation take at once. Few channels are laid side by side
+# up to this number, which keeps vectors full and sums over many voxels short.
+_ROW = 256
+# Below this number of voxels the extra steps cost more than they save.
+_FEW_VOXELS = 8192
+
+
+def normalise_and_activate(x: Tensor) -> Tensor:
+    """Instance normalisation (no affine, eps 1e-5), then LeakyReLU(0.2).
+
+    Args:
+        x: (B, C, X, Y, Z).
+
+    Returns:
+        the same shape, in channels_last_3d.
+    """
+    return _NormaliseAndActivate.apply(x)
+
+
+class _NormaliseAndActivate(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        x = x.contiguous(memory_format=torch.channels_last_3d)
+        channels, voxels = x.shape[1], x.shape[2:].numel()
+        ctx.fold = 1 if voxels < _FEW_VOXELS else math.gcd(voxels, max(1, _ROW // channels))
+        results, scales = zip(*(_normalise(sample, channels) for sample in _rows(x, ctx.fold).split(1)), strict=True)
+        y = F.leaky_relu_(results[0] if len(results) == 1 else torch.cat(results), _SLOPE)
+        y = _maps(y, x.shape)
+        ctx.save_for_backward(y, *scales)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        y, *scales = ctx.saved_tensors
+        rows = _rows(y, ctx.fold)
+        gradient = _rows(gradient.contiguous(memory_format=torch.channels_last_3d), ctx.fold)
+        gradient = torch.ops.aten.leaky_relu_backward(gradient, rows, _SLOPE, True)
+        normalised = F.leaky_relu(rows, 1 / _SLOPE)
+        samples = zip(gradient.split(1), normalised.split(1), scales, strict=True)
+        results = [_normalise_backward(*sample) for sample in samples]
+        return _maps(results[0] if len(results) == 1 else torch.cat(results), y.shape)
+
+
+def _rows(x: Tensor, fold: int) -> Tensor:
+    """(B, C, X, Y, Z) channels-last -> (B, fold * C, V / fold, 1) channels-last, without a copy."""
+    return x.permute(0, 2, 3, 4, 1).reshape(len(x), -1, 1, fold * x.shape[1]).permute(0, 3, 1, 2)
+
+
+def _maps(rows: Tensor, shape: torch.Size) -> Tensor:
+    """The inverse of :func:`_rows`."""
+    return rows.permute(0, 2, 3, 1).reshape(shape[0], *shape[2:], shape[1]).permute(0, 4, 1, 2, 3)
+
+
+def _normalise(x: Tensor, channels: int) -> tuple[Tensor, Tensor]:
+    """x (1, fold * C, V / fold, 1) -> normalised, and the C inverse standard deviations."""
+    ones = torch.ones(x.shape[1], dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
+    fold = x.shape[1] // channels
+    if fold == 1:
+        # Parameters in float32 make the kernel compute in it.
+        y, _, scale = torch.native_batch_norm(x, ones, None, None, None, True, 0.0, _EPSILON)
+        return y, scale
+    zeros = torch.zeros_like(ones)
+    means, variances = torch.batch_norm_update_stats(x, zeros, ones, 0.0)
+    means, variances = means.view(fold, channels), variances.view(fold, channels)
+    mean = means.mean(dim=0)
+    variance = variances.mean(dim=0) + means.var(dim=0, unbiased=False)
+    y, _, _ = torch.native_batch_norm(x, None, None, mean.repeat(fold), variance.repeat(fold), False, 0.0, _EPSILON)
+    return y, (variance + _EPSILON).rsqrt()
+
+
+def _normalise_backward(gradient: Tensor, normalised: Tensor, scale: Tensor) -> Tensor:
+    """scale * (g - mean(g) - n * mean(g * n)), with means over the voxels of each channel."""
+    ones = torch.ones(gradient.shape[1], dtype=scale.dtype, device=scale.device)
+    zeros = torch.zeros_like(ones)
+    fold, channels = len(ones) // len(scale), len(scale)
+    backward = torch.ops.aten.native_batch_norm_backward
+    if fold == 1:
+        mask = [True, False, False]
+        return backward(gradient, normalised, scale, None, None, zeros, ones, True, _EPSILON, mask)[0]
+    mask = [False, True, True]
+    _, products, sums = backward(gradient, normalised, ones, None, None, zeros, ones, True, _EPSILON, mask)
+    means = torch.stack([products, sums]).view(2, fold, channels).sum(dim=1) / (fold * gradient.shape[2])
+    factors = torch.stack([-scale * means[0], -scale * means[1], scale]).repeat(1, fold)
+    result = _scale_and_shift(normalised, factors[0], factors[1])
+    return result.add_(_scale_and_shift(gradient, factors[2], zeros))
+
+
+def _scale_and_shift(x: Tensor, factor: Tensor, offset: Tensor) -> Tensor:
+    """x * factor + offset by channel: batch normalisation with fixed statistics computes it in one pass, in float32."""
+    zeros, ones = torch.zeros_like(factor), torch.ones_like(factor)
+    return torch.native_batch_norm(x, factor, offset, zeros, ones, False, 0.0, 0.0)[0]
