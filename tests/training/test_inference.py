@@ -49,6 +49,21 @@ def test_windows_overlap_and_are_averaged() -> None:
     assert (found != expected).float().mean() < 1e-3
 
 
+def test_windows_without_brain_are_background_and_cost_nothing() -> None:
+    """Along an axis of 48, windows of 16 start at 0, 8, ..., 32; brain from voxel 30 on is seen by the last three."""
+    net = FedMEPDNet(("T1",), 4).start(0)
+    x = image(48, 16, 16)[:, :1]
+    x[:, :, :30] = 0
+    # Without brain the network itself would say anything, but not background everywhere.
+    with torch.no_grad():
+        net.decoder.classify.bias.copy_(torch.tensor([-9.0, 0.0, 0.0, 0.0]))
+    seen = []
+    net.encoders["T1"].register_forward_hook(lambda _, given, __: seen.append(given[0]))
+    found = predict(net, x, ("T1",), settings(evaluation={"window": 16, "overlap": 0.5}).evaluation, "float32")
+    assert len(seen) == 3 and all(window.any() for window in seen)
+    assert not found[:16].any() and (found[24:] > 0).all()
+
+
 def test_evaluation_mode_and_no_gradients() -> None:
     net = FedMEPDNet(width=4, calibration={"dropout": 0.5}).start(0)
     net.anchors = {level: torch.randn(4, 4 * 2 ** (level - 1)) for level in (1, 2, 3, 4)}

@@ -16,7 +16,7 @@ from fedmepd.training.arithmetic import autocast
 def predict(
     network: FedMEPDNet, images: Tensor, modalities: Sequence[str], settings: EvaluationSettings, precision: str
 ) -> Tensor:
-    """The most probable class of each voxel.
+    """The most probable class of each voxel; background wherever only windows without any brain look.
 
     Args:
         network: set to evaluation mode.
@@ -36,8 +36,16 @@ def predict(
     window = [min(settings.window, side) for side in images.shape[2:]]
 
     def probabilities(crops: Tensor) -> Tensor:
+        if not crops.any():
+            return _background(crops, len(network.description.classes))
         with autocast(device, precision):
             return network(crops.to(device), modalities).float()
 
     stitched = sliding_window_inference(images, window, 1, probabilities, overlap=settings.overlap, device="cpu")
     return stitched.argmax(dim=1)[0]
+
+
+def _background(crops: Tensor, classes: int) -> Tensor:
+    certain = crops.new_zeros(len(crops), classes, *crops.shape[2:])
+    certain[:, 0] = 1
+    return certain
