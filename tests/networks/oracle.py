@@ -111,8 +111,9 @@ def forward(
     mask: list[bool],
     anchors: dict[int, Tensor] | None = None,
     residual: bool = False,
+    training: bool = True,
 ) -> Outputs:
-    """The whole network in training mode without dropout.
+    """The whole network without dropout.
 
     Args:
         state: parameters by the authors' names.
@@ -120,17 +121,21 @@ def forward(
         mask: which of the four modalities are present, the same for every sample.
         anchors: per level the anchors (rows, C_l); without them features are not calibrated (the server).
         residual: add the calibration's output to the feature instead of replacing it.
+        training: make what only the loss needs too, ``regions`` and ``auxiliary``; without it they are empty.
     """
     encoded = [_encode(state, f"c{m + 1}_encoder", x[:, m : m + 1]) for m in range(4)]
-    auxiliary = {name: _decode_auxiliary(state, encoded[m]) for m, name in enumerate(MODALITIES) if mask[m]}
-    presence = torch.tensor(mask, dtype=x.dtype).view(1, 4, 1, 1, 1, 1)
+    auxiliary = {}
+    if training:
+        auxiliary = {name: _decode_auxiliary(state, encoded[m]) for m, name in enumerate(MODALITIES) if mask[m]}
+    presence = torch.tensor(mask, dtype=x.dtype, device=x.device).view(1, 4, 1, 1, 1, 1)
     regions: dict[int, Tensor] = {}
     features: dict[int, Tensor] = {}
     upsampled = None
     for level in reversed(LEVELS):
         stacked = torch.stack([encoded[m][level] for m in range(4)], dim=1) * presence
         region_map = _region_map(state, level, stacked, upsampled)
-        regions[level] = _upsample(region_map, 2 ** (level - 1))
+        if training:
+            regions[level] = _upsample(region_map, 2 ** (level - 1))
         feature = _fuse(state, level, stacked, region_map.detach())
         if upsampled is not None:
             feature = _block(state, f"decoder_fuse.d{level}_c2", torch.cat([feature, upsampled], dim=1))
@@ -185,11 +190,8 @@ def _convolve(state: dict[str, Tensor], name: str, x: Tensor, stride: int = 1) -
 
 
 def _block(state: dict[str, Tensor], name: str, x: Tensor, stride: int = 1) -> Tensor:
-    x = _convolve(state, f"{name}.conv", x, stride)
-    mean = x.mean(dim=(2, 3, 4), keepdim=True)
-    variance = ((x - mean) ** 2).mean(dim=(2, 3, 4), keepdim=True)
-    x = (x - mean) / torch.sqrt(variance + 1e-5)
-    return torch.where(x >= 0, x, 0.2 * x)
+    x = functional.instance_norm(_convolve(state, f"{name}.conv", x, stride), eps=1e-5)
+    return functional.leaky_relu(x, 0.2, inplace=True)
 
 
 def _upsample(x: Tensor, factor: int) -> Tensor:

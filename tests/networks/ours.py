@@ -1,12 +1,13 @@
-"""Networks of the package with the weights of a state in the published layout."""
+"""Networks of the package with the weights of a state in the published layout, and such states of networks."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from fedmepd.networks.network import FedMEPDNet
 from fedmepd.networks.published import _translate
-from tests.networks.oracle import MODALITIES
+from tests.networks.oracle import MODALITIES, shapes
 
 WIDTH = 4
 
@@ -16,10 +17,12 @@ def network(
     anchors: dict[int, Tensor] | None,
     modalities: tuple[str, ...] = MODALITIES,
     residual: bool = False,
+    dropout: float = 0.0,
 ) -> FedMEPDNet:
-    """Returns the network without dropout, in the precision of ``state``; anchors make it a site's."""
-    calibration = None if anchors is None else {"residual": residual, "dropout": 0.0}
-    made = FedMEPDNet(modalities, WIDTH, calibration=calibration).to(next(iter(state.values())).dtype)
+    """Returns the network, in the width and precision of ``state``; anchors make it a site's."""
+    calibration = None if anchors is None else {"residual": residual, "dropout": dropout}
+    first = state["c1_encoder.e1_c1.conv.weight"]
+    made = FedMEPDNet(modalities, first.shape[0], calibration=calibration).to(first.dtype)
     renamed = {key: value for key, value in translate(state, anchors).items() if key in made.state_dict()}
     made.load_state_dict(renamed)
     made.anchors = dict(anchors or {})
@@ -29,6 +32,21 @@ def network(
 def translate(tensors: dict[str, Tensor], anchors: dict[int, Tensor] | None) -> dict[str, Tensor]:
     """Returns tensors (weights or gradients) of the published layout by our names."""
     return _translate(tensors, anchors is not None)
+
+
+def published(made: FedMEPDNet) -> dict[str, Tensor]:
+    """Returns the weights of a network with all modalities in the published layout; what has no place in ours is 0."""
+    calibrated = made.calibration is not None
+    layout = shapes(made.width, calibrated)
+    sizes = [torch.Size(shape).numel() for shape in layout.values()]
+    # Where every number of the published layout stands in ours: its place, translated.
+    places = torch.arange(sum(sizes)).split(sizes)
+    translated = _translate({key: p.view(layout[key]) for key, p in zip(layout, places, strict=True)}, calibrated)
+    numbers = torch.zeros(sum(sizes))
+    for key, value in made.state_dict().items():
+        numbers[translated[key].flatten()] = value.flatten()
+    split = zip(layout.items(), numbers.split(sizes), strict=True)
+    return {key: of_key.view(shape).clone() for (key, shape), of_key in split}
 
 
 def named(mask: str) -> tuple[str, ...]:

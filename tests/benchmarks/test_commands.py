@@ -1,0 +1,83 @@
+"""Each benchmark as a user runs it, with tiny sizes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SPREAD = {"median", "lowest", "highest"}
+
+
+def run(name: str, *options: str, report: Path) -> tuple[dict, str]:
+    command = [sys.executable, "-m", f"benchmarks.{name}", "--quick", "--threads", "1", "--subset", "T1ce"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, *options, "--json", str(report)],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    content = json.loads(report.read_text())
+    assert content["benchmark"] == name and content["environment"]["threads"] == 1
+    return content, done.stdout
+
+
+def test_step(tmp_path: Path) -> None:
+    content, output = run("step", "--pairs", "2", "--precision", "bfloat16", report=tmp_path / "step.json")
+    [row] = content["rows"]
+    assert row["modalities"] == ["T1ce"]
+    on_phantoms = {"float64", "straightforward float32", "float32", "bfloat16"}
+    assert row["agreement"].keys() == on_phantoms | {"float32 on noise", "bfloat16 on noise"}
+    assert all(row[key].keys() == SPREAD for key in ("straightforward_seconds", "product_seconds", "ratio"))
+    assert content["mean_ratio"] == content["lowest_single_modality_ratio"] == row["ratio"]["median"] > 0
+    assert (content["width"], content["crop"], content["pairs"], content["arithmetic"]) == (4, 24, 2, "bfloat16")
+    assert "| T1ce " in output
+
+
+def test_memory(tmp_path: Path) -> None:
+    content, output = run("memory", "--pairs", "1", report=tmp_path / "memory.json")
+    [row] = content["rows"]
+    for side in ("straightforward", "product"):
+        peak, above = row[f"{side}_mib"], row[f"{side}_above_mib"]
+        assert peak.keys() == above.keys() == SPREAD
+        assert 0 < above["median"] < peak["median"]
+    assert row["ratio"]["median"] == row["straightforward_mib"]["median"] / row["product_mib"]["median"]
+    assert row["ratio_above"].keys() == SPREAD and content["mean_ratio"] == row["ratio"]["median"]
+    assert "| T1ce " in output
+
+
+def test_training(tmp_path: Path) -> None:
+    content, output = run("training", "--seeds", "2", report=tmp_path / "training.json")
+    sides = {"straightforward", "float32", "bfloat16"}
+    [row] = content["rows"]
+    assert row.keys() == {"first_step", *sides}
+    assert content["last"].keys() == content["seconds"].keys() == sides
+    assert content["difference"].keys() == sides - {"straightforward"} and content["deviation"] > 0
+    # Three steps from the same weights.
+    assert abs(content["difference"]["float32"]["mean"]) < 0.01 < row["straightforward"]
+    assert "from 1" in output
+
+
+@pytest.mark.system
+def test_inference(tmp_path: Path) -> None:
+    model = tmp_path / "model.pt"
+    content, output = run("inference", "--model", str(model), report=tmp_path / "inference.json")
+    [row] = content["rows"]
+    sides = {"straightforward", "product", "cropped"}
+    for key in ("seconds", "mib", "above_mib"):
+        assert row[key].keys() == sides and all(spread.keys() == SPREAD for spread in row[key].values())
+    for key in ("dice", "dice_everywhere", "dice_cropped", "dice_with_label"):
+        assert row[key].keys() == {"WT", "TC", "ET", "NCR/NET", "ED"}
+        assert all(0 <= value <= 1 for value in row[key].values())
+    assert content["mean_ratio"] == row["ratio"]["median"] > 0 and "ratio_cropped" in row
+    assert content["lowest_dice"] == min(row["dice"][region] for region in ("WT", "TC", "ET"))
+    assert model.is_file() and "| T1ce " in output
