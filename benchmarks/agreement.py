@@ -16,7 +16,6 @@ from torch import Tensor
 from benchmarks.measure import table
 from benchmarks.straightforward import Straightforward
 from benchmarks.task import Product, Task, synchronise
-from fedmepd.data.batches import Batch
 
 # Side of the crops that are compared in float64: it takes several times as long, and twice the memory.
 FLOAT64_CROP = 32
@@ -55,7 +54,7 @@ class Agreement:
 # Highest differences allowed, by arithmetic. In float64 the loss may weigh its classes in float32.
 BOUNDS = {
     "float64": {"loss": 1e-6, "probability": 1e-9, "norm": 1e-6, "vector": 1e-6},
-    "float32": {"loss": 1e-5, "probability": 1e-5, "norm": 1e-4, "vector": 1e-2},
+    "float32": {"loss": 1e-5, "probability": 1e-5, "norm": 1e-3, "vector": 1e-2},
     "bfloat16": {"loss": 1e-2, "probability": 1e-2, "norm": 0.02},
 }
 
@@ -75,11 +74,11 @@ def compare(task: Task, slack: float = 1.0) -> dict[str, dict[str, float]]:
         slack: factor on the bounds of the gradient in float32 and bfloat16, for tiny crops.
 
     Returns:
-        fields of :class:`Agreement`: of the product by arithmetic and kind of input, such as ``bfloat16`` or ``bfloat16
-        on noise``; and of the straightforward formulation itself, ``straightforward float32`` against float64.
+        fields of :class:`Agreement`: of the product by arithmetic, such as ``bfloat16``; and of the straightforward
+        formulation itself, ``straightforward float32`` against float64.
 
     Raises:
-        Disagreement: a difference is above its bound in :data:`BOUNDS`. Noise as input has none: it is for the reader.
+        Disagreement: a difference is above its bound in :data:`BOUNDS`.
     """
     task = replace(task, dropout=0.0)
     small = replace(task, precision="float32", crop=min(task.crop, FLOAT64_CROP))
@@ -94,14 +93,11 @@ def compare(task: Task, slack: float = 1.0) -> dict[str, dict[str, float]]:
     note("float64", difference(reference, _step(exact.product(), exact)))
     check(found["float64"], "float64")
     note("straightforward float32", difference(reference, _step(small.straightforward(), small)))
-    for kind in ("", " on noise"):
-        batch = task.noise() if kind else None
-        reference = _step(task.straightforward(), task, batch)
-        for arithmetic in dict.fromkeys(("float32", task.arithmetic())):
-            product = replace(task, precision=arithmetic).product()
-            note(f"{arithmetic}{kind}", difference(reference, _step(product, task, batch)))
-            if not kind:
-                check(found[arithmetic], arithmetic, slack)
+    reference = _step(task.straightforward(), task)
+    for arithmetic in dict.fromkeys(("float32", task.arithmetic())):
+        product = replace(task, precision=arithmetic).product()
+        note(arithmetic, difference(reference, _step(product, task)))
+        check(found[arithmetic], arithmetic, slack)
     return {name: asdict(agreement) for name, agreement in found.items()}
 
 
@@ -115,10 +111,9 @@ def worst(agreements: list[dict[str, dict[str, float]]]) -> str:
     return table(["arithmetic", "loss", "probabilities", "gradient: norm", "vector", "cosine"], rows)
 
 
-def _step(side: Straightforward | Product, task: Task, batch: Batch | None = None) -> _Step:
-    """One step on the batch, or on the task's first crop."""
-    if batch is None:
-        [batch] = task.batches(1)
+def _step(side: Straightforward | Product, task: Task) -> _Step:
+    """One step on the task's first crop."""
+    [batch] = task.batches(1)
     # Not in TensorFloat-32, PyTorch's choice for convolutions on a GPU: that is no float32.
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         loss = side.step(batch, keep=True)

@@ -38,6 +38,7 @@ def main(given: Sequence[str] | None = None) -> int:
             task = Task(modalities, options.width, options.crop, precision=options.precision, device=options.device)
             agreement = compare(task, slack=10.0 if options.quick else 1.0)
             rows.append(_row(task, agreement, time_steps(task, options.pairs)))
+            print(_table(rows[-1:]), flush=True)
     except Disagreement as error:
         print(f"the product computes something else, nothing was measured: {error}", file=sys.stderr)
         return 1

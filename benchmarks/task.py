@@ -86,14 +86,6 @@ class Task:
             made = batch(heads, self.modalities, self.crop, self.batch, seed=self.seed * 1_000_003 + step)
             yield Batch(made.images.to(self.dtype), made.modalities, made.label, made.cases)
 
-    def noise(self) -> Batch:
-        """A batch of noise: the worst case for half precision."""
-        generator = torch.Generator().manual_seed(self.seed)
-        voxels = (self.crop,) * 3
-        images = torch.randn(self.batch, len(self.modalities), *voxels, generator=generator, dtype=self.dtype)
-        label = torch.randint(len(BRATS.classes), (self.batch, *voxels), generator=generator)
-        return Batch(images, self.modalities, label, (0,) * self.batch)
-
     def straightforward(self) -> Straightforward:
         """The site, trained by the straightforward formulation."""
         settings = self.settings

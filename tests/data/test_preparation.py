@@ -54,6 +54,17 @@ def test_case_without_tumour_has_brain_to_centre_crops_on(tmp_path):
     assert torch.equal(item["tumour"], item["brain"]) and len(item["brain"]) == 4 * 5 * 6
 
 
+def test_cache_holds_no_more_than_its_items(tmp_path):
+    """Of a brain of 28 ** 3 voxels every second is kept as a centre; torch would write all of them with a view."""
+    shape = (32, 32, 32)
+    case = write_case(tmp_path, modalities=("T1",), T1=volume(shape=shape), label=np.zeros(shape, "uint8"))
+    [item] = prepared([case], tmp_path / "cache")
+    assert len(item["brain"]) == 28**3 // 2
+    [file] = (tmp_path / "cache").iterdir()
+    # Image float16, label uint8, centres int64, for both kinds of crops the same.
+    assert 0 <= file.stat().st_size - 28**3 * (2 + 1 + 8 / 2) < 4000
+
+
 def test_orientation_and_spacing(tmp_path):
     """The same head, stored along other axes, is prepared to the same arrays."""
     values, label = np.arange(1, 61, dtype="int16").reshape(3, 4, 5), np.zeros((3, 4, 5), "uint8")

@@ -62,11 +62,23 @@ def server() -> dict[str, Any]:
     )
 
 
+TIMING = {
+    "seconds": {"start_up": 10.04, "site_training": 20.0, "fusion_training": 15.0, "saving": 3.0, "testing": 4.96},
+    "shares": {"start_up": 0.19, "site_training": 0.38, "fusion_training": 0.28, "saving": 0.06, "testing": 0.09},
+    "mean_round": {"site_training": 10.0, "fusion_training": 5.0, "saving": 1.5},
+    "overhead": {"seconds": 1.5, "share_of_training": 0.1},
+    "start_up_of_sites": {"site-1": {"process": 4.0, "data": 1.0}},
+    "rounds": [],
+}
+
+
 def finished() -> dict[str, Any]:
-    return build(SETTINGS, status="finished", round=3, seconds=61.7, server=server(), sites=entries())
+    return build(SETTINGS, status="finished", round=3, seconds=61.7, timing=TIMING, server=server(), sites=entries())
 
 
 def running() -> dict[str, Any]:
     """Round 2 of 3 is over; nothing is tested."""
     sites = [{**entry, "test": None, "rounds_taken": [1, 2]} for entry in entries()]
-    return build(SETTINGS, status="running", round=2, seconds=30, server={**server(), "test": None}, sites=sites)
+    return build(
+        SETTINGS, status="running", round=2, seconds=30, timing=TIMING, server={**server(), "test": None}, sites=sites
+    )

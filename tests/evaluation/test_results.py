@@ -24,6 +24,7 @@ def test_keys_that_others_rely_on() -> None:
         "run_name": "",
     }
     assert run["version"] == fedmepd.__version__
+    assert run["timing"] == runs.TIMING
     assert run["settings"]["network"]["width"] == 8
     for entry in (run["server"], *run["sites"]):
         assert entry.keys() == {

@@ -20,6 +20,8 @@ test cases with an empty prediction or label (in both: Dice 1, HD95 0; in one al
 site-10 ET 2, server ET 1
 not tested, and not in the mean: site-2
 rounds without a site's update, of 3: site-10 1
+seconds of an average round: 16.5 (site training 10.0, fusion training 5.0, saving 1.5); \
+all but training and evaluation: 10% of the training; start-up 10.0, final test 5.0
 """
 
 
@@ -59,6 +61,18 @@ def test_no_empty_case() -> None:
         if entry["test"]:
             entry["test"]["empty"] = {"WT": 0, "TC": 0, "ET": 0}
     assert "empty prediction or label: none" in console_table(run)
+
+
+def test_no_note_on_time_before_the_first_round() -> None:
+    run = runs.running()
+    run["timing"] = {**run["timing"], "mean_round": None}
+    assert "average round" not in console_table(run)
+
+
+def test_overhead_of_a_run_without_training() -> None:
+    run = runs.finished()
+    run["timing"] = {**run["timing"], "overhead": {"seconds": 1.5, "share_of_training": None}}
+    assert "saving 1.5); start-up 10.0" in console_table(run)
 
 
 def test_a_named_run() -> None:

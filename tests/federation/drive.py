@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -14,6 +14,28 @@ from fedmepd.storage import load_tensors
 from tests.tiny import SITES, Tiny, never
 
 CPU = torch.device("cpu")
+
+
+class Clock:
+    """Stands still until somebody waits."""
+
+    def __init__(self) -> None:
+        self.time = 1000.0
+
+    def __call__(self) -> float:
+        return self.time
+
+    def wait(self, seconds: float) -> None:
+        self.time += seconds
+
+    def slowly(self, seconds: float, work: Callable) -> Callable:
+        """The same work, for which somebody waits first."""
+
+        def slow(*arguments, **keywords):
+            self.wait(seconds)
+            return work(*arguments, **keywords)
+
+        return slow
 
 
 def make_server(tiny: Tiny, of: Settings, folder: Path) -> FederationServer:
@@ -49,7 +71,14 @@ def play(server: FederationServer, sites: dict[str, FederationSite], until: int,
 
 
 def server_state(folder: Path) -> dict:
-    return load_tensors(folder / "server" / "server_state.pt")
+    """What the server keeps; patience and weights by site."""
+    content = load_tensors(folder / "server" / "server_state.pt")
+    kept = content["personalization"]
+    content["personalization"] = {
+        site: {kind: {layer: rows[place] for layer, rows in layers.items()} for kind, layers in kept["state"].items()}
+        for place, site in enumerate(kept["sites"])
+    }
+    return content
 
 
 def site_state(folder: Path, name: str, round_number: int) -> dict:
@@ -73,7 +102,7 @@ def same(first: object, second: object) -> bool:
 
 def assert_same_run(first: Path, second: Path, rounds: int, names: Iterable[str] = SITES) -> None:
     """Weights, optimizers, anchors, patience: everything but the time that it took."""
-    states = [server_state(folder) | {"seconds": 0.0} for folder in (first, second)]
+    states = [server_state(folder) | {"timing": None} for folder in (first, second)]
     for key in states[0]:
         assert same(states[0][key], states[1][key]), f"server: {key}"
     for name in names:

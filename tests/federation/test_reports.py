@@ -14,6 +14,7 @@ TRAIN = {
     "losses": {"total": 5.5},
     "steps": 2,
     "train_seconds": 0.5,
+    "validation_seconds": 0.125,
     "seconds": 0.75,
     "validation": {"round": 2, "dice": DICE, "mdsc": 0.25},
 }

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import gc
+import json
 import shutil
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,12 +11,15 @@ import pytest
 import torch
 
 from fedmepd.errors import Aborted, CheckpointError, FedMEPDError, UpdateRefused
+from fedmepd.federation import server as module
 from fedmepd.federation.exchange import Payload, SiteProfile, Update
 from fedmepd.federation.server import FederationServer
 from fedmepd.federation.site import FederationSite
+from fedmepd.federation.timing import PHASES, Timing
 from fedmepd.training.checkpoints import load_model
 from tests.federation.drive import (
     CPU,
+    Clock,
     assert_same_run,
     make,
     make_server,
@@ -48,7 +54,8 @@ def answer(server: FederationServer, site: str, value: float = 0.001) -> Update:
     tensors = {
         key: torch.full_like(tensor, value) for key, tensor in payload.tensors.items() if key.split(".")[0] in parts
     }
-    report = {"cases": 3, "losses": {}, "steps": 1, "train_seconds": 1.0, "seconds": 1.0, "validation": None}
+    seconds = {"train_seconds": 1.0, "validation_seconds": 0.0, "seconds": 1.0}
+    report = {"cases": 3, "losses": {}, "steps": 1, "validation": None} | seconds
     return Update(payload.round, tensors, report)
 
 
@@ -162,6 +169,35 @@ def test_payload(method: str, own: set[str], personal: bool, anchors: bool, tiny
             (8, 16),
             (8, 32),
         ]
+
+
+def test_sites_that_share_all_filters_are_sent_the_same_tensors(started) -> None:
+    """No copy for each: memory must not grow with the number of sites."""
+    server, _ = started
+    first, second = (server.payload(name).tensors for name in SITES)
+    weights = [key for key in first.keys() & second.keys() if key.startswith(("encoders.", "decoder."))]
+    assert len(weights) > 50
+    assert all(first[key].data_ptr() == second[key].data_ptr() for key in weights)
+
+
+def test_what_was_sent_is_not_kept(tiny, tmp_path, uninterrupted) -> None:
+    """A site with personal filters gets tensors of its own, which are gone as soon as they are sent."""
+    shutil.copytree(uninterrupted, tmp_path / "run")
+    server = make_server(tiny, settings(), tmp_path / "run")
+    server.restore()
+    server.begin_round()
+    payload = server.payload("site-1")
+    whole = server_state(tmp_path / "run")["state"]
+    own = [weakref.ref(value) for key, value in payload.tensors.items() if len(value) < len(whole.get(key, ()))]
+    assert own
+    update = answer(server, "site-1")
+    del payload
+    gc.collect()
+    assert not any(reference() is not None for reference in own)
+    # Still, the update is compared with it.
+    update.tensors["decoder.classify.weight"] = torch.zeros(7, 1)
+    with pytest.raises(UpdateRefused, match="decoder.classify.weight has shape"):
+        server.accept("site-1", update)
 
 
 def test_payload_of_fusion_only_travels_when_it_is_needed(tiny, tmp_path) -> None:
@@ -326,7 +362,7 @@ def test_figures(started) -> None:
     for name in SITES:
         tags = ("loss_total", "loss_segmentation", "seconds", "validation_mdsc", "validation_dice_ET", "personal_share")
         assert {f"{name}/{tag}" for tag in tags} <= figures.keys()
-    assert {"server/loss_total", "server/validation_mdsc", "server/seconds_fusion"} <= figures.keys()
+    assert {"server/loss_total", "server/validation_mdsc", "server/seconds/fusion_training"} <= figures.keys()
     assert figures["federation/sites"] == 2
     shares = [figures[f"{name}/personal_share"] for name in SITES]
     assert figures["federation/personal_share"] == pytest.approx(sum(shares) / 2) and sum(shares) > 0
@@ -335,6 +371,73 @@ def test_figures(started) -> None:
     assert (stats["round"], stats["rounds"], stats["sites_in"]) == (2, 3, list(SITES))
     # Only names of sites and figures leave the server: no case, no path.
     assert "case-" not in str(figures) + str(stats) and "/data" not in str(stats)
+
+
+def test_time_of_a_round(tiny, tmp_path, monkeypatch) -> None:
+    """Every part of the server's work takes as long as this test says."""
+    clock = Clock()
+
+    for owner, name, seconds in [
+        (module.FusionTrainer, "train", 12),
+        (module.Anchors, "update", 1),
+        (module.Aggregation, "result", 0.5),
+        (module, "score_cases", 3),
+        (module, "save_tensors", 2),
+    ]:
+        monkeypatch.setattr(owner, name, clock.slowly(seconds, getattr(owner, name)))
+
+    def open_server() -> FederationServer:
+        clock.wait(4)
+        timing = Timing(clock)
+        clock.wait(6)
+        data = tiny.data("fusion", settings(evaluation={"every": 1}))
+        return FederationServer(
+            settings(evaluation={"every": 1}), data, tmp_path / "server", tmp_path / "results", CPU, timing=timing
+        )
+
+    server = open_server()
+    for name, modalities in SITES.items():
+        server.register(SiteProfile(name, modalities, COUNTS[name], "folder"))
+    server.start(never)
+    server.begin_round()
+    updates = {name: answer(server, name) for name in SITES}
+    clock.wait(5)
+    server.accept("site-2", updates["site-2"])
+    clock.wait(3)
+    server.accept("site-1", updates["site-1"])
+    clock.wait(0.25)
+    figures = server.finish_round(never)
+    # Of the 8 s until site-1 had answered, it says that it has worked one.
+    expected = {
+        "site_training": 1,
+        "transfer": 7,
+        "waiting": 0.25,
+        "aggregation": 0.5 + 1,
+        "fusion_training": 12,
+        "fusion_evaluation": 3,
+        "saving": 2,
+    }
+    assert {tag.rpartition("/")[2]: value for tag, value in figures.items() if "server/seconds/" in tag} == (
+        dict.fromkeys(PHASES, 0) | expected | {"total": 26.75, "overhead": 10.75}
+    )
+    assert [record.phases for record in server.timing.rounds] == [
+        dict.fromkeys(PHASES, 0) | {"start_up": 6, "fusion_training": 12, "aggregation": 1, "saving": 2},
+        dict.fromkeys(PHASES, 0) | expected,
+    ]
+    assert server.timing.total() == clock() - 1004 == 21 + 26.75
+
+    # What results.json and the state hold is as of the moment at which they were written: before the last saving.
+    written = json.loads((tmp_path / "results" / "results.json").read_text())
+    assert written["seconds"] == 21 + 24.75
+    assert [entry["total"] for entry in written["timing"]["rounds"]] == [21, 24.75]
+    again = open_server()
+    again.restore()
+    for name in SITES:
+        again.accept_test(name, {"test": None, "selected_round": 1})
+    results = again.finish(never)
+    assert [entry["fusion_training"] for entry in results["timing"]["rounds"]] == [12, 12]
+    # A new start, and one test.
+    assert results["timing"]["seconds"]["testing"] == 6 + 3 and results["seconds"] == 21 + 24.75 + 9
 
 
 def test_nothing_to_restore(tiny, tmp_path) -> None:

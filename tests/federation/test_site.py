@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from fedmepd.federation.exchange import Payload, SiteProfile, Update
 from fedmepd.federation.site import FederationSite
 from fedmepd.networks.network import FedMEPDNet
 from fedmepd.training.checkpoints import load_model
-from tests.federation.drive import CPU, make_server, make_site, same, site_state
+from tests.federation.drive import CPU, Clock, make_server, make_site, same, site_state
 from tests.tiny import COUNTS, SITES, never, settings
 
 NAME = "site-1"
@@ -194,6 +195,21 @@ def test_report_and_models(tiny, tmp_path, payloads) -> None:
     state = site_state(tmp_path, NAME, 3)
     assert same(dict(last.state_dict()), dict(state["network"])) and same(last.anchors, state["anchors"])
     assert site.stats()["phase"] == "finished"
+
+
+def test_seconds_of_a_round(tiny, tmp_path, payloads, monkeypatch) -> None:
+    """Loading the network takes 1 s here, an epoch 8, a validation 4, and writing to disk 2."""
+    clock = Clock()
+
+    for name, seconds in {"FedMEPDNet": 1, "train_epoch": 8, "score_cases": 4, "save_tensors": 2}.items():
+        monkeypatch.setattr(module, name, clock.slowly(seconds, getattr(module, name)))
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=clock))
+    site = make_site(tiny, settings(), tmp_path, NAME)
+    reports = [train(site, payload).report for payload in payloads.values()]
+    # Every second round is validated, and the last one.
+    assert [report["train_seconds"] for report in reports] == [1 + 8, 8, 8]
+    assert [report["validation_seconds"] for report in reports] == [0, 4, 4]
+    assert [report["seconds"] for report in reports] == [9 + 2, 12 + 2, 12 + 2]
 
 
 def test_without_validation_cases_the_last_model_is_tested(tiny, tmp_path, payloads) -> None:

@@ -17,8 +17,11 @@ from nvflare.apis.workspace import Workspace
 
 from fedmepd.errors import UpdateRefused
 from fedmepd.federation.exchange import Payload, SiteProfile
+from fedmepd.federation.timing import PHASES, RoundSeconds, figures_of
 
 CASES = {"train": 3, "validation": 1, "test": 1}
+START_UP = {"process": 2.5, "data": 0.5}
+SECONDS = dict.fromkeys(PHASES, 0.0) | {"site_training": 4.0, "transfer": 0.5, "waiting": 0.25, "fusion_training": 6.0}
 
 
 def workspace(root: Path, name: str) -> Workspace:
@@ -131,7 +134,7 @@ class Server:
         self.during_round(abort)
         self.round += 1
         self.calls.append(f"round {self.round}")
-        return {"server/loss_total": 1.0}
+        return {"server/loss_total": 1.0} | figures_of(RoundSeconds(self.round, SECONDS))
 
     def test_payload(self, site):
         return Payload(self.round)

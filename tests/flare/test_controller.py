@@ -15,14 +15,14 @@ from fedmepd.errors import Aborted, DataError, FedMEPDError
 from fedmepd.federation.exchange import SiteProfile, Update
 from fedmepd.flare import translation
 from fedmepd.flare.controller import FedMEPDController
-from tests.flare.fakes import CASES, Communicator, Engine, Server
+from tests.flare.fakes import CASES, START_UP, Communicator, Engine, Server
 
 SITES = ("site-1", "site-2", "site-10")
 
 
 def good_site(site, name, message):
     if name == "prepare":
-        return translation.profile_reply(SiteProfile(site, ("T2",), CASES, "folder"))
+        return translation.profile_reply(SiteProfile(site, ("T2",), CASES, "folder"), START_UP)
     payload = translation.payload_of(message)
     if name == "train":
         assert list(payload.tensors) == [f"for {site}"]
@@ -73,7 +73,7 @@ def test_federation_from_prepare_to_table(job):
     assert {number: sorted(sites) for number, sites in job.server.taken.items()} == {1: sorted(SITES), 2: sorted(SITES)}
     for name, times in (("prepare", 1), ("train", 2), ("test", 1)):
         assert sorted(job.sites_of(name)) == sorted(SITES * times)
-    assert re.search(r"round 2/2: 3 sites, mean loss 2\.000", job.log)
+    assert re.search(r"round 2/2: 3 sites, mean loss 2\.000, 10\.8 s \(sites 4\.8 s\)", job.log)
     assert "table {'rows': ['site-1', 'site-10', 'site-2']}" in job.log
 
 
@@ -86,7 +86,7 @@ def test_all_tasks_of_a_run_carry_its_identity_and_settings(job):
 def test_metrics_become_analytics_events(job):
     job.run()
     tags = {data["DXO"]["data"]["track_key"] for event, data in job.engine.events if event == "analytix_log_stats"}
-    assert {"server/loss_total", "site-10/bytes_up", "site-1/bytes_down", "server/round_seconds"} <= tags
+    assert {"server/loss_total", "site-10/bytes_up", "site-1/bytes_down", "server/seconds/fusion_training"} <= tags
 
 
 @pytest.mark.parametrize("name", ["rounds", "method"])
@@ -108,6 +108,19 @@ def test_site_that_cannot_prepare_ends_the_job_before_training(job):
     (reason,) = job.engine.panics
     assert "no training was started" in reason and "site-2: a label is missing" in reason
     assert "start" not in job.server.calls and job.sites_of("train") == []
+
+
+def test_start_up_of_the_sites_is_noted(job):
+    job.run()
+    assert job.controller._timing.sites == dict.fromkeys(SITES, START_UP)
+
+
+@pytest.mark.parametrize("start_up", [None, {"process": -1.0, "data": 0.0}])
+def test_answer_to_prepare_without_a_start_up(job, start_up):
+    profile = SiteProfile("site-1", ("T2",), CASES, "folder")
+    job.answer = lambda site, name, message: translation.profile_reply(profile, start_up)
+    job.run()
+    assert "site-1: its answer to 'prepare' is no site profile" in job.engine.panics[0]
 
 
 def test_profile_that_the_server_refuses_ends_the_job(job):

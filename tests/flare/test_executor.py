@@ -1,5 +1,7 @@
 import logging
+from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 from nvflare.apis.fl_constant import ReturnCode
@@ -11,7 +13,8 @@ import fedmepd.federation.site
 from fedmepd.config import Settings
 from fedmepd.errors import Aborted, DataError
 from fedmepd.federation.exchange import Payload, SiteProfile, Update
-from fedmepd.flare import translation
+from fedmepd.flare import executor as module
+from fedmepd.flare import loading, translation
 from fedmepd.flare.executor import FedMEPDExecutor
 from fedmepd.flare.translation import Run
 from tests.flare.fakes import CASES, Engine
@@ -47,6 +50,7 @@ class Site:
 @pytest.fixture
 def context(tmp_path, monkeypatch):
     Site.made, Site.error = [], None
+    monkeypatch.setattr(loading, "load", lambda: None)
     monkeypatch.setattr(fedmepd.federation.site, "FederationSite", Site)
     monkeypatch.setattr(fedmepd.data.site, "open_site_data", lambda name, settings, site_settings: f"data of {name}")
     with Engine(tmp_path, "site-1").new_context() as fl_ctx:
@@ -67,6 +71,23 @@ def test_tasks_reach_the_site(context, tmp_path):
     (site,) = Site.made
     assert (site.name, site.data) == ("site-1", "data of site-1")
     assert site.folder == tmp_path / "fedmepd_runs/first/run-1"
+
+
+def test_answer_to_prepare_says_how_long_it_took(context, monkeypatch):
+    # The process starts at 100; at 103 it has the task, and its data two seconds later.
+    clock = iter([103.0, 105.0])
+    monkeypatch.setattr(module, "time", SimpleNamespace(time=lambda: next(clock)))
+    monkeypatch.setattr(psutil.Process, "create_time", lambda process: 100.0)
+    answer = execute(FedMEPDExecutor(), context, "prepare")
+    assert translation.start_up_of("site-1", answer) == {"process": 3.0, "data": 2.0}
+
+
+def test_everything_is_imported_before_the_data_is_opened(context, monkeypatch):
+    calls = []
+    monkeypatch.setattr(loading, "load", lambda: calls.append("imports"))
+    monkeypatch.setattr(fedmepd.data.site, "open_site_data", lambda *_: calls.append("data"))
+    execute(FedMEPDExecutor(), context, "prepare")
+    assert calls == ["imports", "data"]
 
 
 def test_site_log_has_a_line_per_round(context, caplog):

@@ -29,7 +29,7 @@ def assert_same(first, second):
 
 
 def without_times(results):
-    return {key: value for key, value in results.items() if key != "seconds"}
+    return {key: value for key, value in results.items() if key not in ("seconds", "timing")}
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +64,24 @@ def test_metrics_of_every_site_are_on_the_server(parallel):
     assert [event.step for event in events.Scalars("site-1/bytes_up")] == [1, 2]
     sent = sum(tensor.numel() for tensor in weights(parallel.workspace, 2)["server"].values())
     assert 0 < events.Scalars("site-1/bytes_up")[0].value < 4 * sent
+
+
+def test_time_of_every_round_is_in_the_results(parallel):
+    timing = parallel.results["timing"]
+    assert [record["round"] for record in timing["rounds"]] == [0, 1, 2]
+    for record in timing["rounds"]:
+        parts = {key: value for key, value in record.items() if isinstance(value, float) and key != "total"}
+        assert all(value >= 0 for value in parts.values())
+        # Each is rounded to a millisecond.
+        assert record["total"] == pytest.approx(sum(parts.values()), abs=0.01)
+    assert timing["rounds"][0]["start_up"] > 0 and timing["rounds"][0]["fusion_training"] > 0
+    for record in timing["rounds"][1:]:
+        assert record["last_site"] in SITES
+        assert min(record[phase] for phase in ("site_training", "transfer", "fusion_training", "saving")) > 0
+    # Rounds that are validated have that time, others have not.
+    assert [record["site_evaluation"] > 0 for record in timing["rounds"]] == [False, False, True]
+    assert set(timing["start_up_of_sites"]) == set(SITES)
+    assert parallel.results["seconds"] == pytest.approx(sum(timing["seconds"].values()), abs=0.01)
 
 
 def test_new_process_for_every_round_gives_the_same_weights(parallel, tmp_path, cohort, cache):

@@ -127,11 +127,13 @@ def _finish(item: dict[str, Any]) -> dict[str, Any]:
     label = item["label"].as_tensor().to(torch.uint8)
     brain = (image != 0).any(0).flatten().nonzero()[:, 0]
     tumour = label.flatten().nonzero()[:, 0]
+    # A copy: of a view, torch would write all that it is a view of.
+    centres = brain[:: max(1, len(brain) // _CENTRES)].clone()
     return {
         "image": image.half(),
         "label": label,
-        "brain": brain[:: max(1, len(brain) // _CENTRES)],
-        "tumour": tumour if len(tumour) else brain[:: max(1, len(brain) // _CENTRES)],
+        "brain": centres,
+        "tumour": tumour if len(tumour) else centres,
         "spacing": spacing,
     }
 

@@ -31,7 +31,7 @@ _PLACES = (
     f"*/*/results/{FILE_NAME}",  # a project's folder with the server and its sites (POC: prod_00)
     f"*/prod_*/*/*/results/{FILE_NAME}",  # a POC workspace
 )
-_KEYS = ("method", "seed", "rounds", "seconds", "mean", "server", "sites", "status", "round")
+_KEYS = ("method", "seed", "rounds", "seconds", "mean", "server", "sites", "status", "round", "timing")
 
 
 def site_entry(
@@ -73,6 +73,7 @@ def build(
     status: Literal["running", "finished"],
     round: int,
     seconds: float,
+    timing: dict[str, Any],
     server: dict[str, Any],
     sites: Iterable[dict[str, Any]],
 ) -> dict[str, Any]:
@@ -83,6 +84,7 @@ def build(
         status: ``finished`` once everything is tested.
         round: the last finished round.
         seconds: wall-clock time spent so far.
+        timing: where it went: what :meth:`fedmepd.federation.timing.Timing.summary` returned.
         server: the server's :func:`site_entry`.
         sites: those of the sites, in any order.
     """
@@ -95,6 +97,7 @@ def build(
         "round": round,
         "status": status,
         "seconds": seconds,
+        "timing": timing,
         "mean": {
             **_mean([site["test"] for site in sites], ("dice", "hd95_mm")),
             "validation": _mean([site["validation"] for site in sites], ("dice",)),

@@ -105,7 +105,17 @@ def _notes(results: dict[str, Any]) -> list[str]:
     ]
     if missed:
         notes.append(f"rounds without a site's update, of {results['round']}: {', '.join(missed)}")
+    if results["timing"]["mean_round"]:
+        notes.append(_note_on_time(results["timing"]))
     return notes
+
+
+def _note_on_time(timing: dict[str, Any]) -> str:
+    mean, overhead = timing["mean_round"], timing["overhead"]["share_of_training"]
+    phases = ", ".join(f"{phase.replace('_', ' ')} {seconds:.1f}" for phase, seconds in mean.items())
+    share = "" if overhead is None else f"; all but training and evaluation: {overhead:.0%} of the training"
+    ends = f"start-up {timing['seconds']['start_up']:.1f}, final test {timing['seconds']['testing']:.1f}"
+    return f"seconds of an average round: {sum(mean.values()):.1f} ({phases}){share}; {ends}"
 
 
 def _validated(entries: list[dict[str, Any]]) -> str:

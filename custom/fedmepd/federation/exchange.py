@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass
@@ -29,7 +30,7 @@ class Update:
     Attributes:
         round: the round that was trained.
         tensors: change of every received weight.
-        report: counts and scores: ``cases``, ``losses``, ``seconds``, ``steps``, ``validation``.
+        report: counts, scores and seconds, see :class:`~fedmepd.federation.reports.TrainReport`.
     """
 
     round: int

@@ -12,6 +12,7 @@ from fedmepd.modalities import BRATS
 
 _Fraction = Annotated[float, Field(ge=0, le=1)]
 _Count = Annotated[int, Field(ge=0, strict=True)]
+_Seconds = Annotated[float, Field(ge=0)]
 
 
 class _Report(BaseModel):
@@ -48,14 +49,32 @@ class TestScores(_Scores):
         return _by_region(value)
 
 
+class StartUpReport(_Report):
+    """How long a site took until it could begin.
+
+    Attributes:
+        process: seconds from the start of its process until it was ready for the first task: interpreter, imports,
+            FLARE, and the way of the task.
+        data: seconds to find, check and split its cases; where they are phantoms, to make them.
+    """
+
+    process: _Seconds
+    data: _Seconds
+
+
 class TrainReport(_Report):
-    """A site's report on a round."""
+    """A site's report on a round.
+
+    ``seconds`` is the site's whole work on it. Training has a part of it (with taking in what came, and making ready
+    what is read for the first time), validation another; the rest is saving the state.
+    """
 
     cases: Annotated[int, Field(ge=0, le=int(LARGEST_WEIGHT), strict=True)]
     losses: dict[str, float]
     steps: _Count
-    train_seconds: Annotated[float, Field(ge=0)]
-    seconds: Annotated[float, Field(ge=0)]
+    train_seconds: _Seconds
+    validation_seconds: _Seconds
+    seconds: _Seconds
     validation: Validation | None
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from fedmepd.federation.filters import DECODER, Personalization, decoder_layers,
 from fedmepd.federation.methods import METHODS
 from fedmepd.federation.reports import TestReport, TrainReport, check_report
 from fedmepd.federation.site import validation_is_due
+from fedmepd.federation.timing import SITES, RoundSeconds, Timing, figures_of
 from fedmepd.networks.network import SHARED
 from fedmepd.storage import load_tensors, save_tensors
 from fedmepd.training.arithmetic import use_threads
@@ -48,6 +48,7 @@ class FederationServer:
         results_folder: for results.json and results.md.
         device: for the fusion training.
         log: takes lines about the progress.
+        timing: runs since the job's start; None: from now on.
     """
 
     def __init__(
@@ -58,7 +59,9 @@ class FederationServer:
         results_folder: Path,
         device: torch.device,
         log: Callable[[str], None] = lambda line: None,
+        timing: Timing | None = None,
     ):
+        self.timing = timing or Timing()
         self.settings = settings
         self.data = data
         self.folder = Path(folder)
@@ -81,11 +84,9 @@ class FederationServer:
         # What the results say of every site: rounds_taken, validation, test.
         self._records: dict[str, dict[str, Any]] = {}
         self._best: float | None = None
-        self._seconds = 0.0
-        self._clock = time.monotonic()
         self._lock = threading.Lock()
         self._aggregation: Aggregation | None = None
-        self._sent: dict[str, Payload] = {}
+        self._sent: set[str] = set()
         self._reports: dict[str, dict[str, Any]] = {}
         self._live: dict[str, Any] = {"phase": "preparing"}
 
@@ -123,20 +124,25 @@ class FederationServer:
             self.log(f"round 0: {steps} steps at the fusion site before the sites begin")
             result = self._train_fusion(0, self._state, abort)
             self._state = result.state
+            self.timing.enter("aggregation")
             if self._anchors is not None:
                 self._anchors.update(result.vectors, 0)
         self.round = 0
-        self._keep()
+        self._keep_round()
 
     def payload(self, site: str) -> Payload:
         """What the site is sent for the next round: its encoders, the filters that it shares, anchors, its patience."""
-        round_number = self.round + 1
-        payload = Payload(round_number)
-        # Where the sites do not train, they need the weights only to validate them.
-        if self.method.sites_train or validation_is_due(self.settings, round_number):
-            payload.tensors = self._tensors_for(site)
+        payload = self._payload(site)
         with self._lock:
-            self._sent[site] = Payload(round_number, payload.tensors)
+            self._sent.add(site)
+        self.timing.handed_out(site)
+        return payload
+
+    def _payload(self, site: str) -> Payload:
+        payload = Payload(self.round + 1)
+        # Where the sites do not train, they need the weights only to validate them.
+        if self.method.sites_train or validation_is_due(self.settings, payload.round):
+            payload.tensors = self._tensors_for(site)
         return payload
 
     def _tensors_for(self, site: str) -> dict[str, Tensor]:
@@ -149,7 +155,8 @@ class FederationServer:
                 continue
             if personal is not None and key.startswith(DECODER):
                 shared = personal.shared(layer_of(key))
-                value = value[shared]
+                # As long as a site shares all filters, it needs no copy of its own.
+                value = value if shared.all() else value[shared]
             if len(value):
                 tensors[key] = value
         if personal is not None:
@@ -164,8 +171,9 @@ class FederationServer:
         share = 0.0 if self.method.by_cases else self.settings.aggregation.server_share
         with self._lock:
             self._aggregation = Aggregation(self._state, keys, share)
-            self._sent, self._reports = {}, {}
+            self._sent, self._reports = set(), {}
         self._live = {"phase": "sites train", "round": self.round + 1}
+        self.timing.enter(SITES)
 
     def accept(self, site: str, update: Update) -> None:
         """Takes a site's update into the round; any thread, any order.
@@ -173,12 +181,14 @@ class FederationServer:
         Raises:
             UpdateRefused: it does not fit what was sent; the round goes on without it.
         """
+        came = self.timing.now()
         with self._lock:
-            payload = self._sent.get(site)
-            if self._aggregation is None or payload is None:
+            if self._aggregation is None or site not in self._sent:
                 raise UpdateRefused(f"update of {site} for round {update.round} refused: no round waits for it")
             if site in self._reports:
                 raise UpdateRefused(f"update of {site} for round {update.round} refused: one is in already")
+            # What was sent is made again, since keeping it would take memory for every site.
+            payload = self._payload(site)
             check_update(self.profiles[site], payload, update, self.method.returns)
             report = check_report(site, TrainReport, update.report)
             if self._compares(payload.round):
@@ -188,6 +198,7 @@ class FederationServer:
                 )
             self._add(site, update, report["cases"])
             self._reports[site] = report
+            self.timing.took_in(site, came, report)
 
     def _add(self, site: str, update: Update, cases: int) -> None:
         personal = self._personalization.get(site)
@@ -222,23 +233,21 @@ class FederationServer:
         use_threads(self.settings.training.fusion_threads)
         with self._lock:
             aggregation, self._aggregation = self._aggregation, None
+        self.timing.enter("aggregation")
         if len(self._reports) < self.settings.aggregation.min_sites:
             raise FedMEPDError(
                 f"round {round_number}: {len(self._reports)} of {len(self._sent)} sites delivered, "
                 f"aggregation.min_sites is {self.settings.aggregation.min_sites}; the log says what kept the others"
             )
         before = self._state
-        started = time.monotonic()
         result = self._merge_and_train(round_number, aggregation, abort)
-        fusion_seconds = time.monotonic() - started
         if self._compares(round_number):
             self._personalize(before)
         if self._anchors is not None:
             self._anchors.update(result.vectors, round_number)
         self.round = round_number
-        figures = self._record(round_number, result, fusion_seconds, abort)
-        self._keep()
-        return figures
+        figures = self._record(round_number, result, abort)
+        return figures | figures_of(self._keep_round())
 
     def _merge_and_train(self, round_number: int, aggregation: Aggregation, abort: Callable[[], bool]) -> FusionResult:
         if self.method.fusion == "among":
@@ -259,14 +268,15 @@ class FederationServer:
         def progress(step: int, loss: float) -> None:
             self._live = {"phase": "fusion training", "round": round_number, "step": step, "steps": steps, "loss": loss}
 
-        return self._fusion.train(
-            state,
-            round_number,
-            vectors=self._anchors is not None,
-            modality_dropout=self.method.drops_modalities and self.settings.training.modality_dropout,
-            abort=abort,
-            progress=progress,
-        )
+        with self.timing.during("fusion_training"):
+            return self._fusion.train(
+                state,
+                round_number,
+                vectors=self._anchors is not None,
+                modality_dropout=self.method.drops_modalities and self.settings.training.modality_dropout,
+                abort=abort,
+                progress=progress,
+            )
 
     def _personalize(self, before: dict[str, Tensor]) -> None:
         cases = {site: report["cases"] for site, report in self._reports.items()}
@@ -283,12 +293,9 @@ class FederationServer:
                     )
             self._change_file(site).unlink()
 
-    def _record(
-        self, round_number: int, result: FusionResult, fusion_seconds: float, abort: Callable[[], bool]
-    ) -> dict[str, float]:
+    def _record(self, round_number: int, result: FusionResult, abort: Callable[[], bool]) -> dict[str, float]:
         """Notes the round in the sites' records; returns its figures."""
         figures = {f"server/loss_{name}": value for name, value in result.losses.items()}
-        figures["server/seconds_fusion"] = fusion_seconds
         figures["federation/sites"] = float(len(self._reports))
         for site, report in sorted(self._reports.items()):
             record = self._records[site]
@@ -306,7 +313,8 @@ class FederationServer:
             figures["federation/personal_share"] = self._mean_personal_share()
         if self.data.validation and validation_is_due(self.settings, round_number):
             self._live = {"phase": "validating", "round": round_number}
-            figures |= self._validate(round_number, abort)
+            with self.timing.during("fusion_evaluation"):
+                figures |= self._validate(round_number, abort)
         return figures
 
     def _mean_personal_share(self) -> float:
@@ -362,13 +370,14 @@ class FederationServer:
                 network, self.data.test, self.settings, self.data.cache, distances=True, abort=abort
             )
             self.finished = True
+            self.timing.end_testing()
             self._keep()
         self._live = {"phase": "finished", "round": self.round}
         return self._write_results()
 
     def stats(self) -> dict[str, Any]:
         """Live state for the admin console: phase, round, sites that are in and missing, scores, personal share."""
-        waiting = sorted(set(self._sent) - set(self._reports))
+        waiting = sorted(self._sent - set(self._reports))
         stats = {
             "round": self.round,
             "rounds": self.settings.rounds,
@@ -383,9 +392,13 @@ class FederationServer:
             stats["personal_share"] = round(self._mean_personal_share(), 4)
         return stats
 
+    def _keep_round(self) -> RoundSeconds:
+        self.timing.enter("saving")
+        self.timing.name_round(self.round)
+        self._keep()
+        return self.timing.end_round()
+
     def _keep(self) -> None:
-        now = time.monotonic()
-        self._seconds, self._clock = self._seconds + now - self._clock, now
         save_tensors(
             self.folder / STATE,
             {
@@ -395,11 +408,11 @@ class FederationServer:
                 "state": self._state,
                 "optimizer": self._fusion.optimizer.state_dict(),
                 "anchors": None if self._anchors is None else self._anchors.state(),
-                "personalization": {site: state.state() for site, state in self._personalization.items()},
+                "personalization": self._personalization_state(),
                 "profiles": {site: profile.to_json() for site, profile in self.profiles.items()},
                 "records": self._records,
                 "best": self._best,
-                "seconds": self._seconds,
+                "timing": self.timing.state(),
             },
         )
         self._write_results()
@@ -421,10 +434,28 @@ class FederationServer:
         if self._anchors is not None and content["anchors"]["filled"] is not None:
             self._anchors.restore(content["anchors"])
         self.profiles = {site: SiteProfile.from_json(profile) for site, profile in content["profiles"].items()}
-        for site, state in content["personalization"].items():
+        self._restore_personalization(content["personalization"])
+        self._records, self._best = content["records"], content["best"]
+        self.timing.restore(content["timing"])
+
+    def _personalization_state(self) -> dict[str, Any]:
+        """Patience and weights by convolution, (sites, filters): one tensor a site would be thousands to write."""
+        states = [personalization.state() for personalization in self._personalization.values()]
+        stacked = {
+            kind: {layer: torch.stack([state[kind][layer] for state in states]) for layer in self._layers}
+            for kind in (states[0] if states else ())
+        }
+        return {"sites": list(self._personalization), "state": stacked}
+
+    def _restore_personalization(self, kept: dict[str, Any]) -> None:
+        for place, site in enumerate(kept["sites"]):
             self._personalization[site] = self._new_personalization()
-            self._personalization[site].restore(state)
-        self._records, self._best, self._seconds = content["records"], content["best"], content["seconds"]
+            self._personalization[site].restore(
+                {
+                    kind: {layer: rows[place].clone() for layer, rows in layers.items()}
+                    for kind, layers in kept["state"].items()
+                }
+            )
 
     def _check_settings(self, path: Path, kept: dict[str, Any]) -> None:
         ours = _flat(self.settings.model_dump(mode="json"))
@@ -455,7 +486,8 @@ class FederationServer:
             self.settings,
             status="finished" if self.finished else "running",
             round=self.round,
-            seconds=self._seconds,
+            seconds=self.timing.total(),
+            timing=self.timing.summary(),
             server=results.site_entry("server", self.data.modalities, self.data.counts(), **server),
             sites=sites,
         )

@@ -110,10 +110,11 @@ class FederationSite:
             losses = self._train_epochs(round_number, abort)
             report |= {"losses": losses.means(), "steps": losses.steps}
             changes = {key: (self._select(key, payload) - value).contiguous() for key, value in before.items()}
-        report["train_seconds"] = time.monotonic() - started
+        trained = time.monotonic()
         if self._validates(round_number):
             self._validate(round_number, abort)
             report["validation"] = self._validation
+        report |= {"train_seconds": trained - started, "validation_seconds": time.monotonic() - trained}
         self._keep(round_number)
         report["seconds"] = time.monotonic() - started
         self._live["phase"] = "waiting"

@@ -22,6 +22,7 @@ from nvflare.widgets.info_collector import InfoCollector
 
 from fedmepd.config import Settings
 from fedmepd.errors import Aborted, FedMEPDError, UpdateRefused
+from fedmepd.federation.timing import SITE_PHASES, Timing
 from fedmepd.flare import console, folders, translation
 from fedmepd.flare.rounds import NoGlobalModel, RoundAggregator
 
@@ -56,9 +57,8 @@ class FedMEPDController(ScatterAndGather):
         self.settings = settings
         self._run = None
         self._server = None
+        self._timing = None
         self._sites: set[str] = set()
-        self._round_started = 0.0
-        self._sites_seconds = 0.0
         self._progress = logging.getLogger("fedmepd.progress")
 
     def log_info(self, fl_ctx: FLContext, msg: str, fire_event=False):
@@ -98,6 +98,7 @@ class FedMEPDController(ScatterAndGather):
     def control_flow(self, abort_signal: Signal, fl_ctx: FLContext) -> None:
         if abort_signal.triggered:
             return
+        self._timing = Timing()
         with self._guarded(fl_ctx):
             settings = Settings.make(self.preset, self.settings)
             folder = folders.state_folder(fl_ctx, settings)
@@ -131,6 +132,7 @@ class FedMEPDController(ScatterAndGather):
                 results_folder=folders.run_folder(fl_ctx) / "results",
                 device=site_settings.torch_device(),
                 log=self._say,
+                timing=self._timing,
             )
             server.restore()
             if server.finished:
@@ -180,7 +182,6 @@ class FedMEPDController(ScatterAndGather):
     ) -> None:
         """Sends every prepared site its own version of ``task``, and waits for the answers."""
         with self._guarded(fl_ctx):
-            self._round_started = time.monotonic()
             self._admit_newcomers(abort_signal, fl_ctx)
             self._server.begin_round()
             tasks = {}
@@ -191,7 +192,6 @@ class FedMEPDController(ScatterAndGather):
                 tasks[site] = self._send_task(task.name, site, message, task.result_received_cb, fl_ctx)
             for site in self._wait(tasks, abort_signal, self._run.settings.aggregation.round_timeout):
                 self._warn(f"round {self._current_round}: {site} did not answer; the round goes on without it")
-            self._sites_seconds = time.monotonic() - self._round_started
 
     def _accept_train_result(
         self, client_name: str, result: Shareable, fl_ctx: FLContext, is_unknown_task: bool = False
@@ -216,8 +216,6 @@ class FedMEPDController(ScatterAndGather):
             reports, sizes = self.aggregator.reports, self.aggregator.bytes
             for site, (up, down) in sizes.items():
                 metrics |= {f"{site}/bytes_up": up, f"{site}/bytes_down": down}
-            seconds = time.monotonic() - self._round_started
-            metrics |= {"server/round_seconds": seconds, "server/sites_seconds": self._sites_seconds}
             self._record(metrics, fl_ctx)
             missing = sorted(self._sites - set(reports))
             losses = [loss for loss in map(_loss, reports.values()) if loss is not None]
@@ -227,7 +225,8 @@ class FedMEPDController(ScatterAndGather):
                 + (f" (without {', '.join(missing)})" if missing else "")
                 + (f", mean loss {fmean(losses):.3f}" if losses else "")
                 + (f", personal {share:.1%}" if share is not None else "")
-                + f", {seconds:.1f} s (sites {self._sites_seconds:.1f} s)"
+                + f", {metrics['server/seconds/total']:.1f} s"
+                + f" (sites {sum(metrics[f'server/seconds/{phase}'] for phase in SITE_PHASES):.1f} s)"
                 + f", MB up {_megabytes(up for up, _ in sizes.values())}"
                 + f" down {_megabytes(down for _, down in sizes.values())}"
             )
@@ -259,6 +258,7 @@ class FedMEPDController(ScatterAndGather):
         newcomers = self._connected() - self._sites
         if not newcomers:
             return
+        self._timing.enter("start_up")
         profiles, failures = {}, {}
         tasks = self._send_prepare(newcomers, profiles, failures, fl_ctx)
         self._wait(tasks, abort_signal, self._run.settings.aggregation.round_timeout)
@@ -280,6 +280,7 @@ class FedMEPDController(ScatterAndGather):
                 failures[site] = reason
                 return
             try:
+                self._timing.sites[site] = translation.start_up_of(site, result)
                 profiles[site] = translation.profile_of(result)
             except (FedMEPDError, ValueError, TypeError, KeyError) as error:
                 failures[site] = f"its answer to 'prepare' is no site profile ({error})"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import time
 
+import psutil
 from nvflare.apis.event_type import EventType
 from nvflare.apis.executor import Executor
 from nvflare.apis.fl_constant import ReturnCode
@@ -14,7 +16,7 @@ from nvflare.widgets.info_collector import InfoCollector
 
 from fedmepd.errors import Aborted, FedMEPDError
 from fedmepd.federation.exchange import Update
-from fedmepd.flare import console, folders, translation
+from fedmepd.flare import console, folders, loading, translation
 from fedmepd.flare.translation import Run
 
 TASKS = (translation.PREPARE, translation.TRAIN, translation.TEST)
@@ -33,6 +35,7 @@ class FedMEPDExecutor(Executor):
         super().__init__()
         self._site = None
         self._run = None
+        self._start_up: dict[str, float] = {}
 
     def execute(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
         if task_name not in TASKS:
@@ -41,7 +44,7 @@ class FedMEPDExecutor(Executor):
             run = translation.run_of(shareable)
             site = self._open(run, fl_ctx)
             if task_name == translation.PREPARE:
-                return translation.profile_reply(site.profile())
+                return translation.profile_reply(site.profile(), self._start_up)
             payload = translation.payload_of(shareable)
             if task_name == translation.TRAIN:
                 update = site.train(payload, lambda: abort_signal.triggered)
@@ -59,11 +62,13 @@ class FedMEPDExecutor(Executor):
             return self._failed(error)
 
     def _open(self, run: Run, fl_ctx: FLContext):
+        loading.load()
         from fedmepd.data.site import open_site_data
         from fedmepd.federation.site import FederationSite
         from fedmepd.site_settings import SiteSettings
 
         if self._site is None or self._run != run:
+            ready = _seconds_since_start()
             name = fl_ctx.get_identity_name()
             site_settings = SiteSettings.load(folders.local_folder(fl_ctx))
             level = _level(fl_ctx)
@@ -76,6 +81,7 @@ class FedMEPDExecutor(Executor):
                 log=lambda text: self.logger.log(level, text),
             )
             self._run = run
+            self._start_up = {"process": ready, "data": _seconds_since_start() - ready}
         return self._site
 
     def _log_round(self, update: Update, fl_ctx: FLContext) -> None:
@@ -100,6 +106,11 @@ class FedMEPDExecutor(Executor):
             collector = fl_ctx.get_prop(InfoCollector.CTX_KEY_STATS_COLLECTOR)
             if collector:
                 collector.add_info(group_name=self.name, info=self._site.stats())
+
+
+def _seconds_since_start() -> float:
+    """Since the start of this process, the interpreter's own included."""
+    return max(0.0, time.time() - psutil.Process().create_time())
 
 
 def _level(fl_ctx: FLContext) -> int:

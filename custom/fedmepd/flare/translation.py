@@ -17,12 +17,13 @@ from nvflare.apis.shareable import Shareable, make_reply
 from fedmepd.config import Settings
 from fedmepd.errors import Aborted, FedMEPDError, UpdateRefused
 from fedmepd.federation.exchange import Payload, SiteProfile, Update
+from fedmepd.federation.reports import StartUpReport, check_report
 
 PREPARE, TRAIN, TEST = "prepare", "train", "test"
 
 WIRE_PRECISION = "wire_precision"
 BYTES = "bytes"
-_ROUND, _REPORT, _BYTES_DOWN = "round", "report", "bytes_down"
+_ROUND, _REPORT, _BYTES_DOWN, _START_UP = "round", "report", "bytes_down", "start_up"
 _SETTINGS, _RUN, _REASON = "fedmepd.settings", "fedmepd.run", "fedmepd.reason"
 
 
@@ -69,14 +70,23 @@ def payload_of(message: Shareable) -> Payload:
     return Payload(round=dxo.get_meta_prop(_ROUND), tensors=dxo.data)
 
 
-def profile_reply(profile: SiteProfile) -> Shareable:
-    """Returns a site's answer to ``prepare``."""
-    return DXO(DataKind.APP_DEFINED, data=profile.to_json()).to_shareable()
+def profile_reply(profile: SiteProfile, start_up: dict[str, float]) -> Shareable:
+    """Returns a site's answer to ``prepare``; ``start_up`` is a :class:`~fedmepd.federation.reports.StartUpReport`."""
+    return DXO(DataKind.APP_DEFINED, data=profile.to_json(), meta={_START_UP: start_up}).to_shareable()
 
 
 def profile_of(message: Shareable) -> SiteProfile:
     """Returns the profile in a site's answer to ``prepare``."""
     return SiteProfile.from_json(from_shareable(message).data)
+
+
+def start_up_of(site: str, message: Shareable) -> dict[str, float]:
+    """Returns the seconds of a site's start-up in its answer to ``prepare``.
+
+    Raises:
+        UpdateRefused: they are something else.
+    """
+    return check_report(site, StartUpReport, from_shareable(message).get_meta_prop(_START_UP))
 
 
 def update_reply(update: Update, run: Run, received: Shareable) -> Shareable:

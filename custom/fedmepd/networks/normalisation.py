@@ -19,7 +19,7 @@ _EPSILON = 1e-5
 _SLOPE = 0.2
 # Channels in a row of memory: what the kernels of batch normalisation take at once. Few channels are laid side by side
 # up to this number, which keeps vectors full and sums over many voxels short.
-_ROW = 256
+_ROW = 1024
 # Below this number of voxels the extra steps cost more than they save.
 _FEW_VOXELS = 8192
 

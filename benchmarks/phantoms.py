@@ -1,0 +1,70 @@
+"""Phantom cases as files: small ones as the cohort has them, or one of the size of a real case."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel
+import numpy as np
+
+from benchmarks.heads import BRAIN, VOLUME, head, in_volume
+from fedmepd.data.cases import Case
+from fedmepd.data.layouts import find_cases
+from fedmepd.data.phantom import PHANTOM_SITES, case_names, cases_without_enhancement, phantom_case
+from fedmepd.data.site import SiteData
+from fedmepd.modalities import BRATS
+
+_SEED = 0
+_AFFINE = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+# Stored values of a real-sized case.
+_MEAN, _DEVIATION = 1000, 200
+
+
+def phantom_data(folder: Path, site: str, count: int) -> SiteData:
+    """Writes the first phantom cases of a site that have all classes, and returns them as cases to train on.
+
+    Args:
+        folder: gets a sub-folder for the site; prepared cases are kept in it too.
+        site: a name of :data:`fedmepd.data.phantom.PHANTOM_SITES`.
+        count: number of cases.
+    """
+    plain, place = cases_without_enhancement(site, _SEED), folder / "data" / site
+    for name in [name for name in case_names(site) if name not in plain][:count]:
+        images, label = phantom_case(site, name, _SEED)
+        _write(place / name, {modality: images[modality] for modality in PHANTOM_SITES[site]}, label)
+    return SiteData(
+        name=site,
+        modalities=PHANTOM_SITES[site],
+        train=find_cases(place),
+        validation=[],
+        test=[],
+        source="phantom",
+        cache=folder / "prepared",
+    )
+
+
+def real_sized_cases(
+    folder: Path, count: int, brain: tuple[int, ...] = BRAIN, volume: tuple[int, ...] = VOLUME
+) -> list[Case]:
+    """Writes cases with all modalities.
+
+    Args:
+        folder: gets a sub-folder for each case.
+        count: number of cases.
+        brain: size of the box around the brain, in voxels.
+        volume: size of the files' volumes, in voxels.
+    """
+    for number in range(count):
+        made = in_volume(head(number, brain), volume)
+        images, label = made.images.numpy(), np.array(BRATS.label_of_class, dtype=np.uint8)[made.label.numpy()]
+        inside = (images != 0).any(axis=0)
+        stored = np.where(inside, np.rint(_MEAN + _DEVIATION * images).clip(1), 0).astype(np.int16)
+        _write(folder / f"case-{number}", dict(zip(BRATS.modalities, stored, strict=True)), label)
+    return find_cases(folder)
+
+
+def _write(folder: Path, images: dict[str, np.ndarray], label: np.ndarray) -> None:
+    folder.mkdir(parents=True)
+    for word, values in {**images, "seg": label}.items():
+        nibabel.save(nibabel.Nifti1Image(values, _AFFINE), folder / f"{folder.name}_{word.lower()}.nii.gz")

@@ -1,0 +1,269 @@
+"""Bytes of every site and round, against sending the whole model in float32: ``python -m benchmarks.wire``.
+
+The server, the sites, the filters and the serialization are the product's and FLARE's own, and everything that is
+counted has been read back and used; the training in between is one step on a small phantom. Counted are the tensors, as
+the filter hands them over, and the message around them as FLARE writes it: names, scaling exponents, settings, report.
+FLARE's transport adds a few kilobytes to each message.
+
+The report has a row for each round and site: ``down`` and ``up`` hold the bytes of the ``tensors`` and of the whole
+``message``; ``contents`` says what a task of round 1 is made of.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from nvflare.apis.dxo import from_shareable
+from nvflare.apis.fl_context import FLContext
+from nvflare.apis.shareable import ReservedHeaderKey, Shareable
+from nvflare.app_opt.pt.decomposers import TensorDecomposer
+from nvflare.fuel.utils import fobs
+
+from benchmarks import measure
+from benchmarks.phantoms import phantom_data
+from fedmepd.config import Settings
+from fedmepd.data.phantom import FUSION_SITE, PHANTOM_SITES
+from fedmepd.federation.server import STATE, FederationServer
+from fedmepd.federation.site import FederationSite
+from fedmepd.flare import translation
+from fedmepd.flare.filters import FromWirePrecision, ToWirePrecision
+from fedmepd.modalities import BRATS
+from fedmepd.networks.network import FedMEPDNet
+from fedmepd.storage import load_tensors, save_tensors
+from fedmepd.training.arithmetic import use_threads
+
+SITES = {site: modalities for site, modalities in PHANTOM_SITES.items() if site != FUSION_SITE}
+
+# Shares of the whole model in float32 in round 1, at width 16: for sites with all modalities, and for sites with one.
+TARGET_WIDTH = 16
+TARGETS = {len(BRATS.modalities): 0.45, 1: 0.22}
+
+# Shares of personal filters, one round each.
+SHARES = (0.0, 0.25, 0.5, 1.0)
+
+_CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Size:
+    """Bytes of one message: of its tensors alone, and of all of it as FLARE writes it."""
+
+    tensors: int
+    message: int
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """What went to a site in a round, and what came back."""
+
+    round: int
+    personal_share: float
+    site: str
+    modalities: tuple[str, ...]
+    down: Size
+    up: Size
+
+
+def whole_model(width: int) -> int:
+    """Returns the bytes of everything that a network with all modalities consists of, in float32."""
+    calibration = Settings().calibration.model_dump(include={"residual", "dropout"})
+    weights = FedMEPDNet(width=width, calibration=calibration).state_dict().values()
+    return sum(weight.numel() * torch.float32.itemsize for weight in weights)
+
+
+def write(message: Shareable) -> tuple[bytes, Size]:
+    """Returns a message as it leaves: through the product's filter, then written by FLARE."""
+    sent = ToWirePrecision().process(message, FLContext())
+    written = fobs.dumps(sent)
+    return written, Size(from_shareable(sent).meta[translation.BYTES], len(written))
+
+
+def read(written: bytes) -> Shareable:
+    """The inverse of :func:`write`."""
+    return FromWirePrecision().process(fobs.loads(written), FLContext())
+
+
+def contents(message: Shareable) -> dict[str, int]:
+    """Returns the bytes of a message as it leaves, by what they are for, the largest first."""
+    written, size = write(message)
+    sent = fobs.loads(written)
+    dxo = from_shareable(sent)
+    parts: dict[str, int] = {}
+    for key, tensor in dxo.data.items():
+        part = f"tensors: {key.split('.')[0]}"
+        parts[part] = parts.get(part, 0) + tensor.numel() * tensor.element_size()
+    for kind, values in (("header", sent[ReservedHeaderKey.HEADERS]), ("meta", dxo.meta)):
+        parts |= {f"{kind}: {key}": len(fobs.dumps({key: value})) for key, value in values.items()}
+    parts["names, types and shapes of tensors"] = size.message - sum(parts.values())
+    return dict(sorted(parts.items(), key=lambda part: -part[1]))
+
+
+class Federation:
+    """The eight sites of the protocol and the fusion site, with a network of the given width and very little data.
+
+    Args:
+        folder: for their data and states.
+        width: of the network.
+        crop: side of the training crops.
+        precision: of the tensors on the wire.
+        fusion_cases: at the fusion site; four make all the anchors that the paper has.
+    """
+
+    def __init__(self, folder: Path, width: int, crop: int, precision: str = "float16", fusion_cases: int = 4):
+        changes = {
+            "network": {"width": width},
+            "training": {"crop": crop},
+            "augmentation": {"tumour_share": 1.0, "rotation_degrees": 0},
+            "aggregation": {"wire_precision": precision},
+        }
+        self.run = translation.Run("wire", Settings.make("paper", changes))
+        self._folder = folder
+        self._fusion = phantom_data(folder, FUSION_SITE, fusion_cases)
+        self.sites = {
+            name: FederationSite(name, self.run.settings, phantom_data(folder, name, 1), folder / name, _CPU)
+            for name in SITES
+        }
+        self.server = self._make_server()
+        for site in self.sites.values():
+            self.server.register(site.profile())
+        self.server.start(_never)
+
+    def _make_server(self) -> FederationServer:
+        folder = self._folder / "server"
+        return FederationServer(self.run.settings, self._fusion, folder, folder, _CPU)
+
+    def task(self, site: str) -> Shareable:
+        """The next round's task for a site."""
+        return translation.task(self.run, self.server.payload(site))
+
+    def make_personal(self, share: float) -> None:
+        """Makes the same share of every convolution's filters personal at all sites, and resumes the server so."""
+        path = self._folder / "server" / STATE
+        content = load_tensors(path)
+        for layers in content["personalization"]["state"].values():
+            for rows in layers.values():
+                # Neither patience nor weight is left.
+                rows[:, : round(share * rows.shape[1])] = 0
+        save_tensors(path, content)
+        self.server = self._make_server()
+        self.server.restore()
+
+    def play(self, share: float) -> list[Exchange]:
+        """Plays a round; ``share`` of the filters is only noted."""
+        self.server.begin_round()
+        exchanges = []
+        for name, site in self.sites.items():
+            written, down = write(self.task(name))
+            received = read(written)
+            update = site.train(translation.payload_of(received), _never)
+            written, up = write(translation.update_reply(update, self.run, received))
+            self.server.accept(name, translation.update_of(name, read(written)))
+            exchanges.append(Exchange(update.round, share, name, SITES[name], down, up))
+        self.server.finish_round(_never)
+        return exchanges
+
+
+def rounds(federation: Federation, shares: Sequence[float]) -> list[Exchange]:
+    """Plays one round for each share of personal filters, growing."""
+    found = []
+    for share in shares:
+        federation.make_personal(share)
+        found += federation.play(share)
+    return found
+
+
+def _never() -> bool:
+    return False
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Prints the tables and writes the report."""
+    parser = measure.arguments("Bytes of every site and round, against sending the whole model in float32.", pairs=None)
+    parser.add_argument("--width", type=int, help="channels at full resolution; default: 16, with --quick 4")
+    options = parser.parse_args(arguments)
+    use_threads(options.threads)
+    width = options.width or (4 if options.quick else 16)
+    crop, fusion_cases = (16, 1) if options.quick else (32, 4)
+    fobs.register(TensorDecomposer)
+    whole = whole_model(width)
+    with tempfile.TemporaryDirectory() as folder:
+        federation = Federation(Path(folder), width, crop, fusion_cases=fusion_cases)
+        messages = {site: contents(federation.task(site)) for site in _smallest_and_largest()}
+        exchanges = rounds(federation, SHARES)
+    environment = measure.environment()
+    print(measure.describe(environment))
+    print(f"\nWhole model of width {width} in float32: {whole / 1e6:.1f} MB = 100 %\n")
+    print("Round 1, half precision on the wire")
+    first = [exchange for exchange in exchanges if exchange.personal_share == SHARES[0]]
+    print(_first_round(first, whole))
+    print("\nRounds with a share of personal filters: message down + up, % of the whole model")
+    print(_later_rounds(exchanges, whole))
+    for site, parts in messages.items():
+        print(f"\nWhat the task of {site} ({', '.join(SITES[site])}) holds in round 1, bytes")
+        total = sum(parts.values())
+        rows = [(part, f"{size:,}", f"{size / total:.3%}") for part, size in parts.items()]
+        print(measure.table(("part", "bytes", "of the message"), rows))
+    if width == TARGET_WIDTH:
+        print("\n" + "\n".join(_judge(first, whole)))
+    path = measure.write_report(
+        "wire",
+        options.json,
+        environment,
+        [asdict(exchange) for exchange in exchanges],
+        width=width,
+        whole_model=whole,
+        contents=messages,
+    )
+    print(f"\nwritten to {path}")
+
+
+def _smallest_and_largest() -> list[str]:
+    by_count = sorted(SITES, key=lambda site: len(SITES[site]))
+    return [by_count[0], by_count[-1]]
+
+
+def _first_round(exchanges: list[Exchange], whole: int) -> str:
+    rows = []
+    for exchange in exchanges:
+        sizes = [exchange.down.tensors, exchange.down.message, exchange.up.tensors, exchange.up.message]
+        shares = [exchange.down.message / whole, exchange.up.message / whole]
+        rows.append(
+            [
+                f"{exchange.site}: {', '.join(exchange.modalities)}",
+                *(f"{size / 1e6:.3f}" for size in sizes),
+                *(f"{share:.1%}" for share in shares),
+            ]
+        )
+    headers = ["site", "down: tensors MB", "message MB", "up: tensors MB", "message MB", "down", "up"]
+    return measure.table(headers, rows)
+
+
+def _later_rounds(exchanges: list[Exchange], whole: int) -> str:
+    rows = []
+    for site, modalities in SITES.items():
+        of_site = [exchange for exchange in exchanges if exchange.site == site]
+        cells = [f"{exchange.down.message / whole:.1%} + {exchange.up.message / whole:.1%}" for exchange in of_site]
+        rows.append([f"{site}: {', '.join(modalities)}", *cells])
+    return measure.table(["site", *(f"{share:.0%} personal" for share in SHARES)], rows)
+
+
+def _judge(exchanges: list[Exchange], whole: int) -> list[str]:
+    lines = []
+    for count, target in TARGETS.items():
+        share = max(
+            max(exchange.down.message, exchange.up.message) / whole
+            for exchange in exchanges
+            if len(exchange.modalities) == count
+        )
+        verdict = "met" if share <= target else "MISSED"
+        lines.append(f"Sites with {count} modalities, round 1: at most {share:.1%}; target {target:.0%}: {verdict}")
+    return lines
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

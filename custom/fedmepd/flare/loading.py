@@ -1,0 +1,89 @@
+"""What a site's process imports before it can work: all of it, once, in a short time, and little that it never uses.
+
+PyTorch comes with this module, so it should be the first of those that need PyTorch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import gc
+import importlib
+import sys
+from collections.abc import Iterator
+
+NEEDED = (
+    "fedmepd.data.site",
+    "fedmepd.federation.site",
+    "fedmepd.site_settings",
+    "monai.data",
+    "monai.inferers",
+    "monai.metrics",
+    "monai.transforms",
+    "nibabel",
+)
+# What MONAI imports where it is installed, and does without where it is not: for figures, downloads, and metrics and
+# transforms that no site uses. More than half of its time to import.
+_OF_MONAI = (
+    "matplotlib",
+    "requests",
+    "scipy.optimize",
+    "scipy.signal",
+    "scipy.sparse.linalg",
+    "sklearn",
+    "tensorboard",
+)
+# The same for PyTorch's compiler, for models spread over machines. Not every build of PyTorch has them.
+_OF_PYTORCH = ("torch.distributed.fsdp", "torch.distributed.tensor")
+UNUSED = (*_OF_MONAI, *_OF_PYTORCH)
+
+
+@functools.cache
+def load() -> None:
+    """Imports what training and testing at a site need; does nothing when called again.
+
+    To be called before other threads import anything. MONAI comes without its figures, downloads and the few metrics
+    and transforms that need one of :data:`UNUSED`: in this process they say that it is not installed. Whoever else
+    imports these packages later gets them.
+    """
+    with _without_collections(), _hidden(UNUSED):
+        for name in NEEDED:
+            importlib.import_module(name)
+        load_optimizers()
+
+
+def load_optimizers() -> None:
+    """Imports what the first optimizer of a process makes PyTorch import: its compiler."""
+    import torch
+
+    torch.optim.SGD([torch.zeros(1)], lr=1.0)
+
+
+@contextlib.contextmanager
+def _without_collections() -> Iterator[None]:
+    # Imports make a million objects that stay. To look through them for garbage, again and again as they grow in
+    # number, takes a fifth of the time; afterwards they count as permanent, so that nobody looks at them any more.
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if enabled:
+            gc.enable()
+
+
+@contextlib.contextmanager
+def _hidden(packages: tuple[str, ...]) -> Iterator[None]:
+    hidden = [name for name in packages if name not in sys.modules]
+    # For Python, None means that there is no such module.
+    sys.modules.update(dict.fromkeys(hidden))
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]
+
+
+with _without_collections():
+    importlib.import_module("torch")

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import json
+
+import torch
+
+from benchmarks import measure, server
+
+
+def test_product_and_straightforward_agree_in_any_order(tmp_path):
+    assert server.check(tmp_path, sites=5, width=4) < 1e-7
+
+
+def test_straightforward_average():
+    """Encoders: mean of those that have it. Decoder: 0.3 of the mean's way is left out."""
+    start = {"encoders.T1.a": torch.tensor([1.0]), "encoders.T2.a": torch.tensor([1.0]), "decoder.b": torch.zeros(1)}
+    updates = [
+        {"encoders.T1.a": torch.tensor([0.5]), "decoder.b": torch.tensor([1.0])},
+        {key: torch.tensor([1.5]) for key in start} | {"decoder.b": torch.tensor([3.0])},
+    ]
+    found = server.average(start, updates, server_share=0.3)
+    assert found["encoders.T1.a"].item() == 2 and found["encoders.T2.a"].item() == 2.5
+    torch.testing.assert_close(found["decoder.b"], torch.tensor([1.4]))
+
+
+def test_updates_are_new_at_every_call_and_the_same(tmp_path):
+    waiting = server.Round(tmp_path, sites=2, width=4)
+    first, again = list(waiting.updates()), list(waiting.updates(backwards=True))[::-1]
+    for (site, tensors), (other, others) in zip(first, again, strict=True):
+        assert site == other
+        for key, value in tensors.items():
+            assert torch.equal(value, others[key]) and torch.equal(value, value.half().float())
+            assert value.data_ptr() != others[key].data_ptr()
+    assert not torch.equal(first[0][1]["decoder.classify.weight"], first[1][1]["decoder.classify.weight"])
+
+
+def test_report(tmp_path, monkeypatch, capsys):
+    """Every run holds 100 MiB, and 50 more for each site at its peak."""
+
+    def in_this_process(prepare, folder, sites, width, threads):
+        return measure.Run(prepare(folder, sites, width, threads)(), 1.0, 100.0, 100.0 + 50 * sites)
+
+    monkeypatch.setattr(measure, "in_fresh_process", in_this_process)
+    server.main(["--quick", "--sites", "2", "1", "--json", str(tmp_path / "server.json")])
+    report = json.loads((tmp_path / "server.json").read_text())
+    assert [row["sites"] for row in report["rows"]] == [1, 2]
+    for row in report["rows"]:
+        for name in ("product", "straightforward"):
+            found = row[name]
+            assert found["above_base_mib"]["median"] == 50 * row["sites"]
+            whole = found["accept_seconds"]["median"] + found["finish_seconds"]["median"]
+            assert found["seconds"]["median"] == whole > 0
+            assert found["seconds_per_update"]["median"] == whole / row["sites"]
+        assert row["product"]["accept_seconds"]["median"] > 0
+    printed = capsys.readouterr().out
+    assert "Peaks of memory are 33.3% apart; target 10%: MISSED" in printed and "From 1 to 2 sites" in printed
