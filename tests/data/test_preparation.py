@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from fedmepd.data.cases import Case
 from fedmepd.data.preparation import PreparedCases
 from fedmepd.errors import DataError
 from tests.data.files import LPS, save, volume, write_case
@@ -60,7 +61,7 @@ def test_cache_holds_no_more_than_its_items(tmp_path):
     case = write_case(tmp_path, modalities=("T1",), T1=volume(shape=shape), label=np.zeros(shape, "uint8"))
     [item] = prepared([case], tmp_path / "cache")
     assert len(item["brain"]) == 28**3 // 2
-    [file] = (tmp_path / "cache").iterdir()
+    [file] = (tmp_path / "cache").glob("*.pt")
     # Image float16, label uint8, centres int64, for both kinds of crops the same.
     assert 0 <= file.stat().st_size - 28**3 * (2 + 1 + 8 / 2) < 4000
 
@@ -93,7 +94,7 @@ def test_cache_is_used_private_and_follows_changes(tmp_path):
     cache = tmp_path / "cache"
     case = write_case(tmp_path, modalities=("T1",))
     [first] = prepared([case], cache)
-    [file] = cache.iterdir()
+    [file] = cache.glob("*.pt")
     assert stat.S_IMODE(cache.stat().st_mode) == 0o700 and "case" not in file.name
 
     times = file.stat().st_mtime_ns
@@ -104,14 +105,31 @@ def test_cache_is_used_private_and_follows_changes(tmp_path):
     changed[5, 5, 5] = 900
     save(case.images["T1"], changed)
     [other] = prepared([case], cache)
-    assert not torch.equal(other["image"], first["image"]) and len(os.listdir(cache)) == 2
+    assert not torch.equal(other["image"], first["image"]) and len(list(cache.glob("*.pt"))) == 2
+
+
+def test_what_counts_is_the_content(tmp_path):
+    """A case that is touched, or moved and renamed, finds what was prepared from it."""
+    case = write_case(tmp_path, "first", modalities=("T1", "T2"))
+    prepared([case], tmp_path / "cache")
+    os.utime(case.images["T1"], (1, 1))
+    moved = write_case(tmp_path, "second", modalities=("T1", "T2"))
+    for modality, file in case.images.items():
+        moved.images[modality].write_bytes(file.read_bytes())
+    moved.label.write_bytes(case.label.read_bytes())
+    prepared([case, moved], tmp_path / "cache")
+    assert len(list((tmp_path / "cache").glob("*.pt"))) == 1
+    # The same files as other modalities are another case.
+    swapped = Case("third", {"T1": case.images["T2"], "FLAIR": case.images["T1"]}, case.label)
+    prepared([swapped], tmp_path / "cache")
+    assert len(list((tmp_path / "cache").glob("*.pt"))) == 2
 
 
 @pytest.mark.parametrize("left", [0, 100, -100])
 def test_damaged_cache_is_made_again(tmp_path, left):
     case = write_case(tmp_path, modalities=("T1",))
     [first] = prepared([case], tmp_path / "cache")
-    [file] = (tmp_path / "cache").iterdir()
+    [file] = (tmp_path / "cache").glob("*.pt")
     content = file.read_bytes()
     file.write_bytes(content[:left])
     [again] = prepared([case], tmp_path / "cache")
@@ -145,4 +163,4 @@ def test_full_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(DataError, match="No space left on device.*FEDMEPD_CACHE"):
         data[0]
-    assert not list((tmp_path / "cache").iterdir())
+    assert not list((tmp_path / "cache").glob("*.pt*"))

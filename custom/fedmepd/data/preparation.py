@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from fedmepd.data.cases import Case
-from fedmepd.errors import DataError
+from fedmepd.data.fingerprints import fingerprints
+from fedmepd.errors import DataError, FedMEPDError
 from fedmepd.modalities import BRATS
 
 # To be raised by whoever changes what is kept in the cache.
-_FORMAT = 1
+_FORMAT = 2
 
 # Voxels of the brain kept as centres of crops.
 _CENTRES = 10_000
@@ -25,7 +28,8 @@ class PreparedCases:
 
     Images are brought to BraTS' orientation; negative values, which interpolation leaves around the brain, become 0;
     the volume is cropped to the box around brain and label; every modality gets mean 0 and standard deviation 1
-    over its non-zero voxels, and stays 0 outside. Kept in ``cache`` under the files' paths, sizes and times of change.
+    over its non-zero voxels, and stays 0 outside. Kept in ``cache`` under the files' contents: a case that is moved, or
+    only touched, is not prepared again.
 
     Each item holds ``image`` (M, X, Y, Z) float16, ``label`` (1, X, Y, Z) uint8 with classes, ``spacing`` (3,) in mm,
     and the flat indices of voxels to centre crops on: ``brain`` (a regular sample of the brain) and ``tumour`` (the
@@ -43,13 +47,14 @@ class PreparedCases:
         except OSError as error:
             raise _unwritable(cache, error) from error
         self._cache = cache
+        digests = _fingerprints(self.cases, cache)
         # Every modality subset has transforms, and so a data set, of its own.
         items: dict[tuple[str, ...], list[dict[str, Any]]] = {}
         self._places = []
         for case in self.cases:
             beside = items.setdefault(case.modalities, [])
             self._places.append((case.modalities, len(beside)))
-            beside.append(_item(case))
+            beside.append(_item(case, digests))
         self._data = {modalities: _dataset(beside, _prepare(modalities), cache) for modalities, beside in items.items()}
 
     def __len__(self) -> int:
@@ -72,16 +77,26 @@ class PreparedCases:
             raise _unwritable(self._cache, error) from error
 
 
-def _item(case: Case) -> dict[str, Any]:
+def _fingerprints(cases: Sequence[Case], cache: Path) -> dict[Path, str]:
     try:
-        stats = [file.stat() for file in case.files]
+        return fingerprints([file for case in cases for file in case.files], cache / "fingerprints.json")
     except OSError as error:
         raise _vanished(Path(error.filename)) from error
+    except FedMEPDError as error:
+        raise _unwritable(cache, error) from error
+
+
+def _item(case: Case, digests: dict[Path, str]) -> dict[str, Any]:
     return {
         **{modality: str(case.images[modality]) for modality in case.modalities},
         "label": str(case.label),
-        "version": [_FORMAT, *((stat.st_size, stat.st_mtime_ns) for stat in stats)],
+        "content": [_FORMAT, case.modalities, [digests[file] for file in case.files]],
     }
+
+
+def _key(item: dict[str, Any]) -> bytes:
+    """The name of an item's file in the cache."""
+    return hashlib.sha256(json.dumps(item["content"]).encode()).hexdigest().encode()
 
 
 def _dataset(items: list[dict[str, Any]], transform: Any, cache: Path) -> Any:
@@ -97,7 +112,7 @@ def _dataset(items: list[dict[str, Any]], transform: Any, cache: Path) -> Any:
                 (self.cache_dir / f"{self.hash_func(item_transformed).decode()}.pt").unlink(missing_ok=True)
                 return super()._cachecheck(item_transformed)
 
-    return RepairingDataset(items, transform, cache)
+    return RepairingDataset(items, transform, cache, hash_func=_key)
 
 
 def _prepare(modalities: tuple[str, ...]) -> Any:
@@ -110,8 +125,8 @@ def _prepare(modalities: tuple[str, ...]) -> Any:
             t.Orientationd(files, axcodes=_ORIENTATION, labels=None),
             t.ConcatItemsd(modalities, "image"),
             t.ThresholdIntensityd("image", threshold=0, above=True, cval=0),
-            t.ConcatItemsd(["image", "label"], "content"),
-            t.CropForegroundd(["image", "label"], source_key="content", allow_smaller=True),
+            t.ConcatItemsd(["image", "label"], "everything"),
+            t.CropForegroundd(["image", "label"], source_key="everything", allow_smaller=True),
             t.NormalizeIntensityd("image", nonzero=True, channel_wise=True),
             t.MapLabelValued("label", list(BRATS.class_of_label), list(BRATS.class_of_label.values())),
             t.Lambda(_finish),

@@ -1,0 +1,50 @@
+"""What tells the contents of files apart, computed once for every version of a file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from fedmepd.storage import write_json
+
+# Reading and hashing leave Python's lock.
+_THREADS = 4
+
+
+def fingerprints(files: Iterable[Path], memory: Path) -> dict[Path, str]:
+    """SHA-256 of the files' contents.
+
+    A file is read only if its size or time of change is not the one that ``memory`` knows it by.
+
+    Args:
+        files: the files.
+        memory: a JSON file that keeps the results; made when missing, and anew when damaged.
+
+    Raises:
+        OSError: a file cannot be read.
+        FedMEPDError: ``memory`` cannot be written.
+    """
+    known = _recall(memory)
+    versions = {file: f"{file}|{(stat := file.stat()).st_size}|{stat.st_mtime_ns}" for file in files}
+    unknown = [file for file, version in versions.items() if version not in known]
+    if unknown:
+        with ThreadPoolExecutor(_THREADS) as pool:
+            known |= {versions[file]: digest for file, digest in zip(unknown, pool.map(_digest, unknown), strict=True)}
+        write_json(memory, known)
+    return {file: known[version] for file, version in versions.items()}
+
+
+def _recall(memory: Path) -> dict[str, str]:
+    try:
+        known = json.loads(memory.read_text())
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def _digest(file: Path) -> str:
+    with open(file, "rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
