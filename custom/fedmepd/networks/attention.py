@@ -25,7 +25,7 @@ def attend(
         out: (C, heads * rows) and its bias (C).
         heads: number of heads.
         dropout: share of the attention weights that are set to zero; the others grow accordingly. The random numbers
-            come from PyTorch's global generator.
+            follow from PyTorch's global generator.
 
     Returns:
         (V, C) in the precision of ``voxels``.
@@ -41,9 +41,9 @@ class _Attend(torch.autograd.Function):
         ctx.save_for_backward(voxels, score, score_bias, out)
         ctx.heads, ctx.dropout, ctx.seed = heads, dropout, seed
         kind = voxels.dtype
-        score, score_bias, out, out_bias = (each.to(kind) for each in (score, score_bias, out, out_bias))
+        keep = _Keep(dropout, seed)
+        score, score_bias, out, out_bias = (each.to(kind) for each in (score, score_bias, out * keep.scale, out_bias))
         result = torch.empty_like(voxels)
-        keep = _Keep(dropout, seed, voxels)
         with torch.autocast(voxels.device.type, enabled=False):
             size = block_size(voxels)
             for block, into in zip(voxels.split(size), result.split(size), strict=True):
@@ -58,12 +58,12 @@ class _Attend(torch.autograd.Function):
     def backward(ctx, gradient):
         voxels, score, score_bias, out = ctx.saved_tensors
         kind = voxels.dtype
-        low_score, low_bias, low_out = score.to(kind), score_bias.to(kind), out.to(kind)
+        keep = _Keep(ctx.dropout, ctx.seed)
+        low_score, low_bias, low_out = score.to(kind), score_bias.to(kind), (out * keep.scale).to(kind)
         # The parameters' gradients are sums over all voxels, and stay in the parameters' precision.
         to_score, to_bias, to_out = torch.zeros_like(score), torch.zeros_like(score_bias), torch.zeros_like(out)
         to_out_bias = torch.zeros_like(out[:, 0])
         to_voxels = torch.empty_like(voxels)
-        keep = _Keep(ctx.dropout, ctx.seed, voxels)
         size = block_size(voxels)
         blocks = zip(voxels.split(size), gradient.split(size), to_voxels.split(size), strict=True)
         for block, of_result, into in blocks:
@@ -80,7 +80,7 @@ class _Attend(torch.autograd.Function):
             to_score += torch.mm(of_scores, block)
             to_bias += of_scores.sum(dim=1, dtype=score.dtype)
             torch.mm(of_scores.t(), low_score, out=into)
-        return to_voxels, to_score, to_bias, to_out, to_out_bias, None, None, None
+        return to_voxels, to_score, to_bias, to_out * keep.scale, to_out_bias, None, None, None
 
 
 def _softmax(block: Tensor, score: Tensor, bias: Tensor, heads: int) -> Tensor:
@@ -90,25 +90,22 @@ def _softmax(block: Tensor, score: Tensor, bias: Tensor, heads: int) -> Tensor:
 
 
 class _Keep:
-    """Dropout's factors, block after block: the same ones each time it is made with the same seed."""
+    """Which weights dropout keeps, block after block: the same ones each time it is made with the same seed.
 
-    def __init__(self, dropout: float, seed: int, like: Tensor):
-        # 16 random bits decide a weight.
+    Attributes:
+        scale: what the kept weights grow by, so that their mean stays.
+    """
+
+    def __init__(self, dropout: float, seed: int):
+        # 16 random bits decide a weight. NumPy makes them several times as fast as PyTorch, whose dropout would take
+        # more time than the rest of the attention.
         self.dropped = round(dropout * 2**16)
         self.scale = 2**16 / (2**16 - self.dropped)
-        if like.device.type == "cpu":
-            # Several times as fast as PyTorch's generator, of which every number would be drawn twice.
-            self.generator = np.random.Generator(np.random.SFC64(seed))
-        else:
-            self.generator = torch.Generator(like.device).manual_seed(seed)
+        self.generator = np.random.Generator(np.random.SFC64(seed))
 
     def next(self, weights: Tensor) -> Tensor:
-        """Returns 0 or 1 / (1 - dropout) for each of a block's weights."""
-        if isinstance(self.generator, np.random.Generator):
-            words = self.generator.integers(0, 2**64, -(-weights.numel() // 4), dtype=np.uint64)
-            bits = torch.from_numpy(words.view(np.int16))[: weights.numel()].view(weights.shape)
-        else:
-            bits = torch.randint(
-                -(2**15), 2**15, weights.shape, dtype=torch.int16, device=weights.device, generator=self.generator
-            )
-        return (bits >= self.dropped - 2**15).to(weights.dtype).mul_(self.scale)
+        """Returns 1 for each of a block's weights that is kept, and 0 for the others."""
+        words = self.generator.integers(0, 2**64, -(-weights.numel() // 4), dtype=np.uint64)
+        bits = torch.from_numpy(words.view(np.int16))[: weights.numel()].view(weights.shape).to(weights.device)
+        # Straight into the weights' precision: to turn truth values into numbers takes five times as long.
+        return torch.ge(bits, self.dropped - 2**15, out=torch.empty_like(weights))
