@@ -346,6 +346,17 @@ def test_damaged_state(tiny, tmp_path, uninterrupted) -> None:
         make_server(tiny, settings(), tmp_path / "run").restore()
 
 
+def test_state_of_an_older_version(tiny, tmp_path, uninterrupted) -> None:
+    shutil.copytree(uninterrupted, tmp_path / "run")
+    path = tmp_path / "run" / "server" / "server_state.pt"
+    content = torch.load(path, weights_only=True)
+    # The first layout had no number.
+    del content["format"], content["timing"]
+    torch.save(content, path)
+    with pytest.raises(CheckpointError, match="server_state.pt was written by another version.*another run name"):
+        make_server(tiny, settings(), tmp_path / "run").restore()
+
+
 def test_a_site_that_joins_later(tiny, tmp_path) -> None:
     server, sites = make(tiny, settings(), tmp_path, ["site-1"])
     play(server, sites, 1)

@@ -31,6 +31,8 @@ from fedmepd.training.checkpoints import About, load_model, save_model
 from fedmepd.training.fusion import FusionResult, FusionTrainer
 
 STATE = "server_state.pt"
+# To be raised by whoever changes what the state holds.
+STATE_FORMAT = 2
 GLOBAL_BEST = "global_best.pt"
 GLOBAL_LAST = "global_last.pt"
 FUSION = "fusion"
@@ -402,6 +404,7 @@ class FederationServer:
         save_tensors(
             self.folder / STATE,
             {
+                "format": STATE_FORMAT,
                 "settings": self.settings.model_dump(mode="json"),
                 "round": self.round,
                 "finished": self.finished,
@@ -421,12 +424,17 @@ class FederationServer:
         """Goes on from the state in the folder, if there is one.
 
         Raises:
-            CheckpointError: it cannot be read, or was written with other settings.
+            CheckpointError: it cannot be read, or was written by another version or with other settings.
         """
         path = self.folder / STATE
         if not path.is_file():
             return
         content = load_tensors(path)
+        if content.get("format") != STATE_FORMAT:
+            raise CheckpointError(
+                f"{path} was written by another version of fedmepd, which keeps its state differently: go on with that "
+                "version, or choose another run name"
+            )
         self._check_settings(path, content["settings"])
         self.round, self.finished = content["round"], content["finished"]
         self._state = content["state"]
