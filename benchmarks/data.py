@@ -37,7 +37,8 @@ from benchmarks.phantoms import phantom_data, real_sized_cases
 from fedmepd.config import Settings
 from fedmepd.data.batches import Batch, TrainingBatches
 from fedmepd.data.cases import Case
-from fedmepd.data.layouts import find_cases
+from fedmepd.data.inspection import inspect_cases
+from fedmepd.data.layouts import find_dataset
 from fedmepd.data.phantom import FUSION_SITE
 from fedmepd.data.preparation import PreparedCases
 from fedmepd.networks.network import FedMEPDNet
@@ -279,7 +280,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _copy(given: Path, folder: Path, fail: Callable[[str], Any]) -> Case:
     if given.is_dir():
         shutil.copytree(given, folder / given.resolve().name)
-        for case in find_cases(folder):
+        for case in inspect_cases(find_dataset(folder).cases).cases:
             if len(case.images) > 1 and case.label is not None:
                 return case
     return fail(f"--case {given}: expected a folder with at least two images and a label, as NIfTI files")

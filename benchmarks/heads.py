@@ -54,7 +54,7 @@ def head(number: int, size: tuple[int, ...]) -> Head:
     images = torch.from_numpy(np.stack([volumes[name] for name in BRATS.modalities]).astype(np.float32))
     box = bounding_box((images > 0).any(dim=0))
     images, classes = images[:, *box], torch.from_numpy(label)[box]
-    for value, number_of_class in BRATS.class_of_label.items():
+    for value, number_of_class in BRATS.conventions["brats"].items():
         classes = torch.where(classes == value, number_of_class, classes)
     brain = _nearest((images > 0).any(dim=0), size) > 0
     resampled = F.interpolate(images[None], size, mode="trilinear", align_corners=False)[0]

@@ -37,7 +37,9 @@ from benchmarks.heads import BRAIN, CROP, VOLUME, bounding_box, brain_for, head,
 from benchmarks.measure import Pairs, Run, Spread
 from benchmarks.task import Task, add_task_arguments, sites
 from fedmepd.config import EvaluationSettings
-from fedmepd.data.layouts import find_cases
+from fedmepd.data.inspection import inspect_cases
+from fedmepd.data.layouts import find_dataset
+from fedmepd.data.preparation import read_case
 from fedmepd.errors import DataError, FedMEPDError
 from fedmepd.modalities import BRATS
 from fedmepd.networks.network import FedMEPDNet
@@ -127,22 +129,17 @@ def real_case(folder: Path) -> dict:
     Raises:
         DataError: there is no labelled case.
     """
-    from monai.transforms import Compose, LoadImage, Orientation
-
-    found = [case for case in find_cases(folder.absolute().parent) if case.name == folder.name]
+    found = [case for case in find_dataset(folder.absolute().parent).cases if case.name == folder.name]
     if not found or found[0].label is None or not found[0].images:
         raise DataError(
             f"{folder} is no folder of a labelled case: expected files such as 001_flair.nii.gz, 001_seg.nii.gz"
         )
-    [case] = found
-    read = Compose([LoadImage(image_only=True, ensure_channel_first=True), Orientation("LPS", labels=None)])
-    images = torch.cat([read(case.images[name]).as_tensor() for name in case.modalities]).float().clamp_min(0)
-    values = read(case.label).as_tensor()[0].long()
-    label = torch.zeros_like(values)
-    for value, number in BRATS.class_of_label.items():
-        label[values == value] = number
-    normal = torch.cat([normalised(image[None], image > 0) for image in images])
-    return {"modalities": list(case.modalities), "images": normal, "label": label}
+    inspection = inspect_cases(found)
+    inspection.require_good()
+    [case] = inspection.cases
+    read = read_case(case)
+    normal = torch.cat([normalised(image[None], image > 0) for image in read["image"].clamp_min(0)])
+    return {"modalities": list(case.modalities), "images": normal, "label": read["label"][0].long()}
 
 
 def _subsets(options: argparse.Namespace, model: Path, case: Path) -> list[tuple[str, ...]]:

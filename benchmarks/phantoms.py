@@ -9,7 +9,8 @@ import numpy as np
 
 from benchmarks.heads import BRAIN, VOLUME, head, in_volume
 from fedmepd.data.cases import Case
-from fedmepd.data.layouts import find_cases
+from fedmepd.data.inspection import inspect_cases
+from fedmepd.data.layouts import find_dataset
 from fedmepd.data.phantom import PHANTOM_SITES, case_names, cases_without_enhancement, phantom_case
 from fedmepd.data.site import SiteData
 from fedmepd.modalities import BRATS
@@ -36,7 +37,7 @@ def phantom_data(folder: Path, site: str, count: int) -> SiteData:
     return SiteData(
         name=site,
         modalities=PHANTOM_SITES[site],
-        train=find_cases(place),
+        train=_read(place),
         validation=[],
         test=[],
         source="phantom",
@@ -57,11 +58,15 @@ def real_sized_cases(
     """
     for number in range(count):
         made = in_volume(head(number, brain), volume)
-        images, label = made.images.numpy(), np.array(BRATS.label_of_class, dtype=np.uint8)[made.label.numpy()]
+        images, label = made.images.numpy(), np.array(BRATS.label_of_class("brats"), dtype=np.uint8)[made.label.numpy()]
         inside = (images != 0).any(axis=0)
         stored = np.where(inside, np.rint(_MEAN + _DEVIATION * images).clip(1), 0).astype(np.int16)
         _write(folder / f"case-{number}", dict(zip(BRATS.modalities, stored, strict=True)), label)
-    return find_cases(folder)
+    return _read(folder)
+
+
+def _read(folder: Path) -> list[Case]:
+    return inspect_cases(find_dataset(folder).cases).cases
 
 
 def _write(folder: Path, images: dict[str, np.ndarray], label: np.ndarray) -> None:

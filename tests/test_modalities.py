@@ -9,13 +9,21 @@ from fedmepd.modalities import BRATS, PROTOCOL_SUBSETS
 def test_brats() -> None:
     assert BRATS.modalities == ("FLAIR", "T1ce", "T1", "T2")
     assert BRATS.classes == ("background", "NCR/NET", "ED", "ET")
-    # Enhancing tumour is 4 in files up to 2021 and 3 in those of 2023 and later.
-    assert BRATS.class_of_label == {0: 0, 1: 1, 2: 2, 3: 3, 4: 3}
     assert BRATS.regions == {"WT": (1, 2, 3), "TC": (1, 3), "ET": (3,)}
 
 
-def test_written_labels_are_read_back() -> None:
-    assert [BRATS.class_of_label[label] for label in BRATS.label_of_class] == [0, 1, 2, 3]
+@pytest.mark.parametrize(
+    ("convention", "labels"),
+    [
+        # file values of background, NCR/NET, ED, ET
+        ("brats", (0, 1, 2, 4)),
+        ("brats2023", (0, 1, 2, 3)),
+        ("msd", (0, 2, 1, 3)),
+    ],
+)
+def test_label_conventions(convention: str, labels: tuple[int, ...]) -> None:
+    assert BRATS.label_of_class(convention) == labels
+    assert BRATS.conventions[convention] == {label: number for number, label in enumerate(labels)}
 
 
 def test_protocol() -> None:

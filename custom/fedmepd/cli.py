@@ -8,23 +8,22 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from fedmepd import __version__
+from fedmepd.cli_data import add_data_commands
 from fedmepd.errors import FedMEPDError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit status: 0, or 2 when the user can put something right."""
+    """Runs one command; returns the exit status: 0, the command's own, or 2 when the user can put something right."""
     options = _parser().parse_args(arguments)
     try:
-        options.run(options)
+        return options.run(options) or 0
     except FedMEPDError as error:
         print(f"fedmepd: {error}", file=sys.stderr)
         return 2
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -54,14 +53,8 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("out", type=Path, help="the folder to write")
     export.set_defaults(run=_export_job)
 
-    data = _topic(topics, "data", "make and check data")
-    phantom = data.add_parser("phantom", help="write the phantom cohort as NIfTI, one sub-folder per site")
-    phantom.add_argument("folder", type=Path)
-    phantom.add_argument("--seed", type=int, default=0, help="default: 0")
-    phantom.set_defaults(run=_make_phantoms)
-    check = data.add_parser("check", help="check the labelled cases of a folder before training on them")
-    check.add_argument("folder", type=Path, help="a folder with one sub-folder per case")
-    check.set_defaults(run=_check_data)
+    data = _topic(topics, "data", "look at data, and make sites of it")
+    add_data_commands(data)
     return parser
 
 
@@ -98,28 +91,6 @@ def _export_job(options: argparse.Namespace) -> None:
 
     export_job(options.job_folder, options.out)
     print(f"wrote {options.out}")
-
-
-def _make_phantoms(options: argparse.Namespace) -> None:
-    from fedmepd.data.phantom import PHANTOM_SITES, ensure_site
-
-    for site, modalities in PHANTOM_SITES.items():
-        folder = ensure_site(options.folder, site, options.seed)
-        print(f"{folder}  {' '.join(modalities)}", flush=True)
-
-
-def _check_data(options: argparse.Namespace) -> None:
-    from fedmepd.data.layouts import find_cases
-    from fedmepd.data.validation import check_cases
-    from fedmepd.errors import DataError
-
-    cases = find_cases(options.folder)
-    if not cases:
-        raise DataError(f"no case in {options.folder}: expected one sub-folder per case, with NIfTI files in it")
-    check_cases(cases)
-    for modalities, count in Counter(case.modalities for case in cases).most_common():
-        print(f"{count:5d}  {' '.join(modalities)}")
-    print(f"{len(cases):5d}  cases, no fault found")
 
 
 if __name__ == "__main__":

@@ -109,8 +109,13 @@ class DataSettings(_Section):
     """Which cases are used. Where they lie is each site's own affair (``FEDMEPD_DATA``)."""
 
     phantom: bool = Field(False, description="sites without a data folder make and use the phantom cohort")
-    train: float = Field(0.6, gt=0, le=1, description="share of a site's cases used for training")
+    train: float = Field(
+        0.6, gt=0, le=1, description="share of a site's patients used for training, where no manifest says which"
+    )
     validation: float = Field(0.1, ge=0, lt=1, description="share used to select the best model")
+    clip_percent: float = Field(
+        0.0, ge=0, lt=10, description="percentage of the brain's voxels whose intensity is cut off, at either end"
+    )
 
     @model_validator(mode="after")
     def _shares_fit(self) -> DataSettings:

@@ -16,17 +16,20 @@ class Description:
         name: name of the task.
         modalities: the modalities' names in the order in which feature maps are stacked.
         classes: the classes' names; class 0 is the background.
-        class_of_label: the class of each value that a label file may hold.
-        label_of_class: the value that a written label file holds for each class.
+        conventions: by name, the class of each value that a label file of that convention may hold.
         regions: the evaluated regions, each with the classes that it joins.
     """
 
     name: str
     modalities: tuple[str, ...]
     classes: tuple[str, ...]
-    class_of_label: dict[int, int]
-    label_of_class: tuple[int, ...]
+    conventions: dict[str, dict[int, int]]
     regions: dict[str, tuple[int, ...]]
+
+    def label_of_class(self, convention: str) -> tuple[int, ...]:
+        """Returns the value that a label file of a convention holds for each class."""
+        labels = {number: label for label, number in self.conventions[convention].items()}
+        return tuple(labels[number] for number in range(len(self.classes)))
 
     def subset(self, names: Iterable[str]) -> tuple[str, ...]:
         """Returns ``names`` in the task's order, each once.
@@ -49,8 +52,14 @@ BRATS = Description(
     name="BraTS",
     modalities=("FLAIR", "T1ce", "T1", "T2"),
     classes=("background", "NCR/NET", "ED", "ET"),
-    class_of_label={0: 0, 1: 1, 2: 2, 3: 3, 4: 3},
-    label_of_class=(0, 1, 2, 4),
+    conventions={
+        # BraTS until 2021.
+        "brats": {0: 0, 1: 1, 2: 2, 4: 3},
+        # BraTS from 2023 on; the same but for ET.
+        "brats2023": {0: 0, 1: 1, 2: 2, 3: 3},
+        # Medical Segmentation Decathlon, Task01: 1 oedema, 2 non-enhancing tumour, 3 enhancing tumour.
+        "msd": {0: 0, 1: 2, 2: 1, 3: 3},
+    },
     regions={"WT": (1, 2, 3), "TC": (1, 3), "ET": (3,)},
 )
 
@@ -65,3 +74,11 @@ PROTOCOL_SUBSETS: tuple[tuple[str, ...], ...] = (
     BRATS.modalities,
     BRATS.modalities,
 )
+
+FUSION_SITE = "fusion"
+
+# The sites of the paper's protocol by name.
+PROTOCOL_SITES: dict[str, tuple[str, ...]] = {
+    **{f"site-{number}": subset for number, subset in enumerate(PROTOCOL_SUBSETS, 1)},
+    FUSION_SITE: BRATS.modalities,
+}

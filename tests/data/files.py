@@ -1,6 +1,7 @@
 """Tiny cases, written as NIfTI."""
 
 from pathlib import Path
+from zlib import crc32
 
 import nibabel
 import numpy as np
@@ -21,11 +22,14 @@ def volume(value: float = 100, shape=SHAPE, dtype: str = "int16") -> np.ndarray:
     return made
 
 
-def tumour(shape=SHAPE) -> np.ndarray:
-    """Label with NCR/NET and ET in a corner each of a cube of ED."""
+def tumour(shape=SHAPE, kind: int = 0) -> np.ndarray:
+    """Label with NCR/NET and ET in a corner each of a cube of ED; of 64 kinds, some have more NCR/NET."""
     made = np.zeros(shape, dtype="uint8")
     made[3:5, 3:5, 3:5] = 2
     made[3, 3, 3], made[4, 4, 4] = 1, 4
+    for bit, place in enumerate([(3, 3, 4), (3, 4, 3), (4, 3, 3), (3, 4, 4), (4, 3, 4), (4, 4, 3)]):
+        if kind >> bit & 1:
+            made[place] = 1
     return made
 
 
@@ -36,12 +40,17 @@ def save(path: Path, values: np.ndarray, affine: np.ndarray = LPS) -> Path:
 
 
 def write_case(folder: Path, name: str = "case", modalities=ALL, affine=LPS, **replaced) -> Case:
-    """Writes a case of tiny volumes in ``folder``; a keyword replaces the volume of a modality or of the label."""
-    volumes = {modality: volume() for modality in modalities} | {"label": tumour()} | replaced
+    """Writes a case of tiny volumes in ``folder``; a keyword replaces the volume of a modality or of the label.
+
+    The values depend on modality and name, so that no two are the same.
+    """
+    number = crc32(name.encode())
+    images = {modality: volume(100 + 200 * ALL.index(modality) + number % 199) for modality in modalities}
+    volumes = images | {"label": tumour(kind=number % 64)} | replaced
     files = {
         kind: save(folder / name / f"{name}_{WORDS[kind]}.nii.gz", values, affine)
         for kind, values in volumes.items()
         if values is not None
     }
     label = files.pop("label", None)
-    return Case(name, files, label)
+    return Case(name, files, label, convention="brats")

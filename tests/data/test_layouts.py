@@ -1,7 +1,12 @@
+import json
+
 import pytest
 
-from fedmepd.data.layouts import find_cases
+from fedmepd.data.cases import PLAIN
+from fedmepd.data.layouts import MSD, NESTED, find_dataset
 from fedmepd.errors import DataError
+
+NAMES = ("FLAIR", "T1ce", "T1", "T2", "label")
 
 
 def touch(folder, *names):
@@ -10,36 +15,118 @@ def touch(folder, *names):
         (folder / name).touch()
 
 
+def files(template, words):
+    return [template.format(word) for word in words]
+
+
 @pytest.mark.parametrize(
-    ("case", "files"),
+    ("case", "found_files", "layout", "patient", "institution", "convention"),
     [
-        # (case folder, file of each of FLAIR, T1ce, T1, T2, label)
+        # Case folder, file of each of NAMES, and what is to be known of the case.
+        (
+            "MICCAI_BraTS_2018_Data_Training/HGG/Brats18_CBICA_AAB_1",
+            files("Brats18_CBICA_AAB_1_{}.nii.gz", ("flair", "t1ce", "t1", "t2", "seg")),
+            *("BraTS 2018", "Brats18_CBICA_AAB", "CBICA", "brats"),
+        ),
+        (
+            "LGG/Brats17_2013_24_2",
+            files("Brats17_2013_24_2_{}.nii.gz", ("flair", "t1ce", "t1", "t2", "seg")),
+            *("BraTS 2017", "Brats17_2013_24", "2013", "brats"),
+        ),
+        (
+            "HGG/BraTS19_TCIA01_147_1",
+            files("BraTS19_TCIA01_147_1_{}.nii", ("flair", "t1ce", "t1", "t2", "seg")),
+            *("BraTS 2019", "BraTS19_TCIA01_147", "TCIA01", "brats"),
+        ),
         (
             "BraTS20_Training_001",
-            [f"BraTS20_Training_001_{word}.nii.gz" for word in ("flair", "t1ce", "t1", "t2", "seg")],
+            files("BraTS20_Training_001_{}.nii.gz", ("flair", "t1ce", "t1", "t2", "seg")),
+            *("BraTS 2020", "BraTS20_Training_001", None, "brats"),
         ),
         (
-            "HGG/Brats18_2013_10_1",
-            [f"Brats18_2013_10_1_{word}.nii.gz" for word in ("flair", "t1ce", "t1", "t2", "seg")],
+            # The one whose segmentation the organisers misnamed.
+            "BraTS20_Training_355",
+            [*files("BraTS20_Training_355_{}.nii", ("flair", "t1ce", "t1", "t2")), "W39_1998.09.19_Segm.nii"],
+            *("BraTS 2020", "BraTS20_Training_355", None, "brats"),
         ),
-        ("BraTS-GLI-00000-000", [f"BraTS-GLI-00000-000-{word}.nii.gz" for word in ("t2f", "t1c", "t1n", "t2w", "seg")]),
-        ("TCGA-DU-7294", ["fla.nii.gz", "t1c.nii.gz", "t1.nii.gz", "t2.nii.gz", "seg.nii.gz"]),
-        ("007", ["007.FLAIR.nii", "007.T1Gd.NII", "007.T1.nii", "007.T2.nii", "007.Label.nii"]),
-        # The last word counts: a study may be called after a modality.
-        ("T1_study_7", [f"T1_study_7_{word}.nii.gz" for word in ("flair", "t1ce", "t1", "t2", "seg")]),
+        (
+            "BraTS2021_00006",
+            files("BraTS2021_00006_{}.nii.gz", ("flair", "t1ce", "t1", "t2", "seg")),
+            *("BraTS 2021", "BraTS2021_00006", None, "brats"),
+        ),
+        (
+            "BraTS-GLI-00001-000",
+            files("BraTS-GLI-00001-000-{}.nii.gz", ("t2f", "t1c", "t1n", "t2w", "seg")),
+            *("BraTS 2023 or later", "BraTS-GLI-00001", None, "brats2023"),
+        ),
+        ("TCGA-DU-7294", files("{}.nii.gz", ("fla", "t1c", "t1", "t2", "seg")), PLAIN, "TCGA-DU-7294", None, None),
+        ("007", files("007.{}.NII", ("FLAIR", "T1Gd", "T1", "T2", "Label")), PLAIN, "007", None, None),
+        ("a", files("sub-a_{}.nii.gz", ("T2-FLAIR", "T1_post", "T1w", "T2w", "segmentation")), PLAIN, "a", None, None),
+        # The folder's name does not count: a study may be called after a modality.
+        ("T1_study", files("T1_study_{}.nii.gz", ("flair", "t1-ce", "t1", "t2", "seg")), PLAIN, "T1_study", None, None),
+        (
+            "patient-17/2019-03",
+            files("{}.nii.gz", ("flair", "t1ce", "t1", "t2", "seg")),
+            *(NESTED, "patient-17", None, None),
+        ),
     ],
 )
-def test_files_of_a_case_are_told_apart(tmp_path, case, files):
-    touch(tmp_path / case, *files, "notes.txt", ".hidden_t1.nii.gz", "mask.nii.gz", "pret1x.nii.gz")
-    [found] = find_cases(tmp_path)
-    assert found.name == case.split("/")[-1]
-    assert found.modalities == ("FLAIR", "T1ce", "T1", "T2")
-    assert [file.name for file in found.files] == files
+def test_a_case_of_every_layout(tmp_path, case, found_files, layout, patient, institution, convention):
+    beside = tmp_path / case.rpartition("/")[0] if "/" in case else tmp_path
+    touch(tmp_path / case, *found_files, "notes.txt", ".hidden_t1.nii.gz", "._x_t1.nii", "pret1x.nii.gz")
+    touch(beside / "another", "readme.txt")
+    if layout == NESTED:
+        touch(tmp_path / "patient-18" / "2020-01", "flair.nii.gz")
+    dataset = find_dataset(tmp_path)
+    found = next(one for one in dataset.cases if one.patient == patient)
+    assert [path.name for _, path, _ in found.volumes] == found_files
+    assert [kind for kind, _, _ in found.volumes] == list(NAMES)
+    assert (found.layout, found.institution, found.convention) == (layout, institution, convention)
+    assert found.name == ("patient-17_2019-03" if layout == NESTED else case.rpartition("/")[2])
+    assert dataset.layout == layout
+    # What has another name is passed over, but not in silence.
+    assert [(finding.severity, finding.kind) for finding in found.findings] == [
+        ("note", "file of another name, passed over")
+    ]
+    assert "pret1x.nii.gz" in found.findings[0].text
+
+
+def test_the_decathlon(tmp_path):
+    root = tmp_path / "Task01_BrainTumour"
+    touch(root, "imagesTr/BRATS_001.nii.gz", "imagesTr/._BRATS_001.nii.gz", "labelsTr/BRATS_001.nii.gz")
+    touch(root, "imagesTs/BRATS_485.nii.gz")
+    for folder in (root, tmp_path):
+        labelled, unlabelled = find_dataset(folder).cases
+        assert (labelled.name, labelled.layout, labelled.convention) == ("BRATS_001", MSD, "msd")
+        assert set(labelled.images.values()) == {root / "imagesTr" / "BRATS_001.nii.gz"}
+        assert labelled.channels == {"FLAIR": 0, "T1": 1, "T1ce": 2, "T2": 3}
+        assert labelled.label == root / "labelsTr" / "BRATS_001.nii.gz"
+        assert (unlabelled.name, unlabelled.label) == ("BRATS_485", None)
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ({"0": "FLAIR", "1": "T1w", "2": "t1gd", "3": "T2w"}, {"FLAIR": 0, "T1": 1, "T1ce": 2, "T2": 3}),
+        ({"0": "T2w", "1": "FLAIR"}, {"T2": 0, "FLAIR": 1}),
+    ],
+)
+def test_the_decathlons_channels_are_those_of_its_dataset_json(tmp_path, told, expected):
+    touch(tmp_path, "imagesTr/BRATS_001.nii.gz")
+    (tmp_path / "dataset.json").write_text(json.dumps({"modality": told}))
+    assert find_dataset(tmp_path).cases[0].channels == expected
+
+
+def test_the_decathlons_channels_without_a_meaning(tmp_path):
+    touch(tmp_path, "imagesTr/BRATS_001.nii.gz")
+    (tmp_path / "dataset.json").write_text(json.dumps({"modality": {"0": "CT"}}))
+    with pytest.raises(DataError, match="expected one of FLAIR, T1w, t1gd, T2w for each channel"):
+        find_dataset(tmp_path)
 
 
 def test_cases_are_sorted_by_name_across_groups(tmp_path):
     touch(tmp_path, "HGG/c/t1.nii", "LGG/a/t2.nii", "b/seg.nii", "survival.csv", ".a.part/x/t1.nii", "logs/run.txt")
-    found = find_cases(tmp_path)
+    found = find_dataset(tmp_path).cases
     assert [(case.name, case.modalities, case.label is None) for case in found] == [
         ("a", ("T2",), True),
         ("b", (), False),
@@ -47,29 +134,84 @@ def test_cases_are_sorted_by_name_across_groups(tmp_path):
     ]
 
 
-def test_a_case_without_a_known_name_is_not_lost(tmp_path):
-    touch(tmp_path, "a/brain.nii.gz")
-    [found] = find_cases(tmp_path)
-    assert (found.name, found.images, found.label) == ("a", {}, None)
+def test_layouts_side_by_side_are_counted(tmp_path):
+    touch(tmp_path, "BraTS2021_00006/x_t1.nii", "BraTS2021_00009/x_t1.nii", "mine/t1.nii")
+    assert find_dataset(tmp_path).layout == "BraTS 2021 (2), a folder per case (1)"
+
+
+def test_folders_in_folders(tmp_path):
+    """Only where they are asked for, and never in silence: the upper folder might be a group and no patient."""
+    touch(tmp_path, "p1/may/t1.nii", "p1/june/t1.nii", "p2/may/t1.nii")
+    dataset = find_dataset(tmp_path)
+    assert [(case.name, case.patient) for case in dataset.cases] == [
+        ("p1_june", "p1"),
+        ("p1_may", "p1"),
+        ("p2_may", "p2"),
+    ]
+    assert [finding.severity for finding in dataset.findings] == ["note"]
+    assert "3 cases are in folders in folders: the upper folder, of which there are 2" in dataset.findings[0].text
+    assert find_dataset(tmp_path, deep=False).cases == []
+    touch(tmp_path, "HGG/BraTS19_2013_1_1/x_t1.nii", "p3/BraTS19_2013_2_1/x_t1.nii")
+    assert [case.name for case in find_dataset(tmp_path, deep=False).cases] == ["BraTS19_2013_1_1"]
 
 
 @pytest.mark.parametrize(
-    ("files", "named"),
+    ("names", "named", "kind"),
     [
-        (("a/x_t1ce.nii.gz", "a/x_t1gd.nii.gz"), ("x_t1ce.nii.gz", "x_t1gd.nii.gz", "T1ce")),
-        (("a/t2.nii", "a/t2.nii.gz"), ("t2.nii", "t2.nii.gz", "T2")),
-        (("a/seg.nii.gz", "a/label.nii.gz"), ("seg.nii.gz", "label.nii.gz", "label")),
-        (("HGG/a/t1.nii", "LGG/a/t1.nii"), ("HGG/a", "LGG/a", "one name")),
+        (("a/x_t1ce.nii.gz", "a/x_t1gd.nii.gz"), ("x_t1ce.nii.gz", "x_t1gd.nii.gz", "T1ce"), "look like the same"),
+        (("a/t2.nii", "a/t2.nii.gz"), ("t2.nii", "t2.nii.gz", "T2"), "look like the same"),
+        (("a/seg.nii.gz", "a/label.nii.gz"), ("seg.nii.gz", "label.nii.gz", "label"), "look like the same"),
+        (("a/x_t1_t2.nii.gz",), ("x_t1_t2.nii.gz", "T1 or T2"), "may be two modalities"),
+        (("a/flair_seg.nii",), ("flair_seg.nii", "FLAIR or label"), "may be two modalities"),
+        (("HGG/a/t1.nii", "LGG/a/t1.nii"), ("HGG/a", "LGG/a", "one name"), "two cases of one name"),
     ],
 )
-def test_ambiguity_names_both(tmp_path, files, named):
-    touch(tmp_path, *files)
-    with pytest.raises(DataError) as error:
-        find_cases(tmp_path)
-    assert all(name in str(error.value) for name in named)
-    assert "nii" not in error.value.public and str(tmp_path) not in error.value.public
+def test_ambiguity_names_both(tmp_path, names, named, kind):
+    touch(tmp_path, *names, "b/t1.nii")
+    dataset = find_dataset(tmp_path)
+    [found] = [*dataset.findings, *(finding for case in dataset.cases for finding in case.findings)]
+    assert found.severity == "error" and kind in found.kind
+    assert all(name in found.text for name in named)
+    assert "nii" not in found.kind and str(tmp_path) not in found.kind
+    # The good case beside it is found all the same.
+    assert dataset.cases[-1].name == "b"
+
+
+@pytest.mark.parametrize("what", ["file", "folder", "circle"])
+def test_links_out_of_the_case(tmp_path, what):
+    """They are not followed unless the user says so."""
+    touch(tmp_path / "elsewhere" / "b", "t1.nii", "t2.nii")
+    touch(tmp_path / "data" / "a", "t1.nii")
+    if what == "folder":
+        (tmp_path / "data" / "b").symlink_to(tmp_path / "elsewhere" / "b")
+    else:
+        goal = tmp_path / ("elsewhere/b/t2.nii" if what == "file" else "data/a/t2.nii")
+        (tmp_path / "data" / "a" / "t2.nii").symlink_to(goal)
+    dataset = find_dataset(tmp_path / "data")
+    [found] = [*dataset.findings, *(finding for case in dataset.cases for finding in case.findings)]
+    assert (found.severity, found.kind) == (
+        "error",
+        "file outside the case's folder",
+    ) and "--follow-links" in found.text
+    assert [path.name for case in dataset.cases for path in case.files] == ["t1.nii"]
+    if what != "circle":
+        followed = find_dataset(tmp_path / "data", follow_links=True)
+        assert len([path for case in followed.cases for path in case.files]) == (2 if what == "file" else 3)
+
+
+def test_links_within_the_case(tmp_path):
+    touch(tmp_path / "data" / "a", "store/x", "t1.nii")
+    (tmp_path / "data" / "a" / "t2.nii").symlink_to("store/x")
+    [case] = find_dataset(tmp_path / "data").cases
+    assert case.modalities == ("T1", "T2") and not case.findings
 
 
 def test_folder_that_is_not_there(tmp_path):
     with pytest.raises(DataError, match="nowhere cannot be read"):
-        find_cases(tmp_path / "nowhere")
+        find_dataset(tmp_path / "nowhere")
+
+
+def test_file_that_is_no_list(tmp_path):
+    touch(tmp_path, "t1.nii.gz")
+    with pytest.raises(DataError, match="expected a folder of cases, or a list"):
+        find_dataset(tmp_path / "t1.nii.gz")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fedmepd.data import phantom
-from fedmepd.data.layouts import find_cases
+from fedmepd.data.layouts import find_dataset
 from fedmepd.data.phantom import case_names, cases_without_enhancement, ensure_site, phantom_case, scanner
 from fedmepd.errors import DataError
 
@@ -111,7 +111,7 @@ def test_a_case_depends_on_seed_site_and_name(cases):
 def test_files_of_a_site(tmp_path, small, site, words):
     folder = ensure_site(tmp_path / "new", site, SEED)
     assert folder == tmp_path / "new" / site
-    found = find_cases(folder)
+    found = find_dataset(folder).cases
     names = [f"Phantom_{site}_{number:03d}" for number in (1, 2, 3)]
     assert [case.name for case in found] == names
     for case in found:
@@ -157,7 +157,7 @@ def test_failure_leaves_nothing_half_written(tmp_path, small, monkeypatch):
     (tmp_path / ".site-5.part" / "Phantom_site-5_009").mkdir(parents=True)
     folder = ensure_site(tmp_path, "site-5", SEED)
     assert sorted(os.listdir(tmp_path)) == [".site-5.lock", "site-5"]
-    assert len(find_cases(folder)) == 3
+    assert len(find_dataset(folder).cases) == 3
 
 
 @pytest.mark.parametrize("change", ["foreign", "seed", "missing"])

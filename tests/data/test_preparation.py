@@ -28,8 +28,8 @@ def test_values_by_hand(tmp_path):
     flair, t2 = box(10), box(500)
     flair[0, 0, 0] = -7
     label = np.zeros((8, 8, 8), dtype="uint8")
-    # Outside the brain, so that the box grows to it; every value of old and new label files.
-    label[2, 3, 3:5], label[3, 3, 3], label[4, 3, 3], label[2, 6, 4] = (1, 2), 3, 4, 4
+    # One outside the brain, so that the box grows to it.
+    label[2, 3, 3:5], label[3, 3, 3], label[4, 3, 3], label[2, 6, 4] = (1, 2), 4, 4, 4
     [item] = prepared([write_case(tmp_path, modalities=(), FLAIR=flair, T2=t2, label=label)], tmp_path / "cache")
 
     expected = torch.zeros(2, 4, 4, 2)
@@ -47,7 +47,53 @@ def test_values_by_hand(tmp_path):
     # Flat indices in 4 x 4 x 2: 8 x + 2 y + z.
     assert item["tumour"].tolist() == [0, 1, 7, 8, 16]
     assert item["brain"].tolist() == [8 * x + 2 * y + z for x in range(4) for y in range(2) for z in range(2)]
-    assert item["spacing"].tolist() == [1, 1, 1]
+    assert item["spacing"].tolist() == [1, 1, 1] and item["corner"].tolist() == [2, 3, 3]
+
+
+@pytest.mark.parametrize(("convention", "classes"), [("brats2023", (1, 2, 3)), ("msd", (2, 1, 3))])
+def test_labels_of_other_conventions(tmp_path, convention, classes):
+    """What the file's values 1, 2, 3 become."""
+    label = np.zeros((8, 8, 8), dtype="uint8")
+    label[2, 3, 3], label[3, 3, 3], label[4, 3, 3] = 1, 2, 3
+    case = write_case(tmp_path, modalities=(), T1=box(10), label=label)
+    made = Case(case.name, case.images, case.label, convention=convention)
+    [item] = prepared([made], tmp_path / "cache")
+    assert item["label"][0, :3, 0, 0].tolist() == list(classes) and int((item["label"] > 0).sum()) == 3
+    with pytest.raises(DataError, match="--labels") as error:
+        prepared([Case(case.name, case.images, case.label)], tmp_path / "cache")
+    assert "case" not in error.value.public
+
+
+def test_a_case_without_a_label(tmp_path):
+    [item] = prepared([write_case(tmp_path, label=None)], tmp_path / "cache")
+    assert item["label"].shape == (1, 4, 5, 6) and not item["label"].any()
+
+
+def test_volumes_of_one_file(tmp_path):
+    """As the Decathlon has them: the same as a file each."""
+    images = {"FLAIR": box(10), "T1": box(20)[::-1], "T1ce": box(30)[:, ::-1], "T2": box(40)[:, :, ::-1]}
+    separate = write_case(tmp_path, "separate", modalities=(), label=None, **images)
+    order = ("FLAIR", "T1", "T1ce", "T2")
+    path = save(tmp_path / "joint.nii.gz", np.stack([images[name] for name in order], axis=-1))
+    channels = {name: number for number, name in enumerate(order)}
+    joint = Case("joint", dict.fromkeys(order, path), None, channels)
+    first, second = prepared([separate, joint], tmp_path / "cache")
+    assert torch.equal(first["image"], second["image"])
+
+
+def test_outliers_can_be_cut_off(tmp_path):
+    """1 to 100 with one hundredth of them cut off at either end; the deviation by hand."""
+    values = np.zeros((12, 12, 12), dtype="float32")
+    values[2:7, 2:7, 2:6] = np.arange(1, 101).reshape(5, 5, 4)
+    case = write_case(tmp_path, modalities=(), T1=values, label=None)
+    data = PreparedCases([case], tmp_path / "cache", clip_percent=1)
+    expected = np.clip(np.arange(1, 101), 1.99, 99.01)
+    expected = (expected - expected.mean()) / expected.std()
+    np.testing.assert_allclose(data[0]["image"].float().flatten().numpy(), expected, atol=2e-3)
+    plain = prepared([case], tmp_path / "cache")[0]["image"].float().flatten().numpy()
+    assert abs(plain[0] - (1 - 50.5) / np.arange(1, 101).std()) < 2e-3
+    # Each setting has prepared cases of its own.
+    assert len(list((tmp_path / "cache").glob("*.pt"))) == 2
 
 
 def test_case_without_tumour_has_brain_to_centre_crops_on(tmp_path):
@@ -120,7 +166,7 @@ def test_what_counts_is_the_content(tmp_path):
     prepared([case, moved], tmp_path / "cache")
     assert len(list((tmp_path / "cache").glob("*.pt"))) == 1
     # The same files as other modalities are another case.
-    swapped = Case("third", {"T1": case.images["T2"], "FLAIR": case.images["T1"]}, case.label)
+    swapped = Case("third", {"T1": case.images["T2"], "FLAIR": case.images["T1"]}, case.label, convention="brats")
     prepared([swapped], tmp_path / "cache")
     assert len(list((tmp_path / "cache").glob("*.pt"))) == 2
 
@@ -152,6 +198,15 @@ def test_file_that_vanishes(tmp_path, when):
     with pytest.raises(DataError, match="case_t2.nii.gz was there when the run started") as error:
         (data or PreparedCases([case], tmp_path / "cache"))[0]
     assert "t2" not in error.value.public
+
+
+def test_file_that_is_damaged_after_the_start(tmp_path):
+    case = write_case(tmp_path)
+    data = PreparedCases([case], tmp_path / "cache")
+    case.images["T2"].write_bytes(b"no image")
+    with pytest.raises(DataError, match="case case cannot be read any more") as error:
+        data[0]
+    assert "case case" not in error.value.public
 
 
 def test_full_disk(tmp_path, monkeypatch):

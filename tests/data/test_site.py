@@ -1,4 +1,5 @@
 import shutil
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -7,10 +8,13 @@ import pytest
 from fedmepd.config import Settings
 from fedmepd.data import phantom
 from fedmepd.data.batches import TrainingBatches, evaluation_cases
+from fedmepd.data.inspection import inspect_cases
+from fedmepd.data.layouts import find_dataset
+from fedmepd.data.manifest import make_manifest, write_manifest
 from fedmepd.data.site import open_site_data
 from fedmepd.errors import DataError
 from fedmepd.site_settings import SiteSettings
-from tests.data.files import write_case
+from tests.data.files import save, volume, write_case
 
 REAL = Path(__file__).parents[3] / "shared" / "real"
 
@@ -29,10 +33,15 @@ def local(tmp_path):
 )
 def test_phantom_site(tmp_path, monkeypatch, site, modalities, counts):
     # The volumes' content is no matter here; images of noise are made faster.
-    noise = np.random.default_rng(0).integers(1, 100, (12, 12, 12)).astype("int16")
-    label = np.ones((12, 12, 12), "uint8")
+    rng = np.random.default_rng(0)
+
+    def noise(high):
+        return rng.integers(1, high, (12, 12, 12)).astype("int16")
+
     monkeypatch.setattr(
-        phantom, "phantom_case", lambda *args: (dict.fromkeys(("FLAIR", "T1ce", "T1", "T2"), noise), label)
+        phantom,
+        "phantom_case",
+        lambda *_: ({name: noise(100) for name in ("FLAIR", "T1ce", "T1", "T2")}, noise(3).astype("uint8")),
     )
     data = open_site_data(site, Settings.make("phantom", {"seed": 5}), SiteSettings(cache=tmp_path))
     assert (data.name, data.modalities, data.source, data.counts()) == (site, modalities, "phantom", counts)
@@ -59,6 +68,7 @@ def test_data_folder_of_all_sites_or_of_one(tmp_path, local, own_folder):
         (None, "data does not exist"),
         ((), "data has no sub-folder clinic and no case in it: expected one sub-folder per case"),
         (("clinic",), "clinic has no case in it"),
+        # Other sites' cases are not taken for this one's.
         (("other/a",), "data has no sub-folder clinic and no case in it"),
     ],
 )
@@ -81,20 +91,79 @@ def test_no_data_folder_and_no_phantom_allowed(tmp_path):
 
 
 def test_faults_are_found_before_training(local):
-    write_case(local.data, "patient-7", label=None)
-    with pytest.raises(DataError, match="patient-7 has no label") as error:
+    write_case(local.data, "patient-7", T1=volume(0))
+    with pytest.raises(DataError, match="patient-7_t1.nii.gz holds the value 0 everywhere") as error:
         open_site_data("clinic", Settings.make("paper"), local)
-    assert error.value.public == "the site's data cannot be used: no label (1)"
+    assert error.value.public == "the site's data cannot be used: constant image (1)"
+
+
+def test_cases_without_a_label_do_not_train(local):
+    write_case(local.data, "a", ("T1",))
+    write_case(local.data, "b", ("T1", "T2"), label=None)
+    told = []
+    data = open_site_data("clinic", Settings.make("paper"), local, told.append)
+    assert data.counts() == {"train": 1, "validation": 0, "test": 0}
+    assert [case.name for case in data.unlabelled] == ["b"] and data.modalities == ("T1",)
+    assert told == ["1 cases with a label; 1 without one are left out of training and tests"]
+    shutil.rmtree(local.data / "a")
+    with pytest.raises(DataError, match="has no case with a label") as error:
+        open_site_data("clinic", Settings.make("paper"), local)
+    assert error.value.public == "no case of clinic has a label"
+
+
+def initialise(folder, **parts):
+    """Writes a manifest that gives each case a part."""
+    cases = inspect_cases(find_dataset(folder, manifest=False).cases).cases
+    digests = {path: sha256(path.read_bytes()).hexdigest() for case in cases for path in case.files}
+    write_manifest(folder, make_manifest(folder, cases, parts, digests))
+
+
+def test_a_manifest_decides_what_trains_and_tests(local):
+    for name in "abcd":
+        write_case(local.data, name, ("T1", "T2") if name == "a" else ("T1",))
+    initialise(local.data, a="test", b="train", c="train", d="validation")
+    write_case(local.data, "newcomer")
+    for seed in range(3):
+        data = open_site_data("clinic", Settings.make("paper", {"seed": seed}), local)
+        named = [[case.name for case in part] for part in (data.train, data.validation, data.test)]
+        assert named == [["b", "c"], ["d"], ["a"]]
+
+
+@pytest.mark.parametrize("what", ["changed", "gone", "link"])
+def test_files_that_are_not_those_of_the_manifest(tmp_path, local, what):
+    """A link that was put in a file's place leads nowhere: its content is not what the manifest pins."""
+    write_case(local.data, "a", ("T1",))
+    initialise(local.data, a="train")
+    open_site_data("clinic", Settings.make("paper"), local)
+    file = local.data / "a" / "a_t1.nii.gz"
+    if what == "changed":
+        save(file, volume(7))
+    else:
+        file.unlink()
+    if what == "link":
+        file.symlink_to(save(tmp_path / "elsewhere.nii.gz", volume(8)))
+    with pytest.raises(DataError, match="a_t1.nii.gz (has changed|is missing).*fedmepd data init") as error:
+        open_site_data("clinic", Settings.make("paper"), local)
+    assert "t1" not in error.value.public
+
+
+def test_a_link_of_the_manifests_leads_elsewhere(tmp_path, local):
+    write_case(local.data, "a", ("T1",))
+    initialise(local.data, a="train")
+    file = local.data / "a" / "a_t1.nii.gz"
+    file.rename(tmp_path / "elsewhere.nii.gz")
+    file.symlink_to(tmp_path / "elsewhere.nii.gz")
+    assert open_site_data("clinic", Settings.make("paper"), local).counts()["train"] == 1
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason=f"no real cases in {REAL}")
 def test_real_cases_arranged_as_sites(tmp_path):
     """Two patients at the fusion site; one at a site that has FLAIR and T2 alone, where no tumour enhances."""
-    shutil.copytree(REAL, tmp_path / "data" / "fusion", copy_function=lambda source, to: Path(to).symlink_to(source))
+    shutil.copytree(REAL, tmp_path / "data" / "fusion")
     for word in ("fla", "t2", "seg"):
-        link = tmp_path / "data" / "site-1" / "TCGA-DU-7294" / f"{word}.nii.gz"
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(REAL / "TCGA-DU-7294" / link.name)
+        copy = tmp_path / "data" / "site-1" / "TCGA-DU-7294" / f"{word}.nii.gz"
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(REAL / "TCGA-DU-7294" / copy.name, copy)
     settings = Settings.make("phantom", {"training": {"crop": 48}})
     local = SiteSettings(data=tmp_path / "data", cache=tmp_path / "cache")
 

@@ -2,7 +2,7 @@ import pytest
 
 from fedmepd.config import DataSettings
 from fedmepd.data.cases import Case
-from fedmepd.data.splits import split_cases
+from fedmepd.data.splits import split_cases, split_patients
 
 
 def cases(count):
@@ -44,3 +44,30 @@ def test_split_depends_on_names_seed_and_site_alone():
     assert split_cases(cases(20), settings, 0, "site-2") != split
     # Not the first so many of the folder.
     assert split.train != cases(20)[:12]
+
+
+def test_a_patient_is_never_split():
+    """Ten patients, the first of whom has twenty examinations."""
+    scans = [Case(f"p0_{number}", {}, None, patient="p0") for number in range(20)]
+    scans += [Case(f"p{number}_1", {}, None, patient=f"p{number}") for number in range(1, 10)]
+    split = split_cases(scans, DataSettings(), 0, "site-1")
+    parts = [{case.patient for case in part} for part in (split.train, split.validation, split.test)]
+    assert [len(part) for part in parts] == [6, 1, 3]
+    assert sum(len(one & other) for one in parts for other in parts if one is not other) == 0
+
+
+def test_patients_keep_their_part():
+    """Ten more patients: who tested before still tests, and the shares hold for all twenty."""
+    first = [f"p{number}" for number in range(10)]
+    before = split_patients(first, DataSettings(), 0, "site")
+    after = split_patients([*first, *(f"q{number}" for number in range(10))], DataSettings(), 0, "site", before)
+    assert {patient: after[patient] for patient in first} == before
+    assert sorted(after.values()) == ["test"] * 6 + ["train"] * 12 + ["validation"] * 2
+
+
+def test_kept_parts_that_exceed_their_share():
+    """All eight old patients train: the two new ones go where there is room."""
+    kept = {f"p{number}": "train" for number in range(8)}
+    after = split_patients([*kept, "q1", "q2"], DataSettings(train=0.5, validation=0.1), 0, "site", kept)
+    assert {after["q1"], after["q2"]} <= {"validation", "test"}
+    assert "gone" not in split_patients(["p1"], DataSettings(), 0, "site", {"gone": "test"})

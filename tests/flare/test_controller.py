@@ -42,7 +42,7 @@ class Job:
         self.caplog = caplog
         caplog.set_level(logging.INFO)
         monkeypatch.setattr(fedmepd.federation.server, "FederationServer", lambda **arguments: self.server)
-        monkeypatch.setattr(fedmepd.data.site, "open_site_data", lambda name, settings, site_settings: None)
+        monkeypatch.setattr(fedmepd.data.site, "open_site_data", lambda *_: None)
         monkeypatch.setattr(fedmepd.evaluation.tables, "console_table", lambda results: f"table {results}")
 
     def run(self, **settings):

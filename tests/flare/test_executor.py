@@ -52,7 +52,7 @@ def context(tmp_path, monkeypatch):
     Site.made, Site.error = [], None
     monkeypatch.setattr(loading, "load", lambda: None)
     monkeypatch.setattr(fedmepd.federation.site, "FederationSite", Site)
-    monkeypatch.setattr(fedmepd.data.site, "open_site_data", lambda name, settings, site_settings: f"data of {name}")
+    monkeypatch.setattr(fedmepd.data.site, "open_site_data", lambda name, *_: f"data of {name}")
     with Engine(tmp_path, "site-1").new_context() as fl_ctx:
         yield fl_ctx
 

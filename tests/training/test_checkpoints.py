@@ -51,7 +51,12 @@ def test_describes_itself(saved: Path) -> None:
         "kind": "fedmepd model",
         "format": 1,
         "task": "BraTS",
-        "label_map": {"0": 0, "1": 1, "2": 2, "3": 3, "4": 3},
+        "classes": ["background", "NCR/NET", "ED", "ET"],
+        "label_maps": {
+            "brats": {"0": 0, "1": 1, "2": 2, "4": 3},
+            "brats2023": {"0": 0, "1": 1, "2": 2, "3": 3},
+            "msd": {"0": 0, "1": 2, "2": 1, "3": 3},
+        },
         "modalities": ["FLAIR", "T2"],
         "width": 4,
         "shared_encoder": False,

@@ -69,7 +69,7 @@ class TrainingBatches:
 
     def __init__(self, cases: Sequence[Case], settings: Settings, seed_parts: Sequence[str | int], cache: Path):
         self._cases = list(cases)
-        self._prepared = PreparedCases(self._cases, Path(cache))
+        self._prepared = PreparedCases(self._cases, Path(cache), settings.data.clip_percent)
         self._augment = _augmentation(settings)
         self._lock = Lock()
         self._batch = settings.training.batch
@@ -123,7 +123,7 @@ class TrainingBatches:
 
 def evaluation_cases(cases: Sequence[Case], settings: Settings, cache: Path) -> Iterator[EvaluationCase]:
     """Yields whole cases in the order of ``cases``, prepared like those of :class:`TrainingBatches`, not augmented."""
-    prepared = PreparedCases(cases, Path(cache))
+    prepared = PreparedCases(cases, Path(cache), settings.data.clip_percent)
     for index, case in enumerate(prepared.cases):
         item = prepared[index]
         yield EvaluationCase(

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from fedmepd.data.findings import Finding
 from fedmepd.modalities import BRATS
+
+LABEL = "label"
+
+# A folder with a sub-folder per case, and a list; the layouts of public data sets are named in data/names.py.
+PLAIN = "a folder per case"
 
 
 @dataclass(frozen=True)
@@ -16,11 +23,27 @@ class Case:
         name: the case's name; an identifier, so it never leaves the site.
         images: the image file of every modality that the case has.
         label: the segmentation, or None.
+        channels: which volume of its file a modality is, where one file holds several; from 0.
+        patient: whose examination it is; empty for the case's own name.
+        institution: where it was made, if the name tells.
+        convention: how the label's values are to be read, a name of :attr:`Description.conventions`; None: not known.
+        layout: the layout that it was found in.
+        findings: what was wrong when it was looked for.
     """
 
     name: str
     images: dict[str, Path]
     label: Path | None
+    channels: dict[str, int] = field(default_factory=dict)
+    patient: str = ""
+    institution: str | None = None
+    convention: str | None = None
+    layout: str = PLAIN
+    findings: tuple[Finding, ...] = ()
+
+    def __post_init__(self):
+        if not self.patient:
+            object.__setattr__(self, "patient", self.name)
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -28,7 +51,14 @@ class Case:
         return tuple(modality for modality in BRATS.modalities if modality in self.images)
 
     @property
+    def volumes(self) -> Iterator[tuple[str, Path, int | None]]:
+        """Kind, file and channel of the images in the task's order, then of the label if there is one."""
+        for modality in self.modalities:
+            yield modality, self.images[modality], self.channels.get(modality)
+        if self.label is not None:
+            yield LABEL, self.label, None
+
+    @property
     def files(self) -> tuple[Path, ...]:
-        """The images in the task's order, then the label if there is one."""
-        images = tuple(self.images[modality] for modality in self.modalities)
-        return images if self.label is None else (*images, self.label)
+        """The images in the task's order, then the label if there is one; each file once."""
+        return tuple(dict.fromkeys(path for _, path, _ in self.volumes))

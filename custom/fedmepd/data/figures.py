@@ -45,7 +45,7 @@ def draw_phantoms(file: Path, sites: tuple[str, ...] = ("site-1", "site-2", "sit
             place.imshow(slice_, cmap="gray", vmin=0, vmax=np.percentile(slice_[slice_ > 0], 99.5))
         brain = images[BRATS.modalities[0]][:, :, height].T > 0
         row[-1].imshow(np.where(brain, 0.25, 0.0), cmap="gray", vmin=0, vmax=1)
-        tumour = np.searchsorted(BRATS.label_of_class, label[:, :, height].T)
+        tumour = np.searchsorted(BRATS.label_of_class("brats"), label[:, :, height].T)
         row[-1].imshow(np.ma.masked_equal(tumour, 0), cmap=ListedColormap(_COLOURS), vmin=1, vmax=3)
         row[0].set_ylabel(site, color="white")
     for place, title in zip(axes[0], (*BRATS.modalities, "label"), strict=True):

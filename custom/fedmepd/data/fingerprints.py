@@ -31,6 +31,7 @@ def fingerprints(files: Iterable[Path], memory: Path) -> dict[Path, str]:
     versions = {file: f"{file}|{(stat := file.stat()).st_size}|{stat.st_mtime_ns}" for file in files}
     unknown = [file for file, version in versions.items() if version not in known]
     if unknown:
+        memory.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with ThreadPoolExecutor(_THREADS) as pool:
             known |= {versions[file]: digest for file, digest in zip(unknown, pool.map(_digest, unknown), strict=True)}
         write_json(memory, known)

@@ -1,98 +1,239 @@
-"""What folders of cases look like, and how their files are told apart."""
+"""Finding the cases of a data set, in every layout in use."""
 
 from __future__ import annotations
 
-import re
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from fedmepd.data.cases import Case
+from fedmepd.data.case_lists import read_case_list
+from fedmepd.data.cases import LABEL, PLAIN, Case
+from fedmepd.data.containment import outside
+from fedmepd.data.findings import Finding, error, note
+from fedmepd.data.manifest import FILE_NAME as MANIFEST
+from fedmepd.data.manifest import Part, read_manifest
+from fedmepd.data.names import WORDS, kinds_of, kinds_of_file, read_case_name
+from fedmepd.data.volumes import is_nifti, stem
 from fedmepd.errors import DataError
 
-LABEL = "label"
+MSD = "Decathlon (MSD) Task01"
 
-# The words by which BraTS 2018 to 2023+, BraTS toolkits and TCGA pre-processing name the files of a case.
-WORDS: dict[str, str] = {
-    **dict.fromkeys(("flair", "fla", "t2f"), "FLAIR"),
-    **dict.fromkeys(("t1ce", "t1c", "t1gd"), "T1ce"),
-    **dict.fromkeys(("t1", "t1n"), "T1"),
-    **dict.fromkeys(("t2", "t2w"), "T2"),
-    **dict.fromkeys(("seg", "label"), LABEL),
-}
+NESTED = "a folder per patient, in it one per examination"
 
-# Folders of BraTS 2018 and 2019 between the data set and its cases.
-GROUPS = ("hgg", "lgg")
+LISTS = ("cases.csv", "cases.json")
 
-SUFFIXES = (".nii", ".nii.gz")
+# Folders between a data set and its cases that say nothing about a patient.
+_GROUPS = ("hgg", "lgg", "training", "train", "trainingdata", "validation", "data")
+
+# Of folders in folders: data set, group, patient, examination.
+_DEEPEST = 5
+
+# The Decathlon's channels where its dataset.json does not say otherwise.
+_MSD_CHANNELS = ("FLAIR", "T1", "T1ce", "T2")
+
+_AMBIGUOUS = "file name that may be two modalities"
+_TWICE = "two files that look like the same modality"
 
 
-def find_cases(folder: Path) -> list[Case]:
-    """Returns the cases of ``folder``, sorted by name: one sub-folder per case, or HGG and LGG folders of such.
+@dataclass(frozen=True)
+class Dataset:
+    """The cases of a folder.
 
-    A file belongs to the last word of its name that stands in :data:`WORDS`, in upper or lower case. Sub-folders
-    without a NIfTI file, hidden ones, and files of other names are passed over; a sub-folder whose NIfTI files all
-    have other names becomes a case without images, which :func:`fedmepd.data.validation.check_cases` reports.
+    Args:
+        folder: the folder, or the list.
+        layout: what was found there, in words.
+        cases: sorted by name.
+        findings: about the folder as a whole.
+        parts: by case name, what ``fedmepd data init`` or ``split`` decided; None where nothing was.
+    """
+
+    folder: Path
+    layout: str
+    cases: list[Case]
+    findings: tuple[Finding, ...] = ()
+    parts: dict[str, Part | None] | None = None
+
+
+def find_dataset(folder: Path, *, manifest: bool = True, follow_links: bool = False, deep: bool = True) -> Dataset:
+    """Finds the cases of a folder without reading an image.
+
+    In this order: a manifest of ``fedmepd data init`` or ``split``; a list, ``cases.csv`` or ``cases.json``; the
+    Decathlon's folders of images and labels; a folder per case, at any depth, as BraTS 2017 to 2024 and most others
+    have it. What is wrong with a case becomes one of its findings, so that one bad case hides no other.
+
+    Args:
+        folder: the folder, or a list.
+        manifest: whether a manifest counts; without, the folder is looked through as if it had none.
+        follow_links: whether links may lead out of a case's folder.
+        deep: whether to look into folders of folders; without, into those called HGG, LGG and the like alone.
 
     Raises:
-        DataError: the folder cannot be read, two files claim to be the same modality, or two cases have one name.
+        DataError: the folder cannot be read, or its list or manifest makes no sense.
     """
-    cases: dict[str, Case] = {}
-    folders: dict[str, Path] = {}
-    for case_folder in _case_folders(Path(folder)):
-        case = _case(case_folder)
-        if case is None:
-            continue
-        if case.name in cases:
-            raise DataError(
-                f"{folders[case.name]} and {case_folder} are two cases of one name: rename one of the folders",
-                public="two cases have the same name",
-            )
-        cases[case.name], folders[case.name] = case, case_folder
-    return [cases[name] for name in sorted(cases)]
+    folder = Path(folder)
+    if folder.is_file():
+        if folder.suffix.lower() not in (".csv", ".json"):
+            raise DataError(f"{folder} is a file: expected a folder of cases, or a list that ends in .csv or .json")
+        return _from_list(folder, follow_links)
+    children = _children(folder)
+    if manifest and any(child.name == MANIFEST for child in children):
+        cases, parts = read_manifest(folder)
+        return Dataset(folder, "a data set of fedmepd", cases, parts=parts)
+    lists = [child for child in children if child.name.lower() in LISTS]
+    if len(lists) > 1:
+        raise DataError(f"{folder} has both {lists[0].name} and {lists[1].name}: remove one", "two lists of cases")
+    if lists:
+        return _from_list(lists[0], follow_links)
+    findings: list[Finding] = []
+    cases = list(_walk(folder, folder, _DEEPEST if deep else 0, follow_links, findings))
+    examinations = [case for case in cases if case.layout == NESTED]
+    if examinations:
+        patients = len({case.patient for case in examinations})
+        text = (
+            f"{len(examinations)} cases are in folders in folders: the upper folder, of which there are {patients}, is "
+            "taken for the patient"
+        )
+        findings.append(note("folders in folders, the upper one taken for the patient", text))
+    return _dataset(folder, cases, findings)
 
 
-def _case_folders(folder: Path) -> list[Path]:
-    found = []
-    for child in _children(folder):
-        if child.is_dir() and not child.name.startswith("."):
-            found += _case_folders(child) if child.name.lower() in GROUPS else [child]
-    return found
+def site_folders(folder: Path) -> list[Path]:
+    """Returns the sub-folders with a manifest of a federation's folder; none if it is a data set itself."""
+    folder = Path(folder)
+    if not folder.is_dir() or (folder / MANIFEST).is_file():
+        return []
+    return [child for child in _children(folder) if (child / MANIFEST).is_file()]
+
+
+def _from_list(file: Path, follow_links: bool) -> Dataset:
+    return _dataset(file, read_case_list(file, follow_links), [])
+
+
+def _dataset(folder: Path, cases: list[Case], findings: list[Finding]) -> Dataset:
+    cases = sorted(cases, key=lambda case: case.name)
+    for name, count in Counter(case.name for case in cases).items():
+        if count > 1:
+            same = [str(_place(case)) for case in cases if case.name == name]
+            text = f"{' and '.join(same[:2])} are two cases of one name, {name}: rename one"
+            findings.append(error("two cases of one name", text))
+    layouts = Counter(case.layout for case in cases)
+    layout = ", ".join(f"{kind}" if len(layouts) == 1 else f"{kind} ({count})" for kind, count in layouts.items())
+    return Dataset(folder, layout, cases, tuple(findings))
+
+
+def _place(case: Case) -> Path | str:
+    return next((path.parent for _, path, _ in case.volumes), case.name)
 
 
 def _children(folder: Path) -> list[Path]:
     try:
         return sorted(folder.iterdir())
-    except OSError as error:
+    except OSError as problem:
         raise DataError(
-            f"{folder} cannot be read: {error.strerror}; expected a folder with one sub-folder per case",
+            f"{folder} cannot be read: {problem.strerror}; expected a folder with one sub-folder per case",
             public="a data folder cannot be read",
-        ) from error
+        ) from problem
 
 
-def _case(folder: Path) -> Case | None:
+def _walk(folder: Path, root: Path, below: int, follow_links: bool, findings: list[Finding]) -> Iterator[Case]:
+    children = [child for child in _children(folder) if not child.name.startswith(".")]
+    if any(child.name == "imagesTr" and child.is_dir() for child in children):
+        yield from _decathlon(folder, follow_links)
+        return
+    for child in children:
+        if not child.is_dir() or is_nifti(child):
+            continue
+        if (problem := outside(child, folder, follow_links)) is not None:
+            findings.append(problem)
+            continue
+        volumes = [file for file in _children(child) if is_nifti(file)]
+        if volumes:
+            yield _case(child, root, volumes, follow_links)
+        if below or child.name.lower() in _GROUPS:
+            yield from _walk(child, root, max(0, below - 1), follow_links, findings)
+
+
+def _case(folder: Path, root: Path, volumes: list[Path], follow_links: bool) -> Case:
+    """A folder with NIfTI files in it; one in a patient's folder is an examination of that patient."""
+    told = read_case_name(folder.name)
+    name, patient, layout = folder.name, told.patient, told.layout
+    above = folder.parent.name
+    if layout == PLAIN and folder.parent != root and not _says_nothing(above, folder.parent, root):
+        name, patient, layout = f"{above}_{folder.name}", above, NESTED
+    findings: list[Finding] = []
     files: dict[str, Path] = {}
-    volumes = [file for file in _children(folder) if _stem(file) is not None]
     for file in volumes:
-        kind = _kind(file)
-        if kind in files:
-            raise DataError(
-                f"{folder}: both {files[kind].name} and {file.name} look like {kind}: remove or rename one",
-                public=f"a case has two files that look like {kind}",
-            )
-        if kind is not None:
-            files[kind] = file
-    if not volumes:
-        return None
+        if (problem := outside(file, folder, follow_links)) is not None:
+            findings.append(problem)
+            continue
+        kinds = kinds_of_file(file)
+        if len(kinds) > 1:
+            text = f"{file} may be {' or '.join(kinds)}: rename it so that one of these words is left"
+            findings.append(error(_AMBIGUOUS, text))
+        elif not kinds:
+            words = ", ".join(WORDS)
+            text = f"{file} is passed over: its name has none of the words {words}"
+            findings.append(note("file of another name, passed over", text))
+        elif kinds[0] in files:
+            text = f"{folder}: both {files[kinds[0]].name} and {file.name} look like {kinds[0]}: remove or rename one"
+            findings.append(error(_TWICE, text))
+        else:
+            files[kinds[0]] = file
     label = files.pop(LABEL, None)
-    return Case(folder.name, files, label)
+    return Case(
+        name,
+        files,
+        label,
+        patient=patient,
+        institution=told.institution,
+        convention=told.convention,
+        layout=layout,
+        findings=tuple(findings),
+    )
 
 
-def _stem(file: Path) -> str | None:
-    name = file.name.lower()
-    if name.startswith("."):
-        return None
-    return next((name[: -len(suffix)] for suffix in SUFFIXES if name.endswith(suffix)), None)
+def _says_nothing(name: str, folder: Path, root: Path) -> bool:
+    """Whether a folder between the data set and its cases is a group of patients, and not one patient's."""
+    if name.lower() in _GROUPS or read_case_name(name).layout != PLAIN:
+        return True
+    # The only folder there is, as a download unpacks.
+    siblings = [child for child in _children(folder.parent) if child.is_dir() and not child.name.startswith(".")]
+    return folder.parent == root and len(siblings) == 1
 
 
-def _kind(file: Path) -> str | None:
-    words = re.split(r"[^a-z0-9]+", _stem(file) or "")
-    return next((WORDS[word] for word in reversed(words) if word in WORDS), None)
+def _decathlon(folder: Path, follow_links: bool) -> Iterator[Case]:
+    channels = _decathlon_channels(folder / "dataset.json")
+    for group in ("imagesTr", "imagesTs"):
+        if not (folder / group).is_dir():
+            continue
+        for image in filter(is_nifti, _children(folder / group)):
+            name = stem(image) or ""
+            name = image.name[: len(name)]
+            label = folder / "labelsTr" / image.name
+            files = [file for file in (image, label) if file.is_file() or file.is_symlink()]
+            problems = {file: outside(file, folder, follow_links) for file in files}
+            found = [problem for problem in problems.values() if problem is not None]
+            good = [file for file in files if problems[file] is None]
+            yield Case(
+                name,
+                dict.fromkeys(channels, image) if image in good else {},
+                label if label in good else None,
+                channels=channels if image in good else {},
+                convention="msd",
+                layout=MSD,
+                findings=tuple(found),
+            )
+
+
+def _decathlon_channels(file: Path) -> dict[str, int]:
+    """The volume of each modality, from dataset.json where that tells."""
+    try:
+        told = json.loads(file.read_text(encoding="utf-8"))["modality"]
+        names = [kinds_of(str(told[str(number)])) for number in range(len(told))]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {modality: number for number, modality in enumerate(_MSD_CHANNELS)}
+    if any(len(kinds) != 1 or kinds[0] == LABEL for kinds in names) or len({kinds[0] for kinds in names}) < len(names):
+        raise DataError(f"{file}: modality is {told}: expected one of FLAIR, T1w, t1gd, T2w for each channel")
+    return {kinds[0]: number for number, kinds in enumerate(names)}

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from fedmepd.errors import DataError
-from fedmepd.modalities import BRATS, PROTOCOL_SUBSETS
+from fedmepd.modalities import BRATS, FUSION_SITE, PROTOCOL_SITES
 from fedmepd.seeds import derive_seed
 
 # To be raised by whoever changes what the same seed gives.
@@ -27,14 +27,10 @@ RECIPE = 1
 SIDE = 48
 SPACING_MM = 3.0
 
-FUSION_SITE = "fusion"
 FUSION_CASES = 48
 SITE_CASES = 16
 
-PHANTOM_SITES: dict[str, tuple[str, ...]] = {
-    **{f"site-{number}": subset for number, subset in enumerate(PROTOCOL_SUBSETS, 1)},
-    FUSION_SITE: BRATS.modalities,
-}
+PHANTOM_SITES = PROTOCOL_SITES
 
 SHARE_WITHOUT_ENHANCEMENT = 0.15
 
@@ -105,7 +101,7 @@ def phantom_case(site: str, case: str, seed: int) -> tuple[dict[str, np.ndarray]
     rng = np.random.default_rng(derive_seed(seed, "phantom", site, case))
     tissue = _draw_anatomy(rng, enhancing=case not in cases_without_enhancement(site, seed))
     images = _scan(rng, tissue, scanner(site, seed))
-    label_of_tissue = np.array([0, 0, 0, 0, *BRATS.label_of_class[1:]], dtype=np.uint8)
+    label_of_tissue = np.array([0, 0, 0, 0, *BRATS.label_of_class("brats")[1:]], dtype=np.uint8)
     return images, label_of_tissue[tissue]
 
 

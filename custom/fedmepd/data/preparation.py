@@ -8,19 +8,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fedmepd.data.cases import Case
 from fedmepd.data.fingerprints import fingerprints
+from fedmepd.data.grids import frame_spacing, into_frame
+from fedmepd.data.volumes import VolumeError, read_volumes
 from fedmepd.errors import DataError, FedMEPDError
 from fedmepd.modalities import BRATS
 
 # To be raised by whoever changes what is kept in the cache.
-_FORMAT = 2
+_FORMAT = 3
 
 # Voxels of the brain kept as centres of crops.
 _CENTRES = 10_000
-
-# BraTS' own orientation: axes point left, posterior, superior.
-_ORIENTATION = "LPS"
 
 
 class PreparedCases:
@@ -31,17 +32,27 @@ class PreparedCases:
     over its non-zero voxels, and stays 0 outside. Kept in ``cache`` under the files' contents: a case that is moved, or
     only touched, is not prepared again.
 
-    Each item holds ``image`` (M, X, Y, Z) float16, ``label`` (1, X, Y, Z) uint8 with classes, ``spacing`` (3,) in mm,
+    Each item holds ``image`` (M, X, Y, Z) float16, ``label`` (1, X, Y, Z) uint8 with classes (all background without a
+    label), ``spacing`` (3,) in mm, ``corner`` (3,), the box's first voxel in the frame of :mod:`fedmepd.data.grids`,
     and the flat indices of voxels to centre crops on: ``brain`` (a regular sample of the brain) and ``tumour`` (the
     classes that are not background; the same as ``brain`` in a case without any).
 
     Args:
-        cases: labelled cases.
+        cases: cases; those with labels have a convention.
         cache: folder for the prepared volumes; made when missing, readable by its owner alone.
+        clip_percent: share of the brain's voxels, in percent, that are cut off at either end of a modality's
+            intensities before its mean and deviation are taken.
     """
 
-    def __init__(self, cases: Sequence[Case], cache: Path):
+    def __init__(self, cases: Sequence[Case], cache: Path, clip_percent: float = 0.0):
         self.cases = list(cases)
+        unknown = next((case for case in self.cases if case.label is not None and case.convention is None), None)
+        if unknown is not None:
+            raise DataError(
+                f"case {unknown.name}: it is not known how the values of {unknown.label} are to be read: run "
+                "`fedmepd data init` with --labels",
+                public="the convention of the site's labels is not known",
+            )
         try:
             cache.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
@@ -54,8 +65,11 @@ class PreparedCases:
         for case in self.cases:
             beside = items.setdefault(case.modalities, [])
             self._places.append((case.modalities, len(beside)))
-            beside.append(_item(case, digests))
-        self._data = {modalities: _dataset(beside, _prepare(modalities), cache) for modalities, beside in items.items()}
+            beside.append(_item(case, digests, clip_percent))
+        self._data = {
+            modalities: _dataset(beside, _prepare(modalities, clip_percent), cache)
+            for modalities, beside in items.items()
+        }
 
     def __len__(self) -> int:
         return len(self.cases)
@@ -64,7 +78,7 @@ class PreparedCases:
         """Returns one case.
 
         Raises:
-            DataError: a file has vanished or cannot be read any more, or the cache folder cannot be written.
+            DataError: a file has vanished, or cannot be read any more, or the cache folder cannot be written.
         """
         modalities, place = self._places[index]
         try:
@@ -73,6 +87,9 @@ class PreparedCases:
             missing = next((file for file in self.cases[index].files if not file.is_file()), None)
             if missing is not None:
                 raise _vanished(missing) from error
+            # MONAI wraps what a transform raises.
+            if isinstance(error.__cause__, VolumeError):
+                raise _changed(self.cases[index], error.__cause__) from error
             # The files were readable when they were checked; a full disk is the likelier cause.
             raise _unwritable(self._cache, error) from error
 
@@ -86,12 +103,10 @@ def _fingerprints(cases: Sequence[Case], cache: Path) -> dict[Path, str]:
         raise _unwritable(cache, error) from error
 
 
-def _item(case: Case, digests: dict[Path, str]) -> dict[str, Any]:
-    return {
-        **{modality: str(case.images[modality]) for modality in case.modalities},
-        "label": str(case.label),
-        "content": [_FORMAT, case.modalities, [digests[file] for file in case.files]],
-    }
+def _item(case: Case, digests: dict[Path, str], clip_percent: float) -> dict[str, Any]:
+    convention = None if case.label is None else case.convention
+    volumes = [[kind, digests[path], channel] for kind, path, channel in case.volumes]
+    return {"case": case, "content": [_FORMAT, volumes, convention, clip_percent]}
 
 
 def _key(item: dict[str, Any]) -> bytes:
@@ -115,42 +130,85 @@ def _dataset(items: list[dict[str, Any]], transform: Any, cache: Path) -> Any:
     return RepairingDataset(items, transform, cache, hash_func=_key)
 
 
-def _prepare(modalities: tuple[str, ...]) -> Any:
+def _prepare(modalities: tuple[str, ...], clip_percent: float) -> Any:
     from monai import transforms as t
 
-    files = [*modalities, "label"]
     return t.Compose(
         [
-            t.LoadImaged(files, reader="NibabelReader", ensure_channel_first=True),
-            t.Orientationd(files, axcodes=_ORIENTATION, labels=None),
-            t.ConcatItemsd(modalities, "image"),
+            t.Lambda(lambda item: read_case(item["case"])),
             t.ThresholdIntensityd("image", threshold=0, above=True, cval=0),
             t.ConcatItemsd(["image", "label"], "everything"),
             t.CropForegroundd(["image", "label"], source_key="everything", allow_smaller=True),
+            *([t.Lambda(lambda item: item | {"image": _clip(item["image"], clip_percent)})] if clip_percent else []),
             t.NormalizeIntensityd("image", nonzero=True, channel_wise=True),
-            t.MapLabelValued("label", list(BRATS.class_of_label), list(BRATS.class_of_label.values())),
             t.Lambda(_finish),
         ]
     )
 
 
+def read_case(case: Case) -> dict[str, Any]:
+    """Reads a case whole and as it is, but turned into the frame of :mod:`fedmepd.data.grids`.
+
+    Returns:
+        ``image`` (M, X, Y, Z) float32, ``label`` (1, X, Y, Z) uint8 with classes, ``spacing`` (3,) in mm.
+
+    Raises:
+        VolumeError: a file cannot be read.
+    """
+    import torch
+    from monai.data import MetaTensor
+
+    files = {path: read_volumes(path, bool(case.channels) and path != case.label) for path in case.files}
+    found = {}
+    for kind, path, channel in case.volumes:
+        values = files[path].values if channel is None else files[path].values[..., channel]
+        found[kind] = into_frame(values, files[path].affine)
+    images = np.stack([found[modality] for modality in case.modalities]).astype(np.float32)
+    label = np.zeros(images.shape[1:], dtype=np.uint8)
+    for value, number in (BRATS.conventions[case.convention] if case.label is not None else {}).items():
+        label[found["label"] == value] = number
+    first = files[case.files[0]]
+    return {
+        "image": MetaTensor(images),
+        "label": MetaTensor(label[None]),
+        "spacing": torch.tensor(frame_spacing(first.affine)),
+    }
+
+
+def _clip(image: Any, percent: float) -> Any:
+    """Moves the outermost values of every modality's brain to its percentiles; 0 stays 0."""
+    for channel in image:
+        inside = channel[channel > 0]
+        if len(inside):
+            low, high = np.percentile(inside.numpy(), (percent, 100 - percent))
+            channel[channel > 0] = inside.clamp(float(low), float(high))
+    return image
+
+
 def _finish(item: dict[str, Any]) -> dict[str, Any]:
     import torch
 
-    spacing = item["label"].pixdim.clone()
     image = item["image"].as_tensor()
-    label = item["label"].as_tensor().to(torch.uint8)
+    # Copies: of a view, torch would write all that it is a view of.
+    label = item["label"].as_tensor().clone(memory_format=torch.contiguous_format)
     brain = (image != 0).any(0).flatten().nonzero()[:, 0]
     tumour = label.flatten().nonzero()[:, 0]
-    # A copy: of a view, torch would write all that it is a view of.
     centres = brain[:: max(1, len(brain) // _CENTRES)].clone()
     return {
         "image": image.half(),
         "label": label,
         "brain": centres,
         "tumour": tumour if len(tumour) else centres,
-        "spacing": spacing,
+        "spacing": item["spacing"],
+        "corner": torch.as_tensor(item["foreground_start_coord"]),
     }
+
+
+def _changed(case: Case, error: VolumeError) -> DataError:
+    return DataError(
+        f"a file of case {case.name} cannot be read any more: {error}. Restore it, then start the run again",
+        public="a file of the site's data cannot be read any more",
+    )
 
 
 def _unwritable(cache: Path, error: Exception) -> DataError:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from fedmepd.config import Settings
 from fedmepd.data.cases import Case
-from fedmepd.data.layouts import find_cases
+from fedmepd.data.findings import Finding, error, refuse
+from fedmepd.data.fingerprints import fingerprints
+from fedmepd.data.inspection import inspect_cases
+from fedmepd.data.layouts import Dataset, find_dataset
+from fedmepd.data.manifest import pinned_content
 from fedmepd.data.phantom import RECIPE, ensure_site
-from fedmepd.data.splits import split_cases
-from fedmepd.data.validation import check_cases
-from fedmepd.errors import DataError
+from fedmepd.data.splits import Split, sort_into_parts, split_cases
+from fedmepd.errors import DataError, FedMEPDError
 from fedmepd.modalities import BRATS
 from fedmepd.site_settings import SiteSettings
 
@@ -23,12 +27,13 @@ class SiteData:
 
     Args:
         name: the site's name; ``fusion`` for the fusion site.
-        modalities: those that any of its cases has, in the task's order.
+        modalities: those that any of its labelled cases has, in the task's order.
         train: cases to train on.
         validation: cases to select the best model on.
         test: cases to report on.
         source: whether the cases are phantoms or the site's own.
         cache: folder for prepared cases.
+        unlabelled: cases for inference only.
     """
 
     name: str
@@ -38,43 +43,101 @@ class SiteData:
     test: list[Case]
     source: Literal["phantom", "folder"]
     cache: Path
+    unlabelled: list[Case] = field(default_factory=list)
 
     def counts(self) -> dict[str, int]:
-        """Returns the number of cases of each part."""
+        """Returns the number of labelled cases of each part."""
         return {"train": len(self.train), "validation": len(self.validation), "test": len(self.test)}
 
 
-def open_site_data(name: str, settings: Settings, site_settings: SiteSettings) -> SiteData:
+def open_site_data(
+    name: str,
+    settings: Settings,
+    site_settings: SiteSettings,
+    log: Callable[[str], None] = lambda line: None,
+) -> SiteData:
     """Finds, checks and splits the cases of a site.
 
     They lie in the site's sub-folder of the data folder, or in the data folder itself where a hospital has its own
-    only. Without a data folder they are the phantom's, if the job allows that.
+    only. Without a data folder they are the phantom's, if the job allows that. A manifest decides which patients train
+    and which test; without one the job's shares and seed do.
 
     Args:
         name: the site's name.
         settings: the job's settings.
         site_settings: the machine's.
+        log: takes a line about cases that the training does not use.
 
     Raises:
-        DataError: there is no data folder, no case in it, or a case that cannot be used.
+        DataError: there is no data folder, no labelled case in it, a case that cannot be used, or a file that is not
+            what it was when the manifest was written.
     """
-    cases, source = _find(name, settings, site_settings)
-    check_cases(cases, cache=site_settings.cache)
-    split = split_cases(cases, settings.data, settings.seed, name)
+    dataset, source = _find(name, settings, site_settings)
+    if dataset.parts is not None:
+        # Before anything else reads them: a link may lead to another file than the manifest's.
+        refuse(changed_files(dataset, site_settings.cache))
+    inspection = inspect_cases(dataset.cases, cache=site_settings.cache, known=dataset.findings)
+    inspection.require_good()
+    labelled = [case for case in inspection.cases if case.label is not None]
+    unlabelled = [case for case in inspection.cases if case.label is None]
+    if not labelled:
+        raise DataError(
+            f"{dataset.folder} has no case with a label: expected a segmentation beside the images of those to train "
+            "on, such as 001_seg.nii.gz",
+            public=f"no case of {name} has a label",
+        )
+    if unlabelled:
+        log(f"{len(labelled)} cases with a label; {len(unlabelled)} without one are left out of training and tests")
+    split = _split(labelled, dataset, settings, name)
     return SiteData(
         name=name,
-        modalities=BRATS.subset({modality for case in cases for modality in case.modalities}),
+        modalities=BRATS.subset({modality for case in labelled for modality in case.modalities}),
         train=split.train,
         validation=split.validation,
         test=split.test,
         source=source,
         cache=site_settings.cache / "prepared",
+        unlabelled=unlabelled,
     )
 
 
-def _find(
-    name: str, settings: Settings, site_settings: SiteSettings
-) -> tuple[list[Case], Literal["phantom", "folder"]]:
+def _split(labelled: list[Case], dataset: Dataset, settings: Settings, name: str) -> Split:
+    if dataset.parts is None:
+        return split_cases(labelled, settings.data, settings.seed, name)
+    return sort_into_parts(labelled, {case.patient: dataset.parts[case.name] for case in labelled})
+
+
+def changed_files(dataset: Dataset, cache: Path) -> list[Finding]:
+    """Compares the files of a data set with its manifest: an error for each that is missing or another than it was.
+
+    Args:
+        dataset: with a manifest.
+        cache: remembers the content of files.
+
+    Raises:
+        DataError: the cache cannot be written.
+    """
+    pinned = pinned_content(dataset.folder)
+    there = [file for file in pinned if file.is_file()]
+    try:
+        found = fingerprints(there, cache / "prepared" / "fingerprints.json")
+    except (OSError, FedMEPDError) as problem:
+        raise DataError(
+            f"the files of {dataset.folder} cannot be compared with its manifest: {problem}",
+            public="the site's files cannot be compared with its manifest",
+        ) from problem
+    findings = []
+    for file, digest in pinned.items():
+        if file not in found:
+            text = f"{file} is missing: restore it, or run `fedmepd data init` again to go on without"
+            findings.append(error("file of the manifest that is missing", text))
+        elif found[file] != digest:
+            text = f"{file} has changed: restore it, or run `fedmepd data init` again to take it as it is"
+            findings.append(error("file that has changed since the manifest was written", text))
+    return findings
+
+
+def _find(name: str, settings: Settings, site_settings: SiteSettings) -> tuple[Dataset, Literal["phantom", "folder"]]:
     data = site_settings.data
     if data is None:
         if not settings.data.phantom:
@@ -84,7 +147,7 @@ def _find(
                 public=f"{name} has no data folder",
             )
         root = site_settings.cache / "phantoms" / f"recipe-{RECIPE}-seed-{settings.seed}"
-        return find_cases(ensure_site(root, name, settings.seed)), "phantom"
+        return find_dataset(ensure_site(root, name, settings.seed)), "phantom"
     if not data.is_dir():
         raise DataError(
             f"the data folder {data} does not exist, or is no folder: set FEDMEPD_DATA (or data in the site's "
@@ -93,12 +156,13 @@ def _find(
         )
     own = data / name
     folder = own if own.is_dir() else data
-    cases = find_cases(folder)
-    if not cases:
+    # In a folder that has a sub-folder for every site but this one, the others' cases are none of its business.
+    dataset = find_dataset(folder, deep=folder == own)
+    if not dataset.cases:
         expected = "one sub-folder per case with NIfTI files, such as 001/001_flair.nii.gz and 001/001_seg.nii.gz"
         missing = "" if folder == own else f"no sub-folder {name} and "
         raise DataError(
             f"{folder} has {missing}no case in it: expected {expected}",
             public=f"the data folder of {name} has no case in it",
         )
-    return cases, "folder"
+    return dataset, "folder"

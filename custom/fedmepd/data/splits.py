@@ -1,14 +1,22 @@
-"""Which cases train, which select the model, which test it."""
+"""Which patients train, which select the model, which test it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-from fedmepd.config import DataSettings
 from fedmepd.data.cases import Case
+from fedmepd.data.manifest import Part
 from fedmepd.seeds import derive_seed
+
+
+class Shares(Protocol):
+    """What a split needs of :class:`fedmepd.config.DataSettings`: shares of the patients, the rest is for testing."""
+
+    train: float
+    validation: float
 
 
 @dataclass(frozen=True)
@@ -20,22 +28,53 @@ class Split:
     test: list[Case]
 
 
-def split_cases(cases: Sequence[Case], settings: DataSettings, seed: int, site: str) -> Split:
-    """Splits a site's cases by the settings' shares, rounded by largest remainder.
+def split_cases(cases: Sequence[Case], shares: Shares, seed: int, site: str) -> Split:
+    """Splits a site's cases by patient: all examinations of one go to the same part.
 
-    Every part whose share is not 0 gets at least one case if there are enough: training first, then test, then
-    validation. The result depends on the names of the cases, the seed and the site, not on the order of ``cases``.
+    The result depends on the patients' names, the seed and the site, not on the order of ``cases``.
     """
-    order = sorted(cases, key=lambda case: (derive_seed(seed, "split", site, case.name), case.name))
-    train, validation, _ = part_sizes(len(order), settings)
-    parts = order[:train], order[train : train + validation], order[train + validation :]
-    return Split(*(sorted(part, key=lambda case: case.name) for part in parts))
+    return sort_into_parts(cases, split_patients((case.patient for case in cases), shares, seed, site))
 
 
-def part_sizes(count: int, settings: DataSettings) -> tuple[int, int, int]:
-    """Returns how many of ``count`` cases train, validate and test."""
+def sort_into_parts(cases: Iterable[Case], parts: Mapping[str, Part]) -> Split:
+    """Returns cases by their patients' parts."""
+    split = Split([], [], [])
+    for case in sorted(cases, key=lambda case: case.name):
+        getattr(split, parts[case.patient]).append(case)
+    return split
+
+
+def split_patients(
+    patients: Iterable[str], shares: Shares, seed: int, site: str, kept: Mapping[str, Part] | None = None
+) -> dict[str, Part]:
+    """Assigns every patient a part, by the shares, rounded by largest remainder.
+
+    Every part whose share is not 0 gets at least one patient if there are enough: training first, then test, then
+    validation.
+
+    Args:
+        patients: their names; repeated ones count once.
+        shares: of training and validation.
+        seed, site: decide who goes where.
+        kept: parts of patients that were assigned before, and stay what they are.
+    """
+    kept = dict(kept or {})
+    order = sorted(set(patients), key=lambda patient: (derive_seed(seed, "split", site, patient), patient))
+    assigned = {patient: kept[patient] for patient in order if patient in kept}
+    sizes = dict(zip(("train", "validation", "test"), part_sizes(len(order), shares), strict=True))
+    room = {part: size - list(assigned.values()).count(part) for part, size in sizes.items()}
+    for patient in order:
+        if patient not in assigned:
+            part = next(part for part, left in room.items() if left > 0)
+            assigned[patient] = part
+            room[part] -= 1
+    return assigned
+
+
+def part_sizes(count: int, shares: Shares) -> tuple[int, int, int]:
+    """Returns how many of ``count`` patients train, validate and test."""
     # Rounded, since 1 - 0.6 - 0.1 is not quite 0.3, and a tie must be one.
-    train, validation = settings.train, settings.validation
+    train, validation = shares.train, shares.validation
     quotas = [round(count * share, 6) for share in (train, max(0.0, 1 - train - validation), validation)]
     sizes = [math.floor(quota) for quota in quotas]
     by_remainder = sorted(range(3), key=lambda part: (sizes[part] - quotas[part], -part))

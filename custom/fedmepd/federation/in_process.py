@@ -8,8 +8,9 @@ from typing import Any
 
 from fedmepd.config import Settings
 from fedmepd.data.site import open_site_data
-from fedmepd.federation.server import FUSION, FederationServer
+from fedmepd.federation.server import FederationServer
 from fedmepd.federation.site import FederationSite
+from fedmepd.modalities import FUSION_SITE
 from fedmepd.site_settings import SiteSettings
 
 
@@ -46,7 +47,7 @@ def run_in_process(
     }
     server = FederationServer(
         settings,
-        open_site_data(FUSION, settings, site_settings),
+        open_site_data(FUSION_SITE, settings, site_settings),
         folder / "server",
         folder / "results",
         device,

@@ -24,6 +24,7 @@ from fedmepd.federation.methods import METHODS
 from fedmepd.federation.reports import TestReport, TrainReport, check_report
 from fedmepd.federation.site import validation_is_due
 from fedmepd.federation.timing import SITES, RoundSeconds, Timing, figures_of
+from fedmepd.modalities import FUSION_SITE
 from fedmepd.networks.network import SHARED
 from fedmepd.storage import load_tensors, save_tensors
 from fedmepd.training.arithmetic import use_threads
@@ -35,7 +36,6 @@ STATE = "server_state.pt"
 STATE_FORMAT = 2
 GLOBAL_BEST = "global_best.pt"
 GLOBAL_LAST = "global_last.pt"
-FUSION = "fusion"
 
 
 class FederationServer:
@@ -99,8 +99,8 @@ class FederationServer:
             FedMEPDError: it uses phantoms while others use patients' images, or the other way round; or it has the name
                 of the fusion site, and so its data folder.
         """
-        if profile.name == FUSION:
-            raise FedMEPDError(f"a site is named {FUSION!r}, which is the fusion site's name: rename the site")
+        if profile.name == FUSION_SITE:
+            raise FedMEPDError(f"a site is named {FUSION_SITE!r}, which is the fusion site's name: rename the site")
         if profile.source != self.data.source:
             kinds = {"phantom": "the phantom cohort", "folder": "a data folder"}
             raise FedMEPDError(
@@ -342,10 +342,10 @@ class FederationServer:
         return network
 
     def _about(self, round_number: int) -> About:
-        return About(FUSION, self.settings.method, round_number, self._record_of_server()["validation"])
+        return About(FUSION_SITE, self.settings.method, round_number, self._record_of_server()["validation"])
 
     def _record_of_server(self) -> dict[str, Any]:
-        return self._records.setdefault(FUSION, {"rounds_taken": [], "validation": None, "test": None})
+        return self._records.setdefault(FUSION_SITE, {"rounds_taken": [], "validation": None, "test": None})
 
     def test_payload(self, site: str) -> Payload:
         """Sent with the final test: nothing, since every site tests the model that it keeps."""

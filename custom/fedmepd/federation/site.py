@@ -247,7 +247,9 @@ class FederationSite:
         content = {
             "settings": self.settings.model_dump(mode="json"),
             "round": round_number,
+            "modalities": list(self.data.modalities),
             "network": {key: value.cpu() for key, value in self._network.state_dict().items()},
+            "parameters": [name for name, _ in self._network.named_parameters()],
             "anchors": self._network.anchors,
             "optimizer": self._optimizer.state_dict(),
             "best": self._best,
@@ -270,20 +272,40 @@ class FederationSite:
 
     def _restore(self, path: Path) -> None:
         content = load_tensors(path)
+        missing = [key for key in ("modalities", "parameters") if key not in content]
+        if missing:
+            raise CheckpointError(
+                f"{path}: {missing[0]} is missing: it was written by an older version of fedmepd; use another run name"
+            )
+        # The data may have gained or lost modalities since; their encoders come from the server anyway.
+        changed = set(content["modalities"]) ^ set(self.data.modalities)
+        others = tuple(f"encoders.{modality}." for modality in changed)
         shapes = {key: value.shape for key, value in self._network.state_dict().items()}
         found = {key: value.shape for key, value in content["network"].items()}
         for key in sorted(shapes.keys() | found.keys()):
-            if shapes.get(key) != found.get(key):
+            if shapes.get(key) != found.get(key) and not key.startswith(others):
                 raise CheckpointError(
                     f"{path}: {key} does not fit this run (width {self.settings.network.width}, modalities "
                     f"{', '.join(self.data.modalities)}): it was written with other settings; use another run name"
                 )
-        self._network.load_state_dict(content["network"])
+        kept = {key: value for key, value in content["network"].items() if key in shapes}
+        self._network.load_state_dict(kept, strict=False)
         self._network.anchors = content["anchors"]
-        self._optimizer.load_state_dict(content["optimizer"])
+        self._restore_optimizer(content["optimizer"], content["parameters"])
         self._best, self._validation = content["best"], content["validation"]
         self._round = content["round"]
         self.log(f"{self.name}: continues from its state after round {self._round}")
+        if changed:
+            # The best model so far was measured on, and fits, other images.
+            self._best, self._validation = None, None
+            self.log(f"{self.name}: now has {' '.join(self.data.modalities)}, not {' '.join(content['modalities'])}")
+
+    def _restore_optimizer(self, content: dict[str, Any], names: list[str]) -> None:
+        """Gives every parameter its own state back, by name: there may be others before it now."""
+        of_name = {names[index]: state for index, state in content["state"].items()}
+        present = [name for name, _ in self._network.named_parameters()]
+        states = {index: of_name[name] for index, name in enumerate(present) if name in of_name}
+        self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": states})
 
 
 def validation_is_due(settings: Settings, round_number: int) -> bool:

@@ -113,9 +113,9 @@ class FedMEPDController(ScatterAndGather):
 
     def _open_server(self, folder, abort_signal: Signal, fl_ctx: FLContext):
         """Lets all sites prepare while the server opens its own data and state; None if there is nothing to do."""
-        from fedmepd.data.phantom import FUSION_SITE
         from fedmepd.data.site import open_site_data
         from fedmepd.federation.server import FederationServer
+        from fedmepd.modalities import FUSION_SITE
         from fedmepd.site_settings import SiteSettings
 
         settings = self._run.settings
@@ -127,7 +127,7 @@ class FedMEPDController(ScatterAndGather):
             site_settings = SiteSettings.load(folders.local_folder(fl_ctx))
             server = FederationServer(
                 settings=settings,
-                data=open_site_data(FUSION_SITE, settings, site_settings),
+                data=open_site_data(FUSION_SITE, settings, site_settings, self._say),
                 folder=folder,
                 results_folder=folders.run_folder(fl_ctx) / "results",
                 device=site_settings.torch_device(),

@@ -72,13 +72,17 @@ class FedMEPDExecutor(Executor):
             name = fl_ctx.get_identity_name()
             site_settings = SiteSettings.load(folders.local_folder(fl_ctx))
             level = _level(fl_ctx)
+
+            def log(text: str) -> None:
+                self.logger.log(level, text)
+
             self._site = FederationSite(
                 name=name,
                 settings=run.settings,
-                data=open_site_data(name, run.settings, site_settings),
+                data=open_site_data(name, run.settings, site_settings, log),
                 folder=folders.site_folder(fl_ctx, run.settings, run.identity),
                 device=site_settings.torch_device(),
-                log=lambda text: self.logger.log(level, text),
+                log=log,
             )
             self._run = run
             self._start_up = {"process": ready, "data": _seconds_since_start() - ready}

@@ -46,7 +46,11 @@ def save_model(path: Path, network: FedMEPDNet, about: About) -> None:
         "kind": _KIND,
         "format": FORMAT,
         "task": network.description.name,
-        "label_map": {str(label): number for label, number in network.description.class_of_label.items()},
+        "classes": list(network.description.classes),
+        "label_maps": {
+            convention: {str(label): number for label, number in numbers.items()}
+            for convention, numbers in network.description.conventions.items()
+        },
         "modalities": list(network.modalities),
         "width": network.width,
         "shared_encoder": network.shared_encoder,

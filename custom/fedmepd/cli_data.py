@@ -1,0 +1,299 @@
+"""The commands ``fedmepd data ...``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from fedmepd.errors import FedMEPDError, SettingsError
+
+if TYPE_CHECKING:
+    from fedmepd.data.site_folders import Source
+
+# Exit status of a data set that was read and has errors.
+FAULTY = 1
+
+_SHARES = {"train": 0.6, "validation": 0.1}
+
+
+def add_data_commands(data: argparse._SubParsersAction) -> None:
+    """Adds them to the parser of ``fedmepd data``."""
+    phantom = data.add_parser("phantom", help="write the phantom cohort as NIfTI, one sub-folder per site")
+    phantom.add_argument("folder", type=Path)
+    phantom.add_argument("--seed", type=int, default=0, help="default: 0")
+    phantom.set_defaults(run=_make_phantoms)
+
+    check = data.add_parser(
+        "check",
+        help="say what a folder holds and what is wrong with it",
+        description="Says what a folder of cases, a list, or a federation's folder of sites holds and what is wrong "
+        "with it, without names of cases or files. Exit status: 0 good, 1 errors in the data, 2 cannot be looked at.",
+    )
+    check.add_argument("folder", type=Path, help="folder of cases or of sites, or a list (.csv, .json)")
+    check.add_argument("--details", action="store_true", help="also name the cases and files")
+    _add_reading(check)
+    check.set_defaults(run=_check)
+
+    init = data.add_parser(
+        "init",
+        help="make a hospital's folder the data set that its site trains on",
+        description="Checks a folder of cases, decides which patients train, validate and test, and writes a manifest "
+        "that pins every file's content. Run it again after cases, labels or modalities have come: patients keep the "
+        "part that they have.",
+    )
+    init.add_argument("folder", type=Path, help="folder of cases, or a list (.csv, .json)")
+    init.add_argument("--out", type=Path, help="folder for the data set; default: the manifest goes into FOLDER")
+    init.add_argument("--kit", type=Path, help="a FLARE kit: its local/fedmepd.json is pointed to the data set")
+    _add_making(init)
+    init.set_defaults(run=_init)
+
+    split = data.add_parser(
+        "split",
+        help="make a federation's sites of one data set",
+        description="Deals the labelled cases of a data set to the fusion site and the sites, by patient, and splits "
+        "each site's into train, validation and test.",
+    )
+    split.add_argument("folder", type=Path, help="folder of cases, or a list (.csv, .json)")
+    split.add_argument("out", type=Path, help="folder for the sites; the same split again changes nothing")
+    how = split.add_mutually_exclusive_group(required=True)
+    how.add_argument("--protocol", choices=("brats2018", "brats2020"), help="the paper's eight sites and fusion site")
+    how.add_argument("--split-dir", type=Path, help="folder of published lists: server.csv, c1.csv to c8.csv")
+    how.add_argument("--sites", type=Path, help="YAML file with the sites of any other federation")
+    _add_making(split)
+    split.set_defaults(run=_split)
+
+
+def _add_reading(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--labels",
+        choices=("brats", "brats2023", "msd"),
+        help="how label values are to be read: brats 0, 1 NCR/NET, 2 ED, 4 ET; brats2023 with 3 for ET; msd 1 ED, "
+        "2 NCR/NET, 3 ET; default: as the layout says",
+    )
+    parser.add_argument("--follow-links", action="store_true", help="read links that lead out of a case's folder")
+
+
+def _add_making(parser: argparse.ArgumentParser) -> None:
+    _add_reading(parser)
+    parser.add_argument("--skip-faulty", action="store_true", help="leave out cases with errors instead of refusing")
+    parser.add_argument("--copy", action="store_true", help="copy files instead of linking to them")
+    parser.add_argument("--train", type=float, default=_SHARES["train"], help="share of the patients; default: 0.6")
+    parser.add_argument("--validation", type=float, default=_SHARES["validation"], help="default: 0.1; the rest tests")
+    parser.add_argument("--seed", type=int, default=0, help="decides which patient goes where; default: 0")
+
+
+def _make_phantoms(options: argparse.Namespace) -> None:
+    from fedmepd.data.phantom import PHANTOM_SITES, ensure_site
+
+    for site, modalities in PHANTOM_SITES.items():
+        folder = ensure_site(options.folder, site, options.seed)
+        print(f"{folder}  {' '.join(modalities)}", flush=True)
+
+
+def _check(options: argparse.Namespace) -> int:
+    from fedmepd.data.layouts import find_dataset, site_folders
+
+    sites = site_folders(options.folder)
+    if sites:
+        return _check_sites(sites, options)
+    from fedmepd.data.site_folders import no_case
+
+    dataset = find_dataset(options.folder, follow_links=options.follow_links)
+    if not dataset.cases and not dataset.findings:
+        raise no_case(options.folder)
+    inspection = _inspect(dataset, options)
+    from fedmepd.data.summary import describe_data
+
+    print("\n".join(["", *describe_data(dataset, inspection)]))
+    return _conclude(inspection.findings, options, len(inspection.cases))
+
+
+def _inspect(dataset: Any, options: argparse.Namespace) -> Any:
+    from fedmepd.data.inspection import inspect_cases
+    from fedmepd.data.site import changed_files
+    from fedmepd.data.summary import describe_found
+    from fedmepd.site_settings import SiteSettings
+
+    print(describe_found(dataset), flush=True)
+    cache = SiteSettings.load().cache
+    known = [*dataset.findings, *(changed_files(dataset, cache) if dataset.parts is not None else [])]
+    return inspect_cases(dataset.cases, labels=options.labels, cache=cache, progress=_progress(), known=known)
+
+
+def _check_sites(sites: list[Path], options: argparse.Namespace) -> int:
+    from fedmepd.data.findings import Finding
+    from fedmepd.data.layouts import find_dataset
+    from fedmepd.data.summary import describe_overlap, table
+
+    inspections, findings, rows = {}, [], []
+    print(f"found a federation of {len(sites)} sites", flush=True)
+    for folder in sites:
+        print(f"{folder.name}: ", end="", flush=True)
+        dataset = find_dataset(folder)
+        inspection = inspections[folder.name] = _inspect(dataset, options)
+        parts = Counter((dataset.parts or {}).values())
+        errors = sum(found.severity == "error" for found in inspection.findings)
+        there = {modality for case in inspection.cases for modality in case.modalities}
+        from fedmepd.modalities import BRATS
+
+        names = " ".join(name for name in BRATS.modalities if name in there)
+        numbers = [len(inspection.cases), parts["train"], parts["validation"], parts["test"], parts[None], errors]
+        rows.append([folder.name, *map(str, numbers), names])
+        findings += inspection.findings
+    heads = ["site", "cases", "train", "validation", "test", "unlabelled", "errors", "modalities"]
+    print("\n".join(["", *table(heads, rows), ""]))
+    lines, overlaps = describe_overlap(inspections)
+    print("\n".join(lines))
+    findings += [Finding("error", "two sites that share cases", line) for line in lines[:overlaps]]
+    return _conclude(findings, options, sum(len(inspection.cases) for inspection in inspections.values()))
+
+
+def _conclude(findings: list[Any], options: argparse.Namespace, cases: int) -> int:
+    from fedmepd.data.findings import ERROR
+    from fedmepd.data.summary import describe_findings
+
+    print("\n".join(describe_findings(findings, options.details)), end="\n\n" if findings else "\n")
+    errors = sum(found.severity == ERROR for found in findings)
+    if not errors:
+        print(f"no error in {cases} cases" if cases != 1 else "no error in 1 case")
+        return 0
+    hint = "" if options.details else "; --details names cases and files, docs/data.md says what each message means"
+    print(f"{errors} errors: a site with this data would refuse to train{hint}")
+    return FAULTY
+
+
+def _source(options: argparse.Namespace, earlier: Path | None = None) -> tuple[Source, Path]:
+    from fedmepd.data.site_folders import open_source
+    from fedmepd.data.summary import describe_found
+    from fedmepd.site_settings import SiteSettings
+
+    if not (0 < options.train <= 1 and 0 <= options.validation and options.train + options.validation <= 1 + 1e-9):
+        raise SettingsError(
+            f"--train {options.train} --validation {options.validation}: expected shares above 0, at most 1 together"
+        )
+    cache = SiteSettings.load().cache
+    source = open_source(
+        options.folder,
+        labels=options.labels,
+        follow_links=options.follow_links,
+        skip_faulty=options.skip_faulty,
+        cache=cache,
+        earlier=earlier,
+        found=lambda dataset: print(describe_found(dataset), flush=True),
+        progress=_progress(),
+    )
+    if source.left_out:
+        print(f"left out {source.left_out} cases with errors")
+    return source, cache
+
+
+def _init(options: argparse.Namespace) -> None:
+    from fedmepd.data.manifest import FILE_NAME
+    from fedmepd.data.site_folders import plan_site, write_site
+
+    local = None if options.kit is None else _kit_settings(options.kit)
+    in_place = options.out is None
+    folder = (options.folder.parent if options.folder.is_file() else options.folder) if in_place else options.out
+    source, cache = _source(options, earlier=folder)
+    site = plan_site(
+        folder,
+        source.inspection.cases,
+        in_place=in_place,
+        shares=options,
+        seed=options.seed,
+        name="site",
+        cache=cache,
+    )
+    changed = write_site(site, copy=options.copy)
+    parts = Counter(entry.part for entry in site.manifest.cases)
+    print(
+        f"{folder / FILE_NAME} {'written' if changed else 'is up to date'}: train {parts['train']}, validation "
+        f"{parts['validation']}, test {parts['test']}, without a label (inference only) {parts[None]}"
+    )
+    if not parts["train"]:
+        print("no case to train on: a site needs at least one case with a label")
+    if local is None:
+        print(f"to train on it: FEDMEPD_DATA={folder.absolute()}, or data in local/fedmepd.json of a FLARE kit")
+    else:
+        _point_kit(local, folder)
+        print(f"{local} points to it")
+
+
+def _kit_settings(kit: Path) -> Path:
+    if not (kit / "local").is_dir():
+        raise SettingsError(f"{kit} is no FLARE kit: expected a folder with a sub-folder local")
+    return kit / "local" / "fedmepd.json"
+
+
+def _point_kit(file: Path, folder: Path) -> None:
+    from fedmepd.storage import write_json
+
+    values = {}
+    if file.is_file():
+        try:
+            values = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise SettingsError(f"{file} cannot be read as JSON: {error}") from error
+    write_json(file, {**values, "data": str(folder.absolute())})
+
+
+def _split(options: argparse.Namespace) -> None:
+    from fedmepd.data.distribution import protocol_plan, read_plan
+    from fedmepd.data.site_folders import split_source
+    from fedmepd.data.summary import table
+
+    if options.out.resolve().is_relative_to(options.folder.resolve()):
+        raise FedMEPDError(f"{options.out} is inside {options.folder}: choose a folder outside the data set")
+    source, cache = _source(options)
+    labelled = sum(case.label is not None for case in source.inspection.cases)
+    plan = None
+    if options.protocol:
+        plan = protocol_plan(options.protocol)
+    elif options.sites:
+        plan = read_plan(options.sites, labelled)
+    how = {name: getattr(options, name) for name in ("seed", "train", "validation", "protocol")}
+    made, changed = split_source(
+        source,
+        options.out,
+        plan=plan,
+        lists=options.split_dir,
+        copy=options.copy,
+        shares=options,
+        seed=options.seed,
+        cache=cache,
+        how=how,
+    )
+    rows = []
+    for site in made:
+        parts = Counter(entry.part for entry in site.manifest.cases)
+        patients = len({entry.patient for entry in site.manifest.cases})
+        numbers = [len(site.manifest.cases), patients, parts["train"], parts["validation"], parts["test"]]
+        names = " ".join(site.plan.modalities)
+        rows.append([site.plan.name, *map(str, numbers), f"{median(site.tumour_ml):.1f}", names])
+    heads = ["site", "cases", "patients", "train", "validation", "test", "tumour ml", "modalities"]
+    print("\n".join(["", *table(heads, rows), ""]))
+    over = len(source.inspection.cases) - sum(len(site.manifest.cases) for site in made)
+    if over:
+        print(f"{over} cases are left over")
+    print(f"{options.out} {'written' if changed else 'is up to date'}")
+    print(f"to train on it: FEDMEPD_DATA={options.out.absolute()}")
+
+
+def _progress() -> Callable[[int, int], None]:
+    """Reports progress on the terminal: at most one line in two seconds, none for what is quick."""
+    last = time.monotonic()
+
+    def report(done: int, total: int) -> None:
+        nonlocal last
+        if done < total and time.monotonic() - last >= 2:
+            last = time.monotonic()
+            print(f"read {done} of {total} cases", file=sys.stderr, flush=True)
+
+    return report

@@ -1,0 +1,115 @@
+"""A list of cases: CSV or JSON, one row a case, one column a modality."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path, PurePath
+from typing import Any
+
+from fedmepd.data.cases import LABEL, Case
+from fedmepd.data.containment import outside
+from fedmepd.data.findings import Finding, error
+from fedmepd.data.names import kinds_of, read_case_name
+from fedmepd.errors import DataError
+
+LAYOUT = "a list of cases"
+
+_NAME_COLUMNS = ("case", "name", "id", "subject")
+_PATIENT_COLUMN = "patient"
+_EXPECTED = "expected columns case, seg and some of FLAIR, T1ce, T1, T2; patient where one has several cases"
+
+
+def read_case_list(file: Path, follow_links: bool) -> list[Case]:
+    """Reads a list.
+
+    Args:
+        file: CSV with a header line, or JSON: an array of objects, or an object with such an array as ``cases``. Paths
+            start at the list's folder and may not leave it. An empty cell: the case does not have that file.
+        follow_links: whether links may lead out of that folder.
+
+    Raises:
+        DataError: the list cannot be read, or its columns are not clear.
+    """
+    rows = _read_json(file) if file.suffix.lower() == ".json" else _read_csv(file)
+    columns = _columns(file, rows)
+    cases = [_case(file, number, row, columns, follow_links) for number, row in enumerate(rows, 1)]
+    return cases
+
+
+def _read_csv(file: Path) -> list[dict[str, Any]]:
+    try:
+        with open(file, newline="", encoding="utf-8-sig") as opened:
+            return list(csv.DictReader(opened))
+    except (OSError, ValueError, csv.Error) as problem:
+        raise _unreadable(file, problem) from problem
+
+
+def _read_json(file: Path) -> list[dict[str, Any]]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as problem:
+        raise _unreadable(file, problem) from problem
+    rows = content.get("cases") if isinstance(content, dict) else content
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise DataError(f"{file}: expected an array of objects, one a case; {_EXPECTED}", _PUBLIC)
+    return rows
+
+
+_PUBLIC = "the list of the site's cases cannot be used"
+
+
+def _unreadable(file: Path, problem: Exception) -> DataError:
+    return DataError(f"{file} cannot be read as a list of cases: {problem}", _PUBLIC)
+
+
+def _columns(file: Path, rows: list[dict[str, Any]]) -> dict[str, str]:
+    """Returns the column of each kind, of the name, and of the patient if there is one."""
+    found: dict[str, str] = {}
+    for column in dict.fromkeys(key for row in rows for key in row if isinstance(key, str)):
+        plain = column.strip().lower()
+        kinds = ["name"] if plain in _NAME_COLUMNS else ["patient"] if plain == _PATIENT_COLUMN else kinds_of(plain)
+        if len(kinds) > 1:
+            raise DataError(f"{file}: column {column!r} may be {' or '.join(kinds)}: rename it; {_EXPECTED}", _PUBLIC)
+        for kind in kinds:
+            if kind in found:
+                raise DataError(f"{file}: columns {found[kind]!r} and {column!r} are both {kind}: remove one", _PUBLIC)
+            found[kind] = column
+    if "name" not in found or not found.keys() - {"name", "patient", LABEL}:
+        missing = "of a modality" if "name" in found else "case"
+        raise DataError(f"{file} has no column {missing}: {_EXPECTED}", _PUBLIC)
+    return found
+
+
+def _case(file: Path, number: int, row: dict[str, Any], columns: dict[str, str], follow_links: bool) -> Case:
+    values = {kind: str(row.get(column) or "").strip() for kind, column in columns.items()}
+    name, patient = values.pop("name"), values.pop("patient", "")
+    if not name or len(PurePath(name).parts) != 1 or name in (".", "..") or "\0" in name:
+        raise DataError(f"{file}, row {number}: {name!r} is no name of a case", _PUBLIC)
+    findings: list[Finding] = []
+    files: dict[str, Path] = {}
+    for kind, value in values.items():
+        if not value:
+            continue
+        path = file.parent / value
+        problem = (
+            error("file name that is no path", f"{file}, row {number}: {value!r} is no path")
+            if "\0" in value
+            else outside(path, file.parent, follow_links)
+        )
+        if problem is not None:
+            findings.append(problem)
+        else:
+            files[kind] = path
+    told = read_case_name(name)
+    label = files.pop(LABEL, None)
+    return Case(
+        name,
+        files,
+        label,
+        patient=patient or told.patient,
+        institution=told.institution,
+        convention=told.convention,
+        layout=LAYOUT,
+        findings=tuple(findings),
+    )

@@ -1,0 +1,33 @@
+"""Which files may be read: those of a case's own folder, and not what a link or a path in a list leads to elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fedmepd.data.findings import Finding, error
+
+OUTSIDE = "file outside the case's folder"
+
+
+def outside(path: Path, folder: Path, follow_links: bool) -> Finding | None:
+    """Returns what is wrong with a file that lies, or leads, out of ``folder``; None for all others.
+
+    Args:
+        path: below ``folder`` by its name.
+        folder: the folder of a case or of a list.
+        follow_links: whether the user said that links may lead elsewhere; ``..`` and absolute paths never may.
+    """
+    # RuntimeError and OSError: links in a circle.
+    try:
+        leaves = not path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError):
+        leaves = True
+    named_outside = not path.absolute().is_relative_to(folder.absolute())
+    named_outside = named_outside or ".." in path.absolute().relative_to(folder.absolute()).parts
+    if not leaves or (follow_links and not named_outside):
+        return None
+    return error(
+        OUTSIDE,
+        f"{path} leads out of {folder}: copy the file there"
+        + ("" if named_outside else ", or, if you made that link, say --follow-links"),
+    )

@@ -1,0 +1,255 @@
+"""Which case goes to which site, when one data set is to become a federation."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from fedmepd.data.cases import Case
+from fedmepd.data.volumes import SUFFIXES
+from fedmepd.errors import DataError, FedMEPDError, SettingsError
+from fedmepd.modalities import BRATS, FUSION_SITE, PROTOCOL_SITES
+from fedmepd.seeds import derive_seed
+
+# Cases of the fusion site and of sites 1 to 8 in the paper's protocol for BraTS 2018, of 285 in all.
+_BRATS_2018 = {FUSION_SITE: 88, **{f"site-{n}": size for n, size in enumerate((20, 22, 20, 22, 21, 22, 34, 35), 1)}}
+
+_BRATS_2020_CASES = 369
+
+# Tumours are sorted into this many sizes, each with as many cases.
+_SIZES = 4
+
+# Names of the published lists: server.csv, c1.csv to c8.csv.
+_LIST_OF_SITE = {FUSION_SITE: "server", **{f"site-{n}": f"c{n}" for n in range(1, 9)}}
+
+
+@dataclass(frozen=True)
+class SitePlan:
+    """A site that is to be made.
+
+    Args:
+        name: its name, which becomes its folder's.
+        modalities: those that it gets of its cases.
+        cases: how many it gets.
+    """
+
+    name: str
+    modalities: tuple[str, ...]
+    cases: int
+
+
+PROTOCOLS = ("brats2018", "brats2020")
+
+
+def protocol_plan(protocol: str) -> list[SitePlan]:
+    """Returns the paper's sites: its sizes for BraTS 2018, and the same proportions of BraTS 2020's 369 cases."""
+    sizes = _BRATS_2018
+    if protocol == "brats2020":
+        sizes = _proportional({name: float(size) for name, size in _BRATS_2018.items()}, _BRATS_2020_CASES)
+    return [SitePlan(name, PROTOCOL_SITES[name], size) for name, size in sizes.items()]
+
+
+def _proportional(shares: Mapping[str, float], count: int) -> dict[str, int]:
+    """Whole numbers that sum to ``count``, by largest remainder."""
+    total = sum(shares.values())
+    quotas = {name: round(share / total * count, 9) for name, share in shares.items()}
+    sizes = {name: math.floor(quota) for name, quota in quotas.items()}
+    by_remainder = sorted(quotas, key=lambda name: sizes[name] - quotas[name])
+    for name in by_remainder[: count - sum(sizes.values())]:
+        sizes[name] += 1
+    return sizes
+
+
+class _Site(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    modalities: list[str] = Field(min_length=1)
+    share: float | None = Field(None, gt=0, le=1)
+    cases: int | None = Field(None, ge=1)
+
+    @field_validator("modalities")
+    @classmethod
+    def _known(cls, value: list[str]) -> list[str]:
+        try:
+            return list(BRATS.subset(value))
+        except FedMEPDError as error:
+            raise ValueError(str(error)) from error
+
+    @model_validator(mode="after")
+    def _one_size(self) -> _Site:
+        if (self.share is None) == (self.cases is None):
+            raise ValueError("expected either share or cases")
+        return self
+
+
+class _Sites(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    sites: list[_Site] = Field(min_length=1)
+
+
+def read_plan(file: Path, count: int) -> list[SitePlan]:
+    """Reads the sites of a federation from YAML.
+
+    Args:
+        file: ``sites:`` with a list of ``name``, ``modalities`` and either ``cases`` or ``share`` (of all cases).
+        count: how many cases there are.
+
+    Raises:
+        SettingsError: the file cannot be read, a key or modality is unknown, or more is asked for than there is.
+    """
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        sites = _Sites.model_validate(content).sites
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{file} cannot be read as YAML: {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise SettingsError(f"{file}: {'.'.join(map(str, first['loc'])) or 'content'}: {first['msg']}") from error
+    names = [site.name for site in sites]
+    if len(set(names)) < len(names):
+        raise SettingsError(f"{file}: two sites of one name: expected each name once")
+    shares = {site.name: site.share for site in sites if site.share is not None}
+    if sum(shares.values()) > 1 + 1e-9:
+        raise SettingsError(f"{file}: the shares sum to {sum(shares.values()):.3g}: expected at most 1")
+    # What no share asks for stays over, in the rounding too.
+    rest = max(0.0, 1 - sum(shares.values()))
+    sizes = _proportional({**shares, "": rest}, count) if shares else {}
+    plan = [SitePlan(site.name, tuple(site.modalities), site.cases or sizes[site.name]) for site in sites]
+    empty = next((site.name for site in plan if not site.cases), None)
+    if empty is not None:
+        raise SettingsError(f"{file}: site {empty} would get no case of {count}: raise its share")
+    return plan
+
+
+def deal(
+    cases: Sequence[Case], tumour_ml: Mapping[str, float], plan: Sequence[SitePlan], seed: int
+) -> dict[str, list[Case]]:
+    """Deals cases to sites, all of one patient to the same site.
+
+    Patients are sorted by institution and by the size of their tumour, in random order where these are equal, and then
+    dealt so that at every point of this row each site has had its share: every site gets its share of every
+    institution and size.
+
+    Args:
+        cases: labelled cases.
+        tumour_ml: volume of each case's tumour, by case name.
+        plan: the sites.
+        seed: of the random order.
+
+    Returns:
+        each site's cases, sorted by name; cases over the plan's number go nowhere.
+
+    Raises:
+        DataError: there are too few cases, or too few with the modalities of a site.
+    """
+    wanted = sum(site.cases for site in plan)
+    if len(cases) < wanted:
+        raise DataError(
+            f"{wanted} labelled cases are needed, {len(cases)} were found: take the whole data set, or say the sizes "
+            "in a file with --sites"
+        )
+    patients: dict[str, list[Case]] = {}
+    for case in cases:
+        patients.setdefault(case.patient, []).append(case)
+    edges = np.quantile([tumour_ml[case.name] for case in cases], np.arange(1, _SIZES) / _SIZES)
+
+    def order(patient: str) -> tuple:
+        of_patient = patients[patient]
+        size = int(np.searchsorted(edges, np.mean([tumour_ml[case.name] for case in of_patient])))
+        # Those of several examinations first, as long as every site has room for them.
+        chance = derive_seed(seed, "deal", patient)
+        return -len(of_patient), of_patient[0].institution or "", size, chance, patient
+
+    rest = len(cases) - wanted
+    room = {site.name: site.cases for site in plan} | ({"": rest} if rest else {})
+    quota, given, dealt = dict(room), dict.fromkeys(room, 0), 0
+    found: dict[str, list[Case]] = {site.name: [] for site in plan}
+    needs = {site.name: set(site.modalities) for site in plan}
+    for patient in sorted(patients, key=order):
+        of_patient = patients[patient]
+        dealt += len(of_patient)
+        there = set.intersection(*(set(case.images) for case in of_patient))
+        fit = [name for name in room if room[name] >= len(of_patient) and (not name or needs[name] <= there)]
+        if not fit:
+            continue
+        behind = {name: quota[name] * dealt / len(cases) - given[name] for name in fit}
+        chosen = max(fit, key=lambda name: (behind[name], derive_seed(seed, "deal to", name, patient)))
+        room[chosen] -= len(of_patient)
+        given[chosen] += len(of_patient)
+        if chosen:
+            found[chosen] += of_patient
+    short = next((site for site in plan if len(found[site.name]) < site.cases), None)
+    if short is not None:
+        raise DataError(
+            f"site {short.name} gets {len(found[short.name])} of {short.cases} cases: not enough patients are left "
+            f"that have {', '.join(short.modalities)}"
+        )
+    return {name: sorted(of_site, key=lambda case: case.name) for name, of_site in found.items()}
+
+
+def read_site_lists(folder: Path, cases: Sequence[Case]) -> tuple[list[SitePlan], dict[str, list[Case]]]:
+    """Takes the sites of published lists: server.csv, c1.csv to c8.csv, in each a case's name a line.
+
+    Returns:
+        the sites, with the modalities of the paper's protocol, and each one's cases.
+
+    Raises:
+        DataError: a list is missing, names a case that is not there, or one that another list has too.
+    """
+    by_name = {case.name.lower(): case for case in cases}
+    plan: list[SitePlan] = []
+    found: dict[str, list[Case]] = {}
+    owner: dict[str, str] = {}
+    for site, list_name in _LIST_OF_SITE.items():
+        file = folder / f"{list_name}.csv"
+        names = _names(file)
+        unknown = [name for name in names if name.lower() not in by_name]
+        if unknown:
+            raise DataError(
+                f"{file}: {len(unknown)} of {len(names)} names are no labelled case of the data set, such as "
+                f"{', '.join(unknown[:3])}: expected the names of its case folders"
+            )
+        chosen = [by_name[name] for name in dict.fromkeys(name.lower() for name in names)]
+        for case in chosen:
+            if owner.setdefault(case.patient, site) != site:
+                other = _LIST_OF_SITE[owner[case.patient]]
+                raise DataError(f"{file}: the patient of {case.name} is in {other}.csv too: expected disjoint lists")
+            missing = [name for name in PROTOCOL_SITES[site] if name not in case.images]
+            if missing:
+                raise DataError(f"{file}: {case.name} has no {', '.join(missing)}, which {site} is to have")
+        plan.append(SitePlan(site, PROTOCOL_SITES[site], len(chosen)))
+        found[site] = sorted(chosen, key=lambda case: case.name)
+    return plan, found
+
+
+def _names(file: Path) -> list[str]:
+    try:
+        with open(file, newline="", encoding="utf-8-sig") as opened:
+            cells = [row[0].strip() for row in csv.reader(opened) if row and row[0].strip()]
+    except (OSError, ValueError, csv.Error) as error:
+        raise DataError(
+            f"{file} cannot be read: {error}; expected {', '.join(f'{name}.csv' for name in _LIST_OF_SITE.values())}"
+        ) from error
+    if cells and cells[0].lower() in ("case", "name", "id", "subject"):
+        cells = cells[1:]
+    if not cells:
+        raise DataError(f"{file} is empty: expected a case's name a line")
+    return [_case_name(cell) for cell in cells]
+
+
+def _case_name(cell: str) -> str:
+    """A case's name, as lists have it: alone, behind folders, with the ending of a file."""
+    name = cell.replace("\\", "/").rstrip("/").rpartition("/")[2]
+    for suffix in (*sorted(SUFFIXES, key=len, reverse=True), ".npy", ".npz", ".h5"):
+        if name.lower().endswith(suffix):
+            return name[: -len(suffix)]
+    return name

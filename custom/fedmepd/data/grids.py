@@ -1,0 +1,101 @@
+"""From a file's grid to the one frame that the network sees, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedmepd.data.cases import Case
+from fedmepd.data.volumes import read_volumes
+from fedmepd.modalities import BRATS
+
+# BraTS' own orientation: axes point left, posterior, superior.
+FRAME = "LPS"
+
+
+def into_frame(values: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    """Turns and flips a volume (X, Y, Z) so that its axes point as nearly left, posterior, superior as they can.
+
+    Args:
+        values: the volume as its file holds it.
+        affine: the file's, (4, 4).
+    """
+    from nibabel.orientations import apply_orientation
+
+    return apply_orientation(values, _turn(affine))
+
+
+def out_of_frame(values: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    """Undoes :func:`into_frame`."""
+    from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
+
+    return apply_orientation(values, ornt_transform(axcodes2ornt(FRAME), io_orientation(affine)))
+
+
+def _turn(affine: np.ndarray) -> np.ndarray:
+    from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
+
+    return ornt_transform(io_orientation(affine), axcodes2ornt(FRAME))
+
+
+def frame_spacing(affine: np.ndarray) -> tuple[float, float, float]:
+    """Returns the size of a voxel in mm along each axis of the frame."""
+    sizes = np.linalg.norm(affine[:3, :3], axis=0)
+    order = np.argsort(_turn(affine)[:, 0])
+    return tuple(float(sizes[axis]) for axis in order)
+
+
+def segmentation_image(case: Case, classes: np.ndarray, corner: Sequence[int], convention: str) -> Any:
+    """Puts a segmentation back where its case came from.
+
+    Args:
+        case: that was segmented; its first image decides grid, orientation and header.
+        classes: class numbers (X, Y, Z) in the frame, of a box.
+        corner: the box's first voxel in the frame.
+        convention: of the label values to write.
+
+    Returns:
+        a nibabel image of the case's shape and affine, background outside the box.
+
+    Raises:
+        VolumeError: the case's first image cannot be read any more.
+    """
+    import nibabel
+
+    modality = case.modalities[0]
+    read = read_volumes(case.images[modality], bool(case.channels))
+    values = np.zeros(read.values.shape[:3], dtype=np.uint8)
+    framed = into_frame(values, read.affine)
+    place = tuple(slice(start, start + side) for start, side in zip(corner, classes.shape, strict=True))
+    framed[place] = np.array(BRATS.label_of_class(convention), dtype=np.uint8)[classes]
+    back = np.ascontiguousarray(out_of_frame(framed, read.affine))
+    header = read.header.copy()
+    header.set_data_dtype(np.uint8)
+    header.set_slope_inter(1, 0)
+    header["cal_min"], header["cal_max"] = 0, 0
+    kind = nibabel.Nifti2Image if isinstance(header, nibabel.Nifti2Header) else nibabel.Nifti1Image
+    image = kind(back, read.affine, header)
+    # The image made of an affine and a header forgets which of the two forms was the valid one.
+    for key in ("qform_code", "sform_code"):
+        image.header[key] = header[key]
+    return image
+
+
+def save_segmentation(path: Path, image: Any) -> None:
+    """Writes an image of :func:`segmentation_image` atomically; compressed if the name ends in .gz.
+
+    Raises:
+        FedMEPDError: the disk is full or the folder cannot be written.
+    """
+    import gzip
+
+    from fedmepd.storage import write_atomically
+
+    content = image.to_bytes()
+    if path.name.lower().endswith(".gz"):
+        # Without a time in it, the same segmentation is the same file.
+        content = gzip.compress(content, 6, mtime=0)
+    write_atomically(path, lambda file: file.write(content))

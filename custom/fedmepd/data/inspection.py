@@ -1,0 +1,189 @@
+"""Checks of a data set, before anything is trained on it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from fedmepd.data.case_facts import CaseFacts, case_facts
+from fedmepd.data.cases import LABEL, Case
+from fedmepd.data.findings import ERROR, Finding, error, note, refuse, warning
+from fedmepd.data.names import WORDS
+from fedmepd.errors import DataError, FedMEPDError
+from fedmepd.modalities import BRATS
+
+# Decompression leaves Python's lock, so a few threads read several files at a time.
+_THREADS = 4
+
+CONVENTIONS = {
+    "brats": "BraTS until 2021: 0, 1 NCR/NET, 2 ED, 4 ET",
+    "brats2023": "BraTS from 2023 on: 0, 1 NCR/NET, 2 ED, 3 ET",
+    "msd": "Decathlon: 0, 1 ED, 2 NCR/NET, 3 ET",
+}
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What the checks of a data set found.
+
+    Args:
+        cases: with the conventions by which their labels are read.
+        facts: of each case, in the same order.
+        of_cases: what was found of each case, in the same order.
+        general: what was found of the whole.
+    """
+
+    cases: list[Case]
+    facts: list[CaseFacts]
+    of_cases: list[list[Finding]]
+    general: list[Finding]
+
+    @property
+    def findings(self) -> list[Finding]:
+        """Everything that was found."""
+        return [*self.general, *(finding for findings in self.of_cases for finding in findings)]
+
+    def require_good(self) -> None:
+        """Raises :class:`~fedmepd.errors.DataError` if there is an error anywhere."""
+        refuse(self.findings)
+
+    def without_faulty(self) -> Inspection:
+        """Returns the same without the cases that have an error."""
+        good = [not any(found.severity == ERROR for found in findings) for findings in self.of_cases]
+
+        def kept(values: list) -> list:
+            return [value for value, keep in zip(values, good, strict=True) if keep]
+
+        return Inspection(kept(self.cases), kept(self.facts), kept(self.of_cases), self.general)
+
+
+def inspect_cases(
+    cases: Sequence[Case],
+    *,
+    labels: str | None = None,
+    cache: Path | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    known: Sequence[Finding] = (),
+) -> Inspection:
+    """Reads all files of the cases and says what is wrong with them.
+
+    Args:
+        cases: the cases.
+        labels: the convention of the labels' values if the user says it, a name of :data:`CONVENTIONS`.
+        cache: folder to keep what was found of each case in; None: do not keep it.
+        progress: called with the number of cases read so far, and of all.
+        known: what was found of the whole already.
+
+    Raises:
+        DataError: the cache folder cannot be written.
+    """
+    facts = []
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for number, case in enumerate(cases, 1):
+            try:
+                facts.append(case_facts(case, cache, pool))
+            except FedMEPDError as problem:
+                raise DataError(str(problem), public="the site's cache folder cannot be written") from problem
+            progress(number, len(cases))
+    of_cases = [
+        [*case.findings, *_completeness(case), *found.findings] for case, found in zip(cases, facts, strict=True)
+    ]
+    read, general = _conventions(cases, facts, labels, of_cases)
+    _duplicates(read, facts, of_cases)
+    return Inspection(read, facts, of_cases, [*known, *general])
+
+
+def _completeness(case: Case) -> Iterator[Finding]:
+    if not case.images:
+        words = ", ".join(word for word, kind in WORDS.items() if kind != LABEL)
+        yield error("no image", f"case {case.name} has no image: expected file names with one of the words {words}")
+    elif case.label is None:
+        words = " or ".join(word for word, kind in WORDS.items() if kind == LABEL)
+        text = f"case {case.name} has no label: it is for inference only; a label's file name has the word {words}"
+        yield note("case without a label, for inference only", text)
+
+
+_MIXED = "label values of two conventions"
+
+
+def _conventions(
+    cases: Sequence[Case], facts: Sequence[CaseFacts], given: str | None, of_cases: list[list[Finding]]
+) -> tuple[list[Case], list[Finding]]:
+    """Decides how each label is read: as the user says, as the layout says, or, in a plain folder, by its values."""
+    undecided = [
+        found.label_counts.keys()
+        for case, found in zip(cases, facts, strict=True)
+        if case.convention is None and found.label_counts
+    ]
+    plain, general = (given, []) if given else _by_values(undecided)
+    decided = []
+    for case, found, findings in zip(cases, facts, of_cases, strict=True):
+        convention = given or case.convention or plain
+        decided.append(replace(case, convention=convention))
+        known = BRATS.conventions[convention] if convention else {0, 1, 2, 3, 4}
+        unknown = sorted(found.label_counts.keys() - set(known))
+        if unknown:
+            reads = f"as {CONVENTIONS[convention]}" if convention else "in any convention"
+            hint = ""
+            if convention == "brats2023" and unknown == [4]:
+                hint = "; since 2024 BraTS has resection cavities as 4, which no class here is for"
+            text = f"{case.label} holds the label values {', '.join(map(str, unknown))}, unknown {reads}{hint}"
+            findings.append(error("unknown label value", text))
+    return decided, general
+
+
+def _by_values(labels: Sequence[set[int]]) -> tuple[str | None, list[Finding]]:
+    """Returns the convention that the values of a plain folder's labels tell, if they do."""
+    new, old = (any(value in values for values in labels) for value in (3, 4))
+    if new and old:
+        text = (
+            "some labels hold the value 3, others 4: they are of different conventions; keep such cases in folders of "
+            "their own"
+        )
+        return None, [error(_MIXED, text)]
+    if new:
+        choices = " or ".join(f"--labels {name} ({CONVENTIONS[name]})" for name in ("brats2023", "msd"))
+        text = f"the labels hold 0, 1, 2, 3, which BraTS from 2023 on and the Decathlon read differently: say {choices}"
+        return None, [error("label values that two conventions read differently", text)]
+    if not old and any(values - {0} for values in labels):
+        text = f"no label holds the value 3 or 4: read as {CONVENTIONS['brats']}; say --labels msd if 1 is oedema"
+        return "brats", [warning("label values that do not tell their convention, read as BraTS", text)]
+    return "brats", []
+
+
+def _duplicates(cases: Sequence[Case], facts: Sequence[CaseFacts], of_cases: list[list[Finding]]) -> None:
+    """The same volume in two cases; told of the later one."""
+    first: dict[str, str] = {}
+    for case, found, findings in zip(cases, facts, of_cases, strict=True):
+        for kind, digest in tell_tale(found).items():
+            other = first.setdefault(digest, case.name)
+            if other != case.name:
+                text = f"the {kind} of case {case.name} is that of case {other}: remove one of the two"
+                findings.append(error("same content under two names", text))
+                break
+
+
+def tell_tale(facts: CaseFacts) -> dict[str, str]:
+    """Returns the digests by which a case is known again under another name: of images, and of a label with tumour."""
+    tumour = any(value for value in facts.label_counts)
+    return {kind: digest for kind, digest in facts.digests.items() if kind != LABEL or tumour}
+
+
+def class_counts(case: Case, facts: CaseFacts) -> Counter[str]:
+    """Returns the voxels of every class in a case's label; empty without one."""
+    if case.convention is None:
+        return Counter()
+    numbers, counts = BRATS.conventions[case.convention], Counter()
+    for value, voxels in facts.label_counts.items():
+        if value in numbers:
+            counts[BRATS.classes[numbers[value]]] += voxels
+    return counts
+
+
+def tumour_millilitres(case: Case, facts: CaseFacts) -> float:
+    """Returns the volume of a case's whole tumour."""
+    x, y, z = facts.spacing or (0, 0, 0)
+    return sum(voxels for value, voxels in facts.label_counts.items() if value) * x * y * z / 1000

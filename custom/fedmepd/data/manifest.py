@@ -1,0 +1,180 @@
+"""The manifest of a data set: which cases, which file is which modality, what trains and what tests.
+
+It pins every file by its content, so that it may also name links that lead elsewhere: what such a link leads to is used
+only if it is what it was when the manifest was written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from fedmepd.data.cases import Case
+from fedmepd.errors import DataError
+from fedmepd.modalities import BRATS
+from fedmepd.storage import write_text
+
+FILE_NAME = "fedmepd-data.json"
+
+FORMAT = 1
+
+Part = Literal["train", "validation", "test"]
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FileEntry(_Entry):
+    """A file, relative to the manifest."""
+
+    file: str
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    channel: int | None = Field(None, ge=0, lt=16)
+
+    @field_validator("file")
+    @classmethod
+    def _inside(cls, value: str) -> str:
+        path = PurePosixPath(value)
+        if not path.parts or path.is_absolute() or ".." in path.parts or "\0" in value:
+            raise ValueError("expected a path below the manifest's folder, without ..")
+        return value
+
+
+class CaseEntry(_Entry):
+    """A case; ``part`` is null for one without a label, which is for inference only."""
+
+    name: str = Field(min_length=1)
+    patient: str = Field(min_length=1)
+    institution: str | None = None
+    labels: str | None
+    part: Part | None
+    images: dict[str, FileEntry] = Field(min_length=1)
+    label: FileEntry | None
+
+    @model_validator(mode="after")
+    def _known(self) -> CaseEntry:
+        unknown = [name for name in self.images if name not in BRATS.modalities]
+        if unknown:
+            raise ValueError(f"unknown modality {unknown[0]!r}: expected one of {', '.join(BRATS.modalities)}")
+        if self.labels is not None and self.labels not in BRATS.conventions:
+            raise ValueError(f"unknown labels {self.labels!r}: expected one of {', '.join(BRATS.conventions)}")
+        if self.label is not None and self.labels is None:
+            raise ValueError("labels is missing: expected the convention of the label's values")
+        if (self.part is None) != (self.label is None):
+            raise ValueError("expected a part for a case with a label, and null for one without")
+        return self
+
+
+class Manifest(_Entry):
+    """What ``fedmepd-data.json`` holds."""
+
+    format: Literal[1] = FORMAT
+    cases: list[CaseEntry]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Manifest:
+        names, parts = set(), {}
+        for entry in self.cases:
+            if entry.name in names:
+                raise ValueError(f"case {entry.name} stands there twice")
+            names.add(entry.name)
+            if entry.part is not None and parts.setdefault(entry.patient, entry.part) != entry.part:
+                raise ValueError(f"patient {entry.patient} is in two parts: no patient may both train and test")
+        return self
+
+
+def read_manifest(folder: Path) -> tuple[list[Case], dict[str, Part | None]]:
+    """Returns the cases of a folder with a manifest, sorted by name, and each one's part.
+
+    Raises:
+        DataError: the manifest cannot be read, or says something impossible.
+    """
+    manifest = load_manifest(folder)
+    cases = [
+        Case(
+            entry.name,
+            {modality: folder / image.file for modality, image in entry.images.items()},
+            None if entry.label is None else folder / entry.label.file,
+            channels={name: image.channel for name, image in entry.images.items() if image.channel is not None},
+            patient=entry.patient,
+            institution=entry.institution,
+            convention=entry.labels,
+        )
+        for entry in sorted(manifest.cases, key=lambda entry: entry.name)
+    ]
+    return cases, {entry.name: entry.part for entry in manifest.cases}
+
+
+def load_manifest(folder: Path) -> Manifest:
+    """Reads a folder's manifest; see :func:`read_manifest`."""
+    file = folder / FILE_NAME
+    try:
+        return Manifest.model_validate_json(file.read_bytes())
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error.strerror}", _PUBLIC) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"])) or "content"
+        raise DataError(
+            f"{file}: {key}: {first['msg']}: run `fedmepd data init` again, or restore the file", _PUBLIC
+        ) from error
+
+
+_PUBLIC = "the manifest of the site's data cannot be used"
+
+
+def pinned_content(folder: Path) -> dict[Path, str]:
+    """Returns the SHA-256 that every file of a data set had when its manifest was written."""
+    return {
+        folder / file.file: file.sha256
+        for entry in load_manifest(folder).cases
+        for file in (*entry.images.values(), *([] if entry.label is None else [entry.label]))
+    }
+
+
+def make_manifest(
+    folder: Path, cases: Iterable[Case], parts: dict[str, Part | None], digests: dict[Path, str]
+) -> Manifest:
+    """Describes cases whose files lie below ``folder``.
+
+    Args:
+        folder: where the manifest will stand.
+        cases: with known conventions where they have labels.
+        parts: by case name.
+        digests: SHA-256 of every file.
+    """
+
+    def entry(path: Path, channel: int | None = None) -> FileEntry:
+        return FileEntry(file=path.relative_to(folder).as_posix(), sha256=digests[path], channel=channel)
+
+    return Manifest(
+        cases=[
+            CaseEntry(
+                name=case.name,
+                patient=case.patient,
+                institution=case.institution,
+                labels=None if case.label is None else case.convention,
+                part=parts.get(case.name),
+                images={name: entry(case.images[name], case.channels.get(name)) for name in case.modalities},
+                label=None if case.label is None else entry(case.label),
+            )
+            for case in sorted(cases, key=lambda case: case.name)
+        ]
+    )
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> bool:
+    """Writes a folder's manifest unless it is there already, word for word; returns whether it was written.
+
+    Raises:
+        FedMEPDError: the folder cannot be written; an older manifest is untouched.
+    """
+    file, text = folder / FILE_NAME, manifest.model_dump_json(indent=1) + "\n"
+    if file.is_file() and file.read_text(encoding="utf-8") == text:
+        return False
+    write_text(file, text)
+    return True

@@ -1,0 +1,123 @@
+"""What ``fedmepd data check`` prints: counts for everybody; names of cases and files only if they are asked for."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from statistics import median
+
+from fedmepd.data.findings import ERROR, NOTE, WARNING, Finding, count_kinds
+from fedmepd.data.inspection import CONVENTIONS, Inspection, class_counts, tell_tale
+from fedmepd.data.layouts import Dataset
+from fedmepd.modalities import BRATS
+
+_TITLES = {ERROR: "errors, which keep a case from being used", WARNING: "warnings", NOTE: "notes"}
+
+
+def describe_found(dataset: Dataset) -> str:
+    """One line about what a folder holds, before any image is read."""
+    cases, patients = len(dataset.cases), len({case.patient for case in dataset.cases})
+    return f"found {dataset.layout}: {_count(cases, 'case')} of {_count(patients, 'patient')}"
+
+
+def describe_data(dataset: Dataset, inspection: Inspection) -> list[str]:
+    """Tables of what the cases hold: modalities, shapes, voxel sizes, labels, classes, parts."""
+    cases, facts = inspection.cases, inspection.facts
+    rows = []
+    for modalities, count in Counter(case.modalities for case in cases).most_common():
+        labelled = sum(case.modalities == modalities and case.label is not None for case in cases)
+        rows.append([str(count), str(labelled), " ".join(modalities) or "none"])
+    lines = table(["cases", "labelled", "modalities"], rows)
+    shapes = Counter(" x ".join(map(str, found.shape)) for found in facts if found.shape)
+    spacings = Counter(" x ".join(f"{size:g}" for size in found.spacing) for found in facts if found.spacing)
+    axes = Counter(found.orientation for found in facts if found.orientation)
+    for title, counts in (("shape in voxels", shapes), ("voxel in mm", spacings), ("axes", axes)):
+        lines += ["", *table(["cases", title], [[str(count), text] for text, count in _most(counts)])]
+    sets = Counter(
+        (" ".join(map(str, sorted(found.label_counts))), case.convention)
+        for case, found in zip(cases, facts, strict=True)
+        if found.label_counts
+    )
+    if sets:
+        rows = [
+            [str(count), values, CONVENTIONS[convention] if convention else "not decided"]
+            for (values, convention), count in sets.most_common()
+        ]
+        lines += ["", *table(["cases", "label values", "read as"], rows), "", *_classes(inspection)]
+    if dataset.parts is not None:
+        parts = Counter(part or "inference only" for part in dataset.parts.values())
+        order = ("train", "validation", "test", "inference only")
+        lines += ["", *table(["cases", "part"], [[str(parts[part]), part] for part in order if parts[part]])]
+    return lines
+
+
+def _classes(inspection: Inspection) -> list[str]:
+    by_case = [class_counts(case, found) for case, found in zip(inspection.cases, inspection.facts, strict=True)]
+    rows = []
+    for name in BRATS.classes:
+        there = [counts[name] for counts in by_case if counts[name]]
+        middle = f"{median(there):.0f}" if there else ""
+        rows.append([str(len(there)), str(sum(there)), middle, name])
+    return table(["cases", "voxels", "median", "class"], rows)
+
+
+def _most(counts: Counter[str], shown: int = 8) -> list[tuple[str, int]]:
+    most = counts.most_common()
+    left = sum(count for _, count in most[shown:])
+    return [*most[:shown], *([("others", left)] if left else [])]
+
+
+def describe_findings(findings: Sequence[Finding], details: bool) -> list[str]:
+    """Lists what was found, by kind; with ``details`` also where."""
+    lines = []
+    for severity, title in _TITLES.items():
+        kinds = count_kinds(findings, severity)
+        if not kinds:
+            continue
+        lines += ["", f"{title}:"]
+        for kind, count in kinds.items():
+            lines.append(f"{count:6d}  {kind}")
+            if details:
+                lines += [f"          {found.text}" for found in findings if found.kind == kind]
+    return lines
+
+
+def describe_overlap(sites: dict[str, Inspection]) -> tuple[list[str], int]:
+    """Says whether the sites of a federation share any volume or patient.
+
+    Args:
+        sites: what was found at each.
+
+    Returns:
+        lines, without names of cases, and how many pairs of sites overlap.
+    """
+    lines = []
+    names = list(sites)
+    content = {name: _content(inspection) for name, inspection in sites.items()}
+    patients = {name: {case.patient for case in inspection.cases} for name, inspection in sites.items()}
+    for place, one in enumerate(names):
+        for other in names[place + 1 :]:
+            volumes, people = len(content[one] & content[other]), len(patients[one] & patients[other])
+            if volumes or people:
+                what = [f"{_count(volumes, 'volume')} of the same content"] if volumes else []
+                what += [f"{_count(people, 'patient')} of the same name"] if people else []
+                lines.append(f"{one} and {other} share {' and '.join(what)}: every case belongs to one site alone")
+    return lines or ["the sites are disjoint: no two share a volume's content or a patient's name"], len(lines)
+
+
+def _content(inspection: Inspection) -> set[str]:
+    return {digest for found in inspection.facts for digest in tell_tale(found).values()}
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Returns aligned lines: numbers to the right, the last column to the left."""
+    cells = [list(heads), *map(list, rows)]
+    widths = [max(len(row[place]) for row in cells) for place in range(len(heads))]
+    return [
+        "  ".join([*(cell.rjust(width) for cell, width in zip(row[:-1], widths, strict=False)), row[-1]])
+        for row in cells
+    ]
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
