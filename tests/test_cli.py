@@ -23,23 +23,16 @@ def workspace(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def write_case(
-    folder: Path, modalities: tuple[str, ...], label: bool = True, side: int = 8, end: str = ".nii.gz"
-) -> None:
-    import nibabel
-
-    rng = np.random.default_rng(0)
-    folder.mkdir(parents=True)
-    volumes = {name: rng.integers(1, 500, (side, side, side)).astype(np.int16) for name in modalities}
-    if label:
-        volumes["seg"] = (np.arange(side**3).reshape((side,) * 3) % 3).astype(np.uint8)
-    for name, volume in volumes.items():
-        nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), folder / f"{folder.name}_{name}{end}")
-
-
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["--version"], ["results", "--help"], ["checkpoint", "import", "--help"], ["job", "export", "--help"]],
+    [
+        ["--help"],
+        ["--version"],
+        ["results", "--help"],
+        ["checkpoint", "import", "--help"],
+        ["job", "export", "--help"],
+        ["data", "split", "--help"],
+    ],
 )
 def test_help_does_not_wait_for_torch(arguments: list[str]) -> None:
     program = (
@@ -160,36 +153,6 @@ def test_job_export(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert (tmp_path / "exported" / "app" / "custom" / "fedmepd" / "cli.py").is_file()
     assert main(arguments) == 2
     assert "exported exists already" in capsys.readouterr().err
-
-
-def test_data_check_counts_modality_subsets(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    for number in range(2):
-        write_case(tmp_path / f"case-{number}", ("t1", "flair"))
-    write_case(tmp_path / "case-2", ("t1ce",), end=".nii")
-    assert main(["data", "check", str(tmp_path)]) == 0
-    assert capsys.readouterr().out.splitlines() == [
-        "    2  FLAIR T1",
-        "    1  T1ce",
-        "    3  cases, no fault found",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("prepare", "expected"),
-    [
-        pytest.param(lambda folder: None, "{folder} cannot be read", id="no folder"),
-        pytest.param(lambda folder: folder.mkdir(), "no case in {folder}", id="no case"),
-        pytest.param(
-            lambda folder: write_case(folder / "case-7", ("t1",), label=False), "case-7 has no label", id="no label"
-        ),
-    ],
-)
-def test_data_check_refuses(prepare, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    prepare(tmp_path / "data")
-    assert main(["data", "check", str(tmp_path / "data")]) == 2
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert expected.format(folder=tmp_path / "data") in printed.err
 
 
 def test_data_phantom_makes_every_site(

@@ -23,13 +23,14 @@ def volume(value: float = 100, shape=SHAPE, dtype: str = "int16") -> np.ndarray:
 
 
 def tumour(shape=SHAPE, kind: int = 0) -> np.ndarray:
-    """Label with NCR/NET and ET in a corner each of a cube of ED; of 64 kinds, some have more NCR/NET."""
+    """Label with NCR/NET and ET in a corner each of a cube of ED; each bit of ``kind`` adds one of ED beside it."""
     made = np.zeros(shape, dtype="uint8")
     made[3:5, 3:5, 3:5] = 2
     made[3, 3, 3], made[4, 4, 4] = 1, 4
-    for bit, place in enumerate([(3, 3, 4), (3, 4, 3), (4, 3, 3), (3, 4, 4), (4, 3, 4), (4, 4, 3)]):
+    beside = [place for place in np.ndindex(3, 3, 3) if 2 in place]
+    for bit, place in enumerate(beside):
         if kind >> bit & 1:
-            made[place] = 1
+            made[tuple(3 + step for step in place)] = 2
     return made
 
 
@@ -45,8 +46,10 @@ def write_case(folder: Path, name: str = "case", modalities=ALL, affine=LPS, **r
     The values depend on modality and name, so that no two are the same.
     """
     number = crc32(name.encode())
-    images = {modality: volume(100 + 200 * ALL.index(modality) + number % 199) for modality in modalities}
-    volumes = images | {"label": tumour(kind=number % 64)} | replaced
+    images = {modality: volume(100 + 200 * ALL.index(modality)) for modality in modalities}
+    for image in images.values():
+        image[2, 2, 2] = 1 + number % 30_011
+    volumes = images | {"label": tumour(kind=number % 2**19)} | replaced
     files = {
         kind: save(folder / name / f"{name}_{WORDS[kind]}.nii.gz", values, affine)
         for kind, values in volumes.items()

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 
 from fedmepd.config import Settings
 from fedmepd.federation.in_process import run_in_process
+from fedmepd.site_settings import SiteSettings
+from fedmepd.storage import load_tensors
+from fedmepd.training.checkpoints import load_model
 from tests.federation.drive import assert_same_run, same, server_state
-from tests.tiny import COUNTS, SITES, settings
+from tests.tiny import CASES, COUNTS, SITES, settings, write
 
 RESULTS = ("mean", "server", "sites", "status", "round", "method", "seed", "rounds")
 
@@ -42,3 +46,52 @@ def test_results_of_every_method(method, tiny, tmp_path) -> None:
     assert results["mean"]["mdsc"] == pytest.approx(mean)
     shares = {site["personal_share"] is None for site in results["sites"]}
     assert shares == {method != "fedmepd"}
+
+
+class Stopped(Exception):
+    """The run is stopped between two rounds."""
+
+
+@pytest.mark.parametrize("change", ["gains", "loses"])
+def test_a_site_whose_modalities_change_between_two_runs(change, tmp_path) -> None:
+    """Site 1 gets T2 in four of its six cases (or loses FLAIR): the run goes on, and what the site had stays."""
+    data = write(tmp_path / "data")
+    machine = SiteSettings(data=data, cache=tmp_path / "cache", device="cpu")
+    of = settings(run_name="trial")
+
+    def stop(round_number: int, figures: dict) -> None:
+        if round_number == 2:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        run_in_process(of, machine, tmp_path / "run", list(SITES), watch=stop)
+    before = load_tensors(tmp_path / "run" / "site-1" / "state_00002.pt")
+    for number in range(CASES["site-1"]):
+        if change == "loses":
+            (data / "site-1" / f"case-{number}" / "x_flair.nii.gz").unlink()
+        elif number < 4:
+            other = data / "fusion" / f"case-{number}" / "x_t2.nii.gz"
+            shutil.copy(other, data / "site-1" / f"case-{number}" / other.name)
+
+    lines: list[str] = []
+    results = run_in_process(of, machine, tmp_path / "run", list(SITES), log=lines.append)
+    now = ("FLAIR", "T1ce", "T2") if change == "gains" else ("T1ce",)
+    assert f"site-1: now has {' '.join(now)}, not FLAIR T1ce" in lines
+    assert results["status"] == "finished" and results["sites"][0]["modalities"] == list(now)
+    assert results["sites"][0]["test"]["mdsc"] is not None
+    assert load_model(tmp_path / "run" / "site-1" / "model_best.pt").modalities == now
+
+    # The optimizer went on where it was with the same weights, and is new for the new encoder's.
+    after = load_tensors(tmp_path / "run" / "site-1" / "state_00003.pt")
+    steps = {
+        place: {
+            state["parameters"][index]: float(values["step"]) for index, values in state["optimizer"]["state"].items()
+        }
+        for place, state in (("before", before), ("after", after))
+    }
+    per_round = steps["before"]["decoder.classify.weight"] / 2
+    assert steps["after"]["decoder.classify.weight"] > steps["before"]["decoder.classify.weight"]
+    assert any(name.startswith("encoders.T2") for name in steps["after"]) == (change == "gains")
+    new = [step for name, step in steps["after"].items() if name.startswith("encoders.T2")]
+    assert all(step <= per_round + 1 for step in new)
+    assert not any(name.startswith("encoders.FLAIR") for name in steps["after"]) or change == "gains"

@@ -151,8 +151,9 @@ def _walk(folder: Path, root: Path, below: int, follow_links: bool, findings: li
         volumes = [file for file in _children(child) if is_nifti(file)]
         if volumes:
             yield _case(child, root, volumes, follow_links)
-        if below or child.name.lower() in _GROUPS:
-            yield from _walk(child, root, max(0, below - 1), follow_links, findings)
+        # An end even where links that the user lets it follow go round in a circle.
+        if below > 0 or (child.name.lower() in _GROUPS and below > -_DEEPEST):
+            yield from _walk(child, root, below - 1, follow_links, findings)
 
 
 def _case(folder: Path, root: Path, volumes: list[Path], follow_links: bool) -> Case:

@@ -1,0 +1,236 @@
+"""A data set in which every case has a fault of its own, as hospitals' folders have them."""
+
+from __future__ import annotations
+
+import gzip
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel
+import numpy as np
+
+from tests.data.files import LPS, SHAPE, save, tumour, volume, write_case
+
+# What `fedmepd data check` counts, by fault. All of them, and those below, are told with the exit status 1.
+ERRORS: dict[str, tuple[str, Callable[[Path], object]]] = {}
+# Of these the case can be used.
+WARNINGS: dict[str, tuple[str, Callable[[Path], object]]] = {}
+NOTES: dict[str, tuple[str, Callable[[Path], object]]] = {}
+
+
+def fault(table: dict, message: str) -> Callable:
+    """Enters a function that makes a case with a fault in a folder; its name becomes the fault's and the case's."""
+
+    def enter(make: Callable[[Path], object]) -> Callable[[Path], object]:
+        table[make.__name__] = (message, make)
+        return make
+
+    return enter
+
+
+def flair(folder: Path, name: str, **replaced: np.ndarray) -> Path:
+    return write_case(folder, name, **replaced).images["FLAIR"]
+
+
+def float_volume(place: tuple[int, int, int], value: float) -> np.ndarray:
+    made = volume(333, dtype="float32")
+    made[place] = value
+    return made
+
+
+@fault(ERRORS, "unreadable file")
+def truncated_gzip(folder: Path) -> None:
+    path = flair(folder, "truncated_gzip")
+    path.write_bytes(path.read_bytes()[:-6])
+
+
+@fault(ERRORS, "unreadable file")
+def empty_file(folder: Path) -> None:
+    flair(folder, "empty_file").write_bytes(b"")
+
+
+@fault(ERRORS, "unreadable file")
+def not_compressed(folder: Path) -> None:
+    path = flair(folder, "not_compressed")
+    path.write_bytes(gzip.decompress(path.read_bytes()))
+
+
+@fault(ERRORS, "unreadable file")
+def no_nifti(folder: Path) -> None:
+    flair(folder, "no_nifti").write_bytes(gzip.compress(b"DICM" * 400))
+
+
+@fault(ERRORS, "NaN or infinity in an image")
+def not_a_number(folder: Path) -> None:
+    flair(folder, "not_a_number", FLAIR=float_volume((4, 4, 4), np.nan))
+
+
+@fault(ERRORS, "NaN or infinity in an image")
+def endless(folder: Path) -> None:
+    flair(folder, "endless", FLAIR=float_volume((4, 4, 5), -np.inf))
+
+
+@fault(ERRORS, "constant image")
+def flat(folder: Path) -> None:
+    flair(folder, "flat", FLAIR=volume(0))
+
+
+@fault(ERRORS, "image with negative intensities")
+def normalised(folder: Path) -> None:
+    flair(folder, "normalised", FLAIR=volume(35, dtype="float32") - 36)
+
+
+@fault(ERRORS, "different shapes within a case")
+def other_shape(folder: Path) -> None:
+    flair(folder, "other_shape", T2=volume(77, shape=(8, 9, 12)))
+
+
+@fault(ERRORS, "different affines within a case")
+def other_place(folder: Path) -> None:
+    path = write_case(folder, "other_place").images["T2"]
+    moved = LPS.copy()
+    moved[2, 3] = 5
+    save(path, volume(78), moved)
+
+
+@fault(ERRORS, "file that is not 3-D")
+def four_dimensions(folder: Path) -> None:
+    flair(folder, "four_dimensions", FLAIR=np.stack([volume(79), volume(80)], axis=-1))
+
+
+@fault(ERRORS, "values that are no plain numbers")
+def colours(folder: Path) -> None:
+    flair(folder, "colours", FLAIR=volume(81).astype([("R", "u1"), ("G", "u1"), ("B", "u1")]))
+
+
+@fault(ERRORS, "unknown label value")
+def unknown_label(folder: Path) -> None:
+    flair(folder, "unknown_label", label=np.where(tumour() == 4, 7, tumour()).astype("uint8"))
+
+
+@fault(ERRORS, "unknown label value")
+def soft_label(folder: Path) -> None:
+    flair(folder, "soft_label", label=tumour().astype("float32") / 3)
+
+
+@fault(ERRORS, "label that does not fit its images")
+def label_of_another(folder: Path) -> None:
+    flair(folder, "label_of_another", label=np.where(volume() == 0, 2, 0).astype("uint8"))
+
+
+@fault(ERRORS, "file name that may be two modalities")
+def ambiguous_name(folder: Path) -> None:
+    path = flair(folder, "ambiguous_name")
+    path.rename(path.with_name("t1_flair.nii.gz"))
+
+
+@fault(ERRORS, "two files that look like the same modality")
+def two_of_a_kind(folder: Path) -> None:
+    path = flair(folder, "two_of_a_kind")
+    save(path.with_name("fla.nii"), volume(82))
+
+
+@fault(ERRORS, "two modalities with the same content")
+def same_twice(folder: Path) -> None:
+    flair(folder, "same_twice", T1=volume(83), T2=volume(83))
+
+
+@fault(ERRORS, "same content under two names")
+def z_copied(folder: Path) -> None:
+    write_case(folder, "z_copied", ("T1",), T1=volume(84), label=tumour(kind=63))
+    write_case(folder, "z_copy", ("T1",), T1=volume(84), label=None)
+
+
+@fault(ERRORS, "no image")
+def only_a_label(folder: Path) -> None:
+    write_case(folder, "only_a_label", ())
+
+
+@fault(ERRORS, "file outside the case's folder")
+def link_elsewhere(folder: Path) -> None:
+    path = flair(folder, "link_elsewhere")
+    path.unlink()
+    path.symlink_to(save(folder.parent / "elsewhere.nii.gz", volume(85)))
+
+
+@fault(ERRORS, "unreadable file")
+def pipe(folder: Path) -> None:
+    path = flair(folder, "pipe")
+    path.unlink()
+    os.mkfifo(path.with_name("flair.nii"))
+
+
+@fault(ERRORS, "damaged header")
+def no_place(folder: Path) -> None:
+    path = flair(folder, "no_place")
+    content = bytearray(gzip.decompress(path.read_bytes()))
+    content[280:296] = bytes(16)
+    path.write_bytes(gzip.compress(bytes(content)))
+
+
+@fault(WARNINGS, "image that does not look skull-stripped")
+def whole_head(folder: Path) -> None:
+    affine = LPS * [30, 30, 30, 1]
+    write_case(folder, "whole_head", ("T1", "T2"), affine=affine)
+
+
+@fault(WARNINGS, "unusual voxel size")
+def thick_slices(folder: Path) -> None:
+    write_case(folder, "thick_slices", ("T2",), affine=LPS * [1, 1, 9, 1])
+
+
+@fault(WARNINGS, "label that reaches out of the brain")
+def label_outside(folder: Path) -> None:
+    label = tumour(kind=17)
+    label[0, 0, 0] = 2
+    flair(folder, "label_outside", label=label)
+
+
+@fault(WARNINGS, "headers whose qform and sform disagree")
+def two_places(folder: Path) -> None:
+    path = flair(folder, "two_places")
+    image = nibabel.load(path)
+    moved = image.affine.copy()
+    moved[0, 3] += 4
+    made = nibabel.Nifti1Image(np.asanyarray(image.dataobj), image.affine)
+    made.set_sform(image.affine, 2)
+    made.set_qform(moved, 1)
+    nibabel.save(made, path)
+
+
+@fault(NOTES, "headers that differ in qform or sform code alone")
+def other_code(folder: Path) -> None:
+    path = flair(folder, "other_code")
+    image = nibabel.load(path)
+    image.header["sform_code"] = 4
+    made = nibabel.Nifti1Image(np.asanyarray(image.dataobj), None, image.header)
+    nibabel.save(made, path)
+
+
+@fault(NOTES, "a few negative values, which become 0")
+def interpolated(folder: Path) -> None:
+    made = volume(86)
+    made[0, 0, :4] = -2
+    flair(folder, "interpolated", FLAIR=made)
+
+
+@fault(NOTES, "label without any tumour")
+def healthy(folder: Path) -> None:
+    flair(folder, "healthy", label=np.zeros(SHAPE, "uint8"))
+
+
+@fault(NOTES, "case without a label, for inference only")
+def unlabelled(folder: Path) -> None:
+    flair(folder, "unlabelled", label=None)
+
+
+@fault(NOTES, "file of another name, passed over")
+def another_name(folder: Path) -> None:
+    path = flair(folder, "another_name")
+    save(path.with_name("brainmask.nii.gz"), volume(1))
+
+
+def write_good(folder: Path) -> None:
+    """A case without any fault, which the others lie beside."""
+    write_case(folder, "good", label=tumour(kind=42))

@@ -1,0 +1,314 @@
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from fedmepd.cli import main
+from fedmepd.data.manifest import FILE_NAME, read_manifest
+from fedmepd.modalities import PROTOCOL_SITES
+from tests.data.faults import ERRORS, NOTES, WARNINGS, write_good
+from tests.data.files import write_case
+
+ALL_FAULTS = {
+    **{name: ("error", *entry) for name, entry in ERRORS.items()},
+    **{name: ("warning", *entry) for name, entry in WARNINGS.items()},
+    **{name: ("note", *entry) for name, entry in NOTES.items()},
+}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEDMEPD_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture):
+    """Runs ``fedmepd data``; returns exit status and what was printed."""
+
+    def command(*arguments: str | Path) -> tuple[int, str]:
+        status = main(["data", *map(str, arguments)])
+        printed = capsys.readouterr()
+        return status, printed.out + printed.err
+
+    return command
+
+
+@pytest.mark.parametrize("name", ALL_FAULTS)
+def test_every_fault(name: str, tmp_path: Path, run) -> None:
+    """Severity, message and exit status; no name or path unless asked for; a good case beside it is still read."""
+    severity, message, make = ALL_FAULTS[name]
+    data = tmp_path / "folder-of-patients"
+    write_good(data)
+    make(data)
+    status, printed = run("check", data)
+    assert status == (1 if severity == "error" else 0)
+    assert re.search(rf"^ +\d+  {message}$", printed, re.MULTILINE)
+    titles = {"error": "errors, which keep", "warning": "\nwarnings:", "note": "\nnotes:"}
+    assert titles[severity] in printed and ("no error in" in printed) == (severity != "error")
+    assert name not in printed and str(tmp_path) not in printed and ".nii" not in printed and "good" not in printed
+    _, detailed = run("check", data, "--details")
+    assert name in detailed
+    # To make a data set of it is refused, or done without the faulty case.
+    status, printed = run("init", data)
+    assert status == (2 if severity == "error" else 0)
+    assert (data / FILE_NAME).is_file() == (severity != "error")
+    status, printed = run("init", data, "--skip-faulty")
+    assert status == 0, printed
+    assert "good" in [case.name for case in read_manifest(data)[0]]
+
+
+def test_all_faults_at_once(tmp_path: Path, run) -> None:
+    for _, _, make in ALL_FAULTS.values():
+        make(tmp_path / "data")
+    status, printed = run("check", tmp_path / "data")
+    assert status == 1 and f"{len(ERRORS)} errors: a site with this data would refuse to train" in printed
+    assert "     5  unreadable file\n" in printed
+
+
+def test_what_check_prints(tmp_path: Path, run) -> None:
+    for number in range(3):
+        label = None if number == 2 else tumour_of(number)
+        write_case(tmp_path / "data", f"case-{number}", ("T1", "FLAIR"), label=label)
+    write_case(tmp_path / "data", "case-3", ("T1ce",), label=tumour_of(2))
+    status, printed = run("check", tmp_path / "data")
+    assert status == 0
+    assert printed.splitlines() == [
+        "found a folder per case: 4 cases of 4 patients",
+        "",
+        "cases  labelled  modalities",
+        "    3         2  FLAIR T1",
+        "    1         1  T1ce",
+        "",
+        "cases  shape in voxels",
+        "    4  8 x 9 x 10",
+        "",
+        "cases  voxel in mm",
+        "    4  1 x 1 x 1",
+        "",
+        "cases  axes",
+        "    4  LPS",
+        "",
+        "cases  label values  read as",
+        "    3       0 1 2 4  BraTS until 2021: 0, 1 NCR/NET, 2 ED, 4 ET",
+        "",
+        *printed.splitlines()[18:24],
+        "notes:",
+        "     1  case without a label, for inference only",
+        "",
+        "no error in 4 cases",
+    ]
+    # 720 voxels a label; 8, 9 and 9 of them tumour.
+    assert printed.splitlines()[18:20] == ["cases  voxels  median  class", "    3    2134     711  background"]
+    assert printed.splitlines()[22] == "    3       3       1  ET"
+
+
+def tumour_of(number: int):
+    from tests.data.files import tumour
+
+    return tumour(kind=number)
+
+
+@pytest.mark.parametrize(
+    ("prepare", "expected"),
+    [
+        pytest.param(lambda folder: None, "{folder} cannot be read", id="no folder"),
+        pytest.param(lambda folder: folder.mkdir(), "no case in {folder}", id="no case"),
+        pytest.param(lambda folder: (folder.mkdir(), (folder / FILE_NAME).write_text("{")), "JSON", id="bad manifest"),
+    ],
+)
+@pytest.mark.parametrize("command", ["check", "init"])
+def test_folders_that_cannot_be_looked_at(command: str, prepare, expected: str, tmp_path: Path, run) -> None:
+    prepare(tmp_path / "data")
+    status, printed = run(command, tmp_path / "data")
+    assert status == 2
+    if not (command == "init" and expected == "JSON"):
+        assert expected.format(folder=tmp_path / "data") in printed
+
+
+def test_labels_are_said_once(tmp_path: Path, run) -> None:
+    """A plain folder with 0, 1, 2, 3; later runs know it from the manifest."""
+    data = tmp_path / "data"
+    write_case(data, "a", label=three(7))
+    assert run("check", data)[0] == 1
+    status, printed = run("init", data)
+    assert status == 2 and "say --labels brats2023" in printed
+    assert run("init", data, "--labels", "msd")[0] == 0
+    assert read_manifest(data)[0][0].convention == "msd"
+    assert run("init", data)[0] == 0 and run("check", data)[0] == 0
+    # A newcomer of which nothing is known must be said again.
+    write_case(data, "b", label=three(9))
+    assert run("init", data)[0] == 2
+
+
+def three(kind: int):
+    from tests.data.files import tumour
+
+    made = tumour(kind=kind)
+    made[made == 4] = 3
+    return made
+
+
+def test_init_again_after_cases_and_modalities_have_come(tmp_path: Path, run) -> None:
+    data, kit = tmp_path / "data", tmp_path / "kit"
+    (kit / "local").mkdir(parents=True)
+    (kit / "local" / "fedmepd.json").write_text('{"device": "cpu"}')
+    for number in range(10):
+        write_case(data, f"p{number}", ("T1",))
+    status, printed = run("init", data, "--kit", kit)
+    assert status == 0 and "written: train 6, validation 1, test 3, without a label (inference only) 0" in printed
+    assert json.loads((kit / "local" / "fedmepd.json").read_text()) == {"device": "cpu", "data": str(data)}
+    before = (data / FILE_NAME).stat().st_mtime_ns
+    status, printed = run("init", data)
+    assert status == 0 and "is up to date" in printed and (data / FILE_NAME).stat().st_mtime_ns == before
+    parts = read_manifest(data)[1]
+    write_case(data, "p3", ("T1", "T2"))
+    for number in range(10, 20):
+        write_case(data, f"p{number}", ("T1",))
+    status, printed = run("init", data)
+    assert "written: train 12, validation 2, test 6" in printed
+    cases, later = read_manifest(data)
+    assert {name: later[name] for name in parts} == parts
+    assert {case.name: case.modalities for case in cases}["p3"] == ("T1", "T2")
+
+
+def test_init_elsewhere(tmp_path: Path, run) -> None:
+    """Links to a folder that may be read-only; what has gone from there goes from here too."""
+    data, out = tmp_path / "data", tmp_path / "out"
+    for name in "ab":
+        write_case(data, name, ("T1", "T2"))
+    assert run("init", data, "--out", out)[0] == 0
+    link = out / "a" / "a_t1.nii.gz"
+    assert link.is_symlink() and link.resolve() == data / "a" / "a_t1.nii.gz"
+    assert run("check", out)[0] == 0 and not (data / FILE_NAME).exists()
+    shutil.rmtree(data / "a")
+    assert run("check", out)[0] == 1
+    assert run("init", data, "--out", out)[0] == 0
+    assert not (out / "a").exists() and [case.name for case in read_manifest(out)[0]] == ["b"]
+    assert run("init", data, "--out", out, "--copy")[0] == 0
+    assert not (out / "b" / "b_t1.nii.gz").is_symlink()
+    assert (out / "b" / "b_t1.nii.gz").read_bytes() == (data / "b" / "b_t1.nii.gz").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("--kit", "nowhere"), "nowhere is no FLARE kit"),
+        (("--train", "0.8", "--validation", "0.3"), "expected shares above 0, at most 1 together"),
+        (("--train", "0"), "expected shares above 0"),
+    ],
+)
+def test_init_refuses(arguments: tuple[str, ...], expected: str, tmp_path: Path, run) -> None:
+    write_good(tmp_path / "data")
+    status, printed = run("init", tmp_path / "data", *arguments)
+    assert status == 2 and expected in printed
+    assert not (tmp_path / "data" / FILE_NAME).exists()
+
+
+SITES = """
+sites:
+  - {name: fusion, modalities: [FLAIR, T1ce, T1, T2], cases: 5}
+  - {name: north, modalities: [T2], share: 0.25}
+  - {name: south, modalities: [T1ce, FLAIR], share: 0.25}
+"""
+
+
+@pytest.fixture
+def cohort(tmp_path: Path) -> Path:
+    """Twelve cases of BraTS 2018's layout, of two institutions."""
+    for number in range(12):
+        group, place = ("HGG", "CBICA") if number % 2 else ("LGG", "TCIA09")
+        name = f"Brats18_{place}_A{number}_1"
+        write_case(tmp_path / "brats" / group, name, label=tumour_of(number))
+    (tmp_path / "sites.yaml").write_text(SITES)
+    return tmp_path / "brats"
+
+
+@pytest.mark.parametrize("copy", [False, True])
+def test_split(copy: bool, cohort: Path, tmp_path: Path, run) -> None:
+    out = tmp_path / "sites"
+    arguments = ("split", cohort, out, "--sites", tmp_path / "sites.yaml", *(["--copy"] if copy else []))
+    status, printed = run(*arguments)
+    assert status == 0, printed
+    assert printed.splitlines()[0] == "found BraTS 2018: 12 cases of 12 patients"
+    assert f"{out} written" in printed and "1 cases are left over" in printed
+    found = {site: read_manifest(out / site)[0] for site in ("fusion", "north", "south")}
+    assert {site: len(cases) for site, cases in found.items()} == {"fusion": 5, "north": 3, "south": 3}
+    assert {case.modalities for case in found["south"]} == {("FLAIR", "T1ce")}
+    files = [path for path in out.rglob("*.nii.gz")]
+    # Five files a case at the fusion site, two at north's, three at south's, and no more.
+    assert len(files) == 25 + 6 + 9 and all(path.is_symlink() != copy for path in files)
+    status, printed = run("check", out)
+    assert status == 0 and "found a federation of 3 sites" in printed
+    assert "the sites are disjoint" in printed and "Brats18" not in printed
+    # The same again changes nothing; another seed is another split.
+    times = {path: path.lstat().st_mtime_ns for path in out.rglob("*")}
+    status, printed = run(*arguments)
+    assert status == 0 and "is up to date" in printed
+    assert {path: path.lstat().st_mtime_ns for path in out.rglob("*")} == times
+    status, printed = run(*arguments, "--seed", "1")
+    assert status == 2 and "is no such split" in printed
+    assert {path: path.lstat().st_mtime_ns for path in out.rglob("*")} == times
+    # The same data and seed elsewhere: the same sites.
+    run("split", cohort, tmp_path / "again", "--sites", tmp_path / "sites.yaml")
+    for site in found:
+        assert (tmp_path / "again" / site / FILE_NAME).read_text() == (out / site / FILE_NAME).read_text()
+
+
+def test_check_tells_sites_that_share_cases(cohort: Path, tmp_path: Path, run) -> None:
+    """North's patient under another name at south's: of other modalities, but with the same label."""
+    out = tmp_path / "sites"
+    run("split", cohort, out, "--sites", tmp_path / "sites.yaml", "--copy")
+    case = read_manifest(out / "north")[0][0]
+    source = next(path for path in cohort.rglob("*") if path.is_dir() and path.name == case.name)
+    for word in ("flair", "t1ce", "seg"):
+        target = out / "south" / "renamed" / f"renamed_{word}.nii.gz"
+        target.parent.mkdir(exist_ok=True)
+        shutil.copy(source / f"{case.name}_{word}.nii.gz", target)
+    assert run("init", out / "south")[0] == 0
+    status, printed = run("check", out)
+    assert status == 1 and "north and south share 1 volume of the same content" in printed
+    assert "     1  two sites that share cases\n" in printed
+
+
+def test_split_by_published_lists(tmp_path: Path, run) -> None:
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    for number, name in enumerate(("server", *(f"c{place}" for place in range(1, 9)))):
+        write_case(tmp_path / "data", f"BraTS20_Training_{number:03d}", label=tumour_of(number))
+        (lists / f"{name}.csv").write_text(f"BraTS20_Training_{number:03d}\n")
+    status, printed = run("split", tmp_path / "data", tmp_path / "out", "--split-dir", lists)
+    assert status == 0, printed
+    for number, (site, modalities) in enumerate(sorted(PROTOCOL_SITES.items())):
+        [case] = read_manifest(tmp_path / "out" / site)[0]
+        assert case.name == f"BraTS20_Training_{number:03d}" and case.modalities == modalities
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("{out}", "--protocol", "brats2018"), "284 labelled cases are needed, 12 were found"),
+        (("{cohort}/out", "--protocol", "brats2018"), "choose a folder outside the data set"),
+        (("{out}", "--sites", "{cohort}/none.yaml"), "none.yaml cannot be read as YAML"),
+        (("{out}", "--split-dir", "{cohort}"), "server.csv cannot be read"),
+    ],
+)
+def test_split_refuses(arguments: tuple[str, ...], expected: str, cohort: Path, tmp_path: Path, run) -> None:
+    out = tmp_path / "out"
+    status, printed = run("split", cohort, *(part.format(out=out, cohort=cohort) for part in arguments))
+    assert status == 2 and expected in printed
+    assert not out.exists() and not list(tmp_path.glob(".out*"))
+
+
+def test_a_full_disk_leaves_nothing(cohort: Path, tmp_path: Path, run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    out = tmp_path / "sites"
+    status, printed = run("split", cohort, out, "--sites", tmp_path / "sites.yaml", "--copy")
+    assert status == 2 and "No space left on device" in printed
+    assert not out.exists() and not list(tmp_path.glob(".sites*"))
