@@ -9,18 +9,23 @@ SITES = {"site-1": PROTOCOL_SUBSETS[0], "site-2": PROTOCOL_SUBSETS[1], "fusion":
 CASES = 5
 
 
+def write_cases(folder, site, count, first=0):
+    """Writes phantom cases of a site, a folder each."""
+    affine = np.diag([SPACING_MM] * 3 + [1.0])
+    for case in case_names(site)[first : first + count]:
+        images, label = phantom_case(site, case, seed=0)
+        volumes = {modality.lower(): images[modality] for modality in SITES[site]} | {"seg": label}
+        (folder / case).mkdir(parents=True)
+        for word, volume in volumes.items():
+            nibabel.save(nibabel.Nifti1Image(volume, affine), folder / case / f"{case}_{word}.nii.gz")
+
+
 @pytest.fixture(scope="session")
 def cohort(tmp_path_factory):
     """A data folder with two sites and the fusion site, five phantom cases each."""
     folder = tmp_path_factory.mktemp("cohort")
-    affine = np.diag([SPACING_MM] * 3 + [1.0])
-    for site, modalities in SITES.items():
-        for case in case_names(site)[:CASES]:
-            images, label = phantom_case(site, case, seed=0)
-            volumes = {modality.lower(): images[modality] for modality in modalities} | {"seg": label}
-            (folder / site / case).mkdir(parents=True)
-            for word, volume in volumes.items():
-                nibabel.save(nibabel.Nifti1Image(volume, affine), folder / site / case / f"{case}_{word}.nii.gz")
+    for site in SITES:
+        write_cases(folder / site, site, CASES)
     return folder
 
 

@@ -2,13 +2,17 @@
 
 import json
 import shutil
+from collections import Counter
 
 import pytest
 import torch
 
+from fedmepd.cli import main
 from fedmepd.config import Settings
+from fedmepd.data.manifest import read_manifest
 from fedmepd.federation.in_process import run_in_process
 from fedmepd.site_settings import SiteSettings
+from tests.system.conftest import CASES, write_cases
 from tests.system.simulator import ROOT, SITES, TINY, run, simulate, weights
 
 pytestmark = pytest.mark.system
@@ -110,14 +114,44 @@ def test_bad_data_at_a_site_ends_the_job_before_training(tmp_path, cohort, cache
     data = tmp_path / "data"
     shutil.copytree(cohort, data)
     label = next((data / "site-2").glob("*/*_seg.nii.gz"))
-    label.unlink()
+    label.write_bytes(label.read_bytes()[:-20])
     finished = simulate(tmp_path / "w", TINY, "-t", "2", data=data, cache=cache)
     assert finished.code != 0
     (reason,) = [line for line in finished.output.splitlines() if "no training was started" in line]
     # The server learns which site and what, not which patient; the site's own line names the file's folder.
-    assert "site-2" in reason and "label" in reason and label.parent.name not in reason
+    assert "site-2" in reason and "unreadable file (1)" in reason and label.parent.name not in reason
     assert label.parent.name in finished.output
     assert "round 1/" not in finished.output and not list(finished.workspace.rglob("state_*.pt"))
+
+
+def test_sites_made_of_one_data_set_train(tmp_path, cache, monkeypatch, capsys):
+    """From a folder of patients to models, by the commands of docs/data.md.
+
+    A case of site 1 then loses its label, another one a modality.
+    """
+    monkeypatch.setenv("FEDMEPD_CACHE", str(cache))
+    write_cases(tmp_path / "patients", "fusion", 11, first=CASES)
+    plan = [("fusion", ["FLAIR", "T1ce", "T1", "T2"], 4), ("site-1", ["FLAIR", "T1ce"], 4), ("site-2", ["T2"], 3)]
+    sites = {"sites": [{"name": name, "modalities": modalities, "cases": cases} for name, modalities, cases in plan]}
+    (tmp_path / "sites.yaml").write_text(json.dumps(sites))
+    data = tmp_path / "sites"
+    assert main(["data", "split", str(tmp_path / "patients"), str(data), "--sites", str(tmp_path / "sites.yaml")]) == 0
+    cases, parts = read_manifest(data / "site-1")
+    kept, bare, partial, other = sorted(cases, key=lambda case: (parts[case.name] != "test", case.name))
+    bare.label.unlink()
+    partial.images["T1ce"].unlink()
+    assert main(["data", "init", str(data / "site-1"), "--follow-links"]) == 0
+    assert main(["data", "check", str(data)]) == 0, capsys.readouterr()
+
+    finished = simulate(tmp_path / "w", TINY | {"seed": 7}, "-t", "2", data=data, cache=cache)
+    assert finished.code == 0, finished.output
+    found = {site["name"]: site for site in finished.results["sites"]}
+    for name in SITES:
+        counts = Counter(part for part in read_manifest(data / name)[1].values() if part)
+        assert found[name]["cases"] == {part: counts[part] for part in ("train", "validation", "test")}
+    assert sum(found["site-1"]["cases"].values()) == 3
+    assert [found[name]["modalities"] for name in SITES] == [["FLAIR", "T1ce"], ["T2"]]
+    assert parts[kept.name] == read_manifest(data / "site-1")[1][kept.name] == "test" and other.name in parts
 
 
 def test_job_py_runs_the_recipe(tmp_path, cohort, cache):
