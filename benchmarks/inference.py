@@ -134,9 +134,7 @@ def real_case(folder: Path) -> dict:
         raise DataError(
             f"{folder} is no folder of a labelled case: expected files such as 001_flair.nii.gz, 001_seg.nii.gz"
         )
-    inspection = inspect_cases(found)
-    inspection.require_good()
-    [case] = inspection.cases
+    [case] = inspect_cases(found).cases
     read = read_case(case)
     normal = torch.cat([normalised(image[None], image > 0) for image in read["image"].clamp_min(0)])
     return {"modalities": list(case.modalities), "images": normal, "label": read["label"][0].long()}

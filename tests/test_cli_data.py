@@ -5,13 +5,19 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from fedmepd.cli import main
+from fedmepd.config import Settings
 from fedmepd.data.manifest import FILE_NAME, read_manifest
+from fedmepd.data.preparation import PreparedCases
+from fedmepd.data.site import open_site_data
 from fedmepd.modalities import PROTOCOL_SITES
+from fedmepd.site_settings import SiteSettings
 from tests.data.faults import ERRORS, NOTES, WARNINGS, write_good
-from tests.data.files import write_case
+from tests.data.files import save, tumour, volume, write_case
 
 ALL_FAULTS = {
     **{name: ("error", *entry) for name, entry in ERRORS.items()},
@@ -106,9 +112,7 @@ def test_what_check_prints(tmp_path: Path, run) -> None:
     assert printed.splitlines()[22] == "    3       3       1  ET"
 
 
-def tumour_of(number: int):
-    from tests.data.files import tumour
-
+def tumour_of(number: int) -> np.ndarray:
     return tumour(kind=number)
 
 
@@ -144,9 +148,7 @@ def test_labels_are_said_once(tmp_path: Path, run) -> None:
     assert run("init", data)[0] == 2
 
 
-def three(kind: int):
-    from tests.data.files import tumour
-
+def three(kind: int) -> np.ndarray:
     made = tumour(kind=kind)
     made[made == 4] = 3
     return made
@@ -272,6 +274,28 @@ def test_check_tells_sites_that_share_cases(cohort: Path, tmp_path: Path, run) -
     status, printed = run("check", out)
     assert status == 1 and "north and south share 1 volume of the same content" in printed
     assert "     1  two sites that share cases\n" in printed
+
+
+def test_the_decathlons_layout(tmp_path: Path, run) -> None:
+    """Its four volumes in one file and its own label values, from the download to a site's crops."""
+    root = tmp_path / "Task01_BrainTumour"
+    for number in range(3):
+        volumes = [volume(100 * (place + 1) + number) for place in range(4)]
+        save(root / "imagesTr" / f"BRATS_{number:03d}.nii.gz", np.stack(volumes, axis=-1))
+        save(root / "labelsTr" / f"BRATS_{number:03d}.nii.gz", three(number))
+    status, printed = run("check", root)
+    assert status == 0 and "found Decathlon (MSD) Task01: 3 cases of 3 patients" in printed
+    assert "Decathlon: 0, 1 ED, 2 NCR/NET, 3 ET" in printed
+    (tmp_path / "sites.yaml").write_text("sites: [{name: north, modalities: [T1, T1ce], cases: 2}]")
+    assert run("split", root, tmp_path / "out", "--sites", tmp_path / "sites.yaml")[0] == 0
+    assert len(list((tmp_path / "out").rglob("*.nii.gz"))) == 4
+    data = open_site_data("north", Settings.make("paper"), SiteSettings(data=tmp_path / "out", cache=tmp_path / "c"))
+    assert data.modalities == ("T1ce", "T1") and data.counts() == {"train": 1, "validation": 0, "test": 1}
+    item = PreparedCases(data.train, data.cache)[0]
+    # Channels 2 and 1 of the file: 300 and 200, and a voxel of twice as much; the z-score of both is the same.
+    assert item["image"].shape[0] == 2 and torch.equal(item["image"][0], item["image"][1])
+    # The one voxel of 1 in the file is ED.
+    assert item["label"].max() == 3 and (item["label"] == 2).sum() == 1
 
 
 def test_split_by_published_lists(tmp_path: Path, run) -> None:

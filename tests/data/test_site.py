@@ -111,6 +111,13 @@ def test_cases_without_a_label_do_not_train(local):
     assert error.value.public == "no case of clinic has a label"
 
 
+def test_warnings_are_logged(local):
+    write_case(local.data, "a", ("T1",), affine=np.diag([-1, -1, 7, 1]))
+    told = []
+    open_site_data("clinic", Settings.make("paper"), local, told.append)
+    assert told == ["unusual voxel size (2)"]
+
+
 def initialise(folder, **parts):
     """Writes a manifest that gives each case a part."""
     cases = inspect_cases(find_dataset(folder, manifest=False).cases).cases

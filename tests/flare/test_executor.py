@@ -135,7 +135,7 @@ def test_abort_signal_reaches_the_training(context):
 
 
 def test_data_that_cannot_be_opened_is_an_answer(context, monkeypatch):
-    def fail(name, settings, site_settings):
+    def fail(*_):
         raise DataError("/data/site-1 has no case", public="the data folder of site-1 has no case in it")
 
     monkeypatch.setattr(fedmepd.data.site, "open_site_data", fail)

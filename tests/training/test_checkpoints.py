@@ -66,6 +66,7 @@ def test_describes_itself(saved: Path) -> None:
             "method": "fedmepd",
             "round": 12,
             "scores": SCORES,
+            "clip_percent": 0.0,
             "version": fedmepd.__version__,
         },
     }

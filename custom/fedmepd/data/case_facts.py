@@ -145,11 +145,9 @@ def _read(case: Case, pool: ThreadPoolExecutor) -> CaseFacts:
     digests = dict(zip((volume.kind for volume in volumes), pool.map(_digest, volumes), strict=True))
     findings += _same_content(case, digests)
     findings += _check_brain(case, volumes)
-    counts: dict[int, int] = {}
-    for volume in volumes:
-        if volume.kind == LABEL and not any(finding.kind == _UNKNOWN_LABEL for finding in findings):
-            values, numbers = np.unique(volume.values, return_counts=True)
-            counts = {int(value): int(number) for value, number in zip(values, numbers, strict=True)}
+    label = next((volume for volume in volumes if volume.kind == LABEL), None)
+    known = label is not None and not any(finding.kind == _UNKNOWN_LABEL for finding in findings)
+    counts = {int(value): number for value, number in _label_counts(label.values).items()} if known else {}
     first = volumes[0] if volumes else None
     return CaseFacts(
         findings=tuple(findings),
@@ -178,17 +176,25 @@ def _check_values(volume: _Volume) -> list[Finding]:
 
 
 def _check_label(volume: _Volume) -> Iterator[Finding]:
-    values = volume.values
-    found = np.unique(values)
-    unknown = [value for value in found.tolist() if not 0 <= value <= 255 or value != int(value)]
+    found = list(_label_counts(volume.values))
+    unknown = [value for value in found if not 0 <= value <= 255 or value != int(value)]
     if not unknown and len(found) > _MOST_LABELS:
-        unknown = found.tolist()
+        unknown = found
     if unknown:
         shown = ", ".join(f"{value:g}" for value in unknown[:5]) + (", ..." if len(unknown) > 5 else "")
         text = f"{volume.path} holds the label values {shown}: expected a few whole numbers, such as 0, 1, 2, 4"
         yield error(_UNKNOWN_LABEL, text)
-    elif not found.any():
+    elif not any(found):
         yield note("label without any tumour", f"{volume.path} has no tumour in it: the case is kept")
+
+
+def _label_counts(values: np.ndarray) -> dict[float, int]:
+    """Voxels of every value."""
+    if values.dtype == np.uint8:
+        counts = np.bincount(values.ravel(order="K"), minlength=1)
+        return {value: int(counts[value]) for value in counts.nonzero()[0].tolist()}
+    found, counts = np.unique(values, return_counts=True)
+    return dict(zip(found.tolist(), counts.tolist(), strict=True))
 
 
 def _check_image(volume: _Volume) -> Iterator[Finding]:
@@ -273,7 +279,7 @@ def _check_brain(case: Case, volumes: list[_Volume]) -> Iterator[Finding]:
     images = [volume for volume in volumes if volume.kind != LABEL]
     if not images or len({volume.values.shape for volume in volumes}) > 1:
         return
-    brain = np.zeros(images[0].values.shape, dtype=bool)
+    brain = np.zeros(images[0].values.shape, dtype=bool, order="F")
     for image in images:
         brain |= image.values > 0
     millilitres = np.count_nonzero(brain) * float(np.prod(images[0].read.spacing)) / 1000
@@ -299,5 +305,6 @@ def _check_brain(case: Case, volumes: list[_Volume]) -> Iterator[Finding]:
 def _digest(volume: _Volume) -> str:
     made = hashlib.sha256(repr(volume.values.shape).encode())
     with np.errstate(all="ignore"):
-        made.update(np.ascontiguousarray(volume.values, dtype=np.float32).data)
+        # The first axis runs fastest, as in files.
+        made.update(np.ascontiguousarray(volume.values.T, dtype=np.float32).data)
     return made.hexdigest()

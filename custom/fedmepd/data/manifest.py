@@ -120,7 +120,9 @@ def load_manifest(folder: Path) -> Manifest:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"])) or "content"
         raise DataError(
-            f"{file}: {key}: {first['msg']}: run `fedmepd data init` again, or restore the file", _PUBLIC
+            f"{file}: {key}: {first['msg']}: restore the file; without it, `fedmepd data init` "
+            "decides anew which patients train and which test",
+            _PUBLIC,
         ) from error
 
 

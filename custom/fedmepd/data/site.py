@@ -9,7 +9,7 @@ from typing import Literal
 
 from fedmepd.config import Settings
 from fedmepd.data.cases import Case
-from fedmepd.data.findings import Finding, error, refuse
+from fedmepd.data.findings import WARNING, Finding, count_kinds, error, refuse
 from fedmepd.data.fingerprints import fingerprints
 from fedmepd.data.inspection import inspect_cases
 from fedmepd.data.layouts import Dataset, find_dataset
@@ -66,7 +66,7 @@ def open_site_data(
         name: the site's name.
         settings: the job's settings.
         site_settings: the machine's.
-        log: takes a line about cases that the training does not use.
+        log: takes lines about warnings, and about cases that the training does not use.
 
     Raises:
         DataError: there is no data folder, no labelled case in it, a case that cannot be used, or a file that is not
@@ -86,6 +86,8 @@ def open_site_data(
             "on, such as 001_seg.nii.gz",
             public=f"no case of {name} has a label",
         )
+    for kind, count in count_kinds(inspection.findings, WARNING).items():
+        log(f"{kind} ({count})")
     if unlabelled:
         log(f"{len(labelled)} cases with a label; {len(unlabelled)} without one are left out of training and tests")
     split = _split(labelled, dataset, settings, name)
@@ -162,7 +164,8 @@ def _find(name: str, settings: Settings, site_settings: SiteSettings) -> tuple[D
         expected = "one sub-folder per case with NIfTI files, such as 001/001_flair.nii.gz and 001/001_seg.nii.gz"
         missing = "" if folder == own else f"no sub-folder {name} and "
         raise DataError(
-            f"{folder} has {missing}no case in it: expected {expected}",
+            f"{folder} has {missing}no case in it: expected {expected}; `fedmepd data init` makes "
+            "a data set of any other layout",
             public=f"the data folder of {name} has no case in it",
         )
     return dataset, "folder"

@@ -342,7 +342,8 @@ class FederationServer:
         return network
 
     def _about(self, round_number: int) -> About:
-        return About(FUSION_SITE, self.settings.method, round_number, self._record_of_server()["validation"])
+        validation, clip = self._record_of_server()["validation"], self.settings.data.clip_percent
+        return About(FUSION_SITE, self.settings.method, round_number, validation, clip)
 
     def _record_of_server(self) -> dict[str, Any]:
         return self._records.setdefault(FUSION_SITE, {"rounds_taken": [], "validation": None, "test": None})

@@ -241,7 +241,8 @@ class FederationSite:
             save_model(self.folder / BEST, self._network, self._about(round_number))
 
     def _about(self, round_number: int) -> About:
-        return About(self.name, self.settings.method, round_number, self._validation)
+        clip = self.settings.data.clip_percent
+        return About(self.name, self.settings.method, round_number, self._validation, clip)
 
     def _keep(self, round_number: int) -> None:
         content = {

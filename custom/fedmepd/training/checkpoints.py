@@ -27,12 +27,14 @@ class About:
         owner: the site's name, ``fusion``, or where it was imported from.
         method, round: how and when it was trained.
         scores: validation scores, ``mdsc`` and ``dice`` by region, or None.
+        clip_percent: how the images were prepared, see :class:`fedmepd.data.preparation.PreparedCases`.
     """
 
     owner: str
     method: str
     round: int
     scores: dict | None = None
+    clip_percent: float = 0.0
     version: str = field(default=__version__)
 
 
