@@ -139,7 +139,7 @@ def test_answer_to_prepare_that_is_no_profile(job):
 
 
 def test_data_error_at_the_server_ends_the_job(job, monkeypatch):
-    def fail(*_):
+    def fail(name, *_):
         raise DataError(f"{name} has no data folder")
 
     monkeypatch.setattr(fedmepd.data.site, "open_site_data", fail)
