@@ -1,4 +1,4 @@
-"""The command line: ``fedmepd results | checkpoint | job | data``.
+"""The command line: ``fedmepd results | checkpoint | job | poc | data``.
 
 Every command imports what it needs when it runs, so that ``--help`` answers at once.
 """
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from fedmepd import __version__
 from fedmepd.cli_data import add_data_commands
+from fedmepd.cli_poc import add_poc_commands
 from fedmepd.errors import FedMEPDError
 
 
@@ -52,6 +53,8 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("job_folder", type=Path, help="a folder of jobs/")
     export.add_argument("out", type=Path, help="the folder to write")
     export.set_defaults(run=_export_job)
+
+    add_poc_commands(_topic(topics, "poc", "run a federation of real processes on this machine"))
 
     data = _topic(topics, "data", "look at data, and make sites of it")
     add_data_commands(data)

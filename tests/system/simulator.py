@@ -12,7 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+import torch
 
+from fedmepd.config import Settings
+from fedmepd.federation.in_process import run_in_process
+from fedmepd.site_settings import SiteSettings
 from fedmepd.storage import load_tensors
 
 ROOT = Path(__file__).parents[2]
@@ -115,3 +119,19 @@ def weights(folder: Path, round_number: int) -> dict[str, dict]:
         site = next(part for part in path.parts if part in SITES)
         found[site] = load_tensors(path)["network"]
     return found
+
+
+def in_process(folder: Path, settings: dict, cohort: Path, cache: Path) -> tuple[dict, dict[str, dict]]:
+    """Runs a federation in this process, without FLARE; returns its results and its final weights."""
+    site_settings = SiteSettings(data=cohort, cache=cache, device="cpu")
+    results = run_in_process(Settings.make("phantom", settings), site_settings, folder, sites=SITES)
+    return results, weights(folder, settings["rounds"])
+
+
+def assert_same(first: dict[str, dict], second: dict[str, dict]) -> None:
+    """Compares weights of server and sites bit by bit."""
+    assert first.keys() == second.keys() == {"server", *SITES}
+    for owner in first:
+        assert first[owner].keys() == second[owner].keys()
+        different = [key for key in first[owner] if not torch.equal(first[owner][key], second[owner][key])]
+        assert not different, f"{owner}: {len(different)} weights differ, such as {different[:3]}"

@@ -5,31 +5,13 @@ import shutil
 from collections import Counter
 
 import pytest
-import torch
 
 from fedmepd.cli import main
-from fedmepd.config import Settings
 from fedmepd.data.manifest import read_manifest
-from fedmepd.federation.in_process import run_in_process
-from fedmepd.site_settings import SiteSettings
 from tests.system.conftest import CASES, write_cases
-from tests.system.simulator import ROOT, SITES, TINY, run, simulate, weights
+from tests.system.simulator import ROOT, SITES, TINY, assert_same, in_process, run, simulate, weights
 
 pytestmark = pytest.mark.system
-
-
-def in_process(folder, settings, cohort, cache):
-    site_settings = SiteSettings(data=cohort, cache=cache, device="cpu")
-    results = run_in_process(Settings.make("phantom", settings), site_settings, folder, sites=SITES)
-    return results, weights(folder, settings["rounds"])
-
-
-def assert_same(first, second):
-    assert first.keys() == second.keys() == {"server", *SITES}
-    for owner in first:
-        assert first[owner].keys() == second[owner].keys()
-        different = [key for key in first[owner] if not torch.equal(first[owner][key], second[owner][key])]
-        assert not different, f"{owner}: {len(different)} weights differ, such as {different[:3]}"
 
 
 def without_times(results):

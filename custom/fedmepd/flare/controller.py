@@ -57,6 +57,7 @@ class FedMEPDController(ScatterAndGather):
         self.settings = settings
         self._run = None
         self._server = None
+        self._last_round: dict[str, Any] | None = None
         self._timing = None
         self._sites: set[str] = set()
         self._progress = logging.getLogger("fedmepd.progress")
@@ -220,6 +221,16 @@ class FedMEPDController(ScatterAndGather):
             missing = sorted(self._sites - set(reports))
             losses = [loss for loss in map(_loss, reports.values()) if loss is not None]
             share = metrics.get("federation/personal_share")
+            self._last_round = {
+                "round": self._current_round,
+                "sites": len(reports),
+                "missing": missing,
+                "loss": fmean(losses) if losses else None,
+                "loss_of_sites": {site: _loss(report) for site, report in sorted(reports.items())},
+                "seconds": metrics["server/seconds/total"],
+                "bytes_up": sum(up for up, _ in sizes.values()),
+                "bytes_down": sum(down for _, down in sizes.values()),
+            }
             self._say(
                 f"round {self._current_round}/{self._num_rounds}: {len(reports)} sites"
                 + (f" (without {', '.join(missing)})" if missing else "")
@@ -328,7 +339,7 @@ class FedMEPDController(ScatterAndGather):
         if event_type == InfoCollector.EVENT_TYPE_GET_STATS and self._server is not None:
             collector = fl_ctx.get_prop(InfoCollector.CTX_KEY_STATS_COLLECTOR)
             if collector:
-                collector.add_info(group_name=self.name, info=self._server.stats())
+                collector.add_info(group_name=self.name, info=self._server.stats() | {"last_round": self._last_round})
 
 
 def _megabytes(sizes: Iterator[int]) -> str:

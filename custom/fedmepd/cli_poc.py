@@ -1,0 +1,146 @@
+"""The commands ``fedmepd poc ...``: a federation of real processes on one machine."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fedmepd.flare.poc import Poc
+
+# Exit status of a job that failed, and of a run that was interrupted.
+FAILED, INTERRUPTED = 1, 130
+
+_SITES = [f"site-{number}" for number in range(1, 9)]
+
+
+def add_poc_commands(poc: argparse._SubParsersAction) -> None:
+    """Adds them to the parser of ``fedmepd poc``."""
+    run = _command(poc, "run", "prepare, start, submit a job, watch it, download its results, stop: all in one", _run)
+    _add_job(run)
+    _add_sites(run)
+    run.add_argument("--out", type=Path, help="folder for the results; default: results in the workspace")
+
+    prepare = _command(poc, "prepare", "make a kit for the server and every site, and give each its data", _prepare)
+    _add_sites(prepare)
+    _command(poc, "start", "start the server and all sites", lambda options: _poc(options).start())
+    submit = _command(poc, "submit", "submit a job and print its id", _submit)
+    _add_job(submit)
+    watch = _command(poc, "watch", "report the rounds of a job until it ends", _watch)
+    watch.add_argument("job_id")
+    download = _command(poc, "download", "fetch the results of a job and print its table", _download)
+    download.add_argument("job_id")
+    download.add_argument("--out", type=Path, help="folder for the results; default: results in the workspace")
+    _command(poc, "stop", "end the server, all sites and what they have started", lambda options: _poc(options).stop())
+    _command(poc, "clean", "remove the workspace, the sites' models included", lambda options: _poc(options).clean())
+
+
+def _command(topics: argparse._SubParsersAction, name: str, help: str, run) -> argparse.ArgumentParser:
+    parser = topics.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.")
+    parser.add_argument("--workspace", type=Path, default=Path("workspace_poc"), help="default: workspace_poc")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_job(parser: argparse.ArgumentParser) -> None:
+    default = Path("jobs/fedmepd_brats")
+    parser.add_argument("job", type=Path, nargs="?", default=default, help=f"a job's folder; default: {default}")
+
+
+def _add_sites(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--sites", nargs="+", default=_SITES, metavar="NAME", help="default: site-1 to site-8")
+    parser.add_argument("--data", type=Path, help="folder with a sub-folder per site, and fusion; default: phantoms")
+    parser.add_argument("--port", type=int, help="of the server, the next one for admins; default: free ones")
+    parser.add_argument(
+        "--everywhere", action="store_true", help="listen on all of the machine's addresses; default: loopback alone"
+    )
+
+
+def _poc(options: argparse.Namespace) -> Poc:
+    from fedmepd.flare.poc import Poc
+
+    return Poc(options.workspace, lambda line: print(line, flush=True))
+
+
+def _prepare(options: argparse.Namespace) -> None:
+    _poc(options).prepare(options.sites, options.data, port=options.port, everywhere=options.everywhere)
+
+
+def _submit(options: argparse.Namespace) -> None:
+    _poc(options).submit(options.job)
+
+
+def _watch(options: argparse.Namespace) -> int:
+    from fedmepd.flare.poc import COMPLETED
+
+    status = _poc(options).watch(options.job_id)
+    if status == COMPLETED:
+        return 0
+    print(f"the job ended as {status}: `fedmepd poc download {options.job_id}` fetches its log", file=sys.stderr)
+    return FAILED
+
+
+def _download(options: argparse.Namespace) -> None:
+    poc = _poc(options)
+    _show(poc.download(options.job_id, _out(poc, options)))
+
+
+def _out(poc: Poc, options: argparse.Namespace) -> Path:
+    return (options.out or poc.workspace / "results").absolute()
+
+
+def _show(folder: Path) -> None:
+    from fedmepd.evaluation.results import find, read
+    from fedmepd.evaluation.tables import console_table
+
+    print(console_table(read(find(folder))), end="")
+
+
+def _run(options: argparse.Namespace) -> int:
+    from fedmepd.flare.poc import COMPLETED
+
+    poc = _poc(options)
+    try:
+        with _interruptible():
+            poc.prepare(options.sites, options.data, port=options.port, everywhere=options.everywhere)
+            poc.start()
+            job_id = poc.submit(options.job)
+            status = poc.watch(job_id)
+            folder = poc.download(job_id, _out(poc, options))
+            if status != COMPLETED:
+                return _explain(status, folder / "workspace" / "log.txt")
+            _show(folder)
+            print(f"the sites' models are in {poc.kit('*') / job_id / 'fedmepd'}")
+            return 0
+    except KeyboardInterrupt:
+        print("interrupted: everything is stopped", file=sys.stderr, flush=True)
+        return INTERRUPTED
+    finally:
+        poc.stop()
+
+
+def _explain(status: str, log: Path) -> int:
+    """Says why a job failed, as far as the server's log tells; returns the exit status."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
+    reasons = [line for line in lines if " - ERROR - " in line]
+    print("\n".join([*reasons[-3:], f"the job ended as {status}: its log is {log}"]), file=sys.stderr)
+    return FAILED
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Makes an interrupt of a termination, so that both end in order."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,260 @@
+"""The POC commands against a FLARE that answers as FLARE does; tests/system has the real one."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fedmepd import cli
+from fedmepd.errors import FedMEPDError
+from fedmepd.evaluation import results
+from fedmepd.flare import poc as module
+from fedmepd.flare.poc import FlareError, Poc, answer_of, round_line
+from tests.evaluation import runs
+
+LAST = {"round": 3, "sites": 7, "missing": ["site-4"], "loss": 4.5678, "seconds": 12.34}
+LIVE = {
+    "phase": "sites train",
+    "rounds": 20,
+    "mdsc": {"site-1": 0.5, "site-2": 0.7, "fusion": 0.81},
+    "personal_share": 0.125,
+    "last_round": LAST,
+}
+
+
+class Flare:
+    """Answers commands, in place of FLARE; ``fails`` names one that reports an error."""
+
+    def __init__(self):
+        self.commands: list[str] = []
+        self.fails = ""
+        self.phases = [{}, {"phase": "preparing"}, LIVE, LIVE, LIVE | {"phase": "testing"}]
+        self.status = "FINISHED:COMPLETED"
+
+    def __call__(self, poc: Poc, *arguments: str) -> dict:
+        command = " ".join(arguments[:2])
+        self.commands.append(command)
+        if command == self.fails:
+            raise FlareError(f"nvflare {command}: broken", "BROKEN")
+        if command == "poc prepare":
+            for kit in (poc.server_kit, *map(poc.kit, poc.sites())):
+                (kit / "local").mkdir(parents=True)
+        if command == "poc start":
+            return {"ready": True, "clients": poc.sites()}
+        if command == "job submit":
+            self.meta = json.loads((Path(arguments[3]) / "meta.json").read_text())
+            return {"job_id": "j1"}
+        if command == "job stats":
+            if not self.phases:
+                raise FlareError("ended", "JOB_NOT_RUNNING")
+            return {"stats": {"server": {"FedMEPDController": self.phases.pop(0)}}}
+        if command == "job meta":
+            return {"status": self.status}
+        if command == "job download":
+            folder = Path(arguments[4]) / "j1"
+            results.write(folder / "workspace" / "results", runs.finished())
+            (folder / "workspace" / "log.txt").write_text("2026 - x - INFO - begins\n2026 - x - ERROR - no data\n")
+            return {"path": str(folder)}
+        return {}
+
+
+@pytest.fixture
+def flare(monkeypatch):
+    made = Flare()
+    monkeypatch.setattr(Poc, "_flare", lambda poc, *arguments: made(poc, *arguments))
+    monkeypatch.setattr(module, "_POLL_SECONDS", 0)
+    return made
+
+
+@pytest.fixture
+def data(tmp_path):
+    for name in ("site-1", "north", "fusion"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def job(tmp_path):
+    (tmp_path / "job").mkdir()
+    meta = {"name": "job", "deploy_map": {"app": ["server", "site-1", "site-2"]}}
+    (tmp_path / "job" / "meta.json").write_text(json.dumps(meta))
+    return tmp_path / "job"
+
+
+def command(name, tmp_path, *arguments):
+    return cli.main(["poc", name, *map(str, arguments), "--workspace", str(tmp_path / "w")])
+
+
+def run(tmp_path, job, data, *more):
+    return command("run", tmp_path, job, "--sites", "site-1", "north", "--data", data, *more)
+
+
+def test_all_in_one(flare, tmp_path, data, job, capsys):
+    assert run(tmp_path, job, data) == 0
+    printed = capsys.readouterr().out
+    for text in ("the sites and the server prepare", "round 3/20: 7 sites", "testing the models", "mean of the sites"):
+        assert printed.count(text) == 1
+    assert flare.commands[:3] == ["poc prepare", "poc start", "job submit"] and "job download" in flare.commands
+    assert "stopped; no process and no port is left" in printed
+    for kit, name in (("site-1", "site-1"), ("north", "north"), ("localhost", "fusion")):
+        settings = json.loads((Poc(tmp_path / "w").kit(kit) / "local" / "fedmepd.json").read_text())
+        assert settings == {"data": str(data / name)}
+    # North is not among the sites that the job names.
+    assert flare.meta["deploy_map"] == {"app": ["@ALL"]}
+    assert json.loads((job / "meta.json").read_text())["deploy_map"]["app"] == ["server", "site-1", "site-2"]
+
+
+@pytest.mark.parametrize("fails", ["poc prepare", "poc start", "job submit", "job stats", "job meta", "job download"])
+def test_a_failure_at_any_step_stops_everything(flare, tmp_path, data, job, capsys, fails, monkeypatch):
+    stopped = []
+    monkeypatch.setattr(Poc, "stop", lambda poc: stopped.append(True))
+    flare.fails = fails
+    assert run(tmp_path, job, data) == 2
+    assert f"nvflare {fails}: broken" in capsys.readouterr().err and stopped == [True]
+
+
+def test_a_job_that_fails(flare, tmp_path, data, job, capsys):
+    flare.status = "FINISHED:EXECUTION_EXCEPTION"
+    assert run(tmp_path, job, data) == 1
+    printed = capsys.readouterr()
+    log = tmp_path / "w" / "results" / "j1" / "workspace" / "log.txt"
+    assert f"the job ended as FINISHED:EXECUTION_EXCEPTION: its log is {log}" in printed.err
+    assert "2026 - x - ERROR - no data" in printed.err and "stopped" in printed.out
+    flare.phases = []
+    assert command("watch", tmp_path, "j1") == 1
+    assert "`fedmepd poc download j1` fetches its log" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_stops_everything(flare, tmp_path, data, job, capsys, how, monkeypatch):
+    monkeypatch.setattr(Poc, "watch", lambda poc, job_id: os.kill(os.getpid(), how))
+    before = signal.getsignal(signal.SIGTERM)
+    assert run(tmp_path, job, data) == 130
+    assert "stopped; no process" in capsys.readouterr().out
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_stop_ends_what_belongs_to_the_workspace_alone(flare, tmp_path, data):
+    """Also what does not answer FLARE, and what ignores a request to end."""
+    poc = Poc(tmp_path / "w")
+    poc.prepare(["site-1"], data)
+    stubborn = (
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(60)"
+    )
+    ours, other = (
+        subprocess.Popen([sys.executable, "-c", stubborn, place], stdout=subprocess.PIPE)
+        for place in (str(poc.kit("site-1") / "x"), str(tmp_path / "another" / "x"))
+    )
+    try:
+        for process in (ours, other):
+            process.stdout.readline()
+        assert [process.pid for process in poc.processes()] == [ours.pid]
+        with pytest.raises(FedMEPDError, match="is running: stop it first"):
+            poc.prepare(["site-1"], data)
+        with pytest.raises(FedMEPDError, match="is running: stop it first"):
+            poc.clean()
+        flare.fails = "poc stop"
+        module_seconds = module._STOP_SECONDS
+        try:
+            module._STOP_SECONDS = 0.1
+            poc.stop()
+        finally:
+            module._STOP_SECONDS = module_seconds
+        assert ours.wait(5) == -signal.SIGKILL and other.poll() is None and poc.processes() == []
+    finally:
+        for process in (ours, other):
+            process.kill()
+            process.wait()
+            process.stdout.close()
+
+
+def test_a_port_that_stays_open_is_told(flare, tmp_path, data):
+    poc = Poc(tmp_path / "w")
+    poc.prepare(["site-1"], data)
+    with socket.create_server(("127.0.0.1", poc._server_ports()[0])), pytest.raises(FedMEPDError, match="port"):
+        poc.stop()
+
+
+@pytest.mark.parametrize(
+    ("everywhere", "name"), [(False, "localhost"), (True, socket.gethostname())], ids=["loopback", "everywhere"]
+)
+def test_where_the_server_listens(flare, tmp_path, data, everywhere, name):
+    """Of a server called localhost, FLARE listens on loopback alone."""
+    Poc(tmp_path / "w").prepare(["site-1"], data, port=29871, everywhere=everywhere)
+    project = yaml.safe_load((tmp_path / "w" / "project.yml").read_text())
+    [server] = [entry for entry in project["participants"] if entry["type"] == "server"]
+    assert (server["name"], server["fed_learn_port"], server["admin_port"]) == (name, 29871, 29872)
+
+
+@pytest.mark.parametrize(
+    ("sites", "expected"),
+    [(["site-1", "south"], "south does not exist: expected a sub-folder"), (["site-1", "site-1"], "each name once")],
+)
+def test_sites_that_cannot_be(flare, tmp_path, data, sites, expected):
+    with pytest.raises(FedMEPDError, match=expected):
+        Poc(tmp_path / "w").prepare(sites, data)
+    assert not flare.commands and not (tmp_path / "w").exists()
+
+
+def test_a_port_that_is_taken(flare, tmp_path, data):
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(FedMEPDError, match="is taken"):
+        Poc(tmp_path / "w").prepare(["site-1"], data, port=taken.getsockname()[1])
+
+
+def test_folders_that_are_something_else(flare, tmp_path, data, job, capsys):
+    (tmp_path / "w").mkdir()
+    (tmp_path / "w" / "thesis.tex").touch()
+    with pytest.raises(FedMEPDError, match="is no POC workspace: choose another folder"):
+        Poc(tmp_path / "w").prepare(["site-1"], data)
+    for name in (("start",), ("clean",), ("submit", job)):
+        assert command(name[0], tmp_path, *name[1:]) == 2
+        assert "is no POC workspace: `fedmepd poc prepare` makes one" in capsys.readouterr().err
+    assert (tmp_path / "w" / "thesis.tex").exists() and not flare.commands
+    assert command("stop", tmp_path) == 0
+
+
+def test_a_folder_that_is_no_job(flare, tmp_path, data):
+    poc = Poc(tmp_path / "w")
+    poc.prepare(["site-1"], data)
+    with pytest.raises(FedMEPDError, match="data is no FLARE job"):
+        poc.submit(data)
+
+
+def test_clean(flare, tmp_path, data):
+    poc = Poc(tmp_path / "w")
+    poc.prepare(["site-1"], data)
+    poc.clean()
+    assert not (tmp_path / "w").exists() and flare.commands[-1] == "poc clean" and (data / "site-1").exists()
+
+
+def test_lines_of_a_round():
+    assert round_line(LAST, LIVE) == (
+        "round 3/20: 7 sites (without site-4), mean loss 4.568, mDSC of the sites 0.600, of the server 0.810, "
+        "personal 12.5%, 12.3 s"
+    )
+    bare = {"round": 1, "sites": 2, "missing": [], "loss": None, "seconds": 1}
+    assert round_line(bare, {"rounds": 2, "mdsc": {}}) == "round 1/2: 2 sites, 1.0 s"
+
+
+@pytest.mark.parametrize(
+    ("output", "errors", "expected"),
+    [
+        ('{"status": "error", "error_code": "X", "message": "no", "hint": "do"}', "", "nvflare poc start: no. do"),
+        ("warning: {}\n", "Traceback\nImportError: no nvflare\n", "nvflare poc start failed: ImportError: no nvflare"),
+        ("", "", "nvflare poc start failed: it printed nothing"),
+    ],
+)
+def test_answers_that_are_errors(output, errors, expected):
+    with pytest.raises(FlareError) as error:
+        answer_of(("poc", "start"), output, errors)
+    assert str(error.value) == expected
+
+
+def test_an_answer_below_other_lines():
+    assert answer_of(("job", "meta"), 'note\n{"status": "ok", "data": {"a": 1}}\n', "warning") == {"a": 1}

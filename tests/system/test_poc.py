@@ -1,0 +1,105 @@
+"""A federation of real processes on this machine, by ``fedmepd poc``."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+
+import psutil
+import pytest
+
+from fedmepd.evaluation import results
+from fedmepd.flare.poc import Poc
+from tests.system.simulator import ROOT, SITES, TINY, assert_same, in_process, weights
+
+pytestmark = pytest.mark.system
+
+SECONDS = 300
+
+
+def start(tmp_path, cohort, cache, settings):
+    """Starts ``fedmepd poc run`` with a job of these settings."""
+    job = tmp_path / "job"
+    shutil.copytree(ROOT / "jobs/fedmepd_brats", job)
+    config = job / "app/config/config_fed_server.json"
+    content = json.loads(config.read_text())
+    content["workflows"][0]["args"]["settings"] = settings
+    config.write_text(json.dumps(content))
+    # FLARE notes its last POC workspace in the home folder.
+    home = tmp_path / "home"
+    home.mkdir()
+    environment = os.environ | {
+        "HOME": str(home),
+        "FEDMEPD_CACHE": str(cache),
+        "FEDMEPD_DEVICE": "cpu",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
+    environment.pop("FEDMEPD_DATA", None)
+    command = ["poc", "run", str(job), "--workspace", str(tmp_path / "w"), "--sites", *SITES, "--data", str(cohort)]
+    return subprocess.Popen(
+        [sys.executable, "-m", "fedmepd.cli", *command],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def follow(process, workspace, at=None, then=lambda: None):
+    """Reads what a process prints; once ``at`` is in it, calls ``then``. Ends all by force after some minutes."""
+
+    def end():
+        for one in (*Poc(workspace).processes(), psutil.Process(process.pid)):
+            one.kill()
+
+    limit = threading.Timer(SECONDS, end)
+    limit.start()
+    lines = []
+    try:
+        for line in process.stdout:
+            lines.append(line)
+            if at and at in line:
+                then()
+                at = None
+    finally:
+        limit.cancel()
+        process.stdout.close()
+    return process.wait(), "".join(lines)
+
+
+def test_a_run_from_kits_to_the_table(tmp_path, cohort, cache):
+    listening = {}
+
+    def look():
+        for process in Poc(tmp_path / "w").processes():
+            listening[process.pid] = {
+                one.laddr.ip for one in process.net_connections("tcp") if one.status == psutil.CONN_LISTEN
+            }
+
+    process = start(tmp_path, cohort, cache, TINY)
+    code, output = follow(process, tmp_path / "w", at="submitted job", then=look)
+    assert code == 0, output
+    for text in ("prepared 2 sites", "submitted job", "mean of the sites", "stopped; no process and no port is left"):
+        assert text in output
+    # The server and two sites, on loopback alone.
+    assert len(listening) >= 3 and set().union(*listening.values()) == {"127.0.0.1"}
+    assert Poc(tmp_path / "w").processes() == []
+    found = results.read(results.find(tmp_path / "w" / "results"))
+    assert (found["status"], [site["name"] for site in found["sites"]]) == ("finished", list(SITES))
+    # Each site trained on its own folder: to the same bits as in one process.
+    for site in SITES:
+        settings = json.loads((Poc(tmp_path / "w").kit(site) / "local/fedmepd.json").read_text())
+        assert settings["data"] == str(cohort / site)
+    assert_same(weights(tmp_path / "w", 2), in_process(tmp_path / "once", TINY, cohort, cache)[1])
+
+
+def test_an_interrupt_in_the_middle_of_a_round(tmp_path, cohort, cache):
+    process = start(tmp_path, cohort, cache, TINY | {"rounds": 200})
+    code, output = follow(process, tmp_path / "w", at="round ", then=lambda: process.send_signal(signal.SIGINT))
+    assert code == 130, output
+    assert "stopped; no process and no port is left" in output and "interrupted: everything is stopped" in output
+    assert Poc(tmp_path / "w").processes() == []
