@@ -116,11 +116,17 @@ def tumour_of(number: int) -> np.ndarray:
     return tumour(kind=number)
 
 
+def dicom(folder: Path) -> None:
+    (folder / "patient" / "series").mkdir(parents=True)
+    (folder / "patient" / "series" / "IM0001.DCM").touch()
+
+
 @pytest.mark.parametrize(
     ("prepare", "expected"),
     [
         pytest.param(lambda folder: None, "{folder} cannot be read", id="no folder"),
         pytest.param(lambda folder: folder.mkdir(), "no case in {folder}", id="no case"),
+        pytest.param(lambda folder: dicom(folder), "DICOM files: convert them to NIfTI", id="DICOM"),
         pytest.param(lambda folder: (folder.mkdir(), (folder / FILE_NAME).write_text("{")), "JSON", id="bad manifest"),
     ],
 )

@@ -294,3 +294,7 @@ def test_live_state_for_the_console(job):
         job.controller.handle_event(InfoCollector.EVENT_TYPE_GET_STATS, fl_ctx)
     assert collector.info["FedMEPDController"]["phase"] == "testing"
     assert collector.info["FedMEPDController"]["num_rounds"] == 2
+    last = collector.info["FedMEPDController"]["last_round"]
+    assert (last["round"], last["sites"], last["missing"], last["loss"]) == (2, len(SITES), [], 2.0)
+    assert last["loss_of_sites"] == dict.fromkeys(sorted(SITES), 2.0)
+    assert last["seconds"] > 0 and {"bytes_up", "bytes_down"} <= last.keys()

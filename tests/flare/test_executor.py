@@ -27,7 +27,7 @@ class Site:
     error = None
 
     def __init__(self, name, settings, data, folder, device, log):
-        self.name, self.data, self.folder = name, data, folder
+        self.name, self.data, self.folder, self.device = name, data, folder, device
         Site.made.append(self)
 
     def profile(self):
@@ -154,4 +154,7 @@ def test_live_state_for_the_console(context):
     assert collector.info == {}
     execute(executor, context, "prepare")
     executor.handle_event(InfoCollector.EVENT_TYPE_GET_STATS, context)
-    assert collector.info == {"FedMEPDExecutor": {"step": 3}}
+    info = collector.info["FedMEPDExecutor"]
+    # A process with PyTorch in it holds more than 50 MiB, and less than this machine has.
+    assert info.pop("memory_mib") in range(50, psutil.virtual_memory().total // 2**20)
+    assert info == {"step": 3}

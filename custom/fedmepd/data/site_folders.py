@@ -82,9 +82,12 @@ def open_source(
 
 def no_case(folder: Path) -> DataError:
     """The error of a folder without any case."""
+    raw = ""
+    if folder.is_dir() and next(folder.rglob("*.[dD][cC][mM]"), None) is not None:
+        raw = ". It holds DICOM files: convert them to NIfTI, register and skull-strip them first"
     return DataError(
         f"no case in {folder}: expected a folder per case with NIfTI files in it, such as 001/001_flair.nii.gz, the "
-        "Decathlon's Task01_BrainTumour, or a list cases.csv"
+        f"Decathlon's Task01_BrainTumour, or a list cases.csv{raw}"
     )
 
 

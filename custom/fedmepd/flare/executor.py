@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from typing import TYPE_CHECKING
 
 import psutil
 from nvflare.apis.event_type import EventType
@@ -18,6 +19,9 @@ from fedmepd.errors import Aborted, FedMEPDError
 from fedmepd.federation.exchange import Update
 from fedmepd.flare import console, folders, loading, translation
 from fedmepd.flare.translation import Run
+
+if TYPE_CHECKING:
+    import torch
 
 TASKS = (translation.PREPARE, translation.TRAIN, translation.TEST)
 
@@ -109,12 +113,22 @@ class FedMEPDExecutor(Executor):
         elif event_type == InfoCollector.EVENT_TYPE_GET_STATS and self._site is not None:
             collector = fl_ctx.get_prop(InfoCollector.CTX_KEY_STATS_COLLECTOR)
             if collector:
-                collector.add_info(group_name=self.name, info=self._site.stats())
+                collector.add_info(group_name=self.name, info=self._site.stats() | _memory(self._site.device))
 
 
 def _seconds_since_start() -> float:
     """Since the start of this process, the interpreter's own included."""
     return max(0.0, time.time() - psutil.Process().create_time())
+
+
+def _memory(device: torch.device) -> dict[str, int]:
+    """What this process holds, in MiB: of the machine's memory, and of the GPU's if it trains there."""
+    held = {"memory_mib": round(psutil.Process().memory_info().rss / 2**20)}
+    if device.type == "cuda":
+        import torch
+
+        held["gpu_memory_mib"] = round(torch.cuda.max_memory_allocated(device) / 2**20)
+    return held
 
 
 def _level(fl_ctx: FLContext) -> int:
