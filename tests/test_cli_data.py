@@ -205,6 +205,7 @@ def test_init_elsewhere(tmp_path: Path, run) -> None:
     ("arguments", "expected"),
     [
         (("--kit", "nowhere"), "nowhere is no FLARE kit"),
+        (("--copy",), "--copy: expected --out"),
         (("--train", "0.8", "--validation", "0.3"), "expected shares above 0, at most 1 together"),
         (("--train", "0"), "expected shares above 0"),
     ],

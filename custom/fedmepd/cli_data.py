@@ -200,6 +200,8 @@ def _init(options: argparse.Namespace) -> None:
 
     local = None if options.kit is None else _kit_settings(options.kit)
     in_place = options.out is None
+    if in_place and options.copy:
+        raise SettingsError("--copy: expected --out, the folder to copy to")
     folder = (options.folder.parent if options.folder.is_file() else options.folder) if in_place else options.out
     source, cache = _source(options, earlier=folder)
     site = plan_site(
