@@ -165,7 +165,7 @@ def _conclude(findings: list[Any], options: argparse.Namespace, cases: int) -> i
         print(f"no error in {cases} cases" if cases != 1 else "no error in 1 case")
         return 0
     hint = "" if options.details else "; --details names cases and files, docs/data.md says what each message means"
-    print(f"{errors} errors: a site with this data would refuse to train{hint}")
+    print(f"{errors} error{'s' if errors > 1 else ''}: a site with this data would refuse to train{hint}")
     return FAULTY
 
 

@@ -34,7 +34,13 @@ class Flare:
     def __init__(self):
         self.commands: list[str] = []
         self.fails = ""
-        self.phases = [{}, {"phase": "preparing"}, LIVE, LIVE, LIVE | {"phase": "testing"}]
+        self.phases = [
+            {},
+            {"phase": "fusion training", "round": 0},
+            LIVE,
+            LIVE | {"personal_share": 0.2},
+            LIVE | {"phase": "testing"},
+        ]
         self.status = "FINISHED:COMPLETED"
 
     def __call__(self, poc: Poc, *arguments: str) -> dict:
@@ -98,7 +104,7 @@ def run(tmp_path, job, data, *more):
 def test_all_in_one(flare, tmp_path, data, job, capsys):
     assert run(tmp_path, job, data) == 0
     printed = capsys.readouterr().out
-    for text in ("the sites and the server prepare", "round 3/20: 7 sites", "testing the models", "mean of the sites"):
+    for text in ("round 0: the fusion site trains", "round 3/20: 7 sites", "testing the models", "mean of the sites"):
         assert printed.count(text) == 1
     assert flare.commands[:3] == ["poc prepare", "poc start", "job submit"] and "job download" in flare.commands
     assert "stopped; no process and no port is left" in printed

@@ -137,7 +137,7 @@ class Poc:
         Raises:
             FlareError: there is no such job, or the server does not answer any more.
         """
-        told: list[str] = []
+        told: set[str] = set()
         while True:
             try:
                 stats = self._flare("job", "stats", job_id)["stats"].get("server", {})
@@ -149,9 +149,10 @@ class Poc:
                 if status.startswith("FINISHED"):
                     return status
                 stats = {}
-            for line in lines_about(stats.get("FedMEPDController") or {}):
-                if line not in told:
-                    told.append(line)
+            for event, line in lines_about(stats.get("FedMEPDController") or {}).items():
+                # Scores and shares of filters move on while a round's line still stands.
+                if event not in told:
+                    told.add(event)
                     self.log(line)
             time.sleep(_POLL_SECONDS)
 
@@ -290,15 +291,15 @@ def answer_of(arguments: Sequence[str], output: str, errors: str) -> dict[str, A
     raise FlareError(f"{name} failed: {last[0]}")
 
 
-def lines_about(live: dict[str, Any]) -> list[str]:
-    """Returns what there is to say about a job, of what its server says in the admin console."""
-    lines = []
-    if live.get("phase") == "preparing":
-        lines.append("the sites and the server prepare their data")
+def lines_about(live: dict[str, Any]) -> dict[str, str]:
+    """Returns a line for each event of a job that its server tells of in the admin console, by the event's name."""
+    lines = {}
+    if live.get("phase") == "fusion training" and live.get("round") == 0:
+        lines["round 0"] = "round 0: the fusion site trains before the sites begin"
     if live.get("last_round"):
-        lines.append(round_line(live["last_round"], live))
+        lines[f"round {live['last_round']['round']}"] = round_line(live["last_round"], live)
     if live.get("phase") == "testing":
-        lines.append("testing the models that were best on validation")
+        lines["testing"] = "testing the models that were best on validation"
     return lines
 
 
