@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from shlex import quote
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -99,18 +100,16 @@ def _make_phantoms(options: argparse.Namespace) -> None:
 
 def _check(options: argparse.Namespace) -> int:
     from fedmepd.data.layouts import find_dataset, site_folders
+    from fedmepd.data.site_folders import no_case
+    from fedmepd.data.summary import describe_data
 
     sites = site_folders(options.folder)
     if sites:
         return _check_sites(sites, options)
-    from fedmepd.data.site_folders import no_case
-
     dataset = find_dataset(options.folder, follow_links=options.follow_links)
     if not dataset.cases and not dataset.findings:
         raise no_case(options.folder)
     inspection = _inspect(dataset, options)
-    from fedmepd.data.summary import describe_data
-
     print("\n".join(["", *describe_data(dataset, inspection)]))
     return _conclude(inspection.findings, options, len(inspection.cases))
 
@@ -131,6 +130,7 @@ def _check_sites(sites: list[Path], options: argparse.Namespace) -> int:
     from fedmepd.data.findings import Finding
     from fedmepd.data.layouts import find_dataset
     from fedmepd.data.summary import describe_overlap, table
+    from fedmepd.modalities import BRATS
 
     inspections, findings, rows = {}, [], []
     print(f"found a federation of {len(sites)} sites", flush=True)
@@ -141,8 +141,6 @@ def _check_sites(sites: list[Path], options: argparse.Namespace) -> int:
         parts = Counter((dataset.parts or {}).values())
         errors = sum(found.severity == "error" for found in inspection.findings)
         there = {modality for case in inspection.cases for modality in case.modalities}
-        from fedmepd.modalities import BRATS
-
         names = " ".join(name for name in BRATS.modalities if name in there)
         numbers = [len(inspection.cases), parts["train"], parts["validation"], parts["test"], parts[None], errors]
         rows.append([folder.name, *map(str, numbers), names])
@@ -222,7 +220,8 @@ def _init(options: argparse.Namespace) -> None:
     if not parts["train"]:
         print("no case to train on: a site needs at least one case with a label")
     if local is None:
-        print(f"to train on it: FEDMEPD_DATA={folder.absolute()}, or data in local/fedmepd.json of a FLARE kit")
+        place = quote(str(folder.absolute()))
+        print(f"to train on it: FEDMEPD_DATA={place}, or data in local/fedmepd.json of a FLARE kit")
     else:
         _point_kit(local, folder)
         print(f"{local} points to it")
@@ -285,7 +284,7 @@ def _split(options: argparse.Namespace) -> None:
     if over:
         print(f"{over} cases are left over")
     print(f"{options.out} {'written' if changed else 'is up to date'}")
-    print(f"to train on it: FEDMEPD_DATA={options.out.absolute()}")
+    print(f"to train on it: FEDMEPD_DATA={quote(str(options.out.absolute()))}")
 
 
 def _progress() -> Callable[[int, int], None]:

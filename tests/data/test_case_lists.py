@@ -16,15 +16,16 @@ def write(folder, name, text):
     return folder / name
 
 
-@pytest.mark.parametrize("how", ["csv", "json", "json with cases", "folder"])
+@pytest.mark.parametrize("how", ["csv", "csv;", "csv\t", "json", "json with cases", "folder"])
 def test_lists(tmp_path, how):
     rows = [
         {"case": "a", "patient": "p", "FLAIR": "one/f.nii", "T1ce": "one/c.nii", "T1": "one/n.nii", "T2": "one/w.nii"},
         {"case": "b", "FLAIR": "two/f.nii", "T2": None},
     ]
     rows[0]["label"] = "one/s.nii"
-    if how in ("csv", "folder"):
-        file = write(tmp_path, "cases.csv", "\ufeff" + CSV)
+    if how.startswith("csv") or how == "folder":
+        separator = how.removeprefix("csv") if how != "folder" else ""
+        file = write(tmp_path, "cases.csv", "\ufeff" + CSV.replace(",", separator or ","))
     else:
         file = write(tmp_path, "list.json", json.dumps(rows if how == "json" else {"cases": rows}))
     a, b = find_dataset(tmp_path if how == "folder" else file).cases

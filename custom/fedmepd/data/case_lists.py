@@ -24,8 +24,9 @@ def read_case_list(file: Path, follow_links: bool) -> list[Case]:
     """Reads a list.
 
     Args:
-        file: CSV with a header line, or JSON: an array of objects, or an object with such an array as ``cases``. Paths
-            start at the list's folder and may not leave it. An empty cell: the case does not have that file.
+        file: CSV with a header line, separated by commas, semicolons or tabs, or JSON: an array of objects, or an
+            object with such an array as ``cases``. Paths start at the list's folder and may not leave it. An empty
+            cell: the case does not have that file.
         follow_links: whether links may lead out of that folder.
 
     Raises:
@@ -33,14 +34,16 @@ def read_case_list(file: Path, follow_links: bool) -> list[Case]:
     """
     rows = _read_json(file) if file.suffix.lower() == ".json" else _read_csv(file)
     columns = _columns(file, rows)
-    cases = [_case(file, number, row, columns, follow_links) for number, row in enumerate(rows, 1)]
-    return cases
+    return [_case(file, number, row, columns, follow_links) for number, row in enumerate(rows, 1)]
 
 
 def _read_csv(file: Path) -> list[dict[str, Any]]:
     try:
         with open(file, newline="", encoding="utf-8-sig") as opened:
-            return list(csv.DictReader(opened))
+            # Spreadsheets of many countries separate by semicolons.
+            first = opened.readline()
+            opened.seek(0)
+            return list(csv.DictReader(opened, delimiter=max(",;\t", key=first.count)))
     except (OSError, ValueError, csv.Error) as problem:
         raise _unreadable(file, problem) from problem
 
