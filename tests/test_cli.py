@@ -56,6 +56,18 @@ def test_the_installed_command_and_its_exit_status(tmp_path: Path) -> None:
     assert run.stderr.startswith("fedmepd: no results in") and run.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("options", [["--json"], []], ids=["long", "short"])
+def test_a_reader_that_has_seen_enough(options: list[str], workspace: Path) -> None:
+    run = subprocess.Popen(
+        [sys.executable, "-m", "fedmepd.cli", "results", str(workspace), *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    run.stdout.close()
+    assert (run.stderr.read(), run.wait(60)) == (b"", 0)
+    run.stderr.close()
+
+
 @pytest.mark.parametrize("arguments", [[], ["results"], ["data"], ["checkpoint", "import", "a.pth"], ["fly"]])
 def test_incomplete_commands(arguments: list[str], capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit) as caught:
