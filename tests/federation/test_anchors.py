@@ -142,3 +142,57 @@ def test_state_and_restore_go_on_alike() -> None:
     for number in (1, 2):
         second.update(vectors(number), number)
     assert all(torch.equal(rows, second.tensors()[level]) for level, rows in first.tensors().items())
+
+
+# One class; cases 0-2 and 3-6 lie far apart, case 7 alone beside the second group.
+LONELY = {case: (0.0 + case,) for case in range(3)} | {case: (100.0 + case,) for case in range(3, 7)} | {7: (150.0,)}
+
+
+def points(of: dict[int, tuple[float, ...]], absent: tuple[int, ...] = ()) -> dict[int, CaseVectors]:
+    """Vectors of one class that are the same number at all levels."""
+    return {
+        case: CaseVectors(
+            {level: torch.full((1, 2), place) for level in (1, 2, 3, 4)}, torch.tensor([case not in absent])
+        )
+        for case, (place,) in of.items()
+    }
+
+
+def values(anchors: Anchors) -> list[float]:
+    return sorted(float(row[0]) for row in anchors.tensors()[1])
+
+
+def test_no_anchor_of_fewer_cases() -> None:
+    """Three clusters are there to be found; the one of a single case joins its neighbours."""
+    every = Anchors(3, 0.5, seed=0)
+    every.update(points(LONELY), 0)
+    assert values(every) == [1.0, (103 + 104 + 105 + 106) / 4, 150.0]
+    anchors = Anchors(3, 0.5, seed=0, fewest=3)
+    anchors.update(points(LONELY), 0)
+    assert values(anchors) == pytest.approx([1.0, (103 + 104 + 105 + 106 + 150) / 5]) and anchors.of_classes() == [2]
+
+
+def test_cases_of_a_small_cluster_join_the_nearest_that_is_left() -> None:
+    """Two clusters of two cases: only together do they suffice."""
+    anchors = Anchors(2, 0.5, seed=0, fewest=3)
+    anchors.update(points({0: (0.0,), 1: (2.0,), 2: (100.0,), 3: (102.0,)}), 0)
+    assert values(anchors) == [51.0]
+
+
+def test_round_with_fewer_cases_does_not_move_an_anchor() -> None:
+    anchors = Anchors(2, 0.5, seed=0, fewest=3)
+    anchors.update(points(LONELY), 0)
+    anchors.update(points(LONELY), 1)
+    before = values(anchors)
+    moved = {case: (place + 10,) for case, (place,) in LONELY.items()}
+    # Two of the first cluster's three cases hold the class: with them, the mean would tell of single patients.
+    anchors.update(points(moved, absent=(1,)), 2)
+    assert values(anchors) == pytest.approx([before[0], before[1] + 5])
+
+
+def test_class_of_too_few_cases_has_no_anchor() -> None:
+    anchors = Anchors(2, 0.5, seed=0, fewest=3)
+    anchors.update(points({0: (0.0,), 1: (2.0,)}), 0)
+    assert anchors.tensors() == {} and anchors.of_classes() == [0]
+    anchors.update(points({0: (0.0,), 1: (2.0,), 2: (4.0,)}), 1)
+    assert values(anchors) == [2.0]

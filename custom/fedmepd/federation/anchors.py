@@ -18,16 +18,22 @@ class Anchors:
     held the class for the first time later joins the nearest cluster then. A cluster that has never had a vector has no
     anchor: the sites attend to those that exist.
 
+    Beyond the paper, no anchor ever is a mean over fewer than ``fewest`` cases, since anchors leave the fusion site: a
+    smaller cluster is given up, its cases join the nearest of the others, and a round in which fewer cases of a cluster
+    held the class does not move its anchor.
+
     Args:
-        per_class: clusters of each class, N_k.
+        per_class: clusters of each class at most, N_k.
         ema: share of the old anchor kept in each round after the first.
         seed: of the clustering.
+        fewest: cases that an anchor is a mean of, at least.
     """
 
-    def __init__(self, per_class: int, ema: float, seed: int):
+    def __init__(self, per_class: int, ema: float, seed: int, fewest: int = 1):
         self.per_class = per_class
         self.ema = ema
         self.seed = seed
+        self.fewest = fewest
         self._rows: dict[int, Tensor] = {}
         self._filled: Tensor | None = None
         self._centres: dict[int, Tensor] = {}
@@ -51,7 +57,7 @@ class Anchors:
             }
         for number in range(len(first.there)):
             holding = [case for case in sorted(vectors) if vectors[case].there[number]]
-            if holding:
+            if len(holding) >= self.fewest:
                 self._assign(number, holding, vectors)
                 self._move(number, holding, vectors, round_number)
 
@@ -59,7 +65,8 @@ class Anchors:
         deepest = max(self._rows)
         points = torch.stack([vectors[case].by_level[deepest][number] for case in holding])
         if number not in self._centres:
-            labels, self._centres[number] = _k_means(points, self.per_class, derive_seed(self.seed, "anchors", number))
+            seed = derive_seed(self.seed, "anchors", number)
+            labels, self._centres[number] = _without_small(points, *_k_means(points, self.per_class, seed), self.fewest)
             self._clusters |= {(number, case): label for case, label in zip(holding, labels, strict=True)}
             return
         nearest = torch.cdist(points, self._centres[number]).argmin(dim=1).tolist()
@@ -69,7 +76,7 @@ class Anchors:
     def _move(self, number: int, holding: list[int], vectors: dict[int, CaseVectors], round_number: int) -> None:
         for cluster in range(self.per_class):
             members = [case for case in holding if self._clusters[number, case] == cluster]
-            if not members:
+            if len(members) < self.fewest:
                 continue
             fresh = round_number <= 1 or not self._filled[number, cluster]
             keep = 0.0 if fresh else self.ema
@@ -79,8 +86,14 @@ class Anchors:
             self._filled[number, cluster] = True
 
     def tensors(self) -> dict[int, Tensor]:
-        """The existing anchors by level, (rows, C_l); empty before round 0."""
-        return {} if self._filled is None else {level: rows[self._filled] for level, rows in self._rows.items()}
+        """The existing anchors by level, (rows, C_l); empty as long as there are none."""
+        if self._filled is None or not self._filled.any():
+            return {}
+        return {level: rows[self._filled] for level, rows in self._rows.items()}
+
+    def of_classes(self) -> list[int]:
+        """How many anchors each class has; empty before round 0."""
+        return [] if self._filled is None else self._filled.sum(dim=1).tolist()
 
     def state(self) -> dict[str, Any]:
         """Everything, as tensors and plain values."""
@@ -101,3 +114,14 @@ def _k_means(points: Tensor, clusters: int, seed: int) -> tuple[list[int], Tenso
     with threadpool_limits(1):
         found = KMeans(min(clusters, distinct), n_init=10, random_state=seed).fit(points.double().numpy())
     return found.labels_.tolist(), torch.from_numpy(found.cluster_centers_).to(points.dtype)
+
+
+def _without_small(points: Tensor, labels: list[int], centres: Tensor, fewest: int) -> tuple[list[int], Tensor]:
+    """Gives up the smallest cluster until all have enough cases; its cases join the nearest of those that are left."""
+    kept = list(range(len(centres)))
+    while min(sizes := [labels.count(cluster) for cluster in kept]) < fewest:
+        lost = kept.pop(sizes.index(min(sizes)))
+        nearest = torch.cdist(points, centres[kept]).argmin(dim=1).tolist()
+        labels = [kept[nearest[place]] if label == lost else label for place, label in enumerate(labels)]
+    places = {cluster: place for place, cluster in enumerate(kept)}
+    return [places[label] for label in labels], centres[kept]
