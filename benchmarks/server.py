@@ -81,6 +81,7 @@ class Round:
             "training": {"fusion_threads": threads},
             # Every update counts for the personalization from the first round on.
             "personalization": {"warmup_rounds": 0},
+            "aggregation": {"min_sites": 1},
         }
         self.settings = Settings.make("paper", changes)
         data = phantom_data(folder, FUSION_SITE, 1)

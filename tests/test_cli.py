@@ -19,7 +19,7 @@ from tests.networks import oracle
 @pytest.fixture
 def workspace(tmp_path: Path) -> Path:
     """A simulator workspace with a finished run."""
-    results.write(tmp_path / "server" / "simulate_job" / "results", runs.finished())
+    results.write(tmp_path / "server" / "simulate_job" / "results", runs.finished(), {})
     return tmp_path
 
 
@@ -96,7 +96,7 @@ def test_results_as_json(workspace: Path, capsys: pytest.CaptureFixture) -> None
 
 
 def test_results_of_a_running_run(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    results.write(tmp_path / "results", runs.running())
+    results.write(tmp_path / "results", runs.running(), {})
     assert main(["results", str(tmp_path)]) == 0
     assert "the run is not finished" in capsys.readouterr().out
 

@@ -55,7 +55,8 @@ def settings(**changes: Any) -> Settings:
     scaled = {
         "rounds": 3,
         "network": {"width": 4},
-        "calibration": {"residual": True, "anchors_per_class": 2, "anchor_ema": 0.5},
+        "calibration": {"residual": True, "anchors_per_class": 2, "anchor_cases": 1, "anchor_ema": 0.5},
+        "aggregation": {"min_sites": 1},
         "personalization": {"patience": 1, "warmup_rounds": 1, "weight_ema": 0.5},
         "training": {
             "crop": 16,

@@ -33,6 +33,7 @@ class CalibrationSettings(_Section):
     residual: bool = Field(False, description="add LACCA's output to the feature; the paper replaces the feature")
     anchors_per_class: int = Field(4, ge=1, le=64, description="clusters per class, N_k in the paper")
     anchor_ema: float = Field(0.999, ge=0, lt=1, description="share of the old anchor kept in each round")
+    anchor_cases: int = Field(3, ge=1, description="fewest cases of the fusion site behind an anchor")
     dropout: float = Field(0.1, ge=0, lt=1, description="dropout on the attention weights in training")
 
 
@@ -40,8 +41,16 @@ class AggregationSettings(_Section):
     """How the sites' updates become the global model (algorithm section 3.3)."""
 
     server_share: float = Field(0.3, ge=0, le=1, description="share of the server's filter kept, lambda in the paper")
-    round_timeout: float = Field(0, ge=0, description="seconds a round waits for its sites; 0: until all have answered")
-    min_sites: int = Field(1, ge=1, description="fewer updates than this end the job")
+    min_sites: int = Field(2, ge=1, description="fewer updates than this in a round end the job")
+    round_timeout: float = Field(
+        4 * 3600, ge=0, description="seconds a round waits for its sites at most; 0: until all have answered"
+    )
+    straggler_wait: float = Field(
+        3600, ge=0, description="seconds a round goes on waiting once more than half of its sites are in; 0: no limit"
+    )
+    norm_bound: float = Field(
+        10, ge=0, description="a larger update, in sizes of the median site's, is scaled down to that size; 0: never"
+    )
     wire_precision: Literal["float16", "float32"] = Field("float16", description="floating-point format on the wire")
 
 
@@ -197,6 +206,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "rounds": 20,
         "network": {"width": 8},
         "calibration": {"residual": True, "anchor_ema": 0.9, "dropout": 0.0},
+        "aggregation": {"min_sites": 1, "round_timeout": 900, "straggler_wait": 300},
         "personalization": {"patience": 4, "warmup_rounds": 5},
         "training": {
             "crop": 32,

@@ -24,6 +24,12 @@ def validation(round: int, dice: float) -> dict[str, Any]:
     return {"round": round, "dice": {"WT": dice, "TC": dice, "ET": dice}, "mdsc": dice}
 
 
+def record(**of: Any) -> dict[str, Any]:
+    """What a run remembers of a site that took part in all three rounds, but for what is said."""
+    plain = {"joined": 1, "rounds_taken": [1, 2, 3], "rounds_missed": [], "limited": [], "history": {}}
+    return plain | {"validation": None, "test": None, "untested": None} | of
+
+
 def entries() -> list[dict[str, Any]]:
     """Three sites in an order that is not theirs; site-2 has no test case, site-10 missed round 2."""
     cases = {"train": 8, "validation": 2, "test": 4}
@@ -32,23 +38,22 @@ def entries() -> list[dict[str, Any]]:
             "site-10",
             ("T2",),
             cases,
-            test=summary(0.6, 9.0, empty_et=2),
-            validation=validation(3, 0.5),
+            record(
+                test=summary(0.6, 9.0, empty_et=2),
+                validation=validation(3, 0.5),
+                rounds_taken=[1, 3],
+                rounds_missed=[{"round": 2, "reason": "out of memory"}],
+            ),
             personal_share=0.25,
-            rounds_taken=[3, 1],
         ),
         site_entry(
             "site-1",
             ("FLAIR", "T1ce"),
             cases,
-            test=summary(0.9, 3.0),
-            validation=validation(3, 0.7),
+            record(test=summary(0.9, 3.0), validation=validation(3, 0.7)),
             personal_share=0.05,
-            rounds_taken=[1, 2, 3],
         ),
-        site_entry(
-            "site-2", ("T1",), {**cases, "validation": 0, "test": 0}, personal_share=0.0, rounds_taken=[1, 2, 3]
-        ),
+        site_entry("site-2", ("T1",), {**cases, "validation": 0, "test": 0}, record(), personal_share=0.0),
     ]
 
 
@@ -57,8 +62,7 @@ def server() -> dict[str, Any]:
         "server",
         ("FLAIR", "T1ce", "T1", "T2"),
         {"train": 24, "validation": 3, "test": 12},
-        test=summary(0.84, 5.0, empty_et=1),
-        validation=validation(3, 0.8),
+        record(test=summary(0.84, 5.0, empty_et=1), validation=validation(3, 0.8), rounds_taken=[], joined=0),
     )
 
 
@@ -78,7 +82,7 @@ def finished() -> dict[str, Any]:
 
 def running() -> dict[str, Any]:
     """Round 2 of 3 is over; nothing is tested."""
-    sites = [{**entry, "test": None, "rounds_taken": [1, 2]} for entry in entries()]
+    sites = [{**entry, "test": None, "rounds_taken": [1, 2], "rounds_missed": []} for entry in entries()]
     return build(
         SETTINGS, status="running", round=2, seconds=30, timing=TIMING, server={**server(), "test": None}, sites=sites
     )

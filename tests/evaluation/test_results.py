@@ -34,7 +34,11 @@ def test_keys_that_others_rely_on() -> None:
             "test",
             "validation",
             "personal_share",
+            "untested",
+            "joined",
             "rounds_taken",
+            "rounds_missed",
+            "limited",
         }
     assert run["sites"][0]["cases"] == {"train": 8, "validation": 2, "test": 4}
     assert run["sites"][0]["test"].keys() == {"dice", "mdsc", "hd95_mm", "empty"}
@@ -63,19 +67,23 @@ def test_nothing_tested_yet() -> None:
 
 def test_written_and_read_back(tmp_path: Path) -> None:
     run = runs.finished()
-    results.write(tmp_path / "results", run)
+    results.write(tmp_path / "results", run, {})
     assert results.read(tmp_path / "results" / "results.json") == run
-    assert sorted(path.name for path in (tmp_path / "results").iterdir()) == ["results.json", "results.md"]
+    assert sorted(path.name for path in (tmp_path / "results").iterdir()) == [
+        "history.json",
+        "results.json",
+        "results.md",
+    ]
     assert "| site-10 | T2 |" in (tmp_path / "results" / "results.md").read_text()
 
 
 def test_nan_is_no_result(tmp_path: Path) -> None:
-    results.write(tmp_path, runs.running())
+    results.write(tmp_path, runs.running(), {})
     before = (tmp_path / "results.json").read_bytes()
     run = runs.finished()
     run["seconds"] = float("nan")
     with pytest.raises(ValueError):
-        results.write(tmp_path, run)
+        results.write(tmp_path, run, {})
     assert (tmp_path / "results.json").read_bytes() == before
 
 

@@ -19,7 +19,8 @@ cases: train/validation/test; Dice and mDSC as fractions; HD95 in mm; personal: 
 test cases with an empty prediction or label (in both: Dice 1, HD95 0; in one alone: Dice 0, HD95 373.13): \
 site-10 ET 2, server ET 1
 not tested, and not in the mean: site-2
-rounds without a site's update, of 3: site-10 1
+site-10: took part in round 1, 3; without round 2 (out of memory)
+the other sites took part in every round
 seconds of an average round: 16.5 (site training 10.0, fusion training 5.0, saving 1.5); \
 all but training and evaluation: 10% of the training; start-up 10.0, final test 5.0
 """
@@ -89,4 +90,37 @@ def test_markdown() -> None:
     )
     assert table[2] == "| site-1 | FLAIR T1ce | 8/2/4 | 0.900 | 0.900 | 0.450 | 0.750 | 3.0 | 3.0 | 6.0 | 5% |"
     assert table[-2].startswith("| mean of the sites |  |  | 0.750 |")
-    assert "- rounds without a site's update, of 3: site-10 1" in lines
+    assert "- site-10: took part in round 1, 3; without round 2 (out of memory)" in lines
+
+
+def test_who_took_part() -> None:
+    run = runs.finished()
+    for site in run["sites"]:
+        site["rounds_missed"] = []
+    assert "every site took part in every round" in console_table(run)
+    late, broken, absent = run["sites"]
+    late |= {"joined": 3, "rounds_taken": [3]}
+    reasons = {1: "out of memory", 2: "not connected", 3: "not connected", 4: "out of memory"}
+    broken |= {"rounds_taken": [5, 6, 7, 9], "rounds_missed": [{"round": r, "reason": w} for r, w in reasons.items()]}
+    absent |= {"rounds_taken": [], "rounds_missed": [{"round": r, "reason": "not connected"} for r in (1, 2, 3)]}
+    lines = console_table(run).splitlines()
+    assert "site-1: joined in round 3; took part in round 3" in lines
+    assert (
+        "site-2: took part in round 5-7, 9; without round 1, 4 (out of memory); without round 2-3 (not connected)"
+        in lines
+    )
+    assert "site-10: took part in round none; without round 1-3 (not connected)" in lines
+    assert not any("every round" in line for line in lines)
+
+
+def test_updates_that_were_scaled_down() -> None:
+    run = runs.finished()
+    run["sites"][0]["limited"] = [{"round": 1, "times_median": 12.5}, {"round": 2, "times_median": 999.0}]
+    line = "site-1: update scaled down in round 1-2: up to 999 times the median site's size"
+    assert line in console_table(run).splitlines()
+
+
+def test_why_a_site_is_not_tested() -> None:
+    run = runs.finished()
+    run["sites"][1]["untested"] = "no answer in time"
+    assert "not tested, and not in the mean: site-2 (no answer in time)" in console_table(run)

@@ -287,9 +287,13 @@ def test_a_refused_update_leaves_no_trace(tiny, tmp_path) -> None:
         figures = server.finish_round(never)
         assert figures["federation/sites"] == 1
         states.append(server_state(tmp_path / name))
-    for key in ("state", "optimizer", "anchors", "personalization", "records"):
+    for key in ("state", "optimizer", "anchors", "personalization"):
         assert same(states[0][key], states[1][key]), key
-    assert states[0]["records"]["site-1"]["rounds_taken"] == []
+    records = [state["records"]["site-1"] for state in states]
+    assert [record["rounds_taken"] for record in records] == [[], []]
+    (refused,), (silent,) = (record["rounds_missed"] for record in records)
+    assert refused["round"] == silent["round"] == 1 and silent["reason"] == "no answer in time"
+    assert "NaN or infinite" in refused["reason"]
 
 
 def test_too_few_sites(tiny, tmp_path) -> None:
@@ -387,6 +391,7 @@ def test_figures(started) -> None:
 def test_time_of_a_round(tiny, tmp_path, monkeypatch) -> None:
     """Every part of the server's work takes as long as this test says."""
     clock = Clock()
+    of = settings(evaluation={"every": 1}, aggregation={"norm_bound": 0})
 
     for owner, name, seconds in [
         (module.FusionTrainer, "train", 12),
@@ -401,10 +406,8 @@ def test_time_of_a_round(tiny, tmp_path, monkeypatch) -> None:
         clock.wait(4)
         timing = Timing(clock)
         clock.wait(6)
-        data = tiny.data("fusion", settings(evaluation={"every": 1}))
-        return FederationServer(
-            settings(evaluation={"every": 1}), data, tmp_path / "server", tmp_path / "results", CPU, timing=timing
-        )
+        data = tiny.data("fusion", of)
+        return FederationServer(of, data, tmp_path / "server", tmp_path / "results", CPU, timing=timing)
 
     server = open_server()
     for name, modalities in SITES.items():
@@ -455,3 +458,93 @@ def test_nothing_to_restore(tiny, tmp_path) -> None:
     server = make_server(tiny, settings(), tmp_path)
     server.restore()
     assert server.round == -1 and not server.finished and server.test_payload("site-1") == Payload(-1)
+
+
+THREE = (*SITES, "site-3")
+
+
+def three_sites(tiny: Tiny, folder: Path, bound: float, log: list[str] | None = None) -> FederationServer:
+    of = settings(aggregation={"norm_bound": bound})
+    server = FederationServer(
+        of, tiny.data("fusion", of), folder / "server", folder / "results", CPU, ([] if log is None else log).append
+    )
+    server.restore()
+    for name in THREE:
+        server.register(SiteProfile(name, ("T1ce",), COUNTS["site-1"], "folder"))
+    server.start(never)
+    return server
+
+
+def play_answers(server: FederationServer, values: dict[str, float]) -> dict[str, torch.Tensor]:
+    server.begin_round()
+    for name, value in values.items():
+        server.accept(name, answer(server, name, value))
+    server.finish_round(never)
+    return server_state(server.folder.parent)["state"]
+
+
+@pytest.mark.parametrize("order", [THREE, THREE[::-1], (THREE[1], THREE[2], THREE[0])])
+def test_update_of_a_thousand_times_the_median(order, tiny, tmp_path) -> None:
+    """In the first round and later ones, whoever comes first: as if the site had answered with the median's size."""
+    log: list[str] = []
+    bounded, plain = three_sites(tiny, tmp_path / "bounded", 10, log), three_sites(tiny, tmp_path / "plain", 0)
+    sizes = {"site-1": 0.001, "site-2": 0.002, "site-3": 1.0}
+    tamed = sizes | {"site-3": 0.002}
+    for number in (1, 2):
+        found = play_answers(bounded, {name: sizes[name] for name in order})
+        expected = play_answers(plain, tamed)
+        for key, value in expected.items():
+            torch.testing.assert_close(found[key], value, rtol=1e-5, atol=1e-6)
+        assert not list((tmp_path / "bounded" / "server" / "waiting").glob("*"))
+        line = f"round {number}: the update of site-3 is scaled down to the median site's size: it was 500 times"
+        assert sum(line in entry for entry in log) == 1
+    records = server_state(tmp_path / "bounded")["records"]
+    assert [entry["round"] for entry in records["site-3"]["limited"]] == [1, 2]
+    assert records["site-3"]["limited"][0]["times_median"] == 500 and records["site-1"]["limited"] == []
+    assert len([entry for entry in log if "scaled down" in entry]) == 2
+
+
+def test_bound_after_a_restart(tiny, tmp_path) -> None:
+    """The median is part of the state, and what waited for the first one is asked for again."""
+    server = three_sites(tiny, tmp_path, 10)
+    server.begin_round()
+    server.accept("site-3", answer(server, "site-3", 1.0))
+    server = three_sites(tiny, tmp_path, 10)
+    play_answers(server, dict.fromkeys(THREE, 0.002))
+    server = three_sites(tiny, tmp_path, 10)
+    play_answers(server, {"site-1": 0.002, "site-3": 0.5})
+    limited = [server_state(tmp_path)["records"][name]["limited"] for name in THREE]
+    assert limited == [[], [], [{"round": 2, "times_median": 250.0}]]
+
+
+def test_why_a_site_missed_a_round(tiny, tmp_path) -> None:
+    server = three_sites(tiny, tmp_path, 10)
+    server.begin_round()
+    server.accept("site-1", answer(server, "site-1"))
+    server.payload("site-2")
+    server.miss("site-2", "out of memory")
+    server.finish_round(never)
+    server.miss_test("site-2", "no answer in time")
+    results = server.finish(never)
+    missed = {entry["name"]: entry["rounds_missed"] for entry in results["sites"]}
+    assert missed == {
+        "site-1": [],
+        "site-2": [{"round": 1, "reason": "out of memory"}],
+        "site-3": [{"round": 1, "reason": "not connected"}],
+    }
+    assert [entry["untested"] for entry in results["sites"]] == [None, "no answer in time", None]
+    history = json.loads((tmp_path / "results" / "history.json").read_text())
+    assert set(history) == {"server", *THREE} and [entry["round"] for entry in history["site-1"]["rounds"]] == [1]
+
+
+def test_classes_without_anchors_are_named(tiny, tmp_path) -> None:
+    """Three training cases hold all classes; four would be needed."""
+    log: list[str] = []
+    of = settings(calibration={"anchor_cases": 4})
+    server = FederationServer(of, tiny.data("fusion", of), tmp_path / "server", tmp_path / "results", CPU, log.append)
+    server.register(SiteProfile("site-1", ("T1ce",), COUNTS["site-1"], "folder"))
+    server.start(never)
+    (line,) = [entry for entry in log if "no anchors" in entry]
+    assert "fewer than calibration.anchor_cases = 4 training cases of the fusion site" in line
+    server.begin_round()
+    assert not [key for key in server.payload("site-1").tensors if key.startswith("anchors.")]

@@ -1,4 +1,4 @@
-"""The results of a run: one dictionary with stable keys, written as results.json and results.md.
+"""The results of a run: one dictionary with stable keys, written as results.json and results.md; history.json: curves.
 
 Scores and shares are fractions (0 to 1), distances millimetres. Nothing in it names a case or a path.
 """
@@ -18,6 +18,7 @@ from fedmepd.errors import FedMEPDError
 from fedmepd.storage import write_json, write_text
 
 FILE_NAME = "results.json"
+HISTORY = "history.json"
 
 # Where a run's results lie below a folder that a user may name.
 _PLACES = (
@@ -38,11 +39,9 @@ def site_entry(
     name: str,
     modalities: Sequence[str],
     cases: dict[str, int],
+    record: dict[str, Any],
     *,
-    test: dict | None = None,
-    validation: dict | None = None,
     personal_share: float | None = None,
-    rounds_taken: Iterable[int] = (),
 ) -> dict[str, Any]:
     """Returns what the results hold about one site, or about the server.
 
@@ -50,20 +49,19 @@ def site_entry(
         name: the site's name.
         modalities: the modalities it has.
         cases: number of cases for ``train``, ``validation`` and ``test``.
-        test: what :func:`fedmepd.evaluation.metrics.summarise` returned for the test cases; None until then, or
-            without such cases.
-        validation: the latest validation: ``round``, ``dice`` and ``mdsc``.
+        record: what happened to it, see :class:`fedmepd.federation.records.Records`: ``joined``, ``rounds_taken``,
+            ``rounds_missed``, ``limited``, the latest ``validation``, ``test`` (what
+            :func:`fedmepd.evaluation.metrics.summarise` returned; None until then, or without such cases) and
+            ``untested``.
         personal_share: share of the decoder's filters that are personal; None where the method has none.
-        rounds_taken: the rounds in which the site's update was taken.
     """
+    kept = ("test", "untested", "validation", "joined", "rounds_taken", "rounds_missed", "limited")
     return {
         "name": name,
         "modalities": list(modalities),
         "cases": {part: cases[part] for part in ("train", "validation", "test")},
-        "test": test,
-        "validation": validation,
         "personal_share": personal_share,
-        "rounds_taken": sorted(rounds_taken),
+        **{key: record[key] for key in kept},
     }
 
 
@@ -110,14 +108,21 @@ def build(
     }
 
 
-def write(folder: Path, results: dict[str, Any]) -> None:
-    """Writes results.json and results.md into ``folder``, each atomically.
+def write(folder: Path, results: dict[str, Any], histories: dict[str, Any]) -> None:
+    """Writes results.json, results.md and history.json into ``folder``, each atomically.
+
+    Args:
+        folder: to write to.
+        results: what :func:`build` returned.
+        histories: curves of the server and of every site, see :class:`fedmepd.federation.records.Records`.
 
     Raises:
         FedMEPDError: the disk is full or the folder cannot be written; what was there is untouched.
     """
     from fedmepd.evaluation.tables import markdown_table
 
+    # No line breaks: a thousand rounds of eight sites are long enough without.
+    write_text(Path(folder) / HISTORY, json.dumps(histories, allow_nan=False) + "\n")
     write_json(Path(folder) / FILE_NAME, results)
     write_text(Path(folder) / "results.md", markdown_table(results))
 

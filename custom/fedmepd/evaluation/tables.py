@@ -93,21 +93,53 @@ def _notes(results: dict[str, Any]) -> list[str]:
     entries = [*results["sites"], results["server"]]
     if _is_tested(results):
         notes.append(_note_on_empty(entries))
-        untested = [entry["name"] for entry in entries if entry["test"] is None]
+        untested = [
+            entry["name"] + (f" ({entry['untested']})" if entry["untested"] else "")
+            for entry in entries
+            if entry["test"] is None
+        ]
         if untested:
             notes.append(f"not tested, and not in the mean: {', '.join(untested)}")
     else:
         notes.append(f"the run is not finished: these are scores on the validation cases, {_validated(entries)}")
-    missed = [
-        f"{site['name']} {results['round'] - len(site['rounds_taken'])}"
-        for site in results["sites"]
-        if len(site["rounds_taken"]) < results["round"]
-    ]
-    if missed:
-        notes.append(f"rounds without a site's update, of {results['round']}: {', '.join(missed)}")
+    notes += _notes_on_rounds(results["sites"])
+    notes += [_note_on_limits(site) for site in results["sites"] if site["limited"]]
     if results["timing"]["mean_round"]:
         notes.append(_note_on_time(results["timing"]))
     return notes
+
+
+def _notes_on_rounds(sites: list[dict[str, Any]]) -> list[str]:
+    partly = [site for site in sites if site["rounds_missed"] or site["joined"] > 1]
+    if not partly:
+        return ["every site took part in every round"]
+    return [*map(_note_on_rounds, partly), *(["the other sites took part in every round"] if partly != sites else [])]
+
+
+def _note_on_rounds(site: dict[str, Any]) -> str:
+    joined = f"joined in round {site['joined']}; " if site["joined"] > 1 else ""
+    reasons: dict[str, list[int]] = {}
+    for missed in site["rounds_missed"]:
+        reasons.setdefault(missed["reason"], []).append(missed["round"])
+    without = "; ".join(f"without round {_ranges(rounds)} ({reason})" for reason, rounds in reasons.items())
+    return f"{site['name']}: {joined}took part in round {_ranges(site['rounds_taken'])}" + (without and f"; {without}")
+
+
+def _note_on_limits(site: dict[str, Any]) -> str:
+    rounds = _ranges([limited["round"] for limited in site["limited"]])
+    largest = max(limited["times_median"] for limited in site["limited"])
+    return f"{site['name']}: update scaled down in round {rounds}: up to {largest:g} times the median site's size"
+
+
+def _ranges(rounds: list[int]) -> str:
+    """1, 2, 3, 5 as 1-3, 5."""
+    parts: list[list[int]] = []
+    for number in sorted(rounds):
+        if parts and number == parts[-1][1] + 1:
+            parts[-1][1] = number
+        else:
+            parts.append([number, number])
+    return ", ".join(f"{first}" if first == last else f"{first}-{last}" for first, last in parts) or "none"
 
 
 def _note_on_time(timing: dict[str, Any]) -> str:

@@ -69,10 +69,13 @@ class Personalization:
         """Which filters the site shares, bool (filters,)."""
         return self.patience[layer] > 0
 
+    def personal_filters(self) -> dict[str, int]:
+        """Number of personal filters of each convolution."""
+        return {layer: int((~self.shared(layer)).sum()) for layer in self.patience}
+
     def personal_share(self) -> float:
         """Share of the filters that are personal, 0 to 1."""
-        personal = sum(int((~self.shared(layer)).sum()) for layer in self.patience)
-        return personal / sum(len(values) for values in self.patience.values())
+        return sum(self.personal_filters().values()) / sum(len(values) for values in self.patience.values())
 
     def update(self, layer: str, server_change: Tensor, site_change: Tensor, case_share: float) -> None:
         """Counts one round (section 3.5): patience by the sign of the cosine, weight by the ratio of the norms.

@@ -8,6 +8,8 @@ from typing import Any
 
 from fedmepd.config import Settings
 from fedmepd.data.site import open_site_data
+from fedmepd.errors import UpdateRefused
+from fedmepd.federation.exchange import Update
 from fedmepd.federation.server import FederationServer
 from fedmepd.federation.site import FederationSite
 from fedmepd.modalities import FUSION_SITE
@@ -21,6 +23,7 @@ def run_in_process(
     sites: Sequence[str],
     log: Callable[[str], None] = lambda line: None,
     watch: Callable[[int, dict[str, float]], None] = lambda round_number, figures: None,
+    on_the_way: Callable[[str, Update], Update] = lambda site, update: update,
 ) -> dict[str, Any]:
     """Trains and tests a federation, one site after the other.
 
@@ -31,6 +34,7 @@ def run_in_process(
         sites: the sites' names.
         log: takes lines about the progress.
         watch: called with every round's figures.
+        on_the_way: what becomes of a site's update before it reaches the server.
 
     Returns:
         the results.
@@ -60,7 +64,11 @@ def run_in_process(
     while server.round < settings.rounds:
         server.begin_round()
         for name, site in members.items():
-            server.accept(name, site.train(server.payload(name), never))
+            update = site.train(server.payload(name), never)
+            try:
+                server.accept(name, on_the_way(name, update))
+            except UpdateRefused as error:
+                log(str(error))
         figures = server.finish_round(never)
         log(f"round {server.round}/{settings.rounds}")
         watch(server.round, figures)

@@ -21,10 +21,12 @@ from fedmepd.federation.evaluate import score_cases
 from fedmepd.federation.exchange import Payload, SiteProfile, Update
 from fedmepd.federation.filters import DECODER, Personalization, decoder_layers, layer_of, personal_shares_by_layer
 from fedmepd.federation.methods import METHODS
+from fedmepd.federation.norm_bound import NormBound, Size, scaled, size_of
+from fedmepd.federation.records import Records
 from fedmepd.federation.reports import TestReport, TrainReport, check_report
 from fedmepd.federation.site import validation_is_due
 from fedmepd.federation.timing import SITES, RoundSeconds, Timing, figures_of
-from fedmepd.modalities import FUSION_SITE
+from fedmepd.modalities import BRATS, FUSION_SITE
 from fedmepd.networks.network import SHARED
 from fedmepd.storage import load_tensors, save_tensors
 from fedmepd.training.arithmetic import use_threads
@@ -33,7 +35,7 @@ from fedmepd.training.fusion import FusionResult, FusionTrainer
 
 STATE = "server_state.pt"
 # To be raised by whoever changes what the state holds.
-STATE_FORMAT = 2
+STATE_FORMAT = 3
 GLOBAL_BEST = "global_best.pt"
 GLOBAL_LAST = "global_last.pt"
 
@@ -77,19 +79,19 @@ class FederationServer:
         self._state = self._fusion.state()
         self._layers = decoder_layers(self._state)
         calibrates = self.method.personalizes and settings.calibration.enabled
-        self._anchors = (
-            Anchors(settings.calibration.anchors_per_class, settings.calibration.anchor_ema, settings.seed)
-            if calibrates
-            else None
-        )
+        self._anchors = _anchors(settings) if calibrates else None
         self._personalization: dict[str, Personalization] = {}
-        # What the results say of every site: rounds_taken, validation, test.
-        self._records: dict[str, dict[str, Any]] = {}
+        self._records = Records()
+        self._records.join(FUSION_SITE, 0)
+        self._bound = NormBound(settings.aggregation.norm_bound)
         self._best: float | None = None
         self._lock = threading.Lock()
         self._aggregation: Aggregation | None = None
         self._sent: set[str] = set()
         self._reports: dict[str, dict[str, Any]] = {}
+        self._wire_bytes: dict[str, tuple[int, int]] = {}
+        self._sizes: dict[str, Size] = {}
+        self._missed: dict[str, str] = {}
         self._live: dict[str, Any] = {"phase": "preparing"}
 
     def register(self, profile: SiteProfile) -> None:
@@ -108,7 +110,7 @@ class FederationServer:
                 "FEDMEPD_DATA everywhere or nowhere"
             )
         self.profiles[profile.name] = profile
-        self._records.setdefault(profile.name, {"rounds_taken": [], "validation": None, "test": None})
+        self._records.join(profile.name, self.round + 1 if self.round > 0 else 1)
         if self.method.personalizes and profile.name not in self._personalization:
             self._personalization[profile.name] = self._new_personalization()
 
@@ -127,10 +129,21 @@ class FederationServer:
             result = self._train_fusion(0, self._state, abort)
             self._state = result.state
             self.timing.enter("aggregation")
+            self._records.train(FUSION_SITE, 0, result.losses)
             if self._anchors is not None:
                 self._anchors.update(result.vectors, 0)
+                self._tell_of_missing_anchors()
         self.round = 0
         self._keep_round()
+
+    def _tell_of_missing_anchors(self) -> None:
+        names = [name for name, count in zip(BRATS.classes, self._anchors.of_classes(), strict=False) if not count]
+        if names:
+            self.log(
+                f"no anchors of {', '.join(names)}: fewer than calibration.anchor_cases = "
+                f"{self.settings.calibration.anchor_cases} training cases of the fusion site held the class; the sites "
+                "calibrate without them"
+            )
 
     def payload(self, site: str) -> Payload:
         """What the site is sent for the next round: its encoders, the filters that it shares, anchors, its patience."""
@@ -174,11 +187,31 @@ class FederationServer:
         with self._lock:
             self._aggregation = Aggregation(self._state, keys, share)
             self._sent, self._reports = set(), {}
+            self._wire_bytes, self._sizes, self._missed = {}, {}, {}
         self._live = {"phase": "sites train", "round": self.round + 1}
         self.timing.enter(SITES)
 
-    def accept(self, site: str, update: Update) -> None:
+    def miss(self, site: str, reason: str) -> None:
+        """Notes why the open round goes on without a site, for the results.
+
+        Args:
+            site: its name.
+            reason: without names of cases and paths.
+        """
+        with self._lock:
+            self._missed.setdefault(site, reason)
+
+    def delivered(self) -> int:
+        """How many updates the open round has taken."""
+        return len(self._reports)
+
+    def accept(self, site: str, update: Update, wire_bytes: tuple[int, int] = (0, 0)) -> None:
         """Takes a site's update into the round; any thread, any order.
+
+        Args:
+            site: its name.
+            update: what it returned.
+            wire_bytes: of tensors, up and down.
 
         Raises:
             UpdateRefused: it does not fit what was sent; the round goes on without it.
@@ -189,22 +222,37 @@ class FederationServer:
                 raise UpdateRefused(f"update of {site} for round {update.round} refused: no round waits for it")
             if site in self._reports:
                 raise UpdateRefused(f"update of {site} for round {update.round} refused: one is in already")
-            # What was sent is made again, since keeping it would take memory for every site.
-            payload = self._payload(site)
-            check_update(self.profiles[site], payload, update, self.method.returns)
-            report = check_report(site, TrainReport, update.report)
-            if self._compares(payload.round):
-                save_tensors(
-                    self._change_file(site),
-                    {key: value for key, value in update.tensors.items() if key.startswith(DECODER)},
-                )
-            self._add(site, update, report["cases"])
+            try:
+                # What was sent is made again, since keeping it would take memory for every site.
+                check_update(self.profiles[site], self._payload(site), update, self.method.returns)
+                report = check_report(site, TrainReport, update.report)
+            except UpdateRefused as error:
+                self._missed.setdefault(site, str(error))
+                raise
+            if update.tensors and self._bound.waits:
+                save_tensors(self._file("waiting", site), update.tensors)
+                self._sizes[site] = Size(size_of(update.tensors))
+            elif update.tensors:
+                self._add(site, update.tensors, report["cases"], self._bound.judge(size_of(update.tensors)))
             self._reports[site] = report
+            self._wire_bytes[site] = wire_bytes
             self.timing.took_in(site, came, report)
 
-    def _add(self, site: str, update: Update, cases: int) -> None:
+    def _add(self, site: str, changes: dict[str, Tensor], cases: int, size: Size) -> None:
+        round_number = self.round + 1
+        self._sizes[site] = size
+        if size.factor < 1:
+            self.log(
+                f"round {round_number}: the update of {site} is scaled down to the median site's size: it was "
+                f"{size.own / size.median:.3g} times as large, aggregation.norm_bound is {self._bound.bound:g}"
+            )
+            changes = scaled(changes, size.factor)
+        if self._compares(round_number):
+            save_tensors(
+                self._file("changes", site), {key: value for key, value in changes.items() if key.startswith(DECODER)}
+            )
         personal = self._personalization.get(site)
-        for key, change in update.tensors.items():
+        for key, change in changes.items():
             if self.method.by_cases:
                 self._aggregation.add(key, change, float(cases))
             elif key.startswith(DECODER):
@@ -213,13 +261,24 @@ class FederationServer:
             else:
                 self._aggregation.add(key, change, 1.0)
 
+    def _add_waiting(self) -> None:
+        """Adds the updates that waited for the median of their round."""
+        if not self._bound.waits:
+            return
+        self._bound.set_median(size.own for size in self._sizes.values())
+        for site, size in sorted(self._sizes.items()):
+            # From disk, one site at a time: memory does not grow with their number.
+            path = self._file("waiting", site)
+            self._add(site, load_tensors(path), self._reports[site]["cases"], self._bound.judge(size.own))
+            path.unlink()
+
     def _compares(self, round_number: int) -> bool:
         """Whether this round counts for the personalization."""
         settings = self.settings.personalization
         return self.method.personalizes and bool(settings.patience) and round_number > settings.warmup_rounds
 
-    def _change_file(self, site: str) -> Path:
-        return self.folder / "changes" / f"{site}.pt"
+    def _file(self, kind: str, site: str) -> Path:
+        return self.folder / kind / f"{site}.pt"
 
     def finish_round(self, abort: Callable[[], bool]) -> dict[str, float]:
         """Aggregates, trains at the fusion site, personalizes, moves the anchors, validates, keeps the state.
@@ -233,14 +292,16 @@ class FederationServer:
         """
         round_number = self.round + 1
         use_threads(self.settings.training.fusion_threads)
-        with self._lock:
-            aggregation, self._aggregation = self._aggregation, None
         self.timing.enter("aggregation")
         if len(self._reports) < self.settings.aggregation.min_sites:
             raise FedMEPDError(
                 f"round {round_number}: {len(self._reports)} of {len(self._sent)} sites delivered, "
                 f"aggregation.min_sites is {self.settings.aggregation.min_sites}; the log says what kept the others"
             )
+        with self._lock:
+            self._add_waiting()
+            aggregation, self._aggregation = self._aggregation, None
+        self._bound.set_median(size.own for size in self._sizes.values())
         before = self._state
         result = self._merge_and_train(round_number, aggregation, abort)
         if self._compares(round_number):
@@ -285,7 +346,7 @@ class FederationServer:
         total = max(1, sum(cases.values()))
         for site in sorted(cases):
             # From disk, one site at a time: memory does not grow with their number.
-            changes = load_tensors(self._change_file(site))
+            changes = load_tensors(self._file("changes", site))
             for layer in self._layers:
                 change = changes.get(f"{layer}.weight")
                 if change is not None:
@@ -293,22 +354,31 @@ class FederationServer:
                     self._personalization[site].update(
                         layer, self._state[key] - before[key], change, cases[site] / total
                     )
-            self._change_file(site).unlink()
+            self._file("changes", site).unlink()
 
     def _record(self, round_number: int, result: FusionResult, abort: Callable[[], bool]) -> dict[str, float]:
         """Notes the round in the sites' records; returns its figures."""
         figures = {f"server/loss_{name}": value for name, value in result.losses.items()}
+        self._records.train(FUSION_SITE, round_number, result.losses)
         figures["federation/sites"] = float(len(self._reports))
         for site, report in sorted(self._reports.items()):
-            record = self._records[site]
-            record["rounds_taken"].append(round_number)
+            self._records.take(site, round_number, report, self._sizes.get(site), self._wire_bytes[site])
+            up, down = self._wire_bytes[site]
             figures |= {f"{site}/loss_{name}": value for name, value in report["losses"].items()}
-            figures[f"{site}/seconds"] = report["seconds"]
+            figures |= {
+                f"{site}/seconds": report["seconds"],
+                f"{site}/bytes_up": float(up),
+                f"{site}/bytes_down": float(down),
+            }
             if report["validation"]:
-                record["validation"] = report["validation"]
                 figures |= _score_figures(site, report["validation"])
-            if site in self._personalization:
-                figures[f"{site}/personal_share"] = self._personalization[site].personal_share()
+        for site in sorted(set(self.profiles) - set(self._reports)):
+            absent = "no answer in time" if site in self._sent else "not connected"
+            self._records.miss(site, round_number, self._missed.get(site, absent))
+        for site, personal in self._personalization.items():
+            self._records.personal(site, round_number, personal.personal_filters())
+            if site in self._reports:
+                figures[f"{site}/personal_share"] = personal.personal_share()
         for layer, share in personal_shares_by_layer(self._personalization.values()).items():
             figures[f"personal_share/{layer.removeprefix(DECODER)}"] = share
         if self._personalization:
@@ -329,7 +399,7 @@ class FederationServer:
             network, self.data.validation, self.settings, self.data.cache, distances=False, abort=abort
         )
         validation = {"round": round_number, "dice": scores["dice"], "mdsc": scores["mdsc"]}
-        self._record_of_server()["validation"] = validation
+        self._records.validate(FUSION_SITE, validation)
         if self._best is None or scores["mdsc"] > self._best:
             self._best = scores["mdsc"]
             save_model(self.folder / GLOBAL_BEST, network, self._about(round_number))
@@ -342,11 +412,8 @@ class FederationServer:
         return network
 
     def _about(self, round_number: int) -> About:
-        validation, clip = self._record_of_server()["validation"], self.settings.data.clip_percent
+        validation, clip = self._records[FUSION_SITE]["validation"], self.settings.data.clip_percent
         return About(FUSION_SITE, self.settings.method, round_number, validation, clip)
-
-    def _record_of_server(self) -> dict[str, Any]:
-        return self._records.setdefault(FUSION_SITE, {"rounds_taken": [], "validation": None, "test": None})
 
     def test_payload(self, site: str) -> Payload:
         """Sent with the final test: nothing, since every site tests the model that it keeps."""
@@ -360,6 +427,10 @@ class FederationServer:
         """
         self._records[site]["test"] = check_report(site, TestReport, report)["test"]
 
+    def miss_test(self, site: str, reason: str) -> None:
+        """Notes why a site's model is not tested."""
+        self._records[site]["untested"] = reason
+
     def finish(self, abort: Callable[[], bool]) -> dict[str, Any]:
         """Tests the global model that was best on validation, and writes the results."""
         if not self.finished:
@@ -369,7 +440,7 @@ class FederationServer:
             best = self.folder / GLOBAL_BEST
             network = load_model(best if best.is_file() else self.folder / GLOBAL_LAST)
             network.to(self._fusion.device)
-            self._record_of_server()["test"] = score_cases(
+            self._records[FUSION_SITE]["test"] = score_cases(
                 network, self.data.test, self.settings, self.data.cache, distances=True, abort=abort
             )
             self.finished = True
@@ -388,7 +459,9 @@ class FederationServer:
             "sites_in": sorted(self._reports),
             "sites_missing": waiting if self._aggregation is not None else [],
             "mdsc": {
-                site: record["validation"]["mdsc"] for site, record in self._records.items() if record["validation"]
+                site: self._records[site]["validation"]["mdsc"]
+                for site in self._records
+                if self._records[site]["validation"]
             },
         }
         if self._personalization:
@@ -414,7 +487,8 @@ class FederationServer:
                 "anchors": None if self._anchors is None else self._anchors.state(),
                 "personalization": self._personalization_state(),
                 "profiles": {site: profile.to_json() for site, profile in self.profiles.items()},
-                "records": self._records,
+                "records": self._records.state(),
+                "median": self._bound.median,
                 "best": self._best,
                 "timing": self.timing.state(),
             },
@@ -444,7 +518,8 @@ class FederationServer:
             self._anchors.restore(content["anchors"])
         self.profiles = {site: SiteProfile.from_json(profile) for site, profile in content["profiles"].items()}
         self._restore_personalization(content["personalization"])
-        self._records, self._best = content["records"], content["best"]
+        self._records.restore(content["records"])
+        self._best, self._bound.median = content["best"], content["median"]
         self.timing.restore(content["timing"])
 
     def _personalization_state(self) -> dict[str, Any]:
@@ -480,13 +555,12 @@ class FederationServer:
             )
 
     def _write_results(self) -> dict[str, Any]:
-        server = self._record_of_server()
         sites = [
             results.site_entry(
                 name,
                 profile.modalities,
                 profile.cases,
-                **self._records[name],
+                self._records[name],
                 personal_share=self._personalization[name].personal_share() if name in self._personalization else None,
             )
             for name, profile in self.profiles.items()
@@ -497,11 +571,20 @@ class FederationServer:
             round=self.round,
             seconds=self.timing.total(),
             timing=self.timing.summary(),
-            server=results.site_entry("server", self.data.modalities, self.data.counts(), **server),
+            server=results.site_entry("server", self.data.modalities, self.data.counts(), self._records[FUSION_SITE]),
             sites=sites,
         )
-        results.write(self.results_folder, written)
+        histories = {"server": self._records[FUSION_SITE]["history"]}
+        histories |= {name: self._records[name]["history"] for name in self.profiles}
+        results.write(self.results_folder, written, histories)
         return written
+
+
+def _anchors(settings: Settings) -> Anchors:
+    calibration = settings.calibration
+    return Anchors(
+        calibration.anchors_per_class, calibration.anchor_ema, settings.seed, fewest=calibration.anchor_cases
+    )
 
 
 def _score_figures(owner: str, validation: dict[str, Any]) -> dict[str, float]:

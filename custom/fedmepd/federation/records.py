@@ -1,0 +1,97 @@
+"""What a run remembers of every site and of the fusion site, round by round: the source of its results and curves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fedmepd.federation.filters import DECODER
+from fedmepd.federation.norm_bound import Size
+
+
+class Records:
+    """One record for every site, one for the fusion site; plain values throughout.
+
+    A record holds ``joined`` (the first round that the site could take part in), ``rounds_taken``, ``rounds_missed``
+    (round and reason), ``limited`` (round, and how many times the median site's size the update had), the latest
+    ``validation``, ``test``, ``untested`` (why there is no test), and ``history``:
+
+    - ``validation``: every one, with its round;
+    - ``rounds``: for every round taken, losses, seconds, bytes, and how large the update was (``times_median``);
+    - ``personal``: by layer, pairs of round and number of personal filters, wherever the number changed.
+    """
+
+    def __init__(self) -> None:
+        self._records: dict[str, dict[str, Any]] = {}
+
+    def join(self, owner: str, first_round: int) -> None:
+        """Begins a record, unless there is one."""
+        self._records.setdefault(
+            owner,
+            {
+                "joined": first_round,
+                "rounds_taken": [],
+                "rounds_missed": [],
+                "limited": [],
+                "validation": None,
+                "test": None,
+                "untested": None,
+                "history": {"validation": [], "rounds": [], "personal": {}},
+            },
+        )
+
+    def __getitem__(self, owner: str) -> dict[str, Any]:
+        return self._records[owner]
+
+    def __iter__(self):
+        return iter(self._records)
+
+    def take(
+        self, site: str, round_number: int, report: dict[str, Any], size: Size | None, sizes: tuple[int, int]
+    ) -> None:
+        """Notes a round in which a site's update was taken.
+
+        Args:
+            site: its name.
+            round_number: the round.
+            report: a checked :class:`~fedmepd.federation.reports.TrainReport`.
+            size: of the update; None where sites return none.
+            sizes: bytes up and down.
+        """
+        record = self._records[site]
+        record["rounds_taken"].append(round_number)
+        seconds_and_bytes = {"seconds": report["seconds"], "bytes_up": sizes[0], "bytes_down": sizes[1]}
+        compared = {"times_median": round(size.own / size.median, 3)} if size is not None and size.median else {}
+        record["history"]["rounds"].append({"round": round_number, **report["losses"], **seconds_and_bytes, **compared})
+        if size is not None and size.factor < 1:
+            record["limited"].append({"round": round_number, **compared})
+        if report["validation"]:
+            self.validate(site, report["validation"])
+
+    def miss(self, site: str, round_number: int, reason: str) -> None:
+        """Notes a round that went on without a site, and why."""
+        self._records[site]["rounds_missed"].append({"round": round_number, "reason": reason})
+
+    def train(self, owner: str, round_number: int, losses: dict[str, float]) -> None:
+        """Notes the fusion site's training of a round."""
+        self._records[owner]["history"]["rounds"].append({"round": round_number, **losses})
+
+    def validate(self, owner: str, validation: dict[str, Any]) -> None:
+        """Notes a validation: ``round``, ``dice`` and ``mdsc``."""
+        self._records[owner]["validation"] = validation
+        self._records[owner]["history"]["validation"].append(validation)
+
+    def personal(self, site: str, round_number: int, filters: dict[str, int]) -> None:
+        """Notes how many filters of each convolution are personal, where that has changed."""
+        history = self._records[site]["history"]["personal"]
+        for layer, count in filters.items():
+            steps = history.setdefault(layer.removeprefix(DECODER), [[round_number, count]] if count else [])
+            if count != (steps[-1][1] if steps else 0):
+                steps.append([round_number, count])
+
+    def state(self) -> dict[str, Any]:
+        """Everything, as plain values."""
+        return self._records
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """The inverse of :meth:`state`."""
+        self._records = state
