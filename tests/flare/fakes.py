@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nvflare.apis.client import Client
-from nvflare.apis.controller_spec import ClientTask, TaskCompletionStatus
+from nvflare.apis.controller_spec import ClientTask, Task, TaskCompletionStatus
 from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_constant import FLContextKey
 from nvflare.apis.fl_context import FLContext, FLContextManager
@@ -30,12 +30,17 @@ def workspace(root: Path, name: str) -> Workspace:
     return Workspace(str(root), name)
 
 
+def client(site: str, login: int = 1) -> Client:
+    """A site that has logged in ``login`` times; every login has a token of its own."""
+    return Client(site, f"{site}, login {login}")
+
+
 class Engine:
     """One server's or site's engine; a fatal error triggers the abort signal, as FLARE's server runner does."""
 
     def __init__(self, root: Path, name: str = "server", job: str = "job-1", sites: tuple[str, ...] = ()):
         self.workspace = workspace(root, name)
-        self.clients = [Client(site, "") for site in sites]
+        self.clients = [client(site) for site in sites]
         self.abort = Signal()
         self.panics: list[str] = []
         self.events: list[tuple[str, object]] = []
@@ -46,6 +51,9 @@ class Engine:
 
     def get_clients(self) -> list[Client]:
         return list(self.clients)
+
+    def sync_clients_from_main_process(self) -> None:
+        pass
 
     def new_context(self) -> FLContext:
         return self.manager.new_context()
@@ -65,24 +73,29 @@ class Communicator:
         self.engine = engine
         self.answer = answer
         self.sent: list[tuple[str, str, Shareable]] = []
+        self.open: list[tuple[str, str, Task]] = []
+        self.gone: set[str] = set()
+
+    def get_client_disconnect_time(self, site) -> float | None:
+        return 1.0 if site in self.gone else None
 
     def send(self, task, fl_ctx, targets, send_order=None, task_assignment_timeout=0) -> None:
         (site,) = targets
         self.sent.append((task.name, site, task.data))
         reply = self.answer(site, task.name, task.data)
         if reply is None:
-            return
+            self.open.append((task.name, site, task))
+        else:
+            # From another thread, as in FLARE.
+            threading.Thread(target=self.deliver, args=(site, task, reply)).start()
+
+    def deliver(self, site: str, task, reply: Shareable) -> None:
         client_task = ClientTask(next(client for client in self.engine.clients if client.name == site), task)
         client_task.result = reply
-
-        def deliver() -> None:
-            with self.engine.new_context() as context:
-                context.set_peer_context(_peer(site))
-                task.result_received_cb(client_task=client_task, fl_ctx=context)
-            task.completion_status = TaskCompletionStatus.OK
-
-        # From another thread, as in FLARE.
-        threading.Thread(target=deliver).start()
+        with self.engine.new_context() as context:
+            context.set_peer_context(_peer(site))
+            task.result_received_cb(client_task=client_task, fl_ctx=context)
+        task.completion_status = TaskCompletionStatus.OK
 
     def cancel_task(self, task, completion_status=TaskCompletionStatus.CANCELLED, fl_ctx=None) -> None:
         task.completion_status = completion_status
@@ -104,6 +117,8 @@ class Server:
         self.taken: dict[int, list[str]] = {}
         self.profiles: dict[str, SiteProfile] = {}
         self.tests: dict[str, dict] = {}
+        self.missed: dict[tuple[int, str], str] = {}
+        self.untested: dict[str, str] = {}
         self.refuse: set[str] = set()
         self.during_round: Callable[[Callable[[], bool]], None] = lambda abort: None
 
@@ -125,7 +140,16 @@ class Server:
 
         return Payload(self.round + 1, {f"for {site}": torch.ones(2)})
 
-    def accept(self, site, update):
+    def miss(self, site, reason):
+        self.missed[self.round + 1, site] = reason
+
+    def miss_test(self, site, reason):
+        self.untested[site] = reason
+
+    def delivered(self):
+        return len(self.taken[self.round + 1])
+
+    def accept(self, site, update, wire_bytes):
         if site in self.refuse:
             raise UpdateRefused(f"update of {site} for round {update.round} refused: too bad")
         self.taken[update.round].append(site)

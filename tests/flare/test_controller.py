@@ -1,9 +1,9 @@
 import logging
 import re
+import time
 
 import pytest
 import torch
-from nvflare.apis.client import Client
 from nvflare.apis.fl_constant import ReturnCode
 from nvflare.apis.shareable import make_reply
 from nvflare.widgets.info_collector import GroupInfoCollector, InfoCollector
@@ -11,11 +11,12 @@ from nvflare.widgets.info_collector import GroupInfoCollector, InfoCollector
 import fedmepd.data.site
 import fedmepd.evaluation.tables
 import fedmepd.federation.server
+import fedmepd.flare.controller
 from fedmepd.errors import Aborted, DataError, FedMEPDError
 from fedmepd.federation.exchange import SiteProfile, Update
 from fedmepd.flare import translation
 from fedmepd.flare.controller import FedMEPDController
-from tests.flare.fakes import CASES, START_UP, Communicator, Engine, Server
+from tests.flare.fakes import CASES, START_UP, Communicator, Engine, Server, client
 
 SITES = ("site-1", "site-2", "site-10")
 
@@ -86,7 +87,7 @@ def test_all_tasks_of_a_run_carry_its_identity_and_settings(job):
 def test_metrics_become_analytics_events(job):
     job.run()
     tags = {data["DXO"]["data"]["track_key"] for event, data in job.engine.events if event == "analytix_log_stats"}
-    assert {"server/loss_total", "site-10/bytes_up", "site-1/bytes_down", "server/seconds/fusion_training"} <= tags
+    assert {"server/loss_total", "server/seconds/fusion_training"} <= tags
 
 
 @pytest.mark.parametrize("name", ["rounds", "method"])
@@ -193,7 +194,7 @@ def test_site_that_does_not_answer_in_time(job):
 
 def test_site_that_appears_during_the_run_is_prepared_first(job):
     def join(abort):
-        job.engine.clients = [Client(site, "") for site in (*SITES, "site-3")]
+        job.engine.clients = [client(site) for site in (*SITES, "site-3")]
 
     job.server.during_round = join
     job.run()
@@ -207,10 +208,81 @@ def test_newcomer_that_cannot_prepare_is_left_out(job):
         return translation.failure_reply(MemoryError()) if site == "site-3" else good_site(site, name, message)
 
     job.answer = answer
-    job.server.during_round = lambda abort: job.engine.clients.append(Client("site-3", ""))
+    job.server.during_round = lambda abort: job.engine.clients.append(client("site-3"))
     job.run()
     assert not job.engine.panics and sorted(job.server.taken[2]) == sorted(SITES)
-    assert "round 2: site-3 is left out: out of memory" in job.log
+    assert "round 2: site-3 is left out until it logs in again: out of memory" in job.log
+    assert job.sites_of("prepare").count("site-3") == 1
+
+
+def test_site_that_logs_in_again_prepares_again_once(job):
+    def come_back(abort):
+        job.engine.clients = [client("site-1"), client("site-2", login=2), client("site-10")]
+
+    job.server.during_round = come_back
+    job.run(rounds=3)
+    assert job.sites_of("prepare").count("site-2") == 2 and job.sites_of("prepare").count("site-1") == 1
+    assert job.log.count("site-2: is back in round 2") == 1
+    assert sorted(job.server.taken[2]) == sorted(job.server.taken[3]) == sorted(SITES)
+
+
+def test_site_that_comes_back_with_other_data_is_left_out(job):
+    def come_back(abort):
+        job.engine.clients = [client("site-1"), client("site-2", login=2), client("site-10")]
+        job.server.register = refuse
+
+    def refuse(profile):
+        raise FedMEPDError(f"{profile.name} has other cases")
+
+    job.server.during_round = come_back
+    job.run()
+    assert not job.engine.panics
+    assert "round 2: site-2 is left out until it logs in again: site-2 has other cases" in job.log
+    assert sorted(job.server.taken[2]) == ["site-1", "site-10"]
+
+
+def test_round_does_not_wait_for_a_newcomer_that_prepares_for_long(job, monkeypatch):
+    monkeypatch.setattr(fedmepd.flare.controller, "_NEWCOMER_SECONDS", 0.2)
+    job.answer = lambda site, name, message: (
+        None if site == "site-3" and name == "prepare" else good_site(site, name, message)
+    )
+
+    def late(abort):
+        if job.server.round == 0:
+            job.engine.clients.append(client("site-3"))
+        elif job.server.round == 1:
+            # Its answer comes in the middle of round 2.
+            communicator = job.controller.communicator
+            (task,) = [task for name, site, task in communicator.open if site == "site-3"]
+            communicator.deliver("site-3", task, good_site("site-3", "prepare", None))
+
+    job.server.during_round = late
+    job.run(rounds=3)
+    assert sorted(job.server.taken[2]) == sorted(SITES) and sorted(job.server.taken[3]) == sorted((*SITES, "site-3"))
+    assert job.sites_of("prepare").count("site-3") == 1 and "site-3: joins in round 3" in job.log
+
+
+def test_site_that_flare_holds_for_lost_gets_no_task(job):
+    job.server.during_round = lambda abort: job.controller.communicator.gone.add("site-2")
+    job.run()
+    assert job.sites_of("train").count("site-2") == 1 and "round 2/2: 2 sites (without site-2)" in job.log
+
+
+def test_stragglers_are_waited_for_once_most_sites_are_in(job):
+    job.answer = lambda site, name, message: (
+        None if site == "site-2" and name == "train" else good_site(site, name, message)
+    )
+    job.run(rounds=1, aggregation={"round_timeout": 600, "straggler_wait": 0.3})
+    assert sorted(job.server.taken[1]) == ["site-1", "site-10"] and "round 1: site-2 did not answer" in job.log
+
+
+def test_wait_for_stragglers_begins_with_more_than_half_of_the_sites(job):
+    job.answer = lambda site, name, message: (
+        None if site != "site-1" and name == "train" else good_site(site, name, message)
+    )
+    started = time.monotonic()
+    job.run(rounds=1, aggregation={"round_timeout": 1.5, "straggler_wait": 0.1})
+    assert time.monotonic() - started >= 1.5 and job.server.taken[1] == ["site-1"]
 
 
 def test_late_result_is_refused_with_both_rounds(job):
@@ -219,7 +291,7 @@ def test_late_result_is_refused_with_both_rounds(job):
     late = make_reply(ReturnCode.OK)
     late.add_cookie("contribution_round", 4)
     with job.engine.new_context() as fl_ctx:
-        job.controller.process_result_of_unknown_task(Client("site-2", ""), "train", "id", late, fl_ctx)
+        job.controller.process_result_of_unknown_task(client("site-2"), "train", "id", late, fl_ctx)
     assert "site-2: late answer to 'train' of round 4 refused: round 6 is running" in job.log
 
 

@@ -64,7 +64,7 @@ class Flare:
             return {"status": self.status}
         if command == "job download":
             folder = Path(arguments[4]) / "j1"
-            results.write(folder / "workspace" / "results", runs.finished())
+            results.write(folder / "workspace" / "results", runs.finished(), {})
             (folder / "workspace" / "log.txt").write_text("2026 - x - INFO - begins\n2026 - x - ERROR - no data\n")
             return {"path": str(folder)}
         return {}

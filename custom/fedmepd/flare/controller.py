@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from statistics import fmean
 from typing import Any
 
@@ -22,11 +22,13 @@ from nvflare.widgets.info_collector import InfoCollector
 
 from fedmepd.config import Settings
 from fedmepd.errors import Aborted, FedMEPDError, UpdateRefused
+from fedmepd.federation.exchange import SiteProfile
 from fedmepd.federation.timing import SITE_PHASES, Timing
 from fedmepd.flare import console, folders, translation
 from fedmepd.flare.rounds import NoGlobalModel, RoundAggregator
 
 _CHECK_SECONDS = 0.1
+_NEWCOMER_SECONDS = 10.0
 
 
 class FedMEPDController(ScatterAndGather):
@@ -59,7 +61,13 @@ class FedMEPDController(ScatterAndGather):
         self._server = None
         self._last_round: dict[str, Any] | None = None
         self._timing = None
-        self._sites: set[str] = set()
+        # The prepared sites, each with FLARE's token of its login.
+        self._sites: dict[str, str] = {}
+        # Those that were asked to prepare while the job ran, and what they answered.
+        self._asked: dict[str, str] = {}
+        self._profiles: dict[str, SiteProfile] = {}
+        self._failures: dict[str, str] = {}
+        self._simulated = False
         self._progress = logging.getLogger("fedmepd.progress")
 
     def log_info(self, fl_ctx: FLContext, msg: str, fire_event=False):
@@ -91,7 +99,8 @@ class FedMEPDController(ScatterAndGather):
 
     def start_controller(self, fl_ctx: FLContext) -> None:
         # Not ScatterAndGather's, which takes components and an initial model from the job: the server has both.
-        if folders.in_simulator(fl_ctx):
+        self._simulated = folders.in_simulator(fl_ctx)
+        if self._simulated:
             console.quieten()
         with self._guarded(fl_ctx):
             Settings.make(self.preset, self.settings)
@@ -154,7 +163,7 @@ class FedMEPDController(ScatterAndGather):
             self._warn(f"{site}: gone before it was prepared; the job starts without it")
         for site in sorted(profiles):
             server.register(profiles[site])
-            self._sites.add(site)
+            self._sites[site] = sites[site]
         needed = settings.aggregation.min_sites
         if len(self._sites) < needed:
             raise FedMEPDError(f"{len(self._sites)} sites are ready, but aggregation.min_sites is {needed}")
@@ -186,12 +195,13 @@ class FedMEPDController(ScatterAndGather):
             self._admit_newcomers(abort_signal, fl_ctx)
             self._server.begin_round()
             tasks = {}
-            for site in sorted(self._sites & self._connected()):
+            for site in self._ready():
                 message = translation.task(self._run, self._server.payload(site))
                 for key, value in task.data[ReservedHeaderKey.HEADERS].items():
                     message.set_header(key, value)
                 tasks[site] = self._send_task(task.name, site, message, task.result_received_cb, fl_ctx)
-            for site in self._wait(tasks, abort_signal, self._run.settings.aggregation.round_timeout):
+            settings = self._run.settings.aggregation
+            for site in self._wait(tasks, abort_signal, settings.round_timeout, settings.straggler_wait):
                 self._warn(f"round {self._current_round}: {site} did not answer; the round goes on without it")
 
     def _accept_train_result(
@@ -200,6 +210,7 @@ class FedMEPDController(ScatterAndGather):
         reason = translation.failure_of(result)
         if reason:
             self._warn(f"round {self._current_round}: {client_name} is left out: {reason}")
+            self._server.miss(client_name, reason)
             return False
         return super()._accept_train_result(client_name, result, fl_ctx, is_unknown_task)
 
@@ -215,10 +226,8 @@ class FedMEPDController(ScatterAndGather):
         with self._guarded(fl_ctx):
             metrics = self._server.finish_round(lambda: abort_signal.triggered)
             reports, sizes = self.aggregator.reports, self.aggregator.bytes
-            for site, (up, down) in sizes.items():
-                metrics |= {f"{site}/bytes_up": up, f"{site}/bytes_down": down}
             self._record(metrics, fl_ctx)
-            missing = sorted(self._sites - set(reports))
+            missing = sorted(self._sites.keys() - reports.keys())
             losses = [loss for loss in map(_loss, reports.values()) if loss is not None]
             share = metrics.get("federation/personal_share")
             self._last_round = {
@@ -247,43 +256,55 @@ class FedMEPDController(ScatterAndGather):
             site, result = client_task.client.name, client_task.result
             client_task.result = None
             reason = translation.failure_of(result)
-            if reason:
-                self._warn(f"test: {site} is left out: {reason}")
-                return
             try:
+                if reason:
+                    raise UpdateRefused(reason)
                 self._server.accept_test(site, translation.report_of(result))
             except (UpdateRefused, ValueError) as error:
                 self._warn(f"test: {site} is left out: {error}")
+                self._server.miss_test(site, str(error))
 
         self._say("testing the models that were best on validation")
         tasks = {}
-        for site in sorted(self._sites & self._connected()):
+        for site in self._ready():
             message = translation.task(self._run, self._server.test_payload(site))
             tasks[site] = self._send_task(translation.TEST, site, message, take, fl_ctx)
         for site in self._wait(tasks, abort_signal, self._run.settings.aggregation.round_timeout):
             self._warn(f"test: {site} did not answer; its row stays empty")
+            self._server.miss_test(site, "no answer in time")
         if not abort_signal.triggered:
             self._show(self._server.finish(lambda: abort_signal.triggered))
 
     def _admit_newcomers(self, abort_signal: Signal, fl_ctx: FLContext) -> None:
-        newcomers = self._connected() - self._sites
-        if not newcomers:
-            return
-        self._timing.enter("start_up")
-        profiles, failures = {}, {}
-        tasks = self._send_prepare(newcomers, profiles, failures, fl_ctx)
-        self._wait(tasks, abort_signal, self._run.settings.aggregation.round_timeout)
-        for site in sorted(newcomers):
-            try:
-                if site not in profiles:
-                    raise FedMEPDError(failures.get(site, "no answer to 'prepare'"))
-                self._server.register(profiles[site])
-                self._sites.add(site)
-                self._say(f"{site}: joins in round {self._current_round}")
-            except FedMEPDError as error:
-                self._warn(f"round {self._current_round}: {site} is left out: {error}")
+        """Registers sites that joined, or came back, since the last round.
 
-    def _send_prepare(self, sites: set[str], profiles: dict, failures: dict, fl_ctx: FLContext) -> dict[str, Task]:
+        They prepare while rounds go on; a round waits for them a few seconds once, which are enough where the cases are
+        prepared already.
+        """
+        connected = self._connected(now=True)
+        # Also a site that has logged in again: its data may be others now.
+        fresh = [
+            site for site, token in connected.items() if token not in (self._sites.get(site), self._asked.get(site))
+        ]
+        if fresh:
+            self._timing.enter("start_up")
+            self._asked |= {site: connected[site] for site in fresh}
+            tasks = self._send_prepare(fresh, self._profiles, self._failures, fl_ctx)
+            self._wait(tasks, abort_signal, _NEWCOMER_SECONDS, cancel=False)
+        for site in sorted(self._profiles.keys() | self._failures.keys()):
+            profile, reason = self._profiles.pop(site, None), self._failures.pop(site, None)
+            try:
+                if profile is None:
+                    raise FedMEPDError(reason)
+                self._server.register(profile)
+            except FedMEPDError as error:
+                self._warn(f"round {self._current_round}: {site} is left out until it logs in again: {error}")
+                self._sites.pop(site, None)
+                continue
+            self._say(f"{site}: {'is back' if site in self._sites else 'joins'} in round {self._current_round}")
+            self._sites[site] = self._asked[site]
+
+    def _send_prepare(self, sites: Iterable[str], profiles: dict, failures: dict, fl_ctx: FLContext) -> dict[str, Task]:
         def take(client_task: ClientTask, fl_ctx: FLContext) -> None:
             site, result = client_task.client.name, client_task.result
             reason = translation.failure_of(result)
@@ -307,20 +328,53 @@ class FedMEPDController(ScatterAndGather):
         self.send(task, fl_ctx, targets=[site])
         return task
 
-    def _wait(self, tasks: dict[str, Task], abort_signal: Signal, timeout: float = 0) -> list[str]:
-        """Waits for all tasks, at most ``timeout`` seconds (0: no limit); returns the sites that gave no answer."""
+    def _wait(
+        self,
+        tasks: dict[str, Task],
+        abort_signal: Signal,
+        timeout: float = 0,
+        straggler_wait: float = 0,
+        cancel: bool = True,
+    ) -> list[str]:
+        """Waits for all tasks; returns the sites that gave no answer.
+
+        Args:
+            tasks: by site.
+            abort_signal: ends the waiting.
+            timeout: seconds at most; 0: no limit.
+            straggler_wait: seconds at most once more than half of the sites' updates are in; 0: no limit.
+            cancel: whether to withdraw the tasks that are not done by then.
+        """
         deadline = time.monotonic() + timeout if timeout else float("inf")
+        stragglers = float("inf")
         while any(task.completion_status is None for task in tasks.values()):
-            if abort_signal.triggered or time.monotonic() > deadline:
+            if straggler_wait and stragglers == float("inf") and 2 * self._server.delivered() > len(tasks):
+                stragglers = time.monotonic() + straggler_wait
+            if abort_signal.triggered or time.monotonic() > min(deadline, stragglers):
                 for task in tasks.values():
-                    if task.completion_status is None:
+                    if task.completion_status is None and cancel:
                         self.cancel_task(task)
                 break
             time.sleep(_CHECK_SECONDS)
         return sorted(site for site, task in tasks.items() if task.completion_status != TaskCompletionStatus.OK)
 
-    def _connected(self) -> set[str]:
-        return {client.name for client in self._engine.get_clients()}
+    def _connected(self, now: bool = False) -> dict[str, str]:
+        """The job's sites that FLARE holds for alive, each with the token of its login.
+
+        Args:
+            now: ask the server's main process, which may have let in others (see :mod:`fedmepd.flare.admission`).
+        """
+        if now and not self._simulated:
+            try:
+                self._engine.sync_clients_from_main_process()
+            except RuntimeError as error:
+                self._warn(f"the server's main process does not say which sites are connected: {error}")
+        clients = self._engine.get_clients()
+        return {client.name: client.token for client in clients if not self.get_client_disconnect_time(client.name)}
+
+    def _ready(self) -> list[str]:
+        """The sites that have prepared since their last login."""
+        return sorted(site for site, token in self._connected().items() if self._sites.get(site) == token)
 
     def _record(self, metrics: dict[str, float], fl_ctx: FLContext) -> None:
         for tag, value in metrics.items():

@@ -43,7 +43,7 @@ class RoundAggregator(Aggregator):
         site = fl_ctx.get_peer_context().get_identity_name()
         try:
             update = translation.update_of(site, shareable)
-            self._server.accept(site, update)
+            self._server.accept(site, update, translation.bytes_of(shareable))
         except FedMEPDError as error:
             # Refused, or the server could not keep it.
             self._log(str(error))
