@@ -1,4 +1,4 @@
-"""The command line: ``fedmepd results | checkpoint | job | poc | data``.
+"""The command line: ``fedmepd results | predict | evaluate | checkpoint | job | poc | data``.
 
 Every command imports what it needs when it runs, so that ``--help`` answers at once.
 """
@@ -14,7 +14,9 @@ from pathlib import Path
 
 from fedmepd import __version__
 from fedmepd.cli_data import add_data_commands
+from fedmepd.cli_evaluate import add_evaluate_command
 from fedmepd.cli_poc import add_poc_commands
+from fedmepd.cli_predict import add_predict_command
 from fedmepd.errors import FedMEPDError
 
 
@@ -45,6 +47,9 @@ def _parser() -> argparse.ArgumentParser:
     results.add_argument("workspace", type=Path, help="workspace of a simulator, a downloaded job, or a run folder")
     results.add_argument("--json", action="store_true", help="print results.json instead of the table")
     results.set_defaults(run=_results)
+
+    add_predict_command(topics)
+    add_evaluate_command(topics)
 
     checkpoint = _topic(topics, "checkpoint", "look at models and bring in published ones")
     import_ = checkpoint.add_parser("import", help="turn a checkpoint published by FedMEPD's authors into a model")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fedmepd.data.cases import Case
-from fedmepd.data.grids import frame_spacing, into_frame, out_of_frame, save_segmentation, segmentation_image
+from fedmepd.data.grids import frame_spacing, into_frame, out_of_frame, save_image, segmentation_image
 from fedmepd.data.inspection import inspect_cases
 from fedmepd.data.layouts import find_dataset
 from fedmepd.data.preparation import PreparedCases
@@ -65,7 +65,7 @@ def test_a_segmentation_comes_back(tmp_path, turn, convention):
     item = PreparedCases([case], tmp_path / "cache")[0]
     assert item["label"].shape[1:] != label.shape
     made = segmentation_image(case, item["label"][0].numpy(), item["corner"].tolist(), convention)
-    save_segmentation(tmp_path / "out.nii.gz", made)
+    save_image(tmp_path / "out.nii.gz", made)
     found = nibabel.load(tmp_path / "out.nii.gz")
     assert np.array_equal(np.asanyarray(found.dataobj), label) and found.get_data_dtype() == np.uint8
     assert np.array_equal(found.affine, nibabel.load(path).affine)
@@ -89,11 +89,11 @@ def test_the_same_segmentation_is_the_same_file(tmp_path):
     path = save(tmp_path / "t1.nii", np.ones((4, 5, 6), "int16"))
     made = segmentation_image(Case("a", {"T1": path}, None), np.ones((4, 5, 6), "uint8"), (0, 0, 0), "brats")
     for name in ("one.nii.gz", "two.nii.gz"):
-        save_segmentation(tmp_path / name, made)
+        save_image(tmp_path / name, made)
     assert (tmp_path / "one.nii.gz").read_bytes() == (tmp_path / "two.nii.gz").read_bytes()
     (tmp_path / "file").touch()
     with pytest.raises(FedMEPDError, match="cannot write"):
-        save_segmentation(tmp_path / "file" / "x.nii.gz", made)
+        save_image(tmp_path / "file" / "x.nii.gz", made)
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason=f"no real cases in {REAL}")
