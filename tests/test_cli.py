@@ -29,6 +29,8 @@ def workspace(tmp_path: Path) -> Path:
         ["--help"],
         ["--version"],
         ["results", "--help"],
+        ["predict", "--help"],
+        ["evaluate", "--help"],
         ["checkpoint", "import", "--help"],
         ["job", "export", "--help"],
         ["data", "split", "--help"],
