@@ -18,7 +18,7 @@ from fedmepd.segmentation import segmenter as module
 from fedmepd.segmentation.segmenter import Segmenter, modality_warnings
 from fedmepd.training.inference import class_probabilities
 from tests.data.files import save, write_case
-from tests.segmentation.models import save_tiny
+from tests.segmentation.models import by_brightness, save_tiny
 from tests.tiny import never, settings
 
 INFERENCE = EvaluationSettings(window=24)
@@ -51,11 +51,6 @@ def test_a_segmentation_stands_where_its_voxels_are(
     affine: np.ndarray, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a network that calls bright voxels enhancing tumour, it is the bright voxels that are called so."""
-
-    def by_brightness(network, images, *_, **__):
-        bright = images[0, 0] > 0.5
-        return torch.stack([(~bright).float(), torch.zeros(bright.shape), torch.zeros(bright.shape), bright * 0.75])
-
     monkeypatch.setattr(module, "class_probabilities", by_brightness)
     values = np.zeros((9, 10, 11), dtype="int16")
     values[2:8, 1:8, 3:9] = 100
@@ -89,17 +84,18 @@ def test_the_same_as_at_the_end_of_training(tiny, model: Path, tmp_path: Path) -
     data = tiny.data("site-1")
     network = save_tiny(tmp_path / "same.pt")
     job = settings(evaluation={"window": 24})
-    expected = score_cases(network, data.test, job, tiny.machine.cache / "prepared", distances=False, abort=never)
+    expected = score_cases(network, data.test[:1], job, tiny.machine.cache / "prepared", distances=False, abort=never)
     segmenter = opened(model)
     scores = []
-    for case in data.test:
+    for case in data.test[:1]:
         made = segmenter.segment(segmenter.usable(case))
         [item] = PreparedCases([case], tiny.machine.cache / "prepared")
         scores.append(dice_only(made.classes, item["label"][0]))
     assert summarise(scores) == expected
 
 
-def test_clipping_is_that_of_the_model(tmp_path: Path) -> None:
+def test_clipping_is_that_of_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "class_probabilities", by_brightness)
     case = replace(write_case(tmp_path / "data", modalities=("FLAIR",)), label=None)
     for percent in (0.0, 5.0):
         save_tiny(tmp_path / f"{percent}.pt", clip_percent=percent)
@@ -109,7 +105,7 @@ def test_clipping_is_that_of_the_model(tmp_path: Path) -> None:
     assert not np.array_equal(images, PreparedCases([case], tmp_path / "cache", 0.0)[0]["image"].float().numpy())
 
 
-@pytest.mark.parametrize("given", [("FLAIR",), ("T1ce",), ("FLAIR", "T1ce"), ("T1ce", "T1", "T2")])
+@pytest.mark.parametrize("given", [("FLAIR",), ("T1ce", "T1", "T2")])
 def test_any_subset_of_the_modalities(given: tuple[str, ...], model: Path, tmp_path: Path) -> None:
     case = write_case(tmp_path / "data", modalities=given)
     network = save_tiny(tmp_path / "same.pt")
@@ -151,7 +147,8 @@ def test_checks_of_the_files(model: Path, tmp_path: Path) -> None:
         segmenter.segment(segmenter.usable(good))
 
 
-def test_files_that_vanish_while_it_works(model: Path, tmp_path: Path) -> None:
+def test_files_that_vanish_while_it_works(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "class_probabilities", by_brightness)
     case = write_case(tmp_path, "a", modalities=("FLAIR",))
     made = opened(model).segment(case)
     case.images["FLAIR"].unlink()

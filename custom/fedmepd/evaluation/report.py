@@ -26,6 +26,7 @@ MEASURES = ("dice", "hd95_mm", "sensitivity", "specificity", "label_ml", "predic
 COLUMNS = ("case", "region", *MEASURES)
 
 RESAMPLES = 10_000
+_BLOCKS = 10
 
 _TITLES = {
     "dice": ("Dice", ".3f"),
@@ -99,7 +100,9 @@ def average(values: Sequence[float | None], seed: int = 0) -> dict[str, Any]:
     low = high = None
     if len(there) > 1:
         random = np.random.default_rng(seed)
-        means = [there[random.integers(0, len(there), len(there))].mean() for _ in range(RESAMPLES)]
+        # In blocks, since all draws of a large data set at once would not fit into memory.
+        shape = (RESAMPLES // _BLOCKS, len(there))
+        means = [there[random.integers(0, len(there), shape)].mean(axis=1) for _ in range(_BLOCKS)]
         low, high = (float(end) for end in np.percentile(means, (2.5, 97.5)))
     return {
         "cases": len(there),

@@ -57,7 +57,7 @@ def draw_overlay(file: Path, segmentation: Segmentation) -> None:
                     padded = np.pad(contour, 1)
                     x, y = (np.arange(side) - 1 for side in padded.shape[::-1])
                     place.contour(x, y, padded, levels=[0.5], colors=COLOURS[region], linewidths=1)
-            place.set(xticks=[], yticks=[])
+            place.set(xticks=[], yticks=[], facecolor="black")
             place.spines[:].set_visible(False)
             if place in axes[0]:
                 place.set_title(plane, color="white", fontsize=10)
