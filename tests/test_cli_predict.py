@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import re
 from pathlib import Path
 
@@ -81,13 +80,9 @@ def test_one_case(tmp_path: Path, model: Path, run) -> None:
 @pytest.mark.usefixtures("quick")
 def test_labels_and_more_files(tmp_path: Path, model: Path, run) -> None:
     flair, out = image(tmp_path, "a"), tmp_path / "s.nii"
-    for convention, value in (
-        ((), 4),
-        (("--labels", "2023"), 3),
-        (("--labels", "brats2023"), 3),
-        (("--labels", "msd"), 3),
-    ):
-        more = ("--overwrite", "--overlay", "--probabilities", *convention)
+    for convention, value in {None: 4, "brats": 4, "2023": 3, "brats2023": 3, "msd": 3}.items():
+        chosen = () if convention is None else ("--labels", convention)
+        more = ("--overwrite", "--overlay", "--probabilities", *chosen)
         status, *_ = run("--model", model, "--flair", flair, "--out", out, *more)
         labels = nibabel.load(out).get_fdata()
         assert status == 0 and labels[3, 3, 3] == value and np.count_nonzero(labels) == 1
@@ -114,7 +109,7 @@ def test_other_modalities_than_the_model_has(tmp_path: Path, model: Path, run) -
 
 @pytest.mark.usefixtures("quick")
 def test_refused_before_anything_is_done(tmp_path: Path, model: Path, run) -> None:
-    """Each is one line, says what is wrong, and leaves everything as it was."""
+    """Each ends in one line that says what is wrong, and leaves everything as it was."""
     flair = image(tmp_path, "a")
     there = save(tmp_path / "there.nii.gz", tumour())
     text = tmp_path / "text.pt"
@@ -149,7 +144,7 @@ def test_refused_before_anything_is_done(tmp_path: Path, model: Path, run) -> No
         "no case in": ("--model", model, tmp_path / "images", "--out", tmp_path / "out"),
     }.items():
         status, printed, error = run(*arguments)
-        assert status == 2 and printed == "" and error.startswith("fedmepd: "), message
+        assert status == 2 and printed == "" and error.splitlines()[-1].startswith("fedmepd: "), message
         assert re.search(message, error), (message, error)
         assert not out.exists() and there.read_bytes() == before and not (tmp_path / "out").exists()
     with pytest.raises(SystemExit):
@@ -224,11 +219,10 @@ def test_a_data_set_with_a_manifest(tmp_path: Path, model: Path, run) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_that_cannot_be_written(tmp_path: Path, model: Path, run) -> None:
     write_case(tmp_path / "data", "a")
-    (tmp_path / "out").mkdir(mode=0o500)
-    status, _, error = run("--model", model, tmp_path / "data", "--out", tmp_path / "out")
+    (tmp_path / "file").touch()
+    status, _, error = run("--model", model, tmp_path / "data", "--out", tmp_path / "file" / "out")
     assert status == 1 and "cannot write" in error
 
 
