@@ -70,6 +70,15 @@ def test_a_reader_that_has_seen_enough(options: list[str], workspace: Path) -> N
     run.stderr.close()
 
 
+def test_interrupted(workspace: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(results, "find", stop)
+    assert main(["results", str(workspace)]) == 130
+    assert capsys.readouterr().err == "fedmepd: interrupted\n"
+
+
 @pytest.mark.parametrize("arguments", [[], ["results"], ["data"], ["checkpoint", "import", "a.pth"], ["fly"]])
 def test_incomplete_commands(arguments: list[str], capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit) as caught:

@@ -21,7 +21,10 @@ from fedmepd.errors import FedMEPDError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit status: 0, the command's own, or 2 when the user can put something right."""
+    """Runs one command and returns its exit status.
+
+    0, or the command's own; 2 when the user can put something right; 130 when the user interrupts it.
+    """
     options = _parser().parse_args(arguments)
     try:
         status = options.run(options) or 0
@@ -30,6 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except FedMEPDError as error:
         print(f"fedmepd: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("fedmepd: interrupted", file=sys.stderr)
+        return 130
     except BrokenPipeError:
         # Whoever reads us has seen enough, as `head` does; nothing may be flushed into the closed pipe at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
