@@ -53,8 +53,8 @@ def test_files(tmp_path: Path, run) -> None:
     status, printed, warned = run(*arguments)
     assert status == 0 and printed.startswith("scored 3 cases\n")
     assert warned.splitlines() == [
-        "warning: 1 predictions have no label and are left out: x",
-        "warning: 1 labels have no prediction and are left out: y",
+        "warning: predictions without a label, left out (1): x",
+        "warning: labels without a prediction, left out (1): y",
     ]
     assert "ET: 0 in both, 1 in the label alone, 0 in the prediction alone" in printed
     report = json.loads((tmp_path / "out" / "evaluation.json").read_text())
@@ -89,6 +89,8 @@ def test_refused(tmp_path: Path, run) -> None:
         "expected either --pred": ("--predictions", p),
         "expected either": ("--predictions", p, "--labels", data, "--model", model, data),
         "or --model and a data set": ("--model", model),
+        "either --predictions": ("--predictions", p, "--labels", data, data),
+        "and --labels, or": ("--predictions", p, "--labels", data, "--model", model),
         "--part: expected with --model": ("--predictions", p, "--labels", data, "--part", "test"),
         "--prediction-values: expected with": ("--model", model, data, "--prediction-values", "msd"),
         "--seed -1": ("--predictions", p, "--labels", data, "--seed", "-1"),

@@ -139,7 +139,8 @@ def test_refused_before_anything_is_done(tmp_path: Path, model: Path, run) -> No
         "evaluation.window = 20": ("--model", model, "--flair", flair, "--out", out, "--window", 20),
         "device 'tpu'": ("--model", model, "--flair", flair, "--out", out, "--device", "tpu"),
         "data/out is inside": ("--model", model, data, "--out", data / "out"),
-        "there.nii.gz is a file": ("--model", model, data, "--out", there),
+        "there.nii.gz: expected a folder": ("--model", model, data, "--out", there),
+        "s.nii.gz: expected a folder": ("--model", model, data, "--out", out),
         "nowhere cannot be read": ("--model", model, tmp_path / "nowhere", "--out", tmp_path / "out"),
         "no case in": ("--model", model, tmp_path / "images", "--out", tmp_path / "out"),
     }.items():

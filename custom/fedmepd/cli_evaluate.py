@@ -54,9 +54,9 @@ def add_evaluate_command(topics: argparse._SubParsersAction) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     from fedmepd.evaluation.report import build, console_table, write
 
-    by_files = options.predictions is not None and options.labels is not None
-    by_model = options.model is not None and options.folder is not None
-    if by_files == by_model or (options.predictions is None) != (options.labels is None):
+    given = [value is not None for value in (options.predictions, options.labels, options.model, options.folder)]
+    by_files, by_model = given == [True, True, False, False], given == [False, False, True, True]
+    if not (by_files or by_model):
         raise SettingsError("expected either --predictions and --labels, or --model and a data set's folder")
     if by_files and options.part:
         raise SettingsError("--part: expected with --model alone; --predictions says which cases are scored")
@@ -79,8 +79,8 @@ def _score_files(options: argparse.Namespace) -> tuple[dict[str, dict[str, Regio
     matched = match(
         options.predictions, options.labels, follow_links=options.follow_links, cache=SiteSettings.load().cache
     )
-    _tell_unmatched(matched.without_label, "predictions have no label")
-    _tell_unmatched(matched.without_prediction, "labels have no prediction")
+    _tell_unmatched(matched.without_label, "predictions without a label")
+    _tell_unmatched(matched.without_prediction, "labels without a prediction")
     with progress_bar("reading", "file") as progress:
         pairs, warnings = check(
             matched,
@@ -105,7 +105,7 @@ def _tell_unmatched(names: Sequence[str], what: str) -> None:
 
     if names:
         more = f" and {len(names) - MOST_SHOWN} more" if len(names) > MOST_SHOWN else ""
-        warn(f"{len(names)} {what} and are left out: {', '.join(names[:MOST_SHOWN])}{more}")
+        warn(f"{what}, left out ({len(names)}): {', '.join(names[:MOST_SHOWN])}{more}")
 
 
 def _score_model(options: argparse.Namespace) -> dict[str, dict[str, RegionMeasures]]:

@@ -192,8 +192,9 @@ def _segment(segmenter: Segmenter, case: Case, files: CaseFiles, volumes: Volume
         warn(line)
     with progress_bar(case.name, "window") as progress:
         segmentation = segmenter.segment(case, progress)
-    files.write(segmentation, convention)
+    # The segmentation last: a case that has one is complete, and --resume leaves it out.
     volumes.add(segmentation)
+    files.write(segmentation, convention)
     numbers = ", ".join(f"{region} {volume:.1f}" for region, volume in segmentation.millilitres.items())
     seconds = time.monotonic() - started
     print(f"{case.name}: ml {numbers}; from {' '.join(case.modalities)}; {seconds:.0f} s", flush=True)
@@ -201,13 +202,14 @@ def _segment(segmenter: Segmenter, case: Case, files: CaseFiles, volumes: Volume
 
 def _predict_folder(options: argparse.Namespace) -> int:
     from fedmepd.data.opening import nameable, open_dataset
+    from fedmepd.data.volumes import is_nifti
     from fedmepd.segmentation.outputs import VOLUMES, VolumeTable, files_in
     from fedmepd.site_settings import SiteSettings
 
     if options.out.resolve().is_relative_to(options.folder.resolve()):
         raise FedMEPDError(f"--out {options.out} is inside {options.folder}: choose a folder outside the data")
-    if options.out.is_file():
-        raise FedMEPDError(f"--out {options.out} is a file: expected a folder")
+    if options.out.is_file() or is_nifti(options.out):
+        raise FedMEPDError(f"--out {options.out}: expected a folder, since {options.folder} is one")
     dataset = open_dataset(options.folder, follow_links=options.follow_links, cache=SiteSettings.load().cache)
     cases, problems = nameable(dataset)
     files = {
