@@ -29,6 +29,8 @@ def workspace(tmp_path: Path) -> Path:
         ["--help"],
         ["--version"],
         ["results", "--help"],
+        ["predict", "--help"],
+        ["evaluate", "--help"],
         ["checkpoint", "import", "--help"],
         ["job", "export", "--help"],
         ["data", "split", "--help"],
@@ -66,6 +68,15 @@ def test_a_reader_that_has_seen_enough(options: list[str], workspace: Path) -> N
     run.stdout.close()
     assert (run.stderr.read(), run.wait(60)) == (b"", 0)
     run.stderr.close()
+
+
+def test_interrupted(workspace: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(results, "find", stop)
+    assert main(["results", str(workspace)]) == 130
+    assert capsys.readouterr().err == "fedmepd: interrupted\n"
 
 
 @pytest.mark.parametrize("arguments", [[], ["results"], ["data"], ["checkpoint", "import", "a.pth"], ["fly"]])

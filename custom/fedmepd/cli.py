@@ -1,4 +1,4 @@
-"""The command line: ``fedmepd results | checkpoint | job | poc | data``.
+"""The command line: ``fedmepd results | predict | evaluate | checkpoint | job | poc | data``.
 
 Every command imports what it needs when it runs, so that ``--help`` answers at once.
 """
@@ -14,12 +14,17 @@ from pathlib import Path
 
 from fedmepd import __version__
 from fedmepd.cli_data import add_data_commands
+from fedmepd.cli_evaluate import add_evaluate_command
 from fedmepd.cli_poc import add_poc_commands
+from fedmepd.cli_predict import add_predict_command
 from fedmepd.errors import FedMEPDError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit status: 0, the command's own, or 2 when the user can put something right."""
+    """Runs one command and returns its exit status.
+
+    0, or the command's own; 2 when the user can put something right; 130 when the user interrupts it.
+    """
     options = _parser().parse_args(arguments)
     try:
         status = options.run(options) or 0
@@ -28,6 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except FedMEPDError as error:
         print(f"fedmepd: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("fedmepd: interrupted", file=sys.stderr)
+        return 130
     except BrokenPipeError:
         # Whoever reads us has seen enough, as `head` does; nothing may be flushed into the closed pipe at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -45,6 +53,9 @@ def _parser() -> argparse.ArgumentParser:
     results.add_argument("workspace", type=Path, help="workspace of a simulator, a downloaded job, or a run folder")
     results.add_argument("--json", action="store_true", help="print results.json instead of the table")
     results.set_defaults(run=_results)
+
+    add_predict_command(topics)
+    add_evaluate_command(topics)
 
     checkpoint = _topic(topics, "checkpoint", "look at models and bring in published ones")
     import_ = checkpoint.add_parser("import", help="turn a checkpoint published by FedMEPD's authors into a model")

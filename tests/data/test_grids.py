@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from fedmepd.data.cases import Case
-from fedmepd.data.grids import frame_spacing, into_frame, out_of_frame, save_segmentation, segmentation_image
+from fedmepd.data.grids import (
+    frame_spacing,
+    into_frame,
+    out_of_frame,
+    probability_image,
+    save_image,
+    segmentation_image,
+)
 from fedmepd.data.inspection import inspect_cases
 from fedmepd.data.layouts import find_dataset
 from fedmepd.data.preparation import PreparedCases
@@ -65,7 +72,7 @@ def test_a_segmentation_comes_back(tmp_path, turn, convention):
     item = PreparedCases([case], tmp_path / "cache")[0]
     assert item["label"].shape[1:] != label.shape
     made = segmentation_image(case, item["label"][0].numpy(), item["corner"].tolist(), convention)
-    save_segmentation(tmp_path / "out.nii.gz", made)
+    save_image(tmp_path / "out.nii.gz", made)
     found = nibabel.load(tmp_path / "out.nii.gz")
     assert np.array_equal(np.asanyarray(found.dataobj), label) and found.get_data_dtype() == np.uint8
     assert np.array_equal(found.affine, nibabel.load(path).affine)
@@ -85,15 +92,33 @@ def test_an_oblique_volume_comes_back(tmp_path):
     assert np.array_equal(np.asanyarray(made.dataobj), label) and np.allclose(made.affine, affine)
 
 
+def test_probabilities_come_back(tmp_path):
+    """In a file whose integers the header scales, too."""
+    affine = affine_of(TURNS[13])
+    path = save(tmp_path / "t1.nii", np.ones((4, 5, 6), "int16"), affine)
+    header = nibabel.load(path)
+    header.header.set_slope_inter(0.01, 3)
+    nibabel.save(header, path)
+    probabilities = np.random.default_rng(0).random((4, 5, 6))
+    probabilities[0] = 0
+    box = into_frame(probabilities, affine)
+    corner = [int(np.flatnonzero(box.any(tuple({0, 1, 2} - {axis})))[0]) for axis in range(3)]
+    made = probability_image(Case("a", {"T1": path}, None), box[tuple(slice(start, None) for start in corner)], corner)
+    save_image(tmp_path / "out.nii.gz", made)
+    found = nibabel.load(tmp_path / "out.nii.gz")
+    assert np.allclose(found.get_fdata(), probabilities, atol=1e-6) and found.get_data_dtype() == np.float32
+    assert np.array_equal(found.affine, nibabel.load(path).affine)
+
+
 def test_the_same_segmentation_is_the_same_file(tmp_path):
     path = save(tmp_path / "t1.nii", np.ones((4, 5, 6), "int16"))
     made = segmentation_image(Case("a", {"T1": path}, None), np.ones((4, 5, 6), "uint8"), (0, 0, 0), "brats")
     for name in ("one.nii.gz", "two.nii.gz"):
-        save_segmentation(tmp_path / name, made)
+        save_image(tmp_path / name, made)
     assert (tmp_path / "one.nii.gz").read_bytes() == (tmp_path / "two.nii.gz").read_bytes()
     (tmp_path / "file").touch()
     with pytest.raises(FedMEPDError, match="cannot write"):
-        save_segmentation(tmp_path / "file" / "x.nii.gz", made)
+        save_image(tmp_path / "file" / "x.nii.gz", made)
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason=f"no real cases in {REAL}")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fedmepd.networks.network import FedMEPDNet
-from fedmepd.training.inference import predict
+from fedmepd.training.inference import class_probabilities, predict
 from tests.networks.oracle import forward, random_state
 from tests.networks.ours import network
 from tests.tiny import settings
@@ -80,3 +80,38 @@ def test_number_of_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     net.register_forward_pre_hook(lambda _, inputs: shapes.append(tuple(inputs[0].shape[2:])))
     predict(net, image(48, 20, 9)[:, :1], ("T1",), settings(evaluation={"window": 24}).evaluation, "float32")
     assert shapes == list(itertools.repeat((24, 20, 9), 3))
+
+
+def test_flips_average_the_eight_mirror_images() -> None:
+    net = FedMEPDNet(("T1",), 4).start(0).eval()
+    x = image(16, 16, 24)[:, :1]
+    expected = torch.zeros(4, 16, 16, 24)
+    with torch.no_grad():
+        for count in range(4):
+            for axes in itertools.combinations((2, 3, 4), count):
+                expected += net(x.flip(axes), ("T1",)).flip(axes)[0] / 8
+    section = settings(evaluation={"window": 24}).evaluation
+    found = class_probabilities(net, x, ("T1",), section, "float32", flips=True)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    plain = class_probabilities(net, x, ("T1",), section, "float32")
+    assert (found - plain).abs().max() > 1e-3
+    for axis in (1, 2, 3):
+        # Whatever the network prefers, the mean of all mirror images does not.
+        mirrored = class_probabilities(net, x.flip(axis + 1), ("T1",), section, "float32", flips=True)
+        torch.testing.assert_close(mirrored.flip(axis), found, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("flips", [False, True])
+@pytest.mark.parametrize(
+    ("size", "window", "overlap"), [((48, 20, 9), 24, 0.5), ((33, 25, 16), 16, 0.25), ((16, 40, 24), 16, 0.0)]
+)
+def test_progress_knows_the_number_of_windows(size: tuple, window: int, overlap: float, flips: bool) -> None:
+    net = FedMEPDNet(("T1",), 4).start(0)
+    # Windows without brain are quick, and are windows all the same.
+    x = torch.zeros(1, 1, *size)
+    told = []
+    section = settings(evaluation={"window": window, "overlap": overlap}).evaluation
+    class_probabilities(
+        net, x, ("T1",), section, "float32", flips=flips, progress=lambda done, total: told.append((done, total))
+    )
+    assert told == [(number, len(told)) for number in range(1, len(told) + 1)]

@@ -16,6 +16,7 @@ import numpy as np
 
 from fedmepd.data.cases import LABEL, Case
 from fedmepd.data.findings import Finding, error, note, warning
+from fedmepd.data.grids import MOST_APART_MM, apart_mm
 from fedmepd.data.volumes import UNREADABLE, VolumeError, Volumes, read_volumes
 from fedmepd.storage import write_json
 
@@ -24,9 +25,6 @@ _FORMAT = 2
 
 # Interpolation leaves a few negative voxels around the brain; a z-score makes about half of it negative.
 _MOST_NEGATIVE = 0.25
-
-# The farthest that a corner of the volume may move from one file of a case to another.
-_MOST_APART_MM = 0.1
 
 # Brains are of 0.9 to 1.9 litres, heads of more than 3.
 _MOST_BRAIN_ML = 2300
@@ -228,8 +226,8 @@ def _compare(volume: _Volume, first: _Volume) -> Iterator[Finding]:
             f"{advice}",
         )
         return
-    apart = _apart_mm(volume.read.affine, first.read.affine, first.values.shape)
-    if not apart <= _MOST_APART_MM:
+    apart = apart_mm(volume.read.affine, first.read.affine, first.values.shape)
+    if not apart <= MOST_APART_MM:
         yield error(
             "different affines within a case",
             f"{volume.path} has another affine than {first.path.name} beside it, up to {apart:.2g} mm apart: {advice}",
@@ -242,22 +240,15 @@ def _compare(volume: _Volume, first: _Volume) -> Iterator[Finding]:
         yield note("headers that differ in qform or sform code alone", text)
 
 
-def _apart_mm(one: np.ndarray, other: np.ndarray, shape: tuple[int, ...]) -> float:
-    corners = np.array([(x, y, z, 1) for x in (0, shape[0]) for y in (0, shape[1]) for z in (0, shape[2])])
-    # A damaged header may say anything.
-    with np.errstate(all="ignore"):
-        return float(np.linalg.norm((corners @ (one - other).T)[:, :3], axis=1).max())
-
-
 def _check_header(volume: _Volume) -> Iterator[Finding]:
     header, shape = volume.read.header, volume.values.shape
     if int(header["qform_code"]) and int(header["sform_code"]):
         try:
-            apart = _apart_mm(header.get_qform(), header.get_sform(), shape)
+            apart = apart_mm(header.get_qform(), header.get_sform(), shape)
         # A qform that is none is not used either.
         except Exception:
             apart = np.inf
-        if not apart <= _MOST_APART_MM:
+        if not apart <= MOST_APART_MM:
             text = f"{volume.path}: its qform and sform differ; the sform is used"
             yield warning("headers whose qform and sform disagree", text)
     low, high = _USUAL_SPACING_MM

@@ -15,6 +15,9 @@ from fedmepd.modalities import BRATS
 # BraTS' own orientation: axes point left, posterior, superior.
 FRAME = "LPS"
 
+# The farthest that a corner of the volume may move from one file of a case to another.
+MOST_APART_MM = 0.1
+
 
 def into_frame(values: np.ndarray, affine: np.ndarray) -> np.ndarray:
     """Turns and flips a volume (X, Y, Z) so that its axes point as nearly left, posterior, superior as they can.
@@ -48,6 +51,14 @@ def frame_spacing(affine: np.ndarray) -> tuple[float, float, float]:
     return tuple(float(sizes[axis]) for axis in order)
 
 
+def apart_mm(one: np.ndarray, other: np.ndarray, shape: Sequence[int]) -> float:
+    """Returns how far, in mm, two affines place the corners of a volume (X, Y, Z) from each other."""
+    corners = np.array([(x, y, z, 1) for x in (0, shape[0]) for y in (0, shape[1]) for z in (0, shape[2])])
+    # A damaged header may say anything.
+    with np.errstate(all="ignore"):
+        return float(np.linalg.norm((corners @ (one - other).T)[:, :3], axis=1).max())
+
+
 def segmentation_image(case: Case, classes: np.ndarray, corner: Sequence[int], convention: str) -> Any:
     """Puts a segmentation back where its case came from.
 
@@ -63,17 +74,24 @@ def segmentation_image(case: Case, classes: np.ndarray, corner: Sequence[int], c
     Raises:
         VolumeError: the case's first image cannot be read any more.
     """
+    return _image(case, np.array(BRATS.label_of_class(convention), dtype=np.uint8)[classes], corner)
+
+
+def probability_image(case: Case, probabilities: np.ndarray, corner: Sequence[int]) -> Any:
+    """Puts probabilities (X, Y, Z) back like :func:`segmentation_image`: float32, 0 outside the box."""
+    return _image(case, probabilities.astype(np.float32), corner)
+
+
+def _image(case: Case, box: np.ndarray, corner: Sequence[int]) -> Any:
     import nibabel
 
     modality = case.modalities[0]
     read = read_volumes(case.images[modality], bool(case.channels))
-    values = np.zeros(read.values.shape[:3], dtype=np.uint8)
-    framed = into_frame(values, read.affine)
-    place = tuple(slice(start, start + side) for start, side in zip(corner, classes.shape, strict=True))
-    framed[place] = np.array(BRATS.label_of_class(convention), dtype=np.uint8)[classes]
+    framed = into_frame(np.zeros(read.values.shape[:3], dtype=box.dtype), read.affine)
+    framed[tuple(slice(start, start + side) for start, side in zip(corner, box.shape, strict=True))] = box
     back = np.ascontiguousarray(out_of_frame(framed, read.affine))
     header = read.header.copy()
-    header.set_data_dtype(np.uint8)
+    header.set_data_dtype(box.dtype)
     header.set_slope_inter(1, 0)
     header["cal_min"], header["cal_max"] = 0, 0
     kind = nibabel.Nifti2Image if isinstance(header, nibabel.Nifti2Header) else nibabel.Nifti1Image
@@ -84,8 +102,8 @@ def segmentation_image(case: Case, classes: np.ndarray, corner: Sequence[int], c
     return image
 
 
-def save_segmentation(path: Path, image: Any) -> None:
-    """Writes an image of :func:`segmentation_image` atomically; compressed if the name ends in .gz.
+def save_image(path: Path, image: Any) -> None:
+    """Writes a nibabel image atomically; compressed if the name ends in .gz.
 
     Raises:
         FedMEPDError: the disk is full or the folder cannot be written.
@@ -96,6 +114,6 @@ def save_segmentation(path: Path, image: Any) -> None:
 
     content = image.to_bytes()
     if path.name.lower().endswith(".gz"):
-        # Without a time in it, the same segmentation is the same file.
+        # Without a time in it, the same image is the same file.
         content = gzip.compress(content, 6, mtime=0)
     write_atomically(path, lambda file: file.write(content))

@@ -64,6 +64,7 @@ def inspect_cases(
     cases: Sequence[Case],
     *,
     labels: str | None = None,
+    option: str = "--labels",
     cache: Path | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
     known: Sequence[Finding] = (),
@@ -73,6 +74,7 @@ def inspect_cases(
     Args:
         cases: the cases.
         labels: the convention of the labels' values if the user says it, a name of :data:`CONVENTIONS`.
+        option: by which the user says it.
         cache: folder to keep what was found of each case in; None: do not keep it.
         progress: called with the number of cases read so far, and of all.
         known: what was found of the whole already.
@@ -91,9 +93,34 @@ def inspect_cases(
     of_cases = [
         [*case.findings, *_completeness(case), *found.findings] for case, found in zip(cases, facts, strict=True)
     ]
-    read, general = _conventions(cases, facts, labels, of_cases)
+    read, general = _conventions(cases, facts, labels, of_cases, option)
     _duplicates(read, facts, of_cases)
     return Inspection(read, facts, of_cases, [*known, *general])
+
+
+def inspect_labels(
+    cases: Sequence[Case],
+    *,
+    labels: str | None = None,
+    option: str = "--labels",
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Inspection:
+    """Reads the labels of the cases alone, and decides how their values are read as :func:`inspect_cases` does.
+
+    Args:
+        cases: each with a label.
+        labels: the convention, if the user says it.
+        option: by which the user says it.
+        progress: called with the number of labels read so far, and of all.
+    """
+    facts = []
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for number, case in enumerate(cases, 1):
+            facts.append(case_facts(replace(case, images={}, channels={}), None, pool))
+            progress(number, len(cases))
+    of_cases = [list(found.findings) for found in facts]
+    read, general = _conventions(cases, facts, labels, of_cases, option)
+    return Inspection(read, facts, of_cases, general)
 
 
 def _completeness(case: Case) -> Iterator[Finding]:
@@ -110,7 +137,11 @@ _MIXED = "label values of two conventions"
 
 
 def _conventions(
-    cases: Sequence[Case], facts: Sequence[CaseFacts], given: str | None, of_cases: list[list[Finding]]
+    cases: Sequence[Case],
+    facts: Sequence[CaseFacts],
+    given: str | None,
+    of_cases: list[list[Finding]],
+    option: str = "--labels",
 ) -> tuple[list[Case], list[Finding]]:
     """Decides how each label is read: as the user says, as the layout says, or, in a plain folder, by its values."""
     undecided = [
@@ -118,7 +149,7 @@ def _conventions(
         for case, found in zip(cases, facts, strict=True)
         if case.convention is None and found.label_counts
     ]
-    plain, general = (given, []) if given else _by_values(undecided)
+    plain, general = (given, []) if given else _by_values(undecided, option)
     decided = []
     for case, found, findings in zip(cases, facts, of_cases, strict=True):
         convention = given or case.convention or plain
@@ -135,7 +166,7 @@ def _conventions(
     return decided, general
 
 
-def _by_values(labels: Sequence[set[int]]) -> tuple[str | None, list[Finding]]:
+def _by_values(labels: Sequence[set[int]], option: str) -> tuple[str | None, list[Finding]]:
     """Returns the convention that the values of a plain folder's labels tell, if they do."""
     new, old = (any(value in values for values in labels) for value in (3, 4))
     if new and old:
@@ -145,11 +176,11 @@ def _by_values(labels: Sequence[set[int]]) -> tuple[str | None, list[Finding]]:
         )
         return None, [error(_MIXED, text)]
     if new:
-        choices = " or ".join(f"--labels {name} ({CONVENTIONS[name]})" for name in ("brats2023", "msd"))
+        choices = " or ".join(f"{option} {name} ({CONVENTIONS[name]})" for name in ("brats2023", "msd"))
         text = f"the labels hold 0, 1, 2, 3, which BraTS from 2023 on and the Decathlon read differently: say {choices}"
         return None, [error("label values that two conventions read differently", text)]
     if not old and any(values - {0} for values in labels):
-        text = f"no label holds the value 3 or 4: read as {CONVENTIONS['brats']}; say --labels msd if 1 is oedema"
+        text = f"no label holds the value 3 or 4: read as {CONVENTIONS['brats']}; say {option} msd if 1 is oedema"
         return "brats", [warning("label values that do not tell their convention, read as BraTS", text)]
     return "brats", []
 

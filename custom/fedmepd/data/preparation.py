@@ -67,8 +67,7 @@ class PreparedCases:
             self._places.append((case.modalities, len(beside)))
             beside.append(_item(case, digests, clip_percent))
         self._data = {
-            modalities: _dataset(beside, _prepare(modalities, clip_percent), cache)
-            for modalities, beside in items.items()
+            modalities: _dataset(beside, _prepare(clip_percent), cache) for modalities, beside in items.items()
         }
 
     def __len__(self) -> int:
@@ -130,7 +129,25 @@ def _dataset(items: list[dict[str, Any]], transform: Any, cache: Path) -> Any:
     return RepairingDataset(items, transform, cache, hash_func=_key)
 
 
-def _prepare(modalities: tuple[str, ...], clip_percent: float) -> Any:
+def prepare_case(case: Case, clip_percent: float = 0.0) -> dict[str, Any]:
+    """Reads and prepares one case exactly as :class:`PreparedCases` does, without keeping anything.
+
+    Returns:
+        what an item of :class:`PreparedCases` holds.
+
+    Raises:
+        DataError: a file cannot be read.
+    """
+    try:
+        return _prepare(clip_percent)({"case": case})
+    except RuntimeError as error:
+        # MONAI wraps what a transform raises.
+        if isinstance(error.__cause__, (VolumeError, OSError)):
+            raise _changed(case, error.__cause__) from error
+        raise
+
+
+def _prepare(clip_percent: float) -> Any:
     from monai import transforms as t
 
     return t.Compose(
@@ -165,14 +182,22 @@ def read_case(case: Case) -> dict[str, Any]:
         found[kind] = into_frame(values, files[path].affine)
     images = np.stack([found[modality] for modality in case.modalities]).astype(np.float32)
     label = np.zeros(images.shape[1:], dtype=np.uint8)
-    for value, number in (BRATS.conventions[case.convention] if case.label is not None else {}).items():
-        label[found["label"] == value] = number
+    if case.label is not None:
+        label = classes_of_label(found["label"], case.convention)
     first = files[case.files[0]]
     return {
         "image": MetaTensor(images),
         "label": MetaTensor(label[None]),
         "spacing": torch.tensor(frame_spacing(first.affine)),
     }
+
+
+def classes_of_label(values: np.ndarray, convention: str) -> np.ndarray:
+    """Returns the class numbers, uint8, of a label file's values (X, Y, Z); background where they are unknown."""
+    classes = np.zeros(values.shape, dtype=np.uint8)
+    for value, number in BRATS.conventions[convention].items():
+        classes[values == value] = number
+    return classes
 
 
 def _clip(image: Any, percent: float) -> Any:
@@ -204,7 +229,7 @@ def _finish(item: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _changed(case: Case, error: VolumeError) -> DataError:
+def _changed(case: Case, error: Exception) -> DataError:
     return DataError(
         f"a file of case {case.name} cannot be read any more: {error}. Restore it, then start the run again",
         public="a file of the site's data cannot be read any more",

@@ -50,7 +50,7 @@ def case_scores(prediction: Tensor | ArrayLike, label: Tensor | ArrayLike, spaci
     """
     from monai.metrics import compute_hausdorff_distance
 
-    predicted, true = _region_masks(prediction), _region_masks(label)
+    predicted, true = region_masks(prediction), region_masks(label)
     scores = _overlap(predicted, true)
     distances = {}
     for i, region in enumerate(BRATS.regions):
@@ -73,7 +73,7 @@ def case_scores(prediction: Tensor | ArrayLike, label: Tensor | ArrayLike, spaci
 
 def dice_only(prediction: Tensor | ArrayLike, label: Tensor | ArrayLike) -> CaseScores:
     """Scores one case like :func:`case_scores`, without HD95: cheap enough for validation during training."""
-    return _overlap(_region_masks(prediction), _region_masks(label))
+    return _overlap(region_masks(prediction), region_masks(label))
 
 
 def summarise(scores: Sequence[CaseScores]) -> dict | None:
@@ -96,7 +96,7 @@ def summarise(scores: Sequence[CaseScores]) -> dict | None:
     return summary
 
 
-def _region_masks(classes: Tensor | ArrayLike) -> Tensor:
+def region_masks(classes: Tensor | ArrayLike) -> Tensor:
     """Returns the regions of a class map (X, Y, Z) as masks (region, X, Y, Z) on the CPU."""
     import torch
 

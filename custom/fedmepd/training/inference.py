@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from itertools import combinations
 
 import torch
 from torch import Tensor
@@ -11,8 +13,10 @@ from fedmepd.config import EvaluationSettings
 from fedmepd.networks.network import FedMEPDNet
 from fedmepd.training.arithmetic import autocast
 
+# Every subset of the three axes: the volume as it is, and its seven mirror images.
+_MIRRORED = [axes for count in range(4) for axes in combinations((2, 3, 4), count)]
 
-@torch.inference_mode()
+
 def predict(
     network: FedMEPDNet, images: Tensor, modalities: Sequence[str], settings: EvaluationSettings, precision: str
 ) -> Tensor:
@@ -28,21 +32,62 @@ def predict(
     Returns:
         class numbers (X, Y, Z), int64, on the CPU.
     """
+    return class_probabilities(network, images, modalities, settings, precision).argmax(dim=0)
+
+
+@torch.inference_mode()
+def class_probabilities(
+    network: FedMEPDNet,
+    images: Tensor,
+    modalities: Sequence[str],
+    settings: EvaluationSettings,
+    precision: str,
+    *,
+    flips: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Tensor:
+    """The probability of each class in each voxel, from windows that overlap; arguments as for :func:`predict`.
+
+    Args:
+        flips: also segment the seven mirror images, and average: eight times the work.
+        progress: called after each window with the number done, and of all.
+
+    Returns:
+        (classes, X, Y, Z), float32, on the CPU.
+    """
     from monai.inferers import sliding_window_inference
 
     network.eval()
     device = next(network.parameters()).device
     # No window is larger than the volume: the network itself pads what is too small for it.
     window = [min(settings.window, side) for side in images.shape[2:]]
+    mirrored = _MIRRORED if flips else _MIRRORED[:1]
+    total, done = len(mirrored) * _window_count(images.shape[2:], window, settings.overlap), 0
 
     def probabilities(crops: Tensor) -> Tensor:
+        nonlocal done
+        done += 1
         if not crops.any():
-            return _background(crops, len(network.description.classes))
-        with autocast(device, precision):
-            return network(crops.to(device), modalities).float()
+            found = _background(crops, len(network.description.classes))
+        else:
+            with autocast(device, precision):
+                found = network(crops.to(device), modalities).float()
+        progress(done, total)
+        return found
 
-    stitched = sliding_window_inference(images, window, 1, probabilities, overlap=settings.overlap, device="cpu")
-    return stitched.argmax(dim=1)[0]
+    mean = None
+    for axes in mirrored:
+        seen = images.flip(axes) if axes else images
+        found = sliding_window_inference(seen, window, 1, probabilities, overlap=settings.overlap, device="cpu")
+        found = found.flip(axes) if axes else found
+        mean = found if mean is None else mean.add_(found)
+    return mean.div_(len(mirrored))[0]
+
+
+def _window_count(size: Sequence[int], window: Sequence[int], overlap: float) -> int:
+    """The number of windows that MONAI cuts a volume into."""
+    steps = [max(1, int(side * (1 - overlap))) for side in window]
+    return math.prod(1 + math.ceil((full - side) / step) for full, side, step in zip(size, window, steps, strict=True))
 
 
 def _background(crops: Tensor, classes: int) -> Tensor:

@@ -1,0 +1,81 @@
+"""What is measured of a single case, by region: for reports at a site, in more detail than a run's results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fedmepd.evaluation.metrics import case_scores, region_masks
+from fedmepd.modalities import BRATS
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class RegionMeasures:
+    """One region of one case.
+
+    Args:
+        dice: 0 to 1, by the BraTS rule where the region is empty.
+        hd95_mm: 95th percentile of the Hausdorff distance in mm, by the BraTS rule where the region is empty.
+        sensitivity: share of the label's voxels that the prediction has; None where the label is empty.
+        specificity: share of the voxels outside the label, in the whole volume with all of its background as BraTS
+            counts it, that the prediction leaves out; None where the label fills the volume.
+        label_ml, prediction_ml: volumes.
+    """
+
+    dice: float
+    hd95_mm: float
+    sensitivity: float | None
+    specificity: float | None
+    label_ml: float
+    prediction_ml: float
+
+
+def measure_case(
+    prediction: Tensor | ArrayLike, label: Tensor | ArrayLike, spacing: Sequence[float]
+) -> dict[str, RegionMeasures]:
+    """Measures every region of a case.
+
+    Args:
+        prediction: classes (X, Y, Z) of the whole volume.
+        label: classes (X, Y, Z).
+        spacing: voxel size along X, Y and Z in mm.
+
+    Raises:
+        ValueError: the two shapes differ or are not three-dimensional.
+    """
+    from monai.metrics import compute_confusion_matrix_metric, get_confusion_matrix
+
+    scores = case_scores(prediction, label, spacing)
+    counts = get_confusion_matrix(region_masks(prediction)[None], region_masks(label)[None], include_background=True)[0]
+    volumes = region_millilitres(label, spacing), region_millilitres(prediction, spacing)
+    measures = {}
+    for region, of_region in zip(BRATS.regions, counts, strict=True):
+        true_positive, false_positive, true_negative, false_negative = of_region.tolist()
+        sensitivity = specificity = None
+        if true_positive + false_negative:
+            sensitivity = compute_confusion_matrix_metric("sensitivity", of_region).item()
+        if true_negative + false_positive:
+            specificity = compute_confusion_matrix_metric("specificity", of_region).item()
+        measures[region] = RegionMeasures(
+            scores.dice[region],
+            scores.hd95_mm[region],
+            sensitivity,
+            specificity,
+            volumes[0][region],
+            volumes[1][region],
+        )
+    return measures
+
+
+def region_millilitres(classes: Tensor | ArrayLike, spacing: Sequence[float]) -> dict[str, float]:
+    """Returns the volume of every region of a class map (X, Y, Z) with voxels of ``spacing`` mm."""
+    import numpy as np
+
+    voxels = np.bincount(np.asarray(classes).ravel(), minlength=len(BRATS.classes))
+    millilitres = float(np.prod(spacing)) / 1000
+    return {region: float(voxels[list(members)].sum() * millilitres) for region, members in BRATS.regions.items()}

@@ -1,0 +1,116 @@
+"""Where the files of a segmented case go, and writing them."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fedmepd.data.grids import save_image
+from fedmepd.data.volumes import is_nifti
+from fedmepd.errors import FedMEPDError
+from fedmepd.modalities import BRATS
+from fedmepd.segmentation.segmenter import Segmentation
+from fedmepd.storage import write_text
+
+VOLUMES = "volumes.csv"
+
+COLUMNS = ("case", "modalities", *(f"{region}_ml" for region in BRATS.regions))
+
+
+@dataclass(frozen=True)
+class CaseFiles:
+    """The files that one case gets.
+
+    Args:
+        name: the case's.
+        segmentation: NIfTI.
+        overlay: PNG, or None.
+        probabilities: NIfTI of each region; empty where they are not wanted.
+    """
+
+    name: str
+    segmentation: Path
+    overlay: Path | None = None
+    probabilities: dict[str, Path] = field(default_factory=dict)
+
+    def write(self, segmentation: Segmentation, convention: str) -> None:
+        """Writes them, the segmentation last: where it is, the others are too.
+
+        Raises:
+            FedMEPDError: a file cannot be written, or the case's image cannot be read any more.
+        """
+        if self.overlay is not None:
+            from fedmepd.segmentation.overlay import draw_overlay
+
+            draw_overlay(self.overlay, segmentation)
+        for region, file in self.probabilities.items():
+            save_image(file, segmentation.probability_image(region))
+        save_image(self.segmentation, segmentation.image(convention))
+
+
+def files_beside(out: Path, *, overlay: bool, probabilities: bool) -> tuple[CaseFiles, Path]:
+    """Returns the files of a single case, named after its segmentation, and that of its volumes.
+
+    Raises:
+        FedMEPDError: ``out`` is no name of a NIfTI file.
+    """
+    if not is_nifti(out):
+        raise FedMEPDError(f"--out {out}: expected a file that ends in .nii.gz or .nii")
+    ending = ".nii.gz" if out.name.lower().endswith(".gz") else ".nii"
+    stem = out.name[: -len(ending)]
+    files = CaseFiles(
+        stem,
+        out,
+        out.with_name(f"{stem}_overlay.png") if overlay else None,
+        {region: out.with_name(f"{stem}_probability_{region}{ending}") for region in BRATS.regions if probabilities},
+    )
+    return files, out.with_name(f"{stem}_{VOLUMES}")
+
+
+def files_in(folder: Path, name: str, *, overlay: bool, probabilities: bool) -> CaseFiles:
+    """Returns the files of a case of a folder."""
+    return CaseFiles(
+        name,
+        folder / f"{name}.nii.gz",
+        folder / "overlays" / f"{name}.png" if overlay else None,
+        {region: folder / "probabilities" / f"{name}_{region}.nii.gz" for region in BRATS.regions if probabilities},
+    )
+
+
+class VolumeTable:
+    """The regions' volumes of all cases in a CSV file, complete after each case.
+
+    Args:
+        file: the CSV.
+    """
+
+    def __init__(self, file: Path):
+        self._file = file
+        self._rows: dict[str, dict[str, str]] = {}
+
+    def keep(self, names: Iterable[str]) -> None:
+        """Keeps the rows that the file has of these cases; without this, it starts empty."""
+        try:
+            with open(self._file, newline="", encoding="utf-8") as opened:
+                rows = {row["case"]: row for row in csv.DictReader(opened) if tuple(row) == COLUMNS}
+        except (OSError, ValueError, KeyError, csv.Error):
+            rows = {}
+        self._rows |= {name: rows[name] for name in names if name in rows}
+
+    def add(self, segmentation: Segmentation) -> None:
+        """Adds a case and writes the file.
+
+        Raises:
+            FedMEPDError: the file cannot be written.
+        """
+        case = segmentation.case
+        volumes = [f"{segmentation.millilitres[region]:.3f}" for region in BRATS.regions]
+        self._rows[case.name] = dict(zip(COLUMNS, (case.name, " ".join(case.modalities), *volumes), strict=True))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self._rows[name] for name in sorted(self._rows))
+        write_text(self._file, text.getvalue())

@@ -1,0 +1,83 @@
+"""A picture of a segmentation: contours of the regions on three planes through the tumour."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from fedmepd.modalities import BRATS
+from fedmepd.segmentation.segmenter import Segmentation
+from fedmepd.storage import write_atomically
+
+COLOURS = {"WT": "#4dab6d", "TC": "#e8c33c", "ET": "#e0533c"}
+
+# Of the frame (left, posterior, superior): the axis cut, and those drawn to the right and upwards or downwards.
+_PLANES = {"axial": (2, 0, 1), "coronal": (1, 0, 2), "sagittal": (0, 1, 2)}
+
+
+def draw_overlay(file: Path, segmentation: Segmentation) -> None:
+    """Draws axial, coronal and sagittal plane through the tumour's centre, a row for each modality that was used.
+
+    As radiologists look at it: the patient's right is on the left, anterior up in the axial and left in the sagittal
+    plane. Without any tumour the planes go through the middle of the brain.
+
+    Args:
+        file: the PNG to write.
+        segmentation: of the case.
+
+    Raises:
+        FedMEPDError: the file cannot be written.
+    """
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+    from matplotlib.lines import Line2D
+
+    modalities = segmentation.case.modalities
+    masks = {region: np.isin(segmentation.classes, members) for region, members in BRATS.regions.items()}
+    centre = plane_centre(masks["WT"])
+    figure, axes = pyplot.subplots(
+        len(modalities), 3, figsize=(8, 2.75 * len(modalities) + 0.35), facecolor="black", squeeze=False
+    )
+    for row, modality, image in zip(axes, modalities, segmentation.images, strict=True):
+        inside = image[image != 0]
+        low, high = np.percentile(inside, (1, 99.5)) if len(inside) else (0, 1)
+        shown = np.where(image != 0, image, low)
+        for place, (plane, (cut, right, vertical)) in zip(row, _PLANES.items(), strict=True):
+            origin = "upper" if plane == "axial" else "lower"
+            aspect = segmentation.spacing[vertical] / segmentation.spacing[right]
+            slice_ = np.take(shown, centre[cut], axis=cut).T
+            place.imshow(slice_, cmap="gray", vmin=low, vmax=high, origin=origin, aspect=aspect)
+            for region, mask in masks.items():
+                contour = np.take(mask, centre[cut], axis=cut).T
+                if contour.any():
+                    # A rim of background, so that a contour also closes at the border of the box.
+                    padded = np.pad(contour, 1)
+                    x, y = (np.arange(side) - 1 for side in padded.shape[::-1])
+                    place.contour(x, y, padded, levels=[0.5], colors=COLOURS[region], linewidths=1)
+            place.set(xticks=[], yticks=[], facecolor="black")
+            place.spines[:].set_visible(False)
+            if place in axes[0]:
+                place.set_title(plane, color="white", fontsize=10)
+        row[0].set_ylabel(modality, color="white")
+        for place in row[:2]:
+            place.text(0.02, 0.5, "R", color="white", fontsize=8, transform=place.transAxes)
+    legend = [Line2D([], [], color=colour, label=region) for region, colour in COLOURS.items()]
+    figure.legend(handles=legend, loc="lower right", ncols=3, frameon=False, labelcolor="white", fontsize=8)
+    figure.tight_layout(pad=0.3, rect=(0, 0.3 / figure.get_figheight(), 1, 1))
+    # Without the version of matplotlib in it, the same picture is the same file.
+    write_atomically(
+        Path(file), lambda opened: figure.savefig(opened, format="png", dpi=110, metadata={"Software": None})
+    )
+    pyplot.close(figure)
+
+
+def plane_centre(tumour: np.ndarray) -> tuple[int, int, int]:
+    """Returns the tumour's voxel that is nearest to its centre of mass; the middle of the box without a tumour."""
+    voxels = np.argwhere(tumour)
+    if not len(voxels):
+        return tuple(side // 2 for side in tumour.shape)
+    nearest = voxels[((voxels - voxels.mean(axis=0)) ** 2).sum(axis=1).argmin()]
+    return tuple(int(place) for place in nearest)

@@ -1,0 +1,194 @@
+"""From a model and the images of one case to its segmentation."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fedmepd.config import EvaluationSettings
+from fedmepd.data.cases import Case
+from fedmepd.data.findings import WARNING
+from fedmepd.data.grids import probability_image, segmentation_image
+from fedmepd.data.inspection import inspect_cases
+from fedmepd.data.preparation import prepare_case
+from fedmepd.data.volumes import VolumeError
+from fedmepd.errors import DataError, FedMEPDError
+from fedmepd.evaluation.measures import region_millilitres
+from fedmepd.modalities import BRATS
+from fedmepd.segmentation.cleanup import clean
+from fedmepd.training.checkpoints import describe, load_model
+from fedmepd.training.inference import class_probabilities
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """A segmented case, in the box around its brain.
+
+    Args:
+        case: with the images that were used.
+        classes: class numbers (X, Y, Z) uint8, in the frame of :mod:`fedmepd.data.grids`.
+        probabilities: (classes, X, Y, Z) float32, before any clean-up.
+        images: the prepared images (M, X, Y, Z).
+        corner: the box's first voxel in the frame.
+        spacing: size of a voxel in mm along each axis of the frame.
+    """
+
+    case: Case
+    classes: np.ndarray
+    probabilities: np.ndarray
+    images: np.ndarray
+    corner: tuple[int, int, int]
+    spacing: tuple[float, float, float]
+
+    @property
+    def millilitres(self) -> dict[str, float]:
+        """Volume of each region."""
+        return region_millilitres(self.classes, self.spacing)
+
+    def image(self, convention: str) -> Any:
+        """The segmentation as a nibabel image in the case's own grid, with the label values of a convention."""
+        return self._back(segmentation_image, self.classes, self.corner, convention)
+
+    def probability_image(self, region: str) -> Any:
+        """The probability of a region, the sum over its classes, as a nibabel image in the case's own grid."""
+        return self._back(probability_image, self.probabilities[list(BRATS.regions[region])].sum(axis=0), self.corner)
+
+    def _back(self, make: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return make(self.case, *arguments)
+        except (VolumeError, OSError) as error:
+            raise DataError(f"an image of case {self.case.name} cannot be read any more: {error}") from error
+
+
+class Segmenter:
+    """A trained model, ready to segment cases with any of its modalities.
+
+    Images are checked and prepared as in training, with the clipping that the model was trained with. A modality of
+    the model that a case lacks contributes no features, as in training where a case lacks one; calibration works on
+    what is left.
+
+    Args:
+        model: a file of :func:`fedmepd.training.checkpoints.save_model`.
+        device: to compute on.
+        inference: window and overlap.
+        precision: of the forward pass: ``auto``, ``float32`` or ``bfloat16``.
+        flips: also segment the seven mirror images and average.
+        min_component_ml, min_enhancing_ml: see :func:`fedmepd.segmentation.cleanup.clean`.
+
+    Raises:
+        CheckpointError: the file is no model of fedmepd.
+    """
+
+    def __init__(
+        self,
+        model: Path,
+        device: torch.device,
+        *,
+        inference: EvaluationSettings,
+        precision: str = "auto",
+        flips: bool = False,
+        min_component_ml: float = 0.0,
+        min_enhancing_ml: float = 0.0,
+    ):
+        self._clip_percent = describe(model)["about"].get("clip_percent", 0.0)
+        self._network = load_model(model).to(device)
+        self._inference = inference
+        self._precision = precision
+        self._flips = flips
+        self._thresholds = {"min_component_ml": min_component_ml, "min_enhancing_ml": min_enhancing_ml}
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """The modalities that the model was trained with."""
+        return self._network.modalities
+
+    def usable(self, case: Case) -> Case:
+        """Returns the case without its label and the modalities that the model does not know.
+
+        Raises:
+            DataError: nothing is left.
+        """
+        images = {modality: path for modality, path in case.images.items() if modality in self.modalities}
+        if case.images and not images:
+            raise DataError(
+                f"case {case.name} has {' '.join(case.modalities)} only, the model was trained with "
+                f"{' '.join(self.modalities)}: expected at least one of these"
+            )
+        return replace(case, images=images, label=None, convention=None)
+
+    def check(self, case: Case) -> list[str]:
+        """Reads the files of a case of :meth:`usable` and returns what looks wrong with them.
+
+        Raises:
+            DataError: they cannot be used.
+        """
+        inspection = inspect_cases([case])
+        inspection.require_good()
+        return [finding.text for finding in inspection.findings if finding.severity == WARNING]
+
+    def segment(self, case: Case, progress: Callable[[int, int], None] = lambda done, total: None) -> Segmentation:
+        """Segments a case of :meth:`usable`.
+
+        Args:
+            case: that passed :meth:`check`.
+            progress: called with the number of windows done, and of all.
+
+        Raises:
+            DataError: a file cannot be read any more.
+            FedMEPDError: the device's memory does not suffice.
+        """
+        item = prepare_case(case, self._clip_percent)
+        spacing = tuple(item["spacing"].tolist())
+        try:
+            probabilities = class_probabilities(
+                self._network,
+                item["image"][None].float(),
+                case.modalities,
+                self._inference,
+                self._precision,
+                flips=self._flips,
+                progress=progress,
+            )
+        except torch.OutOfMemoryError as error:
+            raise FedMEPDError(
+                f"case {case.name} does not fit into the memory of the GPU: use --device cpu, or a smaller --window"
+            ) from error
+        classes = clean(probabilities.argmax(dim=0).numpy().astype(np.uint8), spacing, **self._thresholds)
+        return Segmentation(
+            case,
+            classes,
+            probabilities.numpy(),
+            item["image"].float().numpy(),
+            tuple(item["corner"].tolist()),
+            spacing,
+        )
+
+
+def modality_warnings(cases: Sequence[Case], modalities: Iterable[str]) -> list[str]:
+    """One line for each difference between the modalities of the cases and those that a model was trained with."""
+    modalities = BRATS.subset(modalities)
+    trained = f"the model was trained with {' '.join(modalities)}"
+    missing: Counter[tuple[str, ...]] = Counter()
+    unknown: Counter[tuple[str, ...]] = Counter()
+    for case in cases:
+        missing[tuple(name for name in modalities if name not in case.images)] += 1
+        unknown[tuple(name for name in case.modalities if name not in modalities)] += 1
+    lines = []
+    for names, count in missing.items():
+        if names and names != modalities:
+            without = f"{' '.join(names)} {'is' if len(names) == 1 else 'are'} missing"
+            lines.append(f"{trained}; {without}{_of(count, cases)}: expect a less accurate segmentation")
+    for names, count in unknown.items():
+        if names:
+            lines.append(f"{trained}; {' '.join(names)}{_of(count, cases)} cannot be used and is ignored")
+    return lines
+
+
+def _of(count: int, cases: Sequence[Case]) -> str:
+    return "" if len(cases) == 1 else f" in {count} of {len(cases)} cases"

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fedmepd.data.cases import Case
+from fedmepd.segmentation.overlay import COLOURS, draw_overlay, plane_centre
+from fedmepd.segmentation.segmenter import Segmentation
+
+
+def segmentation(tumour: bool) -> Segmentation:
+    shape = (30, 36, 20)
+    rng = np.random.default_rng(0)
+    classes = np.zeros(shape, np.uint8)
+    if tumour:
+        # Reaches the border of the box.
+        classes[0:16, 6:26, 4:16] = 2
+        classes[3:12, 9:22, 6:14] = 1
+        classes[5:9, 12:18, 8:12] = 3
+    images = rng.normal(size=(2, *shape)).astype("float32")
+    probabilities = np.zeros((4, *shape), np.float32)
+    return Segmentation(
+        Case("a", {"T1": Path("b"), "FLAIR": Path("a")}, None),
+        classes,
+        probabilities,
+        images,
+        (0, 0, 0),
+        (1.0, 1.0, 2.0),
+    )
+
+
+def painted(file: Path) -> dict[str, int]:
+    """Number of pixels in each region's colour."""
+    from matplotlib.colors import to_rgb
+    from matplotlib.image import imread
+
+    pixels = imread(file)[..., :3]
+    return {
+        region: int((np.abs(pixels - np.array(to_rgb(colour))).max(axis=-1) < 0.12).sum())
+        for region, colour in COLOURS.items()
+    }
+
+
+def test_contours_of_every_region(tmp_path: Path) -> None:
+    draw_overlay(tmp_path / "with.png", segmentation(True))
+    draw_overlay(tmp_path / "without.png", segmentation(False))
+    found, legend = painted(tmp_path / "with.png"), painted(tmp_path / "without.png")
+    # The more a region holds, the longer its contour; without a tumour there is the legend alone.
+    extra = [found[region] - legend[region] for region in ("WT", "TC", "ET")]
+    assert extra[0] > extra[1] > extra[2] > 100
+    assert all(count < 100 for count in legend.values())
+
+
+def test_the_same_case_is_the_same_picture(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        draw_overlay(tmp_path / f"{name}.png", segmentation(True))
+    assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("voxels", "centre"),
+    [
+        ([(1, 1, 1), (1, 1, 2), (1, 1, 3)], (1, 1, 2)),
+        # The centre of mass of a ring is not in the ring.
+        ([(0, 0, 0), (0, 4, 0), (6, 4, 0)], (0, 4, 0)),
+        ([], (4, 3, 2)),
+    ],
+)
+def test_planes_go_through_the_tumour(voxels: list, centre: tuple[int, int, int]) -> None:
+    tumour = np.zeros((8, 6, 4), dtype=bool)
+    for voxel in voxels:
+        tumour[voxel] = True
+    assert plane_centre(tumour) == centre
