@@ -238,7 +238,7 @@ def _failed(kit: Kit, place: str, error: Exception) -> Check:
         )
         return _SERVER.fault("server that refuses the certificate", text, advice)
     if isinstance(error, OSError):
-        advice = f"{_OPERATOR} what its log says; a firewall on the way may cut TLS"
+        advice = f"{_OPERATOR} what its log says, and whether it speaks {kit.scheme}; a firewall may also cut TLS"
         return _SERVER.fault("connection that was cut", text, advice)
     advice = f"{_OPERATOR} which port FLARE listens on, and by which scheme"
     return _SERVER.fault("another service than FLARE", text, advice)
