@@ -7,9 +7,9 @@ that the kit calls its ``identity``. Both are checked here as FLARE does it. Not
 connection that ends.
 
 With TLS 1.3 a server looks at the site's certificate after the site believes that all is well. So something is asked
-through the connection: of ``http`` a page, which FLARE's server answers with "not found", its version of Python and
-its time; of ``grpc`` the settings with which every HTTP/2 connection begins. ``tcp`` has no question that would not be
-a registration; there, what the server does not refuse within a second, it accepts.
+through the connection after a second of listening: of ``http`` a page, which FLARE's server answers with "not found",
+its version of Python and its time; of ``grpc`` the settings with which every HTTP/2 connection begins. ``tcp`` has no
+question that would not be a registration; there, what the server does not refuse within the second, it accepts.
 """
 
 from __future__ import annotations
@@ -168,25 +168,25 @@ def _covers(certificate: x509.Certificate, host: str) -> bool:
 
 
 def _ask(kit: Kit, connection: ssl.SSLSocket, answer: Answer) -> None:
-    """Waits for the server's word on the site's certificate.
+    """Waits for the server's word on the site's certificate, and asks the server something.
 
     Raises:
         OSError: it refuses.
         ValueError: it answers something that FLARE's server would not.
     """
+    # Nothing is sent before a refusal could have come: what a server leaves unread as it closes takes its reason away.
+    first = _listen(connection)
     if kit.scheme == "tcp":
-        connection.settimeout(_REFUSAL_SECONDS)
-        with contextlib.suppress(TimeoutError):
-            if not connection.recv(1):
-                raise ConnectionResetError("it ended the connection")
         return
-    asked = time.time()
     if kit.scheme == "grpc":
         connection.sendall(_HTTP2)
         # A frame's fourth byte is its type; the first one must be settings.
-        if _read(connection, 9)[3:4] != b"\x04":
+        if (first + _read(connection, 9 - len(first)))[3:4] != b"\x04":
             raise ValueError("no gRPC")
         return
+    if first:
+        raise ValueError("no HTTP")
+    asked = time.time()
     connection.sendall(f"GET / HTTP/1.1\r\nHost: {kit.host}\r\nConnection: close\r\n\r\n".encode())
     head = _read(connection, 4096, b"\r\n\r\n").decode("latin-1")
     if not head.startswith("HTTP/1."):
@@ -199,6 +199,21 @@ def _ask(kit: Kit, connection: ssl.SSLSocket, answer: Answer) -> None:
         answer.offset, answer.within = asked + took / 2 - (told + 0.5), took / 2 + 0.5
     python = re.search(r"Python/(\d+\.\d+)", server)
     answer.python = python[1] if python else ""
+
+
+def _listen(connection: ssl.SSLSocket) -> bytes:
+    """Returns the first byte that comes within a second; nothing where none does."""
+    patience = connection.gettimeout()
+    connection.settimeout(_REFUSAL_SECONDS)
+    try:
+        found = connection.recv(1)
+    except TimeoutError:
+        return b""
+    finally:
+        connection.settimeout(patience)
+    if not found:
+        raise ConnectionResetError("it ended the connection")
+    return found
 
 
 def _read(connection: ssl.SSLSocket, most: int, end: bytes = b"") -> bytes:
@@ -225,8 +240,8 @@ def _failed(kit: Kit, place: str, error: Exception) -> Check:
             return _SERVER.fault("server's certificate that is not valid now", text, advice)
         advice = f"{_OPERATOR} whether the kit is of this project; a proxy must not open TLS on the way"
         return _SERVER.fault("server's certificate of another project", text, advice)
-    said = str(getattr(error, "reason", "") or "")
-    if isinstance(error, ssl.SSLError) and "ALERT" not in said:
+    cut = isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError)
+    if isinstance(error, ssl.SSLError) and not cut and "ALERT" not in (error.reason or ""):
         advice = f"{_OPERATOR} which port FLARE listens on; a proxy on the way must pass TLS through"
         return _SERVER.fault("something else than TLS", text, advice)
     if isinstance(error, TimeoutError):
@@ -238,13 +253,18 @@ def _failed(kit: Kit, place: str, error: Exception) -> Check:
         )
         return _SERVER.fault("server that refuses the certificate", text, advice)
     if isinstance(error, OSError):
-        advice = f"{_OPERATOR} what its log says, and whether it speaks {kit.scheme}; a firewall may also cut TLS"
+        advice = (
+            f"{_OPERATOR} what its log says: whether it takes {kit.name}'s certificate, and speaks {kit.scheme}; a "
+            "firewall may also cut TLS"
+        )
         return _SERVER.fault("connection that was cut", text, advice)
     advice = f"{_OPERATOR} which port FLARE listens on, and by which scheme"
     return _SERVER.fault("another service than FLARE", text, advice)
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+        return "it ended the connection"
     if isinstance(error, ssl.SSLCertVerificationError):
         return error.verify_message
     if isinstance(error, ssl.SSLError) and error.reason:

@@ -39,8 +39,9 @@ def memory_need(settings: Settings, modalities: Sequence[str]) -> int:
 
     Measured with ``benchmarks.memory`` on a processor in float32, MiB at the peak of a step's process: width 16, crop
     80, one modality 2526, four 4924; width 16, crop 48, 892 and 1542; width 8, two crops of 32, 517 and 711; width 8,
-    two crops of 64, four modalities 2500. The estimate without margin lies above all of them, by 2 to 63 %; bfloat16
-    needs less. The margin of a fifth is for validation, data, and what an allocator does not give back.
+    two crops of 64, four modalities 2500. The estimate without margin lies 15 to 83 % above these, the more the smaller
+    they are, since it counts FLARE's processes too, 150 MiB. bfloat16 halves the tensors that convolutions keep, which
+    is not counted on. The margin of a fifth is for validation, data, and what an allocator does not give back.
 
     Args:
         settings: of the job.
