@@ -6,6 +6,7 @@ import sys
 import time
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 
 from fedmepd.doctor import connection as connection_module
 from fedmepd.doctor.connection import Answer, check_server
@@ -212,8 +213,17 @@ def test_no_such_name(issued, host):
     assert found.kind == "name that has no address" and host in found.text
 
 
-def test_a_kit_that_cannot_connect(issued):
-    (issued / "startup" / "client.key").write_text("x")
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_a_kit_that_cannot_connect(issued, encrypted):
+    """An encrypted key too, without a question for its password."""
+    key = issued / "startup" / "client.key"
+    if encrypted:
+        lock = serialization.BestAvailableEncryption(b"secret")
+        form = serialization.PrivateFormat.PKCS8
+        opened = serialization.load_pem_private_key(key.read_bytes(), None)
+        key.write_bytes(opened.private_bytes(serialization.Encoding.PEM, form, lock))
+    else:
+        key.write_text("x")
     with servers.raw(silent) as port:
         change(issued, port)
         assert check(issued).kind == "kit that cannot connect"

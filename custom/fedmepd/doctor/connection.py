@@ -137,7 +137,8 @@ def _context(kit: Kit) -> ssl.SSLContext:
     one_sided = kit.security == "tls"
     context.load_verify_locations(custom if one_sided and custom.is_file() else kit.root)
     if not one_sided:
-        context.load_cert_chain(kit.certificate, kit.key)
+        # Without a password Python would ask for one.
+        context.load_cert_chain(kit.certificate, kit.key, password="")
     if kit.scheme == "grpc":
         context.set_alpn_protocols(["h2"])
     return context
