@@ -2,6 +2,7 @@
 
 import datetime
 import socket
+import struct
 import sys
 import time
 
@@ -149,10 +150,17 @@ def test_plain_text(issued):
         assert check(issued).kind == "something else than TLS"
 
 
-def test_cut(issued):
-    with servers.raw(lambda connection: None) as port:
+@pytest.mark.parametrize("how", ["closed", "reset"])
+def test_cut(issued, how):
+    def talk(connection):
+        connection.recv(10_000)
+        if how == "reset":
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    with servers.raw(talk) as port:
         change(issued, port)
-        assert check(issued).kind == "connection that was cut"
+        found = check(issued)
+    assert (found.status, found.kind) == ("error", "connection that was cut") and "site-1" in found.advice
 
 
 def test_another_service(issued, authority, tmp_path):

@@ -39,6 +39,9 @@ _REFUSAL_SECONDS = 1.0
 
 _OPERATOR = "ask the server's operator"
 
+# In Python these are errors of TLS, but say only that the other side is gone.
+_ENDED = (ssl.SSLEOFError, ssl.SSLZeroReturnError)
+
 
 @dataclass
 class Answer:
@@ -241,18 +244,15 @@ def _failed(kit: Kit, place: str, error: Exception) -> Check:
             return _SERVER.fault("server's certificate that is not valid now", text, advice)
         advice = f"{_OPERATOR} whether the kit is of this project; a proxy must not open TLS on the way"
         return _SERVER.fault("server's certificate of another project", text, advice)
-    cut = isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError)
-    if isinstance(error, ssl.SSLError) and not cut and "ALERT" not in (error.reason or ""):
-        advice = f"{_OPERATOR} which port FLARE listens on; a proxy on the way must pass TLS through"
-        return _SERVER.fault("something else than TLS", text, advice)
     if isinstance(error, TimeoutError):
         advice = f"{_OPERATOR} whether the server is overloaded; a firewall on the way may hold TLS back"
         return _SERVER.fault("no answer to TLS", f"{place} takes the connection and is silent", advice)
-    if isinstance(error, ssl.SSLError):
-        advice = (
-            f"ask the project's administrator whether {kit.name} has a certificate of this project, or for a new kit"
-        )
-        return _SERVER.fault("server that refuses the certificate", text, advice)
+    if isinstance(error, ssl.SSLError) and not isinstance(error, _ENDED):
+        if "ALERT" in (error.reason or ""):
+            advice = f"ask the project's administrator whether {kit.name}'s certificate is of this project"
+            return _SERVER.fault("server that refuses the certificate", text, advice)
+        advice = f"{_OPERATOR} which port FLARE listens on; a proxy on the way must pass TLS through"
+        return _SERVER.fault("something else than TLS", text, advice)
     if isinstance(error, OSError):
         advice = (
             f"{_OPERATOR} what its log says: whether it takes {kit.name}'s certificate, and speaks {kit.scheme}; a "
@@ -264,7 +264,7 @@ def _failed(kit: Kit, place: str, error: Exception) -> Check:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+    if isinstance(error, _ENDED):
         return "it ended the connection"
     if isinstance(error, ssl.SSLCertVerificationError):
         return error.verify_message
