@@ -1,4 +1,4 @@
-"""The command line: ``fedmepd results | predict | evaluate | checkpoint | job | poc | data``.
+"""The command line: ``fedmepd results | predict | evaluate | checkpoint | job | poc | data | doctor``.
 
 Every command imports what it needs when it runs, so that ``--help`` answers at once.
 """
@@ -14,6 +14,7 @@ from pathlib import Path
 
 from fedmepd import __version__
 from fedmepd.cli_data import add_data_commands
+from fedmepd.cli_doctor import add_doctor_command
 from fedmepd.cli_evaluate import add_evaluate_command
 from fedmepd.cli_poc import add_poc_commands
 from fedmepd.cli_predict import add_predict_command
@@ -76,6 +77,8 @@ def _parser() -> argparse.ArgumentParser:
 
     data = _topic(topics, "data", "look at data, and make sites of it")
     add_data_commands(data)
+
+    add_doctor_command(topics)
     return parser
 
 

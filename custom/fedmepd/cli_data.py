@@ -115,15 +115,12 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _inspect(dataset: Any, options: argparse.Namespace) -> Any:
-    from fedmepd.data.inspection import inspect_cases
-    from fedmepd.data.site import changed_files
+    from fedmepd.data.site import inspect_dataset
     from fedmepd.data.summary import describe_found
     from fedmepd.site_settings import SiteSettings
 
     print(describe_found(dataset), flush=True)
-    cache = SiteSettings.load().cache
-    known = [*dataset.findings, *(changed_files(dataset, cache) if dataset.parts is not None else [])]
-    return inspect_cases(dataset.cases, labels=options.labels, cache=cache, progress=_progress(), known=known)
+    return inspect_dataset(dataset, SiteSettings.load().cache, labels=options.labels, progress=show_progress())
 
 
 def _check_sites(sites: list[Path], options: argparse.Namespace) -> int:
@@ -185,7 +182,7 @@ def _source(options: argparse.Namespace, earlier: Path | None = None) -> tuple[S
         cache=cache,
         earlier=earlier,
         found=lambda dataset: print(describe_found(dataset), flush=True),
-        progress=_progress(),
+        progress=show_progress(),
     )
     if source.left_out:
         print(f"left out {source.left_out} cases with errors")
@@ -287,7 +284,7 @@ def _split(options: argparse.Namespace) -> None:
     print(f"to train on it: FEDMEPD_DATA={quote(str(options.out.absolute()))}")
 
 
-def _progress() -> Callable[[int, int], None]:
+def show_progress() -> Callable[[int, int], None]:
     """Reports progress on the terminal: at most one line in two seconds, none for what is quick."""
     last = time.monotonic()
 

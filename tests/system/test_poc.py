@@ -11,6 +11,9 @@ import threading
 import psutil
 import pytest
 
+from fedmepd.doctor.diagnose import diagnose
+from fedmepd.doctor.federation import expected
+from fedmepd.doctor.kit import Kit
 from fedmepd.evaluation import results
 from fedmepd.flare.poc import Poc
 from tests.system.simulator import ROOT, SITES, TINY, assert_same, in_process, weights
@@ -71,10 +74,14 @@ def follow(process, workspace, at=None, then=lambda: None):
     return process.wait(), "".join(lines)
 
 
-def test_a_run_from_kits_to_the_table(tmp_path, cohort, cache):
-    listening = {}
+def test_a_run_from_kits_to_the_table(tmp_path, cohort, cache, monkeypatch):
+    monkeypatch.setenv("FEDMEPD_CACHE", str(cache))
+    monkeypatch.setenv("FEDMEPD_DEVICE", "cpu")
+    monkeypatch.delenv("FEDMEPD_DATA", raising=False)
+    listening, checked = {}, []
 
     def look():
+        checked.extend(diagnose(Kit.read(Poc(tmp_path / "w").kit("site-1")), expected(None, tmp_path / "job")))
         for process in Poc(tmp_path / "w").processes():
             listening[process.pid] = {
                 one.laddr.ip for one in process.net_connections("tcp") if one.status == psutil.CONN_LISTEN
@@ -88,6 +95,10 @@ def test_a_run_from_kits_to_the_table(tmp_path, cohort, cache):
     # The server and two sites, on loopback alone.
     assert len(listening) >= 3 and set().union(*listening.values()) == {"127.0.0.1"}
     assert Poc(tmp_path / "w").processes() == []
+    # What `fedmepd doctor` says of a site while its server runs.
+    assert not [check for check in checked if check.status == "error"]
+    found_ok = {check.kind for check in checked if check.status == "ok"}
+    assert found_ok >= {"reachable by TLS", "agrees", "certificate and key fit", "can be used"}
     found = results.read(results.find(tmp_path / "w" / "results"))
     assert (found["status"], [site["name"] for site in found["sites"]]) == ("finished", list(SITES))
     # Each site trained on its own folder: to the same bits as in one process.

@@ -11,7 +11,7 @@ from fedmepd.config import Settings
 from fedmepd.data.cases import Case
 from fedmepd.data.findings import WARNING, Finding, count_kinds, error, refuse
 from fedmepd.data.fingerprints import fingerprints
-from fedmepd.data.inspection import inspect_cases
+from fedmepd.data.inspection import Inspection, inspect_cases
 from fedmepd.data.layouts import Dataset, find_dataset
 from fedmepd.data.manifest import pinned_content
 from fedmepd.data.phantom import RECIPE, ensure_site
@@ -72,7 +72,7 @@ def open_site_data(
         DataError: there is no data folder, no labelled case in it, a case that cannot be used, or a file that is not
             what it was when the manifest was written.
     """
-    dataset, source = _find(name, settings, site_settings)
+    dataset, source = find_site_data(name, settings, site_settings)
     if dataset.parts is not None:
         # Before anything else reads them: a link may lead to another file than the manifest's.
         refuse(changed_files(dataset, site_settings.cache))
@@ -109,6 +109,28 @@ def _split(labelled: list[Case], dataset: Dataset, settings: Settings, name: str
     return sort_into_parts(labelled, {case.patient: dataset.parts[case.name] for case in labelled})
 
 
+def inspect_dataset(
+    dataset: Dataset,
+    cache: Path,
+    *,
+    labels: str | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Inspection:
+    """Reads all files of a data set and says what is wrong with them, the comparison with its manifest included.
+
+    Args:
+        dataset: the data set.
+        cache: the site's cache folder.
+        labels: the convention of the labels' values if the user says it.
+        progress: called with the number of cases read so far, and of all.
+
+    Raises:
+        DataError: the cache cannot be written.
+    """
+    known = [*dataset.findings, *(changed_files(dataset, cache) if dataset.parts is not None else [])]
+    return inspect_cases(dataset.cases, labels=labels, cache=cache, progress=progress, known=known)
+
+
 def changed_files(dataset: Dataset, cache: Path) -> list[Finding]:
     """Compares the files of a data set with its manifest: an error for each that is missing or another than it was.
 
@@ -139,7 +161,14 @@ def changed_files(dataset: Dataset, cache: Path) -> list[Finding]:
     return findings
 
 
-def _find(name: str, settings: Settings, site_settings: SiteSettings) -> tuple[Dataset, Literal["phantom", "folder"]]:
+def find_site_data(
+    name: str, settings: Settings, site_settings: SiteSettings
+) -> tuple[Dataset, Literal["phantom", "folder"]]:
+    """Finds the cases of a site, without looking into their files; see :func:`open_site_data`.
+
+    Raises:
+        DataError: there is no data folder, or no case in it.
+    """
     data = site_settings.data
     if data is None:
         if not settings.data.phantom:

@@ -1,0 +1,106 @@
+"""A FLARE startup kit, as ``nvflare provision`` or ``nvflare poc prepare`` make it: whose it is, and whom it calls."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from fedmepd.errors import SettingsError
+from fedmepd.modalities import FUSION_SITE
+
+_CONFIGURATIONS = {"site": "fed_client.json", "server": "fed_server.json"}
+
+# FLARE's own default where a kit does not say.
+_SECURITY = "mtls"
+
+
+@dataclass(frozen=True)
+class Kit:
+    """What a kit says.
+
+    Args:
+        folder: the kit's folder, which FLARE also uses as its workspace.
+        role: whether it is a site's or the server's.
+        name: by which FLARE knows the site or server; its certificate must say the same.
+        project: the federation's name.
+        host, port: where the server is reached.
+        identity: the server's name, which its certificate must say.
+        scheme: of the connection: ``http`` (FLARE's default), ``grpc`` or ``tcp``.
+        security: ``mtls``, ``tls`` (only the server shows a certificate) or ``clear``.
+        certificate, key, root: their files.
+    """
+
+    folder: Path
+    role: Literal["site", "server"]
+    name: str
+    project: str
+    host: str
+    port: int
+    identity: str
+    scheme: str
+    security: str
+    certificate: Path
+    key: Path
+    root: Path
+
+    @property
+    def local(self) -> Path:
+        """The folder with what the site's administrator configures."""
+        return self.folder / "local"
+
+    @property
+    def site(self) -> str:
+        """The site whose data are trained on: the server has those of the fusion site."""
+        return self.name if self.role == "site" else FUSION_SITE
+
+    @classmethod
+    def read(cls, folder: Path) -> Kit:
+        """Reads a kit.
+
+        Raises:
+            SettingsError: the folder is no kit of a site or of a server, or its configuration cannot be read.
+        """
+        startup = Path(folder) / "startup"
+        role = next((role for role, file in _CONFIGURATIONS.items() if (startup / file).is_file()), None)
+        if role is None:
+            hint = ", but an administrator's" if (startup / "fed_admin.json").is_file() else ""
+            raise SettingsError(
+                f"{folder} is no FLARE kit of a site or of the server{hint}: expected a folder with "
+                f"startup/{' or startup/'.join(_CONFIGURATIONS.values())}, as `nvflare provision` makes it"
+            )
+        file = startup / _CONFIGURATIONS[role]
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+            server = content["servers"][0]
+            host, _, port = server["service"]["target"].rpartition(":")
+            own = content["client"] if role == "site" else server
+            return cls(
+                folder=Path(folder).absolute(),
+                role=role,
+                name=_name(startup, own) if role == "site" else server.get("admin_server", host),
+                project=server["name"],
+                host=host,
+                port=int(port),
+                identity=server.get("identity") or server.get("admin_server") or host,
+                scheme=server["service"].get("scheme", "grpc"),
+                security=own.get("connection_security") or _SECURITY,
+                certificate=startup / own["ssl_cert"],
+                key=startup / own["ssl_private_key"],
+                root=startup / own["ssl_root_cert"],
+            )
+        except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+            reason = f"{error} is missing" if isinstance(error, KeyError) else error
+            raise SettingsError(f"{file} is not what FLARE writes ({reason}): take the kit again") from error
+
+
+def _name(startup: Path, client: dict[str, Any]) -> str:
+    """The name that the start script gives the site, which counts for FLARE; else the configuration's."""
+    script = startup / "sub_start.sh"
+    if script.is_file():
+        found = re.search(r"\buid=([^\s\"']+)", script.read_text(encoding="utf-8", errors="replace"))
+        if found:
+            return found[1]
+    return client["fqsn"]

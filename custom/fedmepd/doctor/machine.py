@@ -1,0 +1,143 @@
+"""Memory, GPU and disk, against what the job needs at this site."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+from fedmepd.doctor.checks import Check, Topic
+from fedmepd.doctor.federation import Expected
+from fedmepd.doctor.kit import Kit
+from fedmepd.doctor.needs import GIB, gpu_need, memory_need, prepared_need, run_need
+from fedmepd.doctor.site_data import Looked
+from fedmepd.errors import SettingsError
+from fedmepd.site_settings import SiteSettings
+
+_JOB, _GPU, _MEMORY, _DISK = Topic("job"), Topic("GPU"), Topic("memory"), Topic("disk")
+
+# Voxels times channels of a step, from which on a processor takes seconds for it: half of the published settings.
+_LARGE_STEP = 80**3 * 16 / 2
+
+_SMALLER = "or a job with smaller training.crop, training.batch or network.width"
+
+
+def check_compute(expected: Expected, machine: SiteSettings, looked: Looked) -> Iterator[Check]:
+    """Compares memory and GPU with the job's needs, see :mod:`fedmepd.doctor.needs`.
+
+    Args:
+        expected: with the job's settings.
+        machine: the site's settings, with the device to train on.
+        looked: the site's modalities.
+    """
+    settings, modalities = expected.settings, looked.modalities
+    training = settings.training
+    names = " ".join(modalities) if looked.known else "all modalities, since the site's are not known"
+    text = f"width {settings.network.width}, {training.batch} x {training.crop}^3 voxels a step, {names}"
+    if expected.source:
+        yield _JOB.good("settings", f"{text}: {expected.source}")
+    else:
+        yield _JOB.remark(
+            "published settings assumed", text, "--job FOLDER, or --against FILE, says what the job will be"
+        )
+    try:
+        device = machine.torch_device()
+    except SettingsError as error:
+        yield _GPU.fault("device that does not exist", str(error), "set device in the kit's local/fedmepd.json")
+        return
+    need = memory_need(settings, modalities)
+    if device.type == "cuda":
+        gpu, need = gpu_need(settings, modalities)
+        yield _check_gpu(device, gpu)
+    elif training.batch * training.crop**3 * settings.network.width >= _LARGE_STEP:
+        text = "the processor trains; at width 16 with crops of 80 that took 2 to 13 s a step on 2 cores"
+        yield _GPU.doubt("none, for a large job", text, "use a machine with a GPU, or expect long rounds")
+    else:
+        yield _GPU.good("none needed", "the processor trains")
+    yield _check_memory(need)
+
+
+def _check_gpu(device: object, need: int) -> Check:
+    import torch
+
+    free, total = torch.cuda.mem_get_info(device)
+    name = torch.cuda.get_device_name(device)
+    text = f"{name}: {_gib(free)} of {_gib(total)} free; up to {_gib(need)} needed"
+    if need > total:
+        return _GPU.fault("too little GPU memory", text, f"use a larger GPU, {_SMALLER}")
+    if need > free:
+        return _GPU.doubt("GPU memory in use", text, "end what else computes there (nvidia-smi shows it), or wait")
+    return _GPU.good("enough", text)
+
+
+def _check_memory(need: int) -> Check:
+    total, free = available_memory()
+    text = f"{_gib(free)} of {_gib(total)} free; up to {_gib(need)} needed"
+    if need > total:
+        return _MEMORY.fault("too little memory", text, f"use a machine with more, {_SMALLER}")
+    if need > free:
+        return _MEMORY.doubt("memory in use", text, "end what else runs here, or wait")
+    return _MEMORY.good("enough", text)
+
+
+def available_memory(group: Path = Path("/sys/fs/cgroup")) -> tuple[int, int]:
+    """Returns the bytes of memory that there are for this process at all, and now; a container's limit counts.
+
+    Args:
+        group: where the kernel tells of the container's limit (control groups, version 2).
+    """
+    machine = psutil.virtual_memory()
+    total, free = machine.total, machine.available
+    try:
+        limit = int((group / "memory.max").read_text())
+        used = int((group / "memory.current").read_text())
+    except (OSError, ValueError):
+        return total, free
+    return min(total, limit), min(free, max(0, limit - used))
+
+
+def check_disk(kit: Kit, expected: Expected, machine: SiteSettings, looked: Looked) -> Iterator[Check]:
+    """Compares free space with what a run leaves in the kit's folder, and prepared cases in the cache folder.
+
+    Args:
+        kit: its folder is the one that FLARE works in.
+        expected: with the job's settings.
+        machine: the site's settings, with the cache folder.
+        looked: the sizes of the site's cases.
+    """
+    needs = {
+        "the kit's folder": (kit.folder, run_need(expected.settings, looked.modalities)),
+        "the cache folder": (machine.cache, prepared_need(looked.voxels)),
+    }
+    disks: dict[int, list[str]] = {}
+    for name, (folder, _) in needs.items():
+        disks.setdefault(_existing(folder).stat().st_dev, []).append(name)
+    for names in disks.values():
+        yield _check_disk(names, [needs[name][0] for name in names], sum(needs[name][1] for name in names))
+    for name, (folder, _) in needs.items():
+        if not os.access(_existing(folder), os.W_OK | os.X_OK):
+            advice = "give it to the account that starts the kit, or start it with another"
+            yield _DISK.fault("folder that cannot be written", f"{name}, {folder}", advice)
+
+
+def _check_disk(names: list[str], folders: list[Path], need: int) -> Check:
+    free = shutil.disk_usage(_existing(folders[0])).free
+    text = f"{_gib(free)} free, up to {_gib(need)} needed, for {' and '.join(names)} ({', '.join(map(str, folders))})"
+    if need > free:
+        advice = "free space, unpack the kit on another disk, or set cache in the kit's local/fedmepd.json to one"
+        return _DISK.fault("too little space", text, advice)
+    if need * 2 > free:
+        return _DISK.doubt("little space", text, "a second run kept beside the first may not fit")
+    return _DISK.good("enough", text)
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest above it that is there."""
+    return next(place for place in (folder, *folder.parents) if place.is_dir())
+
+
+def _gib(size: float) -> str:
+    return f"{size / GIB:.1f} GiB"
