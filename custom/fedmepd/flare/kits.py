@@ -23,7 +23,11 @@ from fedmepd.storage import write_json
 RESOURCES, AUTHORIZATION, PRIVACY = "resources.json", "authorization.json", "privacy.json"
 
 # What our jobs are built of besides the classes that FLARE allows anyway.
-ALLOWED = ("fedmepd.", "nvflare.app_common.widgets.decomposer_reg.DecomposerRegister")
+ALLOWED = (
+    "fedmepd.",
+    "nvflare.app_common.widgets.decomposer_reg.DecomposerRegister",
+    "nvflare.app_common.widgets.job_stats_reporter.JobStatsReporter",
+)
 
 _BYOC = "byoc"
 _COMMANDS = {value for name, value in vars(AdminCommandNames).items() if not name.startswith("_")}
