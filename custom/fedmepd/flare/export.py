@@ -72,7 +72,7 @@ def read_meta(job_folder: Path) -> dict[str, Any]:
         raise ValueError("deploy_map")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise FedMEPDError(
-            f"{job_folder} is no FLARE job: expected a folder with a meta.json, such as jobs/fedmepd_brats"
+            f"{job_folder} is no job: expected a folder with meta.json and its deploy_map, such as jobs/fedmepd_brats"
         ) from error
 
 
