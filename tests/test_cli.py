@@ -33,6 +33,7 @@ def workspace(tmp_path: Path) -> Path:
         ["evaluate", "--help"],
         ["checkpoint", "import", "--help"],
         ["job", "export", "--help"],
+        ["kit", "--help"],
         ["data", "split", "--help"],
     ],
 )
@@ -169,7 +170,7 @@ def test_show_points_to_import(tmp_path: Path, capsys: pytest.CaptureFixture) ->
 def test_job_export(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     config = tmp_path / "job" / "app" / "config"
     config.mkdir(parents=True)
-    (tmp_path / "job" / "meta.json").write_text("{}")
+    (tmp_path / "job" / "meta.json").write_text('{"deploy_map": {}}')
     arguments = ["job", "export", str(tmp_path / "job"), str(tmp_path / "exported")]
     assert main(arguments) == 0
     assert str(tmp_path / "exported") in capsys.readouterr().out

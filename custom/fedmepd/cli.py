@@ -1,4 +1,4 @@
-"""The command line: ``fedmepd results | predict | evaluate | checkpoint | job | poc | data | doctor``.
+"""The command line: ``fedmepd results | predict | evaluate | checkpoint | job | kit | poc | data | doctor``.
 
 Every command imports what it needs when it runs, so that ``--help`` answers at once.
 """
@@ -68,10 +68,39 @@ def _parser() -> argparse.ArgumentParser:
     show.set_defaults(run=_show_checkpoint)
 
     job = _topic(topics, "job", "prepare FLARE jobs")
-    export = job.add_parser("export", help="copy a job with this package in it, for sites that have not installed it")
-    export.add_argument("job_folder", type=Path, help="a folder of jobs/")
+    export = job.add_parser(
+        "export",
+        help="copy a job with this package in it, or with no code at all",
+        description="Copies a job with this package in it, for sites that have not installed it.",
+    )
+    export.add_argument("job_folder", type=Path, help="a folder of jobs/, or what `job.py --export` wrote")
     export.add_argument("out", type=Path, help="the folder to write")
+    export.add_argument(
+        "--without-code",
+        action="store_true",
+        help="leave out all code, for servers and sites that use the installed package (`fedmepd kit`)",
+    )
+    export.add_argument(
+        "--all-sites", action="store_true", help="deploy it to every connected site; default: to those that it names"
+    )
     export.set_defaults(run=_export_job)
+
+    kit = topics.add_parser(
+        "kit",
+        help="set up the FLARE kit of a server or site for this package",
+        description="Lets jobs without code use the installed package, and writes what a server or site decides for "
+        "itself into the kit's folder local. It counts from the next start on.",
+    )
+    kit.add_argument("kit", type=Path, help="the kit's folder")
+    kit.add_argument("--refuse-code", action="store_true", help="refuse jobs that carry code, whoever submits them")
+    kit.add_argument(
+        "--withhold",
+        nargs="+",
+        metavar="MODALITY",
+        help="of a site: keep what it learns in these modalities' encoders from leaving it",
+    )
+    kit.add_argument("--jobs", type=Path, metavar="FOLDER", help="of the server: where it keeps jobs and results")
+    kit.set_defaults(run=_set_up_kit)
 
     add_poc_commands(_topic(topics, "poc", "run a federation of real processes on this machine"))
 
@@ -113,8 +142,23 @@ def _show_checkpoint(options: argparse.Namespace) -> None:
 def _export_job(options: argparse.Namespace) -> None:
     from fedmepd.flare.export import export_job
 
-    export_job(options.job_folder, options.out)
+    export_job(options.job_folder, options.out, with_code=not options.without_code, all_sites=options.all_sites)
     print(f"wrote {options.out}")
+
+
+def _set_up_kit(options: argparse.Namespace) -> None:
+    from fedmepd.flare.kits import Kit
+
+    kit = Kit(options.kit)
+    # First what may be refused, so that nothing is half done.
+    if options.withhold:
+        print(f"{kit.withhold(options.withhold)}: nothing of {', '.join(options.withhold)} encoders leaves this site")
+    if options.jobs:
+        print(f"{kit.keep_jobs(options.jobs)}: jobs and results are kept in {options.jobs.absolute()}")
+    logs = "" if kit.is_server else "; logs stay at this site"
+    print(f"{kit.set_up()}: jobs without code may use the installed package{logs}")
+    if options.refuse_code:
+        print(f"{kit.refuse_code()}: jobs that carry code are refused")
 
 
 if __name__ == "__main__":

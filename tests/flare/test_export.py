@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,16 @@ def test_exported_job_carries_a_package_that_works(tmp_path):
     code = "import sys; sys.path.insert(0, sys.argv[1]); import fedmepd.flare.controller as c; print(c.__file__)"
     found = subprocess.run([sys.executable, "-c", code, str(custom)], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == str(custom / "fedmepd/flare/controller.py")
+
+
+def test_a_job_without_code_for_every_site(tmp_path):
+    out = export_job(JOB, tmp_path / "out", with_code=False, all_sites=True)
+    before = {path.relative_to(JOB) for path in JOB.rglob("*") if "custom" not in path.parts}
+    assert {path.relative_to(out) for path in out.rglob("*")} == before
+    meta, original = (json.loads((job / "meta.json").read_text()) for job in (out, JOB))
+    assert meta.pop("deploy_map") == {"app": ["@ALL"]}
+    original.pop("deploy_map")
+    assert meta == original
 
 
 def test_folder_that_is_no_job(tmp_path):

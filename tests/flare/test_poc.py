@@ -228,7 +228,7 @@ def test_folders_that_are_something_else(flare, tmp_path, data, job, capsys):
 def test_a_folder_that_is_no_job(flare, tmp_path, data):
     poc = Poc(tmp_path / "w")
     poc.prepare(["site-1"], data)
-    with pytest.raises(FedMEPDError, match="data is no FLARE job"):
+    with pytest.raises(FedMEPDError, match="data is no job"):
         poc.submit(data)
 
 

@@ -9,12 +9,12 @@ SITES = {"site-1": PROTOCOL_SUBSETS[0], "site-2": PROTOCOL_SUBSETS[1], "fusion":
 CASES = 5
 
 
-def write_cases(folder, site, count, first=0):
+def write_cases(folder, site, count, first=0, modalities=None):
     """Writes phantom cases of a site, a folder each."""
     affine = np.diag([SPACING_MM] * 3 + [1.0])
     for case in case_names(site)[first : first + count]:
         images, label = phantom_case(site, case, seed=0)
-        volumes = {modality.lower(): images[modality] for modality in SITES[site]} | {"seg": label}
+        volumes = {modality.lower(): images[modality] for modality in modalities or SITES[site]} | {"seg": label}
         (folder / case).mkdir(parents=True)
         for word, volume in volumes.items():
             nibabel.save(nibabel.Nifti1Image(volume, affine), folder / case / f"{case}_{word}.nii.gz")

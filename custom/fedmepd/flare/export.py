@@ -1,12 +1,15 @@
-"""Jobs that carry the package: for servers and sites that have not installed it."""
+"""Jobs for other federations: with the package in them, or with no code at all."""
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import fedmepd
 from fedmepd.errors import FedMEPDError
+from fedmepd.storage import write_json
 
 CUSTOM_README = """\
 FLARE loads classes other than its own only for a job with a folder `custom`: this one. The package itself is installed
@@ -14,14 +17,17 @@ on the server and at every site (`pip install -r requirements.txt`); `fedmepd jo
 """
 
 
-def export_job(job_folder: Path, out: Path) -> Path:
-    """Copies a job, with this package in its ``custom`` folders.
+def export_job(job_folder: Path, out: Path, *, with_code: bool = True, all_sites: bool = False) -> Path:
+    """Copies a job, with this package in its ``custom`` folders or without such folders.
 
-    A site runs such a job only if its policy allows foreign code ("byoc" in its ``authorization.json``).
+    A site runs a job with code only if its policy allows foreign code ("byoc" in its ``authorization.json``), and one
+    without only if its list of classes holds the installed package (:mod:`fedmepd.flare.kits`).
 
     Args:
         job_folder: a job such as ``jobs/fedmepd_brats``.
         out: the new job folder; must not exist yet.
+        with_code: whether it carries the package.
+        all_sites: deploy it to every connected site instead of those that ``job_folder`` names.
 
     Returns:
         ``out``.
@@ -30,8 +36,7 @@ def export_job(job_folder: Path, out: Path) -> Path:
         FedMEPDError: ``job_folder`` is no job, or ``out`` exists.
     """
     job_folder, out = Path(job_folder), Path(out)
-    if not (job_folder / "meta.json").is_file():
-        raise FedMEPDError(f"{job_folder} is no job: expected a folder with meta.json, such as jobs/fedmepd_brats")
+    meta = read_meta(job_folder)
     if out.exists():
         raise FedMEPDError(f"{out} exists already: remove it, or name another folder for the exported job")
     package = Path(fedmepd.__file__).parent
@@ -40,11 +45,37 @@ def export_job(job_folder: Path, out: Path) -> Path:
         shutil.rmtree(partial, ignore_errors=True)
         shutil.copytree(job_folder, partial)
         for config in sorted(partial.glob("*/config")):
-            shutil.copytree(
-                package, config.parent / "custom" / package.name, ignore=shutil.ignore_patterns("__pycache__")
-            )
+            custom = config.parent / "custom"
+            if with_code:
+                shutil.copytree(package, custom / package.name, ignore=shutil.ignore_patterns("__pycache__"))
+            elif custom.is_dir():
+                shutil.rmtree(custom)
+        if all_sites:
+            write_json(partial / "meta.json", deployed_everywhere(meta))
         partial.rename(out)
     except (OSError, shutil.Error) as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise FedMEPDError(f"cannot write {out}: {error}") from error
     return out
+
+
+def read_meta(job_folder: Path) -> dict[str, Any]:
+    """Returns a job's ``meta.json``, with the sites that every app is deployed to.
+
+    Raises:
+        FedMEPDError: the folder is no job.
+    """
+    try:
+        meta = json.loads((job_folder / "meta.json").read_text(encoding="utf-8"))
+        if all(isinstance(places, list) for places in meta["deploy_map"].values()):
+            return meta
+        raise ValueError("deploy_map")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise FedMEPDError(
+            f"{job_folder} is no job: expected a folder with meta.json and its deploy_map, such as jobs/fedmepd_brats"
+        ) from error
+
+
+def deployed_everywhere(meta: dict[str, Any]) -> dict[str, Any]:
+    """Returns the ``meta.json`` of the same job for every connected site."""
+    return meta | {"deploy_map": {app: ["@ALL"] for app in meta["deploy_map"]}}

@@ -23,6 +23,7 @@ import psutil
 import yaml
 
 from fedmepd.errors import FedMEPDError
+from fedmepd.flare.export import deployed_everywhere, read_meta
 from fedmepd.modalities import FUSION_SITE
 from fedmepd.site_settings import FILE_NAME
 from fedmepd.storage import write_json, write_text
@@ -369,18 +370,13 @@ def _is_open(port: int) -> bool:
 @contextlib.contextmanager
 def _deployable(job: Path, sites: Sequence[str]) -> Iterator[Path]:
     """Gives the job, or a copy of it that is deployed everywhere if it names other sites than there are."""
-    try:
-        meta = json.loads((job / "meta.json").read_text(encoding="utf-8"))
-        named = {name for places in meta["deploy_map"].values() for name in places}
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise FedMEPDError(
-            f"{job} is no FLARE job: expected a folder with a meta.json, such as jobs/fedmepd_brats"
-        ) from error
+    meta = read_meta(job)
+    named = {name for places in meta["deploy_map"].values() for name in places}
     if named >= set(sites) or "@ALL" in named:
         yield job
         return
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / job.name
         shutil.copytree(job, copy)
-        write_json(copy / "meta.json", meta | {"deploy_map": {app: ["@ALL"] for app in meta["deploy_map"]}})
+        write_json(copy / "meta.json", deployed_everywhere(meta))
         yield copy

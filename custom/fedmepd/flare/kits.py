@@ -1,0 +1,151 @@
+"""What a server or site decides for itself, written into the ``local`` folder of its FLARE kit.
+
+FLARE reads ``resources.json`` and ``authorization.json`` there in place of the ``.default`` files that provisioning
+wrote, not in addition to them. So each is made from what the kit already has, and nothing of it is lost.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from nvflare.apis.fl_constant import AdminCommandNames
+from nvflare.app_common.default_component_policy import DEFAULT_CLASS_ALLOW_LIST
+from nvflare.security.security import COMMAND_CATEGORIES
+
+from fedmepd.errors import SettingsError
+from fedmepd.modalities import BRATS
+from fedmepd.storage import write_json
+
+RESOURCES, AUTHORIZATION, PRIVACY = "resources.json", "authorization.json", "privacy.json"
+
+# What our jobs are built of besides the classes that FLARE allows anyway.
+ALLOWED = (
+    "fedmepd.",
+    "nvflare.app_common.widgets.decomposer_reg.DecomposerRegister",
+    "nvflare.app_common.widgets.job_stats_reporter.JobStatsReporter",
+)
+
+_BYOC = "byoc"
+_COMMANDS = {value for name, value in vars(AdminCommandNames).items() if not name.startswith("_")}
+# A command without a category is a right of its own.
+_RIGHTS = sorted(set(COMMAND_CATEGORIES.values()) | (_COMMANDS - set(COMMAND_CATEGORIES)))
+
+
+class Kit:
+    """The kit of a server or site.
+
+    Args:
+        folder: with the sub-folders ``startup`` and ``local``.
+
+    Raises:
+        SettingsError: it is something else, or an admin's kit.
+    """
+
+    def __init__(self, folder: Path):
+        self.local = Path(folder) / "local"
+        startup = Path(folder) / "startup"
+        self.is_server = (startup / "fed_server.json").is_file()
+        if not self.local.is_dir() or not (self.is_server or (startup / "fed_client.json").is_file()):
+            raise SettingsError(
+                f"{folder} is no kit of a FLARE server or site: expected a folder with local and with startup/"
+                "fed_client.json or startup/fed_server.json, as `nvflare provision` and `nvflare package` make it"
+            )
+
+    def set_up(self) -> Path:
+        """Lets jobs that carry no code use the installed package's classes; returns the file that says so.
+
+        A site's logs, which may name cases and paths, stay there too: FLARE by default sends its errors to the server.
+        """
+        resources = self._read(RESOURCES)
+        allowed = resources.get("class_allow_list", list(DEFAULT_CLASS_ALLOW_LIST))
+        resources["class_allow_list"] = [*allowed, *(name for name in ALLOWED if name not in allowed)]
+        if not self.is_server:
+            resources["allow_log_streaming"] = False
+        return self._write(RESOURCES, resources)
+
+    def refuse_code(self) -> Path:
+        """Refuses jobs that carry code, whoever submits them; returns the file that says so."""
+        policy = self._read(AUTHORIZATION)
+        permissions = policy.get("permissions")
+        if not isinstance(permissions, dict):
+            raise SettingsError(f"{self._source(AUTHORIZATION)}: expected permissions, a list of rights for each role")
+        for role, rights in permissions.items():
+            if not isinstance(rights, dict):
+                # One word for all rights ("any") leaves no room for an exception.
+                rights = dict.fromkeys(_RIGHTS, rights)
+            permissions[role] = rights | {_BYOC: "none"}
+        return self._write(AUTHORIZATION, policy)
+
+    def withhold(self, modalities: Iterable[str]) -> Path:
+        """Keeps what the site learns in these modalities' encoders from leaving it; returns the file that says so.
+
+        FLARE applies the filter before any of the job's, and no job can switch it off.
+
+        Raises:
+            SettingsError: this is the server's kit, or the site has a policy that somebody else wrote.
+            FedMEPDError: a modality is unknown.
+        """
+        if self.is_server:
+            raise SettingsError("--withhold is for the kit of a site: the server keeps its own encoders anyway")
+        scope = _scope(BRATS.subset(modalities))
+        policy = {"scopes": [scope], "default_scope": scope["name"]}
+        path = self.local / PRIVACY
+        if path.is_file() and self._read(PRIVACY) != policy:
+            raise SettingsError(
+                f"{path} holds another policy: move it away, or add to its filters by hand: "
+                + json.dumps(scope["task_result_filters"])
+            )
+        return self._write(PRIVACY, policy)
+
+    def keep_jobs(self, folder: Path) -> Path:
+        """Lets the server keep jobs and their results in ``folder``; returns the file that says so.
+
+        Raises:
+            SettingsError: this is the kit of a site, or its resources are not made as FLARE makes them.
+        """
+        if not self.is_server:
+            raise SettingsError("--jobs is for the server's kit: a site keeps its jobs in its kit")
+        folder = Path(folder).expanduser().absolute()
+        resources = self._read(RESOURCES)
+        try:
+            [manager] = [one for one in resources["components"] if one["id"] == "job_manager"]
+            manager["args"]["uri_root"] = str(folder / "jobs")
+            resources["snapshot_persistor"]["args"]["storage"]["args"]["root_dir"] = str(folder / "snapshots")
+        except (KeyError, TypeError, ValueError) as error:
+            raise SettingsError(
+                f"{self._source(RESOURCES)}: expected a component job_manager and a snapshot_persistor, as FLARE 2.9 "
+                "writes them"
+            ) from error
+        return self._write(RESOURCES, resources)
+
+    def _source(self, name: str) -> Path:
+        path = self.local / name
+        return path if path.is_file() else self.local / f"{name}.default"
+
+    def _read(self, name: str) -> dict[str, Any]:
+        path = self._source(name)
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise SettingsError(f"{path} cannot be read as JSON: {error}") from error
+        if not isinstance(content, dict):
+            raise SettingsError(f"{path}: expected an object of keys and values, got {type(content).__name__}")
+        return content
+
+    def _write(self, name: str, content: dict[str, Any]) -> Path:
+        write_json(self.local / name, content)
+        return self.local / name
+
+
+def _scope(modalities: tuple[str, ...]) -> dict[str, Any]:
+    pattern = rf"^encoders\.({'|'.join(map(re.escape, modalities))})\."
+    return {
+        "name": "withheld",
+        "task_result_filters": [
+            {"path": "nvflare.app_common.filters.exclude_vars.ExcludeVars", "args": {"exclude_vars": pattern}}
+        ],
+    }

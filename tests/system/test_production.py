@@ -1,0 +1,194 @@
+"""Provisioned kits with certificates: jobs to their end, and who is refused."""
+
+import json
+import shutil
+import socket
+import ssl
+from pathlib import Path
+
+import psutil
+import pytest
+
+from fedmepd.data.phantom import case_names
+from fedmepd.evaluation import results
+from fedmepd.flare.poc import COMPLETED, FlareError
+from fedmepd.networks.encoder import Encoder
+from tests.system.conftest import CASES, SITES, write_cases
+from tests.system.production import ADMIN, LEAD, MEMBER, SERVER, Federation, provision, wait_for
+from tests.system.simulator import ROOT, TINY
+
+pytestmark = pytest.mark.system
+
+OPEN, STRICT = ("site-1", "site-2", "site-4"), "site-3"
+# Sites 3 and 4 own what sites 3 and 4 of the paper do; T1ce belongs to sites 1 and 3, and to the fusion site.
+MODALITIES = SITES | {STRICT: ("FLAIR", "T1ce"), "site-4": ("T1", "T2")}
+
+
+@pytest.fixture(scope="module")
+def federation(tmp_path_factory, cohort, cache):
+    """A server and four sites: one refuses foreign code and withholds an encoder, the others are as provisioned."""
+    made = Federation(tmp_path_factory.mktemp("production"), cache)
+    data = made.folder / "data"
+    for site in (STRICT, "site-4"):
+        write_cases(data / site, site, CASES, modalities=MODALITIES[site])
+    for name in (SERVER, *OPEN, STRICT):
+        owner = "fusion" if name == SERVER else name
+        folder = data / owner if (data / owner).is_dir() else cohort / owner
+        (made.kit(name) / "local/fedmepd.json").write_text(json.dumps({"data": str(folder)}))
+    made.fedmepd("kit", made.kit(SERVER), "--jobs", made.jobs)
+    for site in OPEN[:2]:
+        made.fedmepd("kit", made.kit(site))
+    made.fedmepd("kit", made.kit(STRICT), "--refuse-code", "--withhold", "T1ce")
+    try:
+        made.start(SERVER, *OPEN, STRICT)
+        wait_for(lambda: made.log(SERVER).count("joined. Sent token") >= 4, "all sites at the server")
+        yield made
+        made.flare("system", "shutdown", "all", "--force", by=ADMIN)
+        wait_for(lambda: not made.processes(made.kits), "the end of the server and all sites")
+    finally:
+        made.end()
+
+
+@pytest.fixture
+def job(tmp_path):
+    """Makes a tiny job for some sites: the repository's, with or without its folder ``custom``."""
+
+    def make(name: str, sites: tuple[str, ...]) -> Path:
+        folder = tmp_path / name
+        shutil.copytree(ROOT / "jobs/fedmepd_brats", folder)
+        config = folder / "app/config/config_fed_server.json"
+        content = json.loads(config.read_text())
+        content["workflows"][0]["args"]["settings"] = TINY
+        config.write_text(json.dumps(content))
+        meta = json.loads((folder / "meta.json").read_text()) | {"deploy_map": {"app": ["server", *sites]}}
+        (folder / "meta.json").write_text(json.dumps(meta))
+        return folder
+
+    return make
+
+
+def read_results(federation, job_id, out):
+    federation.flare("job", "download", job_id, "-o", str(out))
+    return results.read(results.find(out))
+
+
+def test_a_job_of_three_sites(federation, job, tmp_path):
+    job_id, status = federation.run_job(job("open", OPEN))
+    assert status == COMPLETED
+    found = read_results(federation, job_id, tmp_path / "results")
+    assert found["status"] == "finished"
+    assert {site["name"]: set(site["modalities"]) for site in found["sites"]} == {
+        site: set(MODALITIES[site]) for site in OPEN
+    }
+    # Jobs and results are where the server's operator wants them.
+    assert (federation.jobs / "jobs" / job_id / "meta").is_file()
+    # Every site came with its own certificate, and nobody listens to the network.
+    for site in OPEN:
+        assert f"SSL {site}]" in federation.log(SERVER)
+        assert (federation.kit(site) / job_id / "fedmepd/model_best.pt").is_file()
+    addresses = {
+        one.laddr.ip
+        for process in federation.processes()
+        for one in process.net_connections("tcp")
+        if one.status == psutil.CONN_LISTEN
+    }
+    assert addresses == {"127.0.0.1"}
+    # What a site says of its data, the server has from nobody.
+    texts = [path.read_text(errors="replace") for path in federation.kit(SERVER).glob("*log*")]
+    texts += [path.read_text(errors="replace") for path in (tmp_path / "results").rglob("*log*") if path.is_file()]
+    for site in OPEN:
+        for secret in (str(federation.folder / "data"), case_names(site)[0]):
+            assert not any(secret in text for text in texts)
+
+
+def test_without_code_and_without_an_encoder(federation, job, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    sites = (*OPEN[:2], STRICT)
+    plain = tmp_path / "plain"
+    federation.fedmepd("job", "export", job("code", sites), plain, "--without-code")
+    job_id, status = federation.run_job(plain)
+    assert status == COMPLETED
+    found = read_results(federation, job_id, tmp_path / "results")
+    assert [site["name"] for site in found["sites"]] == list(sites)
+    log = next((tmp_path / "results").glob("*/workspace/log.txt")).read_text()
+    assert "round 1/2: 3 sites" in log and "round 2/2: 3 sites" in log and "left out" not in log
+    audit = (federation.kit(STRICT) / job_id / "audit.log").read_text()
+    assert audit.count("applied filter: ExcludeVars@site on task_result") == TINY["rounds"]
+    # Site 1 sends three encoders and the decoder, site 3 has two and sends one.
+    (events,) = {path.parent for path in (tmp_path / "results").rglob("events.out.tfevents.*")}
+    scalars = EventAccumulator(str(events)).Reload().Scalars
+    encoder = 4 * sum(tensor.numel() for tensor in Encoder(TINY["network"]["width"]).state_dict().values())
+    first, withheld = (scalars(f"{site}/bytes_up")[0].value for site in ("site-1", STRICT))
+    assert first - withheld == 2 * encoder
+
+
+def test_a_job_with_code_where_code_is_refused(federation, job):
+    job_id, status = federation.run_job(job("code", (STRICT,)))
+    assert status != COMPLETED
+    assert "BYOC not permitted" in json.dumps(federation.flare("job", "meta", job_id))
+    assert not (federation.kit(STRICT) / job_id / "fedmepd").exists()
+
+
+def test_a_class_outside_the_list(federation, job, tmp_path):
+    mark = tmp_path / "mark"
+    asking, plain = job("asking", (STRICT,)), tmp_path / "plain"
+    config = asking / "app/config/config_fed_client.json"
+    content = json.loads(config.read_text())
+    content["components"].append({"id": "x", "path": "subprocess.Popen", "args": {"args": ["touch", str(mark)]}})
+    config.write_text(json.dumps(content))
+    federation.fedmepd("job", "export", asking, plain, "--without-code")
+    job_id, status = federation.run_job(plain)
+    assert status != COMPLETED and not mark.exists()
+    line = "Component 'subprocess.Popen' at config path 'components.#3' is not in allow_list"
+    assert line in (federation.kit(STRICT) / job_id / "error_log.txt").read_text()
+    # FLARE would send the site's error log to the server; the kit says no.
+    kept = federation.jobs / "jobs" / job_id
+    assert (kept / "meta").is_file() and not list(kept.glob("ERRORLOG*"))
+
+
+def test_a_member_submits_a_job(federation, job):
+    before = federation.flare("job", "list", by=ADMIN)
+    with pytest.raises(FlareError, match=f"user '{MEMBER}' is not authorized for 'submit_job'"):
+        federation.flare("job", "submit", "-j", str(job("job", OPEN)), by=MEMBER)
+    assert federation.flare("job", "list", by=ADMIN) == before
+
+
+@pytest.fixture(scope="module")
+def stranger(federation):
+    """The kits of another project, whose server seems to be ours."""
+    return provision(federation.folder / "other", federation.environment, name=SERVER, fed_learn_port=federation.port)
+
+
+def test_a_site_of_another_project(federation, stranger):
+    log = federation.run_client(stranger / "site-1", "site-1")
+    wait_for(lambda: "CERTIFICATE_VERIFY_FAILED" in log.read_text(), "the refusal")
+
+
+def test_a_site_under_another_name(federation):
+    federation.run_client(federation.kit("site-2"), "site-1")
+    line = "authenticated as 'site-2' but claimed endpoint 'site-1' requires identity 'site-1'"
+    wait_for(lambda: line in federation.log(SERVER), "the refusal")
+
+
+def ask(federation, certificate=None, plain=False):
+    """Returns what the server answers to somebody who connects and asks."""
+    request = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with socket.create_connection((SERVER, federation.port), timeout=30) as connection:
+        try:
+            if not plain:
+                context = ssl.create_default_context(cafile=federation.kit(LEAD) / "startup/rootCA.pem")
+                if certificate:
+                    context.load_cert_chain(certificate / "startup/client.crt", certificate / "startup/client.key")
+                connection = context.wrap_socket(connection, server_hostname=SERVER)
+            connection.sendall(request)
+            return connection.recv(100)
+        except OSError:
+            return b""
+
+
+def test_who_gets_an_answer_from_the_server(federation, stranger):
+    assert ask(federation, federation.kit("site-1")).startswith(b"HTTP/1.1 ")
+    assert ask(federation) == b""
+    assert ask(federation, stranger / "site-1") == b""
+    assert ask(federation, plain=True) == b""

@@ -1,0 +1,229 @@
+"""provisioning/project.yml makes kits, and `fedmepd kit` sets them up, as FLARE itself understands them."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from nvflare.apis.dxo import DXO, DataKind
+from nvflare.apis.fl_context import FLContext
+from nvflare.apis.shareable import Shareable
+from nvflare.app_common.filters.exclude_vars import ExcludeVars
+from nvflare.app_common.widgets.component_path_authorizer import ComponentPathAuthorizer
+from nvflare.fuel.sec.authz import AuthzContext, Person, parse_policy_config
+from nvflare.security.security import COMMAND_CATEGORIES
+
+from fedmepd.cli import main
+from fedmepd.flare import kits
+from fedmepd.modalities import BRATS
+from fedmepd.networks.network import FedMEPDNet
+from tests.system.production import provision
+
+ROOT = Path(__file__).parents[1]
+SERVER = "fl.fedmepd.example.org"
+SITES = [f"site-{number}" for number in range(1, 9)]
+ROLES = {
+    "admin@fedmepd.example.org": "project_admin",
+    "lead@fedmepd.example.org": "lead",
+    "it@hospital-1.example.org": "org_admin",
+    "member@hospital-2.example.org": "member",
+}
+
+
+@pytest.fixture(scope="module")
+def provisioned(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("provisioned")
+    return provision(folder, os.environ | {"HOME": str(folder)})
+
+
+@pytest.fixture
+def kit(provisioned, tmp_path):
+    """Copies a kit, to be changed."""
+    return lambda name: Path(shutil.copytree(provisioned / name, tmp_path / name))
+
+
+def test_a_kit_for_every_party(provisioned):
+    assert {path.name for path in provisioned.iterdir()} == {SERVER, *SITES, *ROLES}
+    for site in SITES:
+        client = json.loads((provisioned / site / "startup/fed_client.json").read_text())
+        assert client["servers"][0]["service"]["target"] == f"{SERVER}:8002"
+        assert client["client"]["connection_security"] == "mtls"
+
+
+def test_a_certificate_for_every_party(provisioned):
+    seen = set()
+    for kit_folder in provisioned.iterdir():
+        name = "server" if kit_folder.name == SERVER else "client"
+        certificate = x509.load_pem_x509_certificate((kit_folder / f"startup/{name}.crt").read_bytes())
+        subject = {attribute.oid._name: attribute.value for attribute in certificate.subject}
+        assert subject["commonName"] == kit_folder.name
+        assert subject.get("unstructuredName") == ROLES.get(kit_folder.name)
+        key = kit_folder / f"startup/{name}.key"
+        assert key.stat().st_mode & 0o077 == 0
+        seen.add(certificate.serial_number)
+    assert len(seen) == 1 + 8 + 4
+
+
+def test_no_log_leaves_a_site(provisioned):
+    for site in SITES:
+        assert (
+            json.loads((provisioned / site / "local/resources.json.default").read_text())["allow_log_streaming"]
+            is False
+        )
+
+
+def is_allowed(kit_folder: Path, path: str) -> bool:
+    authorizer = ComponentPathAuthorizer()
+    allowed, _, _ = authorizer._get_policy_from_file(str(kits.Kit(kit_folder).local / kits.RESOURCES))
+    return any(authorizer._path_matches_prefix(path, prefix) for prefix in allowed)
+
+
+def component_paths(value):
+    if isinstance(value, dict):
+        yield from [value["path"]] if isinstance(value.get("path"), str) else []
+        value = list(value.values())
+    if isinstance(value, list):
+        for one in value:
+            yield from component_paths(one)
+
+
+@pytest.mark.parametrize("name", [SERVER, "site-1"])
+def test_what_our_jobs_are_made_of_is_allowed_and_nothing_else_is_new(name, kit):
+    folder = kit(name)
+    default = json.loads((folder / "local/resources.json.default").read_text())
+    assert main(["kit", str(folder)]) == 0
+    for part in ("server", "client"):
+        for config in ROOT.glob(f"jobs/*/app/config/config_fed_{part}.json"):
+            for path in component_paths(json.loads(config.read_text())):
+                assert is_allowed(folder, path), path
+    for path in ("subprocess.Popen", "fedmepd_evil.Code", "os.system"):
+        assert not is_allowed(folder, path)
+    resources = json.loads((folder / "local/resources.json").read_text())
+    assert set(default["class_allow_list"]) < set(resources["class_allow_list"])
+    assert len(resources["class_allow_list"]) == len(default["class_allow_list"]) + 3
+    # All else is as FLARE made it.
+    for key in default.keys() - {"class_allow_list"}:
+        assert resources[key] == default[key]
+    # Once more changes nothing.
+    assert main(["kit", str(folder)]) == 0
+    assert json.loads((folder / "local/resources.json").read_text()) == resources
+
+
+def test_a_kit_of_a_project_that_streams_logs(kit):
+    folder = kit("site-1")
+    file = folder / "local/resources.json.default"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"allow_log_streaming": True}))
+    assert main(["kit", str(folder)]) == 0
+    assert json.loads((folder / "local/resources.json").read_text())["allow_log_streaming"] is False
+
+
+def rights_of(file: Path) -> dict[tuple[str, str], bool]:
+    """What every role may do at a site of hospital_1, to a job of its own, as FLARE judges it."""
+    policy, error = parse_policy_config(json.loads(file.read_text()), COMMAND_CATEGORIES)
+    assert not error
+    found = {}
+    for name, role in ROLES.items():
+        person = Person(name, "hospital_1", role)
+        for right in ("byoc", "submit_job", "clone_job", "list_studies", "get_job_log", *COMMAND_CATEGORIES):
+            found[role, right], _ = policy.evaluate("hospital_1", AuthzContext(right, person, person))
+    return found
+
+
+def test_code_is_refused_from_everybody_and_nothing_else_changes(kit):
+    folder = kit("site-1")
+    assert main(["kit", str(folder), "--refuse-code"]) == 0
+    before = rights_of(folder / "local/authorization.json.default")
+    after = rights_of(folder / "local/authorization.json")
+    assert before["project_admin", "byoc"] and before["lead", "byoc"]
+    assert {what for what in before if before[what] != after[what]} == {("project_admin", "byoc"), ("lead", "byoc")}
+
+
+def test_withheld_encoders_are_those_that_were_named(kit):
+    folder = kit("site-1")
+    assert main(["kit", str(folder), "--withhold", "T1", "FLAIR"]) == 0
+    policy = json.loads((folder / "local/privacy.json").read_text())
+    [scope] = policy["scopes"]
+    assert policy["default_scope"] == scope["name"]
+    [entry] = scope["task_result_filters"]
+    assert entry["path"] == f"{ExcludeVars.__module__}.{ExcludeVars.__name__}"
+    state = FedMEPDNet(BRATS.modalities, width=4).state_dict()
+    dxo = ExcludeVars(**entry["args"]).process_dxo(DXO(DataKind.WEIGHTS, dict(state)), Shareable(), FLContext())
+    # T1 is not T1ce.
+    assert state.keys() - dxo.data.keys() == {key for key in state if re.match(r"encoders\.(FLAIR|T1)\.", key)}
+    assert any(key.startswith("encoders.T1ce.") for key in dxo.data)
+
+
+def test_another_policy_stays(kit, capsys):
+    folder = kit("site-1")
+    (folder / "local/privacy.json").write_text('{"scopes": []}')
+    assert main(["kit", str(folder), "--withhold", "T1"]) == 2
+    assert "holds another policy" in capsys.readouterr().err
+    assert (folder / "local/privacy.json").read_text() == '{"scopes": []}'
+    # Nothing is half done.
+    assert not (folder / "local/resources.json").exists()
+
+
+def test_the_server_keeps_jobs_where_it_is_told(kit, tmp_path):
+    folder = kit(SERVER)
+    assert main(["kit", str(folder), "--jobs", str(tmp_path / "kept")]) == 0
+    text = (folder / "local/resources.json").read_text()
+    assert "/tmp/nvflare" not in text
+    assert f'"uri_root": "{tmp_path}/kept/jobs"' in text and f'"root_dir": "{tmp_path}/kept/snapshots"' in text
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("lead@fedmepd.example.org", [], "is no kit of a FLARE server or site"),
+        ("site-1", ["--jobs", "x"], "--jobs is for the server's kit"),
+        (SERVER, ["--withhold", "T1"], "--withhold is for the kit of a site"),
+        ("site-1", ["--withhold", "T1c"], "unknown modality 'T1c'"),
+    ],
+)
+def test_what_is_refused(name, options, message, kit, capsys):
+    folder = kit(name)
+    before = sorted((folder / "local").iterdir())
+    assert main(["kit", str(folder), *options]) == 2
+    assert message in capsys.readouterr().err
+    assert sorted((folder / "local").iterdir()) == before
+
+
+def test_a_damaged_file_is_named(kit, capsys):
+    folder = kit("site-1")
+    (folder / "local/resources.json").write_text("{")
+    assert main(["kit", str(folder)]) == 2
+    assert f"{folder}/local/resources.json cannot be read as JSON" in capsys.readouterr().err
+
+
+DOCUMENTS = [ROOT / "provisioning/README.md", ROOT / "docs/production.md"]
+
+
+def commands() -> set[tuple[str, ...]]:
+    """The commands of FLARE and ours in the documents, without their arguments."""
+    found = set()
+    for document in DOCUMENTS:
+        for line in re.findall(r"(?:^    |`)((?:nvflare|fedmepd) [^`#\n]*)", document.read_text(), re.MULTILINE):
+            words = [word for word in line.split() if re.fullmatch(r"[a-z0-9-]+", word)]
+            options = sorted(set(re.findall(r"(?<=\s)--[a-z-]+", line)))
+            depth = 3 if words[1] in ("system", "job", "cert", "deploy", "config", "data") else 2
+            if line.startswith("nvflare deploy k8"):
+                depth = 4
+            found.add((*words[:depth], *options))
+    return found
+
+
+def test_the_documents_commands_exist():
+    everything = commands()
+    assert len(everything) > 12
+    for command in sorted(everything):
+        words = [word for word in command if not word.startswith("--")]
+        program = {"nvflare": "nvflare.cli", "fedmepd": "fedmepd.cli"}[words[0]]
+        run = subprocess.run([sys.executable, "-m", program, *words[1:], "--help"], capture_output=True, text=True)
+        assert run.returncode == 0 and "usage: " in run.stdout, f"{' '.join(words)}: {run.stderr}"
+        for option in command[len(words) :]:
+            assert option in run.stdout or option == "--format", f"{' '.join(words)} has no {option}"
