@@ -29,6 +29,8 @@ ALLOWED = (
     "nvflare.app_common.widgets.job_stats_reporter.JobStatsReporter",
 )
 
+ADMISSION = {"id": "fedmepd_site_admission", "path": "fedmepd.flare.admission.SiteAdmission", "args": {}}
+
 _BYOC = "byoc"
 _COMMANDS = {value for name, value in vars(AdminCommandNames).items() if not name.startswith("_")}
 # A command without a category is a right of its own.
@@ -59,11 +61,15 @@ class Kit:
         """Lets jobs that carry no code use the installed package's classes; returns the file that says so.
 
         A site's logs, which may name cases and paths, stay there too: FLARE by default sends its errors to the server.
+        The server lets sites into jobs that run already (see :mod:`fedmepd.flare.admission`).
         """
         resources = self._read(RESOURCES)
         allowed = resources.get("class_allow_list", list(DEFAULT_CLASS_ALLOW_LIST))
         resources["class_allow_list"] = [*allowed, *(name for name in ALLOWED if name not in allowed)]
-        if not self.is_server:
+        if self.is_server:
+            components = resources.setdefault("components", [])
+            components[:] = [one for one in components if one.get("id") != ADMISSION["id"]] + [ADMISSION]
+        else:
             resources["allow_log_streaming"] = False
         return self._write(RESOURCES, resources)
 

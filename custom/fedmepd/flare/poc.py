@@ -24,6 +24,7 @@ import yaml
 
 from fedmepd.errors import FedMEPDError
 from fedmepd.flare.export import deployed_everywhere, read_meta
+from fedmepd.flare.kits import Kit
 from fedmepd.modalities import FUSION_SITE
 from fedmepd.site_settings import FILE_NAME
 from fedmepd.storage import write_json, write_text
@@ -91,6 +92,7 @@ class Poc:
         for name, folder in folders.items():
             kit = self.server_kit if name == FUSION_SITE else self.kit(name)
             write_json(kit / "local" / FILE_NAME, {"data": str(folder)})
+            Kit(kit).set_up()
         self.log(f"prepared {len(sites)} sites and a server on port {ports[0]} in {self.workspace}")
 
     def _data_folders(self, sites: Sequence[str], data: Path | None) -> dict[str, Path]:
