@@ -5,7 +5,10 @@ import errno
 import json
 import os
 import resource
+import signal
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +16,7 @@ import pytest
 import torch
 
 from fedmepd.errors import CheckpointError, FedMEPDError
-from fedmepd.storage import load_tensors, save_tensors, write_atomically, write_json, write_text
+from fedmepd.storage import load_tensors, remove_leftovers, save_tensors, write_atomically, write_json, write_text
 
 LIMIT = 2**20
 
@@ -184,3 +187,20 @@ def test_code_in_a_file_is_not_run(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"code\.pt"):
         load_tensors(tmp_path / "code.pt")
     assert not Code.ran
+
+
+def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path) -> None:
+    """A process that is killed while it writes leaves its temporary file, and nothing else."""
+    script = (
+        "import os, signal, sys; from pathlib import Path; from fedmepd.storage import write_atomically\n"
+        "def write(file):\n"
+        "    file.write(b'half'); file.flush(); os.kill(os.getpid(), signal.SIGKILL)\n"
+        "write_atomically(Path(sys.argv[1]), write)\n"
+    )
+    (tmp_path / "state").write_text("old")
+    (tmp_path / ".hidden").write_text("mine")
+    run = subprocess.run([sys.executable, "-c", script, str(tmp_path / "state")])
+    assert run.returncode == -signal.SIGKILL and len(list(tmp_path.iterdir())) == 3
+    remove_leftovers(tmp_path)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"state": "old", ".hidden": "mine"}
+    remove_leftovers(tmp_path / "no such folder")

@@ -16,6 +16,8 @@ from fedmepd.errors import CheckpointError, FedMEPDError
 
 _IMPORT = ". A checkpoint published by FedMEPD's authors is brought in with `fedmepd checkpoint import`"
 
+_PART = ".part"
+
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
     """Writes a file so that ``path`` holds either its old content or all of the new.
@@ -28,7 +30,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
         FedMEPDError: the disk is full or the folder cannot be written; the old file is untouched.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{_PART}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "xb") as file:
@@ -47,6 +49,16 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
             "choose another folder, then start the run again.",
             public=f"the state cannot be written: {error.strerror or type(error).__name__}",
         ) from error
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes what a process left half written when it was killed.
+
+    Args:
+        folder: in which nobody else writes.
+    """
+    for path in Path(folder).glob(f".*{_PART}"):
+        path.unlink(missing_ok=True)
 
 
 def _flush_folder(folder: Path) -> None:

@@ -28,7 +28,7 @@ from fedmepd.federation.site import validation_is_due
 from fedmepd.federation.timing import SITES, RoundSeconds, Timing, figures_of
 from fedmepd.modalities import BRATS, FUSION_SITE
 from fedmepd.networks.network import SHARED
-from fedmepd.storage import load_tensors, save_tensors
+from fedmepd.storage import load_tensors, remove_leftovers, save_tensors
 from fedmepd.training.arithmetic import use_threads
 from fedmepd.training.checkpoints import About, load_model, save_model
 from fedmepd.training.fusion import FusionResult, FusionTrainer
@@ -502,6 +502,7 @@ class FederationServer:
             CheckpointError: it cannot be read, or was written by another version or with other settings.
         """
         path = self.folder / STATE
+        remove_leftovers(self.folder)
         if not path.is_file():
             return
         content = load_tensors(path)

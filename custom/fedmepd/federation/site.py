@@ -20,7 +20,7 @@ from fedmepd.federation.filters import DECODER, layer_of
 from fedmepd.federation.methods import METHODS
 from fedmepd.networks.network import FedMEPDNet
 from fedmepd.seeds import derive_seed
-from fedmepd.storage import load_tensors, save_tensors
+from fedmepd.storage import load_tensors, remove_leftovers, save_tensors
 from fedmepd.training.arithmetic import use_threads
 from fedmepd.training.checkpoints import About, load_model, save_model
 from fedmepd.training.epoch import EpochReport, learning_rate, make_optimizer, train_epoch
@@ -143,6 +143,7 @@ class FederationSite:
         if self._round is not None and self._round < round_number:
             return
         self._start_network()
+        remove_leftovers(self.folder)
         kept = sorted(self._kept(), reverse=True)
         for number in kept:
             if number < round_number:
