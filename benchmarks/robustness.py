@@ -118,9 +118,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"{settings.rounds} rounds, {len(sites)} sites, culprit {options.culprit}, norm bound {bound:g}\n")
     print(_table(rows))
     worst = min((one["difference"] for one in rows[1:]), default=0.0)
-    print(
-        f"\nlargest loss of the other sites {-worst:.3f}; target: {TARGET}: {'met' if -worst <= TARGET else 'MISSED'}"
-    )
+    verdict = "met" if worst >= -TARGET else "MISSED"
+    print(f"\nworst difference of the other sites {worst:+.3f}; at most {TARGET} may be lost: {verdict}")
     report = measure.write_report(
         "robustness", options.json, environment, rows, busy=os.getloadavg()[0], culprit=options.culprit, bound=bound
     )

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import json
+
+import torch
+
+from benchmarks import robustness
+from fedmepd.federation.exchange import Update
+
+
+def update() -> Update:
+    return Update(1, {"w": torch.tensor([0.5, -0.25])}, {"cases": 3})
+
+
+def test_only_the_culprits_updates_are_spoilt() -> None:
+    for name, expected in {
+        "scaled x1000": [500.0, -250.0],
+        "scaled x100": [50.0, -25.0],
+        "sign flipped": [-0.5, 0.25],
+        "constant 0.05": [0.05, 0.05],
+    }.items():
+        spoil = robustness.spoil("site-7", robustness.ATTACKS[name])
+        honest = update()
+        assert spoil("site-1", honest) is honest
+        spoilt = spoil("site-7", update())
+        torch.testing.assert_close(spoilt.tensors["w"], torch.tensor(expected))
+        assert (spoilt.round, spoilt.report) == (1, {"cases": 3})
+
+
+def entry(name: str, mdsc: float, limited: int = 0) -> dict:
+    return {"name": name, "test": {"mdsc": mdsc}, "limited": [{}] * limited, "rounds_missed": [{}]}
+
+
+def test_row_by_hand() -> None:
+    """The culprit's own score does not count."""
+    baseline = {"sites": [entry("a", 0.5), entry("b", 0.7)], "server": entry("server", 0.8)}
+    found = {"sites": [entry("a", 0.4), entry("b", 0.7), entry("x", 0.0, 4)], "server": entry("server", 0.7)}
+    row = robustness.row("attack", found, baseline, "x")
+    assert {key: round(value, 6) for key, value in row.items() if key != "run"} == {
+        "others": 0.55,
+        "difference": -0.05,
+        "server": 0.7,
+        "server_difference": -0.1,
+        "limited": 4,
+        "refused": 1,
+    }
+
+
+def test_command(tmp_path, capsys) -> None:
+    """A thousandfold update is scaled down in every round; what is finished is not run again."""
+    command = ["--quick", "--folder", str(tmp_path / "runs"), "--runs", "scaled x1000"]
+    robustness.main([*command, "--json", str(tmp_path / "first.json")])
+    first = json.loads((tmp_path / "first.json").read_text())
+    assert [row["run"] for row in first["rows"]] == ["without the site", "scaled x1000"]
+    assert [row["limited"] for row in first["rows"]] == [0, 2]
+    before = sorted(path.stat().st_mtime_ns for path in tmp_path.rglob("results.json"))
+    robustness.main([*command, "--json", str(tmp_path / "second.json")])
+    assert json.loads((tmp_path / "second.json").read_text())["rows"] == first["rows"]
+    assert sorted(path.stat().st_mtime_ns for path in tmp_path.rglob("results.json")) == before
+    assert "at most 0.03 may be lost" in capsys.readouterr().out
