@@ -1,0 +1,248 @@
+"""A POC federation of eight sites whose processes, network and disks a test can break."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from fedmepd.evaluation import results
+from fedmepd.flare.poc import FlareError, Poc
+from fedmepd.modalities import BRATS, FUSION_SITE, PROTOCOL_SUBSETS
+from fedmepd.storage import load_tensors
+from tests.system.conftest import write_cases
+from tests.system.simulator import ROOT, TINY
+
+EIGHT = tuple(f"site-{number}" for number in range(1, 9))
+ROUNDS = 6
+# As small as a federation gets, float32 on the wire.
+SETTINGS = TINY | {"rounds": ROUNDS, "aggregation": {"wire_precision": "float32", "round_timeout": 120}}
+SECONDS = 420
+
+
+def write_cohort(folder: Path, names: Sequence[str], cases: int = 3) -> Path:
+    """Writes a data folder with a sub-folder for each site and the fusion site; returns it."""
+    for number, name in enumerate(names):
+        if not (folder / name).is_dir():
+            write_cases(folder / name, name, cases, modalities=PROTOCOL_SUBSETS[number % len(PROTOCOL_SUBSETS)])
+    if not (folder / FUSION_SITE).is_dir():
+        write_cases(folder / FUSION_SITE, FUSION_SITE, 4, modalities=BRATS.modalities)
+    return folder
+
+
+def merged(settings: dict, **changes: Any) -> dict:
+    """Settings of which single sections' keys are changed."""
+    found = dict(settings)
+    for key, value in changes.items():
+        found[key] = found.get(key, {}) | value if isinstance(value, dict) else value
+    return found
+
+
+class Eight:
+    """A prepared POC workspace and its processes.
+
+    Args:
+        folder: for everything.
+        data: as of :func:`write_cohort`.
+        names: the sites that have a kit.
+    """
+
+    def __init__(self, folder: Path, data: Path, names: Sequence[str] = EIGHT, *, everywhere: bool = False):
+        self.folder = folder
+        self.names = tuple(names)
+        self.lines: list[str] = []
+        self.poc = Poc(folder / "w", log=self.lines.append)
+        self.poc.prepare(self.names, data, everywhere=everywhere)
+        self.job_id = ""
+        self._seen: set[str] = set()
+
+    def seconds_until_lost(self, seconds: int) -> None:
+        """How long FLARE's server waits for a sign of life of a site; by default ten minutes."""
+        path = self.poc.server_kit / "local/resources.json"
+        content = json.loads(path.read_text())
+        content["servers"][0]["heart_beat_timeout"] = seconds
+        path.write_text(json.dumps(content))
+
+    def start(self, *without: str) -> None:
+        """Starts the server and the sites."""
+        for name in (self.poc.server_kit.name, *(site for site in self.names if site not in without)):
+            self.start_one(name)
+        count = len(self.names) - len(without)
+        self.wait_for_logins(count)
+
+    def start_one(self, name: str, prefix: Sequence[str] = ()) -> None:
+        """Starts the server or a site as its operator does; ``prefix``: a command that runs the command."""
+        with open(self.folder / f"{name}.out", "a") as out:
+            subprocess.run(
+                [*prefix, str(self.poc.kit(name) / "startup/start.sh")],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                check=True,
+            )
+
+    def kill(self, name: str) -> None:
+        """Ends all processes of the server or a site at once."""
+        while left := self.processes_of(name):
+            # The script that would start the client again comes first.
+            for process in sorted(left, key=lambda one: "sub_start.sh" not in " ".join(one.info["cmdline"])):
+                try:
+                    process.kill()
+                except psutil.NoSuchProcess:
+                    pass
+            psutil.wait_procs(left, timeout=10)
+
+    def kill_job_process(self, name: str) -> None:
+        """Ends a site's process for the job alone, as the system does when memory runs out."""
+        [process] = [one for one in self.processes_of(name) if self.job_id in str(one.info["cmdline"])]
+        process.kill()
+
+    def processes_of(self, name: str) -> list[psutil.Process]:
+        mark = f"{self.poc.kit(name)}{os.sep}"
+        return [one for one in self.poc.processes() if any(mark in f"{part}/" for part in one.info["cmdline"])]
+
+    def submit(self, settings: dict, *, faults: dict | None = None, deaths: dict | None = None) -> str:
+        """Submits the repository's job, deployed everywhere, with other settings and perhaps faults; returns its id."""
+        job = self.folder / "job"
+        shutil.rmtree(job, ignore_errors=True)
+        shutil.copytree(ROOT / "jobs/fedmepd_brats", job)
+        shutil.copy(Path(__file__).parent / "faulty/faulty.py", job / "app/custom")
+        meta = json.loads((job / "meta.json").read_text()) | {"deploy_map": {"app": ["@ALL"]}}
+        (job / "meta.json").write_text(json.dumps(meta))
+        server, client = (job / f"app/config/config_fed_{side}.json" for side in ("server", "client"))
+        content = json.loads(server.read_text())
+        [workflow] = content["workflows"]
+        workflow["args"]["settings"] = settings
+        if deaths:
+            workflow["path"] = "faulty.FaultyController"
+            workflow["args"] |= {"plan": deaths, "marks": str(self.folder / "deaths")}
+        server.write_text(json.dumps(content))
+        if faults:
+            content = json.loads(client.read_text())
+            content["executors"][0]["executor"] = {"path": "faulty.FaultyExecutor", "args": {"plan": faults}}
+            client.write_text(json.dumps(content))
+        self.job_id = self.poc.submit(job)
+        return self.job_id
+
+    def abort(self) -> None:
+        self.poc._flare("job", "abort", self.job_id, "--force")
+
+    def is_training(self, name: str) -> bool:
+        """Whether a site says in the console that it is in the middle of an epoch."""
+        stats = self.poc._flare("job", "stats", self.job_id)["stats"].get(name, {})
+        return stats.get("FedMEPDExecutor", {}).get("phase") == "training"
+
+    def working_on_job(self) -> list[int]:
+        """The processes of the job that compute: more than a tenth of a core for a second."""
+        before = {one.pid: _seconds_of(one) for one in self.poc.processes() if self.job_id in str(one.info["cmdline"])}
+        time.sleep(1)
+        after = {one.pid: _seconds_of(one) for one in self.poc.processes() if one.pid in before}
+        return [pid for pid, seconds in after.items() if seconds - before[pid] > 0.1]
+
+    def wait_for_logins(self, count: int) -> None:
+        """Waits until the sites have logged in so many times in all."""
+        wait_for(lambda: self.server_log().count("joined. Sent token") >= count, f"{count} logins")
+
+    def server_log(self) -> str:
+        """Of the server itself."""
+        return _text(self.poc.server_kit / "log.txt")
+
+    def job_log(self) -> str:
+        """Of the server's process for the job; its folder stays until the job has ended."""
+        return _text(self.poc.server_kit / self.job_id / "log.txt")
+
+    def site_log(self, name: str) -> str:
+        """Of a site's process for the job."""
+        return _text(self.poc.kit(name) / self.job_id / "log.txt")
+
+    def wait_for_line(self, text: str, seconds: float = SECONDS) -> None:
+        """Waits until the server's process for the job has logged a text."""
+        wait_for(lambda: text in self.job_log() or self._ended(), f"{text!r} in the server's log", seconds)
+        assert text in self.job_log(), f"{text!r} is not in the server's log:\n{self.job_log()[-3000:]}"
+
+    def _ended(self) -> bool:
+        there = (self.poc.server_kit / self.job_id).is_dir()
+        self._seen |= {self.job_id} if there else set()
+        return not there and self.job_id in self._seen
+
+    def wait_for_round(self, number: int) -> None:
+        self.wait_for_line(f"round {number}/")
+
+    def patience_of(self, name: str) -> dict[str, torch.Tensor]:
+        """What the server keeps of a site's patience, by layer of the decoder."""
+        kept = load_tensors(self.poc.server_kit / self.job_id / "fedmepd/server_state.pt")["personalization"]
+        place = kept["sites"].index(name)
+        return {layer: rows[place] for layer, rows in kept["state"]["patience"].items()}
+
+    def status(self) -> str:
+        return self.poc._flare("job", "meta", self.job_id)["status"]
+
+    def end_of_job(self, seconds: float = SECONDS) -> str:
+        """Waits for the job's end; returns FLARE's word for how."""
+        status = ""
+
+        def ended() -> bool:
+            nonlocal status
+            try:
+                status = self.status()
+            except FlareError:
+                return False
+            return status.startswith("FINISHED")
+
+        wait_for(ended, "the job's end", seconds)
+        return status
+
+    def fetch(self) -> tuple[dict, str, str]:
+        """Downloads the ended job; returns its results, their table and the server's log of it."""
+        folder = self.poc.download(self.job_id, self.folder / "results")
+        table = next(folder.rglob("results.md")).read_text()
+        return results.read(results.find(folder)), table, _text(next(folder.rglob("log.txt")))
+
+    def live_results(self) -> dict:
+        """The results of the job as they stand."""
+        return results.read(self.poc.server_kit / self.job_id / "results/results.json")
+
+    def end(self) -> None:
+        """Ends all processes."""
+        for process in self.poc.processes():
+            process.kill()
+        self.poc.stop()
+
+
+def rounds_of(found: dict) -> dict[str, list[int]]:
+    """Returns the rounds that every site took part in."""
+    return {site["name"]: site["rounds_taken"] for site in found["sites"]}
+
+
+def missed_by(found: dict, name: str) -> dict[int, str]:
+    """Returns why a site missed which round."""
+    [site] = [one for one in found["sites"] if one["name"] == name]
+    return {entry["round"]: entry["reason"] for entry in site["rounds_missed"]}
+
+
+def wait_for(condition: Callable[[], bool], what: str, seconds: float = SECONDS) -> None:
+    """Waits until a condition holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
+        time.sleep(0.5)
+
+
+def _seconds_of(process: psutil.Process) -> float:
+    try:
+        return sum(process.cpu_times()[:2])
+    except psutil.NoSuchProcess:
+        return 0.0
+
+
+def _text(path: Path) -> str:
+    return path.read_text(errors="replace") if path.is_file() else ""
