@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -34,7 +36,7 @@ def write_cohort(folder: Path, names: Sequence[str], cases: int = 3) -> Path:
         if not (folder / name).is_dir():
             write_cases(folder / name, name, cases, modalities=PROTOCOL_SUBSETS[number % len(PROTOCOL_SUBSETS)])
     if not (folder / FUSION_SITE).is_dir():
-        write_cases(folder / FUSION_SITE, FUSION_SITE, 4, modalities=BRATS.modalities)
+        write_cases(folder / FUSION_SITE, FUSION_SITE, 6, modalities=BRATS.modalities)
     return folder
 
 
@@ -150,7 +152,8 @@ class Eight:
 
     def wait_for_logins(self, count: int) -> None:
         """Waits until the sites have logged in so many times in all."""
-        wait_for(lambda: self.server_log().count("joined. Sent token") >= count, f"{count} logins")
+        login = re.compile(r"New client \S+ joined|Re-activate the client")
+        wait_for(lambda: len(login.findall(self.server_log())) >= count, f"{count} logins")
 
     def server_log(self) -> str:
         """Of the server itself."""
@@ -188,17 +191,17 @@ class Eight:
 
     def end_of_job(self, seconds: float = SECONDS) -> str:
         """Waits for the job's end; returns FLARE's word for how."""
+        # Each question to FLARE is a process of its own: first wait for what can be seen without.
+        wait_for(self._ended, "the job's end", seconds)
         status = ""
 
-        def ended() -> bool:
+        def told() -> bool:
             nonlocal status
-            try:
+            with contextlib.suppress(FlareError):
                 status = self.status()
-            except FlareError:
-                return False
             return status.startswith("FINISHED")
 
-        wait_for(ended, "the job's end", seconds)
+        wait_for(told, "how the job ended", 120)
         return status
 
     def fetch(self) -> tuple[dict, str, str]:

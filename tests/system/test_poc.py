@@ -15,7 +15,7 @@ from fedmepd.doctor.diagnose import diagnose
 from fedmepd.doctor.federation import expected
 from fedmepd.doctor.kit import Kit
 from fedmepd.evaluation import results
-from fedmepd.flare.poc import Poc
+from fedmepd.flare.poc import ADMIN, Poc
 from tests.system.simulator import ROOT, SITES, TINY, assert_same, in_process, weights
 
 pytestmark = pytest.mark.system
@@ -108,9 +108,44 @@ def test_a_run_from_kits_to_the_table(tmp_path, cohort, cache, monkeypatch):
     assert_same(weights(tmp_path / "w", 2), in_process(tmp_path / "once", TINY, cohort, cache)[1])
 
 
-def test_an_interrupt_in_the_middle_of_a_round(tmp_path, cohort, cache):
-    process = start(tmp_path, cohort, cache, TINY | {"rounds": 200})
-    code, output = follow(process, tmp_path / "w", at="round ", then=lambda: process.send_signal(signal.SIGINT))
+def console(workspace, commands):
+    """Types commands into FLARE's admin console; returns what it printed."""
+    admin = Poc(workspace).kit(ADMIN) / "startup/fl_admin.sh"
+    run = subprocess.run(
+        [admin],
+        input="".join(f"{command}\n" for command in (*commands, "bye")),
+        capture_output=True,
+        text=True,
+        timeout=90,
+    )
+    return run.stdout + run.stderr
+
+
+def test_the_console_in_the_middle_of_a_round_and_an_interrupt(tmp_path, cohort, cache):
+    seen = {}
+
+    def look():
+        [job_id] = [path.name for path in Poc(tmp_path / "w").server_kit.iterdir() if path.name.count("-") == 4]
+        seen["stats"] = Poc(tmp_path / "w")._flare("job", "stats", job_id)["stats"]
+        seen["console"] = console(tmp_path / "w", [f"show_stats {job_id} server", f"show_stats {job_id} client site-1"])
+        process.send_signal(signal.SIGINT)
+
+    settings = TINY | {"rounds": 200, "evaluation": TINY["evaluation"] | {"every": 1}}
+    process = start(tmp_path, cohort, cache, settings)
+    code, output = follow(process, tmp_path / "w", at="round 2/", then=look)
     assert code == 130, output
     assert "stopped; no process and no port is left" in output and "interrupted: everything is stopped" in output
     assert Poc(tmp_path / "w").processes() == []
+    server = seen["stats"]["server"]["FedMEPDController"]
+    assert server["rounds"] == 200 and server["round"] >= 2
+    assert server["phase"] in ("sites train", "fusion training", "validating")
+    assert set(server["sites_in"]) | set(server["sites_missing"]) <= set(SITES)
+    assert set(server["mdsc"]) == {*SITES, "fusion"} and 0 < server["personal_share"] < 1
+    last = server["last_round"]
+    assert last["missing"] == [] and last["bytes_up"] > 0 and last["bytes_down"] > 0 and last["seconds"] > 0
+    for site in SITES:
+        client = seen["stats"][site]["FedMEPDExecutor"]
+        assert client["round"] >= 2 and client["step"] >= 1 and client["loss"] > 0 and client["memory_mib"] > 100
+    # The interactive console shows the same.
+    for text in ("FedMEPDController", "sites_missing", "FedMEPDExecutor", "memory_mib"):
+        assert text in seen["console"], seen["console"]
