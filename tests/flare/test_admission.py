@@ -33,7 +33,10 @@ class Engine(PlainEngine):
         self.sites = {f"{name}1": Client(name, f"{name}1") for name in "ab"}
         self.participants = dict(self.sites)
         self.run_processes = {JOB: {RunProcessKey.PARTICIPANTS: self.participants}}
-        self.client_manager = SimpleNamespace(clients=dict(self.sites))
+        self.disabled: set[str] = set()
+        self.client_manager = SimpleNamespace(
+            clients=dict(self.sites), is_client_disabled=lambda name: name in self.disabled
+        )
         self.running_at = set(self.sites)
         self.job = SimpleNamespace(
             job_id=JOB,
@@ -224,3 +227,15 @@ def test_a_process_that_is_seen_again_is_not_missed(engine, look, clock):
     engine.running_at.remove("b1")
     clock.time += 10
     assert look() == "" and engine.started == []
+
+
+def test_a_site_that_is_disabled_leaves_the_job(engine, look):
+    """And is let in again once it is enabled and logs in."""
+    engine.disabled.add("b")
+    del engine.client_manager.clients["b1"]
+    assert f"b: disabled, gets no more of job {JOB}" in look()
+    assert set(engine.participants) == {"a1"} and look() == ""
+    engine.disabled.clear()
+    engine.connect("b", "b2")
+    assert f"b: let into job {JOB}" in look() and set(engine.participants) == {"a1", "b2"}
+    assert engine.deployed == []

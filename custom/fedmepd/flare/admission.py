@@ -37,13 +37,15 @@ class SiteAdmission(FLComponent):
     Every few seconds it compares the sites that are connected with those of every running job of this package. A site
     that the job's deploy map covers and that is not in it gets the job: deployed, unless it has it from before, and
     started. The job's controller asks it to prepare before the next round. A site whose process for the job has ended
-    alone gets it started again. What fails is tried again after a minute.
+    alone gets it started again. What fails is tried again after a minute. A site that an admin has disabled is taken
+    out of the job: it gets nothing from the next round on.
     """
 
     def __init__(self):
         super().__init__()
         self._tried: dict[tuple[str, str], float] = {}
         self._missing: dict[tuple[str, str], float] = {}
+        self._disabled: set[tuple[str, str]] = set()
         self._stopped = threading.Event()
 
     def handle_event(self, event_type: str, fl_ctx: FLContext):
@@ -66,6 +68,7 @@ class SiteAdmission(FLComponent):
             participants: dict[str, Client] = running.get(RunProcessKey.PARTICIPANTS) or {}
             if not participants or not self._is_ours(engine, job_id):
                 continue
+            self._remove_disabled(engine, job_id, participants, fl_ctx)
             connected = list(engine.client_manager.clients.items())
             waiting = [client for token, client in connected if token not in participants]
             waiting += self._without_process(engine, job_id, participants, dict(connected))
@@ -83,6 +86,14 @@ class SiteAdmission(FLComponent):
                     self.log_warning(fl_ctx, f"{client.name}: not let into job {job_id}: {problem}", fire_event=False)
                 else:
                     self.log_info(fl_ctx, f"{client.name}: let into job {job_id}", fire_event=False)
+
+    def _remove_disabled(self, engine, job_id: str, participants: dict[str, Client], fl_ctx: FLContext) -> None:
+        # FLARE closes the door to a site that an admin disables, and leaves it in the jobs that it is in already.
+        for token, client in list(participants.items()):
+            if engine.client_manager.is_client_disabled(client.name):
+                del participants[token]
+                self._disabled.add((job_id, client.name))
+                self.log_info(fl_ctx, f"{client.name}: disabled, gets no more of job {job_id}", fire_event=False)
 
     def _without_process(
         self, engine, job_id: str, participants: dict[str, Client], connected: dict[str, Client]
@@ -124,7 +135,8 @@ class SiteAdmission(FLComponent):
         """Returns what went wrong, an empty text otherwise."""
         known = {token: other for token, other in participants.items() if other.name == client.name}
         # What was deployed is kept: FLARE would remove the run's folder, and the site's models with it.
-        if not known and (problem := self._deploy(engine, job, app, client, fl_ctx)):
+        was_in = bool(known) or (job.job_id, client.name) in self._disabled
+        if not was_in and (problem := self._deploy(engine, job, app, client, fl_ctx)):
             return problem
         # One entry a name: a site's process does not start with more.
         for token in known:
@@ -132,7 +144,7 @@ class SiteAdmission(FLComponent):
         participants[client.token] = client
         job.meta[JobMetaKey.JOB_CLIENTS] = [participant.to_dict() for participant in participants.values()]
         problem = self._start(engine, job, app, client, fl_ctx)
-        if known and _NOT_DEPLOYED in problem:
+        if was_in and _NOT_DEPLOYED in problem:
             # A site on a new machine.
             problem = self._deploy(engine, job, app, client, fl_ctx) or self._start(engine, job, app, client, fl_ctx)
         if problem:
