@@ -6,11 +6,14 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 from cryptography import x509
 from nvflare.apis.dxo import DXO, DataKind
+from nvflare.apis.fl_component import FLComponent
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
 from nvflare.app_common.filters.exclude_vars import ExcludeVars
@@ -20,6 +23,7 @@ from nvflare.security.security import COMMAND_CATEGORIES
 
 from fedmepd.cli import main
 from fedmepd.flare import kits
+from fedmepd.flare.admission import SiteAdmission
 from fedmepd.modalities import BRATS
 from fedmepd.networks.network import FedMEPDNet
 from tests.system.production import provision
@@ -106,12 +110,18 @@ def test_what_our_jobs_are_made_of_is_allowed_and_nothing_else_is_new(name, kit)
     resources = json.loads((folder / "local/resources.json").read_text())
     assert set(default["class_allow_list"]) < set(resources["class_allow_list"])
     assert len(resources["class_allow_list"]) == len(default["class_allow_list"]) + 3
-    # All else is as FLARE made it.
+    # The server lets sites into running jobs; all else is as FLARE made it.
+    if name == SERVER:
+        added = [one for one in resources["components"] if one not in default["components"]]
+        assert [one["path"] for one in added] == ["fedmepd.flare.admission.SiteAdmission"]
+        assert issubclass(SiteAdmission, FLComponent)
+        resources["components"].remove(added[0])
     for key in default.keys() - {"class_allow_list"}:
         assert resources[key] == default[key]
     # Once more changes nothing.
+    before = (folder / "local/resources.json").read_bytes()
     assert main(["kit", str(folder)]) == 0
-    assert json.loads((folder / "local/resources.json").read_text()) == resources
+    assert (folder / "local/resources.json").read_bytes() == before
 
 
 def test_a_kit_of_a_project_that_streams_logs(kit):
@@ -227,3 +237,104 @@ def test_the_documents_commands_exist():
         assert run.returncode == 0 and "usage: " in run.stdout, f"{' '.join(words)}: {run.stderr}"
         for option in command[len(words) :]:
             assert option in run.stdout or option == "--format", f"{' '.join(words)} has no {option}"
+
+
+@pytest.mark.parametrize(
+    ("runtime", "name", "launcher"),
+    [
+        ("docker", "site-1", "docker_launcher.ClientDockerJobLauncher"),
+        ("k8s", SERVER, "k8s_launcher.ServerK8sJobLauncher"),
+    ],
+)
+def test_a_kit_for_containers(runtime, name, launcher, provisioned, kit, tmp_path):
+    """In the order of the README: FLARE's own settings for containers stay, ours are added."""
+    config = ROOT / f"provisioning/containers/{runtime}.yml"
+    command = ["deploy", "prepare", str(kit(name)), "--output", str(tmp_path / "prepared"), "--config", str(config)]
+    run = subprocess.run([sys.executable, "-m", "nvflare.cli", *command], capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert main(["kit", str(tmp_path / "prepared"), *(["--refuse-code"] if name == "site-1" else [])]) == 0
+    resources = json.loads((tmp_path / "prepared/local/resources.json").read_text())
+    assert any(one["path"].endswith(launcher) for one in resources["components"])
+    assert is_allowed(tmp_path / "prepared", "fedmepd.flare.executor.FedMEPDExecutor")
+    starts = {"docker": "startup/start_docker.sh", "k8s": "helm_chart/Chart.yaml"}
+    assert (tmp_path / "prepared" / starts[runtime]).is_file()
+    image = (tmp_path / "prepared").rglob("start_docker.sh" if runtime == "docker" else "values.yaml")
+    assert "registry.example.org/fedmepd" in next(image).read_text()
+
+
+def test_a_renewed_certificate_and_a_ninth_hospital(provisioned, tmp_path):
+    """The others keep theirs, and the project keeps its root."""
+    workspace = tmp_path / "workspace"
+    shutil.copytree(provisioned.parents[1], workspace)
+    state = workspace / "fedmepd/state/cert.json"
+    content = json.loads(state.read_text())
+    del content["site-1"]
+    state.write_text(json.dumps(content))
+    command = ["provision", "-p", str(provisioned.parents[2] / "project.yml"), "-w", str(workspace), "--force"]
+    run = subprocess.run(
+        [sys.executable, "-m", "nvflare.cli", *command, "--add-client", str(ROOT / "provisioning/ninth.yml")],
+        env=os.environ | {"HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    before, after = workspace / "fedmepd/prod_00", workspace / "fedmepd/prod_01"
+
+    def certificate(folder, file="client.crt"):
+        return (folder / "startup" / file).read_bytes()
+
+    assert certificate(before / "site-1") != certificate(after / "site-1")
+    assert certificate(before / "site-2") == certificate(after / "site-2")
+    root = x509.load_pem_x509_certificate(certificate(before / SERVER, "rootCA.pem"))
+    for name in ("site-1", "site-9"):
+        assert certificate(after / name, "rootCA.pem") == certificate(before / SERVER, "rootCA.pem")
+        x509.load_pem_x509_certificate(certificate(after / name)).verify_directly_issued_by(root)
+    assert json.loads((after / "site-9/local/resources.json.default").read_text())["allow_log_streaming"] is False
+
+
+def requested(folder: Path, entry: str, **changes) -> tuple[str, Path]:
+    """Asks for a kit with a key of one's own; returns the party's name and its folder."""
+    participant = yaml.safe_load((ROOT / f"provisioning/distributed/{entry}.yml").read_text())
+    participant["participants"][0] |= changes
+    (folder / f"{entry}.yml").write_text(yaml.safe_dump(participant))
+    flare(folder, "cert", "request", "-p", f"{entry}.yml")
+    name = participant["participants"][0]["name"]
+    return name, folder / name
+
+
+def flare(folder: Path, *command: str) -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "nvflare.cli", *command],
+        cwd=folder,
+        env=os.environ | {"HOME": str(folder)},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, f"{command}: {run.stdout}{run.stderr}"
+
+
+def test_keys_that_never_travel(tmp_path):
+    """Distributed provisioning: what goes to the project admin and back holds no private key; the kits are complete."""
+    shutil.copy(ROOT / "provisioning/distributed/project_profile.yml", tmp_path)
+    flare(tmp_path, "cert", "init", "--profile", "project_profile.yml", "-o", "ca")
+    fingerprint = json.loads((tmp_path / "ca/ca.json").read_text())["rootCA_fingerprint"]
+    for entry in ("server", "site", "lead"):
+        name, folder = requested(tmp_path, entry)
+        flare(tmp_path, "cert", "approve", f"{name}/{name}.request.zip", "-c", "ca", "--profile", "project_profile.yml")
+        for travels in ("request", "signed"):
+            with zipfile.ZipFile(folder / f"{name}.{travels}.zip") as content:
+                assert not any(b"PRIVATE KEY" in content.read(one) for one in content.namelist())
+        flare(
+            tmp_path,
+            *("package", f"{name}/{name}.signed.zip", "--request-dir", name),
+            *("--fingerprint", fingerprint, "-w", "workspace"),
+        )
+        kit_folder = tmp_path / "workspace/fedmepd/prod_00" / name
+        startup = kit_folder / "startup"
+        own = "server" if entry == "server" else "client"
+        root = x509.load_pem_x509_certificate((startup / "rootCA.pem").read_bytes())
+        certificate = x509.load_pem_x509_certificate((startup / f"{own}.crt").read_bytes())
+        certificate.verify_directly_issued_by(root)
+        assert (startup / f"{own}.key").read_bytes() == (folder / f"{name}.key").read_bytes()
+        if entry != "lead":
+            assert main(["kit", str(kit_folder), *(["--refuse-code"] if entry == "site" else [])]) == 0

@@ -169,8 +169,15 @@ class Eight:
 
     def wait_for_line(self, text: str, seconds: float = SECONDS) -> None:
         """Waits until the server's process for the job has logged a text."""
-        wait_for(lambda: text in self.job_log() or self._ended(), f"{text!r} in the server's log", seconds)
-        assert text in self.job_log(), f"{text!r} is not in the server's log:\n{self.job_log()[-3000:]}"
+        log = ""
+
+        def there() -> bool:
+            nonlocal log
+            log = self.job_log() or log
+            return text in log or self._ended()
+
+        wait_for(there, f"{text!r} in the server's log", seconds)
+        assert text in log, f"{text!r} is not in the server's log:\n{log[-3000:]}"
 
     def _ended(self) -> bool:
         there = (self.poc.server_kit / self.job_id).is_dir()

@@ -108,16 +108,26 @@ class Federation:
     def start(self, *names: str) -> None:
         """Starts the server or sites as their operators do."""
         for name in names:
-            with open(self.folder / f"{name}.out", "w") as out:
-                subprocess.run(
-                    [self.kit(name) / "startup/start.sh"],
-                    env=self.environment,
-                    stdin=subprocess.DEVNULL,
-                    stdout=out,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                    check=True,
-                )
+            self.start_kit(self.kit(name))
+
+    def start_kit(self, kit: Path) -> None:
+        """Starts what a kit is of."""
+        with open(self.folder / f"{kit.name}.out", "w") as out:
+            subprocess.run(
+                [kit / "startup/start.sh"],
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                check=True,
+            )
+
+    def restart(self, name: str) -> None:
+        """Ends a site's processes and starts it again."""
+        for process in self.processes(self.kit(name)):
+            process.kill()
+        self.start(name)
 
     def run_client(self, kit: Path, name: str) -> Path:
         """Starts a client of a copied kit under any name; it ends with the federation. Returns its output's file."""

@@ -301,6 +301,9 @@ def link():
 def test_a_link_that_is_cut_and_restored_and_cut_for_good(eight, link):
     federation = eight(everywhere=True)
     federation.seconds_until_lost(60)
+    # From its own network, the site reaches the server by the machine's name.
+    connection = federation.poc.kit("site-4") / "startup/fed_client.json"
+    connection.write_text(connection.read_text().replace('"localhost', f'"{socket.gethostname()}'))
     federation.start("site-4")
     federation.start_one("site-4", link.prefix)
     federation.wait_for_logins(len(EIGHT))
@@ -326,8 +329,8 @@ def test_a_job_that_is_aborted_in_the_middle_of_a_step(eight):
     """Steps of seconds: all training stops within ten; then the run goes on by its name."""
     federation = eight(EIGHT[:3])
     federation.start()
-    settings = merged(SETTINGS, rounds=3, run_name="trial")
-    heavy = merged(settings, training={"crop": 48, "local_epochs": 50})
+    settings = merged(SETTINGS, rounds=3, run_name="trial", aggregation={"round_timeout": 0})
+    heavy = merged(settings, training={"crop": 48, "local_epochs": 12})
     federation.submit(heavy)
     federation.wait_for_round(1)
     wait_for(lambda: all(federation.is_training(name) for name in EIGHT[:3]), "training at all sites")

@@ -4,6 +4,8 @@ import json
 import shutil
 import socket
 import ssl
+import subprocess
+import sys
 from pathlib import Path
 
 import psutil
@@ -145,6 +147,62 @@ def test_a_class_outside_the_list(federation, job, tmp_path):
     # FLARE would send the site's error log to the server; the kit says no.
     kept = federation.jobs / "jobs" / job_id
     assert (kept / "meta").is_file() and not list(kept.glob("ERRORLOG*"))
+
+
+def test_a_ninth_hospital_joins_a_running_job_and_another_is_removed(federation, job):
+    """Nobody but the newcomer does anything; who is removed gets nothing more and cannot come back."""
+    folder = job("open", OPEN)
+    meta = json.loads((folder / "meta.json").read_text()) | {"deploy_map": {"app": ["@ALL"]}}
+    (folder / "meta.json").write_text(json.dumps(meta))
+    config = folder / "app/config/config_fed_server.json"
+    content = json.loads(config.read_text())
+    content["workflows"][0]["args"]["settings"] |= {"rounds": 300}
+    config.write_text(json.dumps(content))
+    job_id = federation.flare("job", "submit", "-j", str(folder))["job_id"]
+
+    def said(text):
+        log = federation.kit(SERVER) / job_id / "log.txt"
+        return log.is_file() and text in log.read_text()
+
+    try:
+        wait_for(lambda: said("round 1/300: 3 sites"), "the first round")
+        ninth = add_site(federation)
+        write_cases(federation.folder / "data/site-9", "site-1", CASES)
+        (ninth / "local/fedmepd.json").write_text(json.dumps({"data": str(federation.folder / "data/site-9")}))
+        federation.start_kit(ninth)
+        wait_for(lambda: said("site-9: joins in round "), "the ninth hospital")
+        wait_for(lambda: said(": 4 sites, mean loss"), "a round with the ninth hospital")
+        federation.flare("system", "disable-client", "site-4", "--force", by=ADMIN)
+        wait_for(lambda: f"site-4: disabled, gets no more of job {job_id}" in federation.log(SERVER), "the removal")
+        wait_for(lambda: said("3 sites (without site-4)"), "a round without the removed site")
+        federation.flare("system", "enable-client", "site-4", "--force", by=ADMIN)
+    finally:
+        federation.flare("job", "abort", job_id, "--force", by=ADMIN)
+    # The site's client keeps trying until it is let in.
+    before = federation.log(SERVER).count("New client site-4")
+    federation.restart("site-4")
+    wait_for(lambda: federation.log(SERVER).count("New client site-4") > before, "the site that is enabled again")
+
+
+def add_site(federation) -> Path:
+    """Provisions a ninth hospital as provisioning/README.md says; returns its kit."""
+    command = ["provision", "-p", str(federation.folder / "project.yml"), "-w", str(federation.folder / "workspace")]
+    run = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "nvflare.cli",
+            *command,
+            "--add-client",
+            str(ROOT / "provisioning/ninth.yml"),
+            "--force",
+        ],
+        env=federation.environment,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    return federation.kits.with_name("prod_01") / "site-9"
 
 
 def test_a_member_submits_a_job(federation, job):
