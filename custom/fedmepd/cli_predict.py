@@ -73,10 +73,10 @@ def add_segmenter_options(parser: argparse.ArgumentParser, required: bool) -> No
     how = parser.add_argument_group("how to segment")
     how.add_argument("--device", help="auto (the GPU if there is one), cpu, cuda, cuda:1; default: the site's, or auto")
     how.add_argument(
-        "--window", type=int, default=80, metavar="VOXELS", help="side of the inference window; default: 80"
+        "--window", type=int, metavar="VOXELS", help="side of the inference window; default: that of the model's job"
     )
     how.add_argument(
-        "--overlap", type=float, default=0.5, metavar="SHARE", help="of neighbouring windows; default: 0.5"
+        "--overlap", type=float, metavar="SHARE", help="of neighbouring windows; default: that of the model's job"
     )
     how.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto", help="default: auto")
     how.add_argument("--flips", action="store_true", help="average over the 8 mirror images: eight times slower")
@@ -109,20 +109,17 @@ def open_segmenter(options: argparse.Namespace) -> Segmenter:
     Raises:
         FedMEPDError: the file is no model, there is no such device, or an option is out of bounds.
     """
-    from fedmepd.config import Settings
     from fedmepd.segmentation.segmenter import Segmenter
     from fedmepd.site_settings import SiteSettings
 
-    inference = Settings.make(
-        "paper", {"evaluation": {"window": options.window, "overlap": options.overlap}}
-    ).evaluation
     site = SiteSettings.load()
     if options.device:
         site = site.model_copy(update={"device": options.device})
     return Segmenter(
         options.model,
         site.torch_device(),
-        inference=inference,
+        window=options.window,
+        overlap=options.overlap,
         precision=options.precision,
         flips=options.flips,
         min_component_ml=options.min_component,

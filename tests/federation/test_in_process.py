@@ -42,6 +42,11 @@ def test_results_of_every_method(method, tiny, tmp_path) -> None:
     for entry in (results["server"], *results["sites"]):
         assert entry["validation"]["round"] == 2
         assert entry["test"]["mdsc"] == pytest.approx(sum(entry["test"]["dice"].values()) / 3)
+        # Beside every best model stands its card, with the scores of the final test.
+        [best] = (tmp_path / entry["name"]).glob("*_best.pt")
+        text = best.with_name("model_card.md").read_text()
+        assert f"model of {entry['name']}" in text and f"| {entry['test']['mdsc']:.3f} |" in text
+        assert "case-" not in text and str(tmp_path) not in text
     mean = sum(site["test"]["mdsc"] for site in results["sites"]) / 2
     assert results["mean"]["mdsc"] == pytest.approx(mean)
     shares = {site["personal_share"] is None for site in results["sites"]}

@@ -12,8 +12,8 @@ from fedmepd.federation import site as module
 from fedmepd.federation.exchange import Payload, SiteProfile, Update
 from fedmepd.federation.site import FederationSite
 from fedmepd.networks.network import FedMEPDNet
-from fedmepd.training.checkpoints import load_model
-from tests.federation.drive import CPU, Clock, make_server, make_site, same, site_state
+from fedmepd.training.checkpoints import describe, load_model
+from tests.federation.drive import CPU, Clock, make, make_server, make_site, play, same, site_state
 from tests.tiny import COUNTS, SITES, never, settings
 
 NAME = "site-1"
@@ -278,3 +278,18 @@ def test_state_that_cannot_be_written(tiny, tmp_path, payloads, monkeypatch) -> 
             site.train(copy(payloads[2]), never)
     assert {path.name: path.read_bytes() for path in (tmp_path / NAME).iterdir()} == before
     train(site, payloads[2])
+
+
+def test_the_best_model_says_how_it_was_validated(tiny, tmp_path) -> None:
+    of = settings(rounds=1, evaluation={"window": 16, "overlap": 0.25, "every": 1}, data={"clip_percent": 0.5})
+    server, sites = make(tiny, of, tmp_path)
+    play(server, sites, 1)
+    for path in (tmp_path / "site-1/model_best.pt", tmp_path / "server/global_best.pt"):
+        about = describe(path)["about"]
+        assert {key: about[key] for key in ("window", "overlap", "clip_percent", "round", "method")} == {
+            "window": 16,
+            "overlap": 0.25,
+            "clip_percent": 0.5,
+            "round": 1,
+            "method": "fedmepd",
+        }

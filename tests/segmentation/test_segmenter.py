@@ -26,7 +26,7 @@ CPU = torch.device("cpu")
 
 
 def opened(path: Path, **options) -> Segmenter:
-    return Segmenter(path, CPU, inference=INFERENCE, precision="float32", **options)
+    return Segmenter(path, CPU, window=24, precision="float32", **options)
 
 
 @pytest.fixture
@@ -196,3 +196,33 @@ def test_differences_from_the_model_are_named() -> None:
         "the model was trained with FLAIR T1ce T1; T1 is missing in 2 of 4 cases: expect a less accurate segmentation",
         "the model was trained with FLAIR T1ce T1; T2 in 1 of 4 cases cannot be used and is ignored",
     ]
+
+
+@pytest.mark.parametrize(
+    ("said", "options", "expected"),
+    [
+        ({"window": 40, "overlap": 0.25}, {}, (40, 0.25)),
+        ({"window": 40, "overlap": 0.25}, {"window": 24, "overlap": 0.0}, (24, 0.0)),
+        # Written before models said so.
+        (None, {}, (80, 0.5)),
+    ],
+)
+def test_window_is_that_of_the_models_job(
+    said: dict | None, options: dict, expected: tuple, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = torch.load(model, weights_only=True)
+    for key in ("window", "overlap"):
+        del content["about"][key]
+    content["about"] |= said or {}
+    torch.save(content, model)
+    seen = []
+
+    def spy(network, images, modalities, inference, *_, **__):
+        seen.append((inference.window, inference.overlap))
+        return by_brightness(network, images)
+
+    monkeypatch.setattr(module, "class_probabilities", spy)
+    case = write_case(tmp_path, modalities=("FLAIR",))
+    segmenter = Segmenter(model, CPU, **options)
+    segmenter.segment(segmenter.usable(case))
+    assert seen == [expected]

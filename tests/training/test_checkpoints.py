@@ -67,6 +67,8 @@ def test_describes_itself(saved: Path) -> None:
             "round": 12,
             "scores": SCORES,
             "clip_percent": 0.0,
+            "window": 80,
+            "overlap": 0.5,
             "version": fedmepd.__version__,
         },
     }

@@ -14,6 +14,7 @@ from fedmepd.config import Settings
 from fedmepd.data.site import SiteData
 from fedmepd.errors import CheckpointError, FedMEPDError, UpdateRefused
 from fedmepd.evaluation import results
+from fedmepd.evaluation.model_card import write_model_card
 from fedmepd.federation.aggregation import Aggregation, encoder_of
 from fedmepd.federation.anchors import Anchors
 from fedmepd.federation.checking import check_update
@@ -30,7 +31,7 @@ from fedmepd.modalities import BRATS, FUSION_SITE
 from fedmepd.networks.network import SHARED
 from fedmepd.storage import load_tensors, remove_leftovers, save_tensors
 from fedmepd.training.arithmetic import use_threads
-from fedmepd.training.checkpoints import About, load_model, save_model
+from fedmepd.training.checkpoints import About, describe, load_model, save_model
 from fedmepd.training.fusion import FusionResult, FusionTrainer
 
 STATE = "server_state.pt"
@@ -403,6 +404,7 @@ class FederationServer:
         if self._best is None or scores["mdsc"] > self._best:
             self._best = scores["mdsc"]
             save_model(self.folder / GLOBAL_BEST, network, self._about(round_number))
+            self._write_card(self.folder / GLOBAL_BEST, round_number, validation)
         return _score_figures("server", validation)
 
     def _global_network(self):
@@ -412,8 +414,20 @@ class FederationServer:
         return network
 
     def _about(self, round_number: int) -> About:
-        validation, clip = self._records[FUSION_SITE]["validation"], self.settings.data.clip_percent
-        return About(FUSION_SITE, self.settings.method, round_number, validation, clip)
+        return About.of(FUSION_SITE, self.settings, round_number, self._records[FUSION_SITE]["validation"])
+
+    def _write_card(self, model: Path, round_number: int, validation: dict | None, test: dict | None = None) -> None:
+        write_model_card(
+            model,
+            owner="server",
+            settings=self.settings,
+            modalities=self.data.modalities,
+            cases=self.data.counts(),
+            source=self.data.source,
+            round_number=round_number,
+            validation=validation,
+            test=test,
+        )
 
     def test_payload(self, site: str) -> Payload:
         """Sent with the final test: nothing, since every site tests the model that it keeps."""
@@ -438,11 +452,14 @@ class FederationServer:
             self._live = {"phase": "testing", "round": self.round}
             save_model(self.folder / GLOBAL_LAST, self._global_network(), self._about(self.round))
             best = self.folder / GLOBAL_BEST
-            network = load_model(best if best.is_file() else self.folder / GLOBAL_LAST)
+            tested = best if best.is_file() else self.folder / GLOBAL_LAST
+            network = load_model(tested)
             network.to(self._fusion.device)
             self._records[FUSION_SITE]["test"] = score_cases(
                 network, self.data.test, self.settings, self.data.cache, distances=True, abort=abort
             )
+            about = describe(tested)["about"]
+            self._write_card(tested, about["round"], about["scores"], self._records[FUSION_SITE]["test"])
             self.finished = True
             self.timing.end_testing()
             self._keep()

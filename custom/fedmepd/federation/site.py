@@ -14,6 +14,7 @@ from fedmepd.config import Settings
 from fedmepd.data.batches import TrainingBatches
 from fedmepd.data.site import SiteData
 from fedmepd.errors import CheckpointError, FedMEPDError
+from fedmepd.evaluation.model_card import write_model_card
 from fedmepd.federation.evaluate import score_cases
 from fedmepd.federation.exchange import Payload, SiteProfile, Update
 from fedmepd.federation.filters import DECODER, layer_of
@@ -22,7 +23,7 @@ from fedmepd.networks.network import FedMEPDNet
 from fedmepd.seeds import derive_seed
 from fedmepd.storage import load_tensors, remove_leftovers, save_tensors
 from fedmepd.training.arithmetic import use_threads
-from fedmepd.training.checkpoints import About, load_model, save_model
+from fedmepd.training.checkpoints import About, describe, load_model, save_model
 from fedmepd.training.epoch import EpochReport, learning_rate, make_optimizer, train_epoch
 
 BEST = "model_best.pt"
@@ -135,8 +136,10 @@ class FederationSite:
         use_threads(self.settings.training.threads)
         network = load_model(path).to(self.device)
         scores = score_cases(network, self.data.test, self.settings, self.data.cache, distances=True, abort=abort)
+        about = describe(path)["about"]
+        self._write_card(path, about["round"], about["scores"], scores)
         self._live["phase"] = "finished"
-        return {"test": scores, "selected_round": load_tensors(path)["about"]["round"]}
+        return {"test": scores, "selected_round": about["round"]}
 
     def _bring_to_before(self, round_number: int) -> None:
         """Puts the site into the newest state that is older than the round."""
@@ -239,11 +242,27 @@ class FederationSite:
         self._validation = {"round": round_number, "dice": scores["dice"], "mdsc": scores["mdsc"]}
         if self._best is None or scores["mdsc"] > self._best:
             self._best = scores["mdsc"]
-            save_model(self.folder / BEST, self._network, self._about(round_number))
+            self._save(BEST, round_number)
 
-    def _about(self, round_number: int) -> About:
-        clip = self.settings.data.clip_percent
-        return About(self.name, self.settings.method, round_number, self._validation, clip)
+    def _save(self, name: str, round_number: int) -> None:
+        """Writes a model, and its card unless there is a better one."""
+        path = self.folder / name
+        save_model(path, self._network, About.of(self.name, self.settings, round_number, self._validation))
+        if name == BEST or not (self.folder / BEST).is_file():
+            self._write_card(path, round_number, self._validation)
+
+    def _write_card(self, model: Path, round_number: int, validation: dict | None, test: dict | None = None) -> None:
+        write_model_card(
+            model,
+            owner=self.name,
+            settings=self.settings,
+            modalities=self.data.modalities,
+            cases=self.data.counts(),
+            source=self.data.source,
+            round_number=round_number,
+            validation=validation,
+            test=test,
+        )
 
     def _keep(self, round_number: int) -> None:
         content = {
@@ -260,7 +279,7 @@ class FederationSite:
         save_tensors(self._state_file(round_number), content)
         # Without validation there is no best model: the last one has to be there whenever the site is tested.
         if round_number == self.settings.rounds or not self.data.validation:
-            save_model(self.folder / LAST, self._network, self._about(round_number))
+            self._save(LAST, round_number)
         keep = {round_number, max((number for number in self._kept() if number < round_number), default=round_number)}
         for number in set(self._kept()) - keep:
             self._state_file(number).unlink(missing_ok=True)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fedmepd.config import EvaluationSettings
+from fedmepd.config import Settings
 from fedmepd.data.cases import Case
 from fedmepd.data.findings import WARNING
 from fedmepd.data.grids import probability_image, segmentation_image
@@ -22,7 +22,7 @@ from fedmepd.errors import DataError, FedMEPDError
 from fedmepd.evaluation.measures import region_millilitres
 from fedmepd.modalities import BRATS
 from fedmepd.segmentation.cleanup import clean
-from fedmepd.training.checkpoints import describe, load_model
+from fedmepd.training.checkpoints import About, describe, load_model
 from fedmepd.training.inference import class_probabilities
 
 
@@ -76,13 +76,15 @@ class Segmenter:
     Args:
         model: a file of :func:`fedmepd.training.checkpoints.save_model`.
         device: to compute on.
-        inference: window and overlap.
+        window: side of the inference window in voxels; None: that of the job that trained the model.
+        overlap: share of neighbouring windows; None: that of the job.
         precision: of the forward pass: ``auto``, ``float32`` or ``bfloat16``.
         flips: also segment the seven mirror images and average.
         min_component_ml, min_enhancing_ml: see :func:`fedmepd.segmentation.cleanup.clean`.
 
     Raises:
         CheckpointError: the file is no model of fedmepd.
+        SettingsError: window or overlap is out of bounds.
     """
 
     def __init__(
@@ -90,15 +92,22 @@ class Segmenter:
         model: Path,
         device: torch.device,
         *,
-        inference: EvaluationSettings,
+        window: int | None = None,
+        overlap: float | None = None,
         precision: str = "auto",
         flips: bool = False,
         min_component_ml: float = 0.0,
         min_enhancing_ml: float = 0.0,
     ):
-        self._clip_percent = describe(model)["about"].get("clip_percent", 0.0)
+        about = describe(model)["about"]
+        # Models of older versions do not say.
+        self._clip_percent = about.get("clip_percent", About.clip_percent)
+        sliding = {
+            "window": about.get("window", About.window) if window is None else window,
+            "overlap": about.get("overlap", About.overlap) if overlap is None else overlap,
+        }
+        self._inference = Settings.make("paper", {"evaluation": sliding}).evaluation
         self._network = load_model(model).to(device)
-        self._inference = inference
         self._precision = precision
         self._flips = flips
         self._thresholds = {"min_component_ml": min_component_ml, "min_enhancing_ml": min_enhancing_ml}

@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from fedmepd import __version__
+from fedmepd.config import Settings
 from fedmepd.errors import CheckpointError
 from fedmepd.modalities import BRATS
 from fedmepd.networks.network import FedMEPDNet
@@ -28,6 +29,8 @@ class About:
         method, round: how and when it was trained.
         scores: validation scores, ``mdsc`` and ``dice`` by region, or None.
         clip_percent: how the images were prepared, see :class:`fedmepd.data.preparation.PreparedCases`.
+        window, overlap: of the inference with which the model was validated, see
+            :class:`fedmepd.config.EvaluationSettings`.
     """
 
     owner: str
@@ -35,7 +38,22 @@ class About:
     round: int
     scores: dict | None = None
     clip_percent: float = 0.0
+    window: int = 80
+    overlap: float = 0.5
     version: str = field(default=__version__)
+
+    @classmethod
+    def of(cls, owner: str, settings: Settings, round_number: int, scores: dict | None) -> About:
+        """Returns what a job's model says of itself."""
+        return cls(
+            owner,
+            settings.method,
+            round_number,
+            scores,
+            settings.data.clip_percent,
+            settings.evaluation.window,
+            settings.evaluation.overlap,
+        )
 
 
 def save_model(path: Path, network: FedMEPDNet, about: About) -> None:

@@ -1,0 +1,143 @@
+"""A model card: what a user of a site's best model has to know, as a Markdown page beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fedmepd import __version__
+from fedmepd.config import Settings
+from fedmepd.modalities import BRATS
+from fedmepd.storage import write_text
+
+FILE_NAME = "model_card.md"
+
+_HOW = {
+    "fedmepd": "FedMEPD (Liu et al., Medical Image Analysis 2025): encoders and shared decoder filters averaged with "
+    "other sites' and trained at the fusion site, personal filters trained here alone",
+    "local": "trained here alone",
+    "fedavg": "the whole network averaged with other sites' every round, then trained here",
+    "fusion_only": "trained at the fusion site alone",
+}
+
+
+def write_model_card(
+    model: Path,
+    *,
+    owner: str,
+    settings: Settings,
+    modalities: Sequence[str],
+    cases: dict[str, int],
+    source: str,
+    round_number: int,
+    validation: dict[str, Any] | None,
+    test: dict[str, Any] | None = None,
+) -> None:
+    """Writes the card of a model into its folder. It names no case, file or folder.
+
+    Args:
+        model: the checkpoint.
+        owner: the site's name, or ``server``.
+        settings: of the job.
+        modalities: those that the model was trained with.
+        cases: numbers of ``train``, ``validation`` and ``test`` cases.
+        source: ``phantom`` or ``folder``.
+        round_number: of the model.
+        validation: ``mdsc`` and ``dice`` by region, or None.
+        test: what :func:`fedmepd.evaluation.metrics.summarise` returns, or None as long as it is not tested.
+
+    Raises:
+        FedMEPDError: the card cannot be written.
+    """
+    phantoms = source == "phantom"
+    rows = {
+        "modalities": " ".join(modalities),
+        "method": _HOW[settings.method],
+        "cases": f"{cases['train']} for training, {cases['validation']} for validation, {cases['test']} for testing"
+        + (" (phantoms)" if phantoms else ""),
+        "round": f"{round_number} of {settings.rounds}, the best on validation"
+        if validation
+        else f"{round_number} of {settings.rounds}",
+        "network": f"width {settings.network.width}, crops of {settings.training.crop} voxels",
+        "inference": f"window {settings.evaluation.window}, overlap {settings.evaluation.overlap:g}",
+        "intensities": f"clipped at {settings.data.clip_percent:g} % at either end, then "
+        * bool(settings.data.clip_percent)
+        + "z-score within the brain, by modality",
+        "seed, version": f"{settings.seed}, fedmepd {__version__}",
+    }
+    values = zip(BRATS.label_of_class("brats"), BRATS.classes, strict=True)
+    labels = [f"{value} {name}" for value, name in values]
+    lines = [
+        f"# Brain tumour segmentation: model of {owner}",
+        "",
+        "**For research. Not a medical device: not to be used for diagnosis or treatment.**",
+        "",
+        "| | |",
+        "| --- | --- |",
+        *(f"| {name} | {text} |" for name, text in rows.items()),
+        "",
+        "## How good it is",
+        "",
+        *_scores(validation, test, cases),
+        "",
+        "## Known limits",
+        "",
+        *(f"- {text}" for text in _limits(owner, modalities, cases, phantoms)),
+        "",
+        "## Use",
+        "",
+        f"    fedmepd predict --model {model.name} FOLDER --out OUT --overlay",
+        "",
+        f"Input: co-registered NIfTI images of the head without the skull: {' '.join(modalities)}, or any of them.",
+        f"Output: {', '.join(labels)}.",
+    ]
+    write_text(model.with_name(FILE_NAME), "\n".join(lines) + "\n")
+
+
+def _scores(validation: dict[str, Any] | None, test: dict[str, Any] | None, cases: dict[str, int]) -> list[str]:
+    if not validation and not test:
+        return ["Not measured: there are no validation and no test cases."]
+    header = ["", *BRATS.regions, "mean"]
+    lines = [f"| {' | '.join(header)} |", f"| {' | '.join(['---', *['---:'] * (len(header) - 1)])} |"]
+    if validation:
+        dice = [f"{validation['dice'][region]:.3f}" for region in BRATS.regions]
+        lines.append(
+            f"| Dice, {cases['validation']} validation cases | {' | '.join(dice)} | {validation['mdsc']:.3f} |"
+        )
+    if not test:
+        return [*lines, "", "Not tested yet, or no test cases. Validation scores chose the model: they flatter it."]
+    dice = [f"{test['dice'][region]:.3f}" for region in BRATS.regions]
+    lines.append(f"| Dice, {cases['test']} test cases | {' | '.join(dice)} | {test['mdsc']:.3f} |")
+    distances = [test["hd95_mm"][region] for region in BRATS.regions]
+    mean = sum(distances) / len(distances)
+    lines.append(f"| HD95 in mm, test cases | {' | '.join(f'{one:.1f}' for one in distances)} | {mean:.1f} |")
+    empty = ", ".join(f"{region} {count}" for region, count in test["empty"].items() if count)
+    note = "Test cases were used for nothing else."
+    if empty:
+        note += f" Cases with an empty prediction or label count by BraTS's rule: {empty}."
+    return [*lines, "", note]
+
+
+def _limits(owner: str, modalities: Sequence[str], cases: dict[str, int], phantoms: bool) -> list[str]:
+    limits = []
+    if phantoms:
+        limits.append("Trained on phantoms: it says nothing about patients.")
+    missing = [name for name in BRATS.modalities if name not in modalities]
+    if missing:
+        limits.append(
+            f"It has never seen {', '.join(missing)} and ignores them. Without one of its own modalities it works, less "
+            "well."
+        )
+    else:
+        limits.append("Without one of its modalities it works, less well.")
+    place = "the fusion site" if owner == "server" else "one site"
+    limits.append(
+        f"{cases['train']} training and {cases['test']} test cases of {place}: "
+        "other scanners, protocols and patients were not tested."
+    )
+    limits.append(
+        "Learnt from BraTS's regions of diffuse glioma (WT, TC, ET): other tumours, operated brains and children only "
+        "where the training cases held them."
+    )
+    return limits
