@@ -126,8 +126,8 @@ def _limits(owner: str, modalities: Sequence[str], cases: dict[str, int], phanto
     missing = [name for name in BRATS.modalities if name not in modalities]
     if missing:
         limits.append(
-            f"It has never seen {', '.join(missing)} and ignores them. Without one of its own modalities it works, less "
-            "well."
+            f"It has never seen {', '.join(missing)} and ignores them. Without one of its own modalities it works, "
+            "less well."
         )
     else:
         limits.append("Without one of its modalities it works, less well.")
