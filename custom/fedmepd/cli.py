@@ -1,4 +1,4 @@
-"""The command line: ``fedmepd results | predict | evaluate | checkpoint | job | kit | poc | data | doctor``.
+"""The command line: ``fedmepd results | predict | evaluate | export | checkpoint | job | kit | poc | data | doctor``.
 
 Every command imports what it needs when it runs, so that ``--help`` answers at once.
 """
@@ -16,6 +16,7 @@ from fedmepd import __version__
 from fedmepd.cli_data import add_data_commands
 from fedmepd.cli_doctor import add_doctor_command
 from fedmepd.cli_evaluate import add_evaluate_command
+from fedmepd.cli_export import add_export_commands
 from fedmepd.cli_poc import add_poc_commands
 from fedmepd.cli_predict import add_predict_command
 from fedmepd.errors import FedMEPDError
@@ -108,6 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     add_data_commands(data)
 
     add_doctor_command(topics)
+    add_export_commands(_topic(topics, "export", "write a model for MONAI bundles, TorchScript or ONNX"))
     return parser
 
 

@@ -123,12 +123,6 @@ class Federation:
                 check=True,
             )
 
-    def restart(self, name: str) -> None:
-        """Ends a site's processes and starts it again."""
-        for process in self.processes(self.kit(name)):
-            process.kill()
-        self.start(name)
-
     def run_client(self, kit: Path, name: str) -> Path:
         """Starts a client of a copied kit under any name; it ends with the federation. Returns its output's file."""
         copy = Path(tempfile.mkdtemp(dir=self.folder)) / kit.name

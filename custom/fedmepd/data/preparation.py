@@ -156,7 +156,11 @@ def _prepare(clip_percent: float) -> Any:
             t.ThresholdIntensityd("image", threshold=0, above=True, cval=0),
             t.ConcatItemsd(["image", "label"], "everything"),
             t.CropForegroundd(["image", "label"], source_key="everything", allow_smaller=True),
-            *([t.Lambda(lambda item: item | {"image": _clip(item["image"], clip_percent)})] if clip_percent else []),
+            *(
+                [t.Lambda(lambda item: item | {"image": clip_intensities(item["image"], clip_percent)})]
+                if clip_percent
+                else []
+            ),
             t.NormalizeIntensityd("image", nonzero=True, channel_wise=True),
             t.Lambda(_finish),
         ]
@@ -200,8 +204,13 @@ def classes_of_label(values: np.ndarray, convention: str) -> np.ndarray:
     return classes
 
 
-def _clip(image: Any, percent: float) -> Any:
-    """Moves the outermost values of every modality's brain to its percentiles; 0 stays 0."""
+def clip_intensities(image: Any, percent: float) -> Any:
+    """Moves the outermost values of every modality's brain to its percentiles; 0 stays 0.
+
+    Args:
+        image: (M, X, Y, Z), changed in place.
+        percent: of the brain's voxels, at either end.
+    """
     for channel in image:
         inside = channel[channel > 0]
         if len(inside):

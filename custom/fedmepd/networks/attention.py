@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from fedmepd.networks.blockwise import block_size
+from fedmepd.networks.portable import is_exported
 
 
 def attend(
@@ -30,6 +31,8 @@ def attend(
     Returns:
         (V, C) in the precision of ``voxels``.
     """
+    if is_exported():
+        return torch.addmm(out_bias, _softmax(voxels, score, score_bias, heads).t(), out.t())
     # One seed for the whole map, drawn where the caller's own seed rules.
     seed = int(torch.randint(2**62, ())) if dropout else 0
     return _Attend.apply(voxels, score, score_bias, out, out_bias, heads, dropout, seed)

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from fedmepd.networks.blockwise import block_size
+from fedmepd.networks.portable import is_exported
 
 
 def sum_over_regions(features: Tensor, matrix: Tensor, regions: Tensor) -> Tensor:
@@ -24,6 +25,8 @@ def sum_over_regions(features: Tensor, matrix: Tensor, regions: Tensor) -> Tenso
     Returns:
         (B, V, O) in the precision of ``features``.
     """
+    if is_exported():
+        return torch.einsum("bkoi,bvi,bkv->bvo", matrix.to(features.dtype), features, regions.to(features.dtype))
     return _SumOverRegions.apply(features, matrix, regions)
 
 

@@ -1,0 +1,51 @@
+"""The commands ``fedmepd export ...``: a model for others' software."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_export_commands(export: argparse._SubParsersAction) -> None:
+    """Adds them to the parser of ``fedmepd export``."""
+    bundle = _command(
+        export,
+        "bundle",
+        "write a MONAI bundle, for MONAI Label, MONAI Deploy and `python -m monai.bundle run`",
+        "folder to make",
+        _bundle,
+    )
+    bundle.add_argument("--licence", type=Path, help="text for its LICENSE; default: grants no right to the weights")
+    for name, what in (("torchscript", "TorchScript"), ("onnx", "ONNX")):
+        command = _command(
+            export,
+            name,
+            f"write the network for one inference window as {what}, and check that it computes the same",
+            "file to write",
+            _window,
+        )
+        command.add_argument("--window", type=int, metavar="VOXELS", help="side; default: that of the model's job")
+        command.set_defaults(kind=name)
+
+
+def _command(topics: argparse._SubParsersAction, name: str, help: str, out: str, run) -> argparse.ArgumentParser:
+    parser = topics.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.")
+    parser.add_argument("--model", type=Path, required=True, help="model of a site or of the server")
+    parser.add_argument("out", type=Path, help=out)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _bundle(options: argparse.Namespace) -> None:
+    from fedmepd.exporting.bundle import export_bundle
+
+    export_bundle(options.model, options.out, options.licence)
+    print(f"wrote {options.out}: {options.out / 'docs/README.md'} says how to run it")
+
+
+def _window(options: argparse.Namespace) -> None:
+    from fedmepd.exporting import window
+
+    write = {"torchscript": window.export_torchscript, "onnx": window.export_onnx}[options.kind]
+    difference = write(options.model, options.out, options.window)
+    print(f"wrote {options.out}: probabilities differ from the model's by at most {difference:.1g}")

@@ -1,0 +1,228 @@
+"""A model as a MONAI bundle, for MONAI Label, MONAI Deploy and ``python -m monai.bundle run``.
+
+The configuration is MONAI's own transforms, so that it can be read and changed by whoever knows MONAI; network and
+inferer are this package's, which has to be installed where the bundle runs.
+"""
+
+from __future__ import annotations
+
+import shutil
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from fedmepd import __version__
+from fedmepd.errors import FedMEPDError
+from fedmepd.evaluation.model_card import FILE_NAME as CARD
+from fedmepd.modalities import BRATS
+from fedmepd.storage import write_json, write_text
+from fedmepd.training.checkpoints import About, describe
+
+_SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
+_LICENCE = """\
+The configuration in this bundle is licensed under the Apache License, Version 2.0
+(http://www.apache.org/licenses/LICENSE-2.0).
+
+The weights in models/ were trained on the data of the site named in configs/metadata.json. Whether and how they may be
+used is for that site to say; this file grants no right to them.
+"""
+
+
+def export_bundle(model: Path, out: Path, licence: Path | None = None) -> None:
+    """Writes a bundle.
+
+    Args:
+        model: a checkpoint of this package.
+        out: the folder to make.
+        licence: text to put into the bundle instead of the default, which grants no right to the weights.
+
+    Raises:
+        CheckpointError: the file is no model.
+        FedMEPDError: ``out`` exists, or cannot be written.
+    """
+    about = describe(model)
+    if out.exists():
+        raise FedMEPDError(f"{out} exists already: choose another folder")
+    text = _LICENCE if licence is None else _read(licence)
+    write_json(out / "configs/inference.json", _inference(about))
+    write_json(out / "configs/metadata.json", _metadata(about))
+    write_text(out / "docs/README.md", _readme(about))
+    write_text(out / "LICENSE", text)
+    (out / "models").mkdir()
+    shutil.copyfile(model, out / "models/model.pt")
+    if (card := model.with_name(CARD)).is_file():
+        shutil.copyfile(card, out / "docs" / CARD)
+
+
+def _read(licence: Path) -> str:
+    try:
+        return licence.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise FedMEPDError(f"{licence} cannot be read: {error}") from error
+
+
+def _inference(model: dict[str, Any]) -> dict[str, Any]:
+    modalities, about = model["modalities"], model["about"]
+    labels = list(BRATS.label_of_class("brats"))
+    clip = about.get("clip_percent", About.clip_percent)
+    clipping = {
+        "_target_": "Lambdad",
+        "keys": "image",
+        "func": f"$lambda image: fedmepd.data.preparation.clip_intensities(image, {clip})",
+    }
+    return {
+        "imports": ["$import fedmepd", "$import fedmepd.data.preparation"],
+        "bundle_root": ".",
+        "output_dir": "$@bundle_root + '/eval'",
+        **{name: f"$@bundle_root + '/{name}.nii.gz'" for name in modalities},
+        "device": "$torch.device('cuda' if torch.cuda.is_available() else 'cpu')",
+        "precision": "auto",
+        "datalist": [{name: f"@{name}" for name in modalities}],
+        "network_def": "$fedmepd.load_model(@bundle_root + '/models/model.pt')",
+        "network": "$@network_def.to(@device)",
+        "preprocessing": {
+            "_target_": "Compose",
+            "transforms": [
+                {"_target_": "LoadImaged", "keys": modalities, "ensure_channel_first": True},
+                {"_target_": "ConcatItemsd", "keys": modalities, "name": "image"},
+                {"_target_": "Orientationd", "keys": "image", "axcodes": "LPS", "labels": None},
+                {"_target_": "ThresholdIntensityd", "keys": "image", "threshold": 0, "above": True, "cval": 0},
+                {
+                    "_target_": "CropForegroundd",
+                    "keys": "image",
+                    "source_key": "image",
+                    "allow_smaller": True,
+                },
+                *([clipping] if clip else []),
+                {"_target_": "NormalizeIntensityd", "keys": "image", "nonzero": True, "channel_wise": True},
+                # As in training, where prepared cases are kept in half precision.
+                {"_target_": "CastToTyped", "keys": "image", "dtype": "$torch.float16"},
+                {"_target_": "CastToTyped", "keys": "image", "dtype": "$torch.float32"},
+            ],
+        },
+        "dataset": {"_target_": "Dataset", "data": "@datalist", "transform": "@preprocessing"},
+        "dataloader": {"_target_": "DataLoader", "dataset": "@dataset", "batch_size": 1, "num_workers": 0},
+        "inferer": {
+            "_target_": "fedmepd.exporting.inferer.WindowInferer",
+            "modalities": modalities,
+            "window": about.get("window", About.window),
+            "overlap": about.get("overlap", About.overlap),
+            "precision": "@precision",
+        },
+        "postprocessing": {
+            "_target_": "Compose",
+            "transforms": [
+                {"_target_": "AsDiscreted", "keys": "pred", "argmax": True},
+                {
+                    "_target_": "Invertd",
+                    "keys": "pred",
+                    "transform": "@preprocessing",
+                    "orig_keys": "image",
+                    "nearest_interp": True,
+                },
+                {
+                    "_target_": "MapLabelValued",
+                    "keys": "pred",
+                    "orig_labels": list(range(len(labels))),
+                    "target_labels": labels,
+                },
+                {
+                    "_target_": "SaveImaged",
+                    "keys": "pred",
+                    "output_dir": "@output_dir",
+                    "output_postfix": "seg",
+                    "output_dtype": "$numpy.uint8",
+                    "resample": False,
+                    "separate_folder": False,
+                },
+            ],
+        },
+        "evaluator": {
+            "_target_": "SupervisedEvaluator",
+            "device": "@device",
+            "val_data_loader": "@dataloader",
+            "network": "@network",
+            "inferer": "@inferer",
+            "postprocessing": "@postprocessing",
+        },
+        "run": ["$@evaluator.run()"],
+    }
+
+
+def _metadata(model: dict[str, Any]) -> dict[str, Any]:
+    modalities, about = model["modalities"], model["about"]
+    versions = {name: metadata.version(name) for name in ("monai", "torch", "numpy", "nibabel")}
+    return {
+        "schema": _SCHEMA,
+        "version": "1.0.0",
+        "changelog": {"1.0.0": f"exported from round {about['round']} of {about['owner']}"},
+        "monai_version": versions["monai"],
+        "pytorch_version": versions["torch"].partition("+")[0],
+        "numpy_version": versions["numpy"],
+        "required_packages_version": {
+            "fedmepd": __version__,
+            "nibabel": versions["nibabel"],
+            "pytorch-ignite": "0.5",
+            "fire": "0.7",
+        },
+        "name": f"Brain tumour segmentation from {' '.join(modalities)}",
+        "task": "Segmentation of diffuse glioma in brain MRI",
+        "description": f"Model of {about['owner']}, method {about['method']}, round {about['round']}",
+        "authors": about["owner"],
+        "copyright": "see LICENSE",
+        "data_source": f"cases of {about['owner']}",
+        "data_type": "nifti",
+        "image_classes": f"channels {', '.join(modalities)}: z-scored in the brain",
+        "label_classes": "0 background, 1 NCR/NET, 2 ED, 4 ET",
+        "pred_classes": "0 background, 1 NCR/NET, 2 ED, 4 ET",
+        "eval_metrics": {"validation_mean_dice": (about["scores"] or {}).get("mdsc")} if about["scores"] else {},
+        "intended_use": "Research. Not a medical device.",
+        "references": [
+            "Liu et al., Federated Modality-specific Encoders and Partially Personalized Fusion Decoder for Multimodal "
+            "Brain Tumor Segmentation, Medical Image Analysis 2025, doi 10.1016/j.media.2025.103759"
+        ],
+        "network_data_format": {
+            "inputs": {
+                "image": {
+                    "type": "image",
+                    "format": "magnitude",
+                    "modality": "MR",
+                    "num_channels": len(modalities),
+                    "spatial_shape": ["*", "*", "*"],
+                    "dtype": "float32",
+                    "value_range": [],
+                    "is_patch_data": True,
+                    "channel_def": {str(place): name for place, name in enumerate(modalities)},
+                }
+            },
+            "outputs": {
+                "pred": {
+                    "type": "image",
+                    "format": "segmentation",
+                    "num_channels": len(BRATS.classes),
+                    "spatial_shape": ["*", "*", "*"],
+                    "dtype": "float32",
+                    "value_range": [0, 1],
+                    "is_patch_data": True,
+                    "channel_def": {str(number): name for number, name in enumerate(BRATS.classes)},
+                }
+            },
+        },
+    }
+
+
+def _readme(model: dict[str, Any]) -> str:
+    modalities = model["modalities"]
+    options = " ".join(f"--{name} {name.lower()}.nii.gz" for name in modalities)
+    return f"""\
+# Brain tumour segmentation from {" ".join(modalities)}
+
+**For research. Not a medical device.** Model of {model["about"]["owner"]}, round {model["about"]["round"]}.
+
+    pip install fedmepd pytorch-ignite fire
+    python -m monai.bundle run --config_file configs/inference.json --bundle_root . \\
+        {options} --output_dir seg
+
+Images: NIfTI, co-registered, without the skull, one for each of {", ".join(modalities)}. The segmentation is in the
+first image's grid, `seg/*_seg.nii.gz`, with 0 background, 1 NCR/NET, 2 ED, 4 ET: the same voxels as `fedmepd predict`.
+"""

@@ -1,0 +1,78 @@
+"""A bundle, run by MONAI as its user would, against ``fedmepd predict``."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+
+from fedmepd.cli import main
+from tests.data.files import save
+from tests.segmentation.models import save_tiny
+from tests.segmentation.test_segmenter import oblique
+
+
+def head(seed: int) -> np.ndarray:
+    """A volume with a brain in it, and negative values around it."""
+    random = np.random.default_rng(seed)
+    shape = (22, 26, 20)
+    grid = np.stack(np.meshgrid(*(np.linspace(-1, 1, side) for side in shape), indexing="ij"), axis=-1)
+    brain = (grid**2).sum(axis=-1) < 0.7
+    values = random.normal(400, 120, shape).astype("float32") * brain
+    values[0, 0, 0] = -3
+    return values
+
+
+@pytest.mark.parametrize("clip_percent", [0.0, 1.0])
+def test_same_voxels_as_predict(clip_percent: float, tmp_path: Path) -> None:
+    """On a grid of other axes, turned, with voxels of 1 x 2 x 3 mm."""
+    pytest.importorskip("fire")
+    pytest.importorskip("ignite")
+    model, bundle = tmp_path / "model.pt", tmp_path / "bundle"
+    save_tiny(model, clip_percent=clip_percent)
+    (tmp_path / "model_card.md").write_text("the card")
+    heads = {name: head(number) for number, name in enumerate(("FLAIR", "T1ce"))}
+    images = {name: save(tmp_path / f"{name}.nii.gz", values, oblique()) for name, values in heads.items()}
+    out = tmp_path / "predicted.nii.gz"
+    files = ["--flair", str(images["FLAIR"]), "--t1ce", str(images["T1ce"])]
+    how = ["--precision", "float32", "--device", "cpu"]
+    assert main(["predict", "--model", str(model), *files, "--out", str(out), *how]) == 0
+    assert main(["export", "bundle", "--model", str(model), str(bundle)]) == 0
+    run = subprocess.run(
+        [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(bundle / "configs/inference.json")]
+        + ["--bundle_root", str(bundle), "--output_dir", str(tmp_path / "seg"), "--precision", "float32"]
+        + [part for name, path in images.items() for part in (f"--{name}", str(path))],
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    [written] = (tmp_path / "seg").glob("*_seg.nii.gz")
+    found, expected = nibabel.load(written), nibabel.load(out)
+    assert found.shape == expected.shape and np.allclose(found.affine, expected.affine, atol=1e-4)
+    values = np.asanyarray(expected.dataobj)
+    assert len(np.unique(values)) > 1
+    assert np.array_equal(np.asanyarray(found.dataobj), values)
+    assert (bundle / "docs/model_card.md").read_text() == "the card"
+
+
+def test_what_a_bundle_says(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    save_tiny(tmp_path / "model.pt", ("T1", "T2"))
+    licence = tmp_path / "terms.txt"
+    licence.write_text("ask us")
+    bundle = tmp_path / "bundle"
+    command = ["export", "bundle", "--model", str(tmp_path / "model.pt"), str(bundle)]
+    assert main([*command, "--licence", str(licence)]) == 0
+    metadata = json.loads((bundle / "configs/metadata.json").read_text())
+    data = metadata["network_data_format"]
+    assert data["inputs"]["image"]["channel_def"] == {"0": "T1", "1": "T2"}
+    assert data["outputs"]["pred"]["channel_def"]["3"] == "ET" and "fedmepd" in metadata["required_packages_version"]
+    assert (bundle / "LICENSE").read_text() == "ask us"
+    assert "--T1 t1.nii.gz --T2 t2.nii.gz" in (bundle / "docs/README.md").read_text()
+    assert main(command) == 2 and "exists already" in capsys.readouterr().err
