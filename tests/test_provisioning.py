@@ -41,7 +41,7 @@ ROLES = {
 }
 ORGANISATIONS = {
     "project_admin": "coordinating_centre",
-    "lead": "coordinating_centre",
+    "lead": "research_group",
     "org_admin": "hospital_1",
     "member": "hospital_2",
 }
@@ -143,16 +143,23 @@ def test_a_kit_of_a_project_that_streams_logs(kit):
 OTHER_RIGHTS = ("byoc", "server-predeployed-flwr", "submit_job", "clone_job", "list_studies", "get_job_log")
 
 
-def rights_of(file: Path) -> dict[tuple[str, str], bool]:
-    """What every role may do at a site of hospital_1, to a job of its own, as FLARE judges it."""
+def rights_of(file: Path, organisation: str = "hospital_1") -> dict[tuple[str, str], bool]:
+    """What every role may do at an organisation's site or server, to a job of its own, as FLARE judges it."""
     policy, error = parse_policy_config(json.loads(file.read_text()), COMMAND_CATEGORIES)
     assert not error
     found = {}
     for name, role in ROLES.items():
         person = Person(name, ORGANISATIONS[role], role)
         for right in (*OTHER_RIGHTS, *COMMAND_CATEGORIES):
-            found[role, right], _ = policy.evaluate("hospital_1", AuthzContext(right, person, person))
+            found[role, right], _ = policy.evaluate(organisation, AuthzContext(right, person, person))
     return found
+
+
+def test_only_the_project_admin_disables_sites_and_stops_the_server(provisioned):
+    rights = rights_of(provisioned / SERVER / "local/authorization.json.default", "coordinating_centre")
+    for command in ("disable_client", "shutdown", "restart"):
+        assert {role for role in ROLES.values() if rights[role, command]} == {"project_admin"}
+    assert rights["lead", "submit_job"] and rights["lead", "download_job"] and not rights["member", "submit_job"]
 
 
 def test_files_of_a_kit_are_shown_to_the_sites_own_people(kit):
@@ -349,7 +356,7 @@ def test_keys_that_never_travel(tmp_path):
     shutil.copy(ROOT / "provisioning/distributed/project_profile.yml", tmp_path)
     flare(tmp_path, "cert", "init", "--profile", "project_profile.yml", "-o", "ca")
     fingerprint = json.loads((tmp_path / "ca/ca.json").read_text())["rootCA_fingerprint"]
-    for entry in ("server", "site", "lead"):
+    for entry in ("server", "site", "admin", "lead"):
         name, folder = requested(tmp_path, entry)
         flare(tmp_path, "cert", "approve", f"{name}/{name}.request.zip", "-c", "ca", "--profile", "project_profile.yml")
         for travels in ("request", "signed"):
@@ -367,5 +374,5 @@ def test_keys_that_never_travel(tmp_path):
         certificate = x509.load_pem_x509_certificate((startup / f"{own}.crt").read_bytes())
         certificate.verify_directly_issued_by(root)
         assert (startup / f"{own}.key").read_bytes() == (folder / f"{name}.key").read_bytes()
-        if entry != "lead":
+        if entry in ("server", "site"):
             assert main(["kit", str(kit_folder), *(["--refuse-code"] if entry == "site" else [])]) == 0

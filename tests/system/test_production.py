@@ -130,7 +130,8 @@ def test_without_code_and_without_an_encoder(federation, job, tmp_path):
 def test_a_job_with_code_where_code_is_refused(federation, job):
     job_id, status = federation.run_job(job("code", (STRICT,)))
     assert status != COMPLETED
-    assert "BYOC not permitted" in json.dumps(federation.flare("job", "meta", job_id))
+    line = f"{STRICT}: NVFLARE_ERROR: BYOC not permitted"
+    assert line in federation.log(SERVER) and line in json.dumps(federation.flare("job", "meta", job_id))
     assert not (federation.kit(STRICT) / job_id / "fedmepd").exists()
 
 
