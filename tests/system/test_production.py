@@ -182,10 +182,11 @@ def test_hospitals_join_a_running_job_and_another_is_removed(federation, job):
         log = federation.run_client(federation.kit("site-4"), "site-4")
         wait_for(lambda: "Client 'site-4' is disabled" in log.read_text(), "what the site is told")
         assert "Reject disabled client registration: site-4" in federation.log(SERVER)
+        federation.flare("system", "enable-client", "site-4", "--force", by=ADMIN)
+        # Its own client has kept trying.
+        wait_for(lambda: f"site-4: let into job {job_id}" in federation.log(SERVER), "the site that is enabled again")
     finally:
         federation.flare("job", "abort", job_id, "--force", by=ADMIN)
-    federation.flare("system", "enable-client", "site-4", "--force", by=ADMIN)
-    wait_for(lambda: "Re-activate the client: site-4" in federation.log(SERVER), "the site that is enabled again")
 
 
 def added_site(federation) -> Path:
