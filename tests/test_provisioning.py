@@ -18,6 +18,7 @@ from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
 from nvflare.app_common.filters.exclude_vars import ExcludeVars
 from nvflare.app_common.widgets.component_path_authorizer import ComponentPathAuthorizer
+from nvflare.app_opt.job_launcher.study_runtime import load_study_runtime_file
 from nvflare.fuel.sec.authz import AuthzContext, Person, parse_policy_config
 from nvflare.security.security import COMMAND_CATEGORIES
 
@@ -26,6 +27,7 @@ from fedmepd.flare import kits
 from fedmepd.flare.admission import SiteAdmission
 from fedmepd.modalities import BRATS
 from fedmepd.networks.network import FedMEPDNet
+from fedmepd.site_settings import SiteSettings
 from tests.system.production import provision
 
 ROOT = Path(__file__).parents[1]
@@ -36,6 +38,12 @@ ROLES = {
     "lead@fedmepd.example.org": "lead",
     "it@hospital-1.example.org": "org_admin",
     "member@hospital-2.example.org": "member",
+}
+ORGANISATIONS = {
+    "project_admin": "coordinating_centre",
+    "lead": "research_group",
+    "org_admin": "hospital_1",
+    "member": "hospital_2",
 }
 
 
@@ -132,22 +140,44 @@ def test_a_kit_of_a_project_that_streams_logs(kit):
     assert json.loads((folder / "local/resources.json").read_text())["allow_log_streaming"] is False
 
 
-def rights_of(file: Path) -> dict[tuple[str, str], bool]:
-    """What every role may do at a site of hospital_1, to a job of its own, as FLARE judges it."""
+OTHER_RIGHTS = ("byoc", "server-predeployed-flwr", "submit_job", "clone_job", "list_studies", "get_job_log")
+
+
+def rights_of(file: Path, organisation: str = "hospital_1") -> dict[tuple[str, str], bool]:
+    """What every role may do at an organisation's site or server, to a job of its own, as FLARE judges it."""
     policy, error = parse_policy_config(json.loads(file.read_text()), COMMAND_CATEGORIES)
     assert not error
     found = {}
     for name, role in ROLES.items():
-        person = Person(name, "hospital_1", role)
-        for right in ("byoc", "submit_job", "clone_job", "list_studies", "get_job_log", *COMMAND_CATEGORIES):
-            found[role, right], _ = policy.evaluate("hospital_1", AuthzContext(right, person, person))
+        person = Person(name, ORGANISATIONS[role], role)
+        for right in (*OTHER_RIGHTS, *COMMAND_CATEGORIES):
+            found[role, right], _ = policy.evaluate(organisation, AuthzContext(right, person, person))
     return found
+
+
+def test_only_the_project_admin_disables_sites_and_stops_the_server(provisioned):
+    rights = rights_of(provisioned / SERVER / "local/authorization.json.default", "coordinating_centre")
+    for command in ("disable_client", "shutdown", "restart"):
+        assert {role for role in ROLES.values() if rights[role, command]} == {"project_admin"}
+    assert rights["lead", "submit_job"] and rights["lead", "download_job"] and not rights["member", "submit_job"]
+
+
+def test_files_of_a_kit_are_shown_to_the_sites_own_people(kit):
+    folder = kit("site-1")
+    before = rights_of(folder / "local/authorization.json.default")
+    assert main(["kit", str(folder)]) == 0
+    after = rights_of(folder / "local/authorization.json")
+    assert before["project_admin", "cat"] and after["org_admin", "cat"]
+    assert {what for what in before if before[what] != after[what]} == {
+        ("project_admin", command) for command in ("cat", "grep", "head", "ls", "pwd", "tail")
+    }
 
 
 def test_code_is_refused_from_everybody_and_nothing_else_changes(kit):
     folder = kit("site-1")
+    assert main(["kit", str(folder)]) == 0
+    before = rights_of(folder / "local/authorization.json")
     assert main(["kit", str(folder), "--refuse-code"]) == 0
-    before = rights_of(folder / "local/authorization.json.default")
     after = rights_of(folder / "local/authorization.json")
     assert before["project_admin", "byoc"] and before["lead", "byoc"]
     assert {what for what in before if before[what] != after[what]} == {("project_admin", "byoc"), ("lead", "byoc")}
@@ -246,8 +276,10 @@ def test_the_documents_commands_exist():
         ("k8s", SERVER, "k8s_launcher.ServerK8sJobLauncher"),
     ],
 )
-def test_a_kit_for_containers(runtime, name, launcher, provisioned, kit, tmp_path):
+def test_a_kit_for_containers(runtime, name, launcher, kit, tmp_path, monkeypatch):
     """In the order of the README: FLARE's own settings for containers stay, ours are added."""
+    for variable in ("FEDMEPD_DATA", "FEDMEPD_CACHE"):
+        monkeypatch.delenv(variable, raising=False)
     config = ROOT / f"provisioning/containers/{runtime}.yml"
     command = ["deploy", "prepare", str(kit(name)), "--output", str(tmp_path / "prepared"), "--config", str(config)]
     run = subprocess.run([sys.executable, "-m", "nvflare.cli", *command], capture_output=True, text=True)
@@ -258,6 +290,12 @@ def test_a_kit_for_containers(runtime, name, launcher, provisioned, kit, tmp_pat
     assert is_allowed(tmp_path / "prepared", "fedmepd.flare.executor.FedMEPDExecutor")
     starts = {"docker": "startup/start_docker.sh", "k8s": "helm_chart/Chart.yaml"}
     assert (tmp_path / "prepared" / starts[runtime]).is_file()
+    # The job's container, where FLARE's launcher looks for it, and the cases where the site's settings say.
+    local = ROOT / "provisioning/containers/local"
+    study = load_study_runtime_file(str(local / "study_runtime.yaml"), runtime)["default"]
+    assert study.container_image == yaml.safe_load(config.read_text())["parent"]["docker_image"]
+    mounted = {mount.mount_path: mount.read_only for mount in study.datasets}
+    assert mounted == {str(SiteSettings.load(local).data): True, str(SiteSettings.load(local).cache): False}
     image = (tmp_path / "prepared").rglob("start_docker.sh" if runtime == "docker" else "values.yaml")
     assert "registry.example.org/fedmepd" in next(image).read_text()
 
@@ -318,7 +356,7 @@ def test_keys_that_never_travel(tmp_path):
     shutil.copy(ROOT / "provisioning/distributed/project_profile.yml", tmp_path)
     flare(tmp_path, "cert", "init", "--profile", "project_profile.yml", "-o", "ca")
     fingerprint = json.loads((tmp_path / "ca/ca.json").read_text())["rootCA_fingerprint"]
-    for entry in ("server", "site", "lead"):
+    for entry in ("server", "site", "admin", "lead"):
         name, folder = requested(tmp_path, entry)
         flare(tmp_path, "cert", "approve", f"{name}/{name}.request.zip", "-c", "ca", "--profile", "project_profile.yml")
         for travels in ("request", "signed"):
@@ -336,5 +374,5 @@ def test_keys_that_never_travel(tmp_path):
         certificate = x509.load_pem_x509_certificate((startup / f"{own}.crt").read_bytes())
         certificate.verify_directly_issued_by(root)
         assert (startup / f"{own}.key").read_bytes() == (folder / f"{name}.key").read_bytes()
-        if entry != "lead":
+        if entry in ("server", "site"):
             assert main(["kit", str(kit_folder), *(["--refuse-code"] if entry == "site" else [])]) == 0

@@ -105,6 +105,19 @@ class Federation:
         )
         return answer_of(arguments, run.stdout, run.stderr)
 
+    def nvflare(self, command: str, *more: str) -> None:
+        """Runs a FLARE command in the federation's folder."""
+        run = subprocess.run(
+            [sys.executable, "-m", "nvflare.cli", *command.split(), *more],
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            stdin=subprocess.DEVNULL,
+        )
+        assert run.returncode == 0, run.stdout + run.stderr
+
     def start(self, *names: str) -> None:
         """Starts the server or sites as their operators do."""
         for name in names:
@@ -153,12 +166,12 @@ class Federation:
         return job_id, status
 
     def processes(self, of: Path | None = None) -> list[psutil.Process]:
-        """The live processes of all kits below a folder; by default of copies too."""
-        mark = f"{of or self.folder}{os.sep}"
+        """The live processes of a kit, or of all kits below a folder; by default of copies too."""
+        folder = str(of or self.folder)
         found = []
         for process in psutil.process_iter(["cmdline", "status"]):
             ended = process.info["status"] == psutil.STATUS_ZOMBIE
-            if not ended and any(part.startswith(mark) for part in process.info["cmdline"] or ()):
+            if not ended and any(f"{part}/".startswith(f"{folder}/") for part in process.info["cmdline"] or ()):
                 found.append(process)
         return found
 

@@ -4,17 +4,19 @@ import json
 import shutil
 import socket
 import ssl
-import subprocess
-import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psutil
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 
 from fedmepd.data.phantom import case_names
 from fedmepd.evaluation import results
 from fedmepd.flare.poc import COMPLETED, FlareError
 from fedmepd.networks.encoder import Encoder
+from provisioning.distributed.root import hand_over
 from tests.system.conftest import CASES, SITES, write_cases
 from tests.system.production import ADMIN, LEAD, MEMBER, SERVER, Federation, provision, wait_for
 from tests.system.simulator import ROOT, TINY
@@ -128,7 +130,8 @@ def test_without_code_and_without_an_encoder(federation, job, tmp_path):
 def test_a_job_with_code_where_code_is_refused(federation, job):
     job_id, status = federation.run_job(job("code", (STRICT,)))
     assert status != COMPLETED
-    assert "BYOC not permitted" in json.dumps(federation.flare("job", "meta", job_id))
+    line = f"{STRICT}: NVFLARE_ERROR: BYOC not permitted"
+    assert line in federation.log(SERVER) and line in json.dumps(federation.flare("job", "meta", job_id))
     assert not (federation.kit(STRICT) / job_id / "fedmepd").exists()
 
 
@@ -149,8 +152,8 @@ def test_a_class_outside_the_list(federation, job, tmp_path):
     assert (kept / "meta").is_file() and not list(kept.glob("ERRORLOG*"))
 
 
-def test_a_ninth_hospital_joins_a_running_job_and_another_is_removed(federation, job):
-    """Nobody but the newcomer does anything; who is removed gets nothing more and cannot come back."""
+def test_hospitals_join_a_running_job_and_another_is_removed(federation, job):
+    """Nobody but the newcomers does anything; who is removed gets nothing more and cannot come back."""
     folder = job("open", OPEN)
     meta = json.loads((folder / "meta.json").read_text()) | {"deploy_map": {"app": ["@ALL"]}}
     (folder / "meta.json").write_text(json.dumps(meta))
@@ -159,48 +162,57 @@ def test_a_ninth_hospital_joins_a_running_job_and_another_is_removed(federation,
     content["workflows"][0]["args"]["settings"] |= {"rounds": 300}
     config.write_text(json.dumps(content))
     job_id = federation.flare("job", "submit", "-j", str(folder))["job_id"]
+    server_log = federation.kit(SERVER) / job_id / "log.txt"
 
     def said(text):
-        log = federation.kit(SERVER) / job_id / "log.txt"
-        return log.is_file() and text in log.read_text()
+        return server_log.is_file() and text in server_log.read_text()
 
     try:
         wait_for(lambda: said("round 1/300: 3 sites"), "the first round")
-        ninth = add_site(federation)
-        write_cases(federation.folder / "data/site-9", "site-1", CASES)
-        (ninth / "local/fedmepd.json").write_text(json.dumps({"data": str(federation.folder / "data/site-9")}))
-        federation.start_kit(ninth)
-        wait_for(lambda: said("site-9: joins in round "), "the ninth hospital")
-        wait_for(lambda: said(": 4 sites, mean loss"), "a round with the ninth hospital")
+        for kit in (added_site(federation), site_with_its_own_key(federation)):
+            write_cases(federation.folder / "data" / kit.name, "site-1", CASES)
+            (kit / "local/fedmepd.json").write_text(json.dumps({"data": str(federation.folder / "data" / kit.name)}))
+            federation.start_kit(kit)
+        wait_for(lambda: said("site-9: joins in round ") and said("site-10: joins in round "), "the newcomers")
+        wait_for(lambda: said(": 5 sites, mean loss"), "a round with the newcomers")
         federation.flare("system", "disable-client", "site-4", "--force", by=ADMIN)
         wait_for(lambda: f"site-4: disabled, gets no more of job {job_id}" in federation.log(SERVER), "the removal")
-        wait_for(lambda: said("3 sites (without site-4)"), "a round without the removed site")
+        wait_for(lambda: said("4 sites (without site-4)"), "a round without the removed site")
+        # Its machine is restarted, say, or somebody has its kit.
+        log = federation.run_client(federation.kit("site-4"), "site-4")
+        wait_for(lambda: "Client 'site-4' is disabled" in log.read_text(), "what the site is told")
+        assert "Reject disabled client registration: site-4" in federation.log(SERVER)
         federation.flare("system", "enable-client", "site-4", "--force", by=ADMIN)
-        # Its client has kept trying.
+        # Its own client has kept trying.
         wait_for(lambda: f"site-4: let into job {job_id}" in federation.log(SERVER), "the site that is enabled again")
     finally:
         federation.flare("job", "abort", job_id, "--force", by=ADMIN)
 
 
-def add_site(federation) -> Path:
+def added_site(federation) -> Path:
     """Provisions a ninth hospital as provisioning/README.md says; returns its kit."""
-    command = ["provision", "-p", str(federation.folder / "project.yml"), "-w", str(federation.folder / "workspace")]
-    run = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "nvflare.cli",
-            *command,
-            "--add-client",
-            str(ROOT / "provisioning/ninth.yml"),
-            "--force",
-        ],
-        env=federation.environment,
-        capture_output=True,
-        text=True,
+    federation.nvflare(
+        "provision -p project.yml -w workspace --force --add-client", str(ROOT / "provisioning/ninth.yml")
     )
-    assert run.returncode == 0, run.stdout + run.stderr
     return federation.kits.with_name("prod_01") / "site-9"
+
+
+def site_with_its_own_key(federation) -> Path:
+    """The same for a tenth that keeps its private key; returns its kit."""
+    templates = ROOT / "provisioning/distributed"
+    profile = (templates / "project_profile.yml").read_text()
+    profile = profile.replace("fl.fedmepd.example.org", SERVER).replace("8002", str(federation.port))
+    (federation.folder / "profile.yml").write_text(profile)
+    (federation.folder / "site.yml").write_text((templates / "site.yml").read_text().replace("site-1", "site-10"))
+    fingerprint = hand_over(federation.kits.parent, federation.folder / "ca")
+    federation.nvflare("cert request -p site.yml")
+    federation.nvflare("cert approve site-10/site-10.request.zip -c ca --profile profile.yml")
+    federation.nvflare("package site-10/site-10.signed.zip --request-dir site-10 -w own --fingerprint", fingerprint)
+    kit = federation.folder / "own/fedmepd/prod_00/site-10"
+    own = (federation.folder / "site-10/site-10.key").read_bytes()
+    assert (kit / "startup/client.key").read_bytes() == own
+    assert own.decode() not in (federation.kits.parent / "state/cert.json").read_text()
+    return kit
 
 
 def test_a_member_submits_a_job(federation, job):
@@ -227,6 +239,21 @@ def test_a_site_under_another_name(federation):
     wait_for(lambda: line in federation.log(SERVER), "the refusal")
 
 
+@pytest.mark.parametrize(("security", "how"), [("tls", "without certificate"), ("clear", "without TLS")])
+def test_a_site_that_does_not_show_a_certificate(security, how, federation, tmp_path):
+    """The server closes the connection before FLARE hears of it: the line is in the site's log."""
+    kit = tmp_path / "site-5"
+    shutil.copytree(federation.kit("site-5"), kit)
+    file = kit / "startup/fed_client.json"
+    content = json.loads(file.read_text())
+    content["client"]["connection_security"] = security
+    file.write_text(json.dumps(content))
+    log = federation.run_client(kit, "site-5")
+    line = f"Connector [CH00001 ACTIVE http://localhost:{federation.port}] failed with exception"
+    wait_for(lambda: line in log.read_text(), f"the refusal of a site {how}")
+    assert "site-5" not in federation.log(SERVER)
+
+
 def ask(federation, certificate=None, plain=False):
     """Returns what the server answers to somebody who connects and asks."""
     request = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -243,8 +270,33 @@ def ask(federation, certificate=None, plain=False):
             return b""
 
 
-def test_who_gets_an_answer_from_the_server(federation, stranger):
+def test_who_gets_an_answer_from_the_server(federation, stranger, tmp_path):
     assert ask(federation, federation.kit("site-1")).startswith(b"HTTP/1.1 ")
     assert ask(federation) == b""
     assert ask(federation, stranger / "site-1") == b""
     assert ask(federation, plain=True) == b""
+    assert ask(federation, reissued(federation, tmp_path / "new", days=1)).startswith(b"HTTP/1.1 ")
+    assert ask(federation, reissued(federation, tmp_path / "expired", days=-1)) == b""
+
+
+def reissued(federation, kit: Path, days: int) -> Path:
+    """Copies the kit of site 1 with a certificate that is valid until so many days from now."""
+    shutil.copytree(federation.kit("site-1"), kit)
+    state = json.loads((federation.kits.parent / "state/cert.json").read_text())
+    key = serialization.load_pem_private_key(state["root_pri_key"].encode(), None)
+    old = x509.load_pem_x509_certificate((kit / "startup/client.crt").read_bytes())
+    now = datetime.now(UTC)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(old.subject)
+        .issuer_name(old.issuer)
+        .public_key(old.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=10))
+        .not_valid_after(now + timedelta(days=days))
+    )
+    for extension in old.extensions:
+        builder = builder.add_extension(extension.value, extension.critical)
+    certificate = builder.sign(key, hashes.SHA256())
+    (kit / "startup/client.crt").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    return kit

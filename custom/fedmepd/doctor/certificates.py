@@ -25,7 +25,8 @@ _SOON_DAYS = 30
 
 _KIT, _EXPIRY = Topic("kit"), Topic("certificate")
 _AGAIN = "take the kit from its zip again, or ask the project's administrator for a new one"
-_RENEW = "ask the project's administrator for new kits (`nvflare provision`)"
+_RENEW = "ask the project's administrator to renew it (provisioning/README.md: `nvflare provision` alone does not)"
+_RENEW_ROOT = "the project's administrator has to provision into a new workspace and replace all kits"
 
 
 def check_certificates(kit: Kit, now: datetime.datetime) -> Iterator[Check]:
@@ -45,8 +46,8 @@ def check_certificates(kit: Kit, now: datetime.datetime) -> Iterator[Check]:
     if not faults:
         yield _KIT.good("certificate and key fit", f"{kit.role} {kit.name} of project {kit.project}")
     yield from _secrecy(kit.key)
-    yield from _validity(own, "the certificate", now)
-    yield from _validity(root, "the root certificate", now)
+    yield from _validity(own, "the certificate", now, _RENEW)
+    yield from _validity(root, "the root certificate", now, _RENEW_ROOT)
 
 
 def common_name(certificate: x509.Certificate) -> str:
@@ -96,7 +97,7 @@ def _secrecy(key: Path) -> Iterator[Check]:
         yield _KIT.good("private key is its owner's alone")
 
 
-def _validity(certificate: x509.Certificate, what: str, now: datetime.datetime) -> Iterator[Check]:
+def _validity(certificate: x509.Certificate, what: str, now: datetime.datetime, renewal: str) -> Iterator[Check]:
     begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     days = (ends - now).days
     until = f"{what} is valid until {ends:%Y-%m-%d}"
@@ -107,8 +108,8 @@ def _validity(certificate: x509.Certificate, what: str, now: datetime.datetime) 
             "set the clock (timedatectl set-ntp true); if it is right, the provisioning machine's was ahead: wait",
         )
     elif now >= ends:
-        yield _EXPIRY.fault("expired", f"{what} was valid until {ends:%Y-%m-%d}", f"nobody connects with it: {_RENEW}")
+        yield _EXPIRY.fault("expired", f"{what} was valid until {ends:%Y-%m-%d}", f"nobody connects with it: {renewal}")
     elif days < _SOON_DAYS:
-        yield _EXPIRY.doubt("expires soon", f"{until}, {days} days", f"it must outlast the run: {_RENEW}")
+        yield _EXPIRY.doubt("expires soon", f"{until}, {days} days", f"it must outlast the run: {renewal}")
     else:
         yield _EXPIRY.good("valid", f"{until}, {days} days")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +31,12 @@ ALLOWED = (
 
 ADMISSION = {"id": "fedmepd_site_admission", "path": "fedmepd.flare.admission.SiteAdmission", "args": {}}
 
-_BYOC = "byoc"
+_BYOC, _SHELL = "byoc", "shell_commands"
 _COMMANDS = {value for name, value in vars(AdminCommandNames).items() if not name.startswith("_")}
-# A command without a category is a right of its own.
-_RIGHTS = sorted(set(COMMAND_CATEGORIES.values()) | (_COMMANDS - set(COMMAND_CATEGORIES)))
+# A command without a category is a right of its own; two more are asked for when a job is deployed.
+_RIGHTS = sorted(
+    {_BYOC, "server-predeployed-flwr"} | set(COMMAND_CATEGORIES.values()) | (_COMMANDS - set(COMMAND_CATEGORIES))
+)
 
 
 class Kit:
@@ -75,15 +77,23 @@ class Kit:
 
     def refuse_code(self) -> Path:
         """Refuses jobs that carry code, whoever submits them; returns the file that says so."""
+        return self._permit(lambda rights: rights | {_BYOC: "none"})
+
+    def hide_files(self) -> Path:
+        """Shows files of a site's kit to the site's own organisation alone; returns the file that says so.
+
+        Logs are among them, and where the data are. FLARE's console by default shows them to a project admin, too.
+        """
+        return self._permit(lambda rights: rights | ({_SHELL: "o:site"} if rights.get(_SHELL) == "any" else {}))
+
+    def _permit(self, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Path:
         policy = self._read(AUTHORIZATION)
         permissions = policy.get("permissions")
         if not isinstance(permissions, dict):
             raise SettingsError(f"{self._source(AUTHORIZATION)}: expected permissions, a list of rights for each role")
         for role, rights in permissions.items():
-            if not isinstance(rights, dict):
-                # One word for all rights ("any") leaves no room for an exception.
-                rights = dict.fromkeys(_RIGHTS, rights)
-            permissions[role] = rights | {_BYOC: "none"}
+            # One word for all rights ("any") leaves no room for an exception.
+            permissions[role] = change(rights if isinstance(rights, dict) else dict.fromkeys(_RIGHTS, rights))
         return self._write(AUTHORIZATION, policy)
 
     def withhold(self, modalities: Iterable[str]) -> Path:
