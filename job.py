@@ -8,7 +8,7 @@ DEFAULT_SITES = 8
 
 
 def main() -> int:
-    arguments = _parse()
+    arguments = build_parser().parse_args()
     # These belong to a machine, not to the job; all processes of the simulator inherit them.
     for variable, value in (("FEDMEPD_DATA", arguments.data), ("FEDMEPD_DEVICE", arguments.device)):
         if value is not None:
@@ -50,25 +50,33 @@ def main() -> int:
     return 0
 
 
-def _parse() -> argparse.Namespace:
+def build_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command line."""
     parser = argparse.ArgumentParser(
+        prog="job.py",
         description="Trains a federation of sites with different MRI modalities on this machine.",
-        epilog="An option that is not given keeps the preset's value.",
+        epilog="An option that is not given keeps the preset's value. Exit status 1: the run failed.",
     )
-    parser.add_argument("--method", default="fedmepd", choices=["fedmepd", "local", "fedavg", "fusion_only"])
-    parser.add_argument("--preset", default="phantom", choices=["phantom", "paper"], help="settings to start from")
+    parser.add_argument(
+        "--method", default="fedmepd", choices=["fedmepd", "local", "fedavg", "fusion_only"], help="default: fedmepd"
+    )
+    parser.add_argument(
+        "--preset", default="phantom", choices=["phantom", "paper"], help="settings to start from; default: phantom"
+    )
     parser.add_argument("--rounds", type=int, help="rounds of training")
-    parser.add_argument("--sites", type=_positive, default=DEFAULT_SITES, help="number of sites (8)")
-    parser.add_argument("--threads", type=_positive, help="sites that train at the same time (all)")
+    parser.add_argument("--sites", type=_positive, default=DEFAULT_SITES, help="number of sites; default: 8")
+    parser.add_argument("--threads", type=_positive, help="sites that train at the same time; default: all")
     parser.add_argument("--width", type=int, help="channels of the network at full resolution")
     parser.add_argument("--crop", type=int, help="side of the training crops in voxels")
     parser.add_argument("--seed", type=int, help="seed of every random number")
     parser.add_argument("--data", metavar="FOLDER", help="real cases, a sub-folder per site and one named fusion")
-    parser.add_argument("--device", help="auto, cpu, cuda, cuda:1, ... (auto)")
+    parser.add_argument("--device", help="auto, cpu, cuda, cuda:1, ...; default: auto")
     parser.add_argument("--run-name", metavar="NAME", help="name by which the run is continued when started again")
-    parser.add_argument("--workspace", default="workspace", metavar="FOLDER", help="where all is written (workspace)")
+    parser.add_argument(
+        "--workspace", default="workspace", metavar="FOLDER", help="where all is written; default: workspace"
+    )
     parser.add_argument("--export", metavar="FOLDER", help="write the job there instead of running it")
-    return parser.parse_args()
+    return parser
 
 
 def _positive(text: str) -> int:

@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     0, or the command's own; 2 when the user can put something right; 130 when the user interrupts it.
     """
-    options = _parser().parse_args(arguments)
+    options = build_parser().parse_args(arguments)
     try:
         status = options.run(options) or 0
         sys.stdout.flush()
@@ -44,7 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """Returns the parser of all commands."""
     parser = argparse.ArgumentParser(
         prog="fedmepd", description="Federated brain tumour segmentation across sites with different MRI modalities."
     )
@@ -65,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     import_.add_argument("out", type=Path, help="the model to write")
     import_.set_defaults(run=_import_checkpoint)
     show = checkpoint.add_parser("show", help="print what a model says about itself")
-    show.add_argument("model", type=Path)
+    show.add_argument("model", type=Path, help="a model of fedmepd")
     show.set_defaults(run=_show_checkpoint)
 
     job = _topic(topics, "job", "prepare FLARE jobs")

@@ -27,8 +27,8 @@ _SHARES = {"train": 0.6, "validation": 0.1}
 def add_data_commands(data: argparse._SubParsersAction) -> None:
     """Adds them to the parser of ``fedmepd data``."""
     phantom = data.add_parser("phantom", help="write the phantom cohort as NIfTI, one sub-folder per site")
-    phantom.add_argument("folder", type=Path)
-    phantom.add_argument("--seed", type=int, default=0, help="default: 0")
+    phantom.add_argument("folder", type=Path, help="folder for the sites; phantoms that are there stay")
+    phantom.add_argument("--seed", type=int, default=0, help="of the cohort; default: 0")
     phantom.set_defaults(run=_make_phantoms)
 
     check = data.add_parser(
@@ -86,7 +86,12 @@ def _add_making(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--skip-faulty", action="store_true", help="leave out cases with errors instead of refusing")
     parser.add_argument("--copy", action="store_true", help="copy files instead of linking to them")
     parser.add_argument("--train", type=float, default=_SHARES["train"], help="share of the patients; default: 0.6")
-    parser.add_argument("--validation", type=float, default=_SHARES["validation"], help="default: 0.1; the rest tests")
+    parser.add_argument(
+        "--validation",
+        type=float,
+        default=_SHARES["validation"],
+        help="share of the patients; default: 0.1; the rest tests",
+    )
     parser.add_argument("--seed", type=int, default=0, help="decides which patient goes where; default: 0")
 
 

@@ -21,7 +21,12 @@ _SITES = [f"site-{number}" for number in range(1, 9)]
 
 def add_poc_commands(poc: argparse._SubParsersAction) -> None:
     """Adds them to the parser of ``fedmepd poc``."""
-    run = _command(poc, "run", "prepare, start, submit a job, watch it, download its results, stop: all in one", _run)
+    run = _command(
+        poc,
+        "run",
+        "prepare, start, submit a job, watch it, download its results, stop: all in one; exit status 1: the job failed",
+        _run,
+    )
     _add_job(run)
     _add_sites(run)
     run.add_argument("--out", type=Path, help="folder for the results; default: results in the workspace")
@@ -31,10 +36,10 @@ def add_poc_commands(poc: argparse._SubParsersAction) -> None:
     _command(poc, "start", "start the server and all sites", lambda options: _poc(options).start())
     submit = _command(poc, "submit", "submit a job and print its id", _submit)
     _add_job(submit)
-    watch = _command(poc, "watch", "report the rounds of a job until it ends", _watch)
-    watch.add_argument("job_id")
+    watch = _command(poc, "watch", "report the rounds of a job until it ends; exit status 1: it failed", _watch)
+    watch.add_argument("job_id", help="as `fedmepd poc submit` printed it")
     download = _command(poc, "download", "fetch the results of a job and print its table", _download)
-    download.add_argument("job_id")
+    download.add_argument("job_id", help="as `fedmepd poc submit` printed it")
     download.add_argument("--out", type=Path, help="folder for the results; default: results in the workspace")
     _command(poc, "stop", "end the server, all sites and what they have started", lambda options: _poc(options).stop())
     _command(poc, "clean", "remove the workspace, the sites' models included", lambda options: _poc(options).clean())
@@ -42,7 +47,9 @@ def add_poc_commands(poc: argparse._SubParsersAction) -> None:
 
 def _command(topics: argparse._SubParsersAction, name: str, help: str, run) -> argparse.ArgumentParser:
     parser = topics.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.")
-    parser.add_argument("--workspace", type=Path, default=Path("workspace_poc"), help="default: workspace_poc")
+    parser.add_argument(
+        "--workspace", type=Path, default=Path("workspace_poc"), help="folder for all of it; default: workspace_poc"
+    )
     parser.set_defaults(run=run)
     return parser
 
@@ -53,7 +60,9 @@ def _add_job(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_sites(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--sites", nargs="+", default=_SITES, metavar="NAME", help="default: site-1 to site-8")
+    parser.add_argument(
+        "--sites", nargs="+", default=_SITES, metavar="NAME", help="the sites' names; default: site-1 to site-8"
+    )
     parser.add_argument("--data", type=Path, help="folder with a sub-folder per site, and fusion; default: phantoms")
     parser.add_argument("--port", type=int, help="of the server, the next one for admins; default: free ones")
     parser.add_argument(

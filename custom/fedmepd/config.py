@@ -20,14 +20,14 @@ class _Section(BaseModel):
 
 
 class NetworkSettings(_Section):
-    """The network of algorithm section 2."""
+    """The network."""
 
     width: int = Field(16, ge=4, le=64, multiple_of=4, description="channels at full resolution")
     shared_encoder: bool = Field(False, description="one encoder for all modalities (ablation; FedAvg of the paper)")
 
 
 class CalibrationSettings(_Section):
-    """Anchors of the fusion site and LACCA at the sites (algorithm sections 2 and 3.6)."""
+    """Anchors of the fusion site and LACCA at the sites."""
 
     enabled: bool = Field(True, description="sites calibrate their features with the fusion site's anchors")
     residual: bool = Field(False, description="add LACCA's output to the feature; the paper replaces the feature")
@@ -38,7 +38,7 @@ class CalibrationSettings(_Section):
 
 
 class AggregationSettings(_Section):
-    """How the sites' updates become the global model (algorithm section 3.3)."""
+    """How the sites' updates become the global model."""
 
     server_share: float = Field(0.3, ge=0, le=1, description="share of the server's filter kept, lambda in the paper")
     min_sites: int = Field(2, ge=1, description="fewer updates than this in a round end the job")
@@ -55,7 +55,7 @@ class AggregationSettings(_Section):
 
 
 class PersonalizationSettings(_Section):
-    """When decoder filters become personal (algorithm section 3.5)."""
+    """When decoder filters become personal."""
 
     patience: int | None = Field(
         10, ge=0, le=255, description="opposing rounds until a filter is personal; 0: all from the start; null: never"
@@ -65,18 +65,19 @@ class PersonalizationSettings(_Section):
 
 
 class TrainingSettings(_Section):
-    """Local and fusion training (end of algorithm section 2)."""
+    """Local and fusion training."""
 
     crop: int = Field(80, ge=16, multiple_of=8, description="side of the training crops in voxels")
     batch: int = Field(1, ge=1, description="crops per step")
     local_epochs: int = Field(1, ge=1, description="epochs a round at every site")
     fusion_epochs: int = Field(1, ge=1, description="epochs a round at the fusion site")
-    learning_rate: float = Field(2e-4, gt=0)
-    weight_decay: float = Field(1e-5, ge=0)
-    decay_power: float = Field(0.9, ge=0, description="learning rate * (1 - round/rounds)^power")
+    learning_rate: float = Field(2e-4, gt=0, description="of Adam, in round 0")
+    weight_decay: float = Field(1e-5, ge=0, description="L2 penalty of Adam")
+    decay_power: float = Field(0.9, ge=0, description="learning rate * (1 - round/(rounds + 1))^power")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto",
-        description="arithmetic of convolutions; auto: bfloat16 where the hardware has it and crops are 24 or more",
+        description="arithmetic of convolutions; bfloat16 needs crops of 24 or more; auto: bfloat16 with such crops "
+        "where the hardware has it",
     )
     threads: int = Field(0, ge=0, description="CPU threads of a site's process; 0: PyTorch's choice")
     fusion_threads: int = Field(0, ge=0, description="CPU threads of the fusion site; 0: PyTorch's choice")
@@ -101,9 +102,9 @@ class AugmentationSettings(_Section):
     """Random changes of the training crops."""
 
     tumour_share: float = Field(0.0, ge=0, le=1, description="share of crops centred on a tumour voxel")
-    rotation_degrees: float = Field(10, ge=0, le=180)
+    rotation_degrees: float = Field(10, ge=0, le=180, description="largest rotation about each axis")
     intensity: float = Field(0.1, ge=0, lt=1, description="largest intensity shift (in standard deviations) and scale")
-    flips: bool = True
+    flips: bool = Field(True, description="mirror crops along each axis, half of the time")
 
 
 class EvaluationSettings(_Section):
@@ -115,13 +116,18 @@ class EvaluationSettings(_Section):
 
 
 class DataSettings(_Section):
-    """Which cases are used. Where they lie is each site's own affair (``FEDMEPD_DATA``)."""
+    """Which cases are used. Where they lie is each site's own affair."""
 
     phantom: bool = Field(False, description="sites without a data folder make and use the phantom cohort")
     train: float = Field(
         0.6, gt=0, le=1, description="share of a site's patients used for training, where no manifest says which"
     )
-    validation: float = Field(0.1, ge=0, lt=1, description="share used to select the best model")
+    validation: float = Field(
+        0.1,
+        ge=0,
+        lt=1,
+        description="share used to select the best model; with train at most 1, the rest is for testing",
+    )
     clip_percent: float = Field(
         0.0, ge=0, lt=10, description="percentage of the brain's voxels whose intensity is cut off, at either end"
     )
@@ -140,12 +146,18 @@ class Settings(_Section):
         SettingsError: from :meth:`make`, when a key is unknown or a value is out of bounds; the message names the key.
     """
 
-    method: Literal["fedmepd", "local", "fedavg", "fusion_only"] = "fedmepd"
+    method: Literal["fedmepd", "local", "fedavg", "fusion_only"] = Field(
+        "fedmepd",
+        description="fedmepd, or what it is compared with; local: no exchange; fedavg: the whole network averaged; "
+        "fusion_only: trained at the fusion site alone",
+    )
     run_name: str = Field(
         "", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$|^$", description="name by which a run is resumed"
     )
-    seed: int = Field(0, ge=0, lt=2**31)
-    rounds: int = Field(1000, ge=1)
+    seed: int = Field(0, ge=0, lt=2**31, description="of every random number")
+    rounds: int = Field(
+        1000, ge=1, description="rounds in which the sites train; round 0, at the fusion site, comes before"
+    )
     network: NetworkSettings = NetworkSettings()
     calibration: CalibrationSettings = CalibrationSettings()
     aggregation: AggregationSettings = AggregationSettings()
