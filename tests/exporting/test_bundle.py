@@ -62,6 +62,43 @@ def test_same_voxels_as_predict(clip_percent: float, tmp_path: Path) -> None:
     assert (bundle / "docs/model_card.md").read_text() == "the card"
 
 
+def test_loaded_as_monai_label_does(tmp_path: Path) -> None:
+    """It builds ``network_def`` and loads the file's ``model`` into a copy, strictly; a case is one 4-D file."""
+    import copy
+
+    import torch
+    from monai.bundle import ConfigParser
+
+    net = save_tiny(tmp_path / "model.pt")
+    bundle = tmp_path / "bundle"
+    assert main(["export", "bundle", "--model", str(tmp_path / "model.pt"), str(bundle)]) == 0
+    parser = ConfigParser()
+    parser.read_config(bundle / "configs/inference.json")
+    parser.config["bundle_root"] = str(bundle)
+    network = copy.deepcopy(parser.get_parsed_content("network_def"))
+    content = torch.load(bundle / "models/model.pt", weights_only=True)
+    network.load_state_dict(content["model"], strict=True)
+    x = torch.randn(1, 2, 16, 16, 16, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        assert torch.equal(network(x, ("FLAIR", "T1ce")), net(x, ("FLAIR", "T1ce")))
+    heads = [head(number) for number in range(2)]
+    files = [str(save(tmp_path / f"{number}.nii.gz", values)) for number, values in enumerate(heads)]
+    together = str(save(tmp_path / "both.nii.gz", np.stack(heads, axis=-1)))
+    prepare = parser.get_parsed_content("preprocessing")
+    named, both = {"FLAIR": files[0], "T1ce": files[1]}, {"image": together}
+    first, second = (prepare(case)["image"] for case in (named, both))
+    assert first.shape[0] == 2 and torch.equal(first.as_tensor(), second.as_tensor())
+    for message, case in {
+        "1 channels: expected 2, FLAIR, T1ce in this order": {"image": files[0]},
+        "expected images resampled to one grid": named | {"T1ce": str(save(tmp_path / "x.nii.gz", heads[0][1:]))},
+    }.items():
+        with pytest.raises(RuntimeError) as error:
+            prepare(case)
+        assert message in str(error.value.__cause__)
+    # The weights are not stored twice.
+    assert (bundle / "models/model.pt").stat().st_size < 1.1 * (tmp_path / "model.pt").stat().st_size
+
+
 def test_what_a_bundle_says(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     save_tiny(tmp_path / "model.pt", ("T1", "T2"))
     licence = tmp_path / "terms.txt"

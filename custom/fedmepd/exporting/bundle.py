@@ -1,7 +1,7 @@
 """A model as a MONAI bundle, for MONAI Label, MONAI Deploy and ``python -m monai.bundle run``.
 
-The configuration is MONAI's own transforms, so that it can be read and changed by whoever knows MONAI; network and
-inferer are this package's, which has to be installed where the bundle runs.
+The configuration is mostly MONAI's own transforms, so that it can be read and changed by whoever knows MONAI; reading a
+case, network and inferer are this package's, which has to be installed where the bundle runs.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from fedmepd import __version__
 from fedmepd.errors import FedMEPDError
 from fedmepd.evaluation.model_card import FILE_NAME as CARD
 from fedmepd.modalities import BRATS
-from fedmepd.storage import write_json, write_text
+from fedmepd.storage import load_tensors, save_tensors, write_json, write_text
 from fedmepd.training.checkpoints import About, describe
 
 _SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
@@ -49,7 +49,9 @@ def export_bundle(model: Path, out: Path, licence: Path | None = None) -> None:
     write_text(out / "docs/README.md", _readme(about))
     write_text(out / "LICENSE", text)
     (out / "models").mkdir()
-    shutil.copyfile(model, out / "models/model.pt")
+    content = load_tensors(model)
+    # MONAI Label loads what it finds under this key into the network; the tensors are stored once.
+    save_tensors(out / "models/model.pt", content | {"model": content["state"]})
     if (card := model.with_name(CARD)).is_file():
         shutil.copyfile(card, out / "docs" / CARD)
 
@@ -77,14 +79,14 @@ def _inference(model: dict[str, Any]) -> dict[str, Any]:
         **{name: f"$@bundle_root + '/{name}.nii.gz'" for name in modalities},
         "device": "$torch.device('cuda' if torch.cuda.is_available() else 'cpu')",
         "precision": "auto",
+        "label_values": labels,
         "datalist": [{name: f"@{name}" for name in modalities}],
         "network_def": "$fedmepd.load_model(@bundle_root + '/models/model.pt')",
         "network": "$@network_def.to(@device)",
         "preprocessing": {
             "_target_": "Compose",
             "transforms": [
-                {"_target_": "LoadImaged", "keys": modalities, "ensure_channel_first": True},
-                {"_target_": "ConcatItemsd", "keys": modalities, "name": "image"},
+                {"_target_": "fedmepd.exporting.inferer.LoadCase", "modalities": modalities},
                 {"_target_": "Orientationd", "keys": "image", "axcodes": "LPS", "labels": None},
                 {"_target_": "ThresholdIntensityd", "keys": "image", "threshold": 0, "above": True, "cval": 0},
                 {
@@ -124,7 +126,7 @@ def _inference(model: dict[str, Any]) -> dict[str, Any]:
                     "_target_": "MapLabelValued",
                     "keys": "pred",
                     "orig_labels": list(range(len(labels))),
-                    "target_labels": labels,
+                    "target_labels": "@label_values",
                 },
                 {
                     "_target_": "SaveImaged",
@@ -219,10 +221,13 @@ def _readme(model: dict[str, Any]) -> str:
 
 **For research. Not a medical device.** Model of {model["about"]["owner"]}, round {model["about"]["round"]}.
 
-    pip install fedmepd pytorch-ignite fire
+    pip install pytorch-ignite fire                 # and the package fedmepd {__version__}
     python -m monai.bundle run --config_file configs/inference.json --bundle_root . \\
         {options} --output_dir seg
 
 Images: NIfTI, co-registered, without the skull, one for each of {", ".join(modalities)}. The segmentation is in the
 first image's grid, `seg/*_seg.nii.gz`, with 0 background, 1 NCR/NET, 2 ED, 4 ET: the same voxels as `fedmepd predict`.
+
+MONAI Label takes the images of a case as one 4-D file, its channels {", ".join(modalities)} in this order. It counts
+labels without gaps: set `label_values` in configs/inference.json to [0, 1, 2, 3].
 """

@@ -1,15 +1,47 @@
-"""What an exported MONAI bundle runs at its user's place: inference as `fedmepd predict` does it."""
+"""What an exported MONAI bundle runs at its user's place: it reads a case, and segments as `fedmepd predict` does."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import torch
 from monai.inferers import Inferer
+from monai.transforms import LoadImage, Transform
 from torch import Tensor
 
 from fedmepd.config import Settings
+from fedmepd.errors import DataError
 from fedmepd.networks.network import FedMEPDNet
 from fedmepd.training.inference import class_probabilities
+
+
+class LoadCase(Transform):
+    """Reads a case from a file for each modality, or from one file with a channel for each, as MONAI Label gives it.
+
+    Args:
+        modalities: the keys of the files; one file has the key ``image``, and its channels this order.
+    """
+
+    def __init__(self, modalities: Sequence[str]):
+        self.modalities = tuple(modalities)
+        self._load = LoadImage(ensure_channel_first=True)
+
+    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Adds ``image`` (M, X, Y, Z), float32, with the grid of the first file.
+
+        Raises:
+            DataError: the files have different shapes, or one file another number of channels.
+        """
+        names = ", ".join(self.modalities)
+        images = [self._load(data[key]) for key in (["image"] if "image" in data else self.modalities)]
+        shapes = [tuple(image.shape[1:]) for image in images]
+        if len(set(shapes)) > 1:
+            raise DataError(f"the images of {names} have shapes {shapes}: expected images resampled to one grid")
+        image = torch.cat(images)
+        if len(image) != len(self.modalities):
+            raise DataError(f"{len(image)} channels: expected {len(self.modalities)}, {names} in this order")
+        return {**data, "image": image}
 
 
 class WindowInferer(Inferer):
