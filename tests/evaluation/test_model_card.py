@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -64,4 +65,8 @@ def test_phantoms_are_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("method", ["fedmepd", "local", "fedavg", "fusion_only"])
 def test_every_method_is_described(method: str, tmp_path: Path) -> None:
-    assert "| method | " in card(tmp_path, settings=Settings.make("phantom", {"method": method}))
+    """The server's model has no filters of its own."""
+    settings = Settings.make("phantom", {"method": method})
+    rows = [re.search(r"\| method \| (.+) \|", card(tmp_path, settings=settings, owner=of)) for of in ("x", "server")]
+    assert all(rows) and not re.search("trained here|filters trained", rows[1][1])
+    assert (rows[0][1] == rows[1][1]) == (method == "fusion_only")

@@ -20,6 +20,13 @@ _HOW = {
     "fedavg": "the whole network averaged with other sites' every round, then trained here",
     "fusion_only": "trained at the fusion site alone",
 }
+# Of the server's model, where it is another.
+_HOW_SERVER = {
+    "fedmepd": "FedMEPD (Liu et al., Medical Image Analysis 2025): encoders and decoder filters averaged over the "
+    "sites and trained at the fusion site; no personal filters and no calibration",
+    "local": "trained at the fusion site alone",
+    "fedavg": "the whole network averaged over the sites and the fusion site every round",
+}
 
 
 def write_model_card(
@@ -53,7 +60,7 @@ def write_model_card(
     phantoms = source == "phantom"
     rows = {
         "modalities": " ".join(modalities),
-        "method": _HOW[settings.method],
+        "method": (_HOW | _HOW_SERVER if owner == "server" else _HOW)[settings.method],
         "cases": f"{cases['train']} for training, {cases['validation']} for validation, {cases['test']} for testing"
         + (" (phantoms)" if phantoms else ""),
         "round": f"{round_number} of {settings.rounds}, the best on validation"
@@ -126,8 +133,8 @@ def _limits(owner: str, modalities: Sequence[str], cases: dict[str, int], phanto
     missing = [name for name in BRATS.modalities if name not in modalities]
     if missing:
         limits.append(
-            f"It has never seen {', '.join(missing)} and ignores them. Without one of its own modalities it works, "
-            "less well."
+            f"It has never seen {', '.join(missing)}: such images are ignored. Without one of its own modalities it "
+            "works, less well."
         )
     else:
         limits.append("Without one of its modalities it works, less well.")
