@@ -188,7 +188,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     use_threads(options.threads)
     width = options.width or (4 if options.quick else 16)
-    crop, fusion_cases = (16, 1) if options.quick else (32, 4)
+    # Three is the fewest from which the fusion site makes an anchor.
+    crop, fusion_cases = (16, 3) if options.quick else (32, 4)
     fobs.register(TensorDecomposer)
     whole = whole_model(width)
     with tempfile.TemporaryDirectory() as folder:

@@ -72,8 +72,9 @@ def build(
     round: int,
     seconds: float,
     timing: dict[str, Any],
-    server: dict[str, Any],
+    server: dict[str, Any] | None,
     sites: Iterable[dict[str, Any]],
+    filters: dict[str, int] | None = None,
 ) -> dict[str, Any]:
     """Returns the results of a run.
 
@@ -83,8 +84,9 @@ def build(
         round: the last finished round.
         seconds: wall-clock time spent so far.
         timing: where it went: what :meth:`fedmepd.federation.timing.Timing.summary` returned.
-        server: the server's :func:`site_entry`.
+        server: the server's :func:`site_entry`; None in what a site writes for itself.
         sites: those of the sites, in any order.
+        filters: number of filters of each of the decoder's convolutions, where filters may become personal.
     """
     sites = sorted(sites, key=lambda entry: _natural(entry["name"]))
     return {
@@ -103,6 +105,7 @@ def build(
         },
         "server": server,
         "sites": sites,
+        "filters": filters or {},
         "settings": settings.model_dump(mode="json"),
         "version": __version__,
     }

@@ -8,8 +8,8 @@ from fedmepd.evaluation.metrics import HD95_ONE_EMPTY_MM
 from fedmepd.modalities import BRATS
 
 _REGIONS = tuple(BRATS.regions)
-_TEXT_COLUMNS = 3
-_HEADER = (
+TEXT_COLUMNS = 3
+HEADER = (
     "site",
     "modalities",
     "cases",
@@ -22,32 +22,34 @@ _HEADER = (
 
 def console_table(results: dict[str, Any]) -> str:
     """Returns the results as an aligned plain-text table with notes under it."""
-    rows = _rows(results)
-    widths = [max(len(cell) for cell in column) for column in zip(_HEADER, *rows, strict=True)]
+    cells = rows(results)
+    widths = [max(len(cell) for cell in column) for column in zip(HEADER, *cells, strict=True)]
     rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
-    lines = [_align(row, widths) for row in (_HEADER, *rows)]
+    lines = [_align(row, widths) for row in (HEADER, *cells)]
     # The mean and the server stand apart from the sites.
-    body = [lines[0], rule, *lines[1:-2], rule, *lines[-2:]]
-    return "\n".join([_title(results), "", *body, "", *_notes(results)]) + "\n"
+    apart = len(lines) - len(results["sites"]) - 1
+    body = [lines[0], rule, *lines[1 : len(lines) - apart], *([rule, *lines[-apart:]] if apart else [])]
+    return "\n".join([title(results), "", *body, "", *notes(results)]) + "\n"
 
 
 def markdown_table(results: dict[str, Any]) -> str:
     """Returns the results as a Markdown page."""
-    rule = ["---"] * _TEXT_COLUMNS + ["---:"] * (len(_HEADER) - _TEXT_COLUMNS)
-    table = [f"| {' | '.join(row)} |" for row in (_HEADER, rule, *_rows(results))]
-    notes = [f"- {note}" for note in _notes(results)]
-    return "\n".join([f"# {_title(results)}", "", *table, "", *notes]) + "\n"
+    rule = ["---"] * TEXT_COLUMNS + ["---:"] * (len(HEADER) - TEXT_COLUMNS)
+    table = [f"| {' | '.join(row)} |" for row in (HEADER, rule, *rows(results))]
+    below = [f"- {note}" for note in notes(results)]
+    return "\n".join([f"# {title(results)}", "", *table, "", *below]) + "\n"
 
 
 def _align(row: tuple[str, ...], widths: list[int]) -> str:
     cells = [
-        cell.ljust(width) if i < _TEXT_COLUMNS else cell.rjust(width)
+        cell.ljust(width) if i < TEXT_COLUMNS else cell.rjust(width)
         for i, (cell, width) in enumerate(zip(row, widths, strict=True))
     ]
     return "  ".join(cells).rstrip()
 
 
-def _title(results: dict[str, Any]) -> str:
+def title(results: dict[str, Any]) -> str:
+    """Returns one line on the run: method, name, round, seed, seconds, status."""
     name = f" {results['run_name']}" if results["run_name"] else ""
     return (
         f"{results['method']}{name}: round {results['round']} of {results['rounds']}, seed {results['seed']}, "
@@ -55,14 +57,20 @@ def _title(results: dict[str, Any]) -> str:
     )
 
 
-def _rows(results: dict[str, Any]) -> list[tuple[str, ...]]:
+def rows(results: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Returns the cells under :data:`HEADER`: a row for each site, the sites' mean, the server.
+
+    What a site wrote for itself has its own row alone: its ``server`` is None.
+    """
     scores = "test" if _is_tested(results) else "validation"
-    rows = [_row(entry["name"], entry, entry[scores]) for entry in results["sites"]]
+    cells = [_row(entry["name"], entry, entry[scores]) for entry in results["sites"]]
+    if results["server"] is None:
+        return cells
     mean = results["mean"]
     means = mean if _is_tested(results) else mean["validation"]
-    rows.append(_row("mean of the sites", {"personal_share": mean["personal_share"]}, means))
-    rows.append(_row(results["server"]["name"], results["server"], results["server"][scores]))
-    return rows
+    cells.append(_row("mean of the sites", {"personal_share": mean["personal_share"]}, means))
+    cells.append(_row(results["server"]["name"], results["server"], results["server"][scores]))
+    return cells
 
 
 def _row(name: str, entry: dict[str, Any], scores: dict[str, Any] | None) -> tuple[str, ...]:
@@ -88,25 +96,26 @@ def _is_tested(results: dict[str, Any]) -> bool:
     return results["status"] == "finished"
 
 
-def _notes(results: dict[str, Any]) -> list[str]:
-    notes = ["cases: train/validation/test; Dice and mDSC as fractions; HD95 in mm; personal: share of decoder filters"]
-    entries = [*results["sites"], results["server"]]
+def notes(results: dict[str, Any]) -> list[str]:
+    """Returns what has to be known to read the table, a sentence each."""
+    said = ["cases: train/validation/test; Dice and mDSC as fractions; HD95 in mm; personal: share of decoder filters"]
+    entries = [*results["sites"], *([results["server"]] if results["server"] else [])]
     if _is_tested(results):
-        notes.append(_note_on_empty(entries))
+        said.append(_note_on_empty(entries))
         untested = [
             entry["name"] + (f" ({entry['untested']})" if entry["untested"] else "")
             for entry in entries
             if entry["test"] is None
         ]
         if untested:
-            notes.append(f"not tested, and not in the mean: {', '.join(untested)}")
+            said.append(f"not tested, and not in the mean: {', '.join(untested)}")
     else:
-        notes.append(f"the run is not finished: these are scores on the validation cases, {_validated(entries)}")
-    notes += _notes_on_rounds(results["sites"])
-    notes += [_note_on_limits(site) for site in results["sites"] if site["limited"]]
+        said.append(f"the run is not finished: these are scores on the validation cases, {_validated(entries)}")
+    said += _notes_on_rounds(results["sites"])
+    said += [_note_on_limits(site) for site in results["sites"] if site["limited"]]
     if results["timing"]["mean_round"]:
-        notes.append(_note_on_time(results["timing"]))
-    return notes
+        said.append(_note_on_time(results["timing"]))
+    return said
 
 
 def _notes_on_rounds(sites: list[dict[str, Any]]) -> list[str]:
@@ -121,18 +130,18 @@ def _note_on_rounds(site: dict[str, Any]) -> str:
     reasons: dict[str, list[int]] = {}
     for missed in site["rounds_missed"]:
         reasons.setdefault(missed["reason"], []).append(missed["round"])
-    without = "; ".join(f"without round {_ranges(rounds)} ({reason})" for reason, rounds in reasons.items())
-    return f"{site['name']}: {joined}took part in round {_ranges(site['rounds_taken'])}" + (without and f"; {without}")
+    without = "; ".join(f"without round {ranges(rounds)} ({reason})" for reason, rounds in reasons.items())
+    return f"{site['name']}: {joined}took part in round {ranges(site['rounds_taken'])}" + (without and f"; {without}")
 
 
 def _note_on_limits(site: dict[str, Any]) -> str:
-    rounds = _ranges([limited["round"] for limited in site["limited"]])
+    rounds = ranges([limited["round"] for limited in site["limited"]])
     largest = max(limited["times_median"] for limited in site["limited"])
     return f"{site['name']}: update scaled down in round {rounds}: up to {largest:g} times the median site's size"
 
 
-def _ranges(rounds: list[int]) -> str:
-    """1, 2, 3, 5 as 1-3, 5."""
+def ranges(rounds: list[int]) -> str:
+    """Returns 1, 2, 3, 5 as 1-3, 5."""
     parts: list[list[int]] = []
     for number in sorted(rounds):
         if parts and number == parts[-1][1] + 1:

@@ -591,6 +591,9 @@ class FederationServer:
             timing=self.timing.summary(),
             server=results.site_entry("server", self.data.modalities, self.data.counts(), self._records[FUSION_SITE]),
             sites=sites,
+            filters={layer.removeprefix(DECODER): count for layer, count in self._layers.items()}
+            if self.method.personalizes
+            else {},
         )
         histories = {"server": self._records[FUSION_SITE]["history"]}
         histories |= {name: self._records[name]["history"] for name in self.profiles}
