@@ -1,4 +1,4 @@
-"""The command line: ``fedmepd results | predict | evaluate | export | checkpoint | job | kit | poc | data | doctor``.
+"""The command line ``fedmepd``: results, report, predict, evaluate, export, checkpoint, job, kit, poc, data, doctor.
 
 Every command imports what it needs when it runs, so that ``--help`` answers at once.
 """
@@ -19,6 +19,7 @@ from fedmepd.cli_evaluate import add_evaluate_command
 from fedmepd.cli_export import add_export_commands
 from fedmepd.cli_poc import add_poc_commands
 from fedmepd.cli_predict import add_predict_command
+from fedmepd.cli_report import add_report_command
 from fedmepd.errors import FedMEPDError
 
 
@@ -57,6 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
     results.add_argument("--json", action="store_true", help="print results.json instead of the table")
     results.set_defaults(run=_results)
 
+    add_report_command(topics)
     add_predict_command(topics)
     add_evaluate_command(topics)
 

@@ -72,7 +72,7 @@ def build(
     round: int,
     seconds: float,
     timing: dict[str, Any],
-    server: dict[str, Any] | None,
+    server: dict[str, Any],
     sites: Iterable[dict[str, Any]],
     filters: dict[str, int] | None = None,
 ) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def build(
         round: the last finished round.
         seconds: wall-clock time spent so far.
         timing: where it went: what :meth:`fedmepd.federation.timing.Timing.summary` returned.
-        server: the server's :func:`site_entry`; None in what a site writes for itself.
+        server: the server's :func:`site_entry`.
         sites: those of the sites, in any order.
         filters: number of filters of each of the decoder's convolutions, where filters may become personal.
     """

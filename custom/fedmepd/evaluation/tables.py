@@ -27,8 +27,7 @@ def console_table(results: dict[str, Any]) -> str:
     rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
     lines = [_align(row, widths) for row in (HEADER, *cells)]
     # The mean and the server stand apart from the sites.
-    apart = len(lines) - len(results["sites"]) - 1
-    body = [lines[0], rule, *lines[1 : len(lines) - apart], *([rule, *lines[-apart:]] if apart else [])]
+    body = [lines[0], rule, *lines[1:-2], rule, *lines[-2:]]
     return "\n".join([title(results), "", *body, "", *notes(results)]) + "\n"
 
 
@@ -58,14 +57,9 @@ def title(results: dict[str, Any]) -> str:
 
 
 def rows(results: dict[str, Any]) -> list[tuple[str, ...]]:
-    """Returns the cells under :data:`HEADER`: a row for each site, the sites' mean, the server.
-
-    What a site wrote for itself has its own row alone: its ``server`` is None.
-    """
+    """Returns the cells under :data:`HEADER`: a row for each site, the sites' mean, the server."""
     scores = "test" if _is_tested(results) else "validation"
     cells = [_row(entry["name"], entry, entry[scores]) for entry in results["sites"]]
-    if results["server"] is None:
-        return cells
     mean = results["mean"]
     means = mean if _is_tested(results) else mean["validation"]
     cells.append(_row("mean of the sites", {"personal_share": mean["personal_share"]}, means))
@@ -99,7 +93,7 @@ def _is_tested(results: dict[str, Any]) -> bool:
 def notes(results: dict[str, Any]) -> list[str]:
     """Returns what has to be known to read the table, a sentence each."""
     said = ["cases: train/validation/test; Dice and mDSC as fractions; HD95 in mm; personal: share of decoder filters"]
-    entries = [*results["sites"], *([results["server"]] if results["server"] else [])]
+    entries = [*results["sites"], results["server"]]
     if _is_tested(results):
         said.append(_note_on_empty(entries))
         untested = [

@@ -1,0 +1,24 @@
+"""The command ``fedmepd report``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_report_command(topics: argparse._SubParsersAction) -> None:
+    """Adds it to the parser of ``fedmepd``."""
+    parser = topics.add_parser(
+        "report",
+        help="write a run's table, curves and settings as one HTML page, and its figures as PNG",
+        description="Writes one self-contained HTML page about a run, finished or not, and its figures as PNG files.",
+    )
+    parser.add_argument("workspace", type=Path, help="workspace of a simulator, a downloaded job, or a run folder")
+    parser.add_argument("--out", type=Path, help="folder to write to; default: report, beside the results")
+    parser.set_defaults(run=_report)
+
+
+def _report(options: argparse.Namespace) -> None:
+    from fedmepd.reporting.page import write_report
+
+    print(f"wrote {write_report(options.workspace, options.out)}")

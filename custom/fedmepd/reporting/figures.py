@@ -1,0 +1,213 @@
+"""A run's curves as figures: scores, losses, personal filters, who took part, time and bytes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fedmepd.federation.timing import PHASES
+from fedmepd.modalities import BRATS
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Told apart by colour-blind readers too (Okabe and Ito), and by their strokes where there are more sites than colours.
+_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#999999")
+_STROKES = ("-", "--", ":", "-.")
+_SERVER = {"color": "black", "linewidth": 2.2}
+
+
+def png(figure: Figure) -> bytes:
+    """Returns a figure as PNG, the same bytes for the same figure."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=130, bbox_inches="tight", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def scores(history: dict[str, Any]) -> Figure | None:
+    """Validation Dice of every site and the server, an axis for each region; None before the first validation."""
+    if not any(of["validation"] for of in history.values()):
+        return None
+    figure, axes = _axes(1, len(BRATS.regions), height=3.2)
+    for axis, region in zip(axes, BRATS.regions, strict=True):
+        for name, style in _styles(history).items():
+            points = [(entry["round"], entry["dice"][region]) for entry in history[name]["validation"]]
+            if points:
+                axis.plot(*zip(*points, strict=True), marker=".", label=name, **style)
+        axis.set(title=region, xlabel="round", ylim=(0, 1))
+    axes[0].set_ylabel("Dice on validation cases")
+    _legend(figure, axes[0])
+    return figure
+
+
+def losses(history: dict[str, Any]) -> Figure | None:
+    """Mean training loss of every site and the fusion site, by round; None before the first round."""
+    figure, [axis] = _axes(1, 1, height=3.4)
+    for name, style in _styles(history).items():
+        points = [(entry["round"], entry["total"]) for entry in history[name]["rounds"] if "total" in entry]
+        if points:
+            axis.plot(*zip(*points, strict=True), label=name, **style)
+    axis.set(xlabel="round", ylabel="mean training loss")
+    if not axis.lines:
+        return None
+    _legend(figure, axis)
+    return figure
+
+
+def shares(history: dict[str, Any], filters: dict[str, int], rounds: int) -> np.ndarray:
+    """Share of each convolution's filters that are personal.
+
+    Args:
+        history: one site's.
+        filters: number of filters of each convolution of the decoder.
+        rounds: the last round.
+
+    Returns:
+        (convolutions, rounds), for rounds 1 to the last, in the order of ``filters``.
+    """
+    found = np.zeros((len(filters), rounds))
+    for row, (layer, total) in enumerate(filters.items()):
+        for number, count in history["personal"].get(layer, []):
+            found[row, number - 1 :] = count / total
+    return found
+
+
+def personal_filters(results: dict[str, Any], history: dict[str, Any]) -> Figure | None:
+    """A heat map for each site: share of personal filters by convolution and round; None where there are none."""
+    filters, names = results.get("filters") or {}, [site["name"] for site in results["sites"]]
+    if not filters or not results["round"] or not names:
+        return None
+    columns = min(4, len(names))
+    figure, axes = _axes(-(-len(names) // columns), columns, height=3.4)
+    image = None
+    for axis, name in zip(axes, names, strict=False):
+        image = axis.imshow(
+            shares(history[name], filters, results["round"]),
+            aspect="auto",
+            vmin=0,
+            vmax=1,
+            cmap="cividis",
+            interpolation="nearest",
+            extent=(0.5, results["round"] + 0.5, len(filters), 0),
+        )
+        axis.set(title=name, xlabel="round")
+        places, labels = _levels(list(filters))
+        axis.set_yticks(places, labels)
+    for axis in axes[len(names) :]:
+        axis.set_visible(False)
+    figure.colorbar(image, ax=axes.tolist(), label="share of personal filters", fraction=0.03, pad=0.02)
+    return figure
+
+
+def _levels(layers: list[str]) -> tuple[list[float], list[str]]:
+    """Where each level's convolutions begin, by name: 62 names would not be readable."""
+    places, labels = [], []
+    for place, layer in enumerate(layers):
+        name = f"level {layer.split('.')[1]}" if layer.startswith("levels.") else layer
+        if name not in labels:
+            places.append(place + 0.5)
+            labels.append(name)
+    return places, labels
+
+
+def participation(results: dict[str, Any]) -> Figure | None:
+    """Who took part in which round, missed it, or had its update scaled down; None before the first round."""
+    sites, rounds = results["sites"], results["round"]
+    if not sites or not rounds:
+        return None
+    figure, [axis] = _axes(1, 1, height=0.9 + 0.28 * len(sites))
+    kinds: dict[str, tuple[Callable[[dict], list[int]], dict[str, Any]]] = {
+        "took part": (lambda site: site["rounds_taken"], {"marker": "s", "color": "#0072b2", "s": 22}),
+        "missed": (
+            lambda site: [one["round"] for one in site["rounds_missed"]],
+            {"marker": "x", "color": "#d55e00", "s": 26},
+        ),
+        "scaled down": (
+            lambda site: [one["round"] for one in site["limited"]],
+            {"marker": "o", "facecolors": "none", "edgecolors": "black", "s": 60},
+        ),
+    }
+    for label, (numbers, style) in kinds.items():
+        points = [(number, place) for place, site in enumerate(sites) for number in numbers(site)]
+        if points:
+            axis.scatter(*zip(*points, strict=True), label=label, **style)
+    axis.set(xlabel="round", xlim=(0.5, rounds + 0.5), ylim=(len(sites) - 0.5, -0.5))
+    axis.set_yticks(range(len(sites)), [site["name"] for site in sites])
+    _legend(figure, axis)
+    return figure
+
+
+def seconds(results: dict[str, Any]) -> Figure | None:
+    """Where every round's time went, stacked; None before the first round."""
+    rounds = [record for record in results["timing"]["rounds"] if record["round"] > 0]
+    if not rounds:
+        return None
+    figure, [axis] = _axes(1, 1, height=3.4)
+    numbers, bottom = [record["round"] for record in rounds], np.zeros(len(rounds))
+    for place, phase in enumerate(PHASES):
+        values = np.array([record[phase] for record in rounds])
+        if values.sum() >= 0.01 * sum(record["total"] for record in rounds):
+            axis.bar(
+                numbers,
+                values,
+                bottom=bottom,
+                width=1.0,
+                label=phase.replace("_", " "),
+                color=_COLOURS[place % len(_COLOURS)],
+                edgecolor="white",
+                linewidth=0.3,
+            )
+            bottom += values
+    axis.set(xlabel="round", ylabel="seconds")
+    _legend(figure, axis)
+    return figure
+
+
+def megabytes(history: dict[str, Any]) -> Figure | None:
+    """What every site received and sent, by round; None where nothing was counted."""
+    figure, axes = _axes(1, 2, height=3.2)
+    for axis, key, title in zip(axes, ("bytes_down", "bytes_up"), ("to the site", "from the site"), strict=True):
+        for name, style in _styles(history).items():
+            points = [(one["round"], one[key] / 1e6) for one in history[name]["rounds"] if one.get(key)]
+            if points:
+                axis.plot(*zip(*points, strict=True), label=name, **style)
+        axis.set(title=title, xlabel="round", ylim=(0, None))
+    axes[0].set_ylabel("MB")
+    if not axes[0].lines and not axes[1].lines:
+        return None
+    _legend(figure, axes[0] if axes[0].lines else axes[1])
+    return figure
+
+
+def _axes(rows: int, columns: int, height: float) -> tuple[Figure, Any]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, height * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, columns, squeeze=False, sharey=False).ravel()
+    for axis in axes:
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.xaxis.get_major_locator().set_params(integer=True)
+    return figure, axes
+
+
+def _styles(history: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    sites = [name for name in history if name != "server"]
+    styles = {
+        name: {
+            "color": _COLOURS[place % len(_COLOURS)],
+            "linestyle": _STROKES[place // len(_COLOURS) % len(_STROKES)],
+            "linewidth": 1.4,
+        }
+        for place, name in enumerate(sites)
+    }
+    return styles | ({"server": _SERVER} if "server" in history else {})
+
+
+def _legend(figure: Figure, axis: Any) -> None:
+    handles, labels = axis.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 5), frameon=False)

@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fedmepd.cli import main
+from fedmepd.errors import FedMEPDError
+from fedmepd.evaluation import results
+from fedmepd.reporting import figures
+from fedmepd.reporting.page import write_report
+from tests.evaluation import runs
+
+LAYERS = {"levels.3.fuse.conv": 8, "levels.0.fuse.conv": 4, "classifier": 4}
+
+
+def history(personal: dict[str, list[list[int]]] | None = None) -> dict:
+    return {
+        "validation": [runs.validation(1, 0.2), runs.validation(3, 0.7)],
+        "rounds": [
+            {"round": number, "total": 2.0 / number, "bytes_up": 1000, "bytes_down": 2000} for number in (1, 2, 3)
+        ],
+        "personal": personal or {},
+    }
+
+
+def histories() -> dict:
+    named = {name: history({"classifier": [[2, 1], [3, 2]]}) for name in ("site-1", "site-2", "site-10")}
+    server = history()
+    server["rounds"] = [{"round": number, "total": 1.0} for number in (1, 2, 3)]
+    return {"server": server} | named
+
+
+def timed(run: dict) -> dict:
+    phases = {phase: 1.0 for phase in figures.PHASES}
+    rounds = [{"round": number, "total": float(len(phases)), **phases} for number in (0, 1, 2, 3)]
+    return run | {"timing": run["timing"] | {"rounds": rounds}}
+
+
+def write(folder: Path, run: dict, curves: dict | None = None) -> Path:
+    results.write(folder, run, curves or histories())
+    return folder
+
+
+class Page(HTMLParser):
+    """What a browser would find: open and closed elements, addresses, text of the cells."""
+
+    # Elements that are never closed.
+    VOID = ("meta", "img")
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.images: list[dict] = []
+        self.addresses: list[str] = []
+        self.cells: list[str] = []
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        of = dict(attrs)
+        self.addresses += [value for key, value in of.items() if key in ("src", "href", "srcset", "action")]
+        if tag == "img":
+            self.images.append(of)
+        if tag not in self.VOID:
+            self.open.append(tag)
+        assert tag not in ("script", "link", "iframe")
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] == "td":
+            self.cells.append(data)
+
+
+def test_the_page_holds_everything_itself(tmp_path):
+    run = timed(runs.finished()) | {"filters": LAYERS}
+    path = write_report(write(tmp_path, run))
+    assert path == tmp_path / "report" / "report.html"
+    text = path.read_text()
+    page = Page(text)
+    assert all(address.startswith("data:image/png;base64,") for address in page.addresses)
+    assert "url(" not in text and "@import" not in text
+    files = {file.stem: file.read_bytes() for file in (tmp_path / "report" / "figures").glob("*.png")}
+    assert set(files) == {"scores", "losses", "participation", "personal_filters", "seconds", "megabytes"}
+    shown = [base64.b64decode(image["src"].partition(",")[2]) for image in page.images]
+    assert sorted(shown) == sorted(files.values()) and all(image["alt"] for image in page.images)
+    # The table of the command line: site-10 missed round 2, its Dice is what runs.py made up.
+    row = page.cells[page.cells.index("site-10") :]
+    assert row[1] == "T2" and "0.600" in row[:8] and "site-10: took part in round 1, 3; without round 2" in text
+    assert '"seed": 7' in text.replace("&quot;", '"')
+
+
+def test_a_page_is_the_same_twice(tmp_path):
+    write(tmp_path, timed(runs.finished()))
+    first = write_report(tmp_path, tmp_path / "a").read_bytes()
+    assert write_report(tmp_path, tmp_path / "b").read_bytes() == first
+
+
+def test_a_run_that_goes_on(tmp_path):
+    text = write_report(write(tmp_path, runs.running())).read_text()
+    assert "not finished" in text
+    assert "not finished" not in write_report(write(tmp_path / "over", runs.finished())).read_text()
+
+
+def test_names_cannot_break_the_page(tmp_path):
+    run = runs.finished()
+    run["run_name"] = "<script>alert(1)</script>"
+    run["sites"][0]["rounds_missed"] = [{"round": 2, "reason": "a < b & </li>"}]
+    text = write_report(write(tmp_path, run)).read_text()
+    Page(text)
+    assert "&lt;script&gt;" in text and "a &lt; b &amp; &lt;/li&gt;" in text
+
+
+def test_results_of_an_older_version(tmp_path):
+    run = timed(runs.finished())
+    del run["filters"]
+    write(tmp_path, run)
+    (tmp_path / results.HISTORY).unlink()
+    text = write_report(tmp_path).read_text()
+    assert "There is no history.json" in text
+    assert {file.stem for file in (tmp_path / "report" / "figures").glob("*.png")} == {"participation", "seconds"}
+
+
+def test_damaged_curves_are_named(tmp_path):
+    write(tmp_path, runs.finished())
+    (tmp_path / results.HISTORY).write_text('{"server": ')
+    with pytest.raises(FedMEPDError, match=re.escape(str(tmp_path / results.HISTORY))):
+        write_report(tmp_path)
+    assert not (tmp_path / "report").exists()
+
+
+def test_before_the_first_round(tmp_path):
+    run = runs.running() | {"round": 0}
+    empty = {"validation": [], "rounds": [], "personal": {}}
+    write_report(write(tmp_path, run, {name: empty for name in ("server", "site-1", "site-2", "site-10")}))
+    assert not list((tmp_path / "report").glob("figures/*.png"))
+
+
+def test_the_command(tmp_path, capsys):
+    write(tmp_path / "results", runs.finished())
+    assert main(["report", str(tmp_path), "--out", str(tmp_path / "page")]) == 0
+    assert capsys.readouterr().out == f"wrote {tmp_path / 'page' / 'report.html'}\n"
+    assert main(["report", str(tmp_path / "nothing")]) == 2
+    assert str(tmp_path / "nothing") in capsys.readouterr().err
+
+
+def test_shares_of_personal_filters():
+    """By hand: of 4 filters of the classifier one is personal from round 2 on, two from round 3; of 8, two from 1."""
+    of = history({"classifier": [[2, 1], [3, 2]], "levels.3.fuse.conv": [[1, 2]]})
+    expected = [[0.25] * 4, [0.0] * 4, [0.0, 0.25, 0.5, 0.5]]
+    assert np.array_equal(figures.shares(of, LAYERS, 4), expected)
+
+
+def test_the_heat_map_shows_them():
+    """A site whose classifier is personal is drawn otherwise than one whose classifier is shared."""
+    run = runs.finished() | {"filters": LAYERS}
+    drawn = [
+        figures.png(figures.personal_filters(run, {name: history(of) for name in ("site-1", "site-2", "site-10")}))
+        for of in ({}, {"classifier": [[1, 4]]})
+    ]
+    shared, personal = (np.asarray(Image.open(io.BytesIO(content)).convert("RGB")) for content in drawn)
+    changed = np.argwhere((shared != personal).any(axis=2))
+    assert shared.shape == personal.shape and len(changed)
+    # The classifier is the last of three rows: what changes lies low in the maps, over their whole width.
+    assert changed[:, 0].min() > shared.shape[0] / 2 and np.ptp(changed[:, 1]) > shared.shape[1] / 2
+
+
+def test_no_heat_map_where_no_filter_becomes_personal():
+    assert figures.personal_filters(runs.finished(), histories()) is None
+
+
+def test_settings_of_the_page_are_those_of_the_run(tmp_path):
+    run = runs.finished()
+    text = write_report(write(tmp_path, run)).read_text()
+    shown = text.split("<pre>")[1].split("</pre>")[0].replace("&quot;", '"')
+    assert json.loads(shown) == run["settings"]
