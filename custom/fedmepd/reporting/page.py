@@ -30,7 +30,8 @@ figure { margin: 0; } img { max-width: 100%; height: auto; }
 .wide { min-width: 44rem; }
 .running { padding: 0.5rem 0.8rem; background: #fff3cd; border-left: 4px solid #b58100; }
 pre { white-space: pre-wrap; font-size: 0.8rem; background: #f6f6f6; padding: 0.8rem; }
-@media print { body { max-width: none; padding: 0; font-size: 10pt; } figure, table { break-inside: avoid; }
+@media print { body { max-width: none; padding: 0; font-size: 10pt; } h2 { break-after: avoid; }
+  figure, table { break-inside: avoid; }
   .scroll { overflow: visible; } .wide { min-width: 0; } table { font-size: 7.5pt; } th, td { padding: 1pt 3pt; } }
 """
 
