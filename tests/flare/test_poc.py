@@ -49,8 +49,12 @@ class Flare:
         if command == self.fails:
             raise FlareError(f"nvflare {command}: broken", "BROKEN")
         if command == "poc prepare":
-            for kit in (poc.server_kit, *map(poc.kit, poc.sites())):
-                (kit / "local").mkdir(parents=True)
+            kits = {poc.server_kit: "fed_server.json"} | {poc.kit(site): "fed_client.json" for site in poc.sites()}
+            for kit, file in kits.items():
+                for folder in ("local", "startup"):
+                    (kit / folder).mkdir(parents=True)
+                (kit / "startup" / file).write_text("{}")
+                (kit / "local" / "resources.json.default").write_text("{}")
         if command == "poc start":
             return {"ready": True, "clients": poc.sites()}
         if command == "job submit":
