@@ -121,7 +121,9 @@ def console(workspace, commands):
     return run.stdout + run.stderr
 
 
-def test_the_console_in_the_middle_of_a_round_and_an_interrupt(tmp_path, cohort, cache):
+def test_the_console_in_the_middle_of_a_round_and_an_interrupt(tmp_path, cohort, cache, monkeypatch):
+    # Where FLARE has noted this workspace, and no other.
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
     seen = {}
 
     def look():

@@ -36,6 +36,8 @@ ADMIN = "admin@poc.local"
 COMPLETED = "FINISHED:COMPLETED"
 
 _COMMAND_SECONDS = 300
+# FLARE gives up after five, which a busy machine needs to start an administrator's process and greet the server.
+_CONNECT_SECONDS = 30
 _START_SECONDS = 120
 _STOP_SECONDS = 30
 _POLL_SECONDS = 2.0
@@ -259,6 +261,7 @@ class Poc:
             FlareError: it failed.
         """
         command = [sys.executable, "-m", "nvflare.cli", *arguments, "--format", "json"]
+        command += ["--connect-timeout", str(_CONNECT_SECONDS)]
         try:
             # In a session of its own: whoever interrupts us does not break off a command that is about to stop things.
             run = subprocess.run(
