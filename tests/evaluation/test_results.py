@@ -150,5 +150,14 @@ def test_a_binary_file(tmp_path: Path) -> None:
         results.read(path)
 
 
+def test_a_site_as_an_older_version_wrote_it(tmp_path: Path) -> None:
+    run = runs.finished()
+    del run["sites"][1]["rounds_missed"]
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(run))
+    with pytest.raises(FedMEPDError, match="site-2 has no rounds_missed: another version of fedmepd"):
+        results.read(path)
+
+
 def test_results_are_plain_json() -> None:
     assert json.loads(json.dumps(runs.finished(), allow_nan=False)) == runs.finished()

@@ -33,6 +33,7 @@ _PLACES = (
     f"*/prod_*/*/*/results/{FILE_NAME}",  # a POC workspace
 )
 _KEYS = ("method", "seed", "rounds", "seconds", "mean", "server", "sites", "status", "round", "timing")
+_RECORDED = ("test", "untested", "validation", "joined", "rounds_taken", "rounds_missed", "limited")
 
 
 def site_entry(
@@ -55,13 +56,12 @@ def site_entry(
             ``untested``.
         personal_share: share of the decoder's filters that are personal; None where the method has none.
     """
-    kept = ("test", "untested", "validation", "joined", "rounds_taken", "rounds_missed", "limited")
     return {
         "name": name,
         "modalities": list(modalities),
         "cases": {part: cases[part] for part in ("train", "validation", "test")},
         "personal_share": personal_share,
-        **{key: record[key] for key in kept},
+        **{key: record[key] for key in _RECORDED},
     }
 
 
@@ -163,6 +163,13 @@ def read(path: Path) -> dict[str, Any]:
     missing = [key for key in _KEYS if key not in results] if isinstance(results, dict) else list(_KEYS)
     if missing:
         raise FedMEPDError(f"{path} holds no results of fedmepd: {', '.join(missing)} missing")
+    for entry in (results["server"], *results["sites"]):
+        missing = [key for key in ("name", "modalities", "cases", "personal_share", *_RECORDED) if key not in entry]
+        if missing:
+            raise FedMEPDError(
+                f"{path}: {entry.get('name', 'a site')} has no {', '.join(missing)}: another version of fedmepd wrote "
+                "these results; read them with that version"
+            )
     return results
 
 
