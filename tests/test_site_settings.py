@@ -33,6 +33,9 @@ def test_file_and_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("FEDMEPD_DEVICE", "cuda:1")
     settings = SiteSettings.load(tmp_path)
     assert (settings.data, settings.device, settings.cache) == (Path.home() / "data", "cuda:1", Path.cwd() / "here")
+    assert settings.cross_site == "none"
+    monkeypatch.setenv("FEDMEPD_CROSS_SITE", "test")
+    assert SiteSettings.load(tmp_path).cross_site == "test"
     monkeypatch.setenv("FEDMEPD_DATA", "")
     assert SiteSettings.load(tmp_path).data == Path("/file/data")
 
@@ -43,6 +46,7 @@ def test_file_and_environment(tmp_path, monkeypatch):
         ({"dta": "/x"}, ("fedmepd.json", "'dta'", "data, device, cache")),
         ({"device": 3}, ("fedmepd.json", "device = 3")),
         ({"cache": None}, ("fedmepd.json", "cache = None")),
+        ({"cross_site": "yes"}, ("fedmepd.json", "cross_site = 'yes'", "'none', 'test' or 'share'")),
         ("{data: 1}", ("fedmepd.json", "JSON")),
         ("[]", ("fedmepd.json", "list")),
     ],

@@ -113,6 +113,9 @@ class EvaluationSettings(_Section):
     window: int = Field(80, ge=16, multiple_of=8, description="side of the inference window in voxels")
     overlap: float = Field(0.5, ge=0, lt=1, description="share of a window that the next one covers again")
     every: int = Field(1, ge=1, description="rounds from one validation to the next; the last round always validates")
+    cross_site: bool = Field(
+        False, description="at the end, also test every model on every site's test cases, where the sites agree"
+    )
 
 
 class DataSettings(_Section):

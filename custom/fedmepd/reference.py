@@ -38,8 +38,8 @@ every site. An unknown key or a value out of bounds ends the job before it start
 
 _ABOUT_MACHINES = f"""\
 Each server and site decides them for itself, in `local/{FILE_NAME}` of its FLARE kit or by environment variables, which
-win. No job can change them, and they never leave the machine. `fedmepd data init --kit` writes the file's `data`.
-Relative paths in the file start at its folder.
+win. No job can change them, and none but `cross_site` leaves the machine. `fedmepd data init --kit` writes the file's
+`data`. Relative paths in the file start at its folder.
 """
 
 

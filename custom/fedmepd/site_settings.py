@@ -1,6 +1,7 @@
 """Settings that belong to a machine: where its data lie, which device computes.
 
-The job's settings (:mod:`fedmepd.config`) come from the server; these never do, and never leave the machine.
+The job's settings (:mod:`fedmepd.config`) come from the server; these never do, and none but
+``cross_site`` leaves the machine.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -20,7 +21,12 @@ if TYPE_CHECKING:
 FILE_NAME = "fedmepd.json"
 
 # The environment variable that wins over each key of the file.
-VARIABLES = {"data": "FEDMEPD_DATA", "device": "FEDMEPD_DEVICE", "cache": "FEDMEPD_CACHE"}
+VARIABLES = {
+    "data": "FEDMEPD_DATA",
+    "device": "FEDMEPD_DEVICE",
+    "cache": "FEDMEPD_CACHE",
+    "cross_site": "FEDMEPD_CROSS_SITE",
+}
 
 
 class SiteSettings(BaseModel):
@@ -31,6 +37,12 @@ class SiteSettings(BaseModel):
     data: Path | None = Field(None, description="folder with one sub-folder per site, or with this site's cases")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, ...; auto: the GPU if there is one")
     cache: Path = Field(Path("~/.cache/fedmepd"), description="folder for phantoms and prepared cases")
+
+    cross_site: Literal["none", "test", "share"] = Field(
+        "none",
+        description="when a job asks for it: test, the others' models are tested on this site's test cases; share, its "
+        "own model, personal filters included, is also tested at the other sites; sites with made-up cases share",
+    )
 
     @classmethod
     def load(cls, local_folder: Path | None = None) -> SiteSettings:

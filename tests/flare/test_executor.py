@@ -12,7 +12,7 @@ import fedmepd.data.site
 import fedmepd.federation.site
 from fedmepd.config import Settings
 from fedmepd.errors import Aborted, DataError
-from fedmepd.federation.exchange import Payload, SiteProfile, Update
+from fedmepd.federation.exchange import ModelCopy, Payload, SiteProfile, Update
 from fedmepd.flare import executor as module
 from fedmepd.flare import loading, translation
 from fedmepd.flare.executor import FedMEPDExecutor
@@ -26,7 +26,8 @@ class Site:
     made = []
     error = None
 
-    def __init__(self, name, settings, data, folder, device, log):
+    def __init__(self, name, settings, data, folder, device, log, cross_site):
+        self.cross_site = cross_site
         self.name, self.data, self.folder, self.device = name, data, folder, device
         Site.made.append(self)
 
@@ -42,6 +43,12 @@ class Site:
 
     def test(self, payload, abort):
         return {"test": {"mdsc": 0.5}}
+
+    def give_model(self):
+        return ModelCopy(("T2",), {"w": torch.ones(2)})
+
+    def test_model(self, model, abort):
+        return {"test": None, "cases": len(model.tensors["w"]), "for": model.modalities}
 
     def stats(self):
         return {"step": 3}
@@ -71,6 +78,22 @@ def test_tasks_reach_the_site(context, tmp_path):
     (site,) = Site.made
     assert (site.name, site.data) == ("site-1", "data of site-1")
     assert site.folder == tmp_path / "fedmepd_runs/first/run-1"
+
+
+def test_models_are_given_and_tested(context, monkeypatch):
+    monkeypatch.setenv("FEDMEPD_CROSS_SITE", "share")
+    executor = FedMEPDExecutor()
+    given = translation.model_of(execute(executor, context, "give_model"))
+    assert (given.modalities, given.tensors["w"].tolist()) == (("T2",), [1.0, 1.0])
+    message = translation.model_task(Run("run-1", SETTINGS), given)
+    reply = executor.execute("test_model", message, context, Signal())
+    assert translation.report_of(reply) == {"test": None, "cases": 2, "for": ("T2",)}
+    assert [site.cross_site for site in Site.made] == ["share"]
+
+
+def test_model_that_is_none(context):
+    reply = execute(FedMEPDExecutor(), context, "test_model")
+    assert reply.get_return_code() == ReturnCode.EXECUTION_EXCEPTION
 
 
 def test_answer_to_prepare_says_how_long_it_took(context, monkeypatch):

@@ -6,7 +6,7 @@ from nvflare.apis.shareable import Shareable, make_reply
 
 from fedmepd.config import Settings
 from fedmepd.errors import Aborted, CheckpointError, DataError, FedMEPDError, UpdateRefused
-from fedmepd.federation.exchange import Payload, SiteProfile, Update
+from fedmepd.federation.exchange import ModelCopy, Payload, SiteProfile, Update
 from fedmepd.flare import translation
 from fedmepd.flare.translation import Run
 
@@ -40,6 +40,28 @@ def test_profile_and_test_report_arrive():
     assert translation.profile_of(answer) == profile
     assert translation.start_up_of("site-1", answer) == {"process": 2.5, "data": 0.5}
     assert translation.report_of(translation.report_reply({"test": None, "selected_round": 2}))["selected_round"] == 2
+
+
+def test_a_model_travels_both_ways():
+    model = ModelCopy(("FLAIR", "T2"), {"a": torch.tensor([[1.0, 2.0], [3.0, 4.0]]).T})
+    for message in (translation.model_reply(model, RUN), translation.model_task(RUN, model)):
+        came = translation.model_of(message)
+        assert (came.modalities, came.tensors["a"].tolist()) == (model.modalities, [[1.0, 3.0], [2.0, 4.0]])
+    assert translation.run_of(translation.model_task(RUN, model)) == RUN
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Shareable(),
+        DXO(DataKind.METRICS, {"a": 1}).to_shareable(),
+        DXO(DataKind.WEIGHTS, {"a": torch.ones(1)}).to_shareable(),
+        DXO(DataKind.WEIGHTS, {"a": [1.0]}, {"modalities": ["T2"]}).to_shareable(),
+    ],
+)
+def test_what_is_no_model_is_refused(message):
+    with pytest.raises(UpdateRefused, match="not a model of this package"):
+        translation.model_of(message)
 
 
 def test_tensors_that_are_not_contiguous_can_travel():

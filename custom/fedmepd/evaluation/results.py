@@ -75,6 +75,7 @@ def build(
     server: dict[str, Any],
     sites: Iterable[dict[str, Any]],
     filters: dict[str, int] | None = None,
+    cross_site: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Returns the results of a run.
 
@@ -87,6 +88,8 @@ def build(
         server: the server's :func:`site_entry`.
         sites: those of the sites, in any order.
         filters: number of filters of each of the decoder's convolutions, where filters may become personal.
+        cross_site: what :meth:`fedmepd.federation.cross_site.CrossSiteTest.result` returned; None where the job did not
+            ask for it.
     """
     sites = sorted(sites, key=lambda entry: _natural(entry["name"]))
     return {
@@ -106,6 +109,7 @@ def build(
         "server": server,
         "sites": sites,
         "filters": filters or {},
+        "cross_site": cross_site,
         "settings": settings.model_dump(mode="json"),
         "version": __version__,
     }

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedmepd.config import Settings
-from fedmepd.data.batches import evaluation_cases
+from fedmepd.data.batches import EvaluationCase, evaluation_cases
 from fedmepd.data.cases import Case
 from fedmepd.errors import Aborted
-from fedmepd.evaluation.metrics import case_scores, dice_only, summarise
+from fedmepd.evaluation.metrics import CaseScores, case_scores, dice_only, summarise
 from fedmepd.networks.network import FedMEPDNet
 from fedmepd.training.inference import predict
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def score_cases(
@@ -23,8 +26,11 @@ def score_cases(
     *,
     distances: bool,
     abort: Callable[[], bool],
+    watch: Callable[[int, EvaluationCase, Tensor, CaseScores], None] = lambda place, case, prediction, scores: None,
 ) -> dict[str, Any] | None:
     """Segments every case and averages the scores.
+
+    Of a case's images those are used for which the network has an encoder; a case without any is left out.
 
     Args:
         network: on its device.
@@ -33,17 +39,25 @@ def score_cases(
         cache: folder for prepared cases.
         distances: also compute HD95.
         abort: asked before every case.
+        watch: called after each case with its place in the list, the case, its classes (X, Y, Z) and its scores.
 
     Returns:
         what :func:`fedmepd.evaluation.metrics.summarise` returns; None without cases.
     """
     scores = []
-    for case in evaluation_cases(cases, settings, cache):
+    for place, case in enumerate(evaluation_cases(cases, settings, cache)):
         if abort():
             raise Aborted
-        prediction = predict(network, case.images, case.modalities, settings.evaluation, settings.training.precision)
+        used = [index for index, modality in enumerate(case.modalities) if modality in network.modalities]
+        if not used:
+            continue
+        modalities = [case.modalities[index] for index in used]
+        prediction = predict(
+            network, case.images[:, used], modalities, settings.evaluation, settings.training.precision
+        )
         if distances:
             scores.append(case_scores(prediction, case.label, case.spacing))
         else:
             scores.append(dice_only(prediction, case.label))
+        watch(place, case, prediction, scores[-1])
     return summarise(scores)

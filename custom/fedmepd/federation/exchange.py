@@ -38,6 +38,19 @@ class Update:
     report: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass
+class ModelCopy:
+    """A trained model on its way to other sites, see :mod:`fedmepd.federation.cross_site`.
+
+    Attributes:
+        modalities: those that it was trained with.
+        tensors: weights by name, and ``anchors.<level>``.
+    """
+
+    modalities: tuple[str, ...]
+    tensors: dict[str, Tensor]
+
+
 @dataclass(frozen=True)
 class SiteProfile:
     """What a site says of itself before it takes part: names and counts alone.
@@ -47,12 +60,14 @@ class SiteProfile:
         modalities: those that it owns.
         cases: numbers of ``train``, ``validation`` and ``test`` cases.
         source: ``phantom`` or ``folder``.
+        cross_site: what it agrees to, see :class:`fedmepd.site_settings.SiteSettings`.
     """
 
     name: str
     modalities: tuple[str, ...]
     cases: dict[str, int]
     source: str
+    cross_site: str = "none"
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
@@ -61,4 +76,10 @@ class SiteProfile:
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> SiteProfile:
         """The inverse of :meth:`to_json`."""
-        return cls(content["name"], tuple(content["modalities"]), dict(content["cases"]), content["source"])
+        return cls(
+            content["name"],
+            tuple(content["modalities"]),
+            dict(content["cases"]),
+            content["source"],
+            content["cross_site"],
+        )

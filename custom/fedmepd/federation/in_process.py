@@ -9,6 +9,7 @@ from typing import Any
 from fedmepd.config import Settings
 from fedmepd.data.site import open_site_data
 from fedmepd.errors import UpdateRefused
+from fedmepd.federation.cross_site import SERVER, network_of
 from fedmepd.federation.exchange import Update
 from fedmepd.federation.server import FederationServer
 from fedmepd.federation.site import FederationSite
@@ -46,7 +47,15 @@ def run_in_process(
         return False
 
     members = {
-        name: FederationSite(name, settings, open_site_data(name, settings, site_settings), folder / name, device, log)
+        name: FederationSite(
+            name,
+            settings,
+            open_site_data(name, settings, site_settings),
+            folder / name,
+            device,
+            log,
+            site_settings.cross_site,
+        )
         for name in sites
     }
     server = FederationServer(
@@ -74,4 +83,17 @@ def run_in_process(
         watch(server.round, figures)
     for name, site in members.items():
         server.accept_test(name, site.test(server.test_payload(name), never))
+    if settings.evaluation.cross_site and not server.finished:
+        _test_across_sites(server, members, settings, never)
     return server.finish(never)
+
+
+def _test_across_sites(
+    server: FederationServer, members: dict[str, FederationSite], settings: Settings, abort: Callable[[], bool]
+) -> None:
+    matrix = server.begin_cross_site()
+    for model in matrix.models():
+        copy = server.global_copy() if model == SERVER else members[model].give_model()
+        for name in matrix.sites_to_ask(model):
+            matrix.accept(model, name, members[name].test_model(copy, abort))
+        server.test_model(model, network_of(copy, settings), abort)

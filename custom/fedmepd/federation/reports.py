@@ -87,6 +87,17 @@ class TestReport(_Report):
     selected_round: _Count
 
 
+class CrossSiteReport(_Report):
+    """A site's report on a model of others: scores on its test cases, and how many of them the model could be used on.
+
+    Attributes:
+        test: None where no case has a modality of the model.
+    """
+
+    test: TestScores | None
+    cases: _Count
+
+
 def _by_region(value: dict) -> dict:
     if list(value) != list(BRATS.regions):
         raise ValueError(f"expected the regions {', '.join(BRATS.regions)}")

@@ -18,8 +18,9 @@ from fedmepd.evaluation.model_card import write_model_card
 from fedmepd.federation.aggregation import Aggregation, encoder_of
 from fedmepd.federation.anchors import Anchors
 from fedmepd.federation.checking import check_update
+from fedmepd.federation.cross_site import SERVER, CrossSiteTest, copy_of, test_copy
 from fedmepd.federation.evaluate import score_cases
-from fedmepd.federation.exchange import Payload, SiteProfile, Update
+from fedmepd.federation.exchange import ModelCopy, Payload, SiteProfile, Update
 from fedmepd.federation.filters import DECODER, Personalization, decoder_layers, layer_of, personal_shares_by_layer
 from fedmepd.federation.methods import METHODS
 from fedmepd.federation.norm_bound import NormBound, Size, scaled, size_of
@@ -28,7 +29,7 @@ from fedmepd.federation.reports import TestReport, TrainReport, check_report
 from fedmepd.federation.site import validation_is_due
 from fedmepd.federation.timing import SITES, RoundSeconds, Timing, figures_of
 from fedmepd.modalities import BRATS, FUSION_SITE
-from fedmepd.networks.network import SHARED
+from fedmepd.networks.network import SHARED, FedMEPDNet
 from fedmepd.storage import load_tensors, remove_leftovers, save_tensors
 from fedmepd.training.arithmetic import use_threads
 from fedmepd.training.checkpoints import About, describe, load_model, save_model
@@ -36,7 +37,7 @@ from fedmepd.training.fusion import FusionResult, FusionTrainer
 
 STATE = "server_state.pt"
 # To be raised by whoever changes what the state holds.
-STATE_FORMAT = 3
+STATE_FORMAT = 4
 GLOBAL_BEST = "global_best.pt"
 GLOBAL_LAST = "global_last.pt"
 
@@ -86,6 +87,8 @@ class FederationServer:
         self._records.join(FUSION_SITE, 0)
         self._bound = NormBound(settings.aggregation.norm_bound)
         self._best: float | None = None
+        self._cross_site_test: CrossSiteTest | None = None
+        self._cross_site: dict[str, Any] | None = None
         self._lock = threading.Lock()
         self._aggregation: Aggregation | None = None
         self._sent: set[str] = set()
@@ -445,14 +448,37 @@ class FederationServer:
         """Notes why a site's model is not tested."""
         self._records[site]["untested"] = reason
 
+    def begin_cross_site(self) -> CrossSiteTest:
+        """Opens the test of every model on every site's test cases; :meth:`finish` closes it."""
+        # What a profile says of the fusion site: it has agreed by running the job.
+        own = SiteProfile(FUSION_SITE, self.data.modalities, self.data.counts(), self.data.source, "share")
+        self._cross_site_test = CrossSiteTest(self.profiles, own)
+        return self._cross_site_test
+
+    def global_copy(self) -> ModelCopy:
+        """The global model that is tested, for the sites to test too."""
+        return copy_of(load_model(self._tested()))
+
+    def test_model(self, model: str, network: FedMEPDNet, abort: Callable[[], bool]) -> None:
+        """Tests a site's model on the fusion site's test cases, unless that makes no sense."""
+        self._live = {"phase": "testing across sites", "round": self.round, "model": model}
+        if SERVER in self._cross_site_test.targets(model):
+            use_threads(self.settings.training.fusion_threads)
+            report = test_copy(network.to(self._fusion.device), self.data, self.settings, abort)
+            self._cross_site_test.accept(model, SERVER, report)
+
+    def _tested(self) -> Path:
+        """The file of the global model that was best on validation; without validation cases, of the last one."""
+        save_model(self.folder / GLOBAL_LAST, self._global_network(), self._about(self.round))
+        best = self.folder / GLOBAL_BEST
+        return best if best.is_file() else self.folder / GLOBAL_LAST
+
     def finish(self, abort: Callable[[], bool]) -> dict[str, Any]:
         """Tests the global model that was best on validation, and writes the results."""
         if not self.finished:
             use_threads(self.settings.training.fusion_threads)
             self._live = {"phase": "testing", "round": self.round}
-            save_model(self.folder / GLOBAL_LAST, self._global_network(), self._about(self.round))
-            best = self.folder / GLOBAL_BEST
-            tested = best if best.is_file() else self.folder / GLOBAL_LAST
+            tested = self._tested()
             network = load_model(tested)
             network.to(self._fusion.device)
             self._records[FUSION_SITE]["test"] = score_cases(
@@ -460,6 +486,10 @@ class FederationServer:
             )
             about = describe(tested)["about"]
             self._write_card(tested, about["round"], about["scores"], self._records[FUSION_SITE]["test"])
+            if self._cross_site_test is not None:
+                self._cross_site = self._cross_site_test.result(
+                    {SERVER: self._records[FUSION_SITE]} | {site: self._records[site] for site in self.profiles}
+                )
             self.finished = True
             self.timing.end_testing()
             self._keep()
@@ -508,6 +538,7 @@ class FederationServer:
                 "median": self._bound.median,
                 "best": self._best,
                 "timing": self.timing.state(),
+                "cross_site": self._cross_site,
             },
         )
         self._write_results()
@@ -539,6 +570,7 @@ class FederationServer:
         self._records.restore(content["records"])
         self._best, self._bound.median = content["best"], content["median"]
         self.timing.restore(content["timing"])
+        self._cross_site = content["cross_site"]
 
     def _personalization_state(self) -> dict[str, Any]:
         """Patience and weights by convolution, (sites, filters): one tensor a site would be thousands to write."""
@@ -589,13 +621,14 @@ class FederationServer:
             round=self.round,
             seconds=self.timing.total(),
             timing=self.timing.summary(),
-            server=results.site_entry("server", self.data.modalities, self.data.counts(), self._records[FUSION_SITE]),
+            server=results.site_entry(SERVER, self.data.modalities, self.data.counts(), self._records[FUSION_SITE]),
             sites=sites,
             filters={layer.removeprefix(DECODER): count for layer, count in self._layers.items()}
             if self.method.personalizes
             else {},
+            cross_site=self._cross_site,
         )
-        histories = {"server": self._records[FUSION_SITE]["history"]}
+        histories = {SERVER: self._records[FUSION_SITE]["history"]}
         histories |= {name: self._records[name]["history"] for name in self.profiles}
         results.write(self.results_folder, written, histories)
         return written

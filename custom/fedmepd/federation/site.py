@@ -15,8 +15,9 @@ from fedmepd.data.batches import TrainingBatches
 from fedmepd.data.site import SiteData
 from fedmepd.errors import CheckpointError, FedMEPDError
 from fedmepd.evaluation.model_card import write_model_card
+from fedmepd.federation.cross_site import copy_of, network_of, test_copy
 from fedmepd.federation.evaluate import score_cases
-from fedmepd.federation.exchange import Payload, SiteProfile, Update
+from fedmepd.federation.exchange import ModelCopy, Payload, SiteProfile, Update
 from fedmepd.federation.filters import DECODER, layer_of
 from fedmepd.federation.methods import METHODS
 from fedmepd.networks.network import FedMEPDNet
@@ -44,6 +45,7 @@ class FederationSite:
         folder: where the site keeps its state and models for this run.
         device: to train on.
         log: takes lines about the progress.
+        cross_site: what the site agrees to, see :class:`fedmepd.site_settings.SiteSettings`.
     """
 
     def __init__(
@@ -54,7 +56,10 @@ class FederationSite:
         folder: Path,
         device: torch.device,
         log: Callable[[str], None] = lambda line: None,
+        cross_site: str = "none",
     ):
+        # Made-up cases are nobody's: their sites always agree.
+        self.cross_site = "share" if data.source == "phantom" else cross_site
         self.name = name
         self.settings = settings
         self.data = data
@@ -80,7 +85,7 @@ class FederationSite:
         if self._method.sites_train and not counts["train"]:
             message = "no training case: expected at least one labelled case"
             raise FedMEPDError(f"{self.name}: {message}", public=message)
-        return SiteProfile(self.name, self.data.modalities, counts, self.data.source)
+        return SiteProfile(self.name, self.data.modalities, counts, self.data.source, self.cross_site)
 
     def stats(self) -> dict[str, Any]:
         """Live state: round, step, steps, loss."""
@@ -127,11 +132,7 @@ class FederationSite:
         Returns:
             ``test``: scores or None without test cases; ``selected_round``: the round of the tested model.
         """
-        best, last = self.folder / BEST, self.folder / LAST
-        path = best if best.is_file() else last
-        if not path.is_file():
-            message = "no model to test: the site did not finish any round of this run"
-            raise FedMEPDError(f"{self.name}: {message}", public=message)
+        path = self._tested()
         self._live = {"phase": "testing"}
         use_threads(self.settings.training.threads)
         network = load_model(path).to(self.device)
@@ -140,6 +141,44 @@ class FederationSite:
         self._write_card(path, about["round"], about["scores"], scores)
         self._live["phase"] = "finished"
         return {"test": scores, "selected_round": about["round"]}
+
+    def _tested(self) -> Path:
+        best, last = self.folder / BEST, self.folder / LAST
+        path = best if best.is_file() else last
+        if not path.is_file():
+            message = "no model to test: the site did not finish any round of this run"
+            raise FedMEPDError(f"{self.name}: {message}", public=message)
+        return path
+
+    def give_model(self) -> ModelCopy:
+        """Returns the tested model, for the other sites to test.
+
+        Raises:
+            FedMEPDError: the site has not agreed to that, or has no model.
+        """
+        self._require("share")
+        return copy_of(load_model(self._tested()))
+
+    def test_model(self, copy: ModelCopy, abort: Callable[[], bool]) -> dict[str, Any]:
+        """Tests a model of others on the site's test cases.
+
+        Returns:
+            a :class:`~fedmepd.federation.reports.CrossSiteReport` as plain values.
+
+        Raises:
+            FedMEPDError: the site has not agreed to that, or the model does not fit.
+        """
+        self._require("test", "share")
+        self._live = {"phase": "testing a model of others"}
+        use_threads(self.settings.training.threads)
+        report = test_copy(network_of(copy, self.settings).to(self.device), self.data, self.settings, abort)
+        self._live["phase"] = "finished"
+        return report
+
+    def _require(self, *agreed: str) -> None:
+        if self.cross_site not in agreed:
+            message = f"not agreed: the site's cross_site is {self.cross_site!r}, expected {' or '.join(agreed)}"
+            raise FedMEPDError(f"{self.name}: {message}", public=message)
 
     def _bring_to_before(self, round_number: int) -> None:
         """Puts the site into the newest state that is older than the round."""

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from statistics import fmean
 from typing import Any
 
@@ -25,6 +26,7 @@ from fedmepd.errors import Aborted, FedMEPDError, UpdateRefused
 from fedmepd.federation.exchange import SiteProfile
 from fedmepd.federation.timing import SITE_PHASES, Timing
 from fedmepd.flare import console, folders, translation
+from fedmepd.flare.cross_site import CrossSiteEvaluation
 from fedmepd.flare.rounds import NoGlobalModel, RoundAggregator
 
 _CHECK_SECONDS = 0.1
@@ -272,6 +274,17 @@ class FedMEPDController(ScatterAndGather):
         for site in self._wait(tasks, abort_signal, self._run.settings.aggregation.round_timeout):
             self._warn(f"test: {site} did not answer; its row stays empty")
             self._server.miss_test(site, "no answer in time")
+        settings = self._run.settings
+        if settings.evaluation.cross_site and not abort_signal.triggered:
+            CrossSiteEvaluation(
+                self._run,
+                self._server,
+                send=partial(self._send_task, fl_ctx=fl_ctx),
+                wait=partial(self._wait, abort_signal=abort_signal, timeout=settings.aggregation.round_timeout),
+                ready=self._ready,
+                say=self._say,
+                warn=self._warn,
+            ).run(lambda: abort_signal.triggered)
         if not abort_signal.triggered:
             self._show(self._server.finish(lambda: abort_signal.triggered))
 

@@ -23,7 +23,13 @@ from fedmepd.flare.translation import Run
 if TYPE_CHECKING:
     import torch
 
-TASKS = (translation.PREPARE, translation.TRAIN, translation.TEST)
+TASKS = (
+    translation.PREPARE,
+    translation.TRAIN,
+    translation.TEST,
+    translation.GIVE_MODEL,
+    translation.TEST_MODEL,
+)
 
 
 class FedMEPDExecutor(Executor):
@@ -49,6 +55,11 @@ class FedMEPDExecutor(Executor):
             site = self._open(run, fl_ctx)
             if task_name == translation.PREPARE:
                 return translation.profile_reply(site.profile(), self._start_up)
+            if task_name == translation.GIVE_MODEL:
+                return translation.model_reply(site.give_model(), run)
+            if task_name == translation.TEST_MODEL:
+                model = translation.model_of(shareable)
+                return translation.report_reply(site.test_model(model, lambda: abort_signal.triggered))
             payload = translation.payload_of(shareable)
             if task_name == translation.TRAIN:
                 update = site.train(payload, lambda: abort_signal.triggered)
@@ -87,6 +98,7 @@ class FedMEPDExecutor(Executor):
                 folder=folders.site_folder(fl_ctx, run.settings, run.identity),
                 device=site_settings.torch_device(),
                 log=log,
+                cross_site=site_settings.cross_site,
             )
             self._run = run
             self._start_up = {"process": ready, "data": _seconds_since_start() - ready}

@@ -16,14 +16,16 @@ from nvflare.apis.shareable import Shareable, make_reply
 
 from fedmepd.config import Settings
 from fedmepd.errors import Aborted, FedMEPDError, UpdateRefused
-from fedmepd.federation.exchange import Payload, SiteProfile, Update
+from fedmepd.federation.exchange import ModelCopy, Payload, SiteProfile, Update
 from fedmepd.federation.reports import StartUpReport, check_report
 
 PREPARE, TRAIN, TEST = "prepare", "train", "test"
+GIVE_MODEL, TEST_MODEL = "give_model", "test_model"
 
 WIRE_PRECISION = "wire_precision"
 BYTES = "bytes"
 _ROUND, _REPORT, _BYTES_DOWN, _START_UP = "round", "report", "bytes_down", "start_up"
+_MODALITIES = "modalities"
 _SETTINGS, _RUN, _REASON = "fedmepd.settings", "fedmepd.run", "fedmepd.reason"
 
 
@@ -62,6 +64,40 @@ def run_of(message: Shareable) -> Run:
     if not isinstance(identity, str) or not isinstance(settings, dict):
         raise FedMEPDError("the task carries no fedmepd settings: server and site must run the same version of fedmepd")
     return Run(identity, Settings.make("paper", settings))
+
+
+def model_task(run: Run, model: ModelCopy) -> Shareable:
+    """Returns the message of ``test_model`` for one site."""
+    message = _model(model, run).to_shareable()
+    message.set_header(_SETTINGS, run.settings.model_dump(mode="json"))
+    message.set_header(_RUN, run.identity)
+    return message
+
+
+def model_reply(model: ModelCopy, run: Run) -> Shareable:
+    """Returns a site's answer to ``give_model``."""
+    return _model(model, run).to_shareable()
+
+
+def model_of(message: Shareable) -> ModelCopy:
+    """Returns the model in a site's answer to ``give_model``, or in the task ``test_model``.
+
+    Raises:
+        UpdateRefused: the message is something else.
+    """
+    try:
+        dxo = from_shareable(message)
+        modalities, tensors = dxo.get_meta_prop(_MODALITIES), dxo.data
+        if dxo.data_kind != DataKind.WEIGHTS or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
+            raise ValueError("expected weights")
+        return ModelCopy(tuple(str(name) for name in modalities), tensors)
+    except (ValueError, TypeError) as error:
+        raise UpdateRefused(f"not a model of this package ({error})") from error
+
+
+def _model(model: ModelCopy, run: Run) -> DXO:
+    precision = run.settings.aggregation.wire_precision
+    return _weights(model.tensors, {_MODALITIES: list(model.modalities), WIRE_PRECISION: precision})
 
 
 def payload_of(message: Shareable) -> Payload:

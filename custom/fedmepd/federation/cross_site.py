@@ -1,0 +1,152 @@
+"""Every site's model and the global one on every site's test cases, where the sites agree to take part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from fedmepd.config import Settings
+from fedmepd.data.site import SiteData
+from fedmepd.errors import UpdateRefused
+from fedmepd.federation.evaluate import score_cases
+from fedmepd.federation.exchange import ModelCopy, SiteProfile
+from fedmepd.federation.reports import CrossSiteReport, check_report
+from fedmepd.modalities import BRATS
+from fedmepd.networks.encoder import LEVELS, channels
+from fedmepd.networks.network import SHARED, FedMEPDNet
+
+SERVER = "server"
+
+_ENCODER, _AUXILIARY, _ANCHORS = "encoders.", "auxiliary.", "anchors."
+
+
+def copy_of(network: FedMEPDNet) -> ModelCopy:
+    """Returns what of a network has to travel so that others can segment with it: no auxiliary decoder."""
+    tensors = {key: value for key, value in network.state_dict().items() if not key.startswith(_AUXILIARY)}
+    tensors |= {f"{_ANCHORS}{level}": rows for level, rows in network.anchors.items()}
+    return ModelCopy(network.modalities, {key: value.detach().cpu().float() for key, value in tensors.items()})
+
+
+def network_of(copy: ModelCopy, settings: Settings) -> FedMEPDNet:
+    """The inverse of :func:`copy_of`. A modality whose encoder a site has withheld is not the network's any more.
+
+    Raises:
+        UpdateRefused: the tensors are no model of this job.
+    """
+    anchors = {key: value for key, value in copy.tensors.items() if key.startswith(_ANCHORS)}
+    weights = {key: value for key, value in copy.tensors.items() if key not in anchors}
+    encoders = {key.split(".")[1] for key in weights if key.startswith(_ENCODER)}
+    known = [name for name in copy.modalities if name in BRATS.modalities and encoders & {name, SHARED}]
+    if not known:
+        raise UpdateRefused("the model has no encoder of a known modality")
+    calibration = None
+    if any(key.startswith("calibration.") for key in weights):
+        calibration = {"residual": settings.calibration.residual, "dropout": settings.calibration.dropout}
+    network = FedMEPDNet(known, settings.network.width, calibration=calibration, shared_encoder=SHARED in encoders)
+    expected = {key: value.shape for key, value in network.state_dict().items() if not key.startswith(_AUXILIARY)}
+    for key in sorted(expected.keys() | weights.keys()):
+        if key not in weights or weights[key].shape != expected.get(key) or not weights[key].isfinite().all():
+            raise UpdateRefused(f"the model's {key} is missing, unknown, not finite, or of another shape")
+    network.load_state_dict(weights, strict=False)
+    widths = {f"{_ANCHORS}{level}": channels(network.width, level) for level in LEVELS}
+    for key, rows in anchors.items():
+        if rows.ndim != 2 or rows.shape[1] != widths.get(key) or not rows.isfinite().all():
+            raise UpdateRefused(f"the model's {key} are no anchors of this job")
+    network.anchors = {level: anchors[key] for level, key in zip(LEVELS, widths, strict=True) if key in anchors}
+    return network.eval()
+
+
+def test_copy(network: FedMEPDNet, data: SiteData, settings: Settings, abort: Callable[[], bool]) -> dict[str, Any]:
+    """Tests a model of others; returns a :class:`~fedmepd.federation.reports.CrossSiteReport` as plain values."""
+    tested = []
+    scores = score_cases(
+        network,
+        data.test,
+        settings,
+        data.cache,
+        distances=True,
+        abort=abort,
+        watch=lambda place, case, prediction, found: tested.append(place),
+    )
+    return {"test": scores, "cases": len(tested)}
+
+
+class CrossSiteTest:
+    """The matrix: a row for each model, the global one first; a column for each site's test cases, the server's last.
+
+    A cell holds the ``modalities`` that model and cases have in common, the number of ``cases``, the ``test`` scores,
+    and, where there are none, the ``reason``.
+
+    Args:
+        profiles: the sites that take part in the run.
+        server: the fusion site's, which always agrees.
+    """
+
+    def __init__(self, profiles: dict[str, SiteProfile], server: SiteProfile):
+        self._profiles = {SERVER: server} | profiles
+        self._cells = {
+            model: {site: self._before(model, site) for site in (*profiles, SERVER)} for model in self._profiles
+        }
+
+    def _before(self, model: str, site: str) -> dict[str, Any]:
+        owner, tester = self._profiles[model], self._profiles[site]
+        common = [name for name in owner.modalities if name in tester.modalities]
+        return {"modalities": common, "cases": 0, "test": None, "reason": self._obstacle(model, owner, site, tester)}
+
+    def _obstacle(self, model: str, owner: SiteProfile, site: str, tester: SiteProfile) -> str | None:
+        if not tester.cases["test"]:
+            return f"{site} has no test case"
+        if model == site:
+            return None
+        if owner.cross_site != "share":
+            return f"{model} does not share its model"
+        if tester.cross_site == "none":
+            return f"{site} tests no model but its own"
+        if not set(owner.modalities) & set(tester.modalities):
+            return "no modality in common"
+        return None
+
+    def models(self) -> list[str]:
+        """Whose model there is somebody to test it for: the server, then sites."""
+        return [model for model in self._cells if self.targets(model)]
+
+    def targets(self, model: str) -> list[str]:
+        """Where a model is still to be tested: sites, the server as the last."""
+        return [site for site in self._cells[model] if site != model and self._is_open(self._cells[model][site])]
+
+    def sites_to_ask(self, model: str) -> list[str]:
+        """The targets but the server."""
+        return [site for site in self.targets(model) if site != SERVER]
+
+    @staticmethod
+    def _is_open(cell: dict[str, Any]) -> bool:
+        return cell["test"] is None and cell["reason"] is None
+
+    def accept(self, model: str, site: str, report: Any) -> None:
+        """Takes the scores of a model at a site.
+
+        Raises:
+            UpdateRefused: the report is something else.
+        """
+        self._cells[model][site] |= check_report(site, CrossSiteReport, report)
+        if self._is_open(self._cells[model][site]):
+            self._cells[model][site]["reason"] = "no test case with a modality in common"
+
+    def miss(self, model: str, reason: str, site: str | None = None) -> None:
+        """Notes why a model is not tested at a site, or at all that are left."""
+        for name in self.targets(model) if site is None else [site]:
+            self._cells[model][name]["reason"] = reason
+
+    def result(self, records: dict[str, dict[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
+        """The cells by model and site.
+
+        Args:
+            records: of the server and every site, with what each scored on its own cases in the final test.
+        """
+        for name, record in records.items():
+            cell = self._cells[name][name]
+            if record["test"] is not None:
+                cell |= {"cases": self._profiles[name].cases["test"], "test": record["test"]}
+            elif cell["reason"] is None:
+                cell["reason"] = record["untested"] or "not tested"
+        return self._cells
