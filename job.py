@@ -30,6 +30,7 @@ def main() -> int:
             width=arguments.width,
             crop=arguments.crop,
             run_name=arguments.run_name,
+            settings={"evaluation": {"cross_site": True}} if arguments.cross_site else None,
         )
     except FedMEPDError as error:
         print(f"job.py: {error}", file=sys.stderr)
@@ -71,6 +72,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, help="seed of every random number")
     parser.add_argument("--data", metavar="FOLDER", help="real cases, a sub-folder per site and one named fusion")
     parser.add_argument("--device", help="auto, cpu, cuda, cuda:1, ...; default: auto")
+    parser.add_argument(
+        "--cross-site",
+        action="store_true",
+        help="at the end, also test every model on every site's test cases, where the sites agree",
+    )
     parser.add_argument("--run-name", metavar="NAME", help="name by which the run is continued when started again")
     parser.add_argument(
         "--workspace", default="workspace", metavar="FOLDER", help="where all is written; default: workspace"

@@ -130,6 +130,57 @@ def test_results_of_an_older_version(tmp_path):
     assert {file.stem for file in (tmp_path / "report" / "figures").glob("*.png")} == {"participation", "seconds"}
 
 
+def matrix(scores: dict[tuple[str, str], float | str]) -> dict:
+    """Three cases a cell; a text is the reason for which there is no score."""
+    cells: dict[str, dict] = {}
+    for (model, site), score in scores.items():
+        failed = isinstance(score, str)
+        cells.setdefault(model, {})[site] = {
+            "modalities": ["T2"],
+            "cases": 0 if failed else 3,
+            "test": None if failed else runs.summary(score, 1.0),
+            "reason": score if failed else None,
+        }
+    return cells
+
+
+def test_every_model_at_every_site(tmp_path):
+    cells = matrix(
+        {
+            ("server", "site-1"): 0.9,
+            ("server", "site-10"): "site-10 tests no model but its own",
+            ("site-1", "site-1"): 0.8,
+            ("site-1", "site-10"): "no modality in common",
+            ("site-10", "site-1"): "no modality in common",
+            ("site-10", "site-10"): 0.7,
+        }
+    )
+    text = write_report(write(tmp_path, runs.finished() | {"cross_site": cells})).read_text()
+    assert "<li>a: site-10 tests no model but its own</li><li>b: no modality in common</li>" in text
+    # Of the four test cases of site-1 three have a modality of the model.
+    assert "<li>server at site-1: on 3 of 4 cases, the others have no modality in common</li>" in text
+    assert (tmp_path / "report/figures/cross_site.png").is_file()
+    assert figures.obstacles(cells)["no modality in common"] == ("b", [("site-1", "site-10"), ("site-10", "site-1")])
+
+
+def test_the_matrix_shows_its_scores():
+    """A better score is a lighter cell; a cell without a score stays white."""
+
+    def lightness(score: float | str) -> float:
+        cells = matrix({("server", "server"): 0.5, ("server", "site-1"): score})
+        pixels = np.asarray(Image.open(io.BytesIO(figures.png(figures.cross_site({"cross_site": cells})))).convert("L"))
+        # The right half of the map, without its letters: the commonest value in a strip below the cell's middle.
+        height, width = pixels.shape
+        strip = pixels[int(height * 0.3) : int(height * 0.35), int(width * 0.55) : int(width * 0.75)]
+        return float(np.median(strip))
+
+    assert lightness(0.1) < lightness(0.6) < lightness(1.0) < lightness("no modality in common") == 255
+
+
+def test_no_matrix_where_the_job_did_not_ask():
+    assert figures.cross_site(runs.finished()) is None
+
+
 def test_damaged_curves_are_named(tmp_path):
     write(tmp_path, runs.finished())
     (tmp_path / results.HISTORY).write_text('{"server": ')

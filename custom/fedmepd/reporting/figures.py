@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from string import ascii_lowercase
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -181,6 +182,50 @@ def megabytes(history: dict[str, Any]) -> Figure | None:
         return None
     _legend(figure, axes[0] if axes[0].lines else axes[1])
     return figure
+
+
+def cross_site(results: dict[str, Any]) -> Figure | None:
+    """mDSC of every model at every site as a heat map; None where the job did not ask for it.
+
+    A cell without a score has a letter, see :func:`obstacles`.
+    """
+    cells = results.get("cross_site")
+    if not cells:
+        return None
+    letters = {place: letter for letter, places in obstacles(cells).values() for place in places}
+    models, sites = list(cells), list(next(iter(cells.values())))
+    scores = np.array([[_mdsc(cells[model][site]) for site in sites] for model in models])
+    figure, [axis] = _axes(1, 1, height=1.6 + 0.42 * len(models))
+    image = axis.imshow(scores, vmin=0, vmax=1, cmap="cividis", aspect="auto")
+    for row, model in enumerate(models):
+        for column, site in enumerate(sites):
+            score = scores[row, column]
+            missing = np.isnan(score)
+            text = letters.get((model, site), "") if missing else f"{score:.2f}"
+            colour = "black" if missing or score > 0.55 else "white"
+            weight = "bold" if model == site else "normal"
+            axis.text(column, row, text, ha="center", va="center", color=colour, weight=weight, fontsize=9)
+    axis.set_xticks(range(len(sites)), sites, rotation=30, ha="right")
+    axis.set_yticks(range(len(models)), models)
+    axis.set(xlabel="test cases of", ylabel="model of")
+    figure.colorbar(image, ax=axis, label="mDSC", fraction=0.03, pad=0.02)
+    return figure
+
+
+def obstacles(cells: dict[str, dict[str, dict[str, Any]]]) -> dict[str, tuple[str, list[tuple[str, str]]]]:
+    """Why cells have no score: for each reason a letter and the cells, as pairs of model and site."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for model, row in cells.items():
+        for site, cell in row.items():
+            if cell["test"] is None:
+                found.setdefault(cell["reason"], []).append((model, site))
+    # a to z, then aa, ab, ...
+    letters = (first + second for first in ("", *ascii_lowercase) for second in ascii_lowercase)
+    return {reason: (letter, places) for (reason, places), letter in zip(found.items(), letters, strict=False)}
+
+
+def _mdsc(cell: dict[str, Any]) -> float:
+    return float("nan") if cell["test"] is None else cell["test"]["mdsc"]
 
 
 def _axes(rows: int, columns: int, height: float) -> tuple[Figure, Any]:

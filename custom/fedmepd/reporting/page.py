@@ -42,6 +42,11 @@ _PICTURES = {
         "Dice on validation cases by round, for each region; a line a site, black the server.",
     ),
     "losses": ("Training losses", "Mean training loss by round; a line a site, black the fusion site."),
+    "cross_site": (
+        "Every model on every site's test cases",
+        "mDSC of each model (row) on each site's test cases (column), with the modalities that both have; bold: each "
+        "model at its own site.",
+    ),
     "participation": ("Who took part", "A row a site, a column a round: took part, missed, or update scaled down."),
     "personal_filters": (
         "Personal filters",
@@ -89,7 +94,11 @@ def _history(path: Path) -> dict[str, Any] | None:
 
 
 def _draw(results: dict[str, Any], history: dict[str, Any] | None) -> dict[str, Any]:
-    drawn = {"participation": figures.participation(results), "seconds": figures.seconds(results)}
+    drawn = {
+        "participation": figures.participation(results),
+        "seconds": figures.seconds(results),
+        "cross_site": figures.cross_site(results),
+    }
     if history is not None:
         drawn |= {
             "scores": figures.scores(history),
@@ -120,6 +129,7 @@ def page(results: dict[str, Any], history: dict[str, Any] | None, pictures: dict
     for name, (heading, text) in _PICTURES.items():
         if name in pictures:
             body += [f"<h2>{heading}</h2>", _figure(pictures[name], text)]
+            body += [_obstacles(results)] if name == "cross_site" else []
     body += [
         "<h2>Settings</h2>",
         f"<p>fedmepd {escape(results['version'])}, seed {results['seed']}</p>",
@@ -154,6 +164,19 @@ def _row(tag: str, cells: tuple[str, ...], mark: str = "") -> str:
         for place, cell in enumerate(cells)
     ]
     return f"<tr{f' class={mark!r}' if mark else ''}>{''.join(made)}</tr>"
+
+
+def _obstacles(results: dict[str, Any]) -> str:
+    cells = results["cross_site"]
+    said = [f"{letter}: {reason}" for reason, (letter, _) in figures.obstacles(cells).items()]
+    counts = {entry["name"]: entry["cases"]["test"] for entry in (results["server"], *results["sites"])}
+    said += [
+        f"{model} at {site}: on {cell['cases']} of {counts[site]} cases, the others have no modality in common"
+        for model, row in cells.items()
+        for site, cell in row.items()
+        if cell["test"] is not None and cell["cases"] < counts[site]
+    ]
+    return "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in said) + "</ul>" if said else ""
 
 
 def _notes(results: dict[str, Any]) -> str:
