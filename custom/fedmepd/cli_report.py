@@ -11,14 +11,24 @@ def add_report_command(topics: argparse._SubParsersAction) -> None:
     parser = topics.add_parser(
         "report",
         help="write a run's table, curves and settings as one HTML page, and its figures as PNG",
-        description="Writes one self-contained HTML page about a run, finished or not, and its figures as PNG files.",
+        description="Writes one self-contained HTML page about a run, finished or not, and its figures as PNG files. "
+        "From a site's own folder it makes the site's page, with pictures of its test cases.",
     )
-    parser.add_argument("workspace", type=Path, help="workspace of a simulator, a downloaded job, or a run folder")
+    parser.add_argument(
+        "workspace", type=Path, help="workspace of a simulator, a downloaded job, a run folder, or a site's kit"
+    )
     parser.add_argument("--out", type=Path, help="folder to write to; default: report, beside the results")
     parser.set_defaults(run=_report)
 
 
 def _report(options: argparse.Namespace) -> None:
+    from fedmepd.evaluation.site_results import find
     from fedmepd.reporting.page import write_report
+    from fedmepd.reporting.site_page import write_site_report
 
-    print(f"wrote {write_report(options.workspace, options.out)}")
+    site = find(options.workspace)
+    if site is not None:
+        written = write_site_report(site, options.out or site.parent / "report")
+    else:
+        written = write_report(options.workspace, options.out)
+    print(f"wrote {written}")

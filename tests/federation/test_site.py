@@ -49,6 +49,10 @@ def copy(payload: Payload) -> Payload:
     return Payload(payload.round, {key: value.clone() for key, value in payload.tensors.items()})
 
 
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def train(site: FederationSite, payload: Payload) -> Update:
     return site.train(copy(payload), never)
 
@@ -108,7 +112,7 @@ def test_abort_leaves_the_state_of_the_round_before(tiny, tmp_path, payloads) ->
     expected = train(site, payloads[2])
     undone = make_site(tiny, settings(), tmp_path / "aborted", NAME)
     train(undone, payloads[1])
-    before = {path.name: path.read_bytes() for path in (tmp_path / "aborted" / NAME).iterdir()}
+    before = files(tmp_path / "aborted" / NAME)
     asked: list[int] = []
 
     def after_a_step() -> bool:
@@ -117,7 +121,7 @@ def test_abort_leaves_the_state_of_the_round_before(tiny, tmp_path, payloads) ->
 
     with pytest.raises(Aborted):
         undone.train(copy(payloads[2]), after_a_step)
-    assert {path.name: path.read_bytes() for path in (tmp_path / "aborted" / NAME).iterdir()} == before
+    assert files(tmp_path / "aborted" / NAME) == before
     # What was half done is gone from memory, too.
     assert same_update(train(undone, payloads[2]), expected)
 
@@ -271,12 +275,12 @@ def test_damaged_state(tiny, tmp_path, payloads) -> None:
 def test_state_that_cannot_be_written(tiny, tmp_path, payloads, monkeypatch) -> None:
     site = make_site(tiny, settings(), tmp_path, NAME)
     train(site, payloads[1])
-    before = {path.name: path.read_bytes() for path in (tmp_path / NAME).iterdir()}
+    before = files(tmp_path / NAME)
     with monkeypatch.context() as patch:
         patch.setattr("os.fsync", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
         with pytest.raises(FedMEPDError, match="cannot write .*site-1.*No space left on device.*unchanged"):
             site.train(copy(payloads[2]), never)
-    assert {path.name: path.read_bytes() for path in (tmp_path / NAME).iterdir()} == before
+    assert files(tmp_path / NAME) == before
     train(site, payloads[2])
 
 

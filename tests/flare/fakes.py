@@ -120,6 +120,7 @@ class Server:
         self.missed: dict[tuple[int, str], str] = {}
         self.untested: dict[str, str] = {}
         self.refuse: set[str] = set()
+        self.filters: dict[str, int] = {}
         self.during_round: Callable[[Callable[[], bool]], None] = lambda abort: None
 
     def restore(self):
@@ -169,6 +170,13 @@ class Server:
     def finish(self, abort):
         self.calls.append("finish")
         return {"rows": sorted(self.tests)}
+
+    def results(self):
+        sites = [{"name": name} for name in self.profiles]
+        return {"filters": self.filters, "round": self.round, "sites": sites}
+
+    def histories(self):
+        return {name: {"personal": {"classifier": [[1, 1]]}} for name in self.profiles}
 
     def stats(self):
         return {"phase": "testing"}

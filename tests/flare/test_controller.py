@@ -98,6 +98,20 @@ def test_bad_setting_ends_the_job_at_once(job, name):
     assert job.controller.communicator.sent == [] and job.server.calls == []
 
 
+def test_personal_filters_become_a_picture_in_tensorboard(job):
+    job.server.filters = {"classifier": 4}
+    job.server.rounds = 3
+    job.run(rounds=3, evaluation={"every": 2})
+    pictures = [
+        dxo["DXO"]["data"]
+        for event, dxo in job.engine.events
+        if event == "analytix_log_stats" and "personal_filters" in str(dxo["DXO"]["data"]["track_key"])
+    ]
+    # At every second round's validation, and after the last one.
+    assert [data["global_step"] for data in pictures] == [2, 3]
+    assert all(data["track_value"].shape[0] == 3 and data["track_value"].dtype == "uint8" for data in pictures)
+
+
 def test_site_that_cannot_prepare_ends_the_job_before_training(job):
     def answer(site, name, message):
         if site == "site-2":

@@ -5,12 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedmepd.data.cases import Case
 from fedmepd.segmentation.overlay import COLOURS, draw_overlay, plane_centre
-from fedmepd.segmentation.segmenter import Segmentation
 
 
-def segmentation(tumour: bool) -> Segmentation:
+def segmented(tumour: bool) -> tuple:
+    """What is drawn of a case."""
     shape = (30, 36, 20)
     rng = np.random.default_rng(0)
     classes = np.zeros(shape, np.uint8)
@@ -20,15 +19,7 @@ def segmentation(tumour: bool) -> Segmentation:
         classes[3:12, 9:22, 6:14] = 1
         classes[5:9, 12:18, 8:12] = 3
     images = rng.normal(size=(2, *shape)).astype("float32")
-    probabilities = np.zeros((4, *shape), np.float32)
-    return Segmentation(
-        Case("a", {"T1": Path("b"), "FLAIR": Path("a")}, None),
-        classes,
-        probabilities,
-        images,
-        (0, 0, 0),
-        (1.0, 1.0, 2.0),
-    )
+    return ("FLAIR", "T1"), images, classes, (1.0, 1.0, 2.0)
 
 
 def painted(file: Path) -> dict[str, int]:
@@ -44,8 +35,8 @@ def painted(file: Path) -> dict[str, int]:
 
 
 def test_contours_of_every_region(tmp_path: Path) -> None:
-    draw_overlay(tmp_path / "with.png", segmentation(True))
-    draw_overlay(tmp_path / "without.png", segmentation(False))
+    draw_overlay(tmp_path / "with.png", *segmented(True))
+    draw_overlay(tmp_path / "without.png", *segmented(False))
     found, legend = painted(tmp_path / "with.png"), painted(tmp_path / "without.png")
     # The more a region holds, the longer its contour; without a tumour there is the legend alone.
     extra = [found[region] - legend[region] for region in ("WT", "TC", "ET")]
@@ -55,7 +46,7 @@ def test_contours_of_every_region(tmp_path: Path) -> None:
 
 def test_the_same_case_is_the_same_picture(tmp_path: Path) -> None:
     for name in ("one", "two"):
-        draw_overlay(tmp_path / f"{name}.png", segmentation(True))
+        draw_overlay(tmp_path / f"{name}.png", *segmented(True))
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
 
 

@@ -82,11 +82,8 @@ class Records:
 
     def personal(self, site: str, round_number: int, filters: dict[str, int]) -> None:
         """Notes how many filters of each convolution are personal, where that has changed."""
-        history = self._records[site]["history"]["personal"]
         for layer, count in filters.items():
-            steps = history.setdefault(layer.removeprefix(DECODER), [[round_number, count]] if count else [])
-            if count != (steps[-1][1] if steps else 0):
-                steps.append([round_number, count])
+            personal_step(self._records[site]["history"]["personal"], layer.removeprefix(DECODER), round_number, count)
 
     def state(self) -> dict[str, Any]:
         """Everything, as plain values."""
@@ -95,3 +92,10 @@ class Records:
     def restore(self, state: dict[str, Any]) -> None:
         """The inverse of :meth:`state`."""
         self._records = state
+
+
+def personal_step(history: dict[str, list[list[int]]], layer: str, round_number: int, count: int) -> None:
+    """Notes how many filters of a convolution are personal, where that has changed: pairs of round and number."""
+    steps = history.setdefault(layer, [])
+    if count != (steps[-1][1] if steps else 0):
+        steps.append([round_number, count])

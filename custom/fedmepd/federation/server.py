@@ -605,6 +605,17 @@ class FederationServer:
             )
 
     def _write_results(self) -> dict[str, Any]:
+        written = self.results()
+        results.write(self.results_folder, written, self.histories())
+        return written
+
+    def histories(self) -> dict[str, Any]:
+        """The curves of the server and of every site, see :class:`~fedmepd.federation.records.Records`."""
+        histories = {SERVER: self._records[FUSION_SITE]["history"]}
+        return histories | {name: self._records[name]["history"] for name in self.profiles}
+
+    def results(self) -> dict[str, Any]:
+        """The results so far, see :func:`fedmepd.evaluation.results.build`."""
         sites = [
             results.site_entry(
                 name,
@@ -615,7 +626,7 @@ class FederationServer:
             )
             for name, profile in self.profiles.items()
         ]
-        written = results.build(
+        return results.build(
             self.settings,
             status="finished" if self.finished else "running",
             round=self.round,
@@ -628,10 +639,6 @@ class FederationServer:
             else {},
             cross_site=self._cross_site,
         )
-        histories = {SERVER: self._records[FUSION_SITE]["history"]}
-        histories |= {name: self._records[name]["history"] for name in self.profiles}
-        results.write(self.results_folder, written, histories)
-        return written
 
 
 def _anchors(settings: Settings) -> Anchors:

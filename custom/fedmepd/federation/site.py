@@ -16,9 +16,10 @@ from fedmepd.data.site import SiteData
 from fedmepd.errors import CheckpointError, FedMEPDError
 from fedmepd.evaluation.model_card import write_model_card
 from fedmepd.federation.cross_site import copy_of, network_of, test_copy
+from fedmepd.federation.diary import Diary
 from fedmepd.federation.evaluate import score_cases
 from fedmepd.federation.exchange import ModelCopy, Payload, SiteProfile, Update
-from fedmepd.federation.filters import DECODER, layer_of
+from fedmepd.federation.filters import DECODER, decoder_layers, layer_of
 from fedmepd.federation.methods import METHODS
 from fedmepd.networks.network import FedMEPDNet
 from fedmepd.seeds import derive_seed
@@ -74,6 +75,7 @@ class FederationSite:
         self._validation: dict[str, Any] | None = None
         self._batches: TrainingBatches | None = None
         self._live: dict[str, Any] = {}
+        self._diary: Diary | None = None
 
     def profile(self) -> SiteProfile:
         """What the site says of itself before it takes part.
@@ -122,6 +124,7 @@ class FederationSite:
             report["validation"] = self._validation
         report |= {"train_seconds": trained - started, "validation_seconds": time.monotonic() - trained}
         self._keep(round_number)
+        self._noted().end_round(round_number, report["losses"], report["validation"], _personal_filters(payload))
         report["seconds"] = time.monotonic() - started
         self._live["phase"] = "waiting"
         return Update(round_number, changes, report)
@@ -136,9 +139,13 @@ class FederationSite:
         self._live = {"phase": "testing"}
         use_threads(self.settings.training.threads)
         network = load_model(path).to(self.device)
-        scores = score_cases(network, self.data.test, self.settings, self.data.cache, distances=True, abort=abort)
+        examples = self._noted().test_examples()
+        scores = score_cases(
+            network, self.data.test, self.settings, self.data.cache, distances=True, abort=abort, watch=examples.watch
+        )
         about = describe(path)["about"]
         self._write_card(path, about["round"], about["scores"], scores)
+        self._noted().end_test(scores, about["round"], examples)
         self._live["phase"] = "finished"
         return {"test": scores, "selected_round": about["round"]}
 
@@ -180,17 +187,27 @@ class FederationSite:
             message = f"not agreed: the site's cross_site is {self.cross_site!r}, expected {' or '.join(agreed)}"
             raise FedMEPDError(f"{self.name}: {message}", public=message)
 
+    def _noted(self) -> Diary:
+        if self._diary is None:
+            filters = {}
+            if self._method.personalizes:
+                # A process that only tests has no network of its own.
+                network = self._network or FedMEPDNet(self.data.modalities, self.settings.network.width)
+                layers = decoder_layers(network.state_dict())
+                filters = {layer.removeprefix(DECODER): count for layer, count in layers.items()}
+            self._diary = Diary(self.name, self.settings, self.data, self.folder, filters, self.log)
+        return self._diary
+
     def _bring_to_before(self, round_number: int) -> None:
         """Puts the site into the newest state that is older than the round."""
         if self._round is not None and self._round < round_number:
             return
         self._start_network()
         remove_leftovers(self.folder)
-        kept = sorted(self._kept(), reverse=True)
-        for number in kept:
-            if number < round_number:
-                self._restore(self._state_file(number))
-                return
+        number = max((number for number in self._kept() if number < round_number), default=0)
+        if number:
+            self._restore(self._state_file(number))
+        self._noted().rewind(number)
 
     def _start_network(self) -> None:
         settings = self.settings
@@ -275,13 +292,21 @@ class FederationSite:
 
     def _validate(self, round_number: int, abort: Callable[[], bool]) -> None:
         self._live["phase"] = "validating"
+        examples = self._noted().validation_examples()
         scores = score_cases(
-            self._network, self.data.validation, self.settings, self.data.cache, distances=False, abort=abort
+            self._network,
+            self.data.validation,
+            self.settings,
+            self.data.cache,
+            distances=False,
+            abort=abort,
+            watch=examples.watch,
         )
         self._validation = {"round": round_number, "dice": scores["dice"], "mdsc": scores["mdsc"]}
         if self._best is None or scores["mdsc"] > self._best:
             self._best = scores["mdsc"]
             self._save(BEST, round_number)
+            self._noted().better(examples)
 
     def _save(self, name: str, round_number: int) -> None:
         """Writes a model, and its card unless there is a better one."""
@@ -366,6 +391,16 @@ class FederationSite:
         present = [name for name, _ in self._network.named_parameters()]
         states = {index: of_name[name] for index, name in enumerate(present) if name in of_name}
         self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": states})
+
+
+def _personal_filters(payload: Payload) -> dict[str, int]:
+    """Number of personal filters of each convolution, by the patience that the server sent."""
+    prefix = f"patience.{DECODER}"
+    return {
+        key.removeprefix(prefix): int((values == 0).sum())
+        for key, values in payload.tensors.items()
+        if key.startswith(prefix)
+    }
 
 
 def validation_is_due(settings: Settings, round_number: int) -> bool:

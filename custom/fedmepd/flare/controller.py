@@ -31,6 +31,7 @@ from fedmepd.flare.rounds import NoGlobalModel, RoundAggregator
 
 _CHECK_SECONDS = 0.1
 _NEWCOMER_SECONDS = 10.0
+_HEAT_MAPS = 50
 
 
 class FedMEPDController(ScatterAndGather):
@@ -229,6 +230,7 @@ class FedMEPDController(ScatterAndGather):
             metrics = self._server.finish_round(lambda: abort_signal.triggered)
             reports, sizes = self.aggregator.reports, self.aggregator.bytes
             self._record(metrics, fl_ctx)
+            self._record_filters(fl_ctx)
             missing = sorted(self._sites.keys() - reports.keys())
             losses = [loss for loss in map(_loss, reports.values()) if loss is not None]
             share = metrics.get("federation/personal_share")
@@ -391,10 +393,22 @@ class FedMEPDController(ScatterAndGather):
 
     def _record(self, metrics: dict[str, float], fl_ctx: FLContext) -> None:
         for tag, value in metrics.items():
-            dxo = create_analytic_dxo(
-                tag=tag, value=value, data_type=AnalyticsDataType.SCALAR, global_step=self._current_round
-            )
-            send_analytic_dxo(self, dxo, fl_ctx, event_type=ANALYTIC_EVENT_TYPE)
+            self._send_figure(tag, value, AnalyticsDataType.SCALAR, fl_ctx)
+
+    def _send_figure(self, tag: str, value: Any, kind: AnalyticsDataType, fl_ctx: FLContext) -> None:
+        dxo = create_analytic_dxo(tag=tag, value=value, data_type=kind, global_step=self._current_round)
+        send_analytic_dxo(self, dxo, fl_ctx, event_type=ANALYTIC_EVENT_TYPE)
+
+    def _record_filters(self, fl_ctx: FLContext) -> None:
+        """The heat map of personal filters, some fifty times a run: every picture stays in TensorBoard's file."""
+        interval = max(self._run.settings.evaluation.every, -(-self._num_rounds // _HEAT_MAPS))
+        if self._current_round % interval and self._current_round != self._num_rounds:
+            return
+        from fedmepd.reporting.figures import personal_filters, pixels
+
+        figure = personal_filters(self._server.results(), self._server.histories())
+        if figure is not None:
+            self._send_figure("federation/personal_filters", pixels(figure), AnalyticsDataType.IMAGE, fl_ctx)
 
     def _show(self, results: dict[str, Any]) -> None:
         from fedmepd.evaluation.tables import console_table

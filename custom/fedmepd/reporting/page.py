@@ -2,38 +2,17 @@
 
 from __future__ import annotations
 
-import base64
 import json
-from html import escape
 from pathlib import Path
 from typing import Any
 
 from fedmepd.errors import FedMEPDError
 from fedmepd.evaluation import tables
 from fedmepd.evaluation.results import HISTORY, find, read
-from fedmepd.reporting import figures
+from fedmepd.reporting import figures, html
 from fedmepd.storage import write_atomically, write_text
 
 FILE_NAME = "report.html"
-
-_STYLE = """
-:root { color-scheme: light; }
-body { font: 16px/1.5 system-ui, sans-serif; color: #1b1b1b; background: #fff; margin: 0 auto; padding: 1rem;
-  max-width: 72rem; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: 0.85rem; font-variant-numeric: tabular-nums; }
-th, td { padding: 0.25rem 0.6rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
-th.text, td.text { text-align: left; }
-tr.mean td, tr.server td { font-weight: 600; }
-figure { margin: 0; } img { max-width: 100%; height: auto; }
-.wide { min-width: 44rem; }
-.running { padding: 0.5rem 0.8rem; background: #fff3cd; border-left: 4px solid #b58100; }
-pre { white-space: pre-wrap; font-size: 0.8rem; background: #f6f6f6; padding: 0.8rem; }
-@media print { body { max-width: none; padding: 0; font-size: 10pt; } h2 { break-after: avoid; }
-  figure, table { break-inside: avoid; }
-  .scroll { overflow: visible; } .wide { min-width: 0; } table { font-size: 7.5pt; } th, td { padding: 1pt 3pt; } }
-"""
 
 # File name, heading, what the picture shows (for those who cannot see it).
 _PICTURES = {
@@ -118,7 +97,7 @@ def page(results: dict[str, Any], history: dict[str, Any] | None, pictures: dict
         pictures: PNG files by name.
     """
     title = tables.title(results)
-    body = [f"<h1>{escape(title)}</h1>"]
+    body = []
     if results["status"] != "finished":
         body.append('<p class="running">This run is not finished: the scores are on validation cases.</p>')
     if history is None:
@@ -128,42 +107,15 @@ def page(results: dict[str, Any], history: dict[str, Any] | None, pictures: dict
     body += ["<h2>Scores</h2>", _table(results), _notes(results)]
     for name, (heading, text) in _PICTURES.items():
         if name in pictures:
-            body += [f"<h2>{heading}</h2>", _figure(pictures[name], text)]
+            body += [f"<h2>{heading}</h2>", html.figure(pictures[name], text)]
             body += [_obstacles(results)] if name == "cross_site" else []
-    body += [
-        "<h2>Settings</h2>",
-        f"<p>fedmepd {escape(results['version'])}, seed {results['seed']}</p>",
-        f"<pre>{escape(json.dumps(results['settings'], indent=2))}</pre>",
-        "<p>For research. Not a medical device.</p>",
-    ]
-    return "\n".join(
-        [
-            "<!doctype html>",
-            '<html lang="en"><head><meta charset="utf-8">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>",
-            *body,
-            "</body></html>",
-            "",
-        ]
-    )
+    body += html.settings(results)
+    return html.document(title, body)
 
 
 def _table(results: dict[str, Any]) -> str:
     rows = tables.rows(results)
-    head = _row("th", tables.HEADER)
-    marks = [""] * (len(rows) - 2) + ["mean", "server"]
-    body = "\n".join(_row("td", row, mark) for row, mark in zip(rows, marks, strict=True))
-    return f'<div class="scroll"><table><thead>{head}</thead><tbody>\n{body}\n</tbody></table></div>'
-
-
-def _row(tag: str, cells: tuple[str, ...], mark: str = "") -> str:
-    scope = ' scope="col"' if tag == "th" else ""
-    made = [
-        f"<{tag}{scope}" + (' class="text"' if place < tables.TEXT_COLUMNS else "") + f">{escape(cell)}</{tag}>"
-        for place, cell in enumerate(cells)
-    ]
-    return f"<tr{f' class={mark!r}' if mark else ''}>{''.join(made)}</tr>"
+    return html.table(tables.HEADER, rows, tables.TEXT_COLUMNS, [""] * (len(rows) - 2) + ["mean", "server"])
 
 
 def _obstacles(results: dict[str, Any]) -> str:
@@ -176,16 +128,8 @@ def _obstacles(results: dict[str, Any]) -> str:
         for site, cell in row.items()
         if cell["test"] is not None and cell["cases"] < counts[site]
     ]
-    return "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in said) + "</ul>" if said else ""
+    return html.items(said) if said else ""
 
 
 def _notes(results: dict[str, Any]) -> str:
-    return "<ul>" + "".join(f"<li>{escape(note)}</li>" for note in tables.notes(results)) + "</ul>"
-
-
-def _figure(content: bytes, text: str) -> str:
-    data = base64.b64encode(content).decode()
-    return (
-        f'<figure><div class="scroll"><img class="wide" alt="{escape(text)}" src="data:image/png;base64,{data}"></div>'
-        f"<figcaption>{escape(text)}</figcaption></figure>"
-    )
+    return html.items(tables.notes(results))

@@ -45,7 +45,13 @@ class CaseFiles:
         if self.overlay is not None:
             from fedmepd.segmentation.overlay import draw_overlay
 
-            draw_overlay(self.overlay, segmentation)
+            draw_overlay(
+                self.overlay,
+                segmentation.case.modalities,
+                segmentation.images,
+                segmentation.classes,
+                segmentation.spacing,
+            )
         for region, file in self.probabilities.items():
             save_image(file, segmentation.probability_image(region))
         save_image(self.segmentation, segmentation.image(convention))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from fedmepd.modalities import BRATS
-from fedmepd.segmentation.segmenter import Segmentation
 from fedmepd.storage import write_atomically
 
 COLOURS = {"WT": "#4dab6d", "TC": "#e8c33c", "ET": "#e0533c"}
@@ -16,7 +16,14 @@ COLOURS = {"WT": "#4dab6d", "TC": "#e8c33c", "ET": "#e0533c"}
 _PLANES = {"axial": (2, 0, 1), "coronal": (1, 0, 2), "sagittal": (0, 1, 2)}
 
 
-def draw_overlay(file: Path, segmentation: Segmentation) -> None:
+def draw_overlay(
+    file: Path,
+    modalities: Sequence[str],
+    images: np.ndarray,
+    classes: np.ndarray,
+    spacing: Sequence[float],
+    label: np.ndarray | None = None,
+) -> None:
     """Draws axial, coronal and sagittal plane through the tumour's centre, a row for each modality that was used.
 
     As radiologists look at it: the patient's right is on the left, anterior up in the axial and left in the sagittal
@@ -24,39 +31,42 @@ def draw_overlay(file: Path, segmentation: Segmentation) -> None:
 
     Args:
         file: the PNG to write.
-        segmentation: of the case.
+        modalities: names of the M images.
+        images: prepared images (M, X, Y, Z), 0 outside the brain.
+        classes: the segmentation's (X, Y, Z).
+        spacing: size of a voxel in mm along each axis.
+        label: true classes (X, Y, Z), drawn with dotted lines; the planes go through their tumour, if any.
 
     Raises:
         FedMEPDError: the file cannot be written.
     """
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib import pyplot
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    modalities = segmentation.case.modalities
-    masks = {region: np.isin(segmentation.classes, members) for region, members in BRATS.regions.items()}
-    centre = plane_centre(masks["WT"])
-    figure, axes = pyplot.subplots(
-        len(modalities), 3, figsize=(8, 2.75 * len(modalities) + 0.35), facecolor="black", squeeze=False
-    )
-    for row, modality, image in zip(axes, modalities, segmentation.images, strict=True):
+    drawn = [("solid", classes)] + ([] if label is None else [("dotted", label)])
+    masks = [(region, style, np.isin(of, members)) for style, of in drawn for region, members in BRATS.regions.items()]
+    tumours = [mask for region, _, mask in reversed(masks) if region == "WT"]
+    centre = plane_centre(next((tumour for tumour in tumours if tumour.any()), tumours[0]))
+    figure = Figure(figsize=(8, 2.75 * len(modalities) + 0.35), facecolor="black")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(len(modalities), 3, squeeze=False)
+    for row, modality, image in zip(axes, modalities, images, strict=True):
         inside = image[image != 0]
         low, high = np.percentile(inside, (1, 99.5)) if len(inside) else (0, 1)
         shown = np.where(image != 0, image, low)
         for place, (plane, (cut, right, vertical)) in zip(row, _PLANES.items(), strict=True):
             origin = "upper" if plane == "axial" else "lower"
-            aspect = segmentation.spacing[vertical] / segmentation.spacing[right]
+            aspect = spacing[vertical] / spacing[right]
             slice_ = np.take(shown, centre[cut], axis=cut).T
             place.imshow(slice_, cmap="gray", vmin=low, vmax=high, origin=origin, aspect=aspect)
-            for region, mask in masks.items():
+            for region, style, mask in masks:
                 contour = np.take(mask, centre[cut], axis=cut).T
                 if contour.any():
                     # A rim of background, so that a contour also closes at the border of the box.
                     padded = np.pad(contour, 1)
                     x, y = (np.arange(side) - 1 for side in padded.shape[::-1])
-                    place.contour(x, y, padded, levels=[0.5], colors=COLOURS[region], linewidths=1)
+                    place.contour(x, y, padded, levels=[0.5], colors=COLOURS[region], linewidths=1, linestyles=style)
             place.set(xticks=[], yticks=[], facecolor="black")
             place.spines[:].set_visible(False)
             if place in axes[0]:
@@ -65,13 +75,14 @@ def draw_overlay(file: Path, segmentation: Segmentation) -> None:
         for place in row[:2]:
             place.text(0.02, 0.5, "R", color="white", fontsize=8, transform=place.transAxes)
     legend = [Line2D([], [], color=colour, label=region) for region, colour in COLOURS.items()]
-    figure.legend(handles=legend, loc="lower right", ncols=3, frameon=False, labelcolor="white", fontsize=8)
+    if label is not None:
+        legend.append(Line2D([], [], color="white", linestyle="dotted", label="label"))
+    figure.legend(handles=legend, loc="lower right", ncols=4, frameon=False, labelcolor="white", fontsize=8)
     figure.tight_layout(pad=0.3, rect=(0, 0.3 / figure.get_figheight(), 1, 1))
     # Without the version of matplotlib in it, the same picture is the same file.
     write_atomically(
         Path(file), lambda opened: figure.savefig(opened, format="png", dpi=110, metadata={"Software": None})
     )
-    pyplot.close(figure)
 
 
 def plane_centre(tumour: np.ndarray) -> tuple[int, int, int]:

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from fedmepd.evaluation import site_results
+from fedmepd.federation.diary import Diary
+from tests.evaluation.runs import validation
+from tests.federation.drive import make, play
+from tests.tiny import never, settings
+
+FILTERS = {"levels.0.fuse": 4, "classifier": 4}
+
+
+def board(folder: Path) -> dict[str, list[int]]:
+    """The rounds of each scalar and of each picture in a folder's event files."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder)).Reload()
+    tags = events.Tags()
+    found = {tag: [event.step for event in events.Scalars(tag)] for tag in tags["scalars"]}
+    return found | {tag: [event.step for event in events.Images(tag)] for tag in tags["images"]}
+
+
+@pytest.fixture
+def diary(tiny, tmp_path):
+    def make_one(lines: list[str] | None = None) -> Diary:
+        return Diary(
+            "site-1", settings(), tiny.data("site-1"), tmp_path, FILTERS, ([] if lines is None else lines).append
+        )
+
+    return make_one
+
+
+def written(folder: Path) -> dict:
+    return site_results.read(folder / "site.json")
+
+
+def end(diary: Diary, number: int, personal: int = 0) -> None:
+    diary.end_round(
+        number, {"total": 2.0}, validation(number, 0.5) if number % 2 == 0 else None, {"classifier": personal}
+    )
+
+
+def test_rounds_are_noted_and_go_on_in_a_new_process(diary, tmp_path) -> None:
+    first = diary()
+    for number in (1, 2, 3):
+        end(first, number, personal=number // 2)
+    # The site's state of round 3 was lost: it goes on after round 2.
+    second = diary()
+    second.rewind(2)
+    end(second, 3, personal=3)
+    content = written(tmp_path)
+    assert [entry["round"] for entry in content["history"]["rounds"]] == [1, 2, 3]
+    assert [entry["round"] for entry in content["history"]["validation"]] == [2]
+    assert content["history"]["personal"]["classifier"] == [[2, 1], [3, 3]]
+    assert (content["round"], content["status"], content["filters"]) == (3, "running", FILTERS)
+
+
+def test_the_sites_own_tensorboard(diary, tmp_path) -> None:
+    of = diary()
+    end(of, 1)
+    end(of, 2, personal=2)
+    found = board(tmp_path / "tb_events")
+    assert found["site-1/loss_total"] == [1, 2] and found["site-1/validation_mdsc"] == [2]
+    assert found["site-1/personal_share"] == [1, 2]
+
+
+def test_damaged_notes_are_said_and_begun_anew(diary, tmp_path) -> None:
+    (tmp_path / "site.json").write_text("{")
+    lines: list[str] = []
+    end(diary(lines), 4)
+    assert len(lines) == 1 and str(tmp_path / "site.json") in lines[0]
+    assert [entry["round"] for entry in written(tmp_path)["history"]["rounds"]] == [4]
+
+
+def test_a_full_disk_stops_nothing(diary, tmp_path, monkeypatch) -> None:
+    lines: list[str] = []
+    of = diary(lines)
+    end(of, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        end(of, 2)
+    assert len(lines) == 1 and "No space left on device" in lines[0]
+    assert written(tmp_path)["round"] == 1
+    end(of, 3)
+    assert [entry["round"] for entry in written(tmp_path)["history"]["rounds"]] == [1, 2, 3]
+
+
+def test_a_whole_run(tiny, tmp_path) -> None:
+    """What a site notes is what the server has of it, and its pictures are of its own cases."""
+    server, sites = make(tiny, settings(), tmp_path)
+    play(server, sites, 3)
+    for name, site in sites.items():
+        server.accept_test(name, site.test(server.test_payload(name), never))
+    results = server.finish(never)
+    for entry in results["sites"]:
+        folder = tmp_path / entry["name"]
+        own = written(folder)
+        assert (own["status"], own["test"], own["round"]) == ("finished", entry["test"], 3)
+        assert own["cases"] == entry["cases"] and own["modalities"] == entry["modalities"]
+        history = json.loads((tmp_path / "results/history.json").read_text())[entry["name"]]
+        assert own["history"]["validation"] == history["validation"]
+        losses = [(of["round"], of["total"]) for of in history["rounds"]]
+        assert [(of["round"], of["total"]) for of in own["history"]["rounds"]] == losses
+        assert own["filters"] == results["filters"]
+        tests = min(3, entry["cases"]["test"])
+        assert len(own["examples"]) == tests and own["examples"]["best"] >= entry["test"]["mdsc"] - 1e-6
+        assert {file.stem for file in (folder / "overlays").glob("*.png")} == set(own["examples"])
+        found = board(folder / "tb_events")
+        assert found[f"{entry['name']}/overlay_best"] == [3] and found[f"{entry['name']}/test_dice_WT"] == [3]
+        assert found[f"{entry['name']}/overlay_validation"][0] == 2
+        assert (
+            "case-" not in (folder / "site.json").read_text()
+            and str(tmp_path) not in (folder / "site.json").read_text()
+        )
+
+
+def test_filters_that_are_personal_are_counted_as_at_the_server(tiny, tmp_path) -> None:
+    """The site knows a round's personal filters when it is sent them: one round after the server counted them."""
+    server, sites = make(tiny, settings(rounds=4), tmp_path)
+    play(server, sites, 4)
+    history = json.loads((tmp_path / "results/history.json").read_text())["site-1"]["personal"]
+    own = written(tmp_path / "site-1")["history"]["personal"]
+    expected = {
+        layer: [[number + 1, count] for number, count in steps if number < 4] for layer, steps in history.items()
+    }
+    assert any(expected.values()) and {layer: steps for layer, steps in own.items() if steps} == {
+        layer: steps for layer, steps in expected.items() if steps
+    }
+
+
+def test_nothing_that_trains_depends_on_it(tiny, tmp_path, monkeypatch) -> None:
+    """With and without what a site notes, the weights are the same bits."""
+    from tests.federation.drive import same, site_state
+
+    for name in ("with", "without"):
+        if name == "without":
+            for method in ("end_round", "better", "rewind"):
+                monkeypatch.setattr(Diary, method, lambda *_: None)
+        server, sites = make(tiny, settings(rounds=2), tmp_path / name)
+        play(server, sites, 2)
+    states = [site_state(tmp_path / name, "site-1", 2)["network"] for name in ("with", "without")]
+    assert same(*states) and all(torch.isfinite(value).all() for value in states[0].values())

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.image import imread
+
+from fedmepd.data.batches import evaluation_cases
+from fedmepd.evaluation.metrics import CaseScores
+from fedmepd.segmentation import examples as module
+from fedmepd.segmentation.examples import Examples
+from tests.tiny import settings
+
+
+def scored(mdsc: float) -> CaseScores:
+    return CaseScores({"WT": mdsc, "TC": mdsc, "ET": mdsc}, dict.fromkeys(("WT", "TC", "ET"), False))
+
+
+@pytest.fixture
+def made(tiny):
+    """Builds examples of the tiny fusion site's training cases, each segmented as its label says."""
+    data = tiny.data("fusion")
+
+    def make(scores: list[float], modalities: tuple[str, ...] = ("T1ce", "T2")) -> Examples:
+        cases = (data.train + data.test)[: len(scores)]
+        examples = Examples(cases, settings(), data.cache, modalities)
+        for place, (case, mdsc) in enumerate(zip(evaluation_cases(cases, settings(), data.cache), scores, strict=True)):
+            examples.watch(place, case, case.label, scored(mdsc))
+        return examples
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("scores", "drawn"),
+    [
+        ([], {}),
+        ([0.5], {"best": 0.5}),
+        ([0.5, 0.7], {"best": 0.7, "worst": 0.5}),
+        ([0.6, 0.2, 0.9], {"best": 0.9, "worst": 0.2, "median": 0.6}),
+        ([0.6, 0.2, 0.9, 0.3], {"best": 0.9, "worst": 0.2, "median": 0.3}),
+    ],
+)
+def test_which_cases_are_drawn(scores, drawn, made, tmp_path) -> None:
+    assert made(scores).draw(tmp_path) == pytest.approx(drawn)
+    assert {file.stem for file in tmp_path.iterdir()} == set(drawn)
+
+
+def test_some_kinds_alone(made, tmp_path) -> None:
+    assert made([0.6, 0.2, 0.9]).draw(tmp_path, ("median",)) == pytest.approx({"median": 0.6})
+
+
+def test_what_is_drawn(made, tmp_path, monkeypatch, tiny) -> None:
+    """Images, segmentation and label of the right case, with the modalities that it has of those asked for."""
+    seen = {}
+
+    def note(file, modalities, images, classes, spacing, label) -> None:
+        seen[file.stem] = (list(modalities), images, classes, label)
+
+    monkeypatch.setattr(module, "draw_overlay", note)
+    made([0.6, 0.2, 0.9]).draw(tmp_path)
+    data = tiny.data("fusion")
+    for kind, place in {"worst": 1, "best": 2, "median": 0}.items():
+        [case] = evaluation_cases([data.train[place]], settings(), data.cache)
+        modalities, images, classes, label = seen[kind]
+        rows = [case.modalities.index(name) for name in ("T1ce", "T2")]
+        assert modalities == ["T1ce", "T2"] and np.array_equal(images, case.images[0, rows].numpy())
+        assert np.array_equal(classes, case.label.numpy()) and np.array_equal(label, case.label.numpy())
+
+
+def test_label_is_drawn_too(tmp_path) -> None:
+    """Where segmentation and label differ, the picture with the label has pixels that the one without has not."""
+    from fedmepd.segmentation.overlay import draw_overlay
+
+    images = np.ones((1, 20, 20, 20), np.float32)
+    classes, label = np.zeros((2, 20, 20, 20), np.uint8)
+    label[5:15, 5:15, 5:15] = 2
+    draw_overlay(tmp_path / "a.png", ["T2"], images, classes, (1, 1, 1))
+    draw_overlay(tmp_path / "b.png", ["T2"], images, classes, (1, 1, 1), label)
+    without, with_label = (imread(tmp_path / name)[..., :3] for name in ("a.png", "b.png"))
+    green = [((of[..., 1] - of[..., 0]) > 0.2).sum() for of in (without, with_label)]
+    assert green[1] > green[0] + 100
+
+
+def test_memory_stays_small(made) -> None:
+    examples = Examples([], settings(), None, ("T2",))
+    prediction = torch.zeros(160, 190, 150, dtype=torch.int64)
+    prediction[40:90, 50:100, 40:80] = 2
+    for place in range(3):
+        examples.watch(place, None, prediction, scored(0.5))
+    assert sum(len(content) for _, _, content in examples._kept) < 300_000
