@@ -6,6 +6,8 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+# Before pytest-xdist reads the groups.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     """Two workers: tests that start FLARE's processes one after the other in one, the files of all others in the other.
 

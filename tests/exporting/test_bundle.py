@@ -74,7 +74,6 @@ def test_loaded_as_monai_label_does(tmp_path: Path) -> None:
     assert main(["export", "bundle", "--model", str(tmp_path / "model.pt"), str(bundle)]) == 0
     parser = ConfigParser()
     parser.read_config(bundle / "configs/inference.json")
-    parser.config["bundle_root"] = str(bundle)
     network = copy.deepcopy(parser.get_parsed_content("network_def"))
     content = torch.load(bundle / "models/model.pt", weights_only=True)
     network.load_state_dict(content["model"], strict=True)
@@ -97,6 +96,66 @@ def test_loaded_as_monai_label_does(tmp_path: Path) -> None:
         assert message in str(error.value.__cause__)
     # The weights are not stored twice.
     assert (bundle / "models/model.pt").stat().st_size < 1.1 * (tmp_path / "model.pt").stat().st_size
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_given_in_memory_as_monai_deploy_does(channels_last: bool, tmp_path: Path) -> None:
+    """It takes preprocessing, inferer and postprocessing one by one, without what saves, on an image in memory.
+
+    Its operator first asks whether the first transform is one of dictionaries.
+    """
+    import torch
+    from monai.bundle import ConfigParser
+    from monai.data import MetaTensor
+    from monai.transforms import MapTransform
+
+    save_tiny(tmp_path / "model.pt")
+    bundle = tmp_path / "bundle"
+    assert main(["export", "bundle", "--model", str(tmp_path / "model.pt"), str(bundle)]) == 0
+    parser = ConfigParser()
+    parser.read_meta(bundle / "configs/metadata.json")
+    parser.read_config(bundle / "configs/inference.json")
+    parser.config |= {"precision": "float32"}
+    parser.parse()
+    network = parser.get_parsed_content("network")
+    content = torch.load(bundle / "models/model.pt", weights_only=True)
+    network.load_state_dict(content["model"], strict=True)
+    prepare, finish = (parser.get_parsed_content(name) for name in ("preprocessing", "postprocessing"))
+    assert isinstance(prepare.transforms[0], MapTransform)
+    finish.transforms = tuple(step for step in finish.transforms if "SaveImage" not in type(step).__name__)
+
+    heads = [head(number) for number in range(2)]
+    stacked = np.stack(heads, axis=-1 if channels_last else 0)
+    meta = {"affine": torch.from_numpy(oblique()), "original_channel_dim": -1 if channels_last else 0}
+    case = prepare({"image": MetaTensor(torch.from_numpy(stacked), meta=meta)})
+    found = parser.get_parsed_content("inferer")(inputs=case["image"][None], network=network)
+    [pred] = found
+    segmented = finish({"pred": pred} | case)["pred"]
+
+    files = [
+        str(save(tmp_path / f"{name}.nii.gz", values, oblique())) for name, values in zip("ab", heads, strict=True)
+    ]
+    out = tmp_path / "predicted.nii.gz"
+    how = ["--precision", "float32", "--device", "cpu"]
+    command = ["predict", "--model", str(tmp_path / "model.pt"), "--flair", files[0], "--t1ce", files[1]]
+    assert main([*command, "--out", str(out), *how]) == 0
+    expected = np.asanyarray(nibabel.load(out).dataobj)
+    assert len(np.unique(expected)) > 1 and np.array_equal(segmented[0].numpy(), expected)
+
+
+def test_metadata_has_what_monai_asks_for(tmp_path: Path) -> None:
+    """The keys that MONAI's bundle specification calls mandatory."""
+    save_tiny(tmp_path / "model.pt")
+    assert main(["export", "bundle", "--model", str(tmp_path / "model.pt"), str(tmp_path / "bundle")]) == 0
+    metadata = json.loads((tmp_path / "bundle/configs/metadata.json").read_text())
+    needed = {"version", "monai_version", "pytorch_version", "numpy_version", "required_packages_version", "task"}
+    needed |= {"description", "authors", "copyright", "network_data_format"}
+    assert needed <= set(metadata)
+    for kind in ("inputs", "outputs"):
+        for content in metadata["network_data_format"][kind].values():
+            assert {"type", "format", "num_channels", "spatial_shape", "dtype", "value_range", "is_patch_data"} <= set(
+                content
+            )
 
 
 def test_what_a_bundle_says(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -39,17 +39,37 @@ def test_console_has_a_line_per_round_and_the_table(parallel):
     assert "Traceback" not in parallel.output
 
 
-def test_metrics_of_every_site_are_on_the_server(parallel):
+def board(folder):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    (folder,) = {path.parent for path in parallel.workspace.rglob("events.out.tfevents.*")}
-    events = EventAccumulator(str(folder)).Reload()
+    (place,) = {path.parent for path in folder.rglob("events.out.tfevents.*")}
+    return EventAccumulator(str(place)).Reload()
+
+
+def test_metrics_of_every_site_are_on_the_server(parallel):
+    events = board(parallel.workspace / "server")
     for tag in ("loss_total", "validation_dice_WT", "personal_share", "bytes_up", "bytes_down", "seconds"):
         for site in SITES:
             assert f"{site}/{tag}" in events.Tags()["scalars"]
     assert [event.step for event in events.Scalars("site-1/bytes_up")] == [1, 2]
     sent = sum(tensor.numel() for tensor in weights(parallel.workspace, 2)["server"].values())
     assert 0 < events.Scalars("site-1/bytes_up")[0].value < 4 * sent
+    # A map of filters, and no picture of a case.
+    assert events.Tags()["images"] == ["federation/personal_filters"]
+    assert [event.step for event in events.Images("federation/personal_filters")] == [2]
+
+
+def test_pictures_of_cases_are_at_their_site_alone(parallel):
+    for site in SITES:
+        events = board(parallel.workspace / site)
+        assert events.Tags()["images"] == [f"{site}/overlay_{kind}" for kind in ("validation", "best")]
+        assert [event.step for event in events.Scalars(f"{site}/loss_total")] == [1, 2]
+        folder = parallel.workspace / site / "simulate_job/fedmepd"
+        assert {path.relative_to(folder).as_posix() for path in folder.rglob("*.png")} == {
+            "overlays/best.png",
+            "overlays/validation/median.png",
+        }
+    assert not list((parallel.workspace / "server").rglob("*.png"))
 
 
 def test_time_of_every_round_is_in_the_results(parallel):

@@ -14,6 +14,7 @@ from typing import Any
 from fedmepd import __version__
 from fedmepd.errors import FedMEPDError
 from fedmepd.evaluation.model_card import FILE_NAME as CARD
+from fedmepd.exporting.network import buffer
 from fedmepd.modalities import BRATS
 from fedmepd.storage import load_tensors, save_tensors, write_json, write_text
 from fedmepd.training.checkpoints import About, describe
@@ -44,14 +45,16 @@ def export_bundle(model: Path, out: Path, licence: Path | None = None) -> None:
     if out.exists():
         raise FedMEPDError(f"{out} exists already: choose another folder")
     text = _LICENCE if licence is None else _read(licence)
-    write_json(out / "configs/inference.json", _inference(about))
+    content = load_tensors(model)
+    anchors = {level: len(rows) for level, rows in content["anchors"].items()}
+    write_json(out / "configs/inference.json", _inference(about, anchors))
     write_json(out / "configs/metadata.json", _metadata(about))
     write_text(out / "docs/README.md", _readme(about))
     write_text(out / "LICENSE", text)
     (out / "models").mkdir()
-    content = load_tensors(model)
-    # MONAI Label loads what it finds under this key into the network; the tensors are stored once.
-    save_tensors(out / "models/model.pt", content | {"model": content["state"]})
+    # MONAI's tools load what they find under this key into the network; the tensors are stored once.
+    weights = content["state"] | {buffer(level): rows for level, rows in content["anchors"].items()}
+    save_tensors(out / "models/model.pt", content | {"model": weights})
     if (card := model.with_name(CARD)).is_file():
         shutil.copyfile(card, out / "docs" / CARD)
 
@@ -63,7 +66,7 @@ def _read(licence: Path) -> str:
         raise FedMEPDError(f"{licence} cannot be read: {error}") from error
 
 
-def _inference(model: dict[str, Any]) -> dict[str, Any]:
+def _inference(model: dict[str, Any], anchors: dict[str, int]) -> dict[str, Any]:
     modalities, about = model["modalities"], model["about"]
     labels = list(BRATS.label_of_class("brats"))
     clip = about.get("clip_percent", About.clip_percent)
@@ -81,7 +84,11 @@ def _inference(model: dict[str, Any]) -> dict[str, Any]:
         "precision": "auto",
         "label_values": labels,
         "datalist": [{name: f"@{name}" for name in modalities}],
-        "network_def": "$fedmepd.load_model(@bundle_root + '/models/model.pt')",
+        "network_def": {
+            "_target_": "fedmepd.exporting.network.BundledNetwork",
+            **{key: model[key] for key in ("modalities", "width", "calibration", "shared_encoder")},
+            "anchors": anchors,
+        },
         "network": "$@network_def.to(@device)",
         "preprocessing": {
             "_target_": "Compose",
@@ -146,6 +153,14 @@ def _inference(model: dict[str, Any]) -> dict[str, Any]:
             "network": "@network",
             "inferer": "@inferer",
             "postprocessing": "@postprocessing",
+            "val_handlers": [
+                {
+                    "_target_": "CheckpointLoader",
+                    "load_path": "$@bundle_root + '/models/model.pt'",
+                    "load_dict": {"model": "@network"},
+                    "map_location": "@device",
+                }
+            ],
         },
         "run": ["$@evaluator.run()"],
     }

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from monai.inferers import Inferer
-from monai.transforms import LoadImage, Transform
+from monai.transforms import EnsureChannelFirst, LoadImage, MapTransform
 from torch import Tensor
 
 from fedmepd.config import Settings
@@ -16,16 +16,20 @@ from fedmepd.networks.network import FedMEPDNet
 from fedmepd.training.inference import class_probabilities
 
 
-class LoadCase(Transform):
-    """Reads a case from a file for each modality, or from one file with a channel for each, as MONAI Label gives it.
+class LoadCase(MapTransform):
+    """Takes a case from a file for each modality, or from one image with a channel for each.
+
+    MONAI Label gives one file, MONAI Deploy one image in memory, whose metadata say where its channels are.
 
     Args:
-        modalities: the keys of the files; one file has the key ``image``, and its channels this order.
+        modalities: the keys of the files; one image has the key ``image``, and its channels this order.
     """
 
     def __init__(self, modalities: Sequence[str]):
+        super().__init__(["image", *modalities], allow_missing_keys=True)
         self.modalities = tuple(modalities)
         self._load = LoadImage(ensure_channel_first=True)
+        self._channel_first = EnsureChannelFirst()
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """Adds ``image`` (M, X, Y, Z), float32, with the grid of the first file.
@@ -34,7 +38,7 @@ class LoadCase(Transform):
             DataError: the files have different shapes, or one file another number of channels.
         """
         names = ", ".join(self.modalities)
-        images = [self._load(data[key]) for key in (["image"] if "image" in data else self.modalities)]
+        images = [self._take(data[key]) for key in (["image"] if "image" in data else self.modalities)]
         shapes = [tuple(image.shape[1:]) for image in images]
         if len(set(shapes)) > 1:
             raise DataError(f"the images of {names} have shapes {shapes}: expected images resampled to one grid")
@@ -42,6 +46,11 @@ class LoadCase(Transform):
         if len(image) != len(self.modalities):
             raise DataError(f"{len(image)} channels: expected {len(self.modalities)}, {names} in this order")
         return {**data, "image": image}
+
+    def _take(self, image: Any) -> Tensor:
+        if not isinstance(image, Tensor):
+            return self._load(image)
+        return self._channel_first(image).float()
 
 
 class WindowInferer(Inferer):

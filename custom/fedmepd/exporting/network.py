@@ -1,0 +1,50 @@
+"""The network as a bundle's configuration builds it: before its weights are loaded, and wherever the bundle lies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from fedmepd.networks.encoder import channels
+from fedmepd.networks.network import FedMEPDNet
+
+
+class BundledNetwork(FedMEPDNet):
+    """The network with its anchors among its weights, since MONAI's tools carry over nothing else.
+
+    Args:
+        modalities, width, calibration, shared_encoder: as for :class:`~fedmepd.networks.network.FedMEPDNet`.
+        anchors: number of anchors by level.
+    """
+
+    def __init__(
+        self,
+        modalities: Sequence[str],
+        width: int,
+        calibration: dict | None,
+        shared_encoder: bool,
+        anchors: Mapping[str, int],
+    ):
+        super().__init__(modalities, width, calibration=calibration, shared_encoder=shared_encoder)
+        for level, rows in anchors.items():
+            self.register_buffer(buffer(level), torch.zeros(rows, channels(width, int(level))))
+        self._levels = [int(level) for level in anchors]
+        self.eval()
+
+    @property
+    def anchors(self) -> dict[int, Tensor]:
+        """By level, (rows, C_l)."""
+        return {level: getattr(self, buffer(level)) for level in self._levels}
+
+    @anchors.setter
+    def anchors(self, value: dict[int, Tensor]) -> None:
+        self._levels: list[int] = []
+        if value:
+            raise AttributeError("a bundled network's anchors come with its weights")
+
+
+def buffer(level: int | str) -> str:
+    """Returns the name that a level's anchors have among the weights."""
+    return f"anchors_{level}"
