@@ -32,8 +32,6 @@ def head(seed: int) -> np.ndarray:
 @pytest.mark.parametrize("clip_percent", [0.0, 1.0])
 def test_same_voxels_as_predict(clip_percent: float, tmp_path: Path) -> None:
     """On a grid of other axes, turned, with voxels of 1 x 2 x 3 mm."""
-    pytest.importorskip("fire")
-    pytest.importorskip("ignite")
     model, bundle = tmp_path / "model.pt", tmp_path / "bundle"
     save_tiny(model, clip_percent=clip_percent)
     (tmp_path / "model_card.md").write_text("the card")

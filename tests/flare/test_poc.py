@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -184,7 +185,19 @@ def test_stop_ends_what_belongs_to_the_workspace_alone(flare, tmp_path, data):
             process.stdout.close()
 
 
-def test_a_port_that_stays_open_is_told(flare, tmp_path, data):
+def test_a_port_that_closes_late_is_waited_for(flare, tmp_path, data):
+    """A process that ends loses its command line, by which it is found, before its ports."""
+    poc = Poc(tmp_path / "w")
+    poc.prepare(["site-1"], data)
+    late = socket.create_server(("127.0.0.1", poc._server_ports()[1]))
+    timer = threading.Timer(1.5, late.close)
+    timer.start()
+    poc.stop()
+    assert not timer.is_alive()
+
+
+def test_a_port_that_stays_open_is_told(flare, tmp_path, data, monkeypatch):
+    monkeypatch.setattr(module, "_PORT_SECONDS", 0.5)
     poc = Poc(tmp_path / "w")
     poc.prepare(["site-1"], data)
     with socket.create_server(("127.0.0.1", poc._server_ports()[0])), pytest.raises(FedMEPDError, match="port"):

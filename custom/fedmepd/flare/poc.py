@@ -39,6 +39,7 @@ _COMMAND_SECONDS = 300
 # FLARE gives up after five, which a busy machine needs to start an administrator's process and greet the server.
 _CONNECT_SECONDS = 30
 _START_SECONDS = 120
+_PORT_SECONDS = 10
 _STOP_SECONDS = 30
 _POLL_SECONDS = 2.0
 
@@ -188,7 +189,7 @@ class Poc:
                     end(process)
             if left:
                 self._wait_for_end(5)
-        open_ports = [port for port in self._server_ports() if _is_open(port)]
+        open_ports = self._wait_for_ports(_PORT_SECONDS)
         if self.processes() or open_ports:
             still = [str(process.pid) for process in self.processes()] + [f"port {port}" for port in open_ports]
             raise FedMEPDError(f"not everything has ended: {', '.join(still)}")
@@ -221,6 +222,15 @@ class Poc:
         deadline = time.monotonic() + seconds
         while self.processes() and time.monotonic() < deadline:
             time.sleep(0.5)
+
+    def _wait_for_ports(self, seconds: float) -> list[int]:
+        """Returns the server's ports that are still open then: a process loses its name before its ports."""
+        deadline = time.monotonic() + seconds
+        while True:
+            still = [port for port in self._server_ports() if _is_open(port)]
+            if not still or time.monotonic() > deadline:
+                return still
+            time.sleep(0.2)
 
     def kit(self, name: str) -> Path:
         """Returns the folder of a site's kit."""
