@@ -18,7 +18,7 @@ table { border-collapse: collapse; font-size: 0.85rem; font-variant-numeric: tab
 th, td { padding: 0.25rem 0.6rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
 th.text, td.text { text-align: left; }
 tr.mean td, tr.server td { font-weight: 600; }
-figure { margin: 0; } img { max-width: 100%; height: auto; }
+figure { margin: 0 0 1rem; } img { max-width: 100%; height: auto; }
 .wide { min-width: 44rem; }
 .running { padding: 0.5rem 0.8rem; background: #fff3cd; border-left: 4px solid #b58100; }
 pre { white-space: pre-wrap; font-size: 0.8rem; background: #f6f6f6; padding: 0.8rem; }
