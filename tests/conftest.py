@@ -6,17 +6,24 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-# Before pytest-xdist reads the groups.
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """Two workers: tests that start FLARE's processes one after the other in one, the files of all others in the other.
+SYSTEM = "tests/system/"
 
-    System tests come first, since they are the longest group.
-    """
-    for item in items:
-        group = "system" if item.get_closest_marker("system") else item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: item.get_closest_marker("system") is None)
+
+def pytest_collection_modifyitems(items):
+    """System tests come first, since together they take longer than any other file."""
+    items.sort(key=lambda item: not item.nodeid.startswith(SYSTEM))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Two workers: the system tests, each of which starts many processes, run one after the other in one of them."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduler(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return SYSTEM if nodeid.startswith(SYSTEM) else nodeid.partition("::")[0]
+
+    return Scheduler(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -82,6 +82,15 @@ def test_every_cell_without_scores_says_why() -> None:
         assert (cells[model][site]["test"], cells[model][site]["reason"]) == (None, reason), (model, site)
 
 
+def test_model_that_came_without_an_encoder() -> None:
+    of = matrix()
+    of.arrived("server", ("T1", "T2"))
+    assert of.targets("server") == ["site-2", "site-3"]
+    cells = of.result({})
+    assert cells["server"]["site-1"]["reason"] == "no modality in common"
+    assert cells["server"]["site-3"]["modalities"] == ["T2"] and cells["server"]["site-3"]["reason"] is None
+
+
 def test_scores_that_are_none() -> None:
     of = matrix()
     with pytest.raises(UpdateRefused, match="report of site-3 refused: cases"):

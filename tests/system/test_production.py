@@ -35,10 +35,12 @@ def federation(tmp_path_factory, cohort, cache):
     data = made.folder / "data"
     for site in (STRICT, "site-4"):
         write_cases(data / site, site, CASES, modalities=MODALITIES[site])
+    agreed = {"site-1": {"cross_site": "test"}, STRICT: {"cross_site": "share"}}
     for name in (SERVER, *OPEN, STRICT):
         owner = "fusion" if name == SERVER else name
         folder = data / owner if (data / owner).is_dir() else cohort / owner
-        (made.kit(name) / "local/fedmepd.json").write_text(json.dumps({"data": str(folder)}))
+        content = {"data": str(folder)} | agreed.get(name, {})
+        (made.kit(name) / "local/fedmepd.json").write_text(json.dumps(content))
     made.fedmepd("kit", made.kit(SERVER), "--jobs", made.jobs)
     for site in OPEN[:2]:
         made.fedmepd("kit", made.kit(site))
@@ -57,12 +59,12 @@ def federation(tmp_path_factory, cohort, cache):
 def job(tmp_path):
     """Makes a tiny job for some sites: the repository's, with or without its folder ``custom``."""
 
-    def make(name: str, sites: tuple[str, ...]) -> Path:
+    def make(name: str, sites: tuple[str, ...], **settings) -> Path:
         folder = tmp_path / name
         shutil.copytree(ROOT / "jobs/fedmepd_brats", folder)
         config = folder / "app/config/config_fed_server.json"
         content = json.loads(config.read_text())
-        content["workflows"][0]["args"]["settings"] = TINY
+        content["workflows"][0]["args"]["settings"] = TINY | settings
         config.write_text(json.dumps(content))
         meta = json.loads((folder / "meta.json").read_text()) | {"deploy_map": {"app": ["server", *sites]}}
         (folder / "meta.json").write_text(json.dumps(meta))
@@ -110,7 +112,8 @@ def test_without_code_and_without_an_encoder(federation, job, tmp_path):
 
     sites = (*OPEN[:2], STRICT)
     plain = tmp_path / "plain"
-    federation.fedmepd("job", "export", job("code", sites), plain, "--without-code")
+    with_matrix = job("code", sites, evaluation=TINY["evaluation"] | {"cross_site": True})
+    federation.fedmepd("job", "export", with_matrix, plain, "--without-code")
     job_id, status = federation.run_job(plain)
     assert status == COMPLETED
     found = read_results(federation, job_id, tmp_path / "results")
@@ -118,13 +121,33 @@ def test_without_code_and_without_an_encoder(federation, job, tmp_path):
     log = next((tmp_path / "results").glob("*/workspace/log.txt")).read_text()
     assert "round 1/2: 3 sites" in log and "round 2/2: 3 sites" in log and "left out" not in log
     audit = (federation.kit(STRICT) / job_id / "audit.log").read_text()
-    assert audit.count("applied filter: ExcludeVars@site on task_result") == TINY["rounds"]
+    # In every round, and on the model that is handed to the other sites.
+    assert audit.count("applied filter: ExcludeVars@site on task_result") == TINY["rounds"] + 1
+    check_matrix(found)
     # Site 1 sends three encoders and the decoder, site 3 has two and sends one.
     (events,) = {path.parent for path in (tmp_path / "results").rglob("events.out.tfevents.*")}
     scalars = EventAccumulator(str(events)).Reload().Scalars
     encoder = 4 * sum(tensor.numel() for tensor in Encoder(TINY["network"]["width"]).state_dict().values())
     first, withheld = (scalars(f"{site}/bytes_up")[0].value for site in ("site-1", STRICT))
     assert first - withheld == 2 * encoder
+
+
+def check_matrix(found):
+    """Site 1 tests others' models, site 2 does nothing, site 3 shares its own without the encoder that it withholds."""
+    cells = found["cross_site"]
+    assert list(cells) == ["server", "site-1", "site-2", STRICT] and list(cells["server"]) == [
+        *list(cells)[1:],
+        "server",
+    ]
+    scored = {(model, site) for model, row in cells.items() for site, cell in row.items() if cell["test"]}
+    own = {(name, name) for name in cells}
+    assert scored - own == {("server", "site-1"), ("server", STRICT), (STRICT, "site-1"), (STRICT, "server")}
+    assert cells[STRICT]["site-1"]["modalities"] == cells[STRICT]["server"]["modalities"] == ["FLAIR"]
+    assert cells[STRICT][STRICT]["modalities"] == ["FLAIR", "T1ce"]
+    assert cells["server"]["site-2"]["reason"] == "site-2 tests no model but its own"
+    assert cells["site-1"][STRICT]["reason"] == "site-1 does not share its model"
+    for site in found["sites"]:
+        assert cells[site["name"]][site["name"]]["test"] == site["test"]
 
 
 def test_a_job_with_code_where_code_is_refused(federation, job):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from fedmepd.config import Settings
@@ -121,6 +121,14 @@ class CrossSiteTest:
     @staticmethod
     def _is_open(cell: dict[str, Any]) -> bool:
         return cell["test"] is None and cell["reason"] is None
+
+    def arrived(self, model: str, modalities: Sequence[str]) -> None:
+        """Notes with which modalities a model came: a site may have withheld an encoder."""
+        for cell in self._cells[model].values():
+            if self._is_open(cell):
+                cell["modalities"] = [name for name in cell["modalities"] if name in modalities]
+                if not cell["modalities"]:
+                    cell["reason"] = "no modality in common"
 
     def accept(self, model: str, site: str, report: Any) -> None:
         """Takes the scores of a model at a site.

@@ -71,6 +71,7 @@ class CrossSiteEvaluation:
                 self._warn(f"the model of {model} is tested nowhere else: {error}")
                 matrix.miss(model, str(error))
                 continue
+            matrix.arrived(model, network.modalities)
             tasks = self._hand_out(matrix, model, copy)
             self._server.test_model(model, network, abort)
             for site in self._wait(tasks):

@@ -49,6 +49,10 @@ def task(run: Run, payload: Payload | None = None) -> Shareable:
     else:
         meta = {_ROUND: payload.round, WIRE_PRECISION: run.settings.aggregation.wire_precision}
         message = _weights(payload.tensors, meta).to_shareable()
+    return _of_run(run, message)
+
+
+def _of_run(run: Run, message: Shareable) -> Shareable:
     message.set_header(_SETTINGS, run.settings.model_dump(mode="json"))
     message.set_header(_RUN, run.identity)
     return message
@@ -68,10 +72,7 @@ def run_of(message: Shareable) -> Run:
 
 def model_task(run: Run, model: ModelCopy) -> Shareable:
     """Returns the message of ``test_model`` for one site."""
-    message = _model(model, run).to_shareable()
-    message.set_header(_SETTINGS, run.settings.model_dump(mode="json"))
-    message.set_header(_RUN, run.identity)
-    return message
+    return _of_run(run, _model(model, run).to_shareable())
 
 
 def model_reply(model: ModelCopy, run: Run) -> Shareable:
