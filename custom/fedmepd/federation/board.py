@@ -29,7 +29,6 @@ class Board:
             pictures: PNG files by the rest of the tag.
         """
         # Late: most of a second, and nothing that training needs.
-        from matplotlib.image import imread
         from torch.utils.tensorboard import SummaryWriter
 
         if self._writer is None:
@@ -37,6 +36,8 @@ class Board:
             self._writer = SummaryWriter(str(self._folder), purge_step=round_number)
         for name, value in figures.items():
             self._writer.add_scalar(f"{self._site}/{name}", value, round_number)
+        if pictures:
+            from matplotlib.image import imread
         for name, file in pictures.items():
             self._writer.add_image(f"{self._site}/{name}", imread(file), round_number, dataformats="HWC")
         self._writer.flush()
