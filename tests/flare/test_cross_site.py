@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from fedmepd.config import Settings
-from fedmepd.errors import FedMEPDError
+from fedmepd.errors import Aborted, FedMEPDError
 from fedmepd.federation.cross_site import SERVER, CrossSiteTest, copy_of
 from fedmepd.federation.exchange import SiteProfile
 from fedmepd.flare import translation
@@ -148,6 +148,32 @@ def test_site_that_does_not_test(tmp_path, bad, reason):
     found = reasons(job.run())
     assert set(found) == {(model, "site-2") for model in (SERVER, "site-1", "site-3")}
     assert all(reason in text for text in found.values())
+
+
+def test_server_that_fails_loses_nothing_else(tmp_path):
+    job = Job(tmp_path)
+    good = job.server.test_model
+
+    def test_model(model, made, abort):
+        if model == "site-1":
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate /secret")
+        good(model, made, abort)
+
+    job.server.test_model = test_model
+    reason = "out of memory; a smaller crop, batch or width needs less"
+    assert reasons(job.run()) == {("site-1", SERVER): reason}
+    assert job.communicator.sites_of("test_model").count("site-2") == 3
+
+
+def test_abort_of_the_servers_own_test(tmp_path):
+    job = Job(tmp_path)
+
+    def test_model(model, made, abort):
+        raise Aborted
+
+    job.server.test_model = test_model
+    with pytest.raises(Aborted):
+        job.run()
 
 
 def test_site_that_has_gone(tmp_path):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from nvflare.apis.controller_spec import ClientTask, Task
 from nvflare.apis.fl_context import FLContext
 
-from fedmepd.errors import UpdateRefused
+from fedmepd.errors import Aborted, UpdateRefused
 from fedmepd.federation.exchange import ModelCopy
 from fedmepd.flare import translation
 
@@ -73,7 +73,14 @@ class CrossSiteEvaluation:
                 continue
             matrix.arrived(model, network.modalities)
             tasks = self._hand_out(matrix, model, copy)
-            self._server.test_model(model, network, abort)
+            try:
+                self._server.test_model(model, network, abort)
+            except Aborted:
+                raise
+            except Exception as error:
+                # Whatever it is: weeks of training and the final test are over, and their results still to be written.
+                self._warn(f"the model of {model} is not tested at the server: {type(error).__name__}: {error}")
+                matrix.miss(model, translation.public_reason(error), SERVER)
             for site in self._wait(tasks):
                 matrix.miss(model, f"{site} gave no answer in time", site)
 

@@ -177,13 +177,16 @@ def failure_reply(error: BaseException) -> Shareable:
     """Returns the answer of a site that cannot do a task, with a reason that names no case and no path."""
     if isinstance(error, Aborted):
         return make_reply(ReturnCode.TASK_ABORTED, {_REASON: "the job was stopped"})
+    return make_reply(ReturnCode.EXECUTION_EXCEPTION, {_REASON: public_reason(error)})
+
+
+def public_reason(error: BaseException) -> str:
+    """Returns why something failed, without names of cases and paths."""
     if is_out_of_memory(error):
-        reason = "out of memory; a smaller crop, batch or width needs less"
-    elif hasattr(error, "public"):
-        reason = str(error.public)
-    else:
-        reason = f"{type(error).__name__}; the site's own log says more"
-    return make_reply(ReturnCode.EXECUTION_EXCEPTION, {_REASON: reason})
+        return "out of memory; a smaller crop, batch or width needs less"
+    if hasattr(error, "public"):
+        return str(error.public)
+    return f"{type(error).__name__}; the site's own log says more"
 
 
 def is_out_of_memory(error: BaseException) -> bool:
