@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 import torch
 
 from benchmarks import robustness
@@ -46,6 +47,7 @@ def test_row_by_hand() -> None:
     }
 
 
+@pytest.mark.slow
 def test_command(tmp_path, capsys) -> None:
     """A thousandfold update is scaled down in every round; what is finished is not run again."""
     command = ["--quick", "--folder", str(tmp_path / "runs"), "--runs", "scaled x1000"]

@@ -85,10 +85,14 @@ def test_every_cell_without_scores_says_why() -> None:
 def test_model_that_came_without_an_encoder() -> None:
     of = matrix()
     of.arrived("server", ("T1", "T2"))
+    of.arrived("site-1", ("FLAIR",))
     assert of.targets("server") == ["site-2", "site-3"]
     cells = of.result({})
     assert cells["server"]["site-1"]["reason"] == "no modality in common"
     assert cells["server"]["site-3"]["modalities"] == ["T2"] and cells["server"]["site-3"]["reason"] is None
+    # At home it has them all.
+    assert cells["site-1"]["server"]["modalities"] == ["FLAIR"]
+    assert cells["site-1"]["site-1"]["modalities"] == ["FLAIR", "T1ce"]
 
 
 def test_scores_that_are_none() -> None:

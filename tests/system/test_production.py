@@ -175,6 +175,7 @@ def test_a_class_outside_the_list(federation, job, tmp_path):
     assert (kept / "meta").is_file() and not list(kept.glob("ERRORLOG*"))
 
 
+@pytest.mark.slow
 def test_hospitals_join_a_running_job_and_another_is_removed(federation, job):
     """Nobody but the newcomers does anything; who is removed gets nothing more and cannot come back."""
     folder = job("open", OPEN)

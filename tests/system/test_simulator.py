@@ -62,11 +62,13 @@ def test_metrics_of_every_site_are_on_the_server(parallel):
 def test_pictures_of_cases_are_at_their_site_alone(parallel):
     for site in SITES:
         events = board(parallel.workspace / site)
-        assert events.Tags()["images"] == [f"{site}/overlay_{kind}" for kind in ("validation", "best")]
+        # Two test cases: none is left for the median.
+        assert events.Tags()["images"] == [f"{site}/overlay_{kind}" for kind in ("validation", "best", "worst")]
         assert [event.step for event in events.Scalars(f"{site}/loss_total")] == [1, 2]
         folder = parallel.workspace / site / "simulate_job/fedmepd"
         assert {path.relative_to(folder).as_posix() for path in folder.rglob("*.png")} == {
             "overlays/best.png",
+            "overlays/worst.png",
             "overlays/validation/median.png",
         }
     assert not list((parallel.workspace / "server").rglob("*.png"))
@@ -90,6 +92,7 @@ def test_time_of_every_round_is_in_the_results(parallel):
     assert parallel.results["seconds"] == pytest.approx(sum(timing["seconds"].values()), abs=0.01)
 
 
+@pytest.mark.slow
 def test_new_process_for_every_round_gives_the_same_weights(parallel, tmp_path, cohort, cache):
     bare = simulate(tmp_path / "w", TINY, data=cohort, cache=cache)
     assert bare.code == 0, bare.output

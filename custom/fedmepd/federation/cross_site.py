@@ -124,11 +124,11 @@ class CrossSiteTest:
 
     def arrived(self, model: str, modalities: Sequence[str]) -> None:
         """Notes with which modalities a model came: a site may have withheld an encoder."""
-        for cell in self._cells[model].values():
-            if self._is_open(cell):
-                cell["modalities"] = [name for name in cell["modalities"] if name in modalities]
-                if not cell["modalities"]:
-                    cell["reason"] = "no modality in common"
+        for site in self.targets(model):
+            cell = self._cells[model][site]
+            cell["modalities"] = [name for name in cell["modalities"] if name in modalities]
+            if not cell["modalities"]:
+                cell["reason"] = "no modality in common"
 
     def accept(self, model: str, site: str, report: Any) -> None:
         """Takes the scores of a model at a site.
