@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 
+import nvflare
 import pytest
+import torch
 
 import fedmepd
 from fedmepd.errors import FedMEPDError
@@ -24,6 +27,10 @@ def test_keys_that_others_rely_on() -> None:
         "run_name": "",
     }
     assert run["version"] == fedmepd.__version__
+    assert run["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
+    # As `pip list` has it; a build for the CPU may add a part that the module's own version shows.
+    assert run["versions"]["torch"].partition("+")[0] == torch.__version__.partition("+")[0]
+    assert run["versions"]["nvflare"] == nvflare.__version__
     assert run["timing"] == runs.TIMING
     assert run["settings"]["network"]["width"] == 8
     for entry in (run["server"], *run["sites"]):

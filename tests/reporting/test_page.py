@@ -97,6 +97,7 @@ def test_the_page_holds_everything_itself(tmp_path):
     row = page.cells[page.cells.index("site-10") :]
     assert row[1] == "T2" and "0.600" in row[:8] and "site-10: took part in round 1, 3; without round 2" in text
     assert '"seed": 7' in text.replace("&quot;", '"')
+    assert f"seed 7; fedmepd {run['version']}, python {run['versions']['python']}, torch " in text
 
 
 def test_a_page_is_the_same_twice(tmp_path):

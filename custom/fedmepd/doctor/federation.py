@@ -9,9 +9,7 @@ kits or after them; in a kit's ``local`` folder it is found by itself.
 from __future__ import annotations
 
 import json
-import platform
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fedmepd import __version__
 from fedmepd.config import Settings
+from fedmepd.environment import versions
 from fedmepd.errors import SettingsError
 from fedmepd.storage import write_text
 
@@ -86,13 +85,7 @@ def write_federation(path: Path, project: str, job: Path | None) -> None:
 
 def installed_versions() -> dict[str, str]:
     """Returns this environment's version of each of :data:`PROGRAMS` that is installed."""
-    found = {"python": platform.python_version(), "fedmepd": __version__}
-    for name in ("nvflare", "torch"):
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    return {"fedmepd": __version__} | versions(("nvflare", "torch"))
 
 
 def job_settings(job: Path) -> Settings:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from fedmepd import __version__
 from fedmepd.config import Settings
+from fedmepd.environment import versions
 from fedmepd.errors import FedMEPDError
 from fedmepd.storage import write_json, write_text
 
@@ -112,6 +113,7 @@ def build(
         "cross_site": cross_site,
         "settings": settings.model_dump(mode="json"),
         "version": __version__,
+        "versions": versions(),
     }
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from fedmepd import __version__
 from fedmepd.config import Settings
+from fedmepd.environment import versions
 from fedmepd.errors import FedMEPDError
 
 FILE_NAME = "site.json"
@@ -60,6 +61,7 @@ def build(
         "history": {"validation": [], "rounds": [], "personal": {}},
         "settings": settings.model_dump(mode="json"),
         "version": __version__,
+        "versions": versions(),
     }
 
 

@@ -89,9 +89,10 @@ def figure(content: bytes, text: str) -> str:
 
 def settings(run: dict[str, Any]) -> list[str]:
     """Returns the end of a page: version, seed and settings of a run."""
+    versions = "".join(f", {name} {version}" for name, version in run.get("versions", {}).items())
     return [
         "<h2>Settings</h2>",
-        f"<p>fedmepd {escape(run['version'])}, seed {run['seed']}</p>",
+        f"<p>seed {run['seed']}; fedmepd {escape(run['version'] + versions)}</p>",
         f"<pre>{escape(json.dumps(run['settings'], indent=2))}</pre>",
         "<p>For research. Not a medical device.</p>",
     ]
