@@ -39,6 +39,8 @@ TINY = {
     "network": {"width": 4},
     "training": {"crop": 16, "batch": 4},
     "calibration": {"anchors_per_class": 2},
+    # Two cases a site to train on and one to validate on, six and three at the fusion site.
+    "data": {"train": 0.125, "validation": 0.0625},
     # Every round validates, so that all are alike.
     "evaluation": {"window": 48, "overlap": 0, "every": 1},
 }

@@ -90,6 +90,23 @@ def test_a_full_disk_stops_nothing(diary, tmp_path, monkeypatch) -> None:
     assert [entry["round"] for entry in written(tmp_path)["history"]["rounds"]] == [1, 2, 3]
 
 
+def test_tensorboard_goes_on_after_a_failed_write(diary, tmp_path, monkeypatch) -> None:
+    """As on a full disk: TensorBoard's own thread fails, and every later call with it."""
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    lines: list[str] = []
+    of = diary(lines)
+    end(of, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(RecordWriter, "write", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        end(of, 2)
+        end(of, 3)
+    end(of, 4)
+    assert [line.partition("[Errno")[2] for line in lines] == [" 28] No space left on device"] * 2
+    assert board(tmp_path / "tb_events")["site-1/loss_total"] == [1, 4]
+    assert [entry["round"] for entry in written(tmp_path)["history"]["rounds"]] == [1, 2, 3, 4]
+
+
 def test_a_whole_run(tiny, tmp_path) -> None:
     """What a site notes is what the server has of it, and its pictures are of its own cases."""
     server, sites = make(tiny, settings(), tmp_path)

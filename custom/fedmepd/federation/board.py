@@ -27,17 +27,22 @@ class Board:
             round_number: the round.
             figures: by the rest of the tag.
             pictures: PNG files by the rest of the tag.
+
+        Raises:
+            OSError: it cannot be written; the next round begins a new file.
         """
         # Late: most of a second, and nothing that training needs.
         from torch.utils.tensorboard import SummaryWriter
 
-        if self._writer is None:
-            # What a run that broke off wrote of later rounds counts no more.
-            self._writer = SummaryWriter(str(self._folder), purge_step=round_number)
+        # What a run that broke off wrote of later rounds counts no more.
+        writer = self._writer or SummaryWriter(str(self._folder), purge_step=round_number)
+        # TensorBoard's writer never recovers from a failure.
+        self._writer = None
         for name, value in figures.items():
-            self._writer.add_scalar(f"{self._site}/{name}", value, round_number)
+            writer.add_scalar(f"{self._site}/{name}", value, round_number)
         if pictures:
             from matplotlib.image import imread
         for name, file in pictures.items():
-            self._writer.add_image(f"{self._site}/{name}", imread(file), round_number, dataformats="HWC")
-        self._writer.flush()
+            writer.add_image(f"{self._site}/{name}", imread(file), round_number, dataformats="HWC")
+        writer.flush()
+        self._writer = writer
