@@ -34,6 +34,7 @@ from fedmepd.storage import load_tensors, remove_leftovers, save_tensors
 from fedmepd.training.arithmetic import use_threads
 from fedmepd.training.checkpoints import About, describe, load_model, save_model
 from fedmepd.training.fusion import FusionResult, FusionTrainer
+from fedmepd.training.memory import give_back
 
 STATE = "server_state.pt"
 # To be raised by whoever changes what the state holds.
@@ -314,7 +315,9 @@ class FederationServer:
             self._anchors.update(result.vectors, round_number)
         self.round = round_number
         figures = self._record(round_number, result, abort)
-        return figures | figures_of(self._keep_round())
+        seconds = self._keep_round()
+        give_back()
+        return figures | figures_of(seconds)
 
     def _merge_and_train(self, round_number: int, aggregation: Aggregation, abort: Callable[[], bool]) -> FusionResult:
         if self.method.fusion == "among":

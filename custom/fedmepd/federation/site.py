@@ -27,6 +27,7 @@ from fedmepd.storage import load_tensors, remove_leftovers, save_tensors
 from fedmepd.training.arithmetic import use_threads
 from fedmepd.training.checkpoints import About, describe, load_model, save_model
 from fedmepd.training.epoch import EpochReport, learning_rate, make_optimizer, train_epoch
+from fedmepd.training.memory import give_back
 
 BEST = "model_best.pt"
 LAST = "model_last.pt"
@@ -125,6 +126,7 @@ class FederationSite:
         report |= {"train_seconds": trained - started, "validation_seconds": time.monotonic() - trained}
         self._keep(round_number)
         self._noted().end_round(round_number, report["losses"], report["validation"], _personal_filters(payload))
+        give_back()
         report["seconds"] = time.monotonic() - started
         self._live["phase"] = "waiting"
         return Update(round_number, changes, report)
