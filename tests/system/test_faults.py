@@ -120,8 +120,9 @@ def test_sites_that_die_return_leave_and_join(eight):
     federation = eight((*EIGHT, "site-9"))
     federation.seconds_until_lost(10)
     federation.start("site-9")
-    # From round 4 on, a site takes its time, so that those that come back find rounds to take part in.
-    slow = {"site-1": {str(number): "12" for number in range(4, 10)}}
+    # A site takes its time: in round 2 so that the new one is ready for round 3 on a busy machine too, from round 4 on
+    # so that those that come back find rounds to take part in.
+    slow = {"site-1": {"2": "20"} | {str(number): "12" for number in range(4, 10)}}
     federation.submit(merged(SETTINGS, rounds=rounds, aggregation={"round_timeout": 30}), faults=slow)
     federation.wait_for_round(1)
     for name in ("site-6", "site-8"):

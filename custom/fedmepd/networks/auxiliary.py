@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
-from fedmepd.networks.blocks import ConvBlock, upsample
+from fedmepd.networks.blocks import ConvBlock, JoinedConvBlock, UpsampledConvBlock
 from fedmepd.networks.encoder import LEVELS, channels
 
 
@@ -24,8 +23,8 @@ class AuxiliaryDecoder(nn.Module):
             wide, narrow = channels(width, level + 1), channels(width, level)
             self.levels[str(level)] = nn.ModuleDict(
                 {
-                    "up": ConvBlock(wide, narrow),
-                    "merge": ConvBlock(2 * narrow, narrow),
+                    "up": UpsampledConvBlock(wide, narrow),
+                    "merge": JoinedConvBlock(2 * narrow, narrow),
                     "out": ConvBlock(narrow, narrow, kernel=1),
                 }
             )
@@ -36,5 +35,5 @@ class AuxiliaryDecoder(nn.Module):
         x = features[-1]
         for level, stage in self.levels.items():
             skip = features[int(level) - 1]
-            x = stage["out"](stage["merge"](torch.cat([stage["up"](upsample(x, 2)), skip], dim=1)))
+            x = stage["out"](stage["merge"](stage["up"](x), skip))
         return self.classify(x).contiguous().softmax(dim=1)

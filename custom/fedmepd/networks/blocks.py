@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from fedmepd.networks.normalisation import normalise_and_activate
 
@@ -31,6 +32,37 @@ class ConvBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, X, Y, Z) -> (B, outputs, X/stride, Y/stride, Z/stride)."""
         return normalise_and_activate(self.conv(x))
+
+
+class _MadeAgain(ConvBlock):
+    """A convolution block whose input is made from other maps, and made again for the backward pass instead of kept."""
+
+    def forward(self, *maps: Tensor) -> Tensor:
+        if not torch.is_grad_enabled():
+            return normalise_and_activate(self._convolve(*maps))
+        # What is made again ends where the convolution would begin: it keeps its input before it computes.
+        convolved = checkpoint(self._convolve, *maps, use_reentrant=False, preserve_rng_state=False)
+        return normalise_and_activate(convolved)
+
+    def _convolve(self, *maps: Tensor) -> Tensor:
+        return self.conv(self._input(*maps))
+
+    def _input(self, *maps: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class UpsampledConvBlock(_MadeAgain):
+    """A convolution block at twice its input's resolution: (B, inputs, X, Y, Z) -> (B, outputs, 2X, 2Y, 2Z)."""
+
+    def _input(self, x: Tensor) -> Tensor:
+        return upsample(x, 2)
+
+
+class JoinedConvBlock(_MadeAgain):
+    """A convolution block on two maps: (B, a, X, Y, Z) and (B, inputs - a, X, Y, Z) -> (B, outputs, X, Y, Z)."""
+
+    def _input(self, first: Tensor, second: Tensor) -> Tensor:
+        return torch.cat([first, second], dim=1)
 
 
 class ModalityConvBlock(nn.Module):

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor, nn
 
-from fedmepd.networks.blocks import ConvBlock, upsample
+from fedmepd.networks.blocks import ConvBlock, JoinedConvBlock, UpsampledConvBlock
 from fedmepd.networks.encoder import LEVELS, channels
 from fedmepd.networks.fusion import RegionFusion, RegionProbabilities
 
@@ -26,17 +25,18 @@ class DecoderLevel(nn.Module):
         self.regions = RegionProbabilities(modalities, classes, width, below=not deepest)
         self.fusion = RegionFusion(modalities, classes, width)
         if not deepest:
-            self.up = ConvBlock(2 * width, width)
-            self.merge = nn.Sequential(ConvBlock(2 * width, width), ConvBlock(width, width, kernel=1))
+            self.up = UpsampledConvBlock(2 * width, width)
+            self.merge = nn.ModuleList([JoinedConvBlock(2 * width, width), ConvBlock(width, width, kernel=1)])
 
     def forward(self, features: Tensor, present: list[int], coarser: Tensor | None) -> tuple[Tensor, Tensor]:
         """features (B, M * C, X, Y, Z), coarser (B, 2C, X/2, ...) or None -> level feature, region probabilities."""
-        below = None if coarser is None else self.up(upsample(coarser, 2))
+        below = None if coarser is None else self.up(coarser)
         probabilities = self.regions(features, present, below)
         # The probabilities learn from their own loss alone.
         fused = self.fusion(features, probabilities.detach(), present)
         if below is not None:
-            fused = self.merge(torch.cat([fused, below], dim=1))
+            join, mix = self.merge
+            fused = mix(join(fused, below))
         return fused, probabilities
 
 

@@ -46,8 +46,12 @@ class _NormaliseAndActivate(torch.autograd.Function):
         x = x.contiguous(memory_format=torch.channels_last_3d)
         channels, voxels = x.shape[1], x.shape[2:].numel()
         ctx.fold = 1 if voxels < _FEW_VOXELS else math.gcd(voxels, max(1, _ROW // channels))
-        results, scales = zip(*(_normalise(sample, channels) for sample in _rows(x, ctx.fold).split(1)), strict=True)
-        y = F.leaky_relu_(results[0] if len(results) == 1 else torch.cat(results), _SLOPE)
+        rows = _rows(x, ctx.fold)
+        y, scales = torch.empty_like(rows), []
+        for sample, into in zip(rows.split(1), y.split(1), strict=True):
+            normalised, scale = _normalise(sample, channels)
+            torch.ops.aten.leaky_relu(normalised, _SLOPE, out=into)
+            scales.append(scale)
         y = _maps(y, x.shape)
         ctx.save_for_backward(y, *scales)
         return y
@@ -58,11 +62,13 @@ class _NormaliseAndActivate(torch.autograd.Function):
         y, *scales = ctx.saved_tensors
         rows = _rows(y, ctx.fold)
         gradient = _rows(gradient.contiguous(memory_format=torch.channels_last_3d), ctx.fold)
-        gradient = torch.ops.aten.leaky_relu_backward(gradient, rows, _SLOPE, True)
-        normalised = F.leaky_relu(rows, 1 / _SLOPE)
-        samples = zip(gradient.split(1), normalised.split(1), scales, strict=True)
-        results = [_normalise_backward(*sample) for sample in samples]
-        return _maps(results[0] if len(results) == 1 else torch.cat(results), y.shape)
+        result = torch.empty_like(rows)
+        # Sample by sample, as four modalities at full resolution are the largest batch that there is.
+        samples = zip(gradient.split(1), rows.split(1), scales, result.split(1), strict=True)
+        for of_sample, activated, scale, into in samples:
+            of_sample = torch.ops.aten.leaky_relu_backward(of_sample, activated, _SLOPE, True)
+            _normalise_backward(of_sample, F.leaky_relu(activated, 1 / _SLOPE), scale, into)
+        return _maps(result, y.shape)
 
 
 def _rows(x: Tensor, fold: int) -> Tensor:
@@ -92,7 +98,7 @@ def _normalise(x: Tensor, channels: int) -> tuple[Tensor, Tensor]:
     return y, (variance + _EPSILON).rsqrt()
 
 
-def _normalise_backward(gradient: Tensor, normalised: Tensor, scale: Tensor) -> Tensor:
+def _normalise_backward(gradient: Tensor, normalised: Tensor, scale: Tensor, into: Tensor) -> None:
     """scale * (g - mean(g) - n * mean(g * n)), with means over the voxels of each channel."""
     ones = torch.ones(gradient.shape[1], dtype=scale.dtype, device=scale.device)
     zeros = torch.zeros_like(ones)
@@ -100,13 +106,14 @@ def _normalise_backward(gradient: Tensor, normalised: Tensor, scale: Tensor) -> 
     backward = torch.ops.aten.native_batch_norm_backward
     if fold == 1:
         mask = [True, False, False]
-        return backward(gradient, normalised, scale, None, None, zeros, ones, True, _EPSILON, mask)[0]
+        into.copy_(backward(gradient, normalised, scale, None, None, zeros, ones, True, _EPSILON, mask)[0])
+        return
     mask = [False, True, True]
     _, products, sums = backward(gradient, normalised, ones, None, None, zeros, ones, True, _EPSILON, mask)
     means = torch.stack([products, sums]).view(2, fold, channels).sum(dim=1) / (fold * gradient.shape[2])
     factors = torch.stack([-scale * means[0], -scale * means[1], scale]).repeat(1, fold)
-    result = _scale_and_shift(normalised, factors[0], factors[1])
-    return result.add_(_scale_and_shift(gradient, factors[2], zeros))
+    of_normalised = _scale_and_shift(normalised, factors[0], factors[1])
+    torch.add(of_normalised, _scale_and_shift(gradient, factors[2], zeros), out=into)
 
 
 def _scale_and_shift(x: Tensor, factor: Tensor, offset: Tensor) -> Tensor:

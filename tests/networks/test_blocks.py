@@ -1,0 +1,46 @@
+"""Convolution blocks whose input is made again for the backward pass: same values, less memory."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.autograd.graph import saved_tensors_hooks
+
+from fedmepd.networks.blocks import JoinedConvBlock, UpsampledConvBlock
+
+
+def upsampled(x):
+    return F.interpolate(x, scale_factor=2, mode="trilinear", align_corners=True)
+
+
+def joined(first, second):
+    return torch.cat([first, second], dim=1)
+
+
+def plain(maps, made, weight):
+    """The block written down: convolution with zero padding, instance normalisation, LeakyReLU."""
+    return F.leaky_relu(F.instance_norm(F.conv3d(made(*maps), weight, padding=1), eps=1e-5), 0.2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "made", "shapes"),
+    [
+        (UpsampledConvBlock, upsampled, [(2, 6, 3, 4, 5)]),
+        (JoinedConvBlock, joined, [(2, 4, 6, 5, 4), (2, 2, 6, 5, 4)]),
+    ],
+)
+def test_values_gradients_and_what_is_kept(kind, made, shapes):
+    torch.manual_seed(0)
+    maps = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+    block = kind(6, 3).double()
+    weight = block.conv.weight
+    kept = []
+    with saved_tensors_hooks(lambda tensor: kept.append(tensor.shape) or tensor, lambda tensor: tensor):
+        result = block(*maps)
+    assert made(*maps).shape not in kept
+    toward = torch.randn_like(result)
+    gradients = torch.autograd.grad(result, [*maps, weight], toward)
+    expected = plain(maps, made, weight)
+    expected_gradients = torch.autograd.grad(expected, [*maps, weight], toward)
+    torch.testing.assert_close([result, *gradients], [expected, *expected_gradients])
+    with torch.no_grad():
+        torch.testing.assert_close(block(*maps), expected)
