@@ -91,12 +91,14 @@ def train(task: Task, steps: int) -> dict[str, tuple[list[float], float]]:
     }
     losses: dict[str, list[float]] = {side: [] for side in SIDES}
     working = dict.fromkeys(SIDES, 0.0)
-    for batch in task.batches(steps):
+    for number, batch in enumerate(task.batches(steps), 1):
         for side, trainer in trainers.items():
             started = time.perf_counter()
             losses[side].append(trainer.step(batch))
             synchronise(task.device)
             working[side] += time.perf_counter() - started
+        if number % WINDOW == 0:
+            print(f"seed {task.seed}, step {number} of {steps}", flush=True)
     return {side: (losses[side], working[side] / steps) for side in SIDES}
 
 
