@@ -6,6 +6,8 @@ above all, are several times faster so, on processors and GPUs alike.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -34,35 +36,28 @@ class ConvBlock(nn.Module):
         return normalise_and_activate(self.conv(x))
 
 
-class _MadeAgain(ConvBlock):
-    """A convolution block whose input is made from other maps, and made again for the backward pass instead of kept."""
+class UpsampledConvBlock(ConvBlock):
+    """A convolution block at twice its input's resolution."""
 
-    def forward(self, *maps: Tensor) -> Tensor:
-        if not torch.is_grad_enabled():
-            return normalise_and_activate(self._convolve(*maps))
-        # What is made again ends where the convolution would begin: it keeps its input before it computes.
-        convolved = checkpoint(self._convolve, *maps, use_reentrant=False, preserve_rng_state=False)
-        return normalise_and_activate(convolved)
-
-    def _convolve(self, *maps: Tensor) -> Tensor:
-        return self.conv(self._input(*maps))
-
-    def _input(self, *maps: Tensor) -> Tensor:
-        raise NotImplementedError
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, X, Y, Z) -> (B, outputs, 2X, 2Y, 2Z)."""
+        return normalise_and_activate(_convolve(self.conv, lambda x: upsample(x, 2), x))
 
 
-class UpsampledConvBlock(_MadeAgain):
-    """A convolution block at twice its input's resolution: (B, inputs, X, Y, Z) -> (B, outputs, 2X, 2Y, 2Z)."""
+class JoinedConvBlock(ConvBlock):
+    """A convolution block on the channels of two maps."""
 
-    def _input(self, x: Tensor) -> Tensor:
-        return upsample(x, 2)
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        """(B, C, X, Y, Z), (B, inputs - C, X, Y, Z) -> (B, outputs, X, Y, Z)."""
+        return normalise_and_activate(_convolve(self.conv, lambda *maps: torch.cat(maps, dim=1), first, second))
 
 
-class JoinedConvBlock(_MadeAgain):
-    """A convolution block on two maps: (B, a, X, Y, Z) and (B, inputs - a, X, Y, Z) -> (B, outputs, X, Y, Z)."""
-
-    def _input(self, first: Tensor, second: Tensor) -> Tensor:
-        return torch.cat([first, second], dim=1)
+def _convolve(conv: nn.Conv3d, make: Callable[..., Tensor], *maps: Tensor) -> Tensor:
+    """conv(make(*maps)), where what ``make`` returns is made again for the backward pass instead of kept."""
+    if not torch.is_grad_enabled():
+        return conv(make(*maps))
+    # The second time it ends where the convolution would begin, which keeps its input before it computes.
+    return checkpoint(lambda *maps: conv(make(*maps)), *maps, use_reentrant=False, preserve_rng_state=False)
 
 
 class ModalityConvBlock(nn.Module):

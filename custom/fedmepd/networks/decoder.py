@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
-from fedmepd.networks.blocks import ConvBlock, JoinedConvBlock, UpsampledConvBlock
+from fedmepd.networks.blocks import ConvBlock, JoinedConvBlock, UpsampledConvBlock, full_precision
 from fedmepd.networks.encoder import LEVELS, channels
 from fedmepd.networks.fusion import RegionFusion, RegionProbabilities
 
@@ -83,4 +84,11 @@ class FusionDecoder(nn.Module):
             level_features[level] = x
             if calibrate is not None:
                 x = calibrate(level, x)
-        return self.classify(x).contiguous().softmax(dim=1), probabilities, level_features
+        return self._classify(x).contiguous().softmax(dim=1), probabilities, level_features
+
+    def _classify(self, x: Tensor) -> Tensor:
+        if torch.is_grad_enabled() or not torch.is_autocast_enabled(x.device.type):
+            return self.classify(x)
+        # Four in ten of the voxels that a network in bfloat16 classifies differently are due to rounding its logits.
+        with torch.autocast(x.device.type, enabled=False):
+            return self.classify(full_precision(x))
