@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,8 @@ def test_tensorboard_goes_on_after_a_failed_write(diary, tmp_path, monkeypatch) 
         patch.setattr(RecordWriter, "write", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
         end(of, 2)
         end(of, 3)
+    # TensorBoard reads files in the order of their names, and those have the second.
+    time.sleep(1.1)
     end(of, 4)
     assert [line.partition("[Errno")[2] for line in lines] == [" 28] No space left on device"] * 2
     assert board(tmp_path / "tb_events")["site-1/loss_total"] == [1, 4]
