@@ -89,6 +89,6 @@ class FusionDecoder(nn.Module):
     def _classify(self, x: Tensor) -> Tensor:
         if torch.is_grad_enabled() or not torch.is_autocast_enabled(x.device.type):
             return self.classify(x)
-        # Four in ten of the voxels that a network in bfloat16 classifies differently are due to rounding its logits.
+        # About a third of the voxels that a network in bfloat16 classifies differently are due to rounding its logits.
         with torch.autocast(x.device.type, enabled=False):
             return self.classify(full_precision(x))
