@@ -1,11 +1,11 @@
-"""Convolution blocks whose input is made again for the backward pass: same values, less memory."""
+"""Convolution blocks that compute another way: the same values, with less memory or time."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch.autograd.graph import saved_tensors_hooks
 
-from fedmepd.networks.blocks import JoinedConvBlock, UpsampledConvBlock
+from fedmepd.networks.blocks import ImageConvBlock, JoinedConvBlock, UpsampledConvBlock
 
 
 def upsampled(x):
@@ -44,3 +44,15 @@ def test_values_gradients_and_what_is_kept(kind, made, shapes):
     torch.testing.assert_close([result, *gradients], [expected, *expected_gradients])
     with torch.no_grad():
         torch.testing.assert_close(block(*maps), expected)
+
+
+@pytest.mark.parametrize("size", [(3, 4, 5), (1, 2, 1)])
+def test_the_image_block_is_a_plain_one(size):
+    torch.manual_seed(0)
+    image = torch.randn(2, 1, *size, dtype=torch.float64, requires_grad=True)
+    block = ImageConvBlock(6).double()
+    result, expected = block(image), plain([image], lambda image: image, block.conv.weight)
+    toward = torch.randn_like(result)
+    inputs = [image, block.conv.weight]
+    gradients, expected_gradients = (torch.autograd.grad(of, inputs, toward) for of in (result, expected))
+    torch.testing.assert_close([result, *gradients], [expected, *expected_gradients])

@@ -36,7 +36,7 @@ def test_freed_memory_goes_back() -> None:
 
 
 def test_another_c_library(monkeypatch) -> None:
-    memory._malloc_trim.cache_clear()
+    memory._of_library.cache_clear()
     monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
     memory.give_back()
-    memory._malloc_trim.cache_clear()
+    memory._of_library.cache_clear()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from fedmepd.networks.blocks import ConvBlock
+from fedmepd.networks.blocks import ConvBlock, ImageConvBlock
 
 LEVELS = (1, 2, 3, 4)
 
@@ -24,17 +24,10 @@ class Encoder(nn.Module):
     def __init__(self, width: int):
         super().__init__()
         self.levels = nn.ModuleDict()
-        inputs = 1
         for level in LEVELS:
             outputs = channels(width, level)
-            self.levels[str(level)] = nn.ModuleList(
-                [
-                    ConvBlock(inputs, outputs, stride=1 if level == 1 else 2),
-                    ConvBlock(outputs, outputs),
-                    ConvBlock(outputs, outputs),
-                ]
-            )
-            inputs = outputs
+            first = ImageConvBlock(outputs) if level == 1 else ConvBlock(outputs // 2, outputs, stride=2)
+            self.levels[str(level)] = nn.ModuleList([first, ConvBlock(outputs, outputs), ConvBlock(outputs, outputs)])
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """image (B, 1, X, Y, Z) -> features of levels 1 to 4, (B, C_l, X/2^(l-1), ...)."""

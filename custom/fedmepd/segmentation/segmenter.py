@@ -23,7 +23,7 @@ from fedmepd.evaluation.measures import region_millilitres
 from fedmepd.modalities import BRATS
 from fedmepd.segmentation.cleanup import clean
 from fedmepd.training.checkpoints import About, describe, load_model
-from fedmepd.training.inference import class_probabilities
+from fedmepd.training.inference import class_probabilities, most_probable
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ class Segmenter:
             raise FedMEPDError(
                 f"case {case.name} does not fit into the memory of the GPU: use --device cpu, or a smaller --window"
             ) from error
-        classes = clean(probabilities.argmax(dim=0).numpy().astype(np.uint8), spacing, **self._thresholds)
+        classes = clean(most_probable(probabilities).numpy().astype(np.uint8), spacing, **self._thresholds)
         return Segmentation(
             case,
             classes,
