@@ -30,7 +30,8 @@ def freed_memory_kept() -> Iterator[None]:
 
     A pass without gradients allocates every feature map where the one before it has just been freed. Given back in
     between, it is cleared page by page by the system each time, which takes a third of the pass. In training the maps
-    live long and differ in size: there the gaps between them would be kept too.
+    live long and differ in size: there the gaps between them would be kept too. It is the main thread that gains, in
+    which sites and ``predict`` work: other threads' memory the library bounds more tightly.
     """
     change = _of_library("mallopt")
     change(_MMAP_THRESHOLD, _MOST)
