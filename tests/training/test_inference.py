@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fedmepd.networks.network import FedMEPDNet
-from fedmepd.training.inference import class_probabilities, predict
+from fedmepd.training.inference import class_probabilities, most_probable, predict
 from tests.networks.oracle import forward, random_state
 from tests.networks.ours import network
 from tests.tiny import settings
@@ -62,6 +62,11 @@ def test_windows_without_brain_are_background_and_cost_nothing() -> None:
     found = predict(net, x, ("T1",), settings(evaluation={"window": 16, "overlap": 0.5}).evaluation, "float32")
     assert len(seen) == 3 and all(window.any() for window in seen)
     assert not found[:16].any() and (found[24:] > 0).all()
+
+
+def test_of_two_equal_probabilities_the_first_class_is_taken() -> None:
+    probabilities = torch.tensor([[0.4, 0.2, 0.1], [0.2, 0.4, 0.1], [0.4, 0.4, 0.8]]).view(3, 3, 1, 1)
+    assert most_probable(probabilities).flatten().tolist() == [0, 1, 2]
 
 
 def test_evaluation_mode_and_no_gradients() -> None:

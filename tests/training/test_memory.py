@@ -13,15 +13,20 @@ def resident() -> float:
     return psutil.Process().memory_info().rss / 2**20
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+with_gnu = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+
+
+def c_library() -> ctypes.CDLL:
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+    libc.free.argtypes = [ctypes.c_void_p]
+    return libc
+
+
+@with_gnu
 def test_freed_memory_goes_back() -> None:
     """100 MiB in small pieces, the last of which stays: the C library cannot shrink its heap by itself."""
-    libc = ctypes.CDLL(None)
-    libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = (
-        ctypes.c_void_p,
-        [ctypes.c_size_t],
-        [ctypes.c_void_p],
-    )
+    libc = c_library()
     memory.give_back()
     pieces = [libc.malloc(1000) for _ in range(100 * 2**20 // 1000)]
     for piece in pieces:
@@ -35,8 +40,32 @@ def test_freed_memory_goes_back() -> None:
     libc.free(pieces[-1])
 
 
+@with_gnu
+def test_a_large_map_is_kept_within_and_goes_back_after() -> None:
+    libc = c_library()
+
+    def resident_after_one_is_freed() -> float:
+        piece = libc.malloc(100 * 2**20)
+        ctypes.memset(piece, 1, 100 * 2**20)
+        libc.free(piece)
+        return resident()
+
+    memory.give_back()
+    before = resident()
+    with memory.freed_memory_kept():
+        assert resident_after_one_is_freed() > before + 80
+    assert resident() < before + 20
+    with pytest.raises(ZeroDivisionError), memory.freed_memory_kept():
+        resident_after_one_is_freed()
+        raise ZeroDivisionError
+    assert resident() < before + 20
+    assert resident_after_one_is_freed() < before + 20
+
+
 def test_another_c_library(monkeypatch) -> None:
     memory._of_library.cache_clear()
     monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
     memory.give_back()
+    with memory.freed_memory_kept():
+        pass
     memory._of_library.cache_clear()
