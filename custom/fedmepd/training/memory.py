@@ -26,10 +26,10 @@ def give_back() -> None:
 
 @contextlib.contextmanager
 def freed_memory_kept() -> Iterator[None]:
-    """Keeps what is freed within, for what is allocated next, and gives it back at the end.
+    """Keeps what is freed within for what is allocated next; afterwards :func:`give_back` returns it.
 
     A pass without gradients allocates every feature map where the one before it has just been freed. Given back in
-    between, it is cleared page by page by the system each time, which takes a third of the pass. In training the maps
+    between, it is cleared page by page by the system each time, which takes a fifth of the pass. In training the maps
     live long and differ in size: there the gaps between them would be kept too. It is the main thread that gains, in
     which sites and ``predict`` work: other threads' memory the library bounds more tightly.
     """
@@ -41,7 +41,6 @@ def freed_memory_kept() -> Iterator[None]:
     finally:
         change(_MMAP_THRESHOLD, _USUAL_MMAP)
         change(_TRIM_THRESHOLD, _USUAL_TRIM)
-        give_back()
 
 
 @functools.cache
