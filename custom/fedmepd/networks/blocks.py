@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from fedmepd.networks.convolution import convolve
 from fedmepd.networks.normalisation import normalise_and_activate
 from fedmepd.networks.portable import is_exported
 
@@ -34,7 +35,7 @@ class ConvBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, X, Y, Z) -> (B, outputs, X/stride, Y/stride, Z/stride)."""
-        return normalise_and_activate(self.conv(x))
+        return normalise_and_activate(_apply(self.conv, x))
 
 
 class ImageConvBlock(ConvBlock):
@@ -57,7 +58,7 @@ class ImageConvBlock(ConvBlock):
         padded = F.pad(x[:, 0], (1, 1))
         neighbours = torch.stack([padded[..., :-2], padded[..., 1:-1], padded[..., 2:]], dim=-1).permute(0, 4, 1, 2, 3)
         weight = self.conv.weight[:, 0].permute(0, 3, 1, 2)[..., None]
-        return normalise_and_activate(F.conv3d(neighbours, weight, padding=(1, 1, 0)))
+        return normalise_and_activate(convolve(neighbours, weight, (1, 1, 0), (1, 1, 1)))
 
 
 class UpsampledConvBlock(ConvBlock):
@@ -76,12 +77,16 @@ class JoinedConvBlock(ConvBlock):
         return normalise_and_activate(_convolve(self.conv, lambda *maps: torch.cat(maps, dim=1), first, second))
 
 
+def _apply(conv: nn.Conv3d, x: Tensor) -> Tensor:
+    return convolve(x, conv.weight, conv.padding, conv.stride)
+
+
 def _convolve(conv: nn.Conv3d, make: Callable[..., Tensor], *maps: Tensor) -> Tensor:
     """conv(make(*maps)), where what ``make`` returns is made again for the backward pass instead of kept."""
     if not torch.is_grad_enabled():
-        return conv(make(*maps))
+        return _apply(conv, make(*maps))
     # The second time it ends where the convolution would begin, which keeps its input before it computes.
-    return checkpoint(lambda *maps: conv(make(*maps)), *maps, use_reentrant=False, preserve_rng_state=False)
+    return checkpoint(lambda *maps: _apply(conv, make(*maps)), *maps, use_reentrant=False, preserve_rng_state=False)
 
 
 class ModalityConvBlock(nn.Module):
@@ -105,7 +110,7 @@ class ModalityConvBlock(nn.Module):
         weight = self.conv.weight
         if len(present) < self.modalities:
             weight = weight.unflatten(1, (self.modalities, -1))[:, present].flatten(1, 2)
-        return normalise_and_activate(F.conv3d(features, weight))
+        return normalise_and_activate(convolve(features, weight, (0, 0, 0), (1, 1, 1)))
 
 
 def full_precision(x: Tensor) -> Tensor:

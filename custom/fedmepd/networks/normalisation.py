@@ -49,9 +49,8 @@ class _NormaliseAndActivate(torch.autograd.Function):
         rows = _rows(x, ctx.fold)
         y, scales = torch.empty_like(rows), []
         for sample, into in zip(rows.split(1), y.split(1), strict=True):
-            normalised, scale = _normalise(sample, channels)
-            torch.ops.aten.leaky_relu(normalised, _SLOPE, out=into)
-            scales.append(scale)
+            scales.append(_normalise(sample, channels, into))
+            torch.ops.aten.leaky_relu(into, _SLOPE, out=into)
         y = _maps(y, x.shape)
         ctx.save_for_backward(y, *scales)
         return y
@@ -81,21 +80,22 @@ def _maps(rows: Tensor, shape: torch.Size) -> Tensor:
     return rows.permute(0, 2, 3, 1).reshape(shape[0], *shape[2:], shape[1]).permute(0, 4, 1, 2, 3)
 
 
-def _normalise(x: Tensor, channels: int) -> tuple[Tensor, Tensor]:
-    """x (1, fold * C, V / fold, 1) -> normalised, and the C inverse standard deviations."""
+def _normalise(x: Tensor, channels: int, into: Tensor) -> Tensor:
+    """x (1, fold * C, V / fold, 1) -> ``into``, normalised; returns the C inverse standard deviations."""
     ones = torch.ones(x.shape[1], dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
-    fold = x.shape[1] // channels
+    fold, normalise = x.shape[1] // channels, torch.ops.aten.native_batch_norm
+    results = {"out": into, "save_mean": ones.new_empty(0), "save_invstd": ones.new_empty(0)}
     if fold == 1:
         # Parameters in float32 make the kernel compute in it.
-        y, _, scale = torch.native_batch_norm(x, ones, None, None, None, True, 0.0, _EPSILON)
-        return y, scale
+        normalise(x, ones, None, None, None, True, 0.0, _EPSILON, **results)
+        return results["save_invstd"]
     zeros = torch.zeros_like(ones)
     means, variances = torch.batch_norm_update_stats(x, zeros, ones, 0.0)
     means, variances = means.view(fold, channels), variances.view(fold, channels)
-    mean = means.mean(dim=0)
+    mean = means.mean(dim=0).repeat(fold)
     variance = variances.mean(dim=0) + means.var(dim=0, unbiased=False)
-    y, _, _ = torch.native_batch_norm(x, None, None, mean.repeat(fold), variance.repeat(fold), False, 0.0, _EPSILON)
-    return y, (variance + _EPSILON).rsqrt()
+    normalise(x, None, None, mean, variance.repeat(fold), False, 0.0, _EPSILON, **results)
+    return (variance + _EPSILON).rsqrt()
 
 
 def _normalise_backward(gradient: Tensor, normalised: Tensor, scale: Tensor, into: Tensor) -> None:

@@ -1,0 +1,75 @@
+"""Convolution of small maps in float32 on a processor, which PyTorch sends to a slow kernel of its own."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from fedmepd.networks.portable import is_exported
+
+# A single sample with no more channels x X x Y than this does not get oneDNN's kernels from PyTorch, in float32; the
+# ones it gets take two to fifteen times as long. Whole levels of the network are below it.
+_SMALL = 20480
+
+
+def convolve(x: Tensor, weight: Tensor, padding: tuple[int, int, int], stride: tuple[int, int, int]) -> Tensor:
+    """Three-dimensional convolution without bias.
+
+    Args:
+        x: (B, inputs, X, Y, Z).
+        weight: (outputs, inputs, kernel sides).
+        padding, stride: in voxels, by axis.
+
+    Returns:
+        (B, outputs, ...).
+    """
+    if _is_slow(x):
+        return _Convolution.apply(x, weight, padding, stride)
+    return F.conv3d(x, weight, padding=padding, stride=stride)
+
+
+def _is_slow(x: Tensor) -> bool:
+    return (
+        not is_exported()
+        and x.device.type == "cpu"
+        and x.dtype == torch.float32
+        and not torch.is_autocast_enabled("cpu")
+        and torch.backends.mkldnn.is_available()
+        and x.shape[:4].numel() <= _SMALL
+        and len(x) == 1
+    )
+
+
+class _Convolution(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, padding, stride) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.padding, ctx.stride = padding, stride
+        return torch.mkldnn_convolution(x, weight, None, padding, stride, (1, 1, 1), 1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        x, weight = ctx.saved_tensors
+        # There is no way to ask for oneDNN's gradients, but batches of two get them: the second sample is nothing.
+        to_x, to_weight, _ = torch.ops.aten.convolution_backward(
+            _with_nothing(gradient),
+            _with_nothing(x),
+            weight,
+            None,
+            ctx.stride,
+            ctx.padding,
+            (1, 1, 1),
+            False,
+            (0, 0, 0),
+            1,
+            (*ctx.needs_input_grad[:2], False),
+        )
+        return None if to_x is None else to_x[:1], to_weight, None, None
+
+
+def _with_nothing(x: Tensor) -> Tensor:
+    """(1, C, X, Y, Z) -> (2, C, X, Y, Z), with zeros."""
+    return torch.cat([x, torch.zeros_like(x)]).contiguous(memory_format=torch.channels_last_3d)
