@@ -61,6 +61,12 @@ def main(given: Sequence[str] | None = None) -> int:
     """Runs the benchmark; returns the exit status."""
     parser = measure.arguments("Segmenting a whole case, straightforward formulation against product.", pairs=1)
     add_task_arguments(parser, width=16, crop=CROP)
+    parser.add_argument(
+        "--precision",
+        choices=("auto", "float32", "bfloat16"),
+        default="auto",
+        help="of the product's segmentation; default: auto",
+    )
     parser.add_argument("--steps", type=measure.positive, default=200, help="of the training; default: 200")
     parser.add_argument(
         "--model", type=Path, help="the model to use; if there is none, one is trained and written there"
@@ -148,7 +154,9 @@ def _subsets(options: argparse.Namespace, model: Path, case: Path) -> list[tuple
     return subsets
 
 
-def prepare(side: str, model: Path, case: Path, modalities: tuple[str, ...], crop: int, threads: int) -> Callable:
+def prepare(
+    side: str, model: Path, case: Path, modalities: tuple[str, ...], crop: int, threads: int, precision: str
+) -> Callable:
     """Makes the segmentation of a case ready.
 
     Args:
@@ -157,6 +165,7 @@ def prepare(side: str, model: Path, case: Path, modalities: tuple[str, ...], cro
         modalities: to use.
         crop: side of the windows.
         threads: of the processor; 0 for PyTorch's choice.
+        precision: of the product.
 
     Returns:
         the work, which returns the classes (X, Y, Z) as an array of bytes.
@@ -168,7 +177,7 @@ def prepare(side: str, model: Path, case: Path, modalities: tuple[str, ...], cro
     size = images.shape[2:]
     box = bounding_box((images[0] != 0).any(dim=0)) if side == "cropped" else tuple(slice(0, side) for side in size)
     images = images[:, :, *box].contiguous()
-    segment = _straightforward(network, crop) if side == "straightforward" else _product(network, crop)
+    segment = _straightforward(network, crop) if side == "straightforward" else _product(network, crop, precision)
 
     def work() -> np.ndarray:
         whole = torch.zeros(size, dtype=torch.uint8)
@@ -186,16 +195,16 @@ def _straightforward(network: FedMEPDNet, crop: int) -> Callable[[Tensor, Sequen
     )
 
 
-def _product(network: FedMEPDNet, crop: int) -> Callable[[Tensor, Sequence[str]], Tensor]:
+def _product(network: FedMEPDNet, crop: int, precision: str) -> Callable[[Tensor, Sequence[str]], Tensor]:
     settings = EvaluationSettings(window=crop, overlap=OVERLAP)
-    return lambda images, modalities: predict(network, images, modalities, settings, "auto")
+    return lambda images, modalities: predict(network, images, modalities, settings, precision)
 
 
 def _row(modalities: tuple[str, ...], model: Path, case: Path, options: argparse.Namespace) -> dict:
     runs: dict[str, list[Run]] = {side: [] for side in SIDES}
     for pair in range(options.pairs):
         for side in SIDES if pair % 2 == 0 else reversed(SIDES):
-            given = (side, model, case, modalities, options.crop, options.threads)
+            given = (side, model, case, modalities, options.crop, options.threads, options.precision)
             runs[side].append(measure.in_fresh_process(prepare, *given))
             print(f"{' '.join(modalities)}, {side}: {runs[side][-1].seconds:.1f} s", flush=True)
     content = load_tensors(case)
@@ -261,7 +270,7 @@ def _report(rows: list[dict], options: argparse.Namespace) -> None:
         for row in rows
     ]
     print(measure.table(["modalities", *names, *others], cells))
-    size = {name: getattr(options, name) for name in ("crop", "pairs", "steps")}
+    size = {name: getattr(options, name) for name in ("crop", "pairs", "steps", "precision")}
     print(f"wrote {measure.write_report('inference', options.json, here, rows, **size, **summary)}")
 
 

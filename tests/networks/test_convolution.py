@@ -3,7 +3,10 @@ import torch
 import torch.nn.functional as F
 from torch.profiler import ProfilerActivity, profile
 
+from fedmepd.networks import convolution
 from fedmepd.networks.convolution import convolve
+
+with_kernels = pytest.mark.skipif(not convolution._HAS_KERNELS, reason="not a processor that this is about")
 
 SMALL, LARGE, PAIR = (1, 8, 6, 5, 4), (1, 8, 52, 52, 3), (2, 8, 6, 5, 4)
 
@@ -40,6 +43,7 @@ def test_values_and_gradients(shape, kernel, padding, stride) -> None:
         assert (one.double() - other).norm() < 1e-5 * other.norm()
 
 
+@with_kernels
 def test_small_maps_do_not_get_the_slow_kernel() -> None:
     image = torch.randn(SMALL).to(memory_format=torch.channels_last_3d)
     weight = torch.randn(6, SMALL[1], 3, 3, 3).to(memory_format=torch.channels_last_3d)
@@ -48,6 +52,7 @@ def test_small_maps_do_not_get_the_slow_kernel() -> None:
     assert not slow(kernels(lambda: convolve(image, weight, step, step)))
 
 
+@with_kernels
 def test_gradients_of_small_maps_are_taken_in_a_batch(monkeypatch) -> None:
     """Alone they would get the slow kernel."""
     batches, take = [], torch.ops.aten.convolution_backward

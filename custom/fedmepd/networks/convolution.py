@@ -12,6 +12,8 @@ from fedmepd.networks.portable import is_exported
 # A single sample with no more channels x X x Y than this does not get oneDNN's kernels from PyTorch, in float32; the
 # ones it gets take two to fifteen times as long. Whole levels of the network are below it.
 _SMALL = 20480
+# Elsewhere oneDNN's kernels for three axes may be its slow reference ones.
+_HAS_KERNELS = torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability().startswith("AVX")
 
 
 def convolve(x: Tensor, weight: Tensor, padding: tuple[int, int, int], stride: tuple[int, int, int]) -> Tensor:
@@ -36,7 +38,7 @@ def _is_slow(x: Tensor) -> bool:
         and x.device.type == "cpu"
         and x.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
-        and torch.backends.mkldnn.is_available()
+        and _HAS_KERNELS
         and x.shape[:4].numel() <= _SMALL
         and len(x) == 1
     )
