@@ -35,7 +35,7 @@ from torch import Tensor
 from benchmarks import measure, straightforward
 from benchmarks.heads import BRAIN, CROP, VOLUME, bounding_box, brain_for, head, in_volume, normalised
 from benchmarks.measure import Pairs, Run, Spread
-from benchmarks.task import Task, add_task_arguments, sites
+from benchmarks.task import Task, add_precision_argument, add_task_arguments, sites
 from fedmepd.config import EvaluationSettings
 from fedmepd.data.inspection import inspect_cases
 from fedmepd.data.layouts import find_dataset
@@ -61,12 +61,7 @@ def main(given: Sequence[str] | None = None) -> int:
     """Runs the benchmark; returns the exit status."""
     parser = measure.arguments("Segmenting a whole case, straightforward formulation against product.", pairs=1)
     add_task_arguments(parser, width=16, crop=CROP)
-    parser.add_argument(
-        "--precision",
-        choices=("auto", "float32", "bfloat16"),
-        default="auto",
-        help="of the product's segmentation; default: auto",
-    )
+    add_precision_argument(parser)
     parser.add_argument("--steps", type=measure.positive, default=200, help="of the training; default: 200")
     parser.add_argument(
         "--model", type=Path, help="the model to use; if there is none, one is trained and written there"

@@ -31,7 +31,7 @@ from benchmarks.measure import (
     table,
     write_report,
 )
-from benchmarks.task import Task, add_task_arguments, sites
+from benchmarks.task import Task, add_precision_argument, add_task_arguments, sites
 from fedmepd.training.arithmetic import use_threads
 
 # Losses of the two sides may differ by this share: dropout, and bfloat16.
@@ -42,7 +42,7 @@ def main(given: Sequence[str] | None = None) -> int:
     """Runs the benchmark; returns the exit status."""
     parser = arguments("Peak memory of a training step, straightforward formulation against product.")
     add_task_arguments(parser, width=16, crop=80)
-    parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto", help="default: auto")
+    add_precision_argument(parser)
     options = parser.parse_args(given)
     use_threads(options.threads)
     if options.quick:

@@ -19,7 +19,7 @@ from statistics import fmean
 from benchmarks.agreement import FLOAT64_CROP, Disagreement, compare, worst
 from benchmarks.measure import Pairs, Spread, alternate, arguments, describe, environment, table, write_report
 from benchmarks.straightforward import Straightforward
-from benchmarks.task import Product, Task, add_task_arguments, sites, synchronise
+from benchmarks.task import Product, Task, add_precision_argument, add_task_arguments, sites, synchronise
 from fedmepd.training.arithmetic import use_threads
 
 
@@ -27,7 +27,7 @@ def main(given: Sequence[str] | None = None) -> int:
     """Runs the benchmark; returns the exit status."""
     parser = arguments("Time of one training step, straightforward formulation against product.")
     add_task_arguments(parser, width=16, crop=80)
-    parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto", help="default: auto")
+    add_precision_argument(parser)
     options = parser.parse_args(given)
     use_threads(options.threads)
     if options.quick:

@@ -169,6 +169,13 @@ def add_task_arguments(parser: argparse.ArgumentParser, width: int, crop: int) -
     )
 
 
+def add_precision_argument(parser: argparse.ArgumentParser) -> None:
+    """Adds the option that chooses the product's arithmetic."""
+    parser.add_argument(
+        "--precision", choices=("auto", "float32", "bfloat16"), default="auto", help="of the product; default: auto"
+    )
+
+
 def sites(options: argparse.Namespace) -> list[tuple[str, ...]]:
     """Returns the modalities of every site to measure, equal ones repeated."""
     return options.subsets or list(PROTOCOL_SUBSETS)

@@ -35,7 +35,7 @@ class ConvBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, X, Y, Z) -> (B, outputs, X/stride, Y/stride, Z/stride)."""
-        return normalise_and_activate(_apply(self.conv, x))
+        return normalise_and_activate(_convolve(self.conv, x))
 
 
 class ImageConvBlock(ConvBlock):
@@ -66,7 +66,7 @@ class UpsampledConvBlock(ConvBlock):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, X, Y, Z) -> (B, outputs, 2X, 2Y, 2Z)."""
-        return normalise_and_activate(_convolve(self.conv, lambda x: upsample(x, 2), x))
+        return normalise_and_activate(_convolve_made(self.conv, lambda x: upsample(x, 2), x))
 
 
 class JoinedConvBlock(ConvBlock):
@@ -74,19 +74,19 @@ class JoinedConvBlock(ConvBlock):
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         """(B, C, X, Y, Z), (B, inputs - C, X, Y, Z) -> (B, outputs, X, Y, Z)."""
-        return normalise_and_activate(_convolve(self.conv, lambda *maps: torch.cat(maps, dim=1), first, second))
+        return normalise_and_activate(_convolve_made(self.conv, lambda *maps: torch.cat(maps, dim=1), first, second))
 
 
-def _apply(conv: nn.Conv3d, x: Tensor) -> Tensor:
+def _convolve(conv: nn.Conv3d, x: Tensor) -> Tensor:
     return convolve(x, conv.weight, conv.padding, conv.stride)
 
 
-def _convolve(conv: nn.Conv3d, make: Callable[..., Tensor], *maps: Tensor) -> Tensor:
+def _convolve_made(conv: nn.Conv3d, make: Callable[..., Tensor], *maps: Tensor) -> Tensor:
     """conv(make(*maps)), where what ``make`` returns is made again for the backward pass instead of kept."""
     if not torch.is_grad_enabled():
-        return _apply(conv, make(*maps))
+        return _convolve(conv, make(*maps))
     # The second time it ends where the convolution would begin, which keeps its input before it computes.
-    return checkpoint(lambda *maps: _apply(conv, make(*maps)), *maps, use_reentrant=False, preserve_rng_state=False)
+    return checkpoint(lambda *maps: _convolve(conv, make(*maps)), *maps, use_reentrant=False, preserve_rng_state=False)
 
 
 class ModalityConvBlock(nn.Module):

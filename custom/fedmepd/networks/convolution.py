@@ -9,8 +9,8 @@ from torch.autograd.function import once_differentiable
 
 from fedmepd.networks.portable import is_exported
 
-# A single sample with no more channels x X x Y than this does not get oneDNN's kernels from PyTorch, in float32; the
-# ones it gets take two to fifteen times as long. Whole levels of the network are below it.
+# In float32 PyTorch gives oneDNN no single sample with this many channels x X x Y or fewer; its own kernel takes two to
+# fifteen times as long. Whole levels of the network are below it.
 _SMALL = 20480
 # Elsewhere oneDNN's kernels for three axes may be its slow reference ones.
 _HAS_KERNELS = torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability().startswith("AVX")
