@@ -62,6 +62,9 @@ class PersonalizationSettings(_Section):
     )
     warmup_rounds: int = Field(30, ge=0, description="rounds before personalization starts")
     weight_ema: float = Field(0.95, ge=0, le=1, description="share of the old aggregation weight H kept in each round")
+    weight_bound: float = Field(
+        3, ge=0, description="a site's H of a filter is at most this many times the median site's; 0: any"
+    )
 
 
 class TrainingSettings(_Section):

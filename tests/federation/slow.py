@@ -127,6 +127,7 @@ class SlowFedMEPD:
         if number > self.settings.personalization.warmup_rounds:
             for name in self.sites:
                 self._personalize(name, before, started[name], trained[name])
+            self._bound_weights()
         self._move_anchors(vectors, number)
 
     def _for_site(self, name: str, site: Party) -> State:
@@ -179,6 +180,17 @@ class SlowFedMEPD:
                 weight = ratio * cases[name] / sum(cases.values())
                 h = settings.weight_ema * self.h[name][layer][j] + (1 - settings.weight_ema) * weight
                 self.h[name][layer][j] = h if patience[j] > 0 else 0.0
+
+    def _bound_weights(self) -> None:
+        """No site's weight of a filter is above a few times the median site's, of two middle ones the lower."""
+        bound = self.settings.personalization.weight_bound
+        for layer in next(iter(self.h.values())):
+            for j in range(len(next(iter(self.h.values()))[layer])):
+                sharing = sorted(self.h[name][layer][j] for name in self.h if self.patience[name][layer][j] > 0)
+                if sharing and bound:
+                    limit = bound * sharing[(len(sharing) - 1) // 2]
+                    for name in self.h:
+                        self.h[name][layer][j] = min(self.h[name][layer][j], limit)
 
     def _move_anchors(self, vectors: dict[int, list[list[torch.Tensor | None]]], number: int) -> None:
         keep = self.settings.calibration.anchor_ema if number > 1 else 0.0

@@ -9,6 +9,7 @@ import torch
 
 from fedmepd.federation.filters import (
     Personalization,
+    bound_weights,
     cosine_and_norms,
     decoder_layers,
     layer_of,
@@ -148,3 +149,35 @@ def test_cosine_and_norms() -> None:
     cosine, of_first, of_second = cosine_and_norms(first, second)
     assert cosine.tolist() == pytest.approx([0.96, 0.0, -1.0])
     assert of_first.tolist() == pytest.approx([5, 0, 1e-20]) and of_second.tolist() == pytest.approx([5, 1, 1e-20])
+
+
+def sites_with(weights: list[list[float]], patience: list[list[int]]) -> list[Personalization]:
+    sites = [Personalization({LAYER: len(row)}, 3, 0.5) for row in weights]
+    for site, row, left in zip(sites, weights, patience, strict=True):
+        site.weights[LAYER] = torch.tensor(row)
+        site.patience[LAYER] = torch.tensor(left, dtype=torch.uint8)
+    return sites
+
+
+@pytest.mark.parametrize(
+    ("bound", "weights", "patience", "expected"),
+    [
+        # Of 0.1, 0.2, 0.3 and 16384 the lower middle one is 0.2.
+        (3.0, [[0.1], [16384.0], [0.3], [0.2]], [[3], [3], [3], [3]], [[0.1], [0.6], [0.3], [0.2]]),
+        (10.0, [[0.1], [16384.0], [0.3], [0.2]], [[3], [3], [3], [3]], [[0.1], [2.0], [0.3], [0.2]]),
+        (0.0, [[0.1], [16384.0], [0.3], [0.2]], [[3], [3], [3], [3]], [[0.1], [16384.0], [0.3], [0.2]]),
+        # Of two sites the smaller weight is the measure.
+        (3.0, [[0.1], [1.0]], [[3], [3]], [[0.1], [0.3]]),
+        # Personal filters are not counted, and stay at zero; a site that shares a filter alone keeps its weight.
+        (3.0, [[0.0, 0.0], [0.4, 9.0], [9.0, 0.0]], [[0, 0], [3, 3], [3, 0]], [[0.0, 0.0], [0.4, 9.0], [1.2, 0.0]]),
+    ],
+)
+def test_bounded_by_the_median_sites_weight(bound, weights, patience, expected) -> None:
+    sites = sites_with(weights, patience)
+    bound_weights(sites, bound)
+    for site, row in zip(sites, expected, strict=True):
+        assert site.weights[LAYER].tolist() == pytest.approx(row)
+
+
+def test_nothing_to_bound() -> None:
+    bound_weights([], 3.0)

@@ -548,3 +548,32 @@ def test_classes_without_anchors_are_named(tiny, tmp_path) -> None:
     assert "fewer than calibration.anchor_cases = 4 training cases of the fusion site" in line
     server.begin_round()
     assert not [key for key in server.payload("site-1").tensors if key.startswith("anchors.")]
+
+
+@pytest.mark.parametrize("bound", [3.0, 0.0])
+def test_a_round_of_hardly_any_change_gives_a_site_no_say_above_others(bound, tiny, tmp_path) -> None:
+    """Site 1 returns a decoder that has hardly moved, so that the paper's weight H of its filters explodes."""
+    of = settings(personalization={"patience": None, "warmup_rounds": 0, "weight_bound": bound})
+    of = settings(personalization={"patience": 9, "warmup_rounds": 0, "weight_bound": bound})
+    server, sites = make(tiny, of, tmp_path)
+    server.begin_round()
+    for name, site in sites.items():
+        update = site.train(server.payload(name), never)
+        if name == "site-1":
+            for key in update.tensors:
+                if key.startswith("decoder."):
+                    update.tensors[key] *= 1e-9
+        server.accept(name, update)
+    server.finish_round(never)
+    weights = {name: state["weights"] for name, state in server_state(tmp_path)["personalization"].items()}
+    ratios = [(weights["site-1"][layer] / weights["site-2"][layer]).max() for layer in weights["site-1"]]
+    assert (max(ratios) <= 3.001) == bool(bound) and (max(ratios) > 1000) == (not bound)
+    if not bound:
+        return
+    # A site that comes later begins with no more than that, though weights begin at one.
+    server.register(SiteProfile("site-3", ("T2",), COUNTS["site-2"], "folder"))
+    play(server, sites, 2)
+    weights = {name: state["weights"] for name, state in server_state(tmp_path)["personalization"].items()}
+    for layer, values in weights["site-3"].items():
+        middle = torch.stack([weights[name][layer] for name in weights]).sort(dim=0).values[1]
+        assert (values <= 3.001 * middle).all()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean
 
 from nvflare.apis.client import Client
 from nvflare.apis.controller_spec import ClientTask, Task, TaskCompletionStatus
@@ -67,11 +68,20 @@ class Engine:
 
 
 class Communicator:
-    """Answers every task at once with what ``answer(site, task name, message)`` returns; None: no answer ever."""
+    """Answers every task at once with what ``answer(site, task name, message)`` returns; None: no answer ever.
 
-    def __init__(self, engine: Engine, answer: Callable[[str, str, Shareable], Shareable | None]):
+    ``claim(site, task name)`` is the name in which a site answers.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        answer: Callable[[str, str, Shareable], Shareable | None],
+        claim: Callable[[str, str], str] = lambda site, name: site,
+    ):
         self.engine = engine
         self.answer = answer
+        self.claim = claim
         self.sent: list[tuple[str, str, Shareable]] = []
         self.open: list[tuple[str, str, Task]] = []
         self.gone: set[str] = set()
@@ -93,7 +103,7 @@ class Communicator:
         client_task = ClientTask(next(client for client in self.engine.clients if client.name == site), task)
         client_task.result = reply
         with self.engine.new_context() as context:
-            context.set_peer_context(_peer(site))
+            context.set_peer_context(_peer(self.claim(site, task.name)))
             task.result_received_cb(client_task=client_task, fl_ctx=context)
         task.completion_status = TaskCompletionStatus.OK
 
@@ -121,6 +131,8 @@ class Server:
         self.untested: dict[str, str] = {}
         self.refuse: set[str] = set()
         self.filters: dict[str, int] = {}
+        self.last_round: dict | None = None
+        self._losses: dict[str, float] = {}
         self.during_round: Callable[[Callable[[], bool]], None] = lambda abort: None
 
     def restore(self):
@@ -135,6 +147,7 @@ class Server:
 
     def begin_round(self):
         self.taken[self.round + 1] = []
+        self._losses = {}
 
     def payload(self, site):
         import torch
@@ -154,11 +167,22 @@ class Server:
         if site in self.refuse:
             raise UpdateRefused(f"update of {site} for round {update.round} refused: too bad")
         self.taken[update.round].append(site)
+        self._losses[site] = update.report["losses"]["total"]
 
     def finish_round(self, abort):
         self.during_round(abort)
         self.round += 1
         self.calls.append(f"round {self.round}")
+        self.last_round = {
+            "round": self.round,
+            "sites": len(self._losses),
+            "missing": sorted(set(self.profiles) - set(self._losses)),
+            "loss": fmean(self._losses.values()) if self._losses else None,
+            "loss_of_sites": dict(sorted(self._losses.items())),
+            "seconds": sum(SECONDS.values()),
+            "bytes_up": 0,
+            "bytes_down": 0,
+        }
         return {"server/loss_total": 1.0} | figures_of(RoundSeconds(self.round, SECONDS))
 
     def test_payload(self, site):
@@ -179,4 +203,4 @@ class Server:
         return {name: {"personal": {"classifier": [[1, 1]]}} for name in self.profiles}
 
     def stats(self):
-        return {"phase": "testing"}
+        return {"phase": "testing", "last_round": self.last_round}

@@ -40,6 +40,8 @@ class Job:
         self.engine = Engine(root, sites=SITES)
         self.server = Server()
         self.answer = good_site
+        # What a site says of itself, by its name and the task.
+        self.liar = lambda site, name: site
         self.caplog = caplog
         caplog.set_level(logging.INFO)
         monkeypatch.setattr(fedmepd.federation.server, "FederationServer", lambda **arguments: self.server)
@@ -48,7 +50,7 @@ class Job:
 
     def run(self, **settings):
         self.controller = FedMEPDController("phantom", {"rounds": 2} | settings)
-        self.controller.communicator = Communicator(self.engine, lambda *task: self.answer(*task))
+        self.controller.communicator = Communicator(self.engine, lambda *task: self.answer(*task), lambda *task: self.liar(*task))
         with self.engine.new_context() as fl_ctx:
             self.controller.initialize(fl_ctx)
             self.controller.control_flow(self.engine.abort, fl_ctx)
@@ -130,12 +132,54 @@ def test_start_up_of_the_sites_is_noted(job):
     assert job.controller._timing.sites == dict.fromkeys(SITES, START_UP)
 
 
-@pytest.mark.parametrize("start_up", [None, {"process": -1.0, "data": 0.0}])
-def test_answer_to_prepare_without_a_start_up(job, start_up):
-    profile = SiteProfile("site-1", ("T2",), CASES, "folder")
-    job.answer = lambda site, name, message: translation.profile_reply(profile, start_up)
+def profile(**changes):
+    return SiteProfile(**{"name": "site-2", "modalities": ("T2",), "cases": CASES, "source": "folder"} | changes)
+
+
+NONSENSE = [
+    (translation.profile_reply(profile(), None), "report = None"),
+    (translation.profile_reply(profile(), {"process": -1.0, "data": 0.0}), "process"),
+    (translation.report_reply({"nonsense": 1}), "report = None"),
+    (make_reply(ReturnCode.OK), "not an answer of this package"),
+    (translation.profile_reply(profile(name="site-1"), START_UP), "name = 'site-1': expected 'site-2'"),
+    (translation.profile_reply(profile(name="fusion"), START_UP), "name = 'fusion'"),
+    (translation.profile_reply(profile(modalities=("T2", "T2")), START_UP), "modalities"),
+    (translation.profile_reply(profile(modalities=("DWI",)), START_UP), "modalities"),
+    (translation.profile_reply(profile(modalities=()), START_UP), "modalities"),
+    (translation.profile_reply(profile(cases=CASES | {"train": 10**9}), START_UP), "cases.train"),
+    (translation.profile_reply(profile(cases=CASES | {"train": "3"}), START_UP), "cases.train"),
+    (translation.profile_reply(profile(cases={"train": 3}), START_UP), "cases.validation"),
+    (translation.profile_reply(profile(source="elsewhere"), START_UP), "source"),
+    (translation.profile_reply(profile(cross_site=["share"]), START_UP), "cross_site"),
+]
+
+
+@pytest.mark.parametrize(("reply", "said"), NONSENSE)
+def test_site_whose_answer_to_prepare_makes_no_sense_is_left_out(job, reply, said):
+    job.answer = lambda site, name, message: (
+        reply if (site, name) == ("site-2", "prepare") else good_site(site, name, message)
+    )
     job.run()
-    assert "site-1: its answer to 'prepare' is no site profile" in job.engine.panics[0]
+    assert not job.engine.panics
+    assert sorted(job.server.profiles) == ["site-1", "site-10"] and sorted(job.server.taken[2]) == ["site-1", "site-10"]
+    [line] = [line for line in job.log.splitlines() if "site-2 is left out until it logs in again" in line]
+    assert "its answer to 'prepare' is no profile" in line and said in line
+
+
+@pytest.mark.parametrize("task", ["prepare", "train", "test"])
+def test_site_that_answers_in_another_sites_name_is_left_out(job, task):
+    job.liar = lambda site, name: "site-1" if (site, name) == ("site-2", task) else site
+    job.run()
+    assert not job.engine.panics
+    assert "answer of site-2 refused: it says that it comes from 'site-1'" in job.log
+    honest = ["site-1", "site-10"]
+    if task == "prepare":
+        assert sorted(job.server.profiles) == honest
+    elif task == "train":
+        assert sorted(job.server.taken[1]) == sorted(job.server.taken[2]) == honest
+        assert "it says that it comes from 'site-1'" in job.server.missed[1, "site-2"]
+    else:
+        assert sorted(job.server.tests) == honest and "site-2" in job.server.untested
 
 
 def test_profile_that_the_server_refuses_ends_the_job(job):
@@ -145,12 +189,6 @@ def test_profile_that_the_server_refuses_ends_the_job(job):
     job.server.register = refuse
     job.run()
     assert job.engine.panics == ["site-1 uses phantoms"]
-
-
-def test_answer_to_prepare_that_is_no_profile(job):
-    job.answer = lambda site, name, message: translation.report_reply({"nonsense": 1})
-    job.run()
-    assert "site-1: its answer to 'prepare' is no site profile" in job.engine.panics[0]
 
 
 def test_data_error_at_the_server_ends_the_job(job, monkeypatch):

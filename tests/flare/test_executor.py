@@ -71,7 +71,7 @@ def execute(executor, context, name, identity="run-1", payload=None, abort=None)
 
 def test_tasks_reach_the_site(context, tmp_path):
     executor = FedMEPDExecutor()
-    assert translation.profile_of(execute(executor, context, "prepare")).modalities == ("T2",)
+    assert translation.profile_of("site-1", execute(executor, context, "prepare")).modalities == ("T2",)
     update = translation.update_of("site-1", execute(executor, context, "train", payload=Payload(4)))
     assert (update.round, update.tensors["w"].tolist()) == (4, [1.0])
     assert translation.report_of(execute(executor, context, "test", payload=Payload(4))) == {"test": {"mdsc": 0.5}}

@@ -47,15 +47,30 @@ class Finished:
 
 
 def simulate(
-    workspace: Path, settings: dict, *options: str, data: Path, cache: Path, kill_at: str | None = None
+    workspace: Path,
+    settings: dict,
+    *options: str,
+    data: Path,
+    cache: Path,
+    kill_at: str | None = None,
+    faults: dict | None = None,
 ) -> Finished:
-    """Runs the default job with other settings; kills all its processes once ``kill_at`` is in the output."""
+    """Runs the default job with other settings; kills all its processes once ``kill_at`` is in the output.
+
+    ``faults`` is the plan of tests/system/faulty's executor, which then stands in for the product's.
+    """
     job = workspace.with_name(workspace.name + "_job")
     shutil.copytree(ROOT / "jobs/fedmepd_brats", job, dirs_exist_ok=True)
     config = job / "app/config/config_fed_server.json"
     content = json.loads(config.read_text())
     content["workflows"][0]["args"]["settings"] = settings
     config.write_text(json.dumps(content))
+    if faults:
+        clients = job / "app/config/config_fed_client.json"
+        content = json.loads(clients.read_text())
+        content["executors"][0]["executor"] = {"path": "faulty.FaultyExecutor", "args": {"plan": faults}}
+        clients.write_text(json.dumps(content))
+        shutil.copy(Path(__file__).parent / "faulty/faulty.py", job / "app/custom")
     command = ["-m", "nvflare.cli", "simulator", str(job), "-w", str(workspace), "-c", ",".join(SITES), *options]
     code, output = run(command, data=data, cache=cache, kill_at=kill_at)
     return Finished(code, output, workspace)

@@ -12,6 +12,7 @@ from tests.system.conftest import CASES, write_cases
 from tests.system.simulator import ROOT, SITES, TINY, assert_same, in_process, run, simulate, weights
 
 pytestmark = pytest.mark.system
+_ROUNDS = ("rounds_taken", "rounds_missed")
 
 
 def without_times(results):
@@ -127,6 +128,18 @@ def test_bad_data_at_a_site_ends_the_job_before_training(tmp_path, cohort, cache
     assert "site-2" in reason and "unreadable file (1)" in reason and label.parent.name not in reason
     assert label.parent.name in finished.output
     assert "round 1/" not in finished.output and not list(finished.workspace.rglob("state_*.pt"))
+
+
+def test_site_that_answers_in_another_sites_name_is_refused(tmp_path, cohort, cache):
+    """Else it would have two votes: its own, and that of a site that is slower."""
+    liar = {"site-2": {"1": "as site-1"}}
+    finished = simulate(tmp_path / "w", TINY, "-t", "2", data=cohort, cache=cache, faults=liar)
+    assert finished.code == 0, finished.output
+    taken, missed = ({site["name"]: site[key] for site in finished.results["sites"]} for key in _ROUNDS)
+    assert taken == {"site-1": [1, 2], "site-2": [2]}
+    [miss] = missed["site-2"]
+    assert miss["round"] == 1 and "it says that it comes from 'site-1'" in miss["reason"]
+    assert "answer of site-2 refused" in finished.output and not missed["site-1"]
 
 
 def test_sites_made_of_one_data_set_train(tmp_path, cache, monkeypatch, capsys):

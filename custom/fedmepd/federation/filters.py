@@ -109,6 +109,32 @@ class Personalization:
         self.patience, self.weights = state["patience"], state["weights"]
 
 
+def bound_weights(sites: Iterable[Personalization], bound: float) -> None:
+    """Limits every site's aggregation weight of every filter to ``bound`` times the median site's.
+
+    The paper's weight is a ratio of norms: a site whose filter hardly moved would get one that outweighs everybody
+    else's, whether that is chance or a site's intent. So would a site that joins late, since weights start at 1 and
+    those of the others have shrunk since.
+
+    Args:
+        sites: all of the run. Of each filter those are compared that share it; of two middle weights the lower counts.
+        bound: how many times the median weight is allowed; 0: any.
+    """
+    sites = list(sites)
+    if not bound or not sites:
+        return
+    for layer in sites[0].patience:
+        weights = torch.stack([site.weights[layer] for site in sites])
+        shared = torch.stack([site.shared(layer) for site in sites])
+        # Personal filters stand behind all others, and are not counted.
+        ordered = torch.where(shared, weights, torch.inf).sort(dim=0).values
+        middle = ((shared.sum(dim=0) - 1) // 2).clamp_min(0)
+        limit = bound * ordered.gather(0, middle[None])
+        limited = torch.where(shared, torch.minimum(weights, limit), weights)
+        for site, row in zip(sites, limited, strict=True):
+            site.weights[layer] = row.clone()
+
+
 def personal_shares_by_layer(sites: Iterable[Personalization]) -> dict[str, float]:
     """Mean share of personal filters in each convolution over the sites."""
     sites = list(sites)

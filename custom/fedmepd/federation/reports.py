@@ -1,13 +1,14 @@
-"""What a site reports beside its tensors: counts and scores, checked before the server uses them."""
+"""What a site says beside its tensors: profile, counts and scores, checked before the server uses them."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from fedmepd.errors import UpdateRefused
 from fedmepd.federation.exact_sum import LARGEST_WEIGHT
+from fedmepd.federation.exchange import SiteProfile
 from fedmepd.modalities import BRATS
 
 _Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -17,6 +18,32 @@ _Seconds = Annotated[float, Field(ge=0)]
 
 class _Report(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+_Cases = Annotated[int, Field(ge=0, le=int(LARGEST_WEIGHT), strict=True)]
+
+
+class _CaseCounts(_Report):
+    train: _Cases
+    validation: _Cases
+    test: _Cases
+
+
+class _Profile(_Report):
+    """See :class:`~fedmepd.federation.exchange.SiteProfile`."""
+
+    name: str
+    modalities: list[str]
+    cases: _CaseCounts
+    source: Literal["phantom", "folder"]
+    cross_site: Literal["none", "test", "share"]
+
+    @field_validator("modalities")
+    @classmethod
+    def _in_order(cls, value: list[str]) -> list[str]:
+        if not value or value != [name for name in BRATS.modalities if name in value]:
+            raise ValueError(f"expected some of {', '.join(BRATS.modalities)}, each once and in this order")
+        return value
 
 
 class _Scores(_Report):
@@ -69,7 +96,7 @@ class TrainReport(_Report):
     what is read for the first time), validation another; the rest is saving the state.
     """
 
-    cases: Annotated[int, Field(ge=0, le=int(LARGEST_WEIGHT), strict=True)]
+    cases: _Cases
     losses: dict[str, float]
     steps: _Count
     train_seconds: _Seconds
@@ -118,3 +145,20 @@ def check_report(site: str, kind: type[_Report], report: Any) -> dict[str, Any]:
         raise UpdateRefused(
             f"report of {site} refused: {key} = {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
         ) from error
+
+
+def check_profile(site: str, profile: Any) -> SiteProfile:
+    """Returns what a site says of itself.
+
+    Args:
+        site: the name of the site that answered.
+        profile: its answer.
+
+    Raises:
+        UpdateRefused: a key is missing, unknown or of the wrong kind, or it is the profile of another site; the message
+            names site and key.
+    """
+    profile = check_report(site, _Profile, profile)
+    if profile["name"] != site:
+        raise UpdateRefused(f"report of {site} refused: name = {profile['name']!r}: expected {site!r}")
+    return SiteProfile.from_json(profile)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -21,7 +22,14 @@ from fedmepd.federation.checking import check_update
 from fedmepd.federation.cross_site import SERVER, CrossSiteTest, copy_of, test_copy
 from fedmepd.federation.evaluate import score_cases
 from fedmepd.federation.exchange import ModelCopy, Payload, SiteProfile, Update
-from fedmepd.federation.filters import DECODER, Personalization, decoder_layers, layer_of, personal_shares_by_layer
+from fedmepd.federation.filters import (
+    DECODER,
+    Personalization,
+    bound_weights,
+    decoder_layers,
+    layer_of,
+    personal_shares_by_layer,
+)
 from fedmepd.federation.methods import METHODS
 from fedmepd.federation.norm_bound import NormBound, Size, scaled, size_of
 from fedmepd.federation.records import Records
@@ -98,6 +106,8 @@ class FederationServer:
         self._sizes: dict[str, Size] = {}
         self._missed: dict[str, str] = {}
         self._live: dict[str, Any] = {"phase": "preparing"}
+        # Of the last finished round, for progress lines and the admin console.
+        self.last_round: dict[str, Any] | None = None
 
     def register(self, profile: SiteProfile) -> None:
         """Lets a site take part, from the next round on.
@@ -118,6 +128,7 @@ class FederationServer:
         self._records.join(profile.name, self.round + 1 if self.round > 0 else 1)
         if self.method.personalizes and profile.name not in self._personalization:
             self._personalization[profile.name] = self._new_personalization()
+            self._bound_weights()
 
     def _new_personalization(self) -> Personalization:
         settings = self.settings.personalization
@@ -316,6 +327,7 @@ class FederationServer:
         self.round = round_number
         figures = self._record(round_number, result, abort)
         seconds = self._keep_round()
+        self.last_round = self._summary(round_number, seconds)
         give_back()
         return figures | figures_of(seconds)
 
@@ -362,6 +374,10 @@ class FederationServer:
                         layer, self._state[key] - before[key], change, cases[site] / total
                     )
             self._file("changes", site).unlink()
+        self._bound_weights()
+
+    def _bound_weights(self) -> None:
+        bound_weights(self._personalization.values(), self.settings.personalization.weight_bound)
 
     def _record(self, round_number: int, result: FusionResult, abort: Callable[[], bool]) -> dict[str, float]:
         """Notes the round in the sites' records; returns its figures."""
@@ -395,6 +411,20 @@ class FederationServer:
             with self.timing.during("fusion_evaluation"):
                 figures |= self._validate(round_number, abort)
         return figures
+
+    def _summary(self, round_number: int, seconds: RoundSeconds) -> dict[str, Any]:
+        losses = {site: report["losses"].get("total") for site, report in sorted(self._reports.items())}
+        known = [loss for loss in losses.values() if loss is not None]
+        return {
+            "round": round_number,
+            "sites": len(self._reports),
+            "missing": sorted(set(self.profiles) - set(self._reports)),
+            "loss": fmean(known) if known else None,
+            "loss_of_sites": losses,
+            "seconds": seconds.total,
+            "bytes_up": sum(up for up, _ in self._wire_bytes.values()),
+            "bytes_down": sum(down for _, down in self._wire_bytes.values()),
+        }
 
     def _mean_personal_share(self) -> float:
         shares = [site.personal_share() for site in self._personalization.values()]
@@ -506,6 +536,7 @@ class FederationServer:
             "round": self.round,
             "rounds": self.settings.rounds,
             **self._live,
+            "last_round": self.last_round,
             "sites_in": sorted(self._reports),
             "sites_missing": waiting if self._aggregation is not None else [],
             "mdsc": {

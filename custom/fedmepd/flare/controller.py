@@ -7,7 +7,6 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from statistics import fmean
 from typing import Any
 
 from nvflare.apis.analytix import ANALYTIC_EVENT_TYPE, AnalyticsDataType
@@ -27,7 +26,7 @@ from fedmepd.federation.exchange import SiteProfile
 from fedmepd.federation.timing import SITE_PHASES, Timing
 from fedmepd.flare import console, folders, translation
 from fedmepd.flare.cross_site import CrossSiteEvaluation
-from fedmepd.flare.rounds import NoGlobalModel, RoundAggregator
+from fedmepd.flare.rounds import NoGlobalModel, RoundEnd
 
 _CHECK_SECONDS = 0.1
 _NEWCOMER_SECONDS = 10.0
@@ -42,7 +41,7 @@ class FedMEPDController(ScatterAndGather):
     training and writes checkpoints and results. Round 0 comes before the flow, the test after it.
 
     A site that fails, is refused or does not answer in time is left out of the round, with a line that names it. A site
-    that cannot even prepare ends the job before any training.
+    that says it cannot even prepare ends the job before any training; one whose answer makes no sense is left out.
 
     Args:
         preset: name of the settings' preset (see :mod:`fedmepd.config`).
@@ -62,7 +61,6 @@ class FedMEPDController(ScatterAndGather):
         self.settings = settings
         self._run = None
         self._server = None
-        self._last_round: dict[str, Any] | None = None
         self._timing = None
         # The prepared sites, each with FLARE's token of its login.
         self._sites: dict[str, str] = {}
@@ -176,9 +174,7 @@ class FedMEPDController(ScatterAndGather):
 
     def _rounds(self, abort_signal: Signal, fl_ctx: FLContext) -> None:
         self._server.start(lambda: abort_signal.triggered)
-        self.aggregator = RoundAggregator(
-            self._server, lambda context: self._finish_round(abort_signal, context), self._warn
-        )
+        self.aggregator = RoundEnd(lambda context: self._finish_round(abort_signal, context))
         self.shareable_gen = NoGlobalModel()
         self._num_rounds = self._run.settings.rounds
         self._current_round = self._server.round + 1
@@ -210,12 +206,41 @@ class FedMEPDController(ScatterAndGather):
     def _accept_train_result(
         self, client_name: str, result: Shareable, fl_ctx: FLContext, is_unknown_task: bool = False
     ) -> bool:
-        reason = translation.failure_of(result)
-        if reason:
-            self._warn(f"round {self._current_round}: {client_name} is left out: {reason}")
-            self._server.miss(client_name, reason)
+        # Not ScatterAndGather's, which hands the result to an aggregator that knows its sender only by hearsay.
+        try:
+            self._check_sender(client_name, fl_ctx)
+            reason = translation.failure_of(result)
+            if reason:
+                raise UpdateRefused(f"round {self._current_round}: {client_name} is left out: {reason}")
+            update = translation.update_of(client_name, result)
+        except UpdateRefused as error:
+            self._warn(str(error))
+            self._server.miss(client_name, str(error))
             return False
-        return super()._accept_train_result(client_name, result, fl_ctx, is_unknown_task)
+        try:
+            self._server.accept(client_name, update, translation.bytes_of(result))
+        except FedMEPDError as error:
+            # Refused, which the server notes itself, or the server could not keep it.
+            self._warn(str(error))
+            return False
+        return True
+
+    def _check_sender(self, site: str, fl_ctx: FLContext) -> None:
+        """Refuses an answer that names another sender than the one whose login it came with.
+
+        Args:
+            site: the name that FLARE knows by the login.
+            fl_ctx: of the answer; its peer context is what the sender says of itself.
+
+        Raises:
+            UpdateRefused: the names differ.
+        """
+        peer = fl_ctx.get_peer_context()
+        claimed = peer.get_identity_name() if peer is not None else None
+        if claimed != site:
+            raise UpdateRefused(
+                f"answer of {site} refused: it says that it comes from {claimed!r}; ask the administrator of {site} why"
+            )
 
     def process_result_of_unknown_task(
         self, client: Client, task_name: str, client_task_id: str, result: Shareable, fl_ctx: FLContext
@@ -228,39 +253,27 @@ class FedMEPDController(ScatterAndGather):
     def _finish_round(self, abort_signal: Signal, fl_ctx: FLContext) -> None:
         with self._guarded(fl_ctx):
             metrics = self._server.finish_round(lambda: abort_signal.triggered)
-            reports, sizes = self.aggregator.reports, self.aggregator.bytes
             self._record(metrics, fl_ctx)
             self._record_filters(fl_ctx)
-            missing = sorted(self._sites.keys() - reports.keys())
-            losses = [loss for loss in map(_loss, reports.values()) if loss is not None]
+            last = self._server.last_round
             share = metrics.get("federation/personal_share")
-            self._last_round = {
-                "round": self._current_round,
-                "sites": len(reports),
-                "missing": missing,
-                "loss": fmean(losses) if losses else None,
-                "loss_of_sites": {site: _loss(report) for site, report in sorted(reports.items())},
-                "seconds": metrics["server/seconds/total"],
-                "bytes_up": sum(up for up, _ in sizes.values()),
-                "bytes_down": sum(down for _, down in sizes.values()),
-            }
             self._say(
-                f"round {self._current_round}/{self._num_rounds}: {len(reports)} sites"
-                + (f" (without {', '.join(missing)})" if missing else "")
-                + (f", mean loss {fmean(losses):.3f}" if losses else "")
+                f"round {last['round']}/{self._num_rounds}: {last['sites']} sites"
+                + (f" (without {', '.join(last['missing'])})" if last["missing"] else "")
+                + (f", mean loss {last['loss']:.3f}" if last["loss"] is not None else "")
                 + (f", personal {share:.1%}" if share is not None else "")
-                + f", {metrics['server/seconds/total']:.1f} s"
+                + f", {last['seconds']:.1f} s"
                 + f" (sites {sum(metrics[f'server/seconds/{phase}'] for phase in SITE_PHASES):.1f} s)"
-                + f", MB up {_megabytes(up for up, _ in sizes.values())}"
-                + f" down {_megabytes(down for _, down in sizes.values())}"
+                + f", MB up {last['bytes_up'] / 1e6:.1f} down {last['bytes_down'] / 1e6:.1f}"
             )
 
     def _test(self, abort_signal: Signal, fl_ctx: FLContext) -> None:
         def take(client_task: ClientTask, fl_ctx: FLContext) -> None:
             site, result = client_task.client.name, client_task.result
             client_task.result = None
-            reason = translation.failure_of(result)
             try:
+                self._check_sender(site, fl_ctx)
+                reason = translation.failure_of(result)
                 if reason:
                     raise UpdateRefused(reason)
                 self._server.accept_test(site, translation.report_of(result))
@@ -327,10 +340,14 @@ class FedMEPDController(ScatterAndGather):
                 failures[site] = reason
                 return
             try:
-                self._timing.sites[site] = translation.start_up_of(site, result)
-                profiles[site] = translation.profile_of(result)
-            except (FedMEPDError, ValueError, TypeError, KeyError) as error:
-                failures[site] = f"its answer to 'prepare' is no site profile ({error})"
+                self._check_sender(site, fl_ctx)
+                start_up = translation.start_up_of(site, result)
+                profiles[site] = translation.profile_of(site, result)
+                self._timing.sites[site] = start_up
+            except FedMEPDError as error:
+                # No honest site answers so: it must not keep the others from training, as one that says what it lacks may.
+                self._asked[site] = client_task.client.token
+                self._warn(f"{site} is left out until it logs in again: its answer to 'prepare' is no profile: {error}")
 
         return {
             site: self._send_task(translation.PREPARE, site, translation.task(self._run), take, fl_ctx)
@@ -420,15 +437,5 @@ class FedMEPDController(ScatterAndGather):
         if event_type == InfoCollector.EVENT_TYPE_GET_STATS and self._server is not None:
             collector = fl_ctx.get_prop(InfoCollector.CTX_KEY_STATS_COLLECTOR)
             if collector:
-                collector.add_info(group_name=self.name, info=self._server.stats() | {"last_round": self._last_round})
+                collector.add_info(group_name=self.name, info=self._server.stats())
 
-
-def _megabytes(sizes: Iterator[int]) -> str:
-    return f"{sum(sizes) / 1e6:.1f}"
-
-
-def _loss(report: dict[str, Any]) -> float | None:
-    try:
-        return float(report["losses"]["total"])
-    except (KeyError, TypeError, ValueError):
-        return None

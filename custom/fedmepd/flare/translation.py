@@ -17,7 +17,7 @@ from nvflare.apis.shareable import Shareable, make_reply
 from fedmepd.config import Settings
 from fedmepd.errors import Aborted, FedMEPDError, UpdateRefused
 from fedmepd.federation.exchange import ModelCopy, Payload, SiteProfile, Update
-from fedmepd.federation.reports import StartUpReport, check_report
+from fedmepd.federation.reports import StartUpReport, check_profile, check_report
 
 PREPARE, TRAIN, TEST = "prepare", "train", "test"
 GIVE_MODEL, TEST_MODEL = "give_model", "test_model"
@@ -112,9 +112,20 @@ def profile_reply(profile: SiteProfile, start_up: dict[str, float]) -> Shareable
     return DXO(DataKind.APP_DEFINED, data=profile.to_json(), meta={_START_UP: start_up}).to_shareable()
 
 
-def profile_of(message: Shareable) -> SiteProfile:
-    """Returns the profile in a site's answer to ``prepare``."""
-    return SiteProfile.from_json(from_shareable(message).data)
+def profile_of(site: str, message: Shareable) -> SiteProfile:
+    """Returns the profile in a site's answer to ``prepare``.
+
+    Raises:
+        UpdateRefused: it is something else, or the profile of another site.
+    """
+    return check_profile(site, _dxo_of(message).data)
+
+
+def _dxo_of(message: Shareable) -> DXO:
+    try:
+        return from_shareable(message)
+    except (ValueError, TypeError) as error:
+        raise UpdateRefused(f"not an answer of this package ({error})") from error
 
 
 def start_up_of(site: str, message: Shareable) -> dict[str, float]:
@@ -123,7 +134,7 @@ def start_up_of(site: str, message: Shareable) -> dict[str, float]:
     Raises:
         UpdateRefused: they are something else.
     """
-    return check_report(site, StartUpReport, from_shareable(message).get_meta_prop(_START_UP))
+    return check_report(site, StartUpReport, _dxo_of(message).get_meta_prop(_START_UP))
 
 
 def update_reply(update: Update, run: Run, received: Shareable) -> Shareable:

@@ -9,8 +9,12 @@ from pathlib import Path
 
 import psutil
 import torch
+from nvflare.apis.fl_constant import ReservedKey
+from nvflare.apis.utils import fl_context_utils
+from nvflare.private.fed.client import communicator
 
 from fedmepd.federation import server as server_module
+from fedmepd.flare import translation
 from fedmepd.flare.controller import FedMEPDController
 from fedmepd.flare.executor import FedMEPDExecutor
 
@@ -19,15 +23,35 @@ class FaultyExecutor(FedMEPDExecutor):
     """Fails in training.
 
     Args:
-        plan: by site, and by round as text: ``raise``, ``memory``, ``nan``, ``shape``, or seconds to wait, as text.
+        plan: by site, and by round as text: ``raise``, ``memory``, ``nan``, ``shape``, seconds to wait, as text, or
+            ``as NAME``, to answer in another site's name.
     """
 
     def __init__(self, plan: dict[str, dict[str, str]]):
         super().__init__()
         self.plan = plan
 
+    def execute(self, task_name, shareable, fl_ctx, abort_signal):
+        reply = super().execute(task_name, shareable, fl_ctx, abort_signal)
+        number = str(translation.payload_of(shareable).round) if task_name == translation.TRAIN else ""
+        fault = self.plan.get(fl_ctx.get_identity_name(), {}).get(number, "")
+        communicator.gen_new_peer_ctx = _peer_context_of(fault.partition("as ")[2])
+        return reply
+
     def _open(self, run, fl_ctx):
         return _FaultySite(super()._open(run, fl_ctx), self.plan.get(fl_ctx.get_identity_name(), {}))
+
+
+def _peer_context_of(name: str):
+    """What FLARE sends along of a site's context is the site's to write."""
+
+    def make(fl_ctx, *arguments):
+        context = fl_context_utils.gen_new_peer_ctx(fl_ctx, *arguments)
+        if name:
+            context.props[ReservedKey.IDENTITY_NAME]["value"] = name
+        return context
+
+    return make
 
 
 class _FaultySite:
