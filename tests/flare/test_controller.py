@@ -50,7 +50,9 @@ class Job:
 
     def run(self, **settings):
         self.controller = FedMEPDController("phantom", {"rounds": 2} | settings)
-        self.controller.communicator = Communicator(self.engine, lambda *task: self.answer(*task), lambda *task: self.liar(*task))
+        self.controller.communicator = Communicator(
+            self.engine, lambda *task: self.answer(*task), lambda *task: self.liar(*task)
+        )
         with self.engine.new_context() as fl_ctx:
             self.controller.initialize(fl_ctx)
             self.controller.control_flow(self.engine.abort, fl_ctx)

@@ -10,7 +10,7 @@ from fedmepd.config import Settings
 from fedmepd.data.site import open_site_data
 from fedmepd.errors import UpdateRefused
 from fedmepd.federation.cross_site import SERVER, network_of
-from fedmepd.federation.exchange import Update
+from fedmepd.federation.exchange import Payload, Update
 from fedmepd.federation.server import FederationServer
 from fedmepd.federation.site import FederationSite
 from fedmepd.modalities import FUSION_SITE
@@ -25,6 +25,7 @@ def run_in_process(
     log: Callable[[str], None] = lambda line: None,
     watch: Callable[[int, dict[str, float]], None] = lambda round_number, figures: None,
     on_the_way: Callable[[str, Update], Update] = lambda site, update: update,
+    on_the_way_down: Callable[[str, Payload], Payload] = lambda site, payload: payload,
 ) -> dict[str, Any]:
     """Trains and tests a federation, one site after the other.
 
@@ -36,6 +37,7 @@ def run_in_process(
         log: takes lines about the progress.
         watch: called with every round's figures.
         on_the_way: what becomes of a site's update before it reaches the server.
+        on_the_way_down: what becomes of the server's payload before it reaches a site.
 
     Returns:
         the results.
@@ -73,7 +75,7 @@ def run_in_process(
     while server.round < settings.rounds:
         server.begin_round()
         for name, site in members.items():
-            update = site.train(server.payload(name), never)
+            update = site.train(on_the_way_down(name, server.payload(name)), never)
             try:
                 server.accept(name, on_the_way(name, update))
             except UpdateRefused as error:

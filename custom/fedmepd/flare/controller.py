@@ -438,4 +438,3 @@ class FedMEPDController(ScatterAndGather):
             collector = fl_ctx.get_prop(InfoCollector.CTX_KEY_STATS_COLLECTOR)
             if collector:
                 collector.add_info(group_name=self.name, info=self._server.stats())
-
