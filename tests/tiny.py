@@ -8,6 +8,7 @@ from typing import Any
 import nibabel
 import numpy as np
 
+from fedmepd import methods
 from fedmepd.config import Settings
 from fedmepd.data.site import SiteData, open_site_data
 from fedmepd.site_settings import SiteSettings
@@ -50,9 +51,10 @@ def _write_case(folder: Path, modalities: tuple[str, ...], number: int) -> None:
     nibabel.save(nibabel.Nifti1Image(label, np.eye(4)), folder / "x_seg.nii.gz")
 
 
-def settings(**changes: Any) -> Settings:
+def settings(method: str = "fedmepd", **changes: Any) -> Settings:
     """The paper's settings, scaled down; a keyword's dictionary changes one section, any other value a key."""
     scaled = {
+        "method": method,
         "rounds": 3,
         "network": {"width": 4},
         "calibration": {"residual": True, "anchors_per_class": 2, "anchor_cases": 1, "anchor_ema": 0.5},
@@ -70,9 +72,11 @@ def settings(**changes: Any) -> Settings:
         "evaluation": {"window": 24, "every": 2},
         "data": {"train": 0.5, "validation": 0.2},
     }
+    # Changes of sections that the method has not are left out too, so that tests can run over methods.
+    foreign = {"calibration", "personalization"} - methods.find(method).settings.model_fields.keys()
     for key, value in changes.items():
         scaled[key] = scaled.get(key, {}) | value if isinstance(value, dict) else value
-    return Settings.make("paper", scaled)
+    return Settings.make("paper", {key: value for key, value in scaled.items() if key not in foreign})
 
 
 class Tiny:

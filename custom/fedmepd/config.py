@@ -6,7 +6,7 @@ The server reads them from the job and sends them to every site, so that there i
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -14,33 +14,26 @@ from fedmepd.errors import SettingsError
 
 SMALLEST_BFLOAT16_CROP = 24
 
+# The participant that has all modalities. Its data folder, seeds and results carry this name wherever it runs.
+FUSION_SITE = "fusion"
 
-class _Section(BaseModel):
+
+class Section(BaseModel):
+    """A part of the settings: unknown keys are refused, and nothing changes afterwards."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class NetworkSettings(_Section):
+class NetworkSettings(Section):
     """The network."""
 
     width: int = Field(16, ge=4, le=64, multiple_of=4, description="channels at full resolution")
     shared_encoder: bool = Field(False, description="one encoder for all modalities (ablation; FedAvg of the paper)")
 
 
-class CalibrationSettings(_Section):
-    """Anchors of the fusion site and LACCA at the sites."""
-
-    enabled: bool = Field(True, description="sites calibrate their features with the fusion site's anchors")
-    residual: bool = Field(False, description="add LACCA's output to the feature; the paper replaces the feature")
-    anchors_per_class: int = Field(4, ge=1, le=64, description="clusters per class, N_k in the paper")
-    anchor_ema: float = Field(0.999, ge=0, lt=1, description="share of the old anchor kept in each round")
-    anchor_cases: int = Field(3, ge=1, description="fewest cases of the fusion site behind an anchor")
-    dropout: float = Field(0.1, ge=0, lt=1, description="dropout on the attention weights in training")
-
-
-class AggregationSettings(_Section):
+class AggregationSettings(Section):
     """How the sites' updates become the global model."""
 
-    server_share: float = Field(0.3, ge=0, le=1, description="share of the server's filter kept, lambda in the paper")
     min_sites: int = Field(2, ge=1, description="fewer updates than this in a round end the job")
     round_timeout: float = Field(
         4 * 3600, ge=0, description="seconds a round waits for its sites at most; 0: until all have answered"
@@ -54,20 +47,7 @@ class AggregationSettings(_Section):
     wire_precision: Literal["float16", "float32"] = Field("float16", description="floating-point format on the wire")
 
 
-class PersonalizationSettings(_Section):
-    """When decoder filters become personal."""
-
-    patience: int | None = Field(
-        10, ge=0, le=255, description="opposing rounds until a filter is personal; 0: all from the start; null: never"
-    )
-    warmup_rounds: int = Field(30, ge=0, description="rounds before personalization starts")
-    weight_ema: float = Field(0.95, ge=0, le=1, description="share of the old aggregation weight H kept in each round")
-    weight_bound: float = Field(
-        3, ge=0, description="a site's H of a filter is at most this many times the median site's; 0: any"
-    )
-
-
-class TrainingSettings(_Section):
+class TrainingSettings(Section):
     """Local and fusion training."""
 
     crop: int = Field(80, ge=16, multiple_of=8, description="side of the training crops in voxels")
@@ -84,9 +64,6 @@ class TrainingSettings(_Section):
     )
     threads: int = Field(0, ge=0, description="CPU threads of a site's process; 0: PyTorch's choice")
     fusion_threads: int = Field(0, ge=0, description="CPU threads of the fusion site; 0: PyTorch's choice")
-    modality_dropout: bool = Field(
-        True, description="fusion_only: train on a random non-empty subset of the modalities in each step"
-    )
 
     @model_validator(mode="after")
     def _precision_fits_crop(self) -> TrainingSettings:
@@ -101,7 +78,7 @@ class TrainingSettings(_Section):
         return "float32" if self.crop < SMALLEST_BFLOAT16_CROP else self.precision
 
 
-class AugmentationSettings(_Section):
+class AugmentationSettings(Section):
     """Random changes of the training crops."""
 
     tumour_share: float = Field(0.0, ge=0, le=1, description="share of crops centred on a tumour voxel")
@@ -110,7 +87,7 @@ class AugmentationSettings(_Section):
     flips: bool = Field(True, description="mirror crops along each axis, half of the time")
 
 
-class EvaluationSettings(_Section):
+class EvaluationSettings(Section):
     """Sliding-window inference, and how often it is used to validate."""
 
     window: int = Field(80, ge=16, multiple_of=8, description="side of the inference window in voxels")
@@ -121,7 +98,7 @@ class EvaluationSettings(_Section):
     )
 
 
-class DataSettings(_Section):
+class DataSettings(Section):
     """Which cases are used. Where they lie is each site's own affair."""
 
     phantom: bool = Field(False, description="sites without a data folder make and use the phantom cohort")
@@ -145,18 +122,30 @@ class DataSettings(_Section):
         return self
 
 
-class Settings(_Section):
-    """Everything that a job decides, the paper's values as defaults.
+class FusionSettings(Section):
+    """Where the fusion site is: the participant with all modalities."""
+
+    site: str = Field(
+        "",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$|^$",
+        description="the site that has the fusion data and trains on them; empty: the server's own process",
+    )
+
+
+class Settings(Section):
+    """What every job decides, whatever its method; the paper's values as defaults.
+
+    A method adds its own settings in a subclass (:attr:`fedmepd.methods.method.Method.settings`), and :meth:`make`
+    returns one of that subclass.
 
     Raises:
         SettingsError: from :meth:`make`, when a key is unknown or a value is out of bounds; the message names the key.
     """
 
-    method: Literal["fedmepd", "local", "fedavg", "fusion_only"] = Field(
-        "fedmepd",
-        description="fedmepd, or what it is compared with; local: no exchange; fedavg: the whole network averaged; "
-        "fusion_only: trained at the fusion site alone",
-    )
+    # What a method's own settings change in a preset, besides PRESETS.
+    presets: ClassVar[dict[str, dict[str, Any]]] = {}
+
+    method: str = Field("fedmepd", description="fedmepd, or what it is compared with; see `fedmepd methods`")
     run_name: str = Field(
         "", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$|^$", description="name by which a run is resumed"
     )
@@ -165,9 +154,8 @@ class Settings(_Section):
         1000, ge=1, description="rounds in which the sites train; round 0, at the fusion site, comes before"
     )
     network: NetworkSettings = NetworkSettings()
-    calibration: CalibrationSettings = CalibrationSettings()
     aggregation: AggregationSettings = AggregationSettings()
-    personalization: PersonalizationSettings = PersonalizationSettings()
+    fusion: FusionSettings = FusionSettings()
     training: TrainingSettings = TrainingSettings()
     augmentation: AugmentationSettings = AugmentationSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
@@ -178,17 +166,32 @@ class Settings(_Section):
     def _no_name(cls, value: Any) -> Any:
         return "" if value is None else value
 
-    @classmethod
-    def make(cls, preset: str = "paper", overrides: dict[str, Any] | None = None) -> Settings:
-        """Returns the settings of ``preset``, changed by ``overrides`` (nested like the settings themselves)."""
+    @staticmethod
+    def make(preset: str = "paper", overrides: dict[str, Any] | None = None) -> Settings:
+        """Returns the settings of a preset, with changes.
+
+        Args:
+            preset: one of :data:`PRESETS`.
+            overrides: what differs from it, nested like the settings themselves. ``method`` decides which there are.
+        """
+        # Late: methods build on these settings.
+        from fedmepd import methods
+
         if preset not in PRESETS:
             raise SettingsError(f"unknown preset {preset!r}: expected one of {', '.join(PRESETS)}")
         if overrides is not None and not isinstance(overrides, dict):
             raise SettingsError(f"settings: expected an object of keys and values, got {type(overrides).__name__}")
+        overrides = overrides or {}
+        method = methods.find(overrides.get("method", Settings.model_fields["method"].default))
+        base = _merge(PRESETS[preset], method.settings.presets.get(preset, {}))
         try:
-            return cls.model_validate(_merge(PRESETS[preset], overrides or {}))
+            return method.settings.model_validate(_merge(base, overrides))
         except ValidationError as error:
-            raise SettingsError(_explain(error)) from error
+            raise SettingsError(_explain(error, method.settings, method.name)) from error
+
+    def validation_is_due(self, round_number: int) -> bool:
+        """Whether a round ends with a validation."""
+        return round_number % self.evaluation.every == 0 or round_number == self.rounds
 
 
 def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -199,33 +202,44 @@ def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _explain(error: ValidationError) -> str:
+def _explain(error: ValidationError, settings: type[Settings], method: str) -> str:
     lines = []
     for problem in error.errors():
-        key = ".".join(str(part) for part in problem["loc"]) or "settings"
-        if problem["type"] == "extra_forbidden":
-            lines.append(f"unknown setting {key}: expected one of {', '.join(_keys_beside(problem['loc']))}")
-        else:
+        location = problem["loc"]
+        key = ".".join(str(part) for part in location) or "settings"
+        if problem["type"] != "extra_forbidden":
             lines.append(f"setting {key} = {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}")
+        elif owners := _methods_with(location):
+            lines.append(f"{key} is a setting of {', '.join(owners)}, and this job's method is {method}: leave it out")
+        else:
+            expected = ", ".join(_fields_at(settings, location[:-1]))
+            lines.append(f"unknown setting {key}: expected one of {expected}")
     return "; ".join(lines)
 
 
-def _keys_beside(location: tuple[str | int, ...]) -> list[str]:
-    model: type[BaseModel] = Settings
-    for part in location[:-1]:
-        model = model.model_fields[str(part)].annotation  # type: ignore[assignment]
+def _methods_with(location: tuple[str | int, ...]) -> list[str]:
+    from fedmepd import methods
+
+    return [name for name in methods.names() if location[-1] in _fields_at(methods.find(name).settings, location[:-1])]
+
+
+def _fields_at(settings: type[BaseModel], location: tuple[str | int, ...]) -> list[str]:
+    model: Any = settings
+    for part in location:
+        field = model.model_fields.get(str(part))
+        if field is None:
+            return []
+        model = field.annotation
     return list(model.model_fields)
 
 
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
-    # The paper's method scaled to the phantom cohort and to a few dozen rounds (algorithm section 6).
+    # Scaled to the phantom cohort and to a few dozen rounds (algorithm section 6).
     "phantom": {
         "rounds": 20,
         "network": {"width": 8},
-        "calibration": {"residual": True, "anchor_ema": 0.9, "dropout": 0.0},
         "aggregation": {"min_sites": 1, "round_timeout": 900, "straggler_wait": 300},
-        "personalization": {"patience": 4, "warmup_rounds": 5},
         "training": {
             "crop": 32,
             "batch": 2,

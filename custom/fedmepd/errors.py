@@ -38,5 +38,11 @@ class UpdateRefused(FedMEPDError):
     """A site's update is not taken into the aggregation; the message names site, key and reason."""
 
 
+class FusionAway(FedMEPDError):
+    """The fusion site is not there, or could not do its part of a round."""
+
+    kind = "the fusion site is away"
+
+
 class Aborted(Exception):
     """The run was asked to stop; raised between two training steps."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from fedmepd.config import FUSION_SITE
 from fedmepd.errors import FedMEPDError
 
 
@@ -74,8 +75,6 @@ PROTOCOL_SUBSETS: tuple[tuple[str, ...], ...] = (
     BRATS.modalities,
     BRATS.modalities,
 )
-
-FUSION_SITE = "fusion"
 
 # The sites of the paper's protocol by name.
 PROTOCOL_SITES: dict[str, tuple[str, ...]] = {

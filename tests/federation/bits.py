@@ -29,7 +29,7 @@ ROUNDS = 3
 
 def of(method: str, precision: str):
     return settings(
-        method=method,
+        method,
         rounds=ROUNDS,
         aggregation={"wire_precision": precision},
         personalization={"patience": 1, "warmup_rounds": 0},
@@ -58,14 +58,16 @@ def run(tiny: Tiny, method: str, precision: str, folder: Path) -> dict[str, str]
 
 def bits(folder: Path) -> dict[str, str]:
     """Hashes of every tensor that a finished run keeps, whatever the layout of its folder."""
-    server = load_tensors(next(Path(folder).rglob("server_state.pt")))
-    found = {f"server/{key}": value for key, value in server["state"].items()}
-    anchors = server["anchors"] or {"rows": {}}
-    found |= {f"anchors/{level}": rows for level, rows in anchors["rows"].items()}
-    kept = server["personalization"]
+    server = load_tensors(next(Path(folder).rglob("server_state.pt")))["method"]
+    fusion = load_tensors(next(Path(folder).rglob(f"fusion/state_{ROUNDS:05d}.pt")))
+    found = {f"server/{key}": value for key, value in (fusion["network"] | server["weights"]).items()}
+    found |= {f"anchors/{level}": rows for level, rows in fusion["method"].get("rows", {}).items()}
+    kept = server.get("filters", {"state": {}})
     found |= {f"{kind}/{layer}": rows for kind, layers in kept["state"].items() for layer, rows in layers.items()}
     for path in sorted(Path(folder).rglob(f"state_{ROUNDS:05d}.pt")):
-        site = next(part for part in path.parts if part in SITES)
+        site = next((part for part in path.parts if part in SITES), None)
+        if site is None:
+            continue
         found |= {f"{site}/{key}": value for key, value in load_tensors(path)["network"].items()}
     return {key: _hash(value) for key, value in found.items()}
 

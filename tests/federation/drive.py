@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from fedmepd.config import Settings
+from fedmepd.federation.fusion_site import FusionSite
 from fedmepd.federation.server import FederationServer
 from fedmepd.federation.site import FederationSite
 from fedmepd.storage import load_tensors
@@ -39,7 +40,8 @@ class Clock:
 
 
 def make_server(tiny: Tiny, of: Settings, folder: Path) -> FederationServer:
-    return FederationServer(of, tiny.data("fusion", of), folder / "server", folder / "results", CPU)
+    fusion = FusionSite(of, tiny.data("fusion", of), folder / "server" / "fusion", CPU)
+    return FederationServer(of, fusion, folder / "server", folder / "results")
 
 
 def make_site(tiny: Tiny, of: Settings, folder: Path, name: str) -> FederationSite:
@@ -71,14 +73,31 @@ def play(server: FederationServer, sites: dict[str, FederationSite], until: int,
 
 
 def server_state(folder: Path) -> dict:
-    """What the server keeps; patience and weights by site."""
+    """What server and fusion site keep: the method's state, patience and weights H by site among it, beside the rest.
+
+    ``state`` holds the weights of the whole network; of those that do not travel, the fusion site's.
+    """
     content = load_tensors(folder / "server" / "server_state.pt")
-    kept = content["personalization"]
-    content["personalization"] = {
-        site: {kind: {layer: rows[place] for layer, rows in layers.items()} for kind, layers in kept["state"].items()}
-        for place, site in enumerate(kept["sites"])
-    }
+    method = content.pop("method")
+    content |= {"anchors": method["anchors"], "personalization": {}}
+    if "filters" in method:
+        kept = method["filters"]
+        content["personalization"] = {
+            site: {
+                kind: {layer: rows[place] for layer, rows in layers.items()} for kind, layers in kept["state"].items()
+            }
+            for place, site in enumerate(kept["sites"])
+        }
+    fusion = fusion_state(folder)
+    content["fusion"] = {key: value for key, value in fusion.items() if key != "network"}
+    content["state"] = {**fusion.get("network", {}), **method["weights"]}
     return content
+
+
+def fusion_state(folder: Path) -> dict:
+    """What the fusion site keeps of its last round; empty before the first."""
+    found = sorted((folder / "server" / "fusion").glob("state_*.pt"))
+    return load_tensors(found[-1]) if found else {}
 
 
 def site_state(folder: Path, name: str, round_number: int) -> dict:

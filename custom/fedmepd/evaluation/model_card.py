@@ -6,27 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fedmepd import __version__
+from fedmepd import __version__, methods
 from fedmepd.config import Settings
 from fedmepd.modalities import BRATS
 from fedmepd.storage import write_text
 
 FILE_NAME = "model_card.md"
-
-_HOW = {
-    "fedmepd": "FedMEPD (Liu et al., Medical Image Analysis 2025): encoders and shared decoder filters averaged with "
-    "other sites' and trained at the fusion site, personal filters trained here alone",
-    "local": "trained here alone",
-    "fedavg": "the whole network averaged with other sites' every round, then trained here",
-    "fusion_only": "trained at the fusion site alone",
-}
-# Of the server's model, where it is another.
-_HOW_SERVER = {
-    "fedmepd": "FedMEPD (Liu et al., Medical Image Analysis 2025): encoders and decoder filters averaged over the "
-    "sites and trained at the fusion site; no personal filters and no calibration",
-    "local": "trained at the fusion site alone",
-    "fedavg": "the whole network averaged over the sites and the fusion site every round",
-}
 
 
 def write_model_card(
@@ -58,9 +43,10 @@ def write_model_card(
         FedMEPDError: the card cannot be written.
     """
     phantoms = source == "phantom"
+    method = methods.find(settings.method)
     rows = {
         "modalities": " ".join(modalities),
-        "method": (_HOW | _HOW_SERVER if owner == "server" else _HOW)[settings.method],
+        "method": f"{method.title} ({method.paper}): {method.global_model if owner == 'server' else method.model}",
         "cases": f"{cases['train']} for training, {cases['validation']} for validation, {cases['test']} for testing"
         + (" (phantoms)" if phantoms else ""),
         "round": f"{round_number} of {settings.rounds}, the best on validation"

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from fedmepd import methods
 from fedmepd.config import Settings
 from fedmepd.data.site import SiteData
 from fedmepd.errors import UpdateRefused
 from fedmepd.federation.evaluate import score_cases
 from fedmepd.federation.exchange import ModelCopy, SiteProfile
 from fedmepd.federation.reports import CrossSiteReport, check_report
+from fedmepd.methods.method import build_network
 from fedmepd.modalities import BRATS
 from fedmepd.networks.encoder import LEVELS, channels
 from fedmepd.networks.network import SHARED, FedMEPDNet
@@ -39,10 +41,12 @@ def network_of(copy: ModelCopy, settings: Settings) -> FedMEPDNet:
     known = [name for name in copy.modalities if name in BRATS.modalities and encoders & {name, SHARED}]
     if not known:
         raise UpdateRefused("the model has no encoder of a known modality")
-    calibration = None
-    if any(key.startswith("calibration.") for key in weights):
-        calibration = {"residual": settings.calibration.residual, "dropout": settings.calibration.dropout}
-    network = FedMEPDNet(known, settings.network.width, calibration=calibration, shared_encoder=SHARED in encoders)
+    # A site's model calibrates, the global one does not.
+    calibrates = any(key.startswith("calibration.") for key in weights)
+    method = methods.find(settings.method).at_site(settings)
+    network = method.network(known) if calibrates else build_network(settings, known)
+    if network.shared_encoder != (SHARED in encoders):
+        raise UpdateRefused("the model's encoders are no encoders of this job")
     expected = {key: value.shape for key, value in network.state_dict().items() if not key.startswith(_AUXILIARY)}
     for key in sorted(expected.keys() | weights.keys()):
         if key not in weights or weights[key].shape != expected.get(key) or not weights[key].isfinite().all():

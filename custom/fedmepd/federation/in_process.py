@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedmepd.config import Settings
+from fedmepd.config import FUSION_SITE, Settings
 from fedmepd.data.site import open_site_data
 from fedmepd.errors import UpdateRefused
-from fedmepd.federation.cross_site import SERVER, network_of
+from fedmepd.federation.cross_site import SERVER
 from fedmepd.federation.exchange import Payload, Update
+from fedmepd.federation.fusion_site import FusionSite
 from fedmepd.federation.server import FederationServer
 from fedmepd.federation.site import FederationSite
-from fedmepd.modalities import FUSION_SITE
 from fedmepd.site_settings import SiteSettings
 
 
@@ -60,14 +60,9 @@ def run_in_process(
         )
         for name in sites
     }
-    server = FederationServer(
-        settings,
-        open_site_data(FUSION_SITE, settings, site_settings),
-        folder / "server",
-        folder / "results",
-        device,
-        log,
-    )
+    fusion_data = open_site_data(FUSION_SITE, settings, site_settings)
+    fusion = FusionSite(settings, fusion_data, folder / "server" / FUSION_SITE, device, log)
+    server = FederationServer(settings, fusion, folder / "server", folder / "results", log)
     server.restore()
     for site in members.values():
         server.register(site.profile())
@@ -98,4 +93,4 @@ def _test_across_sites(
         copy = server.global_copy() if model == SERVER else members[model].give_model()
         for name in matrix.sites_to_ask(model):
             matrix.accept(model, name, members[name].test_model(copy, abort))
-        server.test_model(model, network_of(copy, settings), abort)
+        server.test_model(model, copy, abort)

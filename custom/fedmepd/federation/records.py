@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from fedmepd.federation.filters import DECODER
 from fedmepd.federation.norm_bound import Size
+from fedmepd.methods.parts.selection import DECODER
 
 
 class Records:

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from fedmepd.errors import UpdateRefused
-from fedmepd.federation.exact_sum import LARGEST_WEIGHT
 from fedmepd.federation.exchange import SiteProfile
+from fedmepd.methods.parts.exact_sum import LARGEST_WEIGHT
 from fedmepd.modalities import BRATS
 
 _Fraction = Annotated[float, Field(ge=0, le=1)]

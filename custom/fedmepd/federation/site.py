@@ -4,28 +4,32 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from fedmepd import methods
 from fedmepd.config import Settings
 from fedmepd.data.batches import TrainingBatches
 from fedmepd.data.site import SiteData
-from fedmepd.errors import CheckpointError, FedMEPDError
+from fedmepd.errors import FedMEPDError
 from fedmepd.evaluation.model_card import write_model_card
 from fedmepd.federation.cross_site import copy_of, network_of, test_copy
 from fedmepd.federation.diary import Diary
 from fedmepd.federation.evaluate import score_cases
 from fedmepd.federation.exchange import ModelCopy, Payload, SiteProfile, Update
-from fedmepd.federation.filters import DECODER, decoder_layers, layer_of
-from fedmepd.federation.methods import METHODS
+from fedmepd.federation.kept_states import KeptStates
+from fedmepd.federation.site_state import restore, state_of
+from fedmepd.methods.method import Tensors
+from fedmepd.methods.parts.personal_filters import decoder_layers
+from fedmepd.methods.parts.selection import DECODER
 from fedmepd.networks.network import FedMEPDNet
 from fedmepd.seeds import derive_seed
-from fedmepd.storage import load_tensors, remove_leftovers, save_tensors
 from fedmepd.training.arithmetic import use_threads
-from fedmepd.training.checkpoints import About, describe, load_model, save_model
+from fedmepd.training.best_model import ModelFiles
+from fedmepd.training.checkpoints import About, load_model
 from fedmepd.training.epoch import EpochReport, learning_rate, make_optimizer, train_epoch
 from fedmepd.training.memory import give_back
 
@@ -68,11 +72,25 @@ class FederationSite:
         self.folder = Path(folder)
         self.device = device
         self.log = log
-        self._method = METHODS[settings.method]
+        self._method = methods.find(settings.method).at_site(settings)
+        self._states = KeptStates(self.folder)
+        self._models = ModelFiles(
+            self.folder,
+            BEST,
+            LAST,
+            partial(About.of, name, settings),
+            partial(
+                write_model_card,
+                owner=name,
+                settings=settings,
+                modalities=data.modalities,
+                cases=data.counts(),
+                source=data.source,
+            ),
+        )
         self._round: int | None = None
         self._network: FedMEPDNet | None = None
         self._optimizer: torch.optim.Optimizer | None = None
-        self._best: float | None = None
         self._validation: dict[str, Any] | None = None
         self._batches: TrainingBatches | None = None
         self._live: dict[str, Any] = {}
@@ -85,7 +103,7 @@ class FederationSite:
             FedMEPDError: the site has no case to train on.
         """
         counts = self.data.counts()
-        if self._method.sites_train and not counts["train"]:
+        if self._method.trains and not counts["train"]:
             message = "no training case: expected at least one labelled case"
             raise FedMEPDError(f"{self.name}: {message}", public=message)
         return SiteProfile(self.name, self.data.modalities, counts, self.data.source, self.cross_site)
@@ -111,21 +129,21 @@ class FederationSite:
         round_number = payload.round
         # Whatever goes wrong from here on, the next round starts from the state on disk.
         self._round = None
-        self._take_in(payload)
+        self._method.take_in(self._network, payload.tensors)
         report: dict[str, Any] = {"cases": len(self.data.train), "losses": {}, "steps": 0, "validation": None}
-        changes: dict[str, Tensor] = {}
-        if self._method.sites_train:
-            before = {key: self._select(key, payload).clone() for key in self._returned(payload)}
+        changes: Tensors = {}
+        if self._method.trains:
+            before = {key: value.clone() for key, value in self._given(payload).items()}
             losses = self._train_epochs(round_number, abort)
             report |= {"losses": losses.means(), "steps": losses.steps}
-            changes = {key: (self._select(key, payload) - value).contiguous() for key, value in before.items()}
+            changes = {key: (value - before[key]).contiguous() for key, value in self._given(payload).items()}
         trained = time.monotonic()
         if self._validates(round_number):
             self._validate(round_number, abort)
             report["validation"] = self._validation
         report |= {"train_seconds": trained - started, "validation_seconds": time.monotonic() - trained}
         self._keep(round_number)
-        self._noted().end_round(round_number, report["losses"], report["validation"], _personal_filters(payload))
+        self._noted().end_round(round_number, report["losses"], report["validation"], self._personal_filters(payload))
         give_back()
         report["seconds"] = time.monotonic() - started
         self._live["phase"] = "waiting"
@@ -137,7 +155,7 @@ class FederationSite:
         Returns:
             ``test``: scores or None without test cases; ``selected_round``: the round of the tested model.
         """
-        path = self._tested()
+        path = self._models.tested()
         self._live = {"phase": "testing"}
         use_threads(self.settings.training.threads)
         network = load_model(path).to(self.device)
@@ -145,19 +163,10 @@ class FederationSite:
         scores = score_cases(
             network, self.data.test, self.settings, self.data.cache, distances=True, abort=abort, watch=examples.watch
         )
-        about = describe(path)["about"]
-        self._write_card(path, about["round"], about["scores"], scores)
-        self._noted().end_test(scores, about["round"], examples)
+        selected = self._models.end_test(scores)
+        self._noted().end_test(scores, selected, examples)
         self._live["phase"] = "finished"
-        return {"test": scores, "selected_round": about["round"]}
-
-    def _tested(self) -> Path:
-        best, last = self.folder / BEST, self.folder / LAST
-        path = best if best.is_file() else last
-        if not path.is_file():
-            message = "no model to test: the site did not finish any round of this run"
-            raise FedMEPDError(f"{self.name}: {message}", public=message)
-        return path
+        return {"test": scores, "selected_round": selected}
 
     def give_model(self) -> ModelCopy:
         """Returns the tested model, for the other sites to test.
@@ -166,7 +175,7 @@ class FederationSite:
             FedMEPDError: the site has not agreed to that, or has no model.
         """
         self._require("share")
-        return copy_of(load_model(self._tested()))
+        return copy_of(load_model(self._models.tested()))
 
     def test_model(self, copy: ModelCopy, abort: Callable[[], bool]) -> dict[str, Any]:
         """Tests a model of others on the site's test cases.
@@ -192,9 +201,9 @@ class FederationSite:
     def _noted(self) -> Diary:
         if self._diary is None:
             filters = {}
+            # A process that only tests has no network of its own.
+            network = self._network or self._method.network(self.data.modalities)
             if self._method.personalizes:
-                # A process that only tests has no network of its own.
-                network = self._network or FedMEPDNet(self.data.modalities, self.settings.network.width)
                 layers = decoder_layers(network.state_dict())
                 filters = {layer.removeprefix(DECODER): count for layer, count in layers.items()}
             self._diary = Diary(self.name, self.settings, self.data, self.folder, filters, self.log)
@@ -205,64 +214,22 @@ class FederationSite:
         if self._round is not None and self._round < round_number:
             return
         self._start_network()
-        remove_leftovers(self.folder)
-        number = max((number for number in self._kept() if number < round_number), default=0)
-        if number:
-            self._restore(self._state_file(number))
-        self._noted().rewind(number)
+        newest = self._states.newest_before(round_number)
+        if newest is not None:
+            self._restore(newest)
+        self._noted().rewind(newest or 0)
 
     def _start_network(self) -> None:
-        settings = self.settings
-        calibration = None
-        if self._method.personalizes and settings.calibration.enabled:
-            calibration = {"residual": settings.calibration.residual, "dropout": settings.calibration.dropout}
-        self._network = FedMEPDNet(
-            self.data.modalities,
-            settings.network.width,
-            calibration=calibration,
-            shared_encoder=settings.network.shared_encoder,
-        ).start(settings.seed)
-        self._network.to(self.device)
-        self._optimizer = make_optimizer(self._network, settings.training)
-        self._best, self._validation, self._round = None, None, 0
+        self._network = self._method.network(self.data.modalities).start(self.settings.seed).to(self.device)
+        self._optimizer = make_optimizer(self._network, self.settings.training)
+        self._models.score, self._validation, self._round = None, None, 0
 
-    def _take_in(self, payload: Payload) -> None:
-        """Replaces what the site shares by what the server sent; its personal filters stay."""
-        state = self._network.state_dict()
-        anchors = {}
-        with torch.no_grad():
-            for key, value in payload.tensors.items():
-                if key.startswith("anchors."):
-                    anchors[int(key.removeprefix("anchors."))] = value.float()
-                elif not key.startswith("patience."):
-                    target = state.get(key)
-                    rows = self._shared_rows(key, payload)
-                    expected = None if target is None else (target.shape if rows is None else target[rows].shape)
-                    if value.shape != expected:
-                        message = (
-                            f"received {key} of shape {tuple(value.shape)}, expected "
-                            f"{'no such weight' if expected is None else tuple(expected)}: server and site run "
-                            "different settings or versions"
-                        )
-                        raise FedMEPDError(f"{self.name}: {message}", public=message)
-                    if rows is None:
-                        target.copy_(value)
-                    else:
-                        target[rows] = value.to(target.device)
-        if anchors:
-            self._network.anchors = anchors
+    def _given(self, payload: Payload) -> Tensors:
+        return self._method.give(self._network, payload.tensors)
 
-    def _shared_rows(self, key: str, payload: Payload) -> Tensor | None:
-        patience = payload.tensors.get(f"patience.{layer_of(key)}") if key.startswith(DECODER) else None
-        return None if patience is None else patience > 0
-
-    def _returned(self, payload: Payload) -> list[str]:
-        return [key for key in payload.tensors if key.split(".")[0] in self._method.returns]
-
-    def _select(self, key: str, payload: Payload) -> Tensor:
-        value = self._network.state_dict()[key].detach().cpu()
-        rows = self._shared_rows(key, payload)
-        return value if rows is None else value[rows]
+    def _personal_filters(self, payload: Payload) -> dict[str, int]:
+        filters = self._method.personal_filters(payload.tensors)
+        return {layer.removeprefix(DECODER): count for layer, count in filters.items()}
 
     def _train_epochs(self, round_number: int, abort: Callable[[], bool]) -> EpochReport:
         settings = self.settings.training
@@ -290,7 +257,7 @@ class FederationSite:
         return report
 
     def _validates(self, round_number: int) -> bool:
-        return bool(self.data.validation) and validation_is_due(self.settings, round_number)
+        return bool(self.data.validation) and self.settings.validation_is_due(round_number)
 
     def _validate(self, round_number: int, abort: Callable[[], bool]) -> None:
         self._live["phase"] = "validating"
@@ -305,106 +272,30 @@ class FederationSite:
             watch=examples.watch,
         )
         self._validation = {"round": round_number, "dice": scores["dice"], "mdsc": scores["mdsc"]}
-        if self._best is None or scores["mdsc"] > self._best:
-            self._best = scores["mdsc"]
-            self._save(BEST, round_number)
+        if self._models.offer(self._network, round_number, self._validation):
             self._noted().better(examples)
-
-    def _save(self, name: str, round_number: int) -> None:
-        """Writes a model, and its card unless there is a better one."""
-        path = self.folder / name
-        save_model(path, self._network, About.of(self.name, self.settings, round_number, self._validation))
-        if name == BEST or not (self.folder / BEST).is_file():
-            self._write_card(path, round_number, self._validation)
-
-    def _write_card(self, model: Path, round_number: int, validation: dict | None, test: dict | None = None) -> None:
-        write_model_card(
-            model,
-            owner=self.name,
-            settings=self.settings,
-            modalities=self.data.modalities,
-            cases=self.data.counts(),
-            source=self.data.source,
-            round_number=round_number,
-            validation=validation,
-            test=test,
-        )
 
     def _keep(self, round_number: int) -> None:
         content = {
             "settings": self.settings.model_dump(mode="json"),
             "round": round_number,
-            "modalities": list(self.data.modalities),
-            "network": {key: value.cpu() for key, value in self._network.state_dict().items()},
-            "parameters": [name for name, _ in self._network.named_parameters()],
-            "anchors": self._network.anchors,
-            "optimizer": self._optimizer.state_dict(),
-            "best": self._best,
+            **state_of(self._network, self._optimizer),
+            "best": self._models.score,
             "validation": self._validation,
         }
-        save_tensors(self._state_file(round_number), content)
+        self._states.save(round_number, content)
         # Without validation there is no best model: the last one has to be there whenever the site is tested.
         if round_number == self.settings.rounds or not self.data.validation:
-            self._save(LAST, round_number)
-        keep = {round_number, max((number for number in self._kept() if number < round_number), default=round_number)}
-        for number in set(self._kept()) - keep:
-            self._state_file(number).unlink(missing_ok=True)
+            self._models.keep_last(self._network, round_number, self._validation)
         self._round = round_number
 
-    def _state_file(self, round_number: int) -> Path:
-        return self.folder / f"state_{round_number:05d}.pt"
-
-    def _kept(self) -> list[int]:
-        return [int(path.stem.removeprefix("state_")) for path in self.folder.glob("state_?????.pt")]
-
-    def _restore(self, path: Path) -> None:
-        content = load_tensors(path)
-        missing = [key for key in ("modalities", "parameters") if key not in content]
-        if missing:
-            raise CheckpointError(
-                f"{path}: {missing[0]} is missing: it was written by an older version of fedmepd; use another run name"
-            )
-        # The data may have gained or lost modalities since; their encoders come from the server anyway.
-        changed = set(content["modalities"]) ^ set(self.data.modalities)
-        others = tuple(f"encoders.{modality}." for modality in changed)
-        shapes = {key: value.shape for key, value in self._network.state_dict().items()}
-        found = {key: value.shape for key, value in content["network"].items()}
-        for key in sorted(shapes.keys() | found.keys()):
-            if shapes.get(key) != found.get(key) and not key.startswith(others):
-                raise CheckpointError(
-                    f"{path}: {key} does not fit this run (width {self.settings.network.width}, modalities "
-                    f"{', '.join(self.data.modalities)}): it was written with other settings; use another run name"
-                )
-        kept = {key: value for key, value in content["network"].items() if key in shapes}
-        self._network.load_state_dict(kept, strict=False)
-        self._network.anchors = content["anchors"]
-        self._restore_optimizer(content["optimizer"], content["parameters"])
-        self._best, self._validation = content["best"], content["validation"]
+    def _restore(self, round_number: int) -> None:
+        path, content = self._states.load(round_number)
+        before = restore(path, content, self._network, self._optimizer)
+        self._models.score, self._validation = content["best"], content["validation"]
         self._round = content["round"]
         self.log(f"{self.name}: continues from its state after round {self._round}")
-        if changed:
+        if set(before) != set(self.data.modalities):
             # The best model so far was measured on, and fits, other images.
-            self._best, self._validation = None, None
-            self.log(f"{self.name}: now has {' '.join(self.data.modalities)}, not {' '.join(content['modalities'])}")
-
-    def _restore_optimizer(self, content: dict[str, Any], names: list[str]) -> None:
-        """Gives every parameter its own state back, by name: there may be others before it now."""
-        of_name = {names[index]: state for index, state in content["state"].items()}
-        present = [name for name, _ in self._network.named_parameters()]
-        states = {index: of_name[name] for index, name in enumerate(present) if name in of_name}
-        self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": states})
-
-
-def _personal_filters(payload: Payload) -> dict[str, int]:
-    """Number of personal filters of each convolution, by the patience that the server sent."""
-    prefix = f"patience.{DECODER}"
-    return {
-        key.removeprefix(prefix): int((values == 0).sum())
-        for key, values in payload.tensors.items()
-        if key.startswith(prefix)
-    }
-
-
-def validation_is_due(settings: Settings, round_number: int) -> bool:
-    """Whether a round ends with a validation."""
-    return round_number % settings.evaluation.every == 0 or round_number == settings.rounds
+            self._models.score, self._validation = None, None
+            self.log(f"{self.name}: now has {' '.join(self.data.modalities)}, not {' '.join(before)}")

@@ -20,7 +20,7 @@ from nvflare.app_common.app_constant import AppConstants
 from nvflare.app_common.workflows.scatter_and_gather import ScatterAndGather
 from nvflare.widgets.info_collector import InfoCollector
 
-from fedmepd.config import Settings
+from fedmepd.config import FUSION_SITE, Settings
 from fedmepd.errors import Aborted, FedMEPDError, UpdateRefused
 from fedmepd.federation.exchange import SiteProfile
 from fedmepd.federation.timing import SITE_PHASES, Timing
@@ -125,8 +125,8 @@ class FedMEPDController(ScatterAndGather):
     def _open_server(self, folder, abort_signal: Signal, fl_ctx: FLContext):
         """Lets all sites prepare while the server opens its own data and state; None if there is nothing to do."""
         from fedmepd.data.site import open_site_data
+        from fedmepd.federation.fusion_site import FusionSite
         from fedmepd.federation.server import FederationServer
-        from fedmepd.modalities import FUSION_SITE
         from fedmepd.site_settings import SiteSettings
 
         settings = self._run.settings
@@ -136,12 +136,12 @@ class FedMEPDController(ScatterAndGather):
         tasks = self._send_prepare(sites, profiles, failures, fl_ctx)
         try:
             site_settings = SiteSettings.load(folders.local_folder(fl_ctx))
+            data = open_site_data(FUSION_SITE, settings, site_settings, self._say)
             server = FederationServer(
                 settings=settings,
-                data=open_site_data(FUSION_SITE, settings, site_settings, self._say),
+                fusion=FusionSite(settings, data, folder / FUSION_SITE, site_settings.torch_device(), self._say),
                 folder=folder,
                 results_folder=folders.run_folder(fl_ctx) / "results",
-                device=site_settings.torch_device(),
                 log=self._say,
                 timing=self._timing,
             )
@@ -345,7 +345,7 @@ class FedMEPDController(ScatterAndGather):
                 profiles[site] = translation.profile_of(site, result)
                 self._timing.sites[site] = start_up
             except FedMEPDError as error:
-                # No honest site answers so: it must not keep the others from training, as one that says what it lacks may.
+                # No honest site answers so. It must not keep the others from training.
                 self._asked[site] = client_task.client.token
                 self._warn(f"{site} is left out until it logs in again: its answer to 'prepare' is no profile: {error}")
 

@@ -74,7 +74,7 @@ class CrossSiteEvaluation:
             matrix.arrived(model, network.modalities)
             tasks = self._hand_out(matrix, model, copy)
             try:
-                self._server.test_model(model, network, abort)
+                self._server.test_model(model, copy, abort)
             except Aborted:
                 raise
             except Exception as error:

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fedmepd.methods.parts.fusion_training import CaseVectors
 from fedmepd.seeds import derive_seed
-from fedmepd.training.fusion import CaseVectors
 
 
 class Anchors:

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from fedmepd.federation.filters import (
+from fedmepd.methods.parts.personal_filters import (
     Personalization,
     bound_weights,
     cosine_and_norms,

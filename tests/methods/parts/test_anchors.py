@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fedmepd.federation.anchors import Anchors
-from fedmepd.training.fusion import CaseVectors
+from fedmepd.methods.parts.anchors import Anchors
+from fedmepd.methods.parts.fusion_training import CaseVectors
 
 # Two classes; of class 0 cases 0-1 and 2-4 lie far apart at level 4, of class 1 cases 0, 3 and 1, 2, 4.
 PLACES = {0: (0, 50), 1: (1, -50), 2: (100, -50), 3: (100, 50), 4: (101, -50)}

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from fedmepd.errors import Aborted, DataError
+from fedmepd.methods.parts.fusion_training import FusionTrainer
 from fedmepd.networks.network import FedMEPDNet
-from fedmepd.training.fusion import FusionTrainer
 from tests.tiny import COUNTS, MODALITIES, never, settings
 
 CPU = torch.device("cpu")

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from fedmepd.federation.exact_sum import LARGEST_CHANGE, LARGEST_WEIGHT, ExactSum
+from fedmepd.methods.parts.exact_sum import LARGEST_CHANGE, LARGEST_WEIGHT, ExactSum
 
 
 def test_bits_do_not_depend_on_the_order() -> None:

@@ -7,9 +7,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from fedmepd.federation.exact_sum import LARGEST_WEIGHT
-
-DECODER = "decoder."
+from fedmepd.methods.parts.exact_sum import LARGEST_WEIGHT
+from fedmepd.methods.parts.selection import DECODER
 
 
 def decoder_layers(state: dict[str, Tensor]) -> dict[str, int]:
@@ -48,7 +47,7 @@ def cosine_and_norms(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Ten
     return cosine, *norms
 
 
-class Personalization:
+class PersonalFilters:
     """One site's state for each decoder filter: patience left, and weight in the aggregation.
 
     Args:
@@ -109,7 +108,7 @@ class Personalization:
         self.patience, self.weights = state["patience"], state["weights"]
 
 
-def bound_weights(sites: Iterable[Personalization], bound: float) -> None:
+def bound_weights(sites: Iterable[PersonalFilters], bound: float) -> None:
     """Limits every site's aggregation weight of every filter to ``bound`` times the median site's.
 
     The paper's weight is a ratio of norms: a site whose filter hardly moved would get one that outweighs everybody
@@ -135,7 +134,7 @@ def bound_weights(sites: Iterable[Personalization], bound: float) -> None:
             site.weights[layer] = row.clone()
 
 
-def personal_shares_by_layer(sites: Iterable[Personalization]) -> dict[str, float]:
+def personal_shares_by_layer(sites: Iterable[PersonalFilters]) -> dict[str, float]:
     """Mean share of personal filters in each convolution over the sites."""
     sites = list(sites)
     return {

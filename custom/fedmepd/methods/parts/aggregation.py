@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fedmepd.federation.exact_sum import ExactSum
-from fedmepd.federation.filters import DECODER
+from fedmepd.methods.parts.exact_sum import ExactSum
+from fedmepd.methods.parts.selection import DECODER
 
 
 class Aggregation:
@@ -60,9 +60,3 @@ class Aggregation:
             moved = (1 - self._server_share) * mean if key.startswith(DECODER) else mean
             merged[key] = (self._state[key].double() + moved).float()
         return merged
-
-
-def encoder_of(key: str) -> str | None:
-    """The modality (or ``shared``) whose encoder a weight belongs to, or None."""
-    parts = key.split(".")
-    return parts[1] if parts[0] == "encoders" else None

@@ -1,0 +1,178 @@
+"""The fusion site: the participant with all modalities, which trains the global model every round (section 3.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from fedmepd import methods
+from fedmepd.config import FUSION_SITE, Settings
+from fedmepd.data.cases import Case
+from fedmepd.data.site import SiteData
+from fedmepd.federation.cross_site import network_of, test_copy
+from fedmepd.federation.evaluate import score_cases
+from fedmepd.federation.exchange import ModelCopy, SiteProfile
+from fedmepd.federation.kept_states import KeptStates
+from fedmepd.methods.method import Fused, Tensors
+from fedmepd.methods.parts.fusion_training import FusionTrainer
+from fedmepd.training.arithmetic import use_threads
+from fedmepd.training.epoch import Progress
+
+Abort = Callable[[], bool]
+
+
+class Fusion(Protocol):
+    """The fusion site as the server sees it, in its own process or elsewhere.
+
+    Attributes:
+        profile: what it says of its cases.
+    """
+
+    profile: SiteProfile
+
+    def fuse(self, weights: Tensors, round_number: int, abort: Abort, progress: Progress | None = None) -> Fused:
+        """Trains a round, starting from the given weights of the global model.
+
+        Raises:
+            FusionAway: it is not there, or could not do it; the round goes on without.
+            Aborted: ``abort`` said so.
+        """
+        ...
+
+    def steps(self) -> int | None:
+        """How many steps a round has; None where that is not known here."""
+        ...
+
+    def validate(self, weights: Tensors, round_number: int, abort: Abort) -> dict[str, Any] | None:
+        """Scores the global model on the validation cases; None without such cases.
+
+        Raises:
+            FusionAway, Aborted: as of :meth:`fuse`.
+        """
+        ...
+
+    def test(self, weights: Tensors, abort: Abort) -> dict[str, Any] | None:
+        """Scores a global model on the test cases, distances included; None without such cases.
+
+        Raises:
+            FusionAway, Aborted: as of :meth:`fuse`.
+        """
+        ...
+
+    def test_copy(self, copy: ModelCopy, abort: Abort) -> dict[str, Any]:
+        """Tests a site's model on the test cases; returns a cross-site report.
+
+        Raises:
+            FusionAway, Aborted: as of :meth:`fuse`.
+        """
+        ...
+
+
+class FusionSite:
+    """Trains on the fusion data, makes what may leave them, validates and tests the global model.
+
+    It owns its cases, the optimizer, the auxiliary decoder where that does not travel, and what the method keeps here.
+    After each round its state is on disk, and the one before too, so that a round can be asked for again.
+
+    Args:
+        settings: of the job.
+        data: with all modalities.
+        folder: for its states.
+        device: to train on.
+        log: takes lines about the progress.
+
+    Raises:
+        DataError: no training case has all modalities.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        data: SiteData,
+        folder: Path,
+        device: torch.device,
+        log: Callable[[str], None] = lambda line: None,
+    ):
+        self.settings = settings
+        self.data = data
+        self.device = device
+        self.log = log
+        # It has agreed to test models of others by taking part.
+        self.profile = SiteProfile(FUSION_SITE, data.modalities, data.counts(), data.source, "share")
+        self._states = KeptStates(folder)
+        self._round: int | None = None
+        self._start()
+
+    def _start(self) -> None:
+        self._trainer = FusionTrainer(self.settings, self.data, self.device)
+        self._method = methods.find(self.settings.method).at_fusion_site(self.settings, self.log)
+
+    def steps(self) -> int:
+        """How many steps a round has."""
+        return len(self._trainer.batches) * self.settings.training.fusion_epochs
+
+    def fuse(self, weights: Tensors, round_number: int, abort: Abort, progress: Progress | None = None) -> Fused:
+        """See :meth:`Fusion.fuse`."""
+        use_threads(self.settings.training.fusion_threads)
+        self._bring_to_before(round_number)
+        # Whatever goes wrong from here on, the next round starts from the state on disk.
+        self._round = None
+        result = self._trainer.train(
+            weights,
+            round_number,
+            vectors=self._method.collects_vectors,
+            modality_dropout=self._method.drops_modalities,
+            abort=abort,
+            progress=progress,
+        )
+        extras = self._method.leave(result.vectors, round_number)
+        self._keep(round_number)
+        fused = {key: value for key, value in result.state.items() if key in weights}
+        return Fused(fused, result.losses, self._trainer.cases, extras)
+
+    def _bring_to_before(self, round_number: int) -> None:
+        """Goes to the newest state that is older than the round."""
+        if self._round is not None and self._round < round_number:
+            return
+        self._start()
+        newest = self._states.newest_before(round_number)
+        if newest is None:
+            return
+        _, content = self._states.load(newest)
+        self._trainer.network.load_state_dict(content["network"])
+        self._trainer.optimizer.load_state_dict(content["optimizer"])
+        self._method.restore(content["method"])
+        self._round = content["round"]
+
+    def _keep(self, round_number: int) -> None:
+        content = {
+            "round": round_number,
+            "network": self._trainer.state(),
+            "optimizer": self._trainer.optimizer.state_dict(),
+            "method": self._method.state(),
+        }
+        self._states.save(round_number, content)
+        self._round = round_number
+
+    def validate(self, weights: Tensors, round_number: int, abort: Abort) -> dict[str, Any] | None:
+        """See :meth:`Fusion.validate`."""
+        return self._score(weights, self.data.validation, abort, distances=False)
+
+    def test(self, weights: Tensors, abort: Abort) -> dict[str, Any] | None:
+        """See :meth:`Fusion.test`."""
+        return self._score(weights, self.data.test, abort, distances=True)
+
+    def _score(self, weights: Tensors, cases: list[Case], abort: Abort, *, distances: bool) -> dict[str, Any] | None:
+        use_threads(self.settings.training.fusion_threads)
+        network = self._trainer.network
+        network.load_state_dict(weights, strict=False)
+        return score_cases(network, cases, self.settings, self.data.cache, distances=distances, abort=abort)
+
+    def test_copy(self, copy: ModelCopy, abort: Abort) -> dict[str, Any]:
+        """See :meth:`Fusion.test_copy`."""
+        use_threads(self.settings.training.fusion_threads)
+        network = network_of(copy, self.settings).to(self.device)
+        return test_copy(network, self.data, self.settings, abort)

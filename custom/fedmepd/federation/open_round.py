@@ -1,0 +1,149 @@
+"""The round that is open: what was sent, what came back, who was refused and why."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fedmepd.errors import UpdateRefused
+from fedmepd.federation.checking import check_update
+from fedmepd.federation.exchange import SiteProfile, Update
+from fedmepd.federation.norm_bound import NormBound, Size, scaled, size_of
+from fedmepd.federation.reports import TrainReport, check_report
+from fedmepd.methods.method import AtServer, Tensors
+from fedmepd.storage import load_tensors, save_tensors
+
+
+class TensorStore:
+    """Tensors of sites, a file each, from which they are taken back once.
+
+    Args:
+        folder: for the files.
+    """
+
+    def __init__(self, folder: Path):
+        self._folder = Path(folder)
+
+    def save(self, site: str, tensors: Tensors) -> None:
+        """Keeps a site's tensors, in place of those that are there.
+
+        Raises:
+            FedMEPDError: they cannot be written.
+        """
+        save_tensors(self._file(site), tensors)
+
+    def load(self, site: str) -> Tensors:
+        """Takes a site's tensors back."""
+        tensors = load_tensors(self._file(site))
+        self._file(site).unlink()
+        return tensors
+
+    def clear(self) -> None:
+        """Forgets what nobody has taken back."""
+        for path in self._folder.glob("*.pt"):
+            path.unlink(missing_ok=True)
+
+    def _file(self, site: str) -> Path:
+        return self._folder / f"{site}.pt"
+
+
+class OpenRound:
+    """Takes the updates of one round, each once, from any thread and in any order.
+
+    Args:
+        number: of the round.
+        method: gets the changes that are taken.
+        bound: on the size of updates.
+        waiting: for updates that wait for the median of the first round.
+        log: takes lines about the progress.
+
+    Attributes:
+        sent: the sites that were sent something.
+        reports: by site, of the updates that were taken.
+        wire_bytes: by site, of its tensors, up and down.
+        sizes: by site, of updates with tensors.
+        missed: by site, why the round goes on without it.
+    """
+
+    def __init__(
+        self, number: int, method: AtServer, bound: NormBound, waiting: TensorStore, log: Callable[[str], None]
+    ):
+        self.number = number
+        self.sent: set[str] = set()
+        self.reports: dict[str, dict[str, Any]] = {}
+        self.wire_bytes: dict[str, tuple[int, int]] = {}
+        self.sizes: dict[str, Size] = {}
+        self.missed: dict[str, str] = {}
+        self._method, self._bound, self._waiting, self._log = method, bound, waiting, log
+        self._lock = threading.Lock()
+        self._open = True
+        method.open(number)
+
+    def hand_out(self, site: str) -> None:
+        """Notes that a site was sent something."""
+        with self._lock:
+            self.sent.add(site)
+
+    def miss(self, site: str, reason: str) -> None:
+        """Notes why the round goes on without a site; the first reason counts."""
+        with self._lock:
+            self.missed.setdefault(site, reason)
+
+    def why_absent(self, site: str) -> str:
+        """Why there is no update of a site."""
+        absent = "no answer in time" if site in self.sent else "not connected"
+        return self.missed.get(site, absent)
+
+    def waiting_for(self) -> list[str]:
+        """The sites whose update may still come."""
+        return sorted(self.sent - set(self.reports)) if self._open else []
+
+    def accept(self, profile: SiteProfile, update: Update, wire_bytes: tuple[int, int]) -> dict[str, Any]:
+        """Takes a site's update; returns its checked report.
+
+        Raises:
+            UpdateRefused: it does not fit what was sent; the round goes on without it.
+        """
+        site = profile.name
+        with self._lock:
+            if not self._open or site not in self.sent:
+                raise UpdateRefused(f"update of {site} for round {update.round} refused: no round waits for it")
+            if site in self.reports:
+                raise UpdateRefused(f"update of {site} for round {update.round} refused: one is in already")
+            try:
+                check_update(profile, self.number, self._method.expect(site), update)
+                report = check_report(site, TrainReport, update.report)
+            except UpdateRefused as error:
+                self.missed.setdefault(site, str(error))
+                raise
+            if update.tensors and self._bound.waits:
+                self._waiting.save(site, update.tensors)
+                self.sizes[site] = Size(size_of(update.tensors))
+            elif update.tensors:
+                self._take(site, update.tensors, report["cases"], self._bound.judge(size_of(update.tensors)))
+            self.reports[site] = report
+            self.wire_bytes[site] = wire_bytes
+            return report
+
+    def _take(self, site: str, changes: Tensors, cases: int, size: Size) -> None:
+        self.sizes[site] = size
+        if size.factor < 1:
+            self._log(
+                f"round {self.number}: the update of {site} is scaled down to the median site's size: it was "
+                f"{size.own / size.median:.3g} times as large, aggregation.norm_bound is {self._bound.bound:g}"
+            )
+            changes = scaled(changes, size.factor)
+        self._method.take(site, changes, cases)
+
+    def close(self) -> None:
+        """Takes no more updates, and hands on those that waited for the median of their round."""
+        with self._lock:
+            self._open = False
+            if self._bound.waits:
+                self._bound.set_median(size.own for size in self.sizes.values())
+                for site, size in sorted(self.sizes.items()):
+                    # From disk, one site at a time: memory does not grow with their number.
+                    self._take(site, self._waiting.load(site), self.reports[site]["cases"], self._bound.judge(size.own))
+        self._bound.set_median(size.own for size in self.sizes.values())

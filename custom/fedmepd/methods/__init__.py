@@ -1,0 +1,36 @@
+"""The methods: each a file of this folder, found by its name.
+
+>>> from fedmepd import methods
+>>> methods.find("fedavg").paper
+'McMahan et al., AISTATS 2017'
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from typing import TYPE_CHECKING
+
+from fedmepd.errors import SettingsError
+
+if TYPE_CHECKING:
+    from fedmepd.methods.method import Method
+
+_FIRST = "fedmepd"
+
+
+def names() -> list[str]:
+    """Every method's name: FedMEPD first, then what it is compared with."""
+    found = {module.name for module in pkgutil.iter_modules(__path__) if not module.ispkg} - {"method"}
+    return sorted(found, key=lambda name: (name != _FIRST, name))
+
+
+def find(name: str) -> Method:
+    """Returns a method by its name, which is that of its file.
+
+    Raises:
+        SettingsError: there is none of this name.
+    """
+    if name not in names():
+        raise SettingsError(f"setting method = {name!r}: expected one of {', '.join(names())}")
+    return importlib.import_module(f"{__name__}.{name}").METHOD

@@ -1,0 +1,66 @@
+"""FedAvg: every part of the network is averaged over all participants, weighted by their numbers of cases.
+
+McMahan et al., AISTATS 2017. The fusion site is one of the participants.
+
+Travels: the encoders of a site's modalities, the decoder, the auxiliary decoder. Stays: nothing.
+
+Departs from the paper: encoders are averaged over the sites that own their modality, since the others have none.
+``network.shared_encoder`` gives one encoder for all modalities, as FedMEPD's paper compares with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fedmepd.config import FUSION_SITE, Settings
+from fedmepd.methods.method import AtServer, Fuse, Fused, Method, Shapes, Store, Tensors
+from fedmepd.methods.parts.aggregation import Aggregation
+from fedmepd.methods.parts.selection import of_modalities
+
+
+class FedAvgAtServer(AtServer):
+    """Averages."""
+
+    def __init__(self, settings: Settings, weights: Tensors, store: Store):
+        super().__init__(settings, weights, store)
+        self._modalities: dict[str, Sequence[str]] = {}
+
+    def join(self, site: str, modalities: Sequence[str]) -> None:
+        self._modalities[site] = modalities
+
+    def send(self, site: str) -> Tensors:
+        return of_modalities(self.weights, self._modalities[site])
+
+    def expect(self, site: str) -> Shapes:
+        return {key: value.shape for key, value in self.send(site).items()}
+
+    def open(self, round_number: int) -> None:
+        self._sums = Aggregation(self.weights, list(self.weights), server_share=0.0)
+
+    def take(self, site: str, changes: Tensors, cases: int) -> None:
+        for key, change in changes.items():
+            self._sums.add(key, change, float(cases))
+
+    def begin(self, fuse: Fuse) -> None:
+        return None
+
+    def close(self, fuse: Fuse, round_number: int) -> Fused | None:
+        fused = fuse(self.weights, round_number)
+        if fused is not None:
+            changes = {key: value - self.weights[key] for key, value in fused.weights.items()}
+            self.take(FUSION_SITE, changes, fused.cases)
+        self.weights = self._sums.result()
+        return fused
+
+
+METHOD = Method(
+    name="fedavg",
+    title="FedAvg",
+    paper="McMahan et al., AISTATS 2017",
+    shared="the whole network",
+    personal="nothing",
+    fusion="trains every round as one of the sites",
+    model="the whole network averaged with other sites' every round, then trained here",
+    global_model="the whole network averaged over the sites and the fusion site every round",
+    at_server=FedAvgAtServer,
+)

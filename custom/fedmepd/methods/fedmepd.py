@@ -1,0 +1,303 @@
+"""FedMEPD: federated modality-specific encoders and partially personalized fusion decoder.
+
+Liu et al., Medical Image Analysis 2025, doi 10.1016/j.media.2025.103759.
+
+Travels: the encoders of a site's modalities; the decoder's filters, as long as the site shares them; class anchors.
+Stays: filters that have become personal, the calibration (LACCA), the auxiliary decoder.
+
+Departs from the paper: an anchor is the mean of at least ``calibration.anchor_cases`` cases, since it leaves the fusion
+site; a site's weight of a filter is bounded by the median site's (``personalization.weight_bound``), since a round of
+hardly any change would raise it without limit. Settings give the paper's ablations: ``personalization.patience`` 0 is
+FedMEMA's fully personal decoder, null a fully shared one; ``calibration.enabled`` and ``anchors_per_class`` 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from fedmepd.config import AggregationSettings, Section, Settings
+from fedmepd.methods.method import (
+    AtFusionSite,
+    AtServer,
+    AtSite,
+    Fuse,
+    Fused,
+    Log,
+    Method,
+    Shapes,
+    Store,
+    Tensors,
+    build_network,
+)
+from fedmepd.methods.parts.aggregation import Aggregation
+from fedmepd.methods.parts.anchors import Anchors
+from fedmepd.methods.parts.fusion_training import CaseVectors
+from fedmepd.methods.parts.personal_filters import PersonalFilters, bound_weights, decoder_layers, layer_of
+from fedmepd.methods.parts.selection import ANCHORS, DECODER, SEGMENTING, copy_into, of_modalities, parts
+from fedmepd.modalities import BRATS
+from fedmepd.networks.network import FedMEPDNet
+
+PATIENCE = "patience."
+
+
+class CalibrationSettings(Section):
+    """Anchors of the fusion site and LACCA at the sites."""
+
+    enabled: bool = Field(True, description="sites calibrate their features with the fusion site's anchors")
+    residual: bool = Field(False, description="add LACCA's output to the feature; the paper replaces the feature")
+    anchors_per_class: int = Field(4, ge=1, le=64, description="clusters per class, N_k in the paper")
+    anchor_ema: float = Field(0.999, ge=0, lt=1, description="share of the old anchor kept in each round")
+    anchor_cases: int = Field(3, ge=1, description="fewest cases of the fusion site behind an anchor")
+    dropout: float = Field(0.1, ge=0, lt=1, description="dropout on the attention weights in training")
+
+
+class PersonalizationSettings(Section):
+    """When decoder filters become personal."""
+
+    patience: int | None = Field(
+        10, ge=0, le=255, description="opposing rounds until a filter is personal; 0: all from the start; null: never"
+    )
+    warmup_rounds: int = Field(30, ge=0, description="rounds before personalization starts")
+    weight_ema: float = Field(0.95, ge=0, le=1, description="share of the old aggregation weight H kept in each round")
+    weight_bound: float = Field(
+        3, ge=0, description="a site's H of a filter is at most this many times the median site's; 0: any"
+    )
+
+
+class FedMEPDAggregationSettings(AggregationSettings):
+    """How the sites' updates become the global model."""
+
+    server_share: float = Field(0.3, ge=0, le=1, description="share of the server's filter kept, lambda in the paper")
+
+
+class FedMEPDSettings(Settings):
+    """The settings of a FedMEPD job."""
+
+    presets = {
+        "phantom": {
+            "calibration": {"residual": True, "anchor_ema": 0.9, "dropout": 0.0},
+            "personalization": {"patience": 4, "warmup_rounds": 5},
+        }
+    }
+
+    calibration: CalibrationSettings = CalibrationSettings()
+    aggregation: FedMEPDAggregationSettings = FedMEPDAggregationSettings()
+    personalization: PersonalizationSettings = PersonalizationSettings()
+
+
+class FedMEPDAtServer(AtServer):
+    """Aggregates encoders and shared filters, has them fused, and decides which filters become personal."""
+
+    settings: FedMEPDSettings
+
+    def __init__(self, settings: FedMEPDSettings, weights: Tensors, store: Store):
+        super().__init__(settings, parts(weights, SEGMENTING), store)
+        self._layers = decoder_layers(self.weights)
+        self._modalities: dict[str, Sequence[str]] = {}
+        self._filters: dict[str, PersonalFilters] = {}
+        self._cases: dict[str, int] = {}
+
+    def join(self, site: str, modalities: Sequence[str]) -> None:
+        self._modalities[site] = modalities
+        if site not in self._filters:
+            self._filters[site] = self._new_filters()
+            bound_weights(self._filters.values(), self.settings.personalization.weight_bound)
+
+    def _new_filters(self) -> PersonalFilters:
+        settings = self.settings.personalization
+        return PersonalFilters(self._layers, settings.patience, settings.weight_ema)
+
+    def send(self, site: str) -> Tensors:
+        return self._shared(site) | self._patience(site) | self.anchors
+
+    def _shared(self, site: str) -> Tensors:
+        """Encoders of the site's modalities, and of the decoder the filters that it shares."""
+        filters, shared = self._filters[site], {}
+        for key, value in of_modalities(self.weights, self._modalities[site]).items():
+            if key.startswith(DECODER):
+                rows = filters.shared(layer_of(key))
+                # As long as a site shares all filters, it needs no copy of its own.
+                value = value if rows.all() else value[rows]
+            if len(value):
+                shared[key] = value
+        return shared
+
+    def _patience(self, site: str) -> Tensors:
+        return {f"{PATIENCE}{layer}": left.clone() for layer, left in self._filters[site].patience.items()}
+
+    def expect(self, site: str) -> Shapes:
+        filters, shapes = self._filters[site], {}
+        for key, value in of_modalities(self.weights, self._modalities[site]).items():
+            rows = int(filters.shared(layer_of(key)).sum()) if key.startswith(DECODER) else len(value)
+            if rows:
+                shapes[key] = torch.Size((rows, *value.shape[1:]))
+        return shapes
+
+    def open(self, round_number: int) -> None:
+        self._sums = Aggregation(self.weights, list(self.weights), self.settings.aggregation.server_share)
+        self._cases = {}
+        settings = self.settings.personalization
+        self._compares = bool(settings.patience) and round_number > settings.warmup_rounds
+
+    def take(self, site: str, changes: Tensors, cases: int) -> None:
+        self._cases[site] = cases
+        if self._compares:
+            self.store.save(site, parts(changes, (DECODER,)))
+        filters = self._filters[site]
+        for key, change in changes.items():
+            if key.startswith(DECODER):
+                shared = filters.shared(layer_of(key))
+                self._sums.add(key, change, filters.weights[layer_of(key)][shared], shared)
+            else:
+                self._sums.add(key, change, 1.0)
+
+    def begin(self, fuse: Fuse) -> Fused:
+        fused = super().begin(fuse)
+        self.anchors = fused.extras
+        return fused
+
+    def close(self, fuse: Fuse, round_number: int) -> Fused | None:
+        before = self.weights
+        self.weights = self._sums.result()
+        fused = fuse(self.weights, round_number)
+        if fused is None:
+            return None
+        self.weights, self.anchors = fused.weights, fused.extras
+        if self._compares:
+            self._personalize(before)
+        return fused
+
+    def _personalize(self, before: Tensors) -> None:
+        """Compares what the round did to the server's filters with what each site did to its own."""
+        total = max(1, sum(self._cases.values()))
+        for site in sorted(self._cases):
+            changes = self.store.load(site)
+            for layer in self._layers:
+                key = f"{layer}.weight"
+                if key in changes:
+                    of_server = self.weights[key] - before[key]
+                    self._filters[site].update(layer, of_server, changes[key], self._cases[site] / total)
+        bound_weights(self._filters.values(), self.settings.personalization.weight_bound)
+
+    def layers(self) -> dict[str, int]:
+        return self._layers
+
+    def personal_filters(self, site: str) -> dict[str, int]:
+        return self._filters[site].personal_filters()
+
+    def state(self) -> dict[str, Any]:
+        return super().state() | {"filters": self._stacked()}
+
+    def _stacked(self) -> dict[str, Any]:
+        """Patience and weights by convolution, (sites, filters): one tensor a site would be thousands to write."""
+        states = [filters.state() for filters in self._filters.values()]
+        stacked = {
+            kind: {layer: torch.stack([state[kind][layer] for state in states]) for layer in self._layers}
+            for kind in (states[0] if states else ())
+        }
+        return {"sites": list(self._filters), "state": stacked}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        super().restore(state)
+        for place, site in enumerate(state["filters"]["sites"]):
+            self._filters[site] = self._new_filters()
+            self._filters[site].restore(
+                {
+                    kind: {layer: rows[place].clone() for layer, rows in layers.items()}
+                    for kind, layers in state["filters"]["state"].items()
+                }
+            )
+
+
+class FedMEPDAtSite(AtSite):
+    """Takes in what it shares, keeps its personal filters, and calibrates with the anchors."""
+
+    personalizes = True
+    settings: FedMEPDSettings
+
+    def network(self, modalities: Iterable[str]) -> FedMEPDNet:
+        calibration = self.settings.calibration
+        lacca = {"residual": calibration.residual, "dropout": calibration.dropout} if calibration.enabled else None
+        return build_network(self.settings, modalities, calibration=lacca)
+
+    def take_in(self, network: FedMEPDNet, received: Tensors) -> None:
+        copy_into(network, parts(received, SEGMENTING), lambda key: _shared_rows(key, received))
+        anchors = {int(key.removeprefix(ANCHORS)): value.float() for key, value in parts(received, (ANCHORS,)).items()}
+        if anchors:
+            network.anchors = anchors
+
+    def give(self, network: FedMEPDNet, received: Tensors) -> Tensors:
+        given = {}
+        for key, value in super().give(network, parts(received, SEGMENTING)).items():
+            rows = _shared_rows(key, received)
+            given[key] = value if rows is None else value[rows]
+        return given
+
+    def personal_filters(self, received: Tensors) -> dict[str, int]:
+        patience = parts(received, (PATIENCE,))
+        return {key.removeprefix(PATIENCE): int((left == 0).sum()) for key, left in patience.items()}
+
+
+def _shared_rows(key: str, received: Tensors) -> Tensor | None:
+    """W_i = B_i W_s + (1 - B_i) W_i: the filters with B = 1, which are those that have patience left."""
+    patience = received.get(f"{PATIENCE}{layer_of(key)}") if key.startswith(DECODER) else None
+    return None if patience is None else patience > 0
+
+
+class FedMEPDAtFusionSite(AtFusionSite):
+    """Makes the class anchors, where the cases are."""
+
+    settings: FedMEPDSettings
+
+    def __init__(self, settings: FedMEPDSettings, log: Log):
+        super().__init__(settings, log)
+        calibration = settings.calibration
+        self.collects_vectors = calibration.enabled
+        self.anchors = Anchors(
+            calibration.anchors_per_class, calibration.anchor_ema, settings.seed, fewest=calibration.anchor_cases
+        )
+
+    def leave(self, vectors: dict[int, CaseVectors], round_number: int) -> Tensors:
+        self.anchors.update(vectors, round_number)
+        if round_number == 0 and vectors:
+            self._tell_of_missing_anchors()
+        return {f"{ANCHORS}{level}": rows for level, rows in self.anchors.tensors().items()}
+
+    def _tell_of_missing_anchors(self) -> None:
+        counts = zip(BRATS.classes, self.anchors.of_classes(), strict=True)
+        missing = [name for name, count in counts if not count]
+        if missing:
+            self.log(
+                f"no anchors of {', '.join(missing)}: fewer than calibration.anchor_cases = "
+                f"{self.settings.calibration.anchor_cases} training cases of the fusion site held the class; the sites "
+                "calibrate without them"
+            )
+
+    def state(self) -> dict[str, Any]:
+        return self.anchors.state()
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.anchors.restore(state)
+
+
+METHOD = Method(
+    name="fedmepd",
+    title="FedMEPD",
+    paper="Liu et al., Medical Image Analysis 2025",
+    shared="encoders, decoder filters that are not personal; class anchors",
+    personal="decoder filters that keep opposing the global ones, calibration",
+    fusion="trains every round after the aggregation, makes the anchors",
+    model="encoders and shared decoder filters averaged with other sites' and trained at the fusion site, personal "
+    "filters trained here alone",
+    global_model="encoders and decoder filters averaged over the sites and trained at the fusion site; no personal "
+    "filters and no calibration",
+    at_server=FedMEPDAtServer,
+    at_site=FedMEPDAtSite,
+    at_fusion_site=FedMEPDAtFusionSite,
+    settings=FedMEPDSettings,
+)

@@ -1,0 +1,80 @@
+"""Fusion only: the network is trained at the fusion site alone, and the sites use it as it is.
+
+RFNet, Ding et al., ICCV 2021: robust to missing modalities since each step trains on a random subset of them.
+
+Travels: to the sites, the encoders of their modalities and the decoder. Nothing comes back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydantic import Field
+
+from fedmepd.config import Settings, TrainingSettings
+from fedmepd.methods.local import LocalAtServer
+from fedmepd.methods.method import AtFusionSite, AtSite, Log, Method, Store, Tensors
+from fedmepd.methods.parts.selection import of_modalities
+
+
+class FusionOnlyTrainingSettings(TrainingSettings):
+    """Training at the fusion site."""
+
+    modality_dropout: bool = Field(
+        True, description="train on a random non-empty subset of the modalities in each step"
+    )
+
+
+class FusionOnlySettings(Settings):
+    """The settings of a job that trains at the fusion site alone."""
+
+    training: FusionOnlyTrainingSettings = FusionOnlyTrainingSettings()
+
+
+class FusionOnlyAtServer(LocalAtServer):
+    """Hands out the fusion site's model whenever the sites validate it."""
+
+    def __init__(self, settings: FusionOnlySettings, weights: Tensors, store: Store):
+        super().__init__(settings, weights, store)
+        self._modalities: dict[str, Sequence[str]] = {}
+        self._due = False
+
+    def join(self, site: str, modalities: Sequence[str]) -> None:
+        self._modalities[site] = modalities
+
+    def open(self, round_number: int) -> None:
+        # As they do not train, the sites need the weights only to validate them.
+        self._due = self.settings.validation_is_due(round_number)
+
+    def send(self, site: str) -> Tensors:
+        return of_modalities(self.weights, self._modalities[site]) if self._due else {}
+
+
+class FusionOnlyAtSite(AtSite):
+    """Validates and tests what it is given."""
+
+    trains = False
+
+
+class FusionOnlyAtFusionSite(AtFusionSite):
+    """Trains with modalities left out."""
+
+    def __init__(self, settings: FusionOnlySettings, log: Log):
+        super().__init__(settings, log)
+        self.drops_modalities = settings.training.modality_dropout
+
+
+METHOD = Method(
+    name="fusion_only",
+    title="Fusion only",
+    paper="RFNet, Ding et al., ICCV 2021",
+    shared="the fusion site's model",
+    personal="nothing",
+    fusion="trains alone",
+    model="trained at the fusion site alone",
+    global_model="trained at the fusion site alone",
+    at_server=FusionOnlyAtServer,
+    at_site=FusionOnlyAtSite,
+    at_fusion_site=FusionOnlyAtFusionSite,
+    settings=FusionOnlySettings,
+)

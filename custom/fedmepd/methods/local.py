@@ -1,0 +1,55 @@
+"""Local: every site trains on its own cases alone, and so does the fusion site.
+
+The lower bound that every federated method is compared with.
+
+Travels: nothing, but for the fusion site's model, which the server keeps. Stays: everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fedmepd.config import Settings
+from fedmepd.methods.method import AtServer, Fuse, Fused, Method, Shapes, Store, Tensors
+from fedmepd.methods.parts.selection import SEGMENTING, parts
+
+
+class LocalAtServer(AtServer):
+    """Keeps the fusion site's model."""
+
+    def __init__(self, settings: Settings, weights: Tensors, store: Store):
+        super().__init__(settings, parts(weights, SEGMENTING), store)
+
+    def join(self, site: str, modalities: Sequence[str]) -> None:
+        pass
+
+    def send(self, site: str) -> Tensors:
+        return {}
+
+    def expect(self, site: str) -> Shapes:
+        return {}
+
+    def open(self, round_number: int) -> None:
+        pass
+
+    def take(self, site: str, changes: Tensors, cases: int) -> None:
+        pass
+
+    def close(self, fuse: Fuse, round_number: int) -> Fused | None:
+        fused = fuse(self.weights, round_number)
+        if fused is not None:
+            self.weights = fused.weights
+        return fused
+
+
+METHOD = Method(
+    name="local",
+    title="Local",
+    paper="no exchange",
+    shared="nothing",
+    personal="the whole network",
+    fusion="trains alone",
+    model="trained here alone",
+    global_model="trained at the fusion site alone",
+    at_server=LocalAtServer,
+)

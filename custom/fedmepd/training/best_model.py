@@ -1,0 +1,81 @@
+"""The models that somebody keeps of a run: the best one on validation, the last one, and their card."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from fedmepd.errors import FedMEPDError
+from fedmepd.networks.network import FedMEPDNet
+from fedmepd.training.checkpoints import About, describe, save_model
+
+Scores = dict[str, Any]
+
+
+class WriteCard(Protocol):
+    """Writes the card of a model file."""
+
+    def __call__(
+        self, model: Path, *, round_number: int, validation: Scores | None, test: Scores | None = None
+    ) -> None: ...
+
+
+class ModelFiles:
+    """Two model files in a folder, of which the best one is tested.
+
+    Args:
+        folder: for the files.
+        best, last: their names.
+        about: what a model says of itself, by its round and its validation.
+        write_card: for the better of the two.
+
+    Attributes:
+        score: mean Dice of the best model on validation; None as long as there is none.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        best: str,
+        last: str,
+        about: Callable[[int, Scores | None], About],
+        write_card: WriteCard,
+    ):
+        self._best, self._last = Path(folder) / best, Path(folder) / last
+        self._about, self._write_card = about, write_card
+        self.score: float | None = None
+
+    def offer(self, network: FedMEPDNet, round_number: int, validation: Scores) -> bool:
+        """Keeps a model if it is better than the best one so far; returns whether it is."""
+        if self.score is not None and validation["mdsc"] <= self.score:
+            return False
+        self.score = validation["mdsc"]
+        save_model(self._best, network, self._about(round_number, validation))
+        self._write_card(self._best, round_number=round_number, validation=validation)
+        return True
+
+    def keep_last(self, network: FedMEPDNet, round_number: int, validation: Scores | None) -> None:
+        """Keeps a model as the last one. Where nothing is validated, it is the one that is tested."""
+        save_model(self._last, network, self._about(round_number, validation))
+        if not self._best.is_file():
+            self._write_card(self._last, round_number=round_number, validation=validation)
+
+    def tested(self) -> Path:
+        """The file of the model to test.
+
+        Raises:
+            FedMEPDError: there is no model yet.
+        """
+        path = self._best if self._best.is_file() else self._last
+        if not path.is_file():
+            message = "no model to test: no round of this run is finished"
+            raise FedMEPDError(f"{path}: {message}", public=message)
+        return path
+
+    def end_test(self, scores: Scores | None) -> int:
+        """Notes the test's scores on the card; returns the round of the model that was tested."""
+        path = self.tested()
+        about = describe(path)["about"]
+        self._write_card(path, round_number=about["round"], validation=about["scores"], test=scores)
+        return about["round"]
