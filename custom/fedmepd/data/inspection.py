@@ -147,13 +147,23 @@ def _conventions(
     undecided = [
         found.label_counts.keys()
         for case, found in zip(cases, facts, strict=True)
-        if case.convention is None and found.label_counts
+        if case.convention is None and not case.label_doubt and found.label_counts
     ]
     plain, general = (given, []) if given else _by_values(undecided, option)
     decided = []
     for case, found, findings in zip(cases, facts, of_cases, strict=True):
-        convention = given or case.convention or plain
+        convention = given or case.convention or (None if case.label_doubt else plain)
         decided.append(replace(case, convention=convention))
+        if case.label is not None and case.label_doubt and convention is None:
+            text = (
+                f"{case.label}: {case.label_doubt}; if its values are those of one of {', '.join(CONVENTIONS)} all the "
+                f"same, say which with {option}"
+            )
+            findings.append(error("label of other classes, by the name of its case or dataset.json", text))
+            continue
+        if case.label is not None and case.tumour:
+            text = f"case {case.name}: its name says {case.tumour}, whose labels are of the same classes as a glioma's"
+            findings.append(warning("case of another tumour than glioma, by its name", text))
         known = BRATS.conventions[convention] if convention else {0, 1, 2, 3, 4}
         unknown = sorted(found.label_counts.keys() - set(known))
         if unknown:

@@ -14,7 +14,7 @@ from fedmepd.data.containment import outside
 from fedmepd.data.findings import Finding, error, note
 from fedmepd.data.manifest import FILE_NAME as MANIFEST
 from fedmepd.data.manifest import Part, read_manifest
-from fedmepd.data.names import WORDS, kinds_of, kinds_of_file, read_case_name
+from fedmepd.data.names import WORDS, kinds_of, kinds_of_file, read_case_name, read_label_name
 from fedmepd.data.volumes import is_nifti, stem
 from fedmepd.errors import DataError
 
@@ -183,15 +183,18 @@ def _case(folder: Path, root: Path, volumes: list[Path], follow_links: bool) -> 
         else:
             files[kinds[0]] = file
     label = files.pop(LABEL, None)
+    of_label = read_label_name(folder.name, label)
     return Case(
         name,
         files,
         label,
         patient=patient,
         institution=told.institution,
-        convention=told.convention,
+        convention=of_label.convention,
         layout=layout,
         findings=tuple(findings),
+        label_doubt=of_label.label_doubt,
+        tumour=of_label.tumour,
     )
 
 
