@@ -1,5 +1,3 @@
-import json
-
 import pytest
 
 from fedmepd.data.cases import PLAIN
@@ -102,26 +100,6 @@ def test_the_decathlon(tmp_path):
         assert labelled.channels == {"FLAIR": 0, "T1": 1, "T1ce": 2, "T2": 3}
         assert labelled.label == root / "labelsTr" / "BRATS_001.nii.gz"
         assert (unlabelled.name, unlabelled.label) == ("BRATS_485", None)
-
-
-@pytest.mark.parametrize(
-    ("told", "expected"),
-    [
-        ({"0": "FLAIR", "1": "T1w", "2": "t1gd", "3": "T2w"}, {"FLAIR": 0, "T1": 1, "T1ce": 2, "T2": 3}),
-        ({"0": "T2w", "1": "FLAIR"}, {"T2": 0, "FLAIR": 1}),
-    ],
-)
-def test_the_decathlons_channels_are_those_of_its_dataset_json(tmp_path, told, expected):
-    touch(tmp_path, "imagesTr/BRATS_001.nii.gz")
-    (tmp_path / "dataset.json").write_text(json.dumps({"modality": told}))
-    assert find_dataset(tmp_path).cases[0].channels == expected
-
-
-def test_the_decathlons_channels_without_a_meaning(tmp_path):
-    touch(tmp_path, "imagesTr/BRATS_001.nii.gz")
-    (tmp_path / "dataset.json").write_text(json.dumps({"modality": {"0": "CT"}}))
-    with pytest.raises(DataError, match="expected one of FLAIR, T1w, t1gd, T2w for each channel"):
-        find_dataset(tmp_path)
 
 
 def test_cases_are_sorted_by_name_across_groups(tmp_path):
