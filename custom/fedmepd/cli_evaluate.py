@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -155,7 +156,8 @@ def _labelled_cases(options: argparse.Namespace) -> list[Case]:
         )
     elif part != "all":
         cases = [case for case in cases if dataset.parts[case.name] == part]
-    cases = [case for case in cases if case.label is not None]
+    # Whose examinations they are decides what trains and what tests, and no score.
+    cases = [replace(case, patient_doubt="") for case in cases if case.label is not None]
     if not cases:
         raise DataError(
             f"{options.folder} has no labelled case to score" + ("" if part == "all" else f" in part {part}")

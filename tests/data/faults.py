@@ -119,6 +119,11 @@ def paediatric(folder: Path) -> None:
     write_case(folder / "paediatric", "BraTS-PED-00001-000")
 
 
+@fault(ERRORS, "case in folders that do not tell its patient")
+def by_date(folder: Path) -> None:
+    write_case(folder / "by_date" / "2021-01-02", "NIfTI")
+
+
 @fault(ERRORS, "label that does not fit its images")
 def label_of_another(folder: Path) -> None:
     flair(folder, "label_of_another", label=np.where(volume() == 0, 2, 0).astype("uint8"))

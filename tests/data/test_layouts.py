@@ -134,6 +134,42 @@ def test_folders_in_folders(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "place",
+    [
+        "PatA/2021-01-02/NIfTI",
+        "PatA/first/anat",
+        "sub-01/ses-1/anat",
+        "HGG/PatA/2021-01-02/NIfTI",
+        "north/PatA/may/a/b",
+    ],
+)
+def test_deep_folders_do_not_tell_the_patient(tmp_path, place):
+    """All of the folders make the name, so that no two are the same; whose they are is asked."""
+    touch(tmp_path, f"{place}/t1.nii", "PatB/2021-01-02/NIfTI/t1.nii")
+    other, case = sorted(find_dataset(tmp_path).cases, key=lambda case: case.name != "PatB_2021-01-02_NIfTI")
+    names = place.removeprefix("HGG/").split("/")
+    assert (case.name, other.name) == ("_".join(names), "PatB_2021-01-02_NIfTI")
+    assert case.patient_doubt.startswith(f"which of the folders {', '.join(names[:-1])} above {tmp_path / place} is")
+    assert not find_dataset(tmp_path).findings
+
+
+@pytest.mark.parametrize(
+    ("upper", "date"),
+    [
+        *((name, True) for name in ("2021-01-02", "2021_01_02", "20210102", "2021-01", "02.01.2021", "2021-01-02b")),
+        *((name, False) for name in ("PatA", "2013001", "2021-13-02", "12345678", "007", "p-2021-01-02")),
+    ],
+)
+def test_a_date_is_no_patient(tmp_path, upper, date):
+    touch(tmp_path, f"{upper}/t1.nii", f"{upper}/a/t1.nii", "other/b/t1.nii")
+    cases = {case.name: case for case in find_dataset(tmp_path).cases}
+    for name, folder in ((upper, tmp_path / upper), (f"{upper}_a", tmp_path / upper / "a")):
+        assert cases[name].patient == upper
+        doubt = f"{upper}, the folder that is taken for the patient of {folder}, is a date" if date else ""
+        assert cases[name].patient_doubt == doubt
+
+
+@pytest.mark.parametrize(
     ("names", "named", "kind"),
     [
         (("a/x_t1ce.nii.gz", "a/x_t1gd.nii.gz"), ("x_t1ce.nii.gz", "x_t1gd.nii.gz", "T1ce"), "look like the same"),

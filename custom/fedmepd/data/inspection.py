@@ -91,7 +91,8 @@ def inspect_cases(
                 raise DataError(str(problem), public="the site's cache folder cannot be written") from problem
             progress(number, len(cases))
     of_cases = [
-        [*case.findings, *_completeness(case), *found.findings] for case, found in zip(cases, facts, strict=True)
+        [*case.findings, *_completeness(case), *_patient(case), *found.findings]
+        for case, found in zip(cases, facts, strict=True)
     ]
     read, general = _conventions(cases, facts, labels, of_cases, option)
     _duplicates(read, facts, of_cases)
@@ -131,6 +132,13 @@ def _completeness(case: Case) -> Iterator[Finding]:
         words = " or ".join(word for word, kind in WORDS.items() if kind == LABEL)
         text = f"case {case.name} has no label: it is for inference only; a label's file name has the word {words}"
         yield note("case without a label, for inference only", text)
+
+
+def _patient(case: Case) -> Iterator[Finding]:
+    """Cases of one patient must not both train and test; one without a label does neither."""
+    if case.label is not None and case.patient_doubt:
+        text = f"case {case.name}: {case.patient_doubt}: write a list cases.csv with a column patient"
+        yield error("case in folders that do not tell its patient", text)
 
 
 _MIXED = "label values of two conventions"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,6 +30,12 @@ _GROUPS = ("hgg", "lgg", "training", "train", "trainingdata", "validation", "dat
 
 # Of folders in folders: data set, group, patient, examination.
 _DEEPEST = 5
+
+# 2021-01-02, 20210102, 2021-01, 02.01.2021, and what may follow such a date.
+_DATE = re.compile(
+    r"((19|20)\d\d[-_. ](0[1-9]|1[0-2])([-_. ]([0-2]\d|3[01]))?|(19|20)\d\d(0[1-9]|1[0-2])([0-2]\d|3[01])"
+    r"|([0-2]\d|3[01])[-_. ](0[1-9]|1[0-2])[-_. ](19|20)\d\d)([^0-9].*)?"
+)
 
 _AMBIGUOUS = "file name that may be two modalities"
 _TWICE = "two files that look like the same modality"
@@ -85,7 +92,7 @@ def find_dataset(folder: Path, *, manifest: bool = True, follow_links: bool = Fa
         return _from_list(lists[0], follow_links)
     findings: list[Finding] = []
     cases = list(_walk(folder, folder, _DEEPEST if deep else 0, follow_links, findings))
-    examinations = [case for case in cases if case.layout == NESTED]
+    examinations = [case for case in cases if case.layout == NESTED and not case.patient_doubt]
     if examinations:
         patients = len({case.patient for case in examinations})
         text = (
@@ -156,10 +163,12 @@ def _walk(folder: Path, root: Path, below: int, follow_links: bool, findings: li
 def _case(folder: Path, root: Path, volumes: list[Path], follow_links: bool) -> Case:
     """A folder with NIfTI files in it; one in a patient's folder is an examination of that patient."""
     told = read_case_name(folder.name)
-    name, patient, layout = folder.name, told.patient, told.layout
-    above = folder.parent.name
-    if layout == PLAIN and folder.parent != root and not _says_nothing(above, folder.parent, root):
-        name, patient, layout = f"{above}_{folder.name}", above, NESTED
+    name, patient, layout, doubt = folder.name, told.patient, told.layout, ""
+    above = _folders_above(folder, root) if layout == PLAIN else []
+    if above:
+        name, patient, layout = "_".join([*above, folder.name]), above[0], NESTED
+    if layout in (PLAIN, NESTED):
+        doubt = _patient_doubt(above or [folder.name], folder)
     findings: list[Finding] = []
     files: dict[str, Path] = {}
     for file in volumes:
@@ -191,8 +200,25 @@ def _case(folder: Path, root: Path, volumes: list[Path], follow_links: bool) -> 
         layout=layout,
         findings=tuple(findings),
         label_doubt=of_label.label_doubt,
+        patient_doubt=doubt,
         tumour=of_label.tumour,
     )
+
+
+def _folders_above(folder: Path, root: Path) -> list[str]:
+    """The folders between the data set and a case that may tell whose it is, the uppermost first."""
+    between = folder.relative_to(root).parents
+    above = [root / place for place in reversed(between) if place.parts]
+    return [place.name for place in above if not _says_nothing(place.name, place, root)]
+
+
+def _patient_doubt(above: list[str], folder: Path) -> str:
+    """Why the uppermost of the folders of a case may not be the patient; empty where nothing is against it."""
+    if len(above) > 1:
+        return f"which of the folders {', '.join(above)} above {folder} is the patient is not clear"
+    if _DATE.fullmatch(above[0]):
+        return f"{above[0]}, the folder that is taken for the patient of {folder}, is a date"
+    return ""
 
 
 def _says_nothing(name: str, folder: Path, root: Path) -> bool:
