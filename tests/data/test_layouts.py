@@ -4,6 +4,7 @@ from fedmepd.data.cases import PLAIN
 from fedmepd.data.layouts import MSD, NESTED, find_dataset
 from fedmepd.errors import DataError
 
+WORDS = ("flair", "t1ce", "t1", "t2", "seg")
 NAMES = ("FLAIR", "T1ce", "T1", "T2", "label")
 
 
@@ -189,6 +190,49 @@ def test_ambiguity_names_both(tmp_path, names, named, kind):
     assert "nii" not in found.kind and str(tmp_path) not in found.kind
     # The good case beside it is found all the same.
     assert dataset.cases[-1].name == "b"
+
+
+@pytest.mark.parametrize(
+    "folder", ["T", "S", "F", "se", "Fl", "T1", "t2", "P7", "flair", "Pat7/T1", "Pat7/T2", "T1/T2"]
+)
+@pytest.mark.parametrize("template", ["{word}", "{folder}_{word}", "{both}_{word}"])
+def test_the_folders_name_is_left_out_as_a_whole_alone(tmp_path, folder, template):
+    both = folder.replace("/", "_")
+    names = {word: template.format(word=word, folder=both.split("_")[-1], both=both) for word in WORDS}
+    touch(tmp_path / "data" / folder, *(f"{name}.nii.gz" for name in names.values()))
+    touch(tmp_path / "data" / "another", "readme.txt")
+    [case] = find_dataset(tmp_path / "data").cases
+    assert [path.name for path in case.files] == [f"{names[word]}.nii.gz" for word in WORDS] and not case.findings
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds"),
+    [
+        *((name, "T1 or T1ce") for name in ("T1_contrast", "T1_Gad", "T1w_gd", "T1w_post", "T1_KM", "t1_mprage_post")),
+        *((name, "T1 or T1ce") for name in ("T1_SE_post", "T1_MPRAGE_CE", "sub-01_ce-gadolinium_T1w")),
+        *((name, "T2 or FLAIR") for name in ("t2_tirm_tra_dark-fluid", "T2_dark_fluid", "t2_spc_da-fl")),
+    ],
+)
+def test_a_neighbour_that_changes_the_modality(tmp_path, name, kinds):
+    touch(tmp_path / "a", f"{name}.nii.gz")
+    [case] = find_dataset(tmp_path).cases
+    [found] = case.findings
+    assert not case.images and (found.severity, found.kind) == ("error", "file name that may be two modalities")
+    assert f"may be {kinds}" in found.text
+    (tmp_path / "cases.csv").write_text(f"case,{name}\na,a/{name}.nii.gz\n")
+    with pytest.raises(DataError, match=f"may be {kinds}: rename it"):
+        find_dataset(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["T1_subtraction", "T1_map", "T2_map", "T2star_T2", "T2_star", "T2_GRE", "T2_SWI", "t2_mask", "FLAIR_lesion_mask"],
+)
+def test_what_is_made_of_a_modality_is_none(tmp_path, name):
+    touch(tmp_path / "a", f"{name}.nii.gz", "t1.nii.gz", "t2.nii.gz", "flair.nii.gz", "seg_mask.nii.gz")
+    [case] = find_dataset(tmp_path).cases
+    assert [path.name for path in case.files] == ["flair.nii.gz", "t1.nii.gz", "t2.nii.gz", "seg_mask.nii.gz"]
+    assert [found.kind for found in case.findings] == ["file of another name, passed over"]
 
 
 @pytest.mark.parametrize("what", ["file", "folder", "circle"])

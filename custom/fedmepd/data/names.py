@@ -20,10 +20,24 @@ WORDS: dict[str, str] = {
 }
 
 
+# Beside these a T1 may have been taken with contrast agent, and a T2 may be a FLAIR.
+_CONTRAST = frozenset(("contrast", "gad", "gado", "gadolinium", "gd", "km", "ce", "post", "postcontrast"))
+_DARK_FLUID = frozenset(("dark", "darkfluid", "da", "tirm"))
+# Beside these a modality's word names something else that was made from it, or T2*.
+_NO_IMAGE = frozenset(("map", "mask", "subtraction", "subtracted", "star", "t2star", "gre", "swi"))
+
+
 def kinds_of(word_or_name: str) -> list[str]:
-    """Returns the kinds (modalities or :data:`LABEL`) that the words of a name stand for, each once."""
-    words = [word for word in re.split(r"[^a-z0-9]+", word_or_name.lower()) if word]
-    found, place = [], 0
+    """Returns the kinds (modalities or :data:`LABEL`) that the words of a name may stand for, each once."""
+    return _kinds(_words(word_or_name))
+
+
+def _words(name: str) -> list[str]:
+    return [word for word in re.split(r"[^a-z0-9]+", name.lower()) if word]
+
+
+def _kinds(words: list[str]) -> list[str]:
+    found, others, place = [], set(), 0
     while place < len(words):
         for length in (2, 1):
             kind = WORDS.get("".join(words[place : place + length]))
@@ -31,17 +45,32 @@ def kinds_of(word_or_name: str) -> list[str]:
                 found.append(kind)
                 place += length - 1
                 break
+        else:
+            others.add(words[place])
         place += 1
-    return list(dict.fromkeys(found))
+    kinds = list(dict.fromkeys(found))
+    if others & _NO_IMAGE and LABEL not in kinds:
+        return []
+    if kinds == ["T1"] and others & _CONTRAST:
+        return ["T1", "T1ce"]
+    if kinds == ["T2"] and others & _DARK_FLUID:
+        return ["T2", "FLAIR"]
+    return kinds
 
 
 def kinds_of_file(path: Path) -> list[str]:
     """Returns the kinds that a file's name allows, none or more than one where it does not decide.
 
-    The name of the file's folder at its beginning does not count: a patient's folder may be called after a modality.
+    The names of the file's folder and of the one above it, at its beginning, do not count: a patient's folder, or one
+    of an examination, may be called after a modality. If it is called so and nothing else is told, it does.
     """
-    name, folder = stem(path) or "", path.parent.name.lower()
-    return kinds_of(name[len(folder) :] if name.startswith(folder) else name)
+    words, folder = _words(stem(path) or ""), _words(path.parent.name)
+    for before in (_words(path.parent.parent.name) + folder, folder):
+        if before and words[: len(before)] == before:
+            left = _kinds(words[len(before) :])
+            if left or kind_of(path.parent.name) is None:
+                return left
+    return _kinds(words)
 
 
 @dataclass(frozen=True)
