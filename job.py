@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from pathlib import Path
 
 DEFAULT_SITES = 8
 
@@ -17,8 +18,10 @@ def main() -> int:
     sys.argv[1:] = []
     from nvflare.recipe.sim_env import SimEnv
 
+    from fedmepd.config import Settings
     from fedmepd.errors import FedMEPDError
     from fedmepd.flare.recipe import FedMEPDRecipe
+    from fedmepd.flare.simulator_folder import reserved
 
     try:
         recipe = FedMEPDRecipe(
@@ -42,12 +45,18 @@ def main() -> int:
     sites = [f"site-{number}" for number in range(1, arguments.sites + 1)]
     workspace = os.path.abspath(arguments.workspace)
     environment = SimEnv(clients=sites, num_threads=arguments.threads, workspace_root=workspace)
+    # An environment variable of FLARE's may name another one.
+    folder = Path(environment.workspace_root).absolute() / recipe.name
     try:
-        recipe.run(environment)
+        with reserved(folder, Settings.make(arguments.preset, recipe.settings)):
+            recipe.run(environment)
+    except FedMEPDError as error:
+        print(f"job.py: {error}", file=sys.stderr)
+        return 2
     except RuntimeError as error:
         print(f"job.py: {error}", file=sys.stderr)
         return 1
-    print(f"results: {os.path.join(workspace, recipe.name, 'server', 'simulate_job', 'results')}")
+    print(f"results: {folder / 'server' / 'simulate_job' / 'results'}")
     return 0
 
 
@@ -79,7 +88,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--run-name", metavar="NAME", help="name by which the run is continued when started again")
     parser.add_argument(
-        "--workspace", default="workspace", metavar="FOLDER", help="where all is written; default: workspace"
+        "--workspace",
+        default="workspace",
+        metavar="FOLDER",
+        help="where all is written, a folder per method; one that holds a run is refused; default: workspace",
     )
     parser.add_argument("--export", metavar="FOLDER", help="write the job there instead of running it")
     return parser

@@ -145,6 +145,14 @@ def test_checkpoint_import_and_show(calibrated: bool, tmp_path: Path, capsys: py
     assert (shown["calibration"] is not None) == calibrated
 
 
+def test_checkpoint_import_keeps_a_model_that_is_there(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    publish(tmp_path / "published.pth", False)
+    (tmp_path / "model_best.pt").write_bytes(b"trained for a week")
+    assert main(["checkpoint", "import", str(tmp_path / "published.pth"), str(tmp_path / "model_best.pt")]) == 2
+    assert "model_best.pt exists already: choose another name" in capsys.readouterr().err
+    assert (tmp_path / "model_best.pt").read_bytes() == b"trained for a week"
+
+
 def test_checkpoint_import_refuses_another_layout(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     torch.save({"state_dict": {"weight": torch.zeros(2)}}, tmp_path / "other.pth")
     (tmp_path / "model.pt").write_bytes(b"old")

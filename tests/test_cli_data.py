@@ -283,6 +283,34 @@ def test_check_tells_sites_that_share_cases(cohort: Path, tmp_path: Path, run) -
     assert "     1  two sites that share cases\n" in printed
 
 
+def test_examinations_of_one_patient_stay_together(tmp_path: Path, run) -> None:
+    """In patient/date they do; in patient/date/NIfTI it is asked who the patient is, and a list tells."""
+    rows, number = ["case,patient,t1,seg"], 0
+    for patient in ("PatA", "PatB"):
+        for date in ("2021-01-02", "2021-07-01", "2022-03-03"):
+            label = tumour_of(number := number + 1)
+            for folder in (tmp_path / "flat" / patient, tmp_path / "deep" / patient / date):
+                name = "NIfTI" if folder.name == date else date
+                case = write_case(folder, name, ("T1",), T1=volume(300 + number), label=label)
+            files = [path.relative_to(tmp_path / "deep") for path in case.files]
+            rows.append(f"{patient}-{date},{patient},{files[0]},{files[1]}")
+    assert run("init", tmp_path / "flat", "--train", "0.5")[0] == 0
+    entries = json.loads((tmp_path / "flat" / FILE_NAME).read_text())["cases"]
+    assert {(entry["patient"], entry["part"]) for entry in entries} in (
+        {("PatA", "train"), ("PatB", "test")},
+        {("PatB", "train"), ("PatA", "test")},
+    )
+    status, printed = run("check", tmp_path / "deep")
+    assert status == 1 and "     6  case in folders that do not tell its patient\n" in printed
+    status, printed = run("init", tmp_path / "deep")
+    assert status == 2 and "write a list cases.csv with a column patient" in printed
+    assert not (tmp_path / "deep" / FILE_NAME).exists()
+    (tmp_path / "deep" / "cases.csv").write_text("\n".join(rows) + "\n")
+    assert run("init", tmp_path / "deep", "--train", "0.5")[0] == 0
+    entries = json.loads((tmp_path / "deep" / FILE_NAME).read_text())["cases"]
+    assert len({(entry["patient"], entry["part"]) for entry in entries}) == 2
+
+
 def test_the_decathlons_layout(tmp_path: Path, run) -> None:
     """Its four volumes in one file and its own label values, from the download to a site's crops."""
     root = tmp_path / "Task01_BrainTumour"

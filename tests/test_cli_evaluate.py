@@ -70,6 +70,16 @@ def test_files(tmp_path: Path, run) -> None:
     assert "WT              Dice" in printed and f"{(2 + dice) / 3:.3f}" in printed
 
 
+@pytest.mark.parametrize("name", ["evaluation.csv", "evaluation.json"])
+def test_an_evaluation_that_is_there_is_kept(tmp_path: Path, run, name: str) -> None:
+    for folder in ("p", "l"):
+        save(tmp_path / folder / "a.nii.gz", tumour())
+    (tmp_path / name).write_text("of another model")
+    status, printed, error = run("--predictions", tmp_path / "p", "--labels", tmp_path / "l", "--out", tmp_path)
+    assert (status, printed) == (2, "") and f"has an {name} already: choose another folder" in error
+    assert (tmp_path / name).read_text() == "of another model"
+
+
 def test_only_the_table(tmp_path: Path, run) -> None:
     for folder in ("p", "l"):
         save(tmp_path / folder / "a.nii.gz", tumour())

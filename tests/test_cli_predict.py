@@ -199,6 +199,22 @@ def test_cases_that_no_file_can_be_named_after(tmp_path: Path, model: Path, run)
 
 
 @pytest.mark.usefixtures("quick")
+def test_another_folders_cases_keep_their_volumes(tmp_path: Path, model: Path, run) -> None:
+    out = tmp_path / "out"
+    for name in ("a", "b"):
+        write_case(tmp_path / name, name)
+        assert run("--model", model, tmp_path / name, "--out", out)[0] == 0
+    [first, _] = rows(out / "volumes.csv")
+    assert [row["case"] for row in rows(out / "volumes.csv")] == ["a", "b"] and (out / "a.nii.gz").exists()
+    assert run("--model", model, tmp_path / "b", "--out", out, "--overwrite")[0] == 0
+    assert rows(out / "volumes.csv")[0] == first
+    # Without its segmentation a row says nothing any more.
+    (out / "a.nii.gz").unlink()
+    assert run("--model", model, tmp_path / "b", "--out", out, "--overwrite")[0] == 0
+    assert [row["case"] for row in rows(out / "volumes.csv")] == ["b"]
+
+
+@pytest.mark.usefixtures("quick")
 def test_a_data_set_with_a_manifest(tmp_path: Path, model: Path, run) -> None:
     data = tmp_path / "site"
     for name in ("a", "b"):

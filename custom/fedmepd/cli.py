@@ -133,6 +133,8 @@ def _import_checkpoint(options: argparse.Namespace) -> None:
     from fedmepd.training.checkpoints import About, save_model
 
     published = import_published(options.published)
+    if options.out.exists():
+        raise FedMEPDError(f"{options.out} exists already: choose another name")
     owner = "a published client" if published.calibrated else "the published server"
     save_model(options.out, published.network, About(owner, "fedmepd", published.round))
     print(f"wrote {options.out}")

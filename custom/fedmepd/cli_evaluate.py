@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,7 +53,7 @@ def add_evaluate_command(topics: argparse._SubParsersAction) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from fedmepd.evaluation.report import build, console_table, write
+    from fedmepd.evaluation.report import CSV_NAME, JSON_NAME, build, console_table, write
 
     given = [value is not None for value in (options.predictions, options.labels, options.model, options.folder)]
     by_files, by_model = given == [True, True, False, False], given == [False, False, True, True]
@@ -64,6 +65,9 @@ def _evaluate(options: argparse.Namespace) -> None:
         raise SettingsError("--prediction-values: expected with --predictions alone")
     if options.seed < 0:
         raise SettingsError(f"--seed {options.seed}: expected 0 or more")
+    # Before what may take an hour.
+    if options.out is not None and (there := [name for name in (CSV_NAME, JSON_NAME) if (options.out / name).exists()]):
+        raise SettingsError(f"--out {options.out} has an {there[0]} already: choose another folder")
     cases, unmatched = _score_files(options) if by_files else (_score_model(options), {})
     report = build(cases, seed=options.seed, **unmatched)
     print("\n".join([f"scored {len(cases)} case{'s' if len(cases) > 1 else ''}", "", console_table(report)]))
@@ -155,7 +159,8 @@ def _labelled_cases(options: argparse.Namespace) -> list[Case]:
         )
     elif part != "all":
         cases = [case for case in cases if dataset.parts[case.name] == part]
-    cases = [case for case in cases if case.label is not None]
+    # Whose examinations they are decides what trains and what tests, and no score.
+    cases = [replace(case, patient_doubt="") for case in cases if case.label is not None]
     if not cases:
         raise DataError(
             f"{options.folder} has no labelled case to score" + ("" if part == "all" else f" in part {part}")

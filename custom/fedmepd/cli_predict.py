@@ -221,8 +221,9 @@ def _predict_folder(options: argparse.Namespace) -> int:
         )
     segmenter = open_segmenter(options)
     volumes = VolumeTable(options.out / VOLUMES)
+    # Other cases may have been segmented into this folder before.
+    volumes.keep(path.name.removesuffix(".nii.gz") for path in options.out.glob("*.nii.gz"))
     if options.resume:
-        volumes.keep(done)
         cases = [case for case in cases if case.name not in done]
         print(f"{len(done)} cases are segmented already, {len(cases)} are left", flush=True)
     _warn_of_modalities(cases, segmenter)

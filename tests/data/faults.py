@@ -114,6 +114,16 @@ def soft_label(folder: Path) -> None:
     flair(folder, "soft_label", label=tumour().astype("float32") / 3)
 
 
+@fault(ERRORS, "label of other classes, by the name of its case or dataset.json")
+def paediatric(folder: Path) -> None:
+    write_case(folder / "paediatric", "BraTS-PED-00001-000")
+
+
+@fault(ERRORS, "case in folders that do not tell its patient")
+def by_date(folder: Path) -> None:
+    write_case(folder / "by_date" / "2021-01-02", "NIfTI")
+
+
 @fault(ERRORS, "label that does not fit its images")
 def label_of_another(folder: Path) -> None:
     flair(folder, "label_of_another", label=np.where(volume() == 0, 2, 0).astype("uint8"))
@@ -173,6 +183,12 @@ def no_place(folder: Path) -> None:
 def whole_head(folder: Path) -> None:
     affine = LPS * [30, 30, 30, 1]
     write_case(folder, "whole_head", ("T1", "T2"), affine=affine)
+
+
+@fault(WARNINGS, "case of another tumour than glioma, by its name")
+def meningioma(folder: Path) -> None:
+    label = tumour(kind=19)
+    write_case(folder / "meningioma", "BraTS-MEN-00001-000", label=np.where(label == 4, 3, label).astype("uint8"))
 
 
 @fault(WARNINGS, "unusual voxel size")

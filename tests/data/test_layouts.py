@@ -1,11 +1,10 @@
-import json
-
 import pytest
 
 from fedmepd.data.cases import PLAIN
 from fedmepd.data.layouts import MSD, NESTED, find_dataset
 from fedmepd.errors import DataError
 
+WORDS = ("flair", "t1ce", "t1", "t2", "seg")
 NAMES = ("FLAIR", "T1ce", "T1", "T2", "label")
 
 
@@ -104,26 +103,6 @@ def test_the_decathlon(tmp_path):
         assert (unlabelled.name, unlabelled.label) == ("BRATS_485", None)
 
 
-@pytest.mark.parametrize(
-    ("told", "expected"),
-    [
-        ({"0": "FLAIR", "1": "T1w", "2": "t1gd", "3": "T2w"}, {"FLAIR": 0, "T1": 1, "T1ce": 2, "T2": 3}),
-        ({"0": "T2w", "1": "FLAIR"}, {"T2": 0, "FLAIR": 1}),
-    ],
-)
-def test_the_decathlons_channels_are_those_of_its_dataset_json(tmp_path, told, expected):
-    touch(tmp_path, "imagesTr/BRATS_001.nii.gz")
-    (tmp_path / "dataset.json").write_text(json.dumps({"modality": told}))
-    assert find_dataset(tmp_path).cases[0].channels == expected
-
-
-def test_the_decathlons_channels_without_a_meaning(tmp_path):
-    touch(tmp_path, "imagesTr/BRATS_001.nii.gz")
-    (tmp_path / "dataset.json").write_text(json.dumps({"modality": {"0": "CT"}}))
-    with pytest.raises(DataError, match="expected one of FLAIR, T1w, t1gd, T2w for each channel"):
-        find_dataset(tmp_path)
-
-
 def test_cases_are_sorted_by_name_across_groups(tmp_path):
     touch(tmp_path, "HGG/c/t1.nii", "LGG/a/t2.nii", "b/seg.nii", "survival.csv", ".a.part/x/t1.nii", "logs/run.txt")
     found = find_dataset(tmp_path).cases
@@ -156,6 +135,42 @@ def test_folders_in_folders(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "place",
+    [
+        "PatA/2021-01-02/NIfTI",
+        "PatA/first/anat",
+        "sub-01/ses-1/anat",
+        "HGG/PatA/2021-01-02/NIfTI",
+        "north/PatA/may/a/b",
+    ],
+)
+def test_deep_folders_do_not_tell_the_patient(tmp_path, place):
+    """All of the folders make the name, so that no two are the same; whose they are is asked."""
+    touch(tmp_path, f"{place}/t1.nii", "PatB/2021-01-02/NIfTI/t1.nii")
+    other, case = sorted(find_dataset(tmp_path).cases, key=lambda case: case.name != "PatB_2021-01-02_NIfTI")
+    names = place.removeprefix("HGG/").split("/")
+    assert (case.name, other.name) == ("_".join(names), "PatB_2021-01-02_NIfTI")
+    assert case.patient_doubt.startswith(f"which of the folders {', '.join(names[:-1])} above {tmp_path / place} is")
+    assert not find_dataset(tmp_path).findings
+
+
+@pytest.mark.parametrize(
+    ("upper", "date"),
+    [
+        *((name, True) for name in ("2021-01-02", "2021_01_02", "20210102", "2021-01", "02.01.2021", "2021-01-02b")),
+        *((name, False) for name in ("PatA", "2013001", "2021-13-02", "12345678", "007", "p-2021-01-02")),
+    ],
+)
+def test_a_date_is_no_patient(tmp_path, upper, date):
+    touch(tmp_path, f"{upper}/t1.nii", f"{upper}/a/t1.nii", "other/b/t1.nii")
+    cases = {case.name: case for case in find_dataset(tmp_path).cases}
+    for name, folder in ((upper, tmp_path / upper), (f"{upper}_a", tmp_path / upper / "a")):
+        assert cases[name].patient == upper
+        doubt = f"{upper}, the folder that is taken for the patient of {folder}, is a date" if date else ""
+        assert cases[name].patient_doubt == doubt
+
+
+@pytest.mark.parametrize(
     ("names", "named", "kind"),
     [
         (("a/x_t1ce.nii.gz", "a/x_t1gd.nii.gz"), ("x_t1ce.nii.gz", "x_t1gd.nii.gz", "T1ce"), "look like the same"),
@@ -175,6 +190,49 @@ def test_ambiguity_names_both(tmp_path, names, named, kind):
     assert "nii" not in found.kind and str(tmp_path) not in found.kind
     # The good case beside it is found all the same.
     assert dataset.cases[-1].name == "b"
+
+
+@pytest.mark.parametrize(
+    "folder", ["T", "S", "F", "se", "Fl", "T1", "t2", "P7", "flair", "Pat7/T1", "Pat7/T2", "T1/T2"]
+)
+@pytest.mark.parametrize("template", ["{word}", "{folder}_{word}", "{both}_{word}"])
+def test_the_folders_name_is_left_out_as_a_whole_alone(tmp_path, folder, template):
+    both = folder.replace("/", "_")
+    names = {word: template.format(word=word, folder=both.split("_")[-1], both=both) for word in WORDS}
+    touch(tmp_path / "data" / folder, *(f"{name}.nii.gz" for name in names.values()))
+    touch(tmp_path / "data" / "another", "readme.txt")
+    [case] = find_dataset(tmp_path / "data").cases
+    assert [path.name for path in case.files] == [f"{names[word]}.nii.gz" for word in WORDS] and not case.findings
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds"),
+    [
+        *((name, "T1 or T1ce") for name in ("T1_contrast", "T1_Gad", "T1w_gd", "T1w_post", "T1_KM", "t1_mprage_post")),
+        *((name, "T1 or T1ce") for name in ("T1_SE_post", "T1_MPRAGE_CE", "sub-01_ce-gadolinium_T1w")),
+        *((name, "T2 or FLAIR") for name in ("t2_tirm_tra_dark-fluid", "T2_dark_fluid", "t2_spc_da-fl")),
+    ],
+)
+def test_a_neighbour_that_changes_the_modality(tmp_path, name, kinds):
+    touch(tmp_path / "a", f"{name}.nii.gz")
+    [case] = find_dataset(tmp_path).cases
+    [found] = case.findings
+    assert not case.images and (found.severity, found.kind) == ("error", "file name that may be two modalities")
+    assert f"may be {kinds}" in found.text
+    (tmp_path / "cases.csv").write_text(f"case,{name}\na,a/{name}.nii.gz\n")
+    with pytest.raises(DataError, match=f"may be {kinds}: rename it"):
+        find_dataset(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["T1_subtraction", "T1_map", "T2_map", "T2star_T2", "T2_star", "T2_GRE", "T2_SWI", "t2_mask", "FLAIR_lesion_mask"],
+)
+def test_what_is_made_of_a_modality_is_none(tmp_path, name):
+    touch(tmp_path / "a", f"{name}.nii.gz", "t1.nii.gz", "t2.nii.gz", "flair.nii.gz", "seg_mask.nii.gz")
+    [case] = find_dataset(tmp_path).cases
+    assert [path.name for path in case.files] == ["flair.nii.gz", "t1.nii.gz", "t2.nii.gz", "seg_mask.nii.gz"]
+    assert [found.kind for found in case.findings] == ["file of another name, passed over"]
 
 
 @pytest.mark.parametrize("what", ["file", "folder", "circle"])

@@ -57,6 +57,15 @@ def test_onnx(model, tmp_path) -> None:
     check_about({key: json.loads(value) for key, value in properties.items()})
 
 
+@pytest.mark.parametrize("kind", ["torchscript", "onnx"])
+def test_a_file_that_is_there_is_kept(model, tmp_path, capsys, kind) -> None:
+    for out in (model, tmp_path / "other"):
+        before = out.write_bytes(b"precious") if out != model else out.stat().st_size
+        assert main(["export", kind, "--model", str(model), str(out), "--window", "16"]) == 2
+        assert f"{out} exists already: choose another name" in capsys.readouterr().err
+        assert out.stat().st_size == before
+
+
 def test_a_network_that_differs_is_not_written(model, tmp_path, monkeypatch, capsys) -> None:
     real = torch.jit.load
 

@@ -33,3 +33,19 @@ def test_bad_option_is_one_clear_line(tmp_path, options, message):
     done = job(*options, folder=tmp_path)
     assert done.returncode == 2 and message in done.stderr.splitlines()[-1]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_finished_run_is_not_replaced(tmp_path):
+    finished = tmp_path / "w/fedmepd_brats/server/simulate_job/results/results.json"
+    finished.parent.mkdir(parents=True)
+    finished.write_text("precious")
+    for options in (("--seed", "1"), ("--rounds", "1", "--run-name", "a")):
+        done = job(*options, "--workspace", "w", folder=tmp_path)
+        assert done.returncode == 2 and "name another --workspace" in done.stderr.splitlines()[-1]
+        assert finished.read_text() == "precious"
+
+
+def test_a_blank_in_the_workspace_is_one_clear_line(tmp_path):
+    done = job("--workspace", "my runs", folder=tmp_path)
+    assert done.returncode == 2 and "has a blank in it" in done.stderr.splitlines()[-1]
+    assert list(tmp_path.iterdir()) == []

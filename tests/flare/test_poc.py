@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -119,6 +120,52 @@ def test_all_in_one(flare, tmp_path, data, job, capsys):
     # North is not among the sites that the job names.
     assert flare.meta["deploy_map"] == {"app": ["@ALL"]}
     assert json.loads((job / "meta.json").read_text())["deploy_map"]["app"] == ["server", "site-1", "site-2"]
+
+
+@pytest.mark.parametrize("left", ["site-1/4f6c1d2e-0000-4abc-8def-0123456789ab/fedmepd", "localhost/fedmepd_runs/a"])
+def test_what_an_earlier_job_left_is_kept(flare, tmp_path, data, job, capsys, left):
+    """Preparing a workspace anew removes its kits, and with them the sites' models."""
+    Poc(tmp_path / "w").prepare(["site-1", "north"], data)
+    model = Poc(tmp_path / "w").kit(left) / "model_best.pt"
+    model.parent.mkdir(parents=True)
+    model.touch()
+    before = (tmp_path / "w" / "project.yml").read_text()
+    for name in ("prepare", "run"):
+        assert command(name, tmp_path, *([job] if name == "run" else []), "--sites", "site-1", "--data", data) == 2
+        printed = capsys.readouterr().err
+        assert "choose another --workspace" in printed and "fedmepd poc submit" not in printed
+        assert left.split("/")[1] in printed and "`fedmepd poc clean`" in printed
+    assert model.exists() and (tmp_path / "w" / "project.yml").read_text() == before
+    assert [name for name in flare.commands if name != "poc stop"] == ["poc prepare"]
+
+
+def test_a_workspace_that_no_job_has_used_is_prepared_again(flare, tmp_path, data):
+    Poc(tmp_path / "w").prepare(["site-1", "north"], data)
+    shutil.rmtree(tmp_path / "w" / "poc")
+    Poc(tmp_path / "w").prepare(["site-1"], data)
+    assert Poc(tmp_path / "w").sites() == ["site-1"]
+
+
+def test_downloaded_results_are_not_replaced(flare, tmp_path, data, capsys):
+    """FLARE would remove the folder first, and with it the report that somebody has made there."""
+    Poc(tmp_path / "w").prepare(["site-1"], data)
+    assert command("download", tmp_path, "j1") == 0
+    report = tmp_path / "w/results/j1/workspace/report/report.html"
+    report.parent.mkdir()
+    report.touch()
+    assert command("download", tmp_path, "j1") == 2
+    assert "j1 is there already: choose another --out" in capsys.readouterr().err and report.exists()
+    assert command("download", tmp_path, "j1", "--out", tmp_path / "other") == 0
+    assert [path.name for path in (tmp_path / "other").iterdir()] == ["j1"]
+
+
+def test_a_download_that_is_broken_off_leaves_nothing(flare, tmp_path, data, capsys):
+    Poc(tmp_path / "w").prepare(["site-1"], data)
+    flare.fails = "job download"
+    assert command("download", tmp_path, "j1") == 2
+    assert list((tmp_path / "w/results").iterdir()) == []
+    flare.fails = ""
+    assert command("download", tmp_path, "j1") == 0
 
 
 @pytest.mark.parametrize("fails", ["poc prepare", "poc start", "job submit", "job stats", "job meta", "job download"])

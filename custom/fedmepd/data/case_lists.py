@@ -10,7 +10,7 @@ from typing import Any
 from fedmepd.data.cases import LABEL, Case
 from fedmepd.data.containment import outside
 from fedmepd.data.findings import Finding, error
-from fedmepd.data.names import kinds_of, read_case_name
+from fedmepd.data.names import kinds_of, read_case_name, read_label_name
 from fedmepd.errors import DataError
 
 LAYOUT = "a list of cases"
@@ -106,13 +106,16 @@ def _case(file: Path, number: int, row: dict[str, Any], columns: dict[str, str],
             files[kind] = path
     told = read_case_name(name)
     label = files.pop(LABEL, None)
+    of_label = read_label_name(name, label)
     return Case(
         name,
         files,
         label,
         patient=patient or told.patient,
         institution=told.institution,
-        convention=told.convention,
+        convention=of_label.convention,
         layout=LAYOUT,
         findings=tuple(findings),
+        label_doubt=of_label.label_doubt,
+        tumour=of_label.tumour,
     )

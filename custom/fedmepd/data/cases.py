@@ -29,6 +29,9 @@ class Case:
         convention: how the label's values are to be read, a name of :attr:`Description.conventions`; None: not known.
         layout: the layout that it was found in.
         findings: what was wrong when it was looked for.
+        label_doubt: why the values of its label cannot be read unless the user says how; empty: they can.
+        patient_doubt: why it is not known whose examination it is; empty: it is.
+        tumour: of another kind than adult glioma, if a name tells so.
     """
 
     name: str
@@ -40,6 +43,9 @@ class Case:
     convention: str | None = None
     layout: str = PLAIN
     findings: tuple[Finding, ...] = ()
+    label_doubt: str = ""
+    patient_doubt: str = ""
+    tumour: str = ""
 
     def __post_init__(self):
         if not self.patient:

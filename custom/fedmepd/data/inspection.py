@@ -91,7 +91,8 @@ def inspect_cases(
                 raise DataError(str(problem), public="the site's cache folder cannot be written") from problem
             progress(number, len(cases))
     of_cases = [
-        [*case.findings, *_completeness(case), *found.findings] for case, found in zip(cases, facts, strict=True)
+        [*case.findings, *_completeness(case), *_patient(case), *found.findings]
+        for case, found in zip(cases, facts, strict=True)
     ]
     read, general = _conventions(cases, facts, labels, of_cases, option)
     _duplicates(read, facts, of_cases)
@@ -133,6 +134,13 @@ def _completeness(case: Case) -> Iterator[Finding]:
         yield note("case without a label, for inference only", text)
 
 
+def _patient(case: Case) -> Iterator[Finding]:
+    """Cases of one patient must not both train and test; one without a label does neither."""
+    if case.label is not None and case.patient_doubt:
+        text = f"case {case.name}: {case.patient_doubt}: write a list cases.csv with a column patient"
+        yield error("case in folders that do not tell its patient", text)
+
+
 _MIXED = "label values of two conventions"
 
 
@@ -147,13 +155,23 @@ def _conventions(
     undecided = [
         found.label_counts.keys()
         for case, found in zip(cases, facts, strict=True)
-        if case.convention is None and found.label_counts
+        if case.convention is None and not case.label_doubt and found.label_counts
     ]
     plain, general = (given, []) if given else _by_values(undecided, option)
     decided = []
     for case, found, findings in zip(cases, facts, of_cases, strict=True):
-        convention = given or case.convention or plain
+        convention = given or case.convention or (None if case.label_doubt else plain)
         decided.append(replace(case, convention=convention))
+        if case.label is not None and case.label_doubt and convention is None:
+            text = (
+                f"{case.label}: {case.label_doubt}; if its values are those of one of {', '.join(CONVENTIONS)} all the "
+                f"same, say which with {option}"
+            )
+            findings.append(error("label of other classes, by the name of its case or dataset.json", text))
+            continue
+        if case.label is not None and case.tumour:
+            text = f"case {case.name}: its name says {case.tumour}, whose labels are of the same classes as a glioma's"
+            findings.append(warning("case of another tumour than glioma, by its name", text))
         known = BRATS.conventions[convention] if convention else {0, 1, 2, 3, 4}
         unknown = sorted(found.label_counts.keys() - set(known))
         if unknown:

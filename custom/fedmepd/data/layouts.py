@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,10 +11,11 @@ from pathlib import Path
 from fedmepd.data.case_lists import read_case_list
 from fedmepd.data.cases import LABEL, PLAIN, Case
 from fedmepd.data.containment import outside
+from fedmepd.data.dataset_json import read_dataset_json
 from fedmepd.data.findings import Finding, error, note
 from fedmepd.data.manifest import FILE_NAME as MANIFEST
 from fedmepd.data.manifest import Part, read_manifest
-from fedmepd.data.names import WORDS, kinds_of, kinds_of_file, read_case_name
+from fedmepd.data.names import WORDS, kinds_of_file, read_case_name, read_label_name
 from fedmepd.data.volumes import is_nifti, stem
 from fedmepd.errors import DataError
 
@@ -30,8 +31,11 @@ _GROUPS = ("hgg", "lgg", "training", "train", "trainingdata", "validation", "dat
 # Of folders in folders: data set, group, patient, examination.
 _DEEPEST = 5
 
-# The Decathlon's channels where its dataset.json does not say otherwise.
-_MSD_CHANNELS = ("FLAIR", "T1", "T1ce", "T2")
+# 2021-01-02, 20210102, 2021-01, 02.01.2021, and what may follow such a date.
+_DATE = re.compile(
+    r"((19|20)\d\d[-_. ](0[1-9]|1[0-2])([-_. ]([0-2]\d|3[01]))?|(19|20)\d\d(0[1-9]|1[0-2])([0-2]\d|3[01])"
+    r"|([0-2]\d|3[01])[-_. ](0[1-9]|1[0-2])[-_. ](19|20)\d\d)([^0-9].*)?"
+)
 
 _AMBIGUOUS = "file name that may be two modalities"
 _TWICE = "two files that look like the same modality"
@@ -88,7 +92,7 @@ def find_dataset(folder: Path, *, manifest: bool = True, follow_links: bool = Fa
         return _from_list(lists[0], follow_links)
     findings: list[Finding] = []
     cases = list(_walk(folder, folder, _DEEPEST if deep else 0, follow_links, findings))
-    examinations = [case for case in cases if case.layout == NESTED]
+    examinations = [case for case in cases if case.layout == NESTED and not case.patient_doubt]
     if examinations:
         patients = len({case.patient for case in examinations})
         text = (
@@ -140,7 +144,7 @@ def _children(folder: Path) -> list[Path]:
 def _walk(folder: Path, root: Path, below: int, follow_links: bool, findings: list[Finding]) -> Iterator[Case]:
     children = [child for child in _children(folder) if not child.name.startswith(".")]
     if any(child.name == "imagesTr" and child.is_dir() for child in children):
-        yield from _decathlon(folder, follow_links)
+        yield from _decathlon(folder, follow_links, findings)
         return
     for child in children:
         if not child.is_dir() or is_nifti(child):
@@ -159,10 +163,12 @@ def _walk(folder: Path, root: Path, below: int, follow_links: bool, findings: li
 def _case(folder: Path, root: Path, volumes: list[Path], follow_links: bool) -> Case:
     """A folder with NIfTI files in it; one in a patient's folder is an examination of that patient."""
     told = read_case_name(folder.name)
-    name, patient, layout = folder.name, told.patient, told.layout
-    above = folder.parent.name
-    if layout == PLAIN and folder.parent != root and not _says_nothing(above, folder.parent, root):
-        name, patient, layout = f"{above}_{folder.name}", above, NESTED
+    name, patient, layout, doubt = folder.name, told.patient, told.layout, ""
+    above = _folders_above(folder, root) if layout == PLAIN else []
+    if above:
+        name, patient, layout = "_".join([*above, folder.name]), above[0], NESTED
+    if layout in (PLAIN, NESTED):
+        doubt = _patient_doubt(above or [folder.name], folder)
     findings: list[Finding] = []
     files: dict[str, Path] = {}
     for file in volumes:
@@ -183,16 +189,36 @@ def _case(folder: Path, root: Path, volumes: list[Path], follow_links: bool) -> 
         else:
             files[kinds[0]] = file
     label = files.pop(LABEL, None)
+    of_label = read_label_name(folder.name, label)
     return Case(
         name,
         files,
         label,
         patient=patient,
         institution=told.institution,
-        convention=told.convention,
+        convention=of_label.convention,
         layout=layout,
         findings=tuple(findings),
+        label_doubt=of_label.label_doubt,
+        patient_doubt=doubt,
+        tumour=of_label.tumour,
     )
+
+
+def _folders_above(folder: Path, root: Path) -> list[str]:
+    """The folders between the data set and a case that may tell whose it is, the uppermost first."""
+    between = folder.relative_to(root).parents
+    above = [root / place for place in reversed(between) if place.parts]
+    return [place.name for place in above if not _says_nothing(place.name, place, root)]
+
+
+def _patient_doubt(above: list[str], folder: Path) -> str:
+    """Why the uppermost of the folders of a case may not be the patient; empty where nothing is against it."""
+    if len(above) > 1:
+        return f"which of the folders {', '.join(above)} above {folder} is the patient is not clear"
+    if _DATE.fullmatch(above[0]):
+        return f"{above[0]}, the folder that is taken for the patient of {folder}, is a date"
+    return ""
 
 
 def _says_nothing(name: str, folder: Path, root: Path) -> bool:
@@ -204,37 +230,28 @@ def _says_nothing(name: str, folder: Path, root: Path) -> bool:
     return folder.parent == root and len(siblings) == 1
 
 
-def _decathlon(folder: Path, follow_links: bool) -> Iterator[Case]:
-    channels = _decathlon_channels(folder / "dataset.json")
-    for group in ("imagesTr", "imagesTs"):
-        if not (folder / group).is_dir():
-            continue
-        for image in filter(is_nifti, _children(folder / group)):
-            name = stem(image) or ""
-            name = image.name[: len(name)]
-            label = folder / "labelsTr" / image.name
-            files = [file for file in (image, label) if file.is_file() or file.is_symlink()]
-            problems = {file: outside(file, folder, follow_links) for file in files}
-            found = [problem for problem in problems.values() if problem is not None]
-            good = [file for file in files if problems[file] is None]
-            yield Case(
-                name,
-                dict.fromkeys(channels, image) if image in good else {},
-                label if label in good else None,
-                channels=channels if image in good else {},
-                convention="msd",
-                layout=MSD,
-                findings=tuple(found),
-            )
-
-
-def _decathlon_channels(file: Path) -> dict[str, int]:
-    """The volume of each modality, from dataset.json where that tells."""
-    try:
-        told = json.loads(file.read_text(encoding="utf-8"))["modality"]
-        names = [kinds_of(str(told[str(number)])) for number in range(len(told))]
-    except (OSError, ValueError, KeyError, TypeError):
-        return {modality: number for number, modality in enumerate(_MSD_CHANNELS)}
-    if any(len(kinds) != 1 or kinds[0] == LABEL for kinds in names) or len({kinds[0] for kinds in names}) < len(names):
-        raise DataError(f"{file}: modality is {told}: expected one of FLAIR, T1w, t1gd, T2w for each channel")
-    return {kinds[0]: number for number, kinds in enumerate(names)}
+def _decathlon(folder: Path, follow_links: bool, findings: list[Finding]) -> Iterator[Case]:
+    groups = [folder / group for group in ("imagesTr", "imagesTs") if (folder / group).is_dir()]
+    images = {
+        image: image.name[: len(stem(image) or "")] for group in groups for image in _children(group) if is_nifti(image)
+    }
+    if not images:
+        return
+    described = read_dataset_json(folder, images.values(), follow_links)
+    findings += described.findings
+    for image, name in images.items():
+        label = folder / "labelsTr" / image.name
+        files = [file for file in (image, label) if file.is_file() or file.is_symlink()]
+        problems = {file: outside(file, folder, follow_links) for file in files}
+        found = [problem for problem in problems.values() if problem is not None]
+        good = [file for file in files if problems[file] is None]
+        yield Case(
+            name,
+            dict.fromkeys(described.channels, image) if image in good else {},
+            label if label in good else None,
+            channels=described.channels if image in good else {},
+            convention=described.convention,
+            layout=MSD,
+            findings=tuple(found),
+            label_doubt=described.label_doubt,
+        )

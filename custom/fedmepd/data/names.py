@@ -20,10 +20,24 @@ WORDS: dict[str, str] = {
 }
 
 
+# Beside these a T1 may have been taken with contrast agent, and a T2 may be a FLAIR.
+_CONTRAST = frozenset(("contrast", "gad", "gado", "gadolinium", "gd", "km", "ce", "post", "postcontrast"))
+_DARK_FLUID = frozenset(("dark", "darkfluid", "da", "tirm"))
+# Beside these a modality's word names something else that was made from it, or T2*.
+_NO_IMAGE = frozenset(("map", "mask", "subtraction", "subtracted", "star", "t2star", "gre", "swi"))
+
+
 def kinds_of(word_or_name: str) -> list[str]:
-    """Returns the kinds (modalities or :data:`LABEL`) that the words of a name stand for, each once."""
-    words = [word for word in re.split(r"[^a-z0-9]+", word_or_name.lower()) if word]
-    found, place = [], 0
+    """Returns the kinds (modalities or :data:`LABEL`) that the words of a name may stand for, each once."""
+    return _kinds(_words(word_or_name))
+
+
+def _words(name: str) -> list[str]:
+    return [word for word in re.split(r"[^a-z0-9]+", name.lower()) if word]
+
+
+def _kinds(words: list[str]) -> list[str]:
+    found, others, place = [], set(), 0
     while place < len(words):
         for length in (2, 1):
             kind = WORDS.get("".join(words[place : place + length]))
@@ -31,17 +45,32 @@ def kinds_of(word_or_name: str) -> list[str]:
                 found.append(kind)
                 place += length - 1
                 break
+        else:
+            others.add(words[place])
         place += 1
-    return list(dict.fromkeys(found))
+    kinds = list(dict.fromkeys(found))
+    if others & _NO_IMAGE and LABEL not in kinds:
+        return []
+    if kinds == ["T1"] and others & _CONTRAST:
+        return ["T1", "T1ce"]
+    if kinds == ["T2"] and others & _DARK_FLUID:
+        return ["T2", "FLAIR"]
+    return kinds
 
 
 def kinds_of_file(path: Path) -> list[str]:
     """Returns the kinds that a file's name allows, none or more than one where it does not decide.
 
-    The name of the file's folder at its beginning does not count: a patient's folder may be called after a modality.
+    The names of the file's folder and of the one above it, at its beginning, do not count: a patient's folder, or one
+    of an examination, may be called after a modality. If it is called so and nothing else is told, it does.
     """
-    name, folder = stem(path) or "", path.parent.name.lower()
-    return kinds_of(name[len(folder) :] if name.startswith(folder) else name)
+    words, folder = _words(stem(path) or ""), _words(path.parent.name)
+    for before in (_words(path.parent.parent.name) + folder, folder):
+        if before and words[: len(before)] == before:
+            left = _kinds(words[len(before) :])
+            if left or kind_of(path.parent.name) is None:
+                return left
+    return _kinds(words)
 
 
 @dataclass(frozen=True)
@@ -53,20 +82,37 @@ class CaseName:
         patient: whose examination it is.
         institution: where it was made, if the name tells.
         convention: of its label, if the data set has one.
+        label_doubt: why the values of its label cannot be read as this task's classes; empty: nothing against it.
+        tumour: of another kind than adult glioma, with labels of the same classes; empty: nothing against glioma.
     """
 
     layout: str
     patient: str
     institution: str | None
     convention: str | None
+    label_doubt: str = ""
+    tumour: str = ""
 
 
 # Brats18_CBICA_AAB_1: year, institution, patient, examination.
 _YEARS_WITH_INSTITUTION = re.compile(r"brats(1[789])_([a-z]+\d*|\d{4})_.+_\d+", re.IGNORECASE)
 _BRATS_2020 = re.compile(r"brats20_(training|validation)_\d+", re.IGNORECASE)
 _BRATS_2021 = re.compile(r"brats2021_\d+", re.IGNORECASE)
-# BraTS-GLI-00001-000: task, patient, examination.
-_BRATS_2023 = re.compile(r"(brats-[a-z]+-\d+)-\d+", re.IGNORECASE)
+# BraTS-GLI-00001-000, BraTS-MEN-RT-0001-1: challenge, patient, examination.
+_BRATS_2023 = re.compile(r"(brats-([a-z]+(?:-[a-z]+)*)-\d+)-\d+", re.IGNORECASE)
+
+# The challenges since 2023 whose labels are 1 NCR/NET, 2 ED, 3 ET, and the tumour where it is no adult glioma. From
+# 2024 on some add a resection cavity as 4, which the checks of label values refuse.
+_SAME_CLASSES = {"gli": "", "ssa": "", "men": "meningioma", "met": "metastases"}
+_OTHER_CLASSES = {
+    "ped": "labels of children's tumours, of other classes (since 2024: 1 ET, 2 non-enhancing tumour, 3 cyst, 4 ED)",
+    "men-rt": "labels of one class, the tumour volume to irradiate",
+    "goat": "labels of several kinds of tumours",
+}
+
+_LABEL_WORD = re.compile(
+    rf"[^a-z0-9]+(?:{'|'.join(word for word, kind in WORDS.items() if kind == LABEL)})(?![a-z0-9])", re.IGNORECASE
+)
 
 
 def read_case_name(name: str) -> CaseName:
@@ -78,5 +124,26 @@ def read_case_name(name: str) -> CaseName:
     if _BRATS_2021.fullmatch(name):
         return CaseName("BraTS 2021", name, None, "brats")
     if match := _BRATS_2023.fullmatch(name):
-        return CaseName("BraTS 2023 or later", match[1], None, "brats2023")
+        layout, challenge = "BraTS 2023 or later", match[2].lower().replace("peds", "ped")
+        if challenge in _SAME_CLASSES:
+            return CaseName(layout, match[1], None, "brats2023", tumour=_SAME_CLASSES[challenge])
+        what = _OTHER_CLASSES.get(challenge, "labels of a challenge that is not known here")
+        return CaseName(layout, match[1], None, None, f"{name} says {what}")
     return CaseName(PLAIN, name, None, None)
+
+
+def read_label_name(case: str, label: Path | None) -> CaseName:
+    """Returns what the names of a case and of its label's file say of the label; the file's counts more.
+
+    Whoever puts a public case into a folder of another name seldom renames the files in it.
+    """
+    if label is not None:
+        of_file = read_case_name(_LABEL_WORD.split(label.name[: len(stem(label) or "")])[0])
+        if of_file.layout != PLAIN:
+            return of_file
+    return read_case_name(case)
+
+
+def kind_of(words: str) -> str | None:
+    """Returns the kind that stands there in so many words, and in no others; None where it does not."""
+    return WORDS.get(re.sub(r"[^a-z0-9]+", "", words.lower()))

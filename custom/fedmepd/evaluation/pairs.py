@@ -125,7 +125,8 @@ def _named_after(file: Path) -> Case:
     if kinds_of(word) == [LABEL]:
         # A file seg.nii.gz is of the case that its folder is called after.
         name = name[: len(name) - len(word)].rstrip("_-. ") or file.absolute().parent.name
-    return Case(name, {}, file, convention=read_case_name(name).convention)
+    told = read_case_name(name)
+    return Case(name, {}, file, convention=told.convention, label_doubt=told.label_doubt)
 
 
 def _name(file: Path) -> str:

@@ -52,9 +52,9 @@ def export_torchscript(model: Path, out: Path, window: int | None = None) -> flo
 
     Raises:
         CheckpointError: the file is no model.
-        FedMEPDError: the written network differs from the model, or the file cannot be written.
+        FedMEPDError: the written network differs from the model, or the file exists or cannot be written.
     """
-    network, about, inputs = _open(model, window)
+    network, about, inputs = _open(model, out, window)
     with torch.no_grad(), _silence():
         traced = torch.jit.trace(network, inputs[0], check_trace=False)
     buffer = io.BytesIO()
@@ -74,7 +74,7 @@ def export_onnx(model: Path, out: Path, window: int | None = None) -> float:
         FedMEPDError: also if the packages for ONNX are not installed.
     """
     onnx, runtime, _ = (_need(name) for name in ("onnx", "onnxruntime", "onnxscript"))
-    network, about, inputs = _open(model, window)
+    network, about, inputs = _open(model, out, window)
     with torch.no_grad(), _silence():
         program = torch.onnx.export(
             network, (inputs[0],), dynamo=True, input_names=["image"], output_names=["probabilities"], verbose=False
@@ -90,8 +90,10 @@ def export_onnx(model: Path, out: Path, window: int | None = None) -> float:
     return difference
 
 
-def _open(model: Path, window: int | None) -> tuple[_Window, dict[str, Any], list[Tensor]]:
+def _open(model: Path, out: Path, window: int | None) -> tuple[_Window, dict[str, Any], list[Tensor]]:
     described = describe(model)
+    if out.exists():
+        raise FedMEPDError(f"{out} exists already: choose another name")
     side = described["about"].get("window", About.window) if window is None else window
     if side < 16 or side % 8:
         raise FedMEPDError(f"--window {side}: expected a multiple of 8, at least 16 voxels")

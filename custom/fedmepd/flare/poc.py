@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -34,6 +35,8 @@ LOOPBACK = "localhost"
 ADMIN = "admin@poc.local"
 
 COMPLETED = "FINISHED:COMPLETED"
+
+_JOB_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 _COMMAND_SECONDS = 300
 # FLARE gives up after five, which a busy machine needs to start an administrator's process and greet the server.
@@ -82,12 +85,19 @@ class Poc:
             everywhere: let the server listen on all of the machine's addresses instead of loopback alone.
 
         Raises:
-            FedMEPDError: a site has no data, the workspace is in use or is something else, or a port is taken.
+            FedMEPDError: a site has no data, a port is taken, or the workspace is in use, is something else, or holds
+                what jobs have left.
         """
         if self.processes():
             raise FedMEPDError(f"{self.workspace} is running: stop it first, `fedmepd poc stop`")
         if self.workspace.exists() and any(self.workspace.iterdir()) and not self._project_file.is_file():
             raise FedMEPDError(f"{self.workspace} is no POC workspace: choose another folder")
+        if jobs := self._jobs():
+            raise FedMEPDError(
+                f"{self.workspace} holds the sites' models and logs of earlier jobs (such as {jobs[0]}), which FLARE "
+                "would remove: choose another --workspace; or run one more job in this one with `fedmepd poc start`, "
+                "`submit`, `watch`, `download` and `stop`; or remove it all with `fedmepd poc clean`"
+            )
         folders = self._data_folders(sites, data)
         ports = _ports(port)
         write_text(self._project_file, yaml.safe_dump(_project(sites, ports, everywhere), sort_keys=False))
@@ -163,9 +173,19 @@ class Poc:
             time.sleep(_POLL_SECONDS)
 
     def download(self, job_id: str, out: Path) -> Path:
-        """Fetches a job's results from the server; returns their folder."""
+        """Fetches a job's results from the server; returns their folder.
+
+        Raises:
+            FedMEPDError: they are there already, or cannot be fetched; nothing that is there is touched.
+        """
+        if (out / job_id).exists():
+            raise FedMEPDError(f"{out / job_id} is there already: choose another --out, or remove it")
         out.mkdir(parents=True, exist_ok=True)
-        folder = Path(self._flare("job", "download", job_id, "-o", str(out), "--force")["path"])
+        # In a folder of its own first: what is broken off leaves nothing that looks like results.
+        with tempfile.TemporaryDirectory(prefix=".download-", dir=out) as temporary:
+            fetched = Path(self._flare("job", "download", job_id, "-o", temporary)["path"])
+            folder = out / fetched.name
+            fetched.rename(folder)
         self.log(f"downloaded the job's results to {folder}")
         return folder
 
@@ -244,6 +264,11 @@ class Poc:
     def sites(self) -> list[str]:
         """Returns the names of the sites that the workspace was prepared for."""
         return [entry["name"] for entry in self._participants() if entry["type"] == "client"]
+
+    def _jobs(self) -> list[str]:
+        """Returns the ids of jobs, and the folder of named runs, of which a kit holds something."""
+        names = {path.name for path in self._flare_folder.glob(f"{PROJECT}/prod_*/*/*") if path.is_dir()}
+        return sorted(name for name in names if _JOB_ID.fullmatch(name) or name == "fedmepd_runs")
 
     def _server_ports(self) -> list[int]:
         server = self._server()

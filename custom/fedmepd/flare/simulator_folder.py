@@ -1,0 +1,86 @@
+"""The folder of a run in FLARE's simulator, which removes all that is in it when a run starts."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fedmepd.config import Settings
+from fedmepd.errors import FedMEPDError
+
+# What is configured there, which the simulator keeps.
+_KEPT = ("local", "startup")
+# What is lost for good, below the server's and every site's folder. The rest of a run without these is logs.
+_PRODUCED = ("simulate_job/results/*", "simulate_job/fedmepd/**/*.pt")
+_CONFIG = "server/simulate_job/app_server/config/config_fed_server.json"
+
+
+@contextmanager
+def reserved(folder: Path, settings: Settings) -> Iterator[None]:
+    """Keeps a run's folder for this process, after looking whether the simulator may empty it.
+
+    It may where there is nothing, where a run came to nothing, and where this same run was before: a named run keeps
+    its state elsewhere (:mod:`fedmepd.flare.folders`) and writes all of its results again when it goes on.
+
+    Args:
+        folder: of the run.
+        settings: of the run.
+
+    Raises:
+        FedMEPDError: another run lies there or is under way there, the folder holds something else, it cannot be
+            written, or FLARE cannot work at that place.
+    """
+    for place in (folder, Path(tempfile.gettempdir())):
+        if any(letter.isspace() for letter in str(place)):
+            raise FedMEPDError(
+                f"{str(place)!r} has a blank in it, at which FLARE's simulator cuts its commands: choose a --workspace "
+                "and, for temporary files, a TMPDIR without blanks"
+            )
+    lock = folder.with_name(f".{folder.name}.lock")
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        file = open(lock, "w")
+    except OSError as error:
+        raise FedMEPDError(
+            f"{folder.parent} cannot be written: {error.strerror}; choose another --workspace"
+        ) from error
+    with file:
+        try:
+            # The system lets go of it when this process ends, however it ends.
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise FedMEPDError(f"a run is under way in {folder}: name another --workspace for this one") from error
+        _check(folder, settings)
+        yield
+
+
+def _check(folder: Path, settings: Settings) -> None:
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise FedMEPDError(f"{folder} is a file: name another --workspace")
+    # The simulator logs in every folder that it makes.
+    others = [path.name for path in folder.iterdir() if path.name not in _KEPT and not (path / "log.txt").is_file()]
+    produced = any(True for pattern in _PRODUCED for _ in folder.glob(f"*/{pattern}"))
+    if not produced and not others:
+        return
+    if not others and settings.run_name and _settings_of_run(folder) == settings:
+        return
+    what = "the results of another run" if not others else f"something else ({min(others)})"
+    raise FedMEPDError(
+        f"{folder} holds {what}, and FLARE's simulator removes all that is there: name another --workspace, or remove "
+        "that folder yourself. A run that is to be continued needs a --run-name from its start, and the same settings"
+    )
+
+
+def _settings_of_run(folder: Path) -> Settings | None:
+    """The settings of the run that was started last in a folder; None where they are not known."""
+    try:
+        [workflow] = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))["workflows"]
+        return Settings.make(workflow["args"]["preset"], workflow["args"]["settings"])
+    except (OSError, ValueError, KeyError, TypeError, FedMEPDError):
+        return None
