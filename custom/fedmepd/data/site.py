@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from fedmepd.config import Settings
+from fedmepd.config import FUSION_SITE, Settings
 from fedmepd.data.cases import Case
 from fedmepd.data.findings import WARNING, Finding, count_kinds, error, refuse
 from fedmepd.data.fingerprints import fingerprints
@@ -101,6 +101,24 @@ def open_site_data(
         cache=site_settings.cache / "prepared",
         unlabelled=unlabelled,
     )
+
+
+def open_fusion_data(
+    site: str,
+    settings: Settings,
+    site_settings: SiteSettings,
+    log: Callable[[str], None] = lambda line: None,
+) -> SiteData:
+    """Finds, checks and splits the fusion site's cases.
+
+    Args:
+        site: the site that has them; empty: the server.
+        settings, site_settings, log: as of :func:`open_site_data`.
+
+    Raises:
+        DataError: as of :func:`open_site_data`.
+    """
+    return open_site_data(FUSION_SITE, settings, site_settings, log)
 
 
 def _split(labelled: list[Case], dataset: Dataset, settings: Settings, name: str) -> Split:

@@ -77,6 +77,7 @@ def build(
     sites: Iterable[dict[str, Any]],
     filters: dict[str, int] | None = None,
     cross_site: dict[str, Any] | None = None,
+    fusion_bytes: tuple[int, int] = (0, 0),
 ) -> dict[str, Any]:
     """Returns the results of a run.
 
@@ -91,6 +92,7 @@ def build(
         filters: number of filters of each of the decoder's convolutions, where filters may become personal.
         cross_site: what :meth:`fedmepd.federation.cross_site.CrossSiteTest.result` returned; None where the job did not
             ask for it.
+        fusion_bytes: of tensors from and to the fusion site, where it is not in the server's process.
     """
     sites = sorted(sites, key=lambda entry: _natural(entry["name"]))
     return {
@@ -108,6 +110,7 @@ def build(
             "personal_share": _mean_of(sites, lambda site: site["personal_share"]),
         },
         "server": server,
+        "fusion": {"site": settings.fusion.site, "bytes_up": fusion_bytes[0], "bytes_down": fusion_bytes[1]},
         "sites": sites,
         "filters": filters or {},
         "cross_site": cross_site,

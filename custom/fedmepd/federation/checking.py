@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 from torch import Tensor
 
+from fedmepd.config import Settings
 from fedmepd.errors import UpdateRefused
 from fedmepd.federation.exchange import SiteProfile, Update
-from fedmepd.methods.method import Shapes
+from fedmepd.methods.method import Shapes, Tensors
 from fedmepd.methods.parts.exact_sum import LARGEST_CHANGE
-from fedmepd.methods.parts.selection import encoder_of
+from fedmepd.methods.parts.selection import ANCHORS, encoder_of
+from fedmepd.networks.encoder import LEVELS, channels
 from fedmepd.networks.network import SHARED
+
+# Clusters of a class at most, times far more classes than any task has.
+MOST_ANCHORS = 64 * 32
 
 
 def check_update(profile: SiteProfile, round_number: int, expected: Shapes, update: Update) -> None:
@@ -33,29 +40,88 @@ def check_update(profile: SiteProfile, round_number: int, expected: Shapes, upda
 
     if update.round != round_number:
         refuse(f"it is for round {update.round}, the current round is {round_number}")
-    withheld = {encoder_of(key) for key in expected} - {encoder_of(key) for key in update.tensors}
-    for key, shape in expected.items():
-        if key not in update.tensors:
-            if encoder_of(key) not in withheld or encoder_of(key) is None:
-                refuse(f"{key} is missing")
-            continue
-        _check_tensor(key, shape, update.tensors[key], refuse)
     for key in sorted(set(update.tensors) - set(expected)):
         modality = encoder_of(key)
         if modality not in (None, SHARED, *profile.modalities):
             refuse(f"{key}: the site does not own {modality}; it has {', '.join(profile.modalities)}")
+    _check_names(expected, update.tensors, refuse)
+    for key, change in update.tensors.items():
+        _check_tensor(key, expected[key], change, refuse)
+
+
+def _check_names(expected: Collection[str], arrived: Collection[str], refuse) -> None:
+    withheld = {encoder_of(key) for key in expected} - {encoder_of(key) for key in arrived}
+    for key in expected:
+        if key not in arrived and (encoder_of(key) not in withheld or encoder_of(key) is None):
+            refuse(f"{key} is missing")
+    for key in sorted(set(arrived) - set(expected)):
         refuse(f"{key} is no weight that was sent to it")
 
 
-def _check_tensor(key: str, shape: torch.Size, change: object, refuse) -> None:
-    if not isinstance(change, Tensor) or not change.is_floating_point():
+def _check_floats(key: str, shape: torch.Size, value: object, refuse) -> None:
+    if not isinstance(value, Tensor) or not value.is_floating_point():
         refuse(
-            f"{key}: expected a tensor of floating-point numbers, got {getattr(change, 'dtype', type(change).__name__)}"
+            f"{key}: expected a tensor of floating-point numbers, got {getattr(value, 'dtype', type(value).__name__)}"
         )
-    if change.shape != shape:
-        refuse(f"{key} has shape {tuple(change.shape)}, expected {tuple(shape)}")
-    if not torch.isfinite(change).all():
-        count = int((~torch.isfinite(change)).sum())
-        refuse(f"{key} has {count} of {change.numel()} values that are NaN or infinite")
+    if value.shape != shape:
+        refuse(f"{key} has shape {tuple(value.shape)}, expected {tuple(shape)}")
+    if not torch.isfinite(value).all():
+        count = int((~torch.isfinite(value)).sum())
+        refuse(f"{key} has {count} of {value.numel()} values that are NaN or infinite")
+
+
+def _check_tensor(key: str, shape: torch.Size, change: object, refuse) -> None:
+    _check_floats(key, shape, change, refuse)
     if change.numel() and change.abs().max() > LARGEST_CHANGE:
         refuse(f"{key} changes by {float(change.abs().max()):.3g}: expected at most {LARGEST_CHANGE:.0f}")
+
+
+def check_fused(site: str, weights: Tensors, arrived: Tensors, *, relative: bool) -> Tensors:
+    """Returns the weights after fusion training at a site elsewhere.
+
+    A whole encoder may be missing (the site may withhold one), and stays as it was.
+
+    Args:
+        site: its name.
+        weights: what it was to train.
+        arrived: what it returned, weights or changes.
+        relative: whether they are changes.
+
+    Raises:
+        UpdateRefused: the message names the site, the key and the reason.
+    """
+
+    def refuse(reason: str) -> None:
+        raise UpdateRefused(f"answer of {site}, the fusion site, refused: {reason}")
+
+    _check_names(weights.keys(), arrived.keys(), refuse)
+    fused = dict(weights)
+    for key, value in arrived.items():
+        before = weights[key]
+        _check_floats(key, before.shape, value, refuse)
+        after = before + value if relative else value
+        _check_tensor(key, before.shape, after - before, refuse)
+        fused[key] = after
+    return fused
+
+
+def check_anchors(site: str, anchors: Tensors, settings: Settings) -> None:
+    """Looks whether anchors are of this job.
+
+    Raises:
+        UpdateRefused: they are something else; the message names the site, the key and the reason.
+    """
+
+    def refuse(reason: str) -> None:
+        raise UpdateRefused(f"answer of {site}, the fusion site, refused: {reason}")
+
+    widths = {f"{ANCHORS}{level}": channels(settings.network.width, level) for level in LEVELS}
+    if anchors and anchors.keys() != widths.keys():
+        refuse(f"anchors of {', '.join(anchors)}: expected those of every level: {', '.join(widths)}")
+    for key, value in anchors.items():
+        rows = value.shape[0] if value.ndim == 2 else 0
+        if not 0 < rows <= MOST_ANCHORS:
+            refuse(f"{key} has shape {tuple(value.shape)}: expected 1 to {MOST_ANCHORS} rows")
+        _check_floats(key, torch.Size((rows, widths[key])), value, refuse)
+    if len({len(value) for value in anchors.values()}) > 1:
+        refuse("its levels have different numbers of anchors")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,6 +51,51 @@ class ModelCopy:
     tensors: dict[str, Tensor]
 
 
+@dataclass
+class FusionTask:
+    """From the server to a fusion site elsewhere.
+
+    Attributes:
+        kind: to train a round (``fuse``), to score the global model on the validation cases (``validate``) or on the
+            test cases (``test``), or to test a site's model on them (``test_copy``).
+        round: the round that it belongs to.
+        names: the global model's weights that the task is about.
+        known: the version of the weights that the server believes the fusion site to hold; empty: none.
+        tensors: of these weights those that differ from that version; of ``test_copy``, the model.
+        modalities: of ``test_copy``, those of the model.
+    """
+
+    kind: Literal["fuse", "validate", "test", "test_copy"]
+    round: int
+    names: list[str] = field(default_factory=list)
+    known: str = ""
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    modalities: tuple[str, ...] = ()
+
+
+@dataclass
+class FusionReply:
+    """From a fusion site elsewhere to the server.
+
+    Attributes:
+        round: of the task.
+        version: names the weights that both hold from now on, if all tensors arrive as they were sent.
+        tensors: weights after a round of training, or their changes, and ``anchors.<level>``.
+        relative: whether the weights are changes.
+        digests: of every tensor as it was sent: a privacy filter on the way may have changed it.
+        report: plain values, see :class:`~fedmepd.federation.reports.FusionReport`.
+        wire_bytes: of tensors, up and down.
+    """
+
+    round: int
+    version: str = ""
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    relative: bool = False
+    digests: dict[str, str] = field(default_factory=dict)
+    report: dict[str, Any] = field(default_factory=dict)
+    wire_bytes: tuple[int, int] = (0, 0)
+
+
 @dataclass(frozen=True)
 class SiteProfile:
     """What a site says of itself before it takes part: names and counts alone.
@@ -61,6 +106,7 @@ class SiteProfile:
         cases: numbers of ``train``, ``validation`` and ``test`` cases.
         source: ``phantom`` or ``folder``.
         cross_site: what it agrees to, see :class:`fedmepd.site_settings.SiteSettings`.
+        fusion: numbers of cases, as in ``cases``, that it has as the job's fusion site; None where it is not.
     """
 
     name: str
@@ -68,6 +114,11 @@ class SiteProfile:
     cases: dict[str, int]
     source: str
     cross_site: str = "none"
+    fusion: dict[str, int] | None = None
+
+    def takes_part(self) -> bool:
+        """Whether it has cases of its own: a hospital may be the fusion site alone."""
+        return any(self.cases.values())
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
@@ -82,4 +133,5 @@ class SiteProfile:
             dict(content["cases"]),
             content["source"],
             content["cross_site"],
+            content["fusion"],
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -42,6 +43,10 @@ class Fusion(Protocol):
         """
         ...
 
+    def spent(self) -> tuple[int, int]:
+        """Bytes of tensors up and down since the last call; 0 where nothing travels."""
+        ...
+
     def steps(self) -> int | None:
         """How many steps a round has; None where that is not known here."""
         ...
@@ -54,7 +59,7 @@ class Fusion(Protocol):
         """
         ...
 
-    def test(self, weights: Tensors, abort: Abort) -> dict[str, Any] | None:
+    def test(self, weights: Tensors, round_number: int, abort: Abort) -> dict[str, Any] | None:
         """Scores a global model on the test cases, distances included; None without such cases.
 
         Raises:
@@ -62,7 +67,7 @@ class Fusion(Protocol):
         """
         ...
 
-    def test_copy(self, copy: ModelCopy, abort: Abort) -> dict[str, Any]:
+    def test_copy(self, copy: ModelCopy, round_number: int, abort: Abort) -> dict[str, Any]:
         """Tests a site's model on the test cases; returns a cross-site report.
 
         Raises:
@@ -104,6 +109,8 @@ class FusionSite:
         self.profile = SiteProfile(FUSION_SITE, data.modalities, data.counts(), data.source, "share")
         self._states = KeptStates(folder)
         self._round: int | None = None
+        # Of the weights that the network holds; another one after every change.
+        self.version = ""
         self._start()
 
     def _start(self) -> None:
@@ -114,10 +121,24 @@ class FusionSite:
         """How many steps a round has."""
         return len(self._trainer.batches) * self.settings.training.fusion_epochs
 
-    def fuse(self, weights: Tensors, round_number: int, abort: Abort, progress: Progress | None = None) -> Fused:
-        """See :meth:`Fusion.fuse`."""
+    def spent(self) -> tuple[int, int]:
+        """See :meth:`Fusion.spent`."""
+        return 0, 0
+
+    def fuse(
+        self,
+        weights: Tensors,
+        round_number: int,
+        abort: Abort,
+        progress: Progress | None = None,
+        settle: Callable[[Tensors, Tensors], Tensors] = lambda before, after: after,
+    ) -> Fused:
+        """See :meth:`Fusion.fuse`.
+
+        ``settle`` makes of the weights before and after the training those that count.
+        """
         use_threads(self.settings.training.fusion_threads)
-        self._bring_to_before(round_number)
+        self.bring_to_before(round_number)
         # Whatever goes wrong from here on, the next round starts from the state on disk.
         self._round = None
         result = self._trainer.train(
@@ -128,28 +149,42 @@ class FusionSite:
             abort=abort,
             progress=progress,
         )
+        fused = settle(weights, {key: result.state[key] for key in weights})
+        self.load(fused)
         extras = self._method.leave(result.vectors, round_number)
         self._keep(round_number)
-        fused = {key: value for key, value in result.state.items() if key in weights}
         return Fused(fused, result.losses, self._trainer.cases, extras)
 
-    def _bring_to_before(self, round_number: int) -> None:
+    def weights(self) -> Tensors:
+        """Of its whole network as it is now, by name."""
+        return self._trainer.state()
+
+    def load(self, weights: Tensors) -> None:
+        """Takes over weights, and gives them a version of their own."""
+        self._trainer.network.load_state_dict(weights, strict=False)
+        self.version = uuid.uuid4().hex
+
+    def bring_to_before(self, round_number: int) -> None:
         """Goes to the newest state that is older than the round."""
         if self._round is not None and self._round < round_number:
             return
         self._start()
+        self._round = -1
         newest = self._states.newest_before(round_number)
         if newest is None:
+            if round_number > 1:
+                self.log("the fusion site has no state of this run: its optimizer and what its method keeps start anew")
             return
         _, content = self._states.load(newest)
         self._trainer.network.load_state_dict(content["network"])
         self._trainer.optimizer.load_state_dict(content["optimizer"])
         self._method.restore(content["method"])
-        self._round = content["round"]
+        self._round, self.version = content["round"], content["version"]
 
     def _keep(self, round_number: int) -> None:
         content = {
             "round": round_number,
+            "version": self.version,
             "network": self._trainer.state(),
             "optimizer": self._trainer.optimizer.state_dict(),
             "method": self._method.state(),
@@ -161,17 +196,17 @@ class FusionSite:
         """See :meth:`Fusion.validate`."""
         return self._score(weights, self.data.validation, abort, distances=False)
 
-    def test(self, weights: Tensors, abort: Abort) -> dict[str, Any] | None:
+    def test(self, weights: Tensors, round_number: int, abort: Abort) -> dict[str, Any] | None:
         """See :meth:`Fusion.test`."""
         return self._score(weights, self.data.test, abort, distances=True)
 
     def _score(self, weights: Tensors, cases: list[Case], abort: Abort, *, distances: bool) -> dict[str, Any] | None:
         use_threads(self.settings.training.fusion_threads)
-        network = self._trainer.network
-        network.load_state_dict(weights, strict=False)
-        return score_cases(network, cases, self.settings, self.data.cache, distances=distances, abort=abort)
+        self.load(weights)
+        network, cache = self._trainer.network, self.data.cache
+        return score_cases(network, cases, self.settings, cache, distances=distances, abort=abort)
 
-    def test_copy(self, copy: ModelCopy, abort: Abort) -> dict[str, Any]:
+    def test_copy(self, copy: ModelCopy, round_number: int, abort: Abort) -> dict[str, Any]:
         """See :meth:`Fusion.test_copy`."""
         use_threads(self.settings.training.fusion_threads)
         network = network_of(copy, self.settings).to(self.device)

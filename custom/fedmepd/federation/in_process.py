@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from fedmepd.config import FUSION_SITE, Settings
-from fedmepd.data.site import open_site_data
-from fedmepd.errors import UpdateRefused
+from fedmepd.data.site import open_fusion_data, open_site_data
+from fedmepd.errors import FedMEPDError, UpdateRefused
 from fedmepd.federation.cross_site import SERVER
 from fedmepd.federation.exchange import Payload, Update
+from fedmepd.federation.fusion_desk import FusionDesk
+from fedmepd.federation.fusion_elsewhere import FusionElsewhere
 from fedmepd.federation.fusion_site import FusionSite
 from fedmepd.federation.server import FederationServer
 from fedmepd.federation.site import FederationSite
@@ -60,8 +62,15 @@ def run_in_process(
         )
         for name in sites
     }
-    fusion_data = open_site_data(FUSION_SITE, settings, site_settings)
-    fusion = FusionSite(settings, fusion_data, folder / "server" / FUSION_SITE, device, log)
+    elsewhere = settings.fusion.site
+    if elsewhere and elsewhere not in members:
+        raise FedMEPDError(f"fusion.site = {elsewhere!r}: expected one of the sites {', '.join(sites)}")
+    place = folder / (elsewhere or "server") / FUSION_SITE
+    fusion = FusionSite(settings, open_fusion_data(elsewhere, settings, site_settings), place, device, log)
+    if elsewhere:
+        desk = FusionDesk(fusion, half_precision=settings.aggregation.wire_precision == "float16")
+        profile = members[elsewhere].profile(fusion.data.counts())
+        fusion = FusionElsewhere(settings, profile, desk.do)
     server = FederationServer(settings, fusion, folder / "server", folder / "results", log)
     server.restore()
     for site in members.values():

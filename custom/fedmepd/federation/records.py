@@ -71,9 +71,10 @@ class Records:
         """Notes a round that went on without a site, and why."""
         self._records[site]["rounds_missed"].append({"round": round_number, "reason": reason})
 
-    def train(self, owner: str, round_number: int, losses: dict[str, float]) -> None:
-        """Notes the fusion site's training of a round."""
-        self._records[owner]["history"]["rounds"].append({"round": round_number, **losses})
+    def train(self, owner: str, round_number: int, losses: dict[str, float], wire_bytes: tuple[int, int]) -> None:
+        """Notes the fusion site's training of a round, and the bytes up and down where it is elsewhere."""
+        sizes = {"bytes_up": wire_bytes[0], "bytes_down": wire_bytes[1]} if any(wire_bytes) else {}
+        self._records[owner]["history"]["rounds"].append({"round": round_number, **losses, **sizes})
 
     def validate(self, owner: str, validation: dict[str, Any]) -> None:
         """Notes a validation: ``round``, ``dice`` and ``mdsc``."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from fedmepd.errors import UpdateRefused
 from fedmepd.federation.exchange import SiteProfile
@@ -37,13 +37,20 @@ class _Profile(_Report):
     cases: _CaseCounts
     source: Literal["phantom", "folder"]
     cross_site: Literal["none", "test", "share"]
+    fusion: _CaseCounts | None
 
     @field_validator("modalities")
     @classmethod
     def _in_order(cls, value: list[str]) -> list[str]:
-        if not value or value != [name for name in BRATS.modalities if name in value]:
+        if value != [name for name in BRATS.modalities if name in value]:
             raise ValueError(f"expected some of {', '.join(BRATS.modalities)}, each once and in this order")
         return value
+
+    @model_validator(mode="after")
+    def _modalities_of_cases(self) -> _Profile:
+        if not self.modalities and (self.cases.train or self.cases.validation or self.cases.test):
+            raise ValueError("there are cases without any modality")
+        return self
 
 
 class _Scores(_Report):
@@ -74,6 +81,12 @@ class TestScores(_Scores):
     @classmethod
     def _every_region_too(cls, value: dict) -> dict:
         return _by_region(value)
+
+
+class GlobalScores(_Scores):
+    """Scores of the global model on the validation cases."""
+
+    empty: dict[str, _Count]
 
 
 class StartUpReport(_Report):
@@ -123,6 +136,25 @@ class CrossSiteReport(_Report):
 
     test: TestScores | None
     cases: _Count
+
+
+class FusionReport(_Report):
+    """What a fusion site elsewhere reports on a task.
+
+    Attributes:
+        lacks_weights: whether it does not hold what the server believes, so that everything has to be sent again.
+        losses, cases: of a round of training.
+        seconds: its whole work on the task.
+        scores: of the global model; without distances where it was validated.
+        cross_site: of a site's model.
+    """
+
+    lacks_weights: bool = False
+    losses: dict[str, float] = {}
+    cases: _Cases = 0
+    seconds: _Seconds = 0.0
+    scores: TestScores | GlobalScores | None = None
+    cross_site: CrossSiteReport | None = None
 
 
 def _by_region(value: dict) -> dict:

@@ -12,26 +12,19 @@ from fedmepd import methods
 from fedmepd.config import FUSION_SITE, Settings
 from fedmepd.errors import FedMEPDError, FusionAway, UpdateRefused
 from fedmepd.evaluation import results
-from fedmepd.evaluation.model_card import write_model_card
-from fedmepd.federation.cross_site import SERVER, CrossSiteTest, copy_of
+from fedmepd.federation.cross_site import SERVER, CrossSiteTest
 from fedmepd.federation.exchange import ModelCopy, Payload, SiteProfile, Update
 from fedmepd.federation.fusion_site import Abort, Fusion
+from fedmepd.federation.global_model import GlobalModel
 from fedmepd.federation.norm_bound import NormBound
 from fedmepd.federation.open_round import OpenRound, TensorStore
 from fedmepd.federation.records import Records
 from fedmepd.federation.reports import TestReport, check_report
 from fedmepd.federation.server_state import ServerState
 from fedmepd.federation.timing import SITES, RoundSeconds, Timing, figures_of
-from fedmepd.methods.method import Fused, Tensors, build_network
-from fedmepd.methods.parts.selection import ANCHORS, DECODER, parts
-from fedmepd.modalities import BRATS
-from fedmepd.networks.network import FedMEPDNet
-from fedmepd.training.best_model import ModelFiles
-from fedmepd.training.checkpoints import About, load_model
+from fedmepd.methods.method import Fused, Tensors
+from fedmepd.methods.parts.selection import DECODER
 from fedmepd.training.memory import give_back
-
-GLOBAL_BEST = "global_best.pt"
-GLOBAL_LAST = "global_last.pt"
 
 
 class FederationServer:
@@ -73,27 +66,13 @@ class FederationServer:
         self.last_round: dict[str, Any] | None = None
         folder = Path(folder)
         self._fusion = fusion
-        self._network = build_network(settings, BRATS.modalities).start(settings.seed)
+        self._model = GlobalModel(settings, fusion, folder)
         self._changes, self._waiting = TensorStore(folder / "changes"), TensorStore(folder / "waiting")
-        self._method = methods.find(settings.method).at_server(settings, _copied(self._network), self._changes)
+        self._method = methods.find(settings.method).at_server(settings, self._model.start(), self._changes)
         self._records = Records()
         self._records.join(FUSION_SITE, 0)
         self._bound = NormBound(settings.aggregation.norm_bound)
         self._state = ServerState(folder, settings)
-        self._models = ModelFiles(
-            folder,
-            GLOBAL_BEST,
-            GLOBAL_LAST,
-            partial(About.of, FUSION_SITE, settings),
-            partial(
-                write_model_card,
-                owner=SERVER,
-                settings=settings,
-                modalities=fusion.profile.modalities,
-                cases=fusion.profile.cases,
-                source=fusion.profile.source,
-            ),
-        )
         self._cross_site_test: CrossSiteTest | None = None
         self._cross_site: dict[str, Any] | None = None
         self._open: OpenRound | None = None
@@ -116,6 +95,8 @@ class FederationServer:
                 f"{profile.name} uses {kinds[profile.source]}, the fusion site {kinds[self._fusion.profile.source]}: "
                 "set FEDMEPD_DATA everywhere or nowhere"
             )
+        if not profile.takes_part():
+            return
         self.profiles[profile.name] = profile
         self._records.join(profile.name, self.round + 1 if self.round > 0 else 1)
         self._method.join(profile.name, profile.modalities)
@@ -132,7 +113,7 @@ class FederationServer:
         fused = self._method.begin(partial(self._fuse, abort))
         self.timing.enter("aggregation")
         if fused is not None:
-            self._records.train(FUSION_SITE, 0, fused.losses)
+            self._records.train(FUSION_SITE, 0, fused.losses, self._fusion.spent())
         self.round = 0
         self._keep_round()
 
@@ -203,7 +184,8 @@ class FederationServer:
         fused = self._method.close(partial(self._fuse, abort), number)
         self._changes.clear()
         self.round = number
-        figures = self._record(open_round, fused) | self._validate(number, abort)
+        validated = self._validate(number, abort)
+        figures = self._record(open_round, fused) | validated
         seconds = self._keep_round()
         self.last_round = self._summary(open_round, fused, seconds)
         give_back()
@@ -235,28 +217,21 @@ class FederationServer:
         self._live = {"phase": "validating", "round": round_number}
         try:
             with self.timing.during("fusion_evaluation"):
-                scores = self._fusion.validate(self._method.weights, round_number, abort)
+                validation = self._model.validate(self._method, round_number, abort)
         except FusionAway as error:
             self.log(f"round {round_number}: the global model is not validated: {error}")
             return {}
-        validation = {"round": round_number, "dice": scores["dice"], "mdsc": scores["mdsc"]}
         self._records.validate(FUSION_SITE, validation)
-        self._models.offer(self._global_network(), round_number, validation)
         return _score_figures(SERVER, validation)
-
-    def _global_network(self) -> FedMEPDNet:
-        self._network.load_state_dict(self._method.weights, strict=False)
-        self._network.anchors = {
-            int(key.removeprefix(ANCHORS)): rows for key, rows in parts(self._method.anchors, (ANCHORS,)).items()
-        }
-        return self._network
 
     def _record(self, open_round: OpenRound, fused: Fused | None) -> dict[str, float]:
         """Notes the round in everybody's records; returns its figures."""
         number, figures = open_round.number, {"federation/sites": float(len(open_round.reports))}
         if fused is not None:
-            self._records.train(FUSION_SITE, number, fused.losses)
+            up, down = self._fusion.spent()
+            self._records.train(FUSION_SITE, number, fused.losses, (up, down))
             figures |= {f"{SERVER}/loss_{name}": value for name, value in fused.losses.items()}
+            figures |= {f"{SERVER}/bytes_up": float(up), f"{SERVER}/bytes_down": float(down)} if up or down else {}
         for site, report in sorted(open_round.reports.items()):
             wire_bytes = open_round.wire_bytes[site]
             self._records.take(site, number, report, open_round.sizes.get(site), wire_bytes)
@@ -333,23 +308,23 @@ class FederationServer:
 
     def global_copy(self) -> ModelCopy:
         """The global model that is tested, for the sites to test too."""
-        return copy_of(load_model(self._tested()))
+        self._keep_last()
+        return self._model.copy()
 
     def test_model(self, model: str, copy: ModelCopy, abort: Abort) -> None:
         """Has a site's model tested on the fusion site's test cases, unless that makes no sense."""
         self._live = {"phase": "testing across sites", "round": self.round, "model": model}
         if SERVER in self._cross_site_test.targets(model):
-            self._cross_site_test.accept(model, SERVER, self._fusion.test_copy(copy, abort))
+            self._cross_site_test.accept(model, SERVER, self._fusion.test_copy(copy, self.round, abort))
 
-    def _tested(self) -> Path:
-        """The file of the global model that was best on validation; without validation cases, of the last one."""
-        self._models.keep_last(self._global_network(), self.round, self._records[FUSION_SITE]["validation"])
-        return self._models.tested()
+    def _keep_last(self) -> None:
+        self._model.keep_last(self._method, self.round, self._records[FUSION_SITE]["validation"])
 
     def finish(self, abort: Abort) -> dict[str, Any]:
         """Tests the global model that was best on validation, and writes the results."""
         if not self.finished:
             self._live = {"phase": "testing", "round": self.round}
+            self._keep_last()
             self._test(abort)
             if self._cross_site_test is not None:
                 records = {SERVER: self._records[FUSION_SITE]} | {site: self._records[site] for site in self.profiles}
@@ -362,13 +337,12 @@ class FederationServer:
 
     def _test(self, abort: Abort) -> None:
         record = self._records[FUSION_SITE]
-        network = load_model(self._tested())
         try:
-            record["test"] = self._fusion.test(parts(_copied(network), tuple(self._method.weights)), abort)
+            record["test"] = self._model.test(self.round, abort)
         except FusionAway as error:
             self.log(f"the global model is not tested: {error}")
             record["untested"] = error.public
-        self._models.end_test(record["test"])
+        self._model.files.end_test(record["test"])
 
     # State and results
 
@@ -403,7 +377,7 @@ class FederationServer:
                 "profiles": {site: profile.to_json() for site, profile in self.profiles.items()},
                 "records": self._records.state(),
                 "median": self._bound.median,
-                "best": self._models.score,
+                "best": self._model.files.score,
                 "timing": self.timing.state(),
                 "cross_site": self._cross_site,
             }
@@ -423,7 +397,7 @@ class FederationServer:
         self._method.restore(content["method"])
         self.profiles = {site: SiteProfile.from_json(profile) for site, profile in content["profiles"].items()}
         self._records.restore(content["records"])
-        self._models.score, self._bound.median = content["best"], content["median"]
+        self._model.files.score, self._bound.median = content["best"], content["median"]
         self.timing.restore(content["timing"])
         self._cross_site = content["cross_site"]
 
@@ -459,11 +433,11 @@ class FederationServer:
             ],
             filters={layer.removeprefix(DECODER): count for layer, count in self._method.layers().items()},
             cross_site=self._cross_site,
+            fusion_bytes=tuple(
+                sum(entry.get(key, 0) for entry in self._records[FUSION_SITE]["history"]["rounds"])
+                for key in ("bytes_up", "bytes_down")
+            ),
         )
-
-
-def _copied(network: FedMEPDNet) -> Tensors:
-    return {key: value.detach().cpu().contiguous().clone() for key, value in network.state_dict().items()}
 
 
 def _figures_of_site(site: str, report: dict[str, Any], wire_bytes: tuple[int, int]) -> dict[str, float]:

@@ -96,17 +96,21 @@ class FederationSite:
         self._live: dict[str, Any] = {}
         self._diary: Diary | None = None
 
-    def profile(self) -> SiteProfile:
+    def profile(self, fusion: dict[str, int] | None = None) -> SiteProfile:
         """What the site says of itself before it takes part.
+
+        Args:
+            fusion: numbers of its cases as the job's fusion site; None where it is not.
 
         Raises:
             FedMEPDError: the site has no case to train on.
         """
         counts = self.data.counts()
-        if self._method.trains and not counts["train"]:
+        alone = fusion is not None and not any(counts.values())
+        if self._method.trains and not counts["train"] and not alone:
             message = "no training case: expected at least one labelled case"
             raise FedMEPDError(f"{self.name}: {message}", public=message)
-        return SiteProfile(self.name, self.data.modalities, counts, self.data.source, self.cross_site)
+        return SiteProfile(self.name, self.data.modalities, counts, self.data.source, self.cross_site, fusion)
 
     def stats(self) -> dict[str, Any]:
         """Live state: round, step, steps, loss."""

@@ -1,0 +1,95 @@
+"""A fusion site elsewhere: does the server's tasks, and sends back what may leave the hospital."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+
+from torch import Tensor
+
+from fedmepd.errors import FedMEPDError
+from fedmepd.federation.exchange import FusionReply, FusionTask, ModelCopy
+from fedmepd.federation.fusion_site import Abort, FusionSite
+from fedmepd.federation.wire import grow, shrink
+from fedmepd.methods.method import Tensors
+from fedmepd.training.epoch import Progress
+from fedmepd.training.memory import give_back
+
+
+class FusionDesk:
+    """Stands between the server's tasks and a fusion site in this process.
+
+    Class vectors of single cases, the optimizer and the auxiliary decoder stay; weights, anchors and scores leave. What
+    both sides hold already does not travel again.
+
+    Args:
+        site: does the work.
+        half_precision: whether tensors travel as float16. Then changes travel, which float16 is fine enough for, and
+            the site goes on with the weights as they arrive at the server.
+    """
+
+    def __init__(self, site: FusionSite, half_precision: bool):
+        self.site = site
+        self._half_precision = half_precision
+
+    def do(self, task: FusionTask, abort: Abort, progress: Progress | None = None) -> FusionReply:
+        """Does a task of the server.
+
+        Raises:
+            Aborted: ``abort`` said so.
+            FedMEPDError: the task does not fit, the loss is not finite, or the state cannot be written.
+        """
+        started = time.monotonic()
+        self.site.bring_to_before(task.round if task.kind == "fuse" else task.round + 1)
+        if task.kind == "test_copy":
+            copy = ModelCopy(task.modalities, task.tensors)
+            reply = FusionReply(task.round, report={"cross_site": self.site.test_copy(copy, task.round, abort)})
+        else:
+            reply = self._with_weights(task, abort, progress)
+        give_back()
+        reply.report["seconds"] = time.monotonic() - started
+        return reply
+
+    def _with_weights(self, task: FusionTask, abort: Abort, progress: Progress | None) -> FusionReply:
+        if len(task.tensors) < len(task.names) and task.known != self.site.version:
+            return FusionReply(task.round, report={"lacks_weights": True})
+        weights = self._complete(task)
+        if task.kind == "fuse":
+            return self._fuse(weights, task.round, abort, progress)
+        score = self.site.validate if task.kind == "validate" else self.site.test
+        report = {"scores": score(weights, task.round, abort)}
+        return FusionReply(task.round, self.site.version, report=report)
+
+    def _complete(self, task: FusionTask) -> Tensors:
+        """What was sent, and of the rest what the site holds."""
+        held = self.site.weights()
+        for key in [*task.names, *task.tensors]:
+            if key not in held or task.tensors.get(key, held[key]).shape != held[key].shape or key not in task.names:
+                message = f"received {key}, which is no weight of this job: server and site run different versions"
+                raise FedMEPDError(message, public=message)
+        return {key: task.tensors.get(key, held[key]) for key in task.names}
+
+    def _fuse(self, weights: Tensors, number: int, abort: Abort, progress: Progress | None) -> FusionReply:
+        changes: Tensors = {}
+
+        def settle(before: Tensors, after: Tensors) -> Tensors:
+            changes.update({key: grow(*shrink(value - before[key])) for key, value in after.items()})
+            return {key: before[key] + change for key, change in changes.items()}
+
+        options: dict[str, Callable] = {"settle": settle} if self._half_precision else {}
+        fused = self.site.fuse(weights, number, abort, progress, **options)
+        tensors = (changes or fused.weights) | fused.extras
+        return FusionReply(
+            number,
+            self.site.version,
+            tensors,
+            relative=self._half_precision,
+            digests={key: digest(value) for key, value in tensors.items()},
+            report={"losses": fused.losses, "cases": fused.cases},
+        )
+
+
+def digest(tensor: Tensor) -> str:
+    """A short text that differs for tensors that differ."""
+    return hashlib.sha256(tensor.detach().cpu().contiguous().numpy().tobytes()).hexdigest()[:16]
