@@ -30,11 +30,11 @@ from benchmarks.phantoms import phantom_data
 from fedmepd.config import Settings
 from fedmepd.data.phantom import FUSION_SITE
 from fedmepd.federation.exchange import SiteProfile, Update
-from fedmepd.methods.parts.personal_filters import DECODER
 from fedmepd.federation.server import FederationServer
+from fedmepd.methods.parts.fusion_training import FusionResult, FusionTrainer
+from fedmepd.methods.parts.personal_filters import DECODER
 from fedmepd.modalities import PROTOCOL_SUBSETS
 from fedmepd.training.arithmetic import use_threads
-from fedmepd.methods.parts.fusion_training import FusionResult, FusionTrainer
 
 SITES = (8, 64, 256)
 

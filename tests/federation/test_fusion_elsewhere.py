@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 from fedmepd import methods
 from fedmepd.federation.in_process import run_in_process

@@ -51,6 +51,9 @@ class ModelCopy:
     tensors: dict[str, Tensor]
 
 
+FusionKind = Literal["fuse", "validate", "test", "test_copy"]
+
+
 @dataclass
 class FusionTask:
     """From the server to a fusion site elsewhere.
@@ -65,7 +68,7 @@ class FusionTask:
         modalities: of ``test_copy``, those of the model.
     """
 
-    kind: Literal["fuse", "validate", "test", "test_copy"]
+    kind: FusionKind
     round: int
     names: list[str] = field(default_factory=list)
     known: str = ""

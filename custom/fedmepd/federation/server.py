@@ -21,7 +21,7 @@ from fedmepd.federation.open_round import OpenRound, TensorStore
 from fedmepd.federation.records import Records
 from fedmepd.federation.reports import TestReport, check_report
 from fedmepd.federation.server_state import ServerState
-from fedmepd.federation.timing import SITES, RoundSeconds, Timing, figures_of
+from fedmepd.federation.timing import SITE_PHASES, SITES, RoundSeconds, Timing, figures_of
 from fedmepd.methods.method import Fused, Tensors
 from fedmepd.methods.parts.selection import DECODER
 from fedmepd.training.memory import give_back
@@ -279,6 +279,7 @@ class FederationServer:
             "loss": fmean(known) if known else None,
             "loss_of_sites": losses,
             "seconds": seconds.total,
+            "site_seconds": sum(seconds.phases[phase] for phase in SITE_PHASES),
             "bytes_up": sum(up for up, _ in open_round.wire_bytes.values()),
             "bytes_down": sum(down for _, down in open_round.wire_bytes.values()),
         }

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 from nvflare.apis.analytix import ANALYTIC_EVENT_TYPE, AnalyticsDataType
 from nvflare.apis.client import Client
-from nvflare.apis.controller_spec import ClientTask, Task, TaskCompletionStatus
+from nvflare.apis.controller_spec import Task
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import ReservedHeaderKey, Shareable
 from nvflare.apis.signal import Signal
@@ -20,16 +20,17 @@ from nvflare.app_common.app_constant import AppConstants
 from nvflare.app_common.workflows.scatter_and_gather import ScatterAndGather
 from nvflare.widgets.info_collector import InfoCollector
 
-from fedmepd.config import FUSION_SITE, Settings
+from fedmepd.config import Settings
 from fedmepd.errors import Aborted, FedMEPDError, UpdateRefused
-from fedmepd.federation.exchange import SiteProfile
-from fedmepd.federation.timing import SITE_PHASES, Timing
-from fedmepd.flare import console, folders, translation
+from fedmepd.federation.timing import Timing
+from fedmepd.flare import console, folders, progress, translation
+from fedmepd.flare.answers import Answer, Sender, impostor
 from fedmepd.flare.cross_site import CrossSiteEvaluation
+from fedmepd.flare.fusion_at_a_site import FusionPost, profile_of_fusion
+from fedmepd.flare.opening import open_server
+from fedmepd.flare.roll_call import NEWCOMER_SECONDS, RollCall, wait_until
 from fedmepd.flare.rounds import NoGlobalModel, RoundEnd
 
-_CHECK_SECONDS = 0.1
-_NEWCOMER_SECONDS = 10.0
 _HEAT_MAPS = 50
 
 
@@ -37,8 +38,8 @@ class FedMEPDController(ScatterAndGather):
     """Runs a federation: every site prepares, rounds of training and fusion, a final test, the results.
 
     ScatterAndGather's flow stays as it is. Its one broadcast becomes one task per site, since a broadcast sends the
-    same data to all; its aggregator hands the updates to the FederationServer, which owns the state, does the server's
-    training and writes checkpoints and results. Round 0 comes before the flow, the test after it.
+    same data to all; where it aggregates, the FederationServer, which owns the state, does the rest of the round and
+    writes models and results. Round 0 comes before the flow, the test after it.
 
     A site that fails, is refused or does not answer in time is left out of the round, with a line that names it. A site
     that says it cannot even prepare ends the job before any training; one whose answer makes no sense is left out.
@@ -46,6 +47,10 @@ class FedMEPDController(ScatterAndGather):
     Args:
         preset: name of the settings' preset (see :mod:`fedmepd.config`).
         settings: what the job changes in it, nested like the settings.
+
+    Attributes:
+        open_server: opens the federation's server, see :func:`fedmepd.flare.opening.open_server`.
+        newcomer_seconds: how long a round waits for sites that have just joined.
     """
 
     def __init__(self, preset: str = "paper", settings: dict | None = None):
@@ -59,15 +64,13 @@ class FedMEPDController(ScatterAndGather):
         )
         self.preset = preset
         self.settings = settings
-        self._run = None
+        self.open_server = open_server
+        self.newcomer_seconds = NEWCOMER_SECONDS
+        self._run: translation.Run | None = None
         self._server = None
-        self._timing = None
-        # The prepared sites, each with FLARE's token of its login.
-        self._sites: dict[str, str] = {}
-        # Those that were asked to prepare while the job ran, and what they answered.
-        self._asked: dict[str, str] = {}
-        self._profiles: dict[str, SiteProfile] = {}
-        self._failures: dict[str, str] = {}
+        self._sender: Sender | None = None
+        self._roll_call: RollCall | None = None
+        self._timing: Timing | None = None
         self._simulated = False
         self._progress = logging.getLogger("fedmepd.progress")
 
@@ -81,9 +84,6 @@ class FedMEPDController(ScatterAndGather):
     def _warn(self, text: str) -> None:
         self._progress.warning(text)
 
-    def _end_job(self, reason: str, fl_ctx: FLContext) -> None:
-        self.system_panic(reason, fl_ctx)
-
     @contextlib.contextmanager
     def _guarded(self, fl_ctx: FLContext) -> Iterator[None]:
         """Whatever goes wrong inside ends the job with a reason; an abort just ends it."""
@@ -92,11 +92,11 @@ class FedMEPDController(ScatterAndGather):
         except Aborted:
             self._say("stopped; a run with a name continues after its last finished round")
         except FedMEPDError as error:
-            self._end_job(str(error), fl_ctx)
+            self.system_panic(str(error), fl_ctx)
         except Exception as error:
             self.log_exception(fl_ctx, "the server's work failed", fire_event=False)
             hint = "; a smaller crop, batch or width needs less" if translation.is_out_of_memory(error) else ""
-            self._end_job(f"{type(error).__name__}: {error}{hint}", fl_ctx)
+            self.system_panic(f"{type(error).__name__}: {error}{hint}", fl_ctx)
 
     def start_controller(self, fl_ctx: FLContext) -> None:
         # Not ScatterAndGather's, which takes components and an initial model from the job: the server has both.
@@ -109,72 +109,98 @@ class FedMEPDController(ScatterAndGather):
     def control_flow(self, abort_signal: Signal, fl_ctx: FLContext) -> None:
         if abort_signal.triggered:
             return
+
+        def abort() -> bool:
+            return abort_signal.triggered
+
         self._timing = Timing()
         with self._guarded(fl_ctx):
             settings = Settings.make(self.preset, self.settings)
             folder = folders.state_folder(fl_ctx, settings)
             self._run = translation.Run(folders.run_identity(folder), settings)
-            server = self._open_server(folder, abort_signal, fl_ctx)
+            self._sender = Sender(self, fl_ctx, abort_signal)
+            self._roll_call = RollCall(
+                self._run, self._sender, self._connected, self._timing, self._warn, self.newcomer_seconds
+            )
+            server = self._prepare(folder, abort, fl_ctx)
             if server is None:
                 return
             self._server = server
-            self._rounds(abort_signal, fl_ctx)
-            if not abort_signal.triggered:
-                self._test(abort_signal, fl_ctx)
+            self._rounds(abort, abort_signal, fl_ctx)
+            if not abort():
+                self._test(abort)
 
-    def _open_server(self, folder, abort_signal: Signal, fl_ctx: FLContext):
-        """Lets all sites prepare while the server opens its own data and state; None if there is nothing to do."""
-        from fedmepd.data.site import open_site_data
-        from fedmepd.federation.fusion_site import FusionSite
-        from fedmepd.federation.server import FederationServer
-        from fedmepd.site_settings import SiteSettings
-
-        settings = self._run.settings
-        profiles, failures = {}, {}
-        sites = self._connected()
-        self._say(f"{settings.method}, {settings.rounds} rounds: {len(sites)} sites and the server prepare their data")
-        tasks = self._send_prepare(sites, profiles, failures, fl_ctx)
+    def _prepare(self, folder, abort: Callable[[], bool], fl_ctx: FLContext):
+        """Lets all sites prepare while the server opens its state; returns it, or None if there is nothing to do."""
+        settings, roll_call = self._run.settings, self._roll_call
+        tasks = roll_call.ask()
+        self._say(f"{settings.method}, {settings.rounds} rounds: {len(tasks)} sites and the server prepare their data")
+        opened = partial(self.open_server, self._run, folder, timing=self._timing, log=self._say, fl_ctx=fl_ctx)
+        server = None
         try:
-            site_settings = SiteSettings.load(folders.local_folder(fl_ctx))
-            data = open_site_data(FUSION_SITE, settings, site_settings, self._say)
-            server = FederationServer(
-                settings=settings,
-                fusion=FusionSite(settings, data, folder / FUSION_SITE, site_settings.torch_device(), self._say),
-                folder=folder,
-                results_folder=folders.run_folder(fl_ctx) / "results",
-                log=self._say,
-                timing=self._timing,
-            )
-            server.restore()
-            if server.finished:
-                self._say(f"run {settings.run_name!r} is finished; choose another run name to train again")
-                self._show(server.finish(lambda: abort_signal.triggered))
-                return None
-            unanswered = self._wait(tasks, abort_signal)
+            if not settings.fusion.site:
+                server = opened(fusion=None)
+                if server.finished:
+                    return self._show_finished(server, abort)
+            roll_call.forget(self._sender.wait(tasks))
         finally:
-            for task in tasks.values():
-                if task.completion_status is None:
-                    self.cancel_task(task)
-        if abort_signal.triggered:
+            self._sender.cancel(tasks)
+        profiles = {} if abort() else self._profiles_of(tasks, abort)
+        if abort():
             return None
-        if failures:
-            reasons = "; ".join(f"{site}: {reason}" for site, reason in sorted(failures.items()))
-            raise FedMEPDError(f"no training was started, since not every site can take part: {reasons}")
-        for site in unanswered:
-            self._warn(f"{site}: gone before it was prepared; the job starts without it")
-        for site in sorted(profiles):
-            server.register(profiles[site])
-            self._sites[site] = sites[site]
-        needed = settings.aggregation.min_sites
-        if len(self._sites) < needed:
-            raise FedMEPDError(f"{len(self._sites)} sites are ready, but aggregation.min_sites is {needed}")
+        if server is None:
+            post = FusionPost(self._run, self._sender, roll_call, partial(self._admit_newcomers, wait=False), self._say)
+            server = opened(fusion=self._fusion_elsewhere(profiles, post))
+            if server.finished:
+                return self._show_finished(server, abort)
+        for site, profile in profiles.items():
+            server.register(profile)
+            roll_call.admit(site)
+        if len(server.profiles) < settings.aggregation.min_sites:
+            raise FedMEPDError(
+                f"{len(server.profiles)} sites are ready, but aggregation.min_sites is {settings.aggregation.min_sites}"
+            )
         if server.round >= 0:
             self._say(f"run {settings.run_name!r} continues after round {server.round}")
         return server
 
-    def _rounds(self, abort_signal: Signal, fl_ctx: FLContext) -> None:
-        self._server.start(lambda: abort_signal.triggered)
-        self.aggregator = RoundEnd(lambda context: self._finish_round(abort_signal, context))
+    def _profiles_of(self, asked: dict[str, Task], abort: Callable[[], bool]) -> dict:
+        """The profiles of the sites that have prepared, and of the fusion site, for which the job waits."""
+        roll_call, fusion = self._roll_call, self._run.settings.fusion.site
+        self._require_prepared()
+        profiles = roll_call.profiles()
+        for site in sorted(asked.keys() - profiles.keys()):
+            self._warn(f"{site}: gone before it was prepared; the job starts without it")
+        if fusion and fusion not in profiles:
+            self._say(f"waiting for {fusion}, the fusion site, to join the job")
+
+            def joined() -> bool:
+                roll_call.ask()
+                self._require_prepared()
+                profiles.update(roll_call.profiles())
+                return fusion in profiles
+
+            wait_until(joined, self._run.settings.aggregation.round_timeout, abort)
+        return dict(sorted(profiles.items()))
+
+    def _require_prepared(self) -> None:
+        failures = self._roll_call.failures()
+        if failures:
+            reasons = "; ".join(f"{site}: {reason}" for site, reason in sorted(failures.items()))
+            raise FedMEPDError(f"no training was started, since not every site can take part: {reasons}")
+
+    def _fusion_elsewhere(self, profiles: dict, post: FusionPost):
+        from fedmepd.federation.fusion_elsewhere import FusionElsewhere
+
+        return FusionElsewhere(self._run.settings, profile_of_fusion(self._run, profiles), post)
+
+    def _show_finished(self, server, abort: Callable[[], bool]) -> None:
+        self._say(f"run {self._run.settings.run_name!r} is finished; choose another run name to train again")
+        self._show(server.finish(abort))
+
+    def _rounds(self, abort: Callable[[], bool], abort_signal: Signal, fl_ctx: FLContext) -> None:
+        self._server.start(abort)
+        self.aggregator = RoundEnd(lambda context: self._finish_round(abort, context))
         self.shareable_gen = NoGlobalModel()
         self._num_rounds = self._run.settings.rounds
         self._current_round = self._server.round + 1
@@ -191,25 +217,29 @@ class FedMEPDController(ScatterAndGather):
     ) -> None:
         """Sends every prepared site its own version of ``task``, and waits for the answers."""
         with self._guarded(fl_ctx):
-            self._admit_newcomers(abort_signal, fl_ctx)
+            self._admit_newcomers()
             self._server.begin_round()
             tasks = {}
             for site in self._ready():
                 message = translation.task(self._run, self._server.payload(site))
                 for key, value in task.data[ReservedHeaderKey.HEADERS].items():
                     message.set_header(key, value)
-                tasks[site] = self._send_task(task.name, site, message, task.result_received_cb, fl_ctx)
+                tasks[site] = self._sender.send_as(task.name, site, message, task.result_received_cb)
             settings = self._run.settings.aggregation
-            for site in self._wait(tasks, abort_signal, settings.round_timeout, settings.straggler_wait):
+            cut_short = _Stragglers(lambda: 2 * self._server.delivered() > len(tasks), settings.straggler_wait)
+            for site in self._sender.wait(tasks, settings.round_timeout, cut_short=cut_short):
                 self._warn(f"round {self._current_round}: {site} did not answer; the round goes on without it")
+
+    def _ready(self) -> list[str]:
+        """The sites to train: prepared, connected, and with cases of their own."""
+        return [site for site in self._roll_call.ready() if site in self._server.profiles]
 
     def _accept_train_result(
         self, client_name: str, result: Shareable, fl_ctx: FLContext, is_unknown_task: bool = False
     ) -> bool:
         # Not ScatterAndGather's, which hands the result to an aggregator that knows its sender only by hearsay.
         try:
-            self._check_sender(client_name, fl_ctx)
-            reason = translation.failure_of(result)
+            reason = impostor(client_name, fl_ctx) or translation.failure_of(result)
             if reason:
                 raise UpdateRefused(f"round {self._current_round}: {client_name} is left out: {reason}")
             update = translation.update_of(client_name, result)
@@ -225,23 +255,6 @@ class FedMEPDController(ScatterAndGather):
             return False
         return True
 
-    def _check_sender(self, site: str, fl_ctx: FLContext) -> None:
-        """Refuses an answer that names another sender than the one whose login it came with.
-
-        Args:
-            site: the name that FLARE knows by the login.
-            fl_ctx: of the answer; its peer context is what the sender says of itself.
-
-        Raises:
-            UpdateRefused: the names differ.
-        """
-        peer = fl_ctx.get_peer_context()
-        claimed = peer.get_identity_name() if peer is not None else None
-        if claimed != site:
-            raise UpdateRefused(
-                f"answer of {site} refused: it says that it comes from {claimed!r}; ask the administrator of {site} why"
-            )
-
     def process_result_of_unknown_task(
         self, client: Client, task_name: str, client_task_id: str, result: Shareable, fl_ctx: FLContext
     ) -> None:
@@ -250,147 +263,64 @@ class FedMEPDController(ScatterAndGather):
         now = "" if self._current_round is None else f": round {self._current_round} is running"
         self._warn(f"{client.name}: late answer to {task_name!r}{of} refused{now}")
 
-    def _finish_round(self, abort_signal: Signal, fl_ctx: FLContext) -> None:
+    def _finish_round(self, abort: Callable[[], bool], fl_ctx: FLContext) -> None:
         with self._guarded(fl_ctx):
-            metrics = self._server.finish_round(lambda: abort_signal.triggered)
-            self._record(metrics, fl_ctx)
-            self._record_filters(fl_ctx)
-            last = self._server.last_round
-            share = metrics.get("federation/personal_share")
-            self._say(
-                f"round {last['round']}/{self._num_rounds}: {last['sites']} sites"
-                + (f" (without {', '.join(last['missing'])})" if last["missing"] else "")
-                + (f", mean loss {last['loss']:.3f}" if last["loss"] is not None else "")
-                + (f", personal {share:.1%}" if share is not None else "")
-                + f", {last['seconds']:.1f} s"
-                + f" (sites {sum(metrics[f'server/seconds/{phase}'] for phase in SITE_PHASES):.1f} s)"
-                + f", MB up {last['bytes_up'] / 1e6:.1f} down {last['bytes_down'] / 1e6:.1f}"
-            )
+            figures = self._server.finish_round(abort)
+            for tag, value in figures.items():
+                self._send_figure(tag, value, AnalyticsDataType.SCALAR, fl_ctx)
+            self._send_filters(fl_ctx)
+            self._say(progress.round_line(self._server.stats()))
 
-    def _test(self, abort_signal: Signal, fl_ctx: FLContext) -> None:
-        def take(client_task: ClientTask, fl_ctx: FLContext) -> None:
-            site, result = client_task.client.name, client_task.result
-            client_task.result = None
+    def _test(self, abort: Callable[[], bool]) -> None:
+        def take(answer: Answer) -> None:
             try:
-                self._check_sender(site, fl_ctx)
-                reason = translation.failure_of(result)
-                if reason:
-                    raise UpdateRefused(reason)
-                self._server.accept_test(site, translation.report_of(result))
-            except (UpdateRefused, ValueError) as error:
-                self._warn(f"test: {site} is left out: {error}")
-                self._server.miss_test(site, str(error))
+                answer.require_done()
+                self._server.accept_test(answer.site, translation.report_of(answer.message))
+            except UpdateRefused as error:
+                self._warn(f"test: {answer.site} is left out: {error}")
+                self._server.miss_test(answer.site, str(error))
 
+        settings = self._run.settings
         self._say("testing the models that were best on validation")
-        tasks = {}
-        for site in self._ready():
-            message = translation.task(self._run, self._server.test_payload(site))
-            tasks[site] = self._send_task(translation.TEST, site, message, take, fl_ctx)
-        for site in self._wait(tasks, abort_signal, self._run.settings.aggregation.round_timeout):
+        tasks = {
+            site: self._sender.send(
+                translation.TEST, site, translation.task(self._run, self._server.test_payload(site)), take
+            )
+            for site in self._ready()
+        }
+        for site in self._sender.wait(tasks, settings.aggregation.round_timeout):
             self._warn(f"test: {site} did not answer; its row stays empty")
             self._server.miss_test(site, "no answer in time")
-        settings = self._run.settings
-        if settings.evaluation.cross_site and not abort_signal.triggered:
-            CrossSiteEvaluation(
-                self._run,
-                self._server,
-                send=partial(self._send_task, fl_ctx=fl_ctx),
-                wait=partial(self._wait, abort_signal=abort_signal, timeout=settings.aggregation.round_timeout),
-                ready=self._ready,
-                say=self._say,
-                warn=self._warn,
-            ).run(lambda: abort_signal.triggered)
-        if not abort_signal.triggered:
-            self._show(self._server.finish(lambda: abort_signal.triggered))
+        if settings.evaluation.cross_site and not abort():
+            CrossSiteEvaluation(self._run, self._server, self._sender, self._ready, say=self._say, warn=self._warn).run(
+                abort
+            )
+        if not abort():
+            self._show(self._server.finish(abort))
 
-    def _admit_newcomers(self, abort_signal: Signal, fl_ctx: FLContext) -> None:
-        """Registers sites that joined, or came back, since the last round.
-
-        They prepare while rounds go on; a round waits for them a few seconds once, which are enough where the cases are
-        prepared already.
-        """
-        connected = self._connected(now=True)
-        # Also a site that has logged in again: its data may be others now.
-        fresh = [
-            site for site, token in connected.items() if token not in (self._sites.get(site), self._asked.get(site))
-        ]
-        if fresh:
-            self._timing.enter("start_up")
-            self._asked |= {site: connected[site] for site in fresh}
-            tasks = self._send_prepare(fresh, self._profiles, self._failures, fl_ctx)
-            self._wait(tasks, abort_signal, _NEWCOMER_SECONDS, cancel=False)
-        for site in sorted(self._profiles.keys() | self._failures.keys()):
-            profile, reason = self._profiles.pop(site, None), self._failures.pop(site, None)
+    def _admit_newcomers(self, wait: bool = True) -> None:
+        """Registers sites that joined, or came back, since the last round."""
+        roll_call = self._roll_call
+        if wait:
+            roll_call.wait_for_newcomers()
+        else:
+            roll_call.ask()
+        for site, reason in roll_call.failures().items():
+            self._leave_out(site, reason)
+        for site, profile in roll_call.profiles().items():
             try:
-                if profile is None:
-                    raise FedMEPDError(reason)
                 self._server.register(profile)
             except FedMEPDError as error:
-                self._warn(f"round {self._current_round}: {site} is left out until it logs in again: {error}")
-                self._sites.pop(site, None)
+                self._leave_out(site, str(error))
                 continue
-            self._say(f"{site}: {'is back' if site in self._sites else 'joins'} in round {self._current_round}")
-            self._sites[site] = self._asked[site]
+            verb = "is back" if roll_call.admit(site) else "joins"
+            self._say(f"{site}: {verb} in round {self._current_round}")
 
-    def _send_prepare(self, sites: Iterable[str], profiles: dict, failures: dict, fl_ctx: FLContext) -> dict[str, Task]:
-        def take(client_task: ClientTask, fl_ctx: FLContext) -> None:
-            site, result = client_task.client.name, client_task.result
-            reason = translation.failure_of(result)
-            if reason:
-                failures[site] = reason
-                return
-            try:
-                self._check_sender(site, fl_ctx)
-                start_up = translation.start_up_of(site, result)
-                profiles[site] = translation.profile_of(site, result)
-                self._timing.sites[site] = start_up
-            except FedMEPDError as error:
-                # No honest site answers so. It must not keep the others from training.
-                self._asked[site] = client_task.client.token
-                self._warn(f"{site} is left out until it logs in again: its answer to 'prepare' is no profile: {error}")
+    def _leave_out(self, site: str, reason: str) -> None:
+        self._warn(f"round {self._current_round}: {site} is left out until it logs in again: {reason}")
+        self._roll_call.leave_out(site)
 
-        return {
-            site: self._send_task(translation.PREPARE, site, translation.task(self._run), take, fl_ctx)
-            for site in sorted(sites)
-        }
-
-    def _send_task(self, name: str, site: str, message: Shareable, take: Callable, fl_ctx: FLContext) -> Task:
-        task = Task(name=name, data=message, result_received_cb=take)
-        # send, not broadcast: a broadcast task copies its data once more.
-        self.send(task, fl_ctx, targets=[site])
-        return task
-
-    def _wait(
-        self,
-        tasks: dict[str, Task],
-        abort_signal: Signal,
-        timeout: float = 0,
-        straggler_wait: float = 0,
-        cancel: bool = True,
-    ) -> list[str]:
-        """Waits for all tasks; returns the sites that gave no answer.
-
-        Args:
-            tasks: by site.
-            abort_signal: ends the waiting.
-            timeout: seconds at most; 0: no limit.
-            straggler_wait: seconds at most once more than half of the sites' updates are in; 0: no limit.
-            cancel: whether to withdraw the tasks that are not done by then.
-        """
-        deadline = time.monotonic() + timeout if timeout else float("inf")
-        stragglers = float("inf")
-        while any(task.completion_status is None for task in tasks.values()):
-            if straggler_wait and stragglers == float("inf") and 2 * self._server.delivered() > len(tasks):
-                stragglers = time.monotonic() + straggler_wait
-            if abort_signal.triggered or time.monotonic() > min(deadline, stragglers):
-                for task in tasks.values():
-                    if task.completion_status is None and cancel:
-                        self.cancel_task(task)
-                break
-            time.sleep(_CHECK_SECONDS)
-        return sorted(site for site, task in tasks.items() if task.completion_status != TaskCompletionStatus.OK)
-
-    def _connected(self, now: bool = False) -> dict[str, str]:
+    def _connected(self, now: bool) -> dict[str, str]:
         """The job's sites that FLARE holds for alive, each with the token of its login.
 
         Args:
@@ -404,19 +334,11 @@ class FedMEPDController(ScatterAndGather):
         clients = self._engine.get_clients()
         return {client.name: client.token for client in clients if not self.get_client_disconnect_time(client.name)}
 
-    def _ready(self) -> list[str]:
-        """The sites that have prepared since their last login."""
-        return sorted(site for site, token in self._connected().items() if self._sites.get(site) == token)
-
-    def _record(self, metrics: dict[str, float], fl_ctx: FLContext) -> None:
-        for tag, value in metrics.items():
-            self._send_figure(tag, value, AnalyticsDataType.SCALAR, fl_ctx)
-
     def _send_figure(self, tag: str, value: Any, kind: AnalyticsDataType, fl_ctx: FLContext) -> None:
         dxo = create_analytic_dxo(tag=tag, value=value, data_type=kind, global_step=self._current_round)
         send_analytic_dxo(self, dxo, fl_ctx, event_type=ANALYTIC_EVENT_TYPE)
 
-    def _record_filters(self, fl_ctx: FLContext) -> None:
+    def _send_filters(self, fl_ctx: FLContext) -> None:
         """The heat map of personal filters, some fifty times a run: every picture stays in TensorBoard's file."""
         interval = max(self._run.settings.evaluation.every, -(-self._num_rounds // _HEAT_MAPS))
         if self._current_round % interval and self._current_round != self._num_rounds:
@@ -438,3 +360,21 @@ class FedMEPDController(ScatterAndGather):
             collector = fl_ctx.get_prop(InfoCollector.CTX_KEY_STATS_COLLECTOR)
             if collector:
                 collector.add_info(group_name=self.name, info=self._server.stats())
+
+
+class _Stragglers:
+    """Says when a round has waited long enough for the last sites.
+
+    Args:
+        most_are_in: whether more than half of the sites' updates are in.
+        seconds: to wait from then on; 0: no limit.
+    """
+
+    def __init__(self, most_are_in: Callable[[], bool], seconds: float):
+        self._most_are_in, self._seconds = most_are_in, seconds
+        self._since: float | None = None
+
+    def __call__(self) -> bool:
+        if self._seconds and self._since is None and self._most_are_in():
+            self._since = time.monotonic()
+        return self._since is not None and time.monotonic() - self._since > self._seconds

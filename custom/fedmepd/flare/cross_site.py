@@ -6,12 +6,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from nvflare.apis.controller_spec import ClientTask, Task
-from nvflare.apis.fl_context import FLContext
+from nvflare.apis.controller_spec import Task
 
 from fedmepd.errors import Aborted, UpdateRefused
 from fedmepd.federation.exchange import ModelCopy
 from fedmepd.flare import translation
+from fedmepd.flare.answers import Answer, Sender
 
 if TYPE_CHECKING:
     from fedmepd.federation.cross_site import CrossSiteTest
@@ -24,8 +24,7 @@ class CrossSiteEvaluation:
     Args:
         run: the job's.
         server: tests too, and keeps the matrix.
-        send: hands a task (name, site, message, callback) to FLARE.
-        wait: for tasks by site; returns the sites that gave no answer.
+        sender: of tasks.
         ready: the sites that can be given tasks.
         say: takes lines about the progress.
         warn: takes lines about what went wrong.
@@ -35,16 +34,15 @@ class CrossSiteEvaluation:
         self,
         run: translation.Run,
         server: FederationServer,
-        *,
-        send: Callable[..., Task],
-        wait: Callable[[dict[str, Task]], list[str]],
+        sender: Sender,
         ready: Callable[[], list[str]],
+        *,
         say: Callable[[str], None],
         warn: Callable[[str], None],
     ):
         self._job = run
         self._server = server
-        self._send, self._wait, self._ready = send, wait, ready
+        self._sender, self._ready = sender, ready
         self._say, self._warn = say, warn
 
     def run(self, abort: Callable[[], bool]) -> None:
@@ -79,27 +77,23 @@ class CrossSiteEvaluation:
                 raise
             except Exception as error:
                 # Whatever it is: weeks of training and the final test are over, and their results still to be written.
-                self._warn(f"the model of {model} is not tested at the server: {type(error).__name__}: {error}")
+                self._warn(f"the model of {model} is not tested at the fusion site: {type(error).__name__}: {error}")
                 matrix.miss(model, translation.public_reason(error), SERVER)
             for site in self._wait(tasks):
                 matrix.miss(model, f"{site} gave no answer in time", site)
 
+    def _wait(self, tasks: dict[str, Task]) -> list[str]:
+        return self._sender.wait(tasks, self._job.settings.aggregation.round_timeout)
+
     def _ask(self, site: str) -> ModelCopy:
-        answers = []
-
-        def take(client_task: ClientTask, fl_ctx: FLContext) -> None:
-            answers.append(client_task.result)
-            client_task.result = None
-
         if site not in self._ready():
             raise UpdateRefused(f"{site} was not connected")
-        self._wait({site: self._send(translation.GIVE_MODEL, site, translation.task(self._job), take)})
+        answers: list[Answer] = []
+        self._wait({site: self._sender.send(translation.GIVE_MODEL, site, translation.task(self._job), answers.append)})
         if not answers:
             raise UpdateRefused(f"{site} gave no answer in time")
-        reason = translation.failure_of(answers[0])
-        if reason:
-            raise UpdateRefused(reason)
-        return translation.model_of(answers[0])
+        answers[0].require_done()
+        return translation.model_of(answers[0].message)
 
     def _hand_out(self, matrix: CrossSiteTest, model: str, copy: ModelCopy) -> dict[str, Task]:
         ready, tasks = self._ready(), {}
@@ -107,19 +101,15 @@ class CrossSiteEvaluation:
             if site in ready:
                 message = translation.model_task(self._job, copy)
                 take = partial(self._take, matrix, model)
-                tasks[site] = self._send(translation.TEST_MODEL, site, message, take)
+                tasks[site] = self._sender.send(translation.TEST_MODEL, site, message, take)
             else:
                 matrix.miss(model, f"{site} was not connected", site)
         return tasks
 
-    def _take(self, matrix: CrossSiteTest, model: str, client_task: ClientTask, fl_ctx: FLContext) -> None:
-        site, result = client_task.client.name, client_task.result
-        client_task.result = None
-        reason = translation.failure_of(result)
+    def _take(self, matrix: CrossSiteTest, model: str, answer: Answer) -> None:
         try:
-            if reason:
-                raise UpdateRefused(reason)
-            matrix.accept(model, site, translation.report_of(result))
-        except (UpdateRefused, ValueError) as error:
-            self._warn(f"the model of {model} is not tested at {site}: {error}")
-            matrix.miss(model, str(error), site)
+            answer.require_done()
+            matrix.accept(model, answer.site, translation.report_of(answer.message))
+        except UpdateRefused as error:
+            self._warn(f"the model of {model} is not tested at {answer.site}: {error}")
+            matrix.miss(model, str(error), answer.site)

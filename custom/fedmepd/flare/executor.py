@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import psutil
 from nvflare.apis.event_type import EventType
@@ -18,54 +19,42 @@ from nvflare.widgets.info_collector import InfoCollector
 from fedmepd.errors import Aborted, FedMEPDError
 from fedmepd.federation.exchange import Update
 from fedmepd.flare import console, folders, loading, translation
+from fedmepd.flare.opening import open_site
 from fedmepd.flare.translation import Run
 
 if TYPE_CHECKING:
     import torch
 
-TASKS = (
-    translation.PREPARE,
-    translation.TRAIN,
-    translation.TEST,
-    translation.GIVE_MODEL,
-    translation.TEST_MODEL,
-)
-
 
 class FedMEPDExecutor(Executor):
     """Hands the server's tasks to a :class:`~fedmepd.federation.site.FederationSite`.
 
+    Where the job has its fusion site here, tasks for that go to a :class:`~fedmepd.federation.fusion_desk.FusionDesk`.
     The site object is made on the first task of a run and kept while the process lives. In the simulator without ``-t``
     every task has a process of its own; there the site finds its state on disk, in a folder that carries the run's
     identity. Nothing that goes wrong ends the process (FLARE would end the job): the server gets a reason without paths
     or case names, the site's log the whole story.
+
+    Attributes:
+        open_site: opens the site, see :func:`fedmepd.flare.opening.open_site`.
     """
 
     def __init__(self):
         super().__init__()
+        self.open_site = open_site
         self._site = None
+        self._desk = None
         self._run = None
+        self._fusing: dict[str, Any] = {}
         self._start_up: dict[str, float] = {}
 
     def execute(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
-        if task_name not in TASKS:
+        if task_name not in translation.TASKS:
             return make_reply(ReturnCode.TASK_UNKNOWN)
         try:
             run = translation.run_of(shareable)
-            site = self._open(run, fl_ctx)
-            if task_name == translation.PREPARE:
-                return translation.profile_reply(site.profile(), self._start_up)
-            if task_name == translation.GIVE_MODEL:
-                return translation.model_reply(site.give_model(), run)
-            if task_name == translation.TEST_MODEL:
-                model = translation.model_of(shareable)
-                return translation.report_reply(site.test_model(model, lambda: abort_signal.triggered))
-            payload = translation.payload_of(shareable)
-            if task_name == translation.TRAIN:
-                update = site.train(payload, lambda: abort_signal.triggered)
-                self._log_round(update, fl_ctx)
-                return translation.update_reply(update, run, shareable)
-            return translation.report_reply(site.test(payload, lambda: abort_signal.triggered))
+            self._open(run, fl_ctx)
+            return self._do(task_name, shareable, run, lambda: abort_signal.triggered, fl_ctx)
         except Aborted as error:
             self.log_info(fl_ctx, f"{task_name}: stopped")
             return self._failed(error)
@@ -76,33 +65,50 @@ class FedMEPDExecutor(Executor):
             self.log_exception(fl_ctx, f"{task_name} failed", fire_event=False)
             return self._failed(error)
 
-    def _open(self, run: Run, fl_ctx: FLContext):
+    def _do(
+        self, task_name: str, message: Shareable, run: Run, abort: Callable[[], bool], fl_ctx: FLContext
+    ) -> Shareable:
+        site = self._site
+        if task_name == translation.PREPARE:
+            fusion = self._desk.site.data.counts() if self._desk else None
+            return translation.profile_reply(site.profile(fusion), self._start_up)
+        if task_name == translation.FUSION:
+            return self._fuse(message, run, abort, fl_ctx)
+        if task_name == translation.GIVE_MODEL:
+            return translation.model_reply(site.give_model(), run)
+        if task_name == translation.TEST_MODEL:
+            return translation.report_reply(site.test_model(translation.model_of(message), abort))
+        payload = translation.payload_of(message)
+        if task_name == translation.TRAIN:
+            update = site.train(payload, abort)
+            self._log_round(update, fl_ctx)
+            return translation.update_reply(update, run, message)
+        return translation.report_reply(site.test(payload, abort))
+
+    def _fuse(self, message: Shareable, run: Run, abort: Callable[[], bool], fl_ctx: FLContext) -> Shareable:
+        if self._desk is None:
+            raise FedMEPDError("this site is not the job's fusion site", "this site is not the job's fusion site")
+        task = translation.fusion_task_of(message)
+
+        def progress(step: int, loss: float) -> None:
+            self._fusing = {"fusion_round": task.round, "fusion_step": step, "fusion_loss": loss}
+
+        reply = self._desk.do(task, abort, progress)
+        self._fusing = {}
+        self.logger.log(
+            _level(fl_ctx), f"fusion site, round {task.round}: {task.kind}, {reply.report['seconds']:.1f} s"
+        )
+        return translation.fusion_reply(reply, run, message)
+
+    def _open(self, run: Run, fl_ctx: FLContext) -> None:
+        if self._site is not None and self._run == run:
+            return
         loading.load()
-        from fedmepd.data.site import open_site_data
-        from fedmepd.federation.site import FederationSite
-        from fedmepd.site_settings import SiteSettings
-
-        if self._site is None or self._run != run:
-            ready = _seconds_since_start()
-            name = fl_ctx.get_identity_name()
-            site_settings = SiteSettings.load(folders.local_folder(fl_ctx))
-            level = _level(fl_ctx)
-
-            def log(text: str) -> None:
-                self.logger.log(level, text)
-
-            self._site = FederationSite(
-                name=name,
-                settings=run.settings,
-                data=open_site_data(name, run.settings, site_settings, log),
-                folder=folders.site_folder(fl_ctx, run.settings, run.identity),
-                device=site_settings.torch_device(),
-                log=log,
-                cross_site=site_settings.cross_site,
-            )
-            self._run = run
-            self._start_up = {"process": ready, "data": _seconds_since_start() - ready}
-        return self._site
+        ready = _seconds_since_start()
+        level = _level(fl_ctx)
+        self._site, self._desk = self.open_site(run, lambda text: self.logger.log(level, text), fl_ctx)
+        self._run = run
+        self._start_up = {"process": ready, "data": _seconds_since_start() - ready}
 
     def _log_round(self, update: Update, fl_ctx: FLContext) -> None:
         report = update.report
@@ -116,7 +122,7 @@ class FedMEPDExecutor(Executor):
 
     def _failed(self, error: BaseException) -> Shareable:
         # The next task starts from what is on disk: a step that broke off may have left the object between two states.
-        self._site = None
+        self._site, self._desk, self._fusing = None, None, {}
         return translation.failure_reply(error)
 
     def handle_event(self, event_type: str, fl_ctx: FLContext):
@@ -125,7 +131,9 @@ class FedMEPDExecutor(Executor):
         elif event_type == InfoCollector.EVENT_TYPE_GET_STATS and self._site is not None:
             collector = fl_ctx.get_prop(InfoCollector.CTX_KEY_STATS_COLLECTOR)
             if collector:
-                collector.add_info(group_name=self.name, info=self._site.stats() | _memory(self._site.device))
+                collector.add_info(
+                    group_name=self.name, info=self._site.stats() | self._fusing | _memory(self._site.device)
+                )
 
 
 def _seconds_since_start() -> float:

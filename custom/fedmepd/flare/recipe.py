@@ -18,15 +18,12 @@ from nvflare.recipe.spec import Recipe
 from fedmepd.config import Settings
 from fedmepd.errors import SettingsError
 from fedmepd.flare.controller import FedMEPDController
-from fedmepd.flare.executor import TASKS, FedMEPDExecutor
+from fedmepd.flare.executor import FedMEPDExecutor
 from fedmepd.flare.export import CUSTOM_README
 from fedmepd.flare.filters import FromWirePrecision, ToWirePrecision
-from fedmepd.flare.translation import GIVE_MODEL, TEST, TEST_MODEL, TRAIN
+from fedmepd.flare.translation import DATA_TASKS, RESULT_TASKS, TASKS
 
 _DECOMPOSER = "nvflare.app_opt.pt.decomposers.TensorDecomposer"
-# Tasks whose data, and those whose results, hold tensors.
-_DATA_TASKS = [TRAIN, TEST, TEST_MODEL]
-_RESULT_TASKS = [TRAIN, GIVE_MODEL]
 # FLARE's default lets a site sleep two seconds before it asks for its next task.
 _TASK_REQUEST_SECONDS = 0.5
 
@@ -94,14 +91,14 @@ class FedMEPDRecipe(Recipe):
         job.to_server(DecomposerRegister([_DECOMPOSER]), id="decomposer_reg")
         job.to_server(TBAnalyticsReceiver(events=["analytix_log_stats"]), id="tensorboard")
         job.to_server(JobStatsReporter(), id="job_stats")
-        job.to_server(ToWirePrecision(), filter_type=FilterType.TASK_DATA, tasks=_DATA_TASKS)
-        job.to_server(FromWirePrecision(), filter_type=FilterType.TASK_RESULT, tasks=_RESULT_TASKS)
+        job.to_server(ToWirePrecision(), filter_type=FilterType.TASK_DATA, tasks=list(DATA_TASKS))
+        job.to_server(FromWirePrecision(), filter_type=FilterType.TASK_RESULT, tasks=list(RESULT_TASKS))
         job.to_server({"server": {"task_request_interval": _TASK_REQUEST_SECONDS}})
         job.to_clients(FedMEPDExecutor(), tasks=list(TASKS))
         job.to_clients(DecomposerRegister([_DECOMPOSER]), id="decomposer_reg")
         job.to_clients(JobStatsReporter(), id="job_stats")
-        job.to_clients(FromWirePrecision(), filter_type=FilterType.TASK_DATA, tasks=_DATA_TASKS)
-        job.to_clients(ToWirePrecision(), filter_type=FilterType.TASK_RESULT, tasks=_RESULT_TASKS)
+        job.to_clients(FromWirePrecision(), filter_type=FilterType.TASK_DATA, tasks=list(DATA_TASKS))
+        job.to_clients(ToWirePrecision(), filter_type=FilterType.TASK_RESULT, tasks=list(RESULT_TASKS))
         job.add_file_to_clients(str(readme), app_folder_type="custom")
         super().__init__(job)
 

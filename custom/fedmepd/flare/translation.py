@@ -7,7 +7,7 @@ plain values in its meta and in the message's headers.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from nvflare.apis.dxo import DXO, DataKind, from_shareable
@@ -16,16 +16,31 @@ from nvflare.apis.shareable import Shareable, make_reply
 
 from fedmepd.config import Settings
 from fedmepd.errors import Aborted, FedMEPDError, UpdateRefused
-from fedmepd.federation.exchange import ModelCopy, Payload, SiteProfile, Update
+from fedmepd.federation.exchange import (
+    FusionKind,
+    FusionReply,
+    FusionTask,
+    ModelCopy,
+    Payload,
+    SiteProfile,
+    Update,
+)
 from fedmepd.federation.reports import StartUpReport, check_profile, check_report
 
 PREPARE, TRAIN, TEST = "prepare", "train", "test"
 GIVE_MODEL, TEST_MODEL = "give_model", "test_model"
+FUSION = "fusion"
+
+TASKS = (PREPARE, TRAIN, TEST, GIVE_MODEL, TEST_MODEL, FUSION)
+# Tasks whose data, and those whose results, hold tensors.
+DATA_TASKS = (TRAIN, TEST, TEST_MODEL, FUSION)
+RESULT_TASKS = (TRAIN, GIVE_MODEL, FUSION)
 
 WIRE_PRECISION = "wire_precision"
 BYTES = "bytes"
 _ROUND, _REPORT, _BYTES_DOWN, _START_UP = "round", "report", "bytes_down", "start_up"
 _MODALITIES = "modalities"
+_KIND, _NAMES, _KNOWN, _VERSION, _RELATIVE, _DIGESTS = "kind", "names", "known", "version", "relative", "digests"
 _SETTINGS, _RUN, _REASON = "fedmepd.settings", "fedmepd.run", "fedmepd.reason"
 
 
@@ -174,14 +189,83 @@ def bytes_of(message: Shareable) -> tuple[int, int]:
     return up if isinstance(up, int) else 0, down if isinstance(down, int) else 0
 
 
+def fusion_task(run: Run, task: FusionTask) -> Shareable:
+    """Returns the message of a task for the fusion site."""
+    meta = {
+        _KIND: task.kind,
+        _ROUND: task.round,
+        _NAMES: task.names,
+        _KNOWN: task.known,
+        _MODALITIES: list(task.modalities),
+        WIRE_PRECISION: run.settings.aggregation.wire_precision,
+    }
+    return _of_run(run, _weights(task.tensors, meta).to_shareable())
+
+
+def fusion_task_of(message: Shareable) -> FusionTask:
+    """Returns the task in a message for the fusion site.
+
+    Raises:
+        FedMEPDError: the message is something else.
+    """
+    dxo = _dxo_of(message)
+    kind, number, names, known, modalities = (
+        dxo.get_meta_prop(key) for key in (_KIND, _ROUND, _NAMES, _KNOWN, _MODALITIES)
+    )
+    plain = isinstance(number, int) and isinstance(known, str) and isinstance(names, list)
+    if kind not in get_args(FusionKind) or not plain or not isinstance(modalities, list):
+        raise FedMEPDError("the task is none for a fusion site: server and site must run the same version of fedmepd")
+    return FusionTask(kind, number, [str(name) for name in names], known, _tensors(dxo), tuple(map(str, modalities)))
+
+
+def fusion_reply(reply: FusionReply, run: Run, received: Shareable) -> Shareable:
+    """Returns the fusion site's answer; ``received`` is the task that it answers."""
+    meta = {
+        _ROUND: reply.round,
+        _VERSION: reply.version,
+        _RELATIVE: reply.relative,
+        _DIGESTS: reply.digests,
+        _REPORT: reply.report,
+        WIRE_PRECISION: run.settings.aggregation.wire_precision,
+        _BYTES_DOWN: from_shareable(received).get_meta_prop(BYTES, 0),
+    }
+    return _weights(reply.tensors, meta).to_shareable()
+
+
+def fusion_reply_of(site: str, message: Shareable) -> FusionReply:
+    """Returns the fusion site's answer.
+
+    Raises:
+        UpdateRefused: the message is something else.
+    """
+    dxo = _dxo_of(message)
+    number, version, relative, digests, report = (
+        dxo.get_meta_prop(key) for key in (_ROUND, _VERSION, _RELATIVE, _DIGESTS, _REPORT)
+    )
+    kinds = ((number, int), (version, str), (relative, bool), (digests, dict), (report, dict))
+    if not all(isinstance(value, kind) for value, kind in kinds):
+        raise UpdateRefused(f"{site}: answer refused: not one of a fusion site of this package")
+    return FusionReply(number, version, _tensors(dxo), relative, digests, report, bytes_of(message))
+
+
+def _tensors(dxo: DXO) -> dict[str, torch.Tensor]:
+    if dxo.data_kind != DataKind.WEIGHTS or not all(isinstance(value, torch.Tensor) for value in dxo.data.values()):
+        raise UpdateRefused(f"expected weights, got {dxo.data_kind}")
+    return dxo.data
+
+
 def report_reply(report: dict[str, Any]) -> Shareable:
     """Returns a site's answer to ``test``."""
     return DXO(DataKind.METRICS, data=report).to_shareable()
 
 
 def report_of(message: Shareable) -> dict[str, Any]:
-    """Returns the report in a site's answer to ``test``."""
-    return from_shareable(message).data
+    """Returns the report in a site's answer to ``test``.
+
+    Raises:
+        UpdateRefused: the message is something else.
+    """
+    return _dxo_of(message).data
 
 
 def failure_reply(error: BaseException) -> Shareable:

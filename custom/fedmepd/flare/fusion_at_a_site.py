@@ -1,0 +1,108 @@
+"""The way from the server to a fusion site at a hospital: a task of its own, asked for again when it comes back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from fedmepd.errors import Aborted, FusionAway, UpdateRefused
+from fedmepd.federation.exchange import FusionReply, FusionTask, SiteProfile
+from fedmepd.flare import translation
+from fedmepd.flare.answers import Answer, Sender
+from fedmepd.flare.roll_call import RollCall, wait_until
+
+_LOOK_AGAIN_SECONDS = 2.0
+
+
+class FusionPost:
+    """Hands tasks to the fusion site, waits for it where it is away, and gives up after a while.
+
+    Args:
+        run: the job's; ``fusion.site`` names the site.
+        sender: of tasks.
+        roll_call: of the sites.
+        admit: lets sites in that have come back.
+        say: takes lines about the progress.
+    """
+
+    def __init__(
+        self,
+        run: translation.Run,
+        sender: Sender,
+        roll_call: RollCall,
+        admit: Callable[[], None],
+        say: Callable[[str], None],
+    ):
+        self._job = run
+        self._site = run.settings.fusion.site
+        self._seconds = run.settings.aggregation.round_timeout
+        self._sender, self._roll_call, self._admit, self._say = sender, roll_call, admit, say
+
+    def __call__(self, task: FusionTask, abort: Callable[[], bool]) -> FusionReply:
+        """Has the fusion site do a task.
+
+        Raises:
+            FusionAway: it is not connected, or gives no answer, for ``aggregation.round_timeout``; or it cannot do it.
+            Aborted: ``abort`` said so.
+        """
+        deadline = time.monotonic() + self._seconds if self._seconds else float("inf")
+        told = False
+        while True:
+            if self._there():
+                answer = self._ask(task, deadline)
+                if answer is not None:
+                    return self._reply(answer)
+            elif not told:
+                self._say(f"waiting for {self._site}, the fusion site, which is not connected")
+                told = True
+            left = deadline - time.monotonic()
+            if abort():
+                raise Aborted
+            if left <= 0 or not wait_until(self._back, left if self._seconds else 0, abort, _LOOK_AGAIN_SECONDS):
+                if abort():
+                    raise Aborted
+                reason = f"{self._site}, the fusion site, gave no answer in time"
+                raise FusionAway(reason, reason)
+
+    def _there(self) -> bool:
+        return self._site in self._roll_call.ready()
+
+    def _back(self) -> bool:
+        self._admit()
+        return self._there()
+
+    def _ask(self, task: FusionTask, deadline: float) -> Answer | None:
+        """Sends the task; returns None if the site is lost, or time runs out, before it has answered."""
+        answers: list[Answer] = []
+        message = translation.fusion_task(self._job, task)
+        sent = {self._site: self._sender.send(translation.FUSION, self._site, message, answers.append)}
+        left = max(0.1, deadline - time.monotonic()) if deadline < float("inf") else 0
+        self._sender.wait(sent, left, cut_short=lambda: not self._there())
+        return answers[0] if answers else None
+
+    def _reply(self, answer: Answer) -> FusionReply:
+        try:
+            answer.require_done()
+            return translation.fusion_reply_of(answer.site, answer.message)
+        except UpdateRefused as error:
+            reason = f"{self._site}, the fusion site: {error}"
+            raise FusionAway(reason, reason) from error
+
+
+def profile_of_fusion(run: translation.Run, profiles: dict[str, SiteProfile]) -> SiteProfile:
+    """Returns the profile of the job's fusion site.
+
+    Raises:
+        FusionAway: it is not among the sites, or has no cases for that.
+    """
+    name = run.settings.fusion.site
+    profile = profiles.get(name)
+    if profile is None:
+        there = ", ".join(sorted(profiles)) or "none"
+        raise FusionAway(
+            f"fusion.site is {name!r}, which has not joined the job: start that site, or name another one; ready are: "
+            f"{there}"
+        )
+    if profile.fusion is None:
+        raise FusionAway(f"{name} does not know that it is the fusion site: it must run the same version of fedmepd")
+    return profile
