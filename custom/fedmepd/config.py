@@ -1,7 +1,7 @@
-"""Settings of a job: one validated object, made from a preset and what the job's configuration overrides.
+"""Settings of a job: one validated object, made from a preset and the values that the job's configuration overrides.
 
-The server reads them from the job and sends them to every site, so that there is one owner. What belongs to a machine
-(data folder, device) is no setting of the job; see :mod:`fedmepd.site_settings`.
+The server reads them from the job and sends them to every site, so that there is one owner. The settings of a machine
+(data folder, device) are in :mod:`fedmepd.site_settings`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class CalibrationSettings(_Section):
     residual: bool = Field(False, description="add LACCA's output to the feature; the paper replaces the feature")
     anchors_per_class: int = Field(4, ge=1, le=64, description="clusters per class, N_k in the paper")
     anchor_ema: float = Field(0.999, ge=0, lt=1, description="share of the old anchor kept in each round")
-    anchor_cases: int = Field(3, ge=1, description="fewest cases of the fusion site behind an anchor")
+    anchor_cases: int = Field(3, ge=1, description="smallest number of fusion cases behind an anchor")
     dropout: float = Field(0.1, ge=0, lt=1, description="dropout on the attention weights in training")
 
 
@@ -41,15 +41,19 @@ class AggregationSettings(_Section):
     """How the sites' updates become the global model."""
 
     server_share: float = Field(0.3, ge=0, le=1, description="share of the server's filter kept, lambda in the paper")
-    min_sites: int = Field(2, ge=1, description="fewer updates than this in a round end the job")
+    min_sites: int = Field(2, ge=1, description="the job ends if fewer sites deliver an update in a round")
     round_timeout: float = Field(
-        4 * 3600, ge=0, description="seconds a round waits for its sites at most; 0: until all have answered"
+        4 * 3600, ge=0, description="longest time in seconds that a round waits for its sites; 0: no limit"
     )
     straggler_wait: float = Field(
-        3600, ge=0, description="seconds a round goes on waiting once more than half of its sites are in; 0: no limit"
+        3600,
+        ge=0,
+        description="seconds to wait for the others after more than half of the sites have answered; 0: no limit",
     )
     norm_bound: float = Field(
-        10, ge=0, description="a larger update, in sizes of the median site's, is scaled down to that size; 0: never"
+        10,
+        ge=0,
+        description="an update more than this many times as large as the median is scaled down to it; 0: never",
     )
     wire_precision: Literal["float16", "float32"] = Field("float16", description="floating-point format on the wire")
 
@@ -58,9 +62,12 @@ class PersonalizationSettings(_Section):
     """When decoder filters become personal."""
 
     patience: int | None = Field(
-        10, ge=0, le=255, description="opposing rounds until a filter is personal; 0: all from the start; null: never"
+        10,
+        ge=0,
+        le=255,
+        description="rounds with opposing changes until a filter is personal; 0: all are personal; null: none ever",
     )
-    warmup_rounds: int = Field(30, ge=0, description="rounds before personalization starts")
+    warmup_rounds: int = Field(30, ge=0, description="rounds before patience counts")
     weight_ema: float = Field(0.95, ge=0, le=1, description="share of the old aggregation weight H kept in each round")
 
 
@@ -69,15 +76,15 @@ class TrainingSettings(_Section):
 
     crop: int = Field(80, ge=16, multiple_of=8, description="side of the training crops in voxels")
     batch: int = Field(1, ge=1, description="crops per step")
-    local_epochs: int = Field(1, ge=1, description="epochs a round at every site")
-    fusion_epochs: int = Field(1, ge=1, description="epochs a round at the fusion site")
-    learning_rate: float = Field(2e-4, gt=0, description="of Adam, in round 0")
+    local_epochs: int = Field(1, ge=1, description="epochs per round at every site")
+    fusion_epochs: int = Field(1, ge=1, description="epochs per round at the fusion site")
+    learning_rate: float = Field(2e-4, gt=0, description="learning rate of Adam in round 0")
     weight_decay: float = Field(1e-5, ge=0, description="L2 penalty of Adam")
-    decay_power: float = Field(0.9, ge=0, description="learning rate * (1 - round/(rounds + 1))^power")
+    decay_power: float = Field(0.9, ge=0, description="power in learning rate * (1 - round/(rounds + 1))^power")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto",
         description="arithmetic of convolutions; bfloat16 needs crops of 24 or more; auto: bfloat16 with such crops "
-        "where the hardware has it",
+        "on hardware that supports it",
     )
     threads: int = Field(0, ge=0, description="CPU threads of a site's process; 0: PyTorch's choice")
     fusion_threads: int = Field(0, ge=0, description="CPU threads of the fusion site; 0: PyTorch's choice")
@@ -94,7 +101,7 @@ class TrainingSettings(_Section):
         return self
 
     def training_precision(self) -> str:
-        """The precision to train in; inference may always use the one that is set."""
+        """Returns the precision of training. Inference always uses the precision that is set."""
         return "float32" if self.crop < SMALLEST_BFLOAT16_CROP else self.precision
 
 
@@ -104,35 +111,35 @@ class AugmentationSettings(_Section):
     tumour_share: float = Field(0.0, ge=0, le=1, description="share of crops centred on a tumour voxel")
     rotation_degrees: float = Field(10, ge=0, le=180, description="largest rotation about each axis")
     intensity: float = Field(0.1, ge=0, lt=1, description="largest intensity shift (in standard deviations) and scale")
-    flips: bool = Field(True, description="mirror crops along each axis, half of the time")
+    flips: bool = Field(True, description="mirror crops along each axis with probability 0.5")
 
 
 class EvaluationSettings(_Section):
-    """Sliding-window inference, and how often it is used to validate."""
+    """Sliding-window inference, and how often it is used for validation."""
 
     window: int = Field(80, ge=16, multiple_of=8, description="side of the inference window in voxels")
     overlap: float = Field(0.5, ge=0, lt=1, description="share of a window that the next one covers again")
     every: int = Field(1, ge=1, description="rounds from one validation to the next; the last round always validates")
     cross_site: bool = Field(
-        False, description="at the end, also test every model on every site's test cases, where the sites agree"
+        False, description="at the end, also test every model on every site's test cases, if the sites agree"
     )
 
 
 class DataSettings(_Section):
-    """Which cases are used. Where they lie is each site's own affair."""
+    """Which cases are used. Each site decides where they are stored."""
 
-    phantom: bool = Field(False, description="sites without a data folder make and use the phantom cohort")
+    phantom: bool = Field(False, description="sites without a data folder make phantoms and train on them")
     train: float = Field(
-        0.6, gt=0, le=1, description="share of a site's patients used for training, where no manifest says which"
+        0.6, gt=0, le=1, description="share of a site's patients used for training, if no manifest decides"
     )
     validation: float = Field(
         0.1,
         ge=0,
         lt=1,
-        description="share used to select the best model; with train at most 1, the rest is for testing",
+        description="share used to select the best model, if no manifest decides; the rest is for testing",
     )
     clip_percent: float = Field(
-        0.0, ge=0, lt=10, description="percentage of the brain's voxels whose intensity is cut off, at either end"
+        0.0, ge=0, lt=10, description="percentage of the brain's voxels whose intensity is clipped at either end"
     )
 
     @model_validator(mode="after")
@@ -143,7 +150,7 @@ class DataSettings(_Section):
 
 
 class Settings(_Section):
-    """Everything that a job decides, the paper's values as defaults.
+    """Everything that a job decides. The defaults are the paper's values.
 
     Raises:
         SettingsError: from :meth:`make`, when a key is unknown or a value is out of bounds; the message names the key.
@@ -155,11 +162,13 @@ class Settings(_Section):
         "fusion_only: trained at the fusion site alone",
     )
     run_name: str = Field(
-        "", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$|^$", description="name by which a run is resumed"
+        "",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$|^$",
+        description="name of the run; a job with the same name continues it",
     )
-    seed: int = Field(0, ge=0, lt=2**31, description="of every random number")
+    seed: int = Field(0, ge=0, lt=2**31, description="seed of every random number")
     rounds: int = Field(
-        1000, ge=1, description="rounds in which the sites train; round 0, at the fusion site, comes before"
+        1000, ge=1, description="rounds in which the sites train, after round 0, in which only the fusion site trains"
     )
     network: NetworkSettings = NetworkSettings()
     calibration: CalibrationSettings = CalibrationSettings()
@@ -216,7 +225,7 @@ def _keys_beside(location: tuple[str | int, ...]) -> list[str]:
 
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
-    # The paper's method scaled to the phantom cohort and to a few dozen rounds (algorithm section 6).
+    # The paper's method, scaled to the phantom cohort and to a few dozen rounds.
     "phantom": {
         "rounds": 20,
         "network": {"width": 8},
