@@ -92,8 +92,8 @@ def build_parser() -> argparse.ArgumentParser:
     kit = topics.add_parser(
         "kit",
         help="set up the FLARE kit of a server or site for this package",
-        description="Sets up a kit so that jobs without code can use the installed package, and writes the decisions of "
-        "this server or site into the kit's folder local. They take effect when the kit is next started.",
+        description="Sets up a kit so that jobs without code can use the installed package, and writes the decisions "
+        "of this server or site into the kit's folder local. They take effect when the kit is next started.",
     )
     kit.add_argument("kit", type=Path, help="the kit's folder")
     kit.add_argument(

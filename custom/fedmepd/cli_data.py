@@ -34,8 +34,9 @@ def add_data_commands(data: argparse._SubParsersAction) -> None:
     check = data.add_parser(
         "check",
         help="list what a folder contains and what is wrong with it",
-        description="Lists what a folder of cases, a list, or a federation's folder of sites contains and what is "
-        "wrong with it, without names of cases or files. Exit status: 0 no errors, 1 errors in the data, 2 cannot be read.",
+        description="Lists what a folder of cases, a list, or a federation's folder of sites contains and what "
+        "is wrong with it, without names of cases or files. Exit status: 0 no errors, 1 errors in the data, 2 it "
+        "cannot be read.",
     )
     check.add_argument("folder", type=Path, help="folder of cases or of sites, or a list (.csv, .json)")
     check.add_argument("--details", action="store_true", help="also name the cases and files")
@@ -58,8 +59,8 @@ def add_data_commands(data: argparse._SubParsersAction) -> None:
     split = data.add_parser(
         "split",
         help="make the sites of a federation from one data set",
-        description="Distributes the labelled cases of a data set, by patient, to the fusion site and the sites, and splits "
-        "the cases of each site into training, validation and test.",
+        description="Distributes the labelled cases of a data set, by patient, to the fusion site and the sites, and "
+        "splits the cases of each site into training, validation and test.",
     )
     split.add_argument("folder", type=Path, help="folder of cases, or a list (.csv, .json)")
     split.add_argument("out", type=Path, help="folder for the sites; repeating the same split changes nothing")
