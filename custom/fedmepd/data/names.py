@@ -1,4 +1,4 @@
-"""What names of files and cases say: modality, patient, institution, layout."""
+"""What the names of files and cases mean: modality, patient, institution, layout."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fedmepd.data.cases import LABEL, PLAIN
 from fedmepd.data.volumes import stem
 
 # The words by which BraTS 2017 to 2024, the Decathlon, BIDS, BraTS toolkits and TCGA pre-processing name the files of a
-# case. Two words beside one another count as one, so that t1_ce and T2-FLAIR are understood.
+# case. Two neighbouring words count as one, so that t1_ce and T2-FLAIR are understood.
 WORDS: dict[str, str] = {
     **dict.fromkeys(("flair", "fla", "t2f", "t2flair"), "FLAIR"),
     **dict.fromkeys(("t1ce", "t1c", "t1gd", "t1post"), "T1ce"),
@@ -36,9 +36,9 @@ def kinds_of(word_or_name: str) -> list[str]:
 
 
 def kinds_of_file(path: Path) -> list[str]:
-    """Returns the kinds that a file's name allows, none or more than one where it does not decide.
+    """Returns the kinds that a file's name allows: none, or more than one, if the name does not decide.
 
-    The name of the file's folder at its beginning does not count: a patient's folder may be called after a modality.
+    The name of the file's folder at its beginning does not count: a patient's folder may be named after a modality.
     """
     name, folder = stem(path) or "", path.parent.name.lower()
     return kinds_of(name[len(folder) :] if name.startswith(folder) else name)
@@ -46,12 +46,12 @@ def kinds_of_file(path: Path) -> list[str]:
 
 @dataclass(frozen=True)
 class CaseName:
-    """What a case's name says.
+    """What a case's name contains.
 
     Args:
         layout: the data set that names its cases so.
-        patient: whose examination it is.
-        institution: where it was made, if the name tells.
+        patient: the patient.
+        institution: where the images were made, if the name contains it.
         convention: of its label, if the data set has one.
     """
 
@@ -70,7 +70,7 @@ _BRATS_2023 = re.compile(r"(brats-[a-z]+-\d+)-\d+", re.IGNORECASE)
 
 
 def read_case_name(name: str) -> CaseName:
-    """Returns what a case's name says; of a name of no known data set, that it is its own patient."""
+    """Reads a case's name. If it fits no known data set, the name is also the patient's."""
     if match := _YEARS_WITH_INSTITUTION.fullmatch(name):
         return CaseName(f"BraTS 20{match[1]}", name.rpartition("_")[0], match[2].upper(), "brats")
     if _BRATS_2020.fullmatch(name):
