@@ -69,9 +69,8 @@ class Segmentation:
 class Segmenter:
     """A trained model, ready to segment cases with any of its modalities.
 
-    Images are checked and prepared as in training, with the clipping that the model was trained with. A modality of
-    the model that a case lacks contributes no features, as in training where a case lacks one; calibration works on
-    what is left.
+    Images are checked and prepared as in training, with the clipping that the model was trained with. A modality that
+    the model has and a case lacks contributes no features, as in training. Calibration works on the remaining features.
 
     Args:
         model: a file of :func:`fedmepd.training.checkpoints.save_model`.
@@ -83,7 +82,7 @@ class Segmenter:
         min_component_ml, min_enhancing_ml: see :func:`fedmepd.segmentation.cleanup.clean`.
 
     Raises:
-        CheckpointError: the file is no model of fedmepd.
+        CheckpointError: the file is not a model of fedmepd.
         SettingsError: window or overlap is out of bounds.
     """
 
@@ -100,7 +99,7 @@ class Segmenter:
         min_enhancing_ml: float = 0.0,
     ):
         about = describe(model)["about"]
-        # Models of older versions do not say.
+        # Models of older versions do not contain it.
         self._clip_percent = about.get("clip_percent", About.clip_percent)
         sliding = {
             "window": about.get("window", About.window) if window is None else window,
@@ -118,10 +117,10 @@ class Segmenter:
         return self._network.modalities
 
     def usable(self, case: Case) -> Case:
-        """Returns the case without its label and the modalities that the model does not know.
+        """Returns the case without its label and without the modalities that the model does not know.
 
         Raises:
-            DataError: nothing is left.
+            DataError: no modality is left.
         """
         images = {modality: path for modality, path in case.images.items() if modality in self.modalities}
         if case.images and not images:
@@ -132,7 +131,7 @@ class Segmenter:
         return replace(case, images=images, label=None, convention=None)
 
     def check(self, case: Case) -> list[str]:
-        """Reads the files of a case of :meth:`usable` and returns what looks wrong with them.
+        """Reads the files of a case from :meth:`usable` and returns warnings about them.
 
         Raises:
             DataError: they cannot be used.
@@ -142,7 +141,7 @@ class Segmenter:
         return [finding.text for finding in inspection.findings if finding.severity == WARNING]
 
     def segment(self, case: Case, progress: Callable[[int, int], None] = lambda done, total: None) -> Segmentation:
-        """Segments a case of :meth:`usable`.
+        """Segments a case from :meth:`usable`.
 
         Args:
             case: that passed :meth:`check`.
