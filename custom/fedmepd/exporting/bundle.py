@@ -1,7 +1,7 @@
 """A model as a MONAI bundle, for MONAI Label, MONAI Deploy and ``python -m monai.bundle run``.
 
-The configuration is mostly MONAI's own transforms, so that it can be read and changed by whoever knows MONAI; reading a
-case, network and inferer are this package's, which has to be installed where the bundle runs.
+The configuration is mostly MONAI's own transforms, so that it can be read and changed by whoever knows MONAI; the case
+reader, the network and the inferer are from this package, which must be installed where the bundle runs.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def export_bundle(model: Path, out: Path, licence: Path | None = None) -> None:
         licence: text to put into the bundle instead of the default, which grants no right to the weights.
 
     Raises:
-        CheckpointError: the file is no model.
+        CheckpointError: the file is not a model.
         FedMEPDError: ``out`` exists, or cannot be written.
     """
     about = describe(model)
