@@ -52,7 +52,7 @@ def write_model_card(
         source: ``phantom`` or ``folder``.
         round_number: of the model.
         validation: ``mdsc`` and ``dice`` by region, or None.
-        test: what :func:`fedmepd.evaluation.metrics.summarise` returns, or None as long as it is not tested.
+        test: what :func:`fedmepd.evaluation.metrics.summarise` returns, or None before the test.
 
     Raises:
         FedMEPDError: the card cannot be written.
