@@ -38,7 +38,7 @@ _PICTURES = {
 
 
 def write_report(workspace: Path, out: Path | None = None) -> Path:
-    """Writes a run's page and its figures as PNG; the run may still go on.
+    """Writes a run's page and its figures as PNG; the run need not be finished.
 
     Args:
         workspace: as for :func:`fedmepd.evaluation.results.find`.

@@ -22,7 +22,7 @@ _CURVES = {
 
 
 def write_site_report(source: Path, folder: Path) -> Path:
-    """Writes the page of a site, and its figures as PNG; the run may still go on.
+    """Writes the page of a site, and its figures as PNG; the run need not be finished.
 
     Args:
         source: the site's ``site.json``, with its pictures beside it.
