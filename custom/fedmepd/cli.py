@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("fedmepd: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # Whoever reads us has seen enough, as `head` does; nothing may be flushed into the closed pipe at exit.
+        # The reader of our output has closed the pipe, as `head` does. Nothing may be flushed into it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 
@@ -157,7 +157,7 @@ def _set_up_kit(options: argparse.Namespace) -> None:
     from fedmepd.flare.kits import Kit
 
     kit = Kit(options.kit)
-    # First what may be refused, so that nothing is half done.
+    # First the steps that may be refused, so that nothing is left half done.
     if options.withhold:
         print(f"{kit.withhold(options.withhold)}: nothing of {', '.join(options.withhold)} encoders leaves this site")
     if options.jobs:

@@ -295,7 +295,7 @@ def _split(options: argparse.Namespace) -> None:
 
 
 def show_progress() -> Callable[[int, int], None]:
-    """Reports progress on the terminal: at most one line in two seconds, none for what is quick."""
+    """Reports progress on the terminal: at most one line in two seconds, none for quick work."""
     last = time.monotonic()
 
     def report(done: int, total: int) -> None:

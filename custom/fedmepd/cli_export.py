@@ -1,4 +1,4 @@
-"""The commands ``fedmepd export ...``: a model for others' software."""
+"""The commands ``fedmepd export ...``: a model for other software."""
 
 from __future__ import annotations
 

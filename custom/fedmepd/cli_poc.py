@@ -141,7 +141,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _explain(status: str, log: Path) -> int:
-    """Says why a job failed, as far as the server's log tells; returns the exit status."""
+    """Prints why a job failed, as far as the server's log shows it; returns the exit status."""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
     reasons = [line for line in lines if " - ERROR - " in line]
     print("\n".join([*reasons[-3:], f"the job ended as {status}: its log is {log}"]), file=sys.stderr)
@@ -150,7 +150,7 @@ def _explain(status: str, log: Path) -> int:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Makes an interrupt of a termination, so that both end in order."""
+    """Turns a termination into an interrupt, so that both shut down in order."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt

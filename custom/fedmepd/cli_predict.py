@@ -1,4 +1,4 @@
-"""The command ``fedmepd predict``, and the options by which ``fedmepd evaluate`` segments too."""
+"""The command ``fedmepd predict``, and the options that it shares with ``fedmepd evaluate``."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def warn(line: str) -> None:
 
 @contextmanager
 def progress_bar(name: str, unit: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on the terminal, none where nobody watches; yields what is told the number done, and of all."""
+    """A progress bar, only on a terminal; yields a function that takes the number done and the total."""
     from tqdm import tqdm
 
     with tqdm(desc=name, unit=unit, leave=False, disable=None) as bar:

@@ -85,7 +85,7 @@ def _anchor(name: str) -> str:
 
 
 def _commands(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:
-    """The commands below a parser that do something, by their full name."""
+    """Yields the commands below a parser by their full names."""
     topics = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
     if not topics:
         yield parser.prog, parser
@@ -107,7 +107,7 @@ def _command(name: str, parser: argparse.ArgumentParser) -> list[str]:
 
 
 def _help_of(name: str) -> str:
-    """What the list of commands says of one."""
+    """Returns the help of one command in the list."""
     parser = build_parser()
     text = ""
     for word in name.split()[1:]:
