@@ -84,6 +84,18 @@ class Segmenter:
     Raises:
         CheckpointError: the file is not a model of fedmepd.
         SettingsError: window or overlap is out of bounds.
+
+    >>> from pathlib import Path
+    >>> import torch
+    >>> from fedmepd.data.grids import save_image
+    >>> from fedmepd.data.layouts import find_dataset
+    >>> from fedmepd.segmentation.segmenter import Segmenter
+    >>> segmenter = Segmenter("model.pt", torch.device("cpu"))
+    >>> for case in map(segmenter.usable, find_dataset(Path("patients")).cases):
+    ...     segmentation = segmenter.segment(case)
+    ...     save_image(Path(f"{case.name}.nii.gz"), segmentation.image("brats"))
+    >>> sorted(segmentation.millilitres)
+    ['ET', 'TC', 'WT']
     """
 
     def __init__(

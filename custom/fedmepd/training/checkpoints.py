@@ -103,6 +103,14 @@ def load_model(path: str | Path) -> FedMEPDNet:
 
     Raises:
         CheckpointError: the file is missing, damaged, of another kind or version, or its weights do not fit.
+
+    >>> import fedmepd, torch
+    >>> network = fedmepd.load_model("model.pt")
+    >>> network.modalities
+    ('FLAIR', 'T2')
+    >>> images = torch.randn(1, 2, 24, 24, 24)  # one case, z-scored inside the brain and 0 outside
+    >>> network(images, ("FLAIR", "T2")).shape  # the probability of each class in each voxel
+    torch.Size([1, 4, 24, 24, 24])
     """
     content = _read(path)
     network = FedMEPDNet(
