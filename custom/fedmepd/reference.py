@@ -21,33 +21,34 @@ from fedmepd.storage import write_text
 RENEW = "python -m fedmepd.reference docs/reference.md"
 
 _ABOUT_COMMANDS = """\
-`--help` after any of them says the same, `fedmepd --version` the version. Exit status, where nothing else is said: 0
-done, 2 something that the user can put right, with one line that says what, 130 interrupted.
+`--help` after any command prints the same. `fedmepd --version` prints the version. Unless a command says otherwise,
+the exit status is 0 when it is done, 2 after an error that you can correct (one line describes it), and 130 when it was
+interrupted.
 """
 
 _ABOUT_JOBS = """\
-A job names a preset and what it changes in it, in `app/config/config_fed_server.json`:
+A job names a preset and the settings that differ from it, in `app/config/config_fed_server.json`:
 
     "path": "fedmepd.flare.controller.FedMEPDController",
     "args": {"preset": "paper", "settings": {"rounds": 300, "network": {"width": 8}, "run_name": "trial-1"}}
 
 `FedMEPDRecipe(preset=..., settings=...)` and the options of `job.py` do the same. The server sends the settings to
-every site. An unknown key or a value out of bounds ends the job before it starts, with a line that names it.
-[method.md](method.md) says what they mean for the method.
+every site. A job with an unknown key or a value out of bounds is refused before it starts, and the message names the
+key. [method.md](method.md) explains what the settings do.
 """
 
 _ABOUT_MACHINES = f"""\
-Each server and site decides them for itself, in `local/{FILE_NAME}` of its FLARE kit or by environment variables, which
-win. No job can change them, and none but `cross_site` leaves the machine. `fedmepd data init --kit` writes the file's
-`data`. Relative paths in the file start at its folder.
+Each server and site has its own, in `local/{FILE_NAME}` of its FLARE kit or in environment variables, which override
+the file. No job can change them, and only `cross_site` leaves the machine. `fedmepd data init --kit` writes `data` into
+the file. Relative paths in the file are relative to its folder.
 """
 
 
 def reference(root: Path) -> str:
     """Returns the page in Markdown.
 
-    What a parser and the settings say of themselves is laid out here, not by argparse, whose ``--help`` looks otherwise
-    in every version of Python and on every width of terminal.
+    The layout is made here and not by argparse, because its ``--help`` looks different in every version of Python and
+    on every width of terminal.
 
     Args:
         root: of the repository.
@@ -84,7 +85,7 @@ def _anchor(name: str) -> str:
 
 
 def _commands(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:
-    """The commands below a parser that do something, by their full name."""
+    """Yields the commands below a parser by their full names."""
     topics = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
     if not topics:
         yield parser.prog, parser
@@ -106,7 +107,7 @@ def _command(name: str, parser: argparse.ArgumentParser) -> list[str]:
 
 
 def _help_of(name: str) -> str:
-    """What the list of commands says of one."""
+    """Returns the help of one command in the list."""
     parser = build_parser()
     text = ""
     for word in name.split()[1:]:
