@@ -5,6 +5,8 @@ import os
 import sys
 from pathlib import Path
 
+from fedmepd import methods
+
 DEFAULT_SITES = 8
 
 
@@ -68,7 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="An option that is not given keeps the preset's value. Exit status 1: the run failed.",
     )
     parser.add_argument(
-        "--method", default="fedmepd", choices=["fedmepd", "local", "fedavg", "fusion_only"], help="default: fedmepd"
+        "--method", default="fedmepd", choices=methods.names(), help="see `fedmepd methods`; default: fedmepd"
     )
     parser.add_argument(
         "--preset", default="phantom", choices=["phantom", "paper"], help="settings to start from; default: phantom"

@@ -1,4 +1,4 @@
-"""The command line ``fedmepd``: results, report, predict, evaluate, export, checkpoint, job, kit, poc, data, doctor.
+"""The command line ``fedmepd``. ``fedmepd --help`` lists its commands.
 
 Every command imports what it needs when it runs, so that ``--help`` answers at once.
 """
@@ -17,6 +17,7 @@ from fedmepd.cli_data import add_data_commands
 from fedmepd.cli_doctor import add_doctor_command
 from fedmepd.cli_evaluate import add_evaluate_command
 from fedmepd.cli_export import add_export_commands
+from fedmepd.cli_methods import add_methods_command
 from fedmepd.cli_poc import add_poc_commands
 from fedmepd.cli_predict import add_predict_command
 from fedmepd.cli_report import add_report_command
@@ -61,6 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_report_command(topics)
     add_predict_command(topics)
     add_evaluate_command(topics)
+    add_methods_command(topics)
 
     checkpoint = _topic(topics, "checkpoint", "look at models and bring in published ones")
     import_ = checkpoint.add_parser("import", help="turn a checkpoint published by FedMEPD's authors into a model")
