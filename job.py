@@ -5,6 +5,8 @@ import os
 import sys
 from pathlib import Path
 
+from fedmepd import methods
+
 DEFAULT_SITES = 8
 
 
@@ -68,7 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="An option that is not given keeps the preset's value. Exit status 1: the run failed.",
     )
     parser.add_argument(
-        "--method", default="fedmepd", choices=["fedmepd", "local", "fedavg", "fusion_only"], help="default: fedmepd"
+        "--method", default="fedmepd", choices=methods.names(), help="see `fedmepd methods`; default: fedmepd"
     )
     parser.add_argument(
         "--preset", default="phantom", choices=["phantom", "paper"], help="settings to start from; default: phantom"
@@ -79,19 +81,24 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--width", type=int, help="channels of the network at full resolution")
     parser.add_argument("--crop", type=int, help="side of the training crops in voxels")
     parser.add_argument("--seed", type=int, help="seed of every random number")
-    parser.add_argument("--data", metavar="FOLDER", help="real cases, a sub-folder per site and one named fusion")
+    parser.add_argument(
+        "--data", metavar="FOLDER", help="folder of real cases, with one sub-folder per site and one named fusion"
+    )
     parser.add_argument("--device", help="auto, cpu, cuda, cuda:1, ...; default: auto")
     parser.add_argument(
         "--cross-site",
         action="store_true",
-        help="at the end, also test every model on every site's test cases, where the sites agree",
+        help="at the end, also test every model on every site's test cases, if the sites agree",
     )
-    parser.add_argument("--run-name", metavar="NAME", help="name by which the run is continued when started again")
+    parser.add_argument(
+        "--run-name", metavar="NAME", help="name of the run; starting it again with the same name continues it"
+    )
     parser.add_argument(
         "--workspace",
         default="workspace",
         metavar="FOLDER",
-        help="where all is written, a folder per method; one that holds a run is refused; default: workspace",
+        help="folder for everything that is written, with a sub-folder per method; one that holds another run is "
+        "refused; default: workspace",
     )
     parser.add_argument("--export", metavar="FOLDER", help="write the job there instead of running it")
     return parser

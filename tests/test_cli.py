@@ -31,6 +31,7 @@ def workspace(tmp_path: Path) -> Path:
         ["results", "--help"],
         ["predict", "--help"],
         ["evaluate", "--help"],
+        ["methods", "--help"],
         ["checkpoint", "import", "--help"],
         ["job", "export", "--help"],
         ["kit", "--help"],

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
+from fedmepd import methods
 from fedmepd.config import PRESETS, Settings
 from fedmepd.errors import SettingsError
 
@@ -98,9 +100,13 @@ def test_settings_cannot_be_changed_in_place() -> None:
         Settings.make().rounds = 3
 
 
-def test_travels_as_json() -> None:
-    settings = Settings.make("phantom", {"personalization": {"patience": None}, "run_name": "a.b-c_1"})
-    assert Settings.model_validate_json(settings.model_dump_json()) == settings
+@pytest.mark.parametrize(
+    ("method", "own"),
+    [("fedmepd", {"personalization": {"patience": None}}), ("fusion_only", {"training": {"modality_dropout": False}})],
+)
+def test_travels_as_json(method: str, own: dict[str, Any]) -> None:
+    settings = Settings.make("phantom", {"method": method, "run_name": "a.b-c_1"} | own)
+    assert Settings.make("paper", json.loads(settings.model_dump_json())) == settings
 
 
 @pytest.mark.parametrize(
@@ -177,6 +183,40 @@ def test_what_is_wrong_is_named(overrides: dict[str, Any], expected: list[str]) 
     with pytest.raises(SettingsError) as caught:
         Settings.make("paper", overrides)
     assert [text for text in expected if text not in str(caught.value)] == []
+
+
+@pytest.mark.parametrize(
+    ("method", "key", "value", "owners"),
+    [
+        ("local", "calibration", {"enabled": False}, "fedmepd"),
+        ("fedavg", "personalization", {"patience": 3}, "fedmepd"),
+        ("fedavg", "aggregation.server_share", 0.5, "fedmepd"),
+        ("fedmepd", "training.modality_dropout", False, "fusion_only"),
+        ("local", "training.modality_dropout", True, "fusion_only"),
+    ],
+)
+def test_a_setting_of_another_method_is_refused_and_its_owner_named(
+    method: str, key: str, value: Any, owners: str
+) -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings.make("paper", {"method": method} | nested(key, value))
+    expected = f"{key} is a setting of {owners}, and this job's method is {method}: leave it out"
+    assert str(caught.value) == expected
+
+
+@pytest.mark.parametrize("method", methods.names())
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_method_has_every_preset(preset: str, method: str) -> None:
+    settings = Settings.make(preset, {"method": method})
+    assert type(settings) is methods.find(method).settings and settings.method == method
+    assert settings.network.width == {"paper": 16, "phantom": 8}[preset]
+
+
+def test_methods_own_settings() -> None:
+    assert Settings.make("paper", {"method": "fusion_only"}).training.modality_dropout is True
+    assert not hasattr(Settings.make("paper", {"method": "fedmepd"}).training, "modality_dropout")
+    assert not hasattr(Settings.make("phantom", {"method": "fedavg"}), "calibration")
+    assert not hasattr(Settings.make("phantom", {"method": "local"}).aggregation, "server_share")
 
 
 def test_unknown_preset() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from fedmepd import methods
 from fedmepd.config import Settings
 from fedmepd.reference import RENEW, main, reference
 
@@ -54,9 +55,29 @@ def test_every_setting_and_every_argument_is_explained() -> None:
     assert len(rows) > 100
     assert [row for row in rows if row.endswith("|  |")] == []
     keys = {row.split("`")[1] for row in rows}
-    for section, field in Settings.model_fields.items():
-        below = getattr(field.annotation, "model_fields", None)
-        assert {section} <= keys if below is None else {f"{section}.{key}" for key in below} <= keys
+    for settings in (Settings, *(methods.find(name).settings for name in methods.names())):
+        for section, field in settings.model_fields.items():
+            below = getattr(field.annotation, "model_fields", None)
+            assert {section} <= keys if below is None else {f"{section}.{key}" for key in below} <= keys
+
+
+def test_every_setting_is_listed_once_and_a_methods_own_under_the_method() -> None:
+    """Written out by hand: where a few of them belong."""
+    common, _, own = PAGE.read_text().partition("\n## Settings of a job\n")[2].partition("\n## Settings of a method\n")
+    own = own.partition("\n## Settings of a machine\n")[0]
+    of = {part.partition("`")[0]: part for part in own.split("\n### `")[1:]}
+    assert list(of) == methods.names()
+    for key, place in {
+        "rounds": common,
+        "fusion.site": common,
+        "aggregation.min_sites": common,
+        "aggregation.server_share": of["fedmepd"],
+        "calibration.residual": of["fedmepd"],
+        "training.modality_dropout": of["fusion_only"],
+    }.items():
+        assert f"\n| `{key}` |" in place, key
+        assert (common + own).count(f"\n| `{key}` |") == 1, key
+    assert "No settings of its own." in of["local"]
 
 
 def test_no_terminal_and_no_version_of_python_changes_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from importlib.metadata import PackageNotFoundError, version
 try:
     __version__ = version("fedmepd")
 except PackageNotFoundError:  # the package was copied into a job instead of installed
-    __version__ = "0.1.0"
+    __version__ = "0.2.0"
 
 
 def __getattr__(name: str):

@@ -1,4 +1,4 @@
-"""The command line ``fedmepd``: results, report, predict, evaluate, export, checkpoint, job, kit, poc, data, doctor.
+"""The command line ``fedmepd``. ``fedmepd --help`` lists its commands.
 
 Every command imports what it needs when it runs, so that ``--help`` answers at once.
 """
@@ -17,6 +17,7 @@ from fedmepd.cli_data import add_data_commands
 from fedmepd.cli_doctor import add_doctor_command
 from fedmepd.cli_evaluate import add_evaluate_command
 from fedmepd.cli_export import add_export_commands
+from fedmepd.cli_methods import add_methods_command
 from fedmepd.cli_poc import add_poc_commands
 from fedmepd.cli_predict import add_predict_command
 from fedmepd.cli_report import add_report_command
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("fedmepd: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # Whoever reads us has seen enough, as `head` does; nothing may be flushed into the closed pipe at exit.
+        # The reader of our output has closed the pipe, as `head` does. Nothing may be flushed into it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 
@@ -61,49 +62,52 @@ def build_parser() -> argparse.ArgumentParser:
     add_report_command(topics)
     add_predict_command(topics)
     add_evaluate_command(topics)
+    add_methods_command(topics)
 
     checkpoint = _topic(topics, "checkpoint", "look at models and bring in published ones")
     import_ = checkpoint.add_parser("import", help="turn a checkpoint published by FedMEPD's authors into a model")
-    import_.add_argument("published", type=Path, help="the authors' file, of the server or of a client")
-    import_.add_argument("out", type=Path, help="the model to write")
+    import_.add_argument("published", type=Path, help="a checkpoint of the authors, from the server or from a client")
+    import_.add_argument("out", type=Path, help="model file to write")
     import_.set_defaults(run=_import_checkpoint)
-    show = checkpoint.add_parser("show", help="print what a model says about itself")
-    show.add_argument("model", type=Path, help="a model of fedmepd")
+    show = checkpoint.add_parser("show", help="print how a model was trained")
+    show.add_argument("model", type=Path, help="a model file of this package")
     show.set_defaults(run=_show_checkpoint)
 
     job = _topic(topics, "job", "prepare FLARE jobs")
     export = job.add_parser(
         "export",
-        help="copy a job with this package in it, or with no code at all",
-        description="Copies a job with this package in it, for sites that have not installed it.",
+        help="copy a job together with this package, or without any code",
+        description="Copies a job together with this package, for sites that have not installed the package.",
     )
     export.add_argument("job_folder", type=Path, help="a folder of jobs/, or what `job.py --export` wrote")
-    export.add_argument("out", type=Path, help="the folder to write")
+    export.add_argument("out", type=Path, help="folder to write")
     export.add_argument(
         "--without-code",
         action="store_true",
         help="leave out all code, for servers and sites that use the installed package (`fedmepd kit`)",
     )
     export.add_argument(
-        "--all-sites", action="store_true", help="deploy it to every connected site; default: to those that it names"
+        "--all-sites", action="store_true", help="deploy the job to all connected sites; default: those that it names"
     )
     export.set_defaults(run=_export_job)
 
     kit = topics.add_parser(
         "kit",
         help="set up the FLARE kit of a server or site for this package",
-        description="Lets jobs without code use the installed package, and writes what a server or site decides for "
-        "itself into the kit's folder local. It counts from the next start on.",
+        description="Sets up a kit so that jobs without code can use the installed package, and writes the decisions "
+        "of this server or site into the kit's folder local. They take effect when the kit is next started.",
     )
     kit.add_argument("kit", type=Path, help="the kit's folder")
-    kit.add_argument("--refuse-code", action="store_true", help="refuse jobs that carry code, whoever submits them")
+    kit.add_argument(
+        "--refuse-code", action="store_true", help="refuse jobs that carry code, no matter who submits them"
+    )
     kit.add_argument(
         "--withhold",
         nargs="+",
         metavar="MODALITY",
-        help="of a site: keep what it learns in these modalities' encoders from leaving it",
+        help="for a site: never send the changes of these modalities' encoders",
     )
-    kit.add_argument("--jobs", type=Path, metavar="FOLDER", help="of the server: where it keeps jobs and results")
+    kit.add_argument("--jobs", type=Path, metavar="FOLDER", help="for the server: folder for jobs and results")
     kit.set_defaults(run=_set_up_kit)
 
     add_poc_commands(_topic(topics, "poc", "run a federation of real processes on this machine"))
@@ -157,7 +161,7 @@ def _set_up_kit(options: argparse.Namespace) -> None:
     from fedmepd.flare.kits import Kit
 
     kit = Kit(options.kit)
-    # First what may be refused, so that nothing is half done.
+    # First the steps that may be refused, so that nothing is left half done.
     if options.withhold:
         print(f"{kit.withhold(options.withhold)}: nothing of {', '.join(options.withhold)} encoders leaves this site")
     if options.jobs:

@@ -27,15 +27,16 @@ _SHARES = {"train": 0.6, "validation": 0.1}
 def add_data_commands(data: argparse._SubParsersAction) -> None:
     """Adds them to the parser of ``fedmepd data``."""
     phantom = data.add_parser("phantom", help="write the phantom cohort as NIfTI, one sub-folder per site")
-    phantom.add_argument("folder", type=Path, help="folder for the sites; phantoms that are there stay")
-    phantom.add_argument("--seed", type=int, default=0, help="of the cohort; default: 0")
+    phantom.add_argument("folder", type=Path, help="folder for the sites; existing phantoms are kept")
+    phantom.add_argument("--seed", type=int, default=0, help="seed of the cohort; default: 0")
     phantom.set_defaults(run=_make_phantoms)
 
     check = data.add_parser(
         "check",
-        help="say what a folder holds and what is wrong with it",
-        description="Says what a folder of cases, a list, or a federation's folder of sites holds and what is wrong "
-        "with it, without names of cases or files. Exit status: 0 good, 1 errors in the data, 2 cannot be looked at.",
+        help="list what a folder contains and what is wrong with it",
+        description="Lists what a folder of cases, a list, or a federation's folder of sites contains and what "
+        "is wrong with it, without names of cases or files. Exit status: 0 no errors, 1 errors in the data, 2 it "
+        "cannot be read.",
     )
     check.add_argument("folder", type=Path, help="folder of cases or of sites, or a list (.csv, .json)")
     check.add_argument("--details", action="store_true", help="also name the cases and files")
@@ -44,25 +45,25 @@ def add_data_commands(data: argparse._SubParsersAction) -> None:
 
     init = data.add_parser(
         "init",
-        help="make a hospital's folder the data set that its site trains on",
-        description="Checks a folder of cases, decides which patients train, validate and test, and writes a manifest "
-        "that pins every file's content. Run it again after cases, labels or modalities have come: patients keep the "
-        "part that they have.",
+        help="make a hospital's folder the data set of its site",
+        description="Checks a folder of cases, assigns patients to training, validation and test, and writes a "
+        "manifest with a checksum of every file. Run it again when there are new cases, labels or modalities: known "
+        "patients keep their part.",
     )
     init.add_argument("folder", type=Path, help="folder of cases, or a list (.csv, .json)")
     init.add_argument("--out", type=Path, help="folder for the data set; default: the manifest goes into FOLDER")
-    init.add_argument("--kit", type=Path, help="a FLARE kit: its local/fedmepd.json is pointed to the data set")
+    init.add_argument("--kit", type=Path, help="a FLARE kit that shall use the data set (local/fedmepd.json)")
     _add_making(init)
     init.set_defaults(run=_init)
 
     split = data.add_parser(
         "split",
-        help="make a federation's sites of one data set",
-        description="Deals the labelled cases of a data set to the fusion site and the sites, by patient, and splits "
-        "each site's into train, validation and test.",
+        help="make the sites of a federation from one data set",
+        description="Distributes the labelled cases of a data set, by patient, to the fusion site and the sites, and "
+        "splits the cases of each site into training, validation and test.",
     )
     split.add_argument("folder", type=Path, help="folder of cases, or a list (.csv, .json)")
-    split.add_argument("out", type=Path, help="folder for the sites; the same split again changes nothing")
+    split.add_argument("out", type=Path, help="folder for the sites; repeating the same split changes nothing")
     how = split.add_mutually_exclusive_group(required=True)
     how.add_argument("--protocol", choices=("brats2018", "brats2020"), help="the paper's eight sites and fusion site")
     how.add_argument("--split-dir", type=Path, help="folder of published lists: server.csv, c1.csv to c8.csv")
@@ -75,24 +76,28 @@ def _add_reading(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--labels",
         choices=("brats", "brats2023", "msd"),
-        help="how label values are to be read: brats 0, 1 NCR/NET, 2 ED, 4 ET; brats2023 with 3 for ET; msd 1 ED, "
-        "2 NCR/NET, 3 ET; default: as the layout says",
+        help="meaning of the label values: brats 0, 1 NCR/NET, 2 ED, 4 ET; brats2023 with 3 for ET; msd 1 ED, "
+        "2 NCR/NET, 3 ET; default: that of the layout",
     )
     parser.add_argument("--follow-links", action="store_true", help="read links that lead out of a case's folder")
 
 
 def _add_making(parser: argparse.ArgumentParser) -> None:
     _add_reading(parser)
-    parser.add_argument("--skip-faulty", action="store_true", help="leave out cases with errors instead of refusing")
+    parser.add_argument(
+        "--skip-faulty", action="store_true", help="leave out cases with errors instead of refusing the folder"
+    )
     parser.add_argument("--copy", action="store_true", help="copy files instead of linking to them")
-    parser.add_argument("--train", type=float, default=_SHARES["train"], help="share of the patients; default: 0.6")
+    parser.add_argument(
+        "--train", type=float, default=_SHARES["train"], help="share of patients to train on; default: 0.6"
+    )
     parser.add_argument(
         "--validation",
         type=float,
         default=_SHARES["validation"],
-        help="share of the patients; default: 0.1; the rest tests",
+        help="share of patients to validate on; default: 0.1; the rest is for testing",
     )
-    parser.add_argument("--seed", type=int, default=0, help="decides which patient goes where; default: 0")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random assignment of patients; default: 0")
 
 
 def _make_phantoms(options: argparse.Namespace) -> None:
@@ -290,7 +295,7 @@ def _split(options: argparse.Namespace) -> None:
 
 
 def show_progress() -> Callable[[int, int], None]:
-    """Reports progress on the terminal: at most one line in two seconds, none for what is quick."""
+    """Reports progress on the terminal: at most one line in two seconds, none for quick work."""
     last = time.monotonic()
 
     def report(done: int, total: int) -> None:

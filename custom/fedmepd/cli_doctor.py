@@ -24,22 +24,27 @@ def add_doctor_command(topics: argparse._SubParsersAction) -> None:
         "doctor",
         help="check a site before it joins a federation",
         description="Checks what a site needs before it joins: its kit and certificate, the server over TLS, the "
-        "clock, versions, data, GPU, memory, disk. A line each, with what to do; docs/doctor.md explains them. Exit "
-        "status: 0 no error, 1 errors, 2 the checks could not be made.",
+        "clock, versions, data, GPU, memory and disk. Each check prints a line and what to do; docs/doctor.md explains "
+        "them. Exit status: 0 no errors, 1 errors, 2 the checks could not be made.",
     )
-    doctor.add_argument("kit", type=Path, help="the folder of a site's FLARE kit, or of the server's")
-    doctor.add_argument("--job", type=Path, help="a folder of jobs/; default: as --against says, else the preset paper")
+    doctor.add_argument("kit", type=Path, help="folder of the FLARE kit of a site or of the server")
+    doctor.add_argument("--job", type=Path, help="a job's folder; default: the job in --against, or the preset paper")
     doctor.add_argument(
         "--against",
         type=Path,
         metavar="FILE",
-        help="the server's versions; default: KIT/local/fedmepd-federation.json",
+        help="file with the server's versions; default: KIT/local/fedmepd-federation.json",
     )
     doctor.add_argument("--ntp", metavar="HOST", help="a time server to compare the clock with; default: none")
-    doctor.add_argument("--timeout", type=float, default=10.0, metavar="S", help="seconds for each answer; default: 10")
+    doctor.add_argument(
+        "--timeout", type=float, default=10.0, metavar="S", help="seconds to wait for an answer; default: 10"
+    )
     doctor.add_argument("--json", action="store_true", help="print the checks as JSON")
     doctor.add_argument(
-        "--write", type=Path, metavar="FILE", help="of the server's kit: write its versions, and --job, for --against"
+        "--write",
+        type=Path,
+        metavar="FILE",
+        help="at the server: write its versions and the job to a file for --against",
     )
     doctor.set_defaults(run=_doctor)
 

@@ -27,26 +27,28 @@ def add_evaluate_command(topics: argparse._SubParsersAction) -> None:
         help="score segmentations, or a model, against labels",
         description="Scores segmentations against labels, or a model on the labelled cases of a data set: Dice, HD95, "
         "sensitivity, specificity and volumes by case and region, with mean, median and 95 % interval. Exit status: 0 "
-        "scored, 2 refused; nothing is scored unless everything can be.",
+        "scored, 2 refused. If one case cannot be scored, none is.",
         allow_abbrev=False,
     )
-    evaluate.add_argument("folder", type=Path, nargs="?", help="with --model: the data set, as `fedmepd data check`")
-    evaluate.add_argument("--predictions", type=Path, metavar="P", help="segmentations: a file, or a folder")
-    evaluate.add_argument("--labels", type=Path, metavar="L", help="labels: a file, or a folder in any known layout")
+    evaluate.add_argument(
+        "folder", type=Path, nargs="?", help="with --model: the data set, in any layout that `fedmepd data check` knows"
+    )
+    evaluate.add_argument("--predictions", type=Path, metavar="P", help="file or folder of segmentations")
+    evaluate.add_argument("--labels", type=Path, metavar="L", help="file or folder of labels, in any known layout")
     evaluate.add_argument("--out", type=Path, metavar="FOLDER", help="write evaluation.csv and evaluation.json there")
     evaluate.add_argument(
         "--label-values",
         choices=_CONVENTIONS,
-        help="how the labels' values are to be read, as --labels of `fedmepd data check`; default: as layout or "
-        "values tell",
+        help="meaning of the labels' values, as --labels of `fedmepd data check`; default: decided by layout and "
+        "values",
     )
     evaluate.add_argument(
-        "--prediction-values", choices=_CONVENTIONS, help="the same for the predictions; default: as their values tell"
+        "--prediction-values",
+        choices=_CONVENTIONS,
+        help="the same for the predictions; default: decided by their values",
     )
-    evaluate.add_argument(
-        "--part", choices=_PARTS, help="with --model: cases to score, as the manifest says; default: test"
-    )
-    evaluate.add_argument("--seed", type=int, default=0, help="of the bootstrap; default: 0")
+    evaluate.add_argument("--part", choices=_PARTS, help="with --model: part of the manifest to score; default: test")
+    evaluate.add_argument("--seed", type=int, default=0, help="seed of the bootstrap; default: 0")
     evaluate.add_argument("--follow-links", action="store_true", help="read links that lead out of a case's folder")
     add_segmenter_options(evaluate, required=False)
     evaluate.set_defaults(run=_evaluate)
@@ -65,7 +67,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         raise SettingsError("--prediction-values: expected with --predictions alone")
     if options.seed < 0:
         raise SettingsError(f"--seed {options.seed}: expected 0 or more")
-    # Before what may take an hour.
+    # Checked first, because scoring may take an hour.
     if options.out is not None and (there := [name for name in (CSV_NAME, JSON_NAME) if (options.out / name).exists()]):
         raise SettingsError(f"--out {options.out} has an {there[0]} already: choose another folder")
     cases, unmatched = _score_files(options) if by_files else (_score_model(options), {})
@@ -159,7 +161,7 @@ def _labelled_cases(options: argparse.Namespace) -> list[Case]:
         )
     elif part != "all":
         cases = [case for case in cases if dataset.parts[case.name] == part]
-    # Whose examinations they are decides what trains and what tests, and no score.
+    # The patient matters for training and testing, but not for a score.
     cases = [replace(case, patient_doubt="") for case in cases if case.label is not None]
     if not cases:
         raise DataError(

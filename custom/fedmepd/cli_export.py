@@ -1,4 +1,4 @@
-"""The commands ``fedmepd export ...``: a model for others' software."""
+"""The commands ``fedmepd export ...``: a model for other software."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ def add_export_commands(export: argparse._SubParsersAction) -> None:
         "folder to make",
         _bundle,
     )
-    bundle.add_argument("--licence", type=Path, help="text for its LICENSE; default: grants no right to the weights")
+    bundle.add_argument(
+        "--licence",
+        type=Path,
+        help="text for the bundle's LICENSE; default: a text that grants no right to the weights",
+    )
     for name, what in (("torchscript", "TorchScript"), ("onnx", "ONNX")):
         command = _command(
             export,
@@ -24,7 +28,9 @@ def add_export_commands(export: argparse._SubParsersAction) -> None:
             "file to write",
             _window,
         )
-        command.add_argument("--window", type=int, metavar="VOXELS", help="side; default: that of the model's job")
+        command.add_argument(
+            "--window", type=int, metavar="VOXELS", help="side of the window; default: that of the model's job"
+        )
         command.set_defaults(kind=name)
 
 

@@ -37,18 +37,23 @@ def add_poc_commands(poc: argparse._SubParsersAction) -> None:
     submit = _command(poc, "submit", "submit a job and print its id", _submit)
     _add_job(submit)
     watch = _command(poc, "watch", "report the rounds of a job until it ends; exit status 1: it failed", _watch)
-    watch.add_argument("job_id", help="as `fedmepd poc submit` printed it")
-    download = _command(poc, "download", "fetch the results of a job and print its table", _download)
-    download.add_argument("job_id", help="as `fedmepd poc submit` printed it")
+    watch.add_argument("job_id", help="the id that `fedmepd poc submit` printed")
+    download = _command(poc, "download", "download the results of a job and print its table", _download)
+    download.add_argument("job_id", help="the id that `fedmepd poc submit` printed")
     download.add_argument("--out", type=Path, help="folder for the results; default: results in the workspace")
-    _command(poc, "stop", "end the server, all sites and what they have started", lambda options: _poc(options).stop())
-    _command(poc, "clean", "remove the workspace, the sites' models included", lambda options: _poc(options).clean())
+    _command(
+        poc,
+        "stop",
+        "stop the server, all sites and the processes that they have started",
+        lambda options: _poc(options).stop(),
+    )
+    _command(poc, "clean", "remove the workspace, including the sites' models", lambda options: _poc(options).clean())
 
 
 def _command(topics: argparse._SubParsersAction, name: str, help: str, run) -> argparse.ArgumentParser:
     parser = topics.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.")
     parser.add_argument(
-        "--workspace", type=Path, default=Path("workspace_poc"), help="folder for all of it; default: workspace_poc"
+        "--workspace", type=Path, default=Path("workspace_poc"), help="folder for everything; default: workspace_poc"
     )
     parser.set_defaults(run=run)
     return parser
@@ -61,12 +66,14 @@ def _add_job(parser: argparse.ArgumentParser) -> None:
 
 def _add_sites(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--sites", nargs="+", default=_SITES, metavar="NAME", help="the sites' names; default: site-1 to site-8"
+        "--sites", nargs="+", default=_SITES, metavar="NAME", help="names of the sites; default: site-1 to site-8"
     )
-    parser.add_argument("--data", type=Path, help="folder with a sub-folder per site, and fusion; default: phantoms")
-    parser.add_argument("--port", type=int, help="of the server, the next one for admins; default: free ones")
     parser.add_argument(
-        "--everywhere", action="store_true", help="listen on all of the machine's addresses; default: loopback alone"
+        "--data", type=Path, help="folder with one sub-folder per site and one named fusion; default: phantoms"
+    )
+    parser.add_argument("--port", type=int, help="port of the server; admins use the next one; default: free ports")
+    parser.add_argument(
+        "--everywhere", action="store_true", help="listen on all addresses of the machine; default: loopback only"
     )
 
 
@@ -134,7 +141,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _explain(status: str, log: Path) -> int:
-    """Says why a job failed, as far as the server's log tells; returns the exit status."""
+    """Prints why a job failed, as far as the server's log shows it; returns the exit status."""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
     reasons = [line for line in lines if " - ERROR - " in line]
     print("\n".join([*reasons[-3:], f"the job ended as {status}: its log is {log}"]), file=sys.stderr)
@@ -143,7 +150,7 @@ def _explain(status: str, log: Path) -> int:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Makes an interrupt of a termination, so that both end in order."""
+    """Turns a termination into an interrupt, so that both shut down in order."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""The command ``fedmepd predict``, and the options by which ``fedmepd evaluate`` segments too."""
+"""The command ``fedmepd predict``, and the options that it shares with ``fedmepd evaluate``."""
 
 from __future__ import annotations
 
@@ -30,25 +30,27 @@ def add_predict_command(topics: argparse._SubParsersAction) -> None:
     predict = topics.add_parser(
         "predict",
         help="segment patients with a trained model",
-        description="Segments one case, given by its images, or every case of a folder. The images have to be "
+        description="Segments one case, given by its images, or all cases of a folder. The images must be "
         "registered to each other and skull-stripped, as in training. Exit status: 0 all segmented, 1 some cases of a "
-        "folder could not be, 2 nothing was.",
+        "folder were not, 2 none was.",
         allow_abbrev=False,
     )
-    predict.add_argument("folder", type=Path, nargs="?", help="folder of cases, or a list, as `fedmepd data check`")
+    predict.add_argument(
+        "folder", type=Path, nargs="?", help="folder of cases or a list, in any layout that `fedmepd data check` knows"
+    )
     for modality, option in _OPTIONS.items():
         predict.add_argument(
             option, type=Path, dest=modality, metavar="FILE", help=f"{modality} image of a single case"
         )
     predict.add_argument(
-        "--out", type=Path, required=True, help="the segmentation to write (.nii.gz); for a folder: a folder"
+        "--out", type=Path, required=True, help="file to write (.nii.gz); for a folder of cases: folder to write"
     )
     _add_labels(predict)
     predict.add_argument("--overlay", action="store_true", help="also draw contours on three planes (PNG)")
     predict.add_argument("--probabilities", action="store_true", help="also write a probability map of each region")
     there = predict.add_mutually_exclusive_group()
-    there.add_argument("--overwrite", action="store_true", help="replace segmentations that are there")
-    there.add_argument("--resume", action="store_true", help="leave out cases of a folder that are segmented already")
+    there.add_argument("--overwrite", action="store_true", help="replace existing segmentations")
+    there.add_argument("--resume", action="store_true", help="skip cases of a folder that already have a segmentation")
     predict.add_argument("--follow-links", action="store_true", help="read links that lead out of a case's folder")
     add_segmenter_options(predict, required=True)
     predict.set_defaults(run=_predict)
@@ -71,15 +73,22 @@ def add_segmenter_options(parser: argparse.ArgumentParser, required: bool) -> No
         "--model", type=Path, required=required, help="model of a site or of the server, such as model_best.pt"
     )
     how = parser.add_argument_group("how to segment")
-    how.add_argument("--device", help="auto (the GPU if there is one), cpu, cuda, cuda:1; default: the site's, or auto")
+    how.add_argument(
+        "--device", help="auto (the GPU if there is one), cpu, cuda, cuda:1; default: that of the site, or auto"
+    )
     how.add_argument(
         "--window", type=int, metavar="VOXELS", help="side of the inference window; default: that of the model's job"
     )
     how.add_argument(
-        "--overlap", type=float, metavar="SHARE", help="of neighbouring windows; default: that of the model's job"
+        "--overlap",
+        type=float,
+        metavar="SHARE",
+        help="overlap of neighbouring windows; default: that of the model's job",
     )
-    how.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto", help="default: auto")
-    how.add_argument("--flips", action="store_true", help="average over the 8 mirror images: eight times slower")
+    how.add_argument(
+        "--precision", choices=("auto", "float32", "bfloat16"), default="auto", help="arithmetic; default: auto"
+    )
+    how.add_argument("--flips", action="store_true", help="average over the 8 mirror images; eight times slower")
     how.add_argument(
         "--min-component",
         type=_millilitres,
@@ -92,7 +101,7 @@ def add_segmenter_options(parser: argparse.ArgumentParser, required: bool) -> No
         type=_millilitres,
         default=0.0,
         metavar="ML",
-        help="call enhancing tumour NCR/NET where all of it is below this volume; default: 0, never",
+        help="if all enhancing tumour is below this volume, label it NCR/NET; default: 0, never",
     )
 
 
@@ -134,7 +143,7 @@ def warn(line: str) -> None:
 
 @contextmanager
 def progress_bar(name: str, unit: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on the terminal, none where nobody watches; yields what is told the number done, and of all."""
+    """A progress bar, only on a terminal; yields a function that takes the number done and the total."""
     from tqdm import tqdm
 
     with tqdm(desc=name, unit=unit, leave=False, disable=None) as bar:
@@ -221,7 +230,7 @@ def _predict_folder(options: argparse.Namespace) -> int:
         )
     segmenter = open_segmenter(options)
     volumes = VolumeTable(options.out / VOLUMES)
-    # Other cases may have been segmented into this folder before.
+    # Keep the rows of cases that were segmented into this folder before.
     volumes.keep(path.name.removesuffix(".nii.gz") for path in options.out.glob("*.nii.gz"))
     if options.resume:
         cases = [case for case in cases if case.name not in done]

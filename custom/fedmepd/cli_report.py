@@ -12,7 +12,7 @@ def add_report_command(topics: argparse._SubParsersAction) -> None:
         "report",
         help="write a run's table, curves and settings as one HTML page, and its figures as PNG",
         description="Writes one self-contained HTML page about a run, finished or not, and its figures as PNG files. "
-        "From a site's own folder it makes the site's page, with pictures of its test cases.",
+        "For a site's own folder it writes the site's page, with pictures of its test cases.",
     )
     parser.add_argument(
         "workspace", type=Path, help="workspace of a simulator, a downloaded job, a run folder, or a site's kit"

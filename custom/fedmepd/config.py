@@ -1,7 +1,7 @@
-"""Settings of a job: one validated object, made from a preset and what the job's configuration overrides.
+"""Settings of a job: one validated object, made from a preset and the values that the job's configuration overrides.
 
-The server reads them from the job and sends them to every site, so that there is one owner. What belongs to a machine
-(data folder, device) is no setting of the job; see :mod:`fedmepd.site_settings`.
+The server reads them from the job and sends them to every site, so that there is one owner. The settings of a machine
+(data folder, device) are in :mod:`fedmepd.site_settings`.
 """
 
 from __future__ import annotations
@@ -34,15 +34,19 @@ class NetworkSettings(Section):
 class AggregationSettings(Section):
     """How the sites' updates become the global model."""
 
-    min_sites: int = Field(2, ge=1, description="fewer updates than this in a round end the job")
+    min_sites: int = Field(2, ge=1, description="the job ends if fewer sites deliver an update in a round")
     round_timeout: float = Field(
-        4 * 3600, ge=0, description="seconds a round waits for its sites at most; 0: until all have answered"
+        4 * 3600, ge=0, description="longest time in seconds that a round waits for its sites; 0: no limit"
     )
     straggler_wait: float = Field(
-        3600, ge=0, description="seconds a round goes on waiting once more than half of its sites are in; 0: no limit"
+        3600,
+        ge=0,
+        description="seconds to wait for the others after more than half of the sites have answered; 0: no limit",
     )
     norm_bound: float = Field(
-        10, ge=0, description="a larger update, in sizes of the median site's, is scaled down to that size; 0: never"
+        10,
+        ge=0,
+        description="an update more than this many times as large as the median is scaled down to it; 0: never",
     )
     wire_precision: Literal["float16", "float32"] = Field("float16", description="floating-point format on the wire")
 
@@ -52,15 +56,15 @@ class TrainingSettings(Section):
 
     crop: int = Field(80, ge=16, multiple_of=8, description="side of the training crops in voxels")
     batch: int = Field(1, ge=1, description="crops per step")
-    local_epochs: int = Field(1, ge=1, description="epochs a round at every site")
-    fusion_epochs: int = Field(1, ge=1, description="epochs a round at the fusion site")
-    learning_rate: float = Field(2e-4, gt=0, description="of Adam, in round 0")
+    local_epochs: int = Field(1, ge=1, description="epochs per round at every site")
+    fusion_epochs: int = Field(1, ge=1, description="epochs per round at the fusion site")
+    learning_rate: float = Field(2e-4, gt=0, description="learning rate of Adam in round 0")
     weight_decay: float = Field(1e-5, ge=0, description="L2 penalty of Adam")
-    decay_power: float = Field(0.9, ge=0, description="learning rate * (1 - round/(rounds + 1))^power")
+    decay_power: float = Field(0.9, ge=0, description="power in learning rate * (1 - round/(rounds + 1))^power")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto",
         description="arithmetic of convolutions; bfloat16 needs crops of 24 or more; auto: bfloat16 with such crops "
-        "where the hardware has it",
+        "on hardware that supports it",
     )
     threads: int = Field(0, ge=0, description="CPU threads of a site's process; 0: PyTorch's choice")
     fusion_threads: int = Field(0, ge=0, description="CPU threads of the fusion site; 0: PyTorch's choice")
@@ -74,7 +78,7 @@ class TrainingSettings(Section):
         return self
 
     def training_precision(self) -> str:
-        """The precision to train in; inference may always use the one that is set."""
+        """Returns the precision of training. Inference always uses the precision that is set."""
         return "float32" if self.crop < SMALLEST_BFLOAT16_CROP else self.precision
 
 
@@ -84,35 +88,35 @@ class AugmentationSettings(Section):
     tumour_share: float = Field(0.0, ge=0, le=1, description="share of crops centred on a tumour voxel")
     rotation_degrees: float = Field(10, ge=0, le=180, description="largest rotation about each axis")
     intensity: float = Field(0.1, ge=0, lt=1, description="largest intensity shift (in standard deviations) and scale")
-    flips: bool = Field(True, description="mirror crops along each axis, half of the time")
+    flips: bool = Field(True, description="mirror crops along each axis with probability 0.5")
 
 
 class EvaluationSettings(Section):
-    """Sliding-window inference, and how often it is used to validate."""
+    """Sliding-window inference, and how often it is used for validation."""
 
     window: int = Field(80, ge=16, multiple_of=8, description="side of the inference window in voxels")
     overlap: float = Field(0.5, ge=0, lt=1, description="share of a window that the next one covers again")
     every: int = Field(1, ge=1, description="rounds from one validation to the next; the last round always validates")
     cross_site: bool = Field(
-        False, description="at the end, also test every model on every site's test cases, where the sites agree"
+        False, description="at the end, also test every model on every site's test cases, if the sites agree"
     )
 
 
 class DataSettings(Section):
-    """Which cases are used. Where they lie is each site's own affair."""
+    """Which cases are used. Each site decides where they are stored."""
 
-    phantom: bool = Field(False, description="sites without a data folder make and use the phantom cohort")
+    phantom: bool = Field(False, description="sites without a data folder make phantoms and train on them")
     train: float = Field(
-        0.6, gt=0, le=1, description="share of a site's patients used for training, where no manifest says which"
+        0.6, gt=0, le=1, description="share of a site's patients used for training, if no manifest decides"
     )
     validation: float = Field(
         0.1,
         ge=0,
         lt=1,
-        description="share used to select the best model; with train at most 1, the rest is for testing",
+        description="share used to select the best model, if no manifest decides; the rest is for testing",
     )
     clip_percent: float = Field(
-        0.0, ge=0, lt=10, description="percentage of the brain's voxels whose intensity is cut off, at either end"
+        0.0, ge=0, lt=10, description="percentage of the brain's voxels whose intensity is clipped at either end"
     )
 
     @model_validator(mode="after")
@@ -123,35 +127,37 @@ class DataSettings(Section):
 
 
 class FusionSettings(Section):
-    """Where the fusion site is: the participant with all modalities."""
+    """Which participant is the fusion site, that is, has the cases with all modalities."""
 
     site: str = Field(
         "",
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$|^$",
-        description="the site that has the fusion data and trains on them; empty: the server's own process",
+        description="name of the site that has the fusion data and trains on them; empty: the server itself",
     )
 
 
 class Settings(Section):
-    """What every job decides, whatever its method; the paper's values as defaults.
+    """The settings that all methods have in common. The defaults are the paper's values.
 
-    A method adds its own settings in a subclass (:attr:`fedmepd.methods.method.Method.settings`), and :meth:`make`
-    returns one of that subclass.
+    A method adds its own settings in a subclass (:attr:`fedmepd.methods.method.Method.settings`). :meth:`make` returns
+    an instance of that subclass.
 
     Raises:
         SettingsError: from :meth:`make`, when a key is unknown or a value is out of bounds; the message names the key.
     """
 
-    # What a method's own settings change in a preset, besides PRESETS.
+    # What a method changes in a preset, in addition to PRESETS.
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
 
-    method: str = Field("fedmepd", description="fedmepd, or what it is compared with; see `fedmepd methods`")
+    method: str = Field("fedmepd", description="method of the job; `fedmepd methods` lists all")
     run_name: str = Field(
-        "", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$|^$", description="name by which a run is resumed"
+        "",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$|^$",
+        description="name of the run; a job with the same name continues it",
     )
-    seed: int = Field(0, ge=0, lt=2**31, description="of every random number")
+    seed: int = Field(0, ge=0, lt=2**31, description="seed of every random number")
     rounds: int = Field(
-        1000, ge=1, description="rounds in which the sites train; round 0, at the fusion site, comes before"
+        1000, ge=1, description="rounds in which the sites train, after round 0, in which only the fusion site trains"
     )
     network: NetworkSettings = NetworkSettings()
     aggregation: AggregationSettings = AggregationSettings()
@@ -172,9 +178,9 @@ class Settings(Section):
 
         Args:
             preset: one of :data:`PRESETS`.
-            overrides: what differs from it, nested like the settings themselves. ``method`` decides which there are.
+            overrides: changes, nested like the settings themselves. The key ``method`` decides which settings exist.
         """
-        # Late: methods build on these settings.
+        # Imported here because the methods are built on these settings.
         from fedmepd import methods
 
         if preset not in PRESETS:
@@ -235,7 +241,7 @@ def _fields_at(settings: type[BaseModel], location: tuple[str | int, ...]) -> li
 
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
-    # Scaled to the phantom cohort and to a few dozen rounds (algorithm section 6).
+    # The paper's method, scaled to the phantom cohort and to a few dozen rounds.
     "phantom": {
         "rounds": 20,
         "network": {"width": 8},

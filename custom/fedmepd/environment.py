@@ -1,4 +1,4 @@
-"""What a run was made with, for whoever wants to repeat it."""
+"""The versions that a run was made with, so that it can be repeated."""
 
 from __future__ import annotations
 

@@ -10,44 +10,51 @@ import runpy
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
+from fedmepd import methods
 from fedmepd.cli import build_parser
-from fedmepd.config import PRESETS, Settings
+from fedmepd.config import PRESETS
 from fedmepd.errors import FedMEPDError
+from fedmepd.settings_list import Setting, common_settings, own_settings, sections
 from fedmepd.site_settings import FILE_NAME, VARIABLES, SiteSettings
 from fedmepd.storage import write_text
 
 RENEW = "python -m fedmepd.reference docs/reference.md"
 
 _ABOUT_COMMANDS = """\
-`--help` after any of them says the same, `fedmepd --version` the version. Exit status, where nothing else is said: 0
-done, 2 something that the user can put right, with one line that says what, 130 interrupted.
+`--help` after any command prints the same. `fedmepd --version` prints the version. Unless a command says otherwise,
+the exit status is 0 when it is done, 2 after an error that you can correct (one line describes it), and 130 when it was
+interrupted.
 """
 
 _ABOUT_JOBS = """\
-A job names a preset and what it changes in it, in `app/config/config_fed_server.json`:
+A job names a preset and the settings that differ from it, in `app/config/config_fed_server.json`:
 
     "path": "fedmepd.flare.controller.FedMEPDController",
     "args": {"preset": "paper", "settings": {"rounds": 300, "network": {"width": 8}, "run_name": "trial-1"}}
 
 `FedMEPDRecipe(preset=..., settings=...)` and the options of `job.py` do the same. The server sends the settings to
-every site. An unknown key or a value out of bounds ends the job before it starts, with a line that names it.
-[method.md](method.md) says what they mean for the method.
+every site. A job with an unknown key or a value out of bounds is refused before it starts, and the message names the
+key. [method.md](method.md) explains what the settings do.
+"""
+
+_ABOUT_METHODS = """\
+A job's `method` decides which of these settings it has, besides the settings above. A setting of another method is
+refused. `fedmepd methods NAME` prints the same.
 """
 
 _ABOUT_MACHINES = f"""\
-Each server and site decides them for itself, in `local/{FILE_NAME}` of its FLARE kit or by environment variables, which
-win. No job can change them, and none but `cross_site` leaves the machine. `fedmepd data init --kit` writes the file's
-`data`. Relative paths in the file start at its folder.
+Each server and site has its own, in `local/{FILE_NAME}` of its FLARE kit or in environment variables, which override
+the file. No job can change them, and only `cross_site` leaves the machine. `fedmepd data init --kit` writes `data` into
+the file. Relative paths in the file are relative to its folder.
 """
 
 
 def reference(root: Path) -> str:
     """Returns the page in Markdown.
 
-    What a parser and the settings say of themselves is laid out here, not by argparse, whose ``--help`` looks otherwise
-    in every version of Python and on every width of terminal.
+    The layout is made here and not by argparse, because its ``--help`` looks different in every version of Python and
+    on every width of terminal.
 
     Args:
         root: of the repository.
@@ -68,6 +75,7 @@ def reference(root: Path) -> str:
         "- [Commands](#commands)",
         *(f"  - [`{name}`](#{_anchor(name)})" for name in commands),
         "- [Settings of a job](#settings-of-a-job)",
+        "- [Settings of a method](#settings-of-a-method)",
         "- [Settings of a machine](#settings-of-a-machine)",
         "",
         "## Commands",
@@ -84,7 +92,7 @@ def _anchor(name: str) -> str:
 
 
 def _commands(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:
-    """The commands below a parser that do something, by their full name."""
+    """Yields the commands below a parser by their full names."""
     topics = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
     if not topics:
         yield parser.prog, parser
@@ -106,7 +114,7 @@ def _command(name: str, parser: argparse.ArgumentParser) -> list[str]:
 
 
 def _help_of(name: str) -> str:
-    """What the list of commands says of one."""
+    """Returns the help of one command in the list."""
     parser = build_parser()
     text = ""
     for word in name.split()[1:]:
@@ -167,63 +175,26 @@ def _cell(text: str) -> str:
 
 def _job_settings() -> list[str]:
     lines = ["## Settings of a job", "", _ABOUT_JOBS]
-    schema = Settings.model_json_schema()
-    presets = {name: Settings.make(name).model_dump(mode="json") for name in PRESETS}
-    top = {key: value for key, value in schema["properties"].items() if "$ref" not in value}
-    lines += _settings_table("The whole job", top, presets, "")
-    for section, value in schema["properties"].items():
-        if "$ref" in value:
-            of_section = schema["$defs"][value["$ref"].rpartition("/")[2]]
-            values = {name: content[section] for name, content in presets.items()}
-            title = of_section["description"].partition(".")[0]
-            lines += _settings_table(
-                f"`{section}`: {title[0].lower()}{title[1:]}", of_section["properties"], values, f"{section}."
-            )
+    common = common_settings()
+    lines += _settings_table("### The whole job", [each for each in common if "." not in each.key])
+    for section, title in sections().items():
+        rows = [each for each in common if each.key.startswith(f"{section}.")]
+        lines += _settings_table(f"### `{section}`: {title}", rows)
+    lines += ["## Settings of a method", "", _ABOUT_METHODS]
+    for name in methods.names():
+        method = methods.find(name)
+        title = f"### `{name}`: {method.title} ({method.paper})"
+        own = own_settings(method)
+        lines += _settings_table(title, own) if own else [title, "", "No settings of its own.", ""]
     return lines
 
 
-def _settings_table(title: str, fields: dict[str, Any], presets: dict[str, dict[str, Any]], prefix: str) -> list[str]:
-    lines = [f"### {title}", "", f"| key | value | {' | '.join(presets)} | |", f"|---|---|{'---|' * len(presets)}---|"]
-    for key, field in fields.items():
-        values = " | ".join(_value(content[key]) for content in presets.values())
-        lines.append(f"| `{prefix}{key}` | {_cell(_kind(field))} | {values} | {_cell(field['description'])} |")
+def _settings_table(title: str, settings: Sequence[Setting]) -> list[str]:
+    lines = [title, "", f"| key | value | {' | '.join(PRESETS)} | |", f"|---|---|{'---|' * len(PRESETS)}---|"]
+    for setting in settings:
+        cells = (setting.accepts, *setting.values.values(), setting.description)
+        lines.append(f"| `{setting.key}` | {' | '.join(map(_cell, cells))} |")
     return [*lines, ""]
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, bool) or value is None:
-        return str({True: "true", False: "false", None: "null"}[value])
-    if isinstance(value, float):
-        return f"{value:g}"
-    return str(value) or "none"
-
-
-def _kind(field: dict[str, Any]) -> str:
-    """What a value may be, from JSON Schema."""
-    if "anyOf" in field:
-        return " or ".join(_kind(each) for each in field["anyOf"])
-    if "enum" in field:
-        return ", ".join(f"`{value}`" for value in field["enum"])
-    kind = {
-        "integer": "whole number",
-        "number": "number",
-        "boolean": "true, false",
-        "string": "text",
-        "null": "null",
-    }[field["type"]]
-    limits = []
-    for keyword, words in {
-        "minimum": "at least",
-        "exclusiveMinimum": "above",
-        "maximum": "at most",
-        "exclusiveMaximum": "below",
-        "multipleOf": "a multiple of",
-    }.items():
-        if keyword in field:
-            limits.append(f"{words} {field[keyword]}")
-    if "pattern" in field:
-        limits.append("up to 64 letters, digits, `.`, `_`, `-`")
-    return ", ".join([kind, *limits])
 
 
 def _machine_settings() -> list[str]:

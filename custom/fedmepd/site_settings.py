@@ -1,7 +1,7 @@
-"""Settings that belong to a machine: where its data lie, which device computes.
+"""Settings of a machine, such as its data folder and its device.
 
-The job's settings (:mod:`fedmepd.config`) come from the server; these never do, and none but
-``cross_site`` leaves the machine.
+The settings of a job (:mod:`fedmepd.config`) come from the server. These never do, and only ``cross_site`` leaves the
+machine.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 FILE_NAME = "fedmepd.json"
 
-# The environment variable that wins over each key of the file.
+# The environment variable that overrides each key of the file.
 VARIABLES = {
     "data": "FEDMEPD_DATA",
     "device": "FEDMEPD_DEVICE",
@@ -40,17 +40,17 @@ class SiteSettings(BaseModel):
 
     cross_site: Literal["none", "test", "share"] = Field(
         "none",
-        description="when a job asks for it: test, the others' models are tested on this site's test cases; share, its "
-        "own model, personal filters included, is also tested at the other sites; sites with made-up cases share",
+        description="for jobs that ask for it. test: other sites' models are tested on this site's test cases; share: "
+        "this site's own model, with its personal filters, is also tested at other sites. Sites with phantoms share",
     )
 
     @classmethod
     def load(cls, local_folder: Path | None = None) -> SiteSettings:
-        """Reads ``fedmepd.json`` of the site's local folder, if it is there; the environment wins over it.
+        """Reads ``fedmepd.json`` of the site's local folder, if it exists. Environment variables override it.
 
         Args:
-            local_folder: the ``local`` folder of the site's FLARE kit, or None. Relative paths in the file start
-                there.
+            local_folder: the ``local`` folder of the site's FLARE kit, or None. Relative paths in the file
+                are relative to it.
 
         Raises:
             SettingsError: the file is not JSON, a key is unknown, or a value is of the wrong kind.

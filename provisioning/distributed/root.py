@@ -1,6 +1,6 @@
 """Hands the root that `nvflare provision` made to `nvflare cert approve`: python root.py WORKSPACE CA
 
-Then a hospital that makes its own key joins the others, who got their kits from `nvflare provision`.
+A hospital that makes its own key can then join those that got their kits from `nvflare provision`.
 WORKSPACE is the folder of one project (`workspace/fedmepd`), CA the folder to write.
 """
 

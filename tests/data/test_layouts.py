@@ -150,7 +150,9 @@ def test_deep_folders_do_not_tell_the_patient(tmp_path, place):
     other, case = sorted(find_dataset(tmp_path).cases, key=lambda case: case.name != "PatB_2021-01-02_NIfTI")
     names = place.removeprefix("HGG/").split("/")
     assert (case.name, other.name) == ("_".join(names), "PatB_2021-01-02_NIfTI")
-    assert case.patient_doubt.startswith(f"which of the folders {', '.join(names[:-1])} above {tmp_path / place} is")
+    folders = ", ".join(names[:-1])
+    doubt = f"it is not clear which of the folders {folders} above {tmp_path / place} is the patient"
+    assert case.patient_doubt == doubt
     assert not find_dataset(tmp_path).findings
 
 
@@ -166,7 +168,7 @@ def test_a_date_is_no_patient(tmp_path, upper, date):
     cases = {case.name: case for case in find_dataset(tmp_path).cases}
     for name, folder in ((upper, tmp_path / upper), (f"{upper}_a", tmp_path / upper / "a")):
         assert cases[name].patient == upper
-        doubt = f"{upper}, the folder that is taken for the patient of {folder}, is a date" if date else ""
+        doubt = f"{upper}, which should be the patient of {folder}, is a date" if date else ""
         assert cases[name].patient_doubt == doubt
 
 

@@ -26,9 +26,7 @@ def test_same_bits_here_and_there(method, tiny, tmp_path) -> None:
     for site in SITES:
         kept = [load_tensors(tmp_path / place / site / "state_00003.pt") for place in ("here", "there")]
         assert same(kept[0]["network"], kept[1]["network"])
-    fusion = [
-        load_tensors(tmp_path / place / "fusion/state_00003.pt") for place in ("here/server", "there/site-1")
-    ]
+    fusion = [load_tensors(tmp_path / place / "fusion/state_00003.pt") for place in ("here/server", "there/site-1")]
     for key in ("network", "optimizer", "method"):
         assert same(fusion[0][key], fusion[1][key])
     for key in ("mean", "server", "sites"):

@@ -127,7 +127,7 @@ def test_results_of_an_older_version(tmp_path):
     write(tmp_path, run)
     (tmp_path / results.HISTORY).unlink()
     text = write_report(tmp_path).read_text()
-    assert "There is no history.json" in text
+    assert "there is no history.json" in text
     assert {file.stem for file in (tmp_path / "report" / "figures").glob("*.png")} == {"participation", "seconds"}
 
 

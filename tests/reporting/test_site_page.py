@@ -53,7 +53,7 @@ def test_the_page_of_a_site(tmp_path) -> None:
     assert sum(address.endswith(base64.b64encode(PIXEL).decode()) for address in page.addresses) == 3
     for line in ("best test case: mDSC 0.900", "worst test case: mDSC 0.250", "median test case: mDSC 0.500"):
         assert line in text
-    assert "keep this page at the site" in text
+    assert "Keep this page at the site" in text
     # By hand: ET has half the Dice and twice the distance; the better validation is that of round 3.
     assert page.cells == [
         *("test, model of round 3", "0.600", "0.600", "0.300", "0.500", "4.0", "4.0", "8.0"),
@@ -66,7 +66,7 @@ def test_the_page_of_a_site(tmp_path) -> None:
 def test_a_run_that_goes_on(tmp_path) -> None:
     write_json(tmp_path / "site.json", content())
     text = write_site_report(tmp_path / "site.json", tmp_path / "report").read_text()
-    assert "nothing is tested yet" in text and "keep this page" not in text
+    assert "nothing is tested yet" in text and "Keep this page" not in text
 
 
 @pytest.mark.parametrize("place", ["", "fedmepd", "job-1/fedmepd", "fedmepd_runs/trial/1234", "simulate_job/fedmepd"])

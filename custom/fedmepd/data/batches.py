@@ -28,7 +28,7 @@ class Batch:
         images: (B, M, X, Y, Z) float32, mean 0 and standard deviation 1 inside the brain of the whole case.
         modalities: the M modalities, in the task's order.
         label: (B, X, Y, Z) int64, classes.
-        cases: the places of the B cases in the list that the batches are made of.
+        cases: indices of the B cases in the list of cases.
     """
 
     images: Tensor
@@ -57,13 +57,13 @@ class EvaluationCase:
 class TrainingBatches:
     """Random crops of a site's cases, each case once per epoch.
 
-    Order and augmentation of an epoch depend on the job's seed, ``seed_parts`` and the epoch's number alone: an epoch
-    can be repeated, and a resumed run meets the crops that it would have met.
+    Order and augmentation of an epoch depend only on the job's seed, ``seed_parts`` and the epoch's number. So an epoch
+    can be repeated, and a resumed run gets the same crops as an uninterrupted one.
 
     Args:
         cases: labelled cases.
-        settings: the job's settings; crop, batch, seed and augmentation count.
-        seed_parts: what tells this sequence of epochs from others of the job, such as the site's name.
+        settings: the job's settings; crop, batch, seed and augmentation are used.
+        seed_parts: what distinguishes this sequence of epochs from others of the job, such as the site's name.
         cache: folder for prepared cases.
     """
 
@@ -114,7 +114,7 @@ class TrainingBatches:
         )
 
     def _sample(self, index: int, number: int) -> dict[str, Any]:
-        # The transforms own one random state: no second epoch may touch it between these two calls.
+        # The transforms share one random state, so no other epoch may use it between these two calls.
         with self._lock:
             self._augment.set_random_state(derive_seed(self._seed, number, "sample", index))
             [crop] = self._augment(self._prepared[index])
@@ -149,7 +149,7 @@ def _augmentation(settings: Settings) -> Any:
         )
     else:
         cropping = t.RandSpatialCropSamplesd(both, crop, num_samples=1, random_size=False)
-    # Padded after the crop: the indices of tumour and brain are those of the volume as it is.
+    # Padding comes after the crop, because the indices of tumour and brain refer to the unpadded volume.
     steps: list[Any] = [cropping, t.SpatialPadd(both, crop)]
     steps += [t.CastToTyped("image", np.float32)]
     if augmentation.rotation_degrees > 0:

@@ -1,4 +1,4 @@
-"""What the files of one case hold, found by reading all of them once, and kept for the next time."""
+"""What the files of one case contain. Each file is read once, and the result is cached."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from fedmepd.data.grids import MOST_APART_MM, apart_mm
 from fedmepd.data.volumes import UNREADABLE, VolumeError, Volumes, read_volumes
 from fedmepd.storage import write_json
 
-# To be raised by whoever adds a check.
+# Raise this number when you add a check.
 _FORMAT = 2
 
 # Interpolation leaves a few negative voxels around the brain; a z-score makes about half of it negative.
 _MOST_NEGATIVE = 0.25
 
-# Brains are of 0.9 to 1.9 litres, heads of more than 3.
+# Brains have 0.9 to 1.9 litres, heads more than 3.
 _MOST_BRAIN_ML = 2300
 
 _USUAL_SPACING_MM = (0.3, 6.0)
 
-# A label that lies outside the brain for more than this share of itself belongs to another image.
+# If more than this share of a label is outside the brain, the label belongs to another image.
 _MOST_OUTSIDE = 0.5
 
-# More values than this are those of an image.
+# A file with more different values than this is an image, not a label.
 _MOST_LABELS = 20
 
 
 @dataclass(frozen=True)
 class CaseFacts:
-    """What was found in the files of a case.
+    """The findings and facts about the files of a case.
 
     Args:
         findings: what is wrong with them, or worth knowing.
@@ -187,7 +187,7 @@ def _check_label(volume: _Volume) -> Iterator[Finding]:
 
 
 def _label_counts(values: np.ndarray) -> dict[float, int]:
-    """Voxels of every value."""
+    """Returns the number of voxels of every value."""
     if values.dtype == np.uint8:
         counts = np.bincount(values.ravel(order="K"), minlength=1)
         return {value: int(counts[value]) for value in counts.nonzero()[0].tolist()}
@@ -245,7 +245,7 @@ def _check_header(volume: _Volume) -> Iterator[Finding]:
     if int(header["qform_code"]) and int(header["sform_code"]):
         try:
             apart = apart_mm(header.get_qform(), header.get_sform(), shape)
-        # A qform that is none is not used either.
+        # An invalid qform is not used either.
         except Exception:
             apart = np.inf
         if not apart <= MOST_APART_MM:
@@ -266,7 +266,7 @@ def _same_content(case: Case, digests: dict[str, str]) -> Iterator[Finding]:
 
 
 def _check_brain(case: Case, volumes: list[_Volume]) -> Iterator[Finding]:
-    """Head instead of brain, and a label that is not where the brain is."""
+    """Checks for a head instead of a brain, and for a label outside the brain."""
     images = [volume for volume in volumes if volume.kind != LABEL]
     if not images or len({volume.values.shape for volume in volumes}) > 1:
         return

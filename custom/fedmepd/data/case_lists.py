@@ -1,4 +1,4 @@
-"""A list of cases: CSV or JSON, one row a case, one column a modality."""
+"""A list of cases: CSV or JSON, one row per case, one column per modality."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def read_case_list(file: Path, follow_links: bool) -> list[Case]:
 
     Args:
         file: CSV with a header line, separated by commas, semicolons or tabs, or JSON: an array of objects, or an
-            object with such an array as ``cases``. Paths start at the list's folder and may not leave it. An empty
-            cell: the case does not have that file.
+            object with such an array as ``cases``. Paths are relative to the list's folder and may not leave it. An
+            empty cell means that the case does not have that file.
         follow_links: whether links may lead out of that folder.
 
     Raises:
@@ -40,7 +40,7 @@ def read_case_list(file: Path, follow_links: bool) -> list[Case]:
 def _read_csv(file: Path) -> list[dict[str, Any]]:
     try:
         with open(file, newline="", encoding="utf-8-sig") as opened:
-            # Spreadsheets of many countries separate by semicolons.
+            # In many countries, spreadsheets use semicolons as separators.
             first = opened.readline()
             opened.seek(0)
             return list(csv.DictReader(opened, delimiter=max(",;\t", key=first.count)))

@@ -23,15 +23,15 @@ class Case:
         name: the case's name; an identifier, so it never leaves the site.
         images: the image file of every modality that the case has.
         label: the segmentation, or None.
-        channels: which volume of its file a modality is, where one file holds several; from 0.
-        patient: whose examination it is; empty for the case's own name.
-        institution: where it was made, if the name tells.
-        convention: how the label's values are to be read, a name of :attr:`Description.conventions`; None: not known.
+        channels: index of a modality's volume in its file, from 0, if the file holds several.
+        patient: the patient; empty if the case's name is also the patient's.
+        institution: where the images were made, if the name contains it.
+        convention: meaning of the label's values, a name of :attr:`Description.conventions`; None: unknown.
         layout: the layout that it was found in.
-        findings: what was wrong when it was looked for.
+        findings: problems found while searching for the case.
         label_doubt: why the values of its label cannot be read unless the user says how; empty: they can.
-        patient_doubt: why it is not known whose examination it is; empty: it is.
-        tumour: of another kind than adult glioma, if a name tells so.
+        patient_doubt: why the patient is unknown; empty: the patient is known.
+        tumour: the kind of tumour, if the case's name says that it is not adult glioma.
     """
 
     name: str

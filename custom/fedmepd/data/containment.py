@@ -1,4 +1,6 @@
-"""Which files may be read: those of a case's own folder, and not what a link or a path in a list leads to elsewhere."""
+"""Which files may be read: those inside a case's folder, but none elsewhere that a link or a path in a list leads
+to.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +12,14 @@ OUTSIDE = "file outside the case's folder"
 
 
 def outside(path: Path, folder: Path, follow_links: bool) -> Finding | None:
-    """Returns what is wrong with a file that lies, or leads, out of ``folder``; None for all others.
+    """Returns the error of a file that is outside ``folder`` or links out of it; None for all other files.
 
     Args:
-        path: below ``folder`` by its name.
+        path: a path below ``folder``.
         folder: the folder of a case or of a list.
-        follow_links: whether the user said that links may lead elsewhere; ``..`` and absolute paths never may.
+        follow_links: whether the user allows links that lead elsewhere; ``..`` and absolute paths are never allowed.
     """
-    # RuntimeError and OSError: links in a circle.
+    # RuntimeError and OSError: circular links.
     try:
         leaves = not path.resolve().is_relative_to(folder.resolve())
     except (OSError, RuntimeError):

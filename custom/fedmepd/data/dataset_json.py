@@ -1,4 +1,4 @@
-"""What the ``dataset.json`` of a data set in the Decathlon's layout says of its channels and of its labels."""
+"""The ``dataset.json`` of a data set in the Decathlon layout: its channels and its label values."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from fedmepd.modalities import BRATS
 
 FILE_NAME = "dataset.json"
 
-# Of the Decathlon and nnU-Net 1, and of nnU-Net 2.
+# The first key is that of the Decathlon and nnU-Net 1, the second that of nnU-Net 2.
 _CHANNEL_KEYS = ("modality", "channel_names")
 
-# Task01 itself, where its dataset.json was lost; its cases are called so.
+# Task01 itself is recognised by the names of its cases if its dataset.json is missing.
 _TASK01_CASE = re.compile(r"BRATS_\d{3}", re.IGNORECASE)
 _TASK01_CHANNELS = {"FLAIR": 0, "T1": 1, "T1ce": 2, "T2": 3}
 
 _EXPECTED = "expected one of FLAIR, T1w, t1gd, T2w for each channel"
 _PUBLIC = "the dataset.json of the site's data cannot be used"
 
-# A label's name says its class if its words are these, besides those that say nothing.
+# A label's name stands for a class if it consists of these words, apart from _SAY_NOTHING.
 _CLASS_WORDS = {
     "background": {"background"},
     "NCR/NET": {"ncr", "net", "netc", "necrosis", "necrotic", "nonenhancing"},
@@ -40,7 +40,7 @@ _SAY_NOTHING = {"tumor", "tumour", "core", "and", "peritumoral", "peritumoural"}
 
 @dataclass(frozen=True)
 class Described:
-    """What is known of a data set in the Decathlon's layout.
+    """What is known about a data set in the Decathlon layout.
 
     Args:
         channels: the volume of each modality in an image file, from 0.
@@ -56,16 +56,16 @@ class Described:
 
 
 def read_dataset_json(folder: Path, case_names: Iterable[str], follow_links: bool) -> Described:
-    """Reads the file; without one, the Decathlon's own cases, known by their names, are taken for what they are.
+    """Reads the file. If there is none, the Decathlon's own cases are recognised by their names.
 
     Args:
-        folder: with the folder ``imagesTr``.
-        case_names: of the data set.
+        folder: the folder that contains ``imagesTr``.
+        case_names: names of all cases of the data set.
         follow_links: whether links may lead out of the folder.
 
     Raises:
-        DataError: the file is damaged, or does not say which modality each channel is; or there is none, and the cases
-            are not the Decathlon's.
+        DataError: the file is damaged or does not name the modality of each channel, or there is no file and the cases
+            are not those of the Decathlon.
     """
     file = folder / FILE_NAME
     if not file.is_file() and not file.is_symlink():
@@ -73,7 +73,7 @@ def read_dataset_json(folder: Path, case_names: Iterable[str], follow_links: boo
     if (problem := outside(file, folder, follow_links)) is not None:
         raise DataError(problem.text, _PUBLIC)
     try:
-        # Some editors put a byte-order mark first.
+        # Some editors write a byte-order mark at the beginning.
         told = json.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as problem:
         raise DataError(f"{file} cannot be read as JSON: {problem}", _PUBLIC) from problem
@@ -84,15 +84,15 @@ def read_dataset_json(folder: Path, case_names: Iterable[str], follow_links: boo
     if convention is None:
         said = json.dumps(told["labels"]) if "labels" in told else "missing"
         classes = ", ".join(BRATS.classes)
-        doubt = f"labels in {file} is {said}: expected the values of {classes} as one of the known conventions has them"
+        doubt = f"labels in {file} is {said}: expected the values of {classes} in one of the known conventions"
     return Described(_channels(file, told), convention, doubt)
 
 
 def _without_file(file: Path, case_names: Iterable[str]) -> Described:
     if not all(_TASK01_CASE.fullmatch(name) for name in case_names):
         raise DataError(
-            f"{file} does not exist, and the cases are not called as the Decathlon's: expected the file with modality "
-            f"({_EXPECTED}, in the order of the channels) and labels (the name of each value's class)",
+            f"{file} does not exist, and the names of the cases are not those of the Decathlon: expected the file with "
+            f"modality ({_EXPECTED}, in the order of the channels) and labels (the name of each value's class)",
             _PUBLIC,
         )
     text = f"{file} does not exist: channels are read as FLAIR, T1, T1ce, T2, labels as 1 ED, 2 NCR/NET, 3 ET"
@@ -113,7 +113,7 @@ def _channels(file: Path, told: dict[str, Any]) -> dict[str, int]:
 
 
 def _modalities(told: Any) -> list[str] | None:
-    """The modality of each channel, in their order; None where that is not clear."""
+    """The modality of each channel, in order; None if it is not clear."""
     if isinstance(told, list):
         names = told
     elif isinstance(told, dict) and all(re.fullmatch(r"\d{1,4}", key, re.ASCII) for key in told):
@@ -130,7 +130,7 @@ def _modalities(told: Any) -> list[str] | None:
 
 
 def _convention(told: Any) -> str | None:
-    """The convention whose values and classes are exactly these; None where none is."""
+    """The convention with exactly these values and classes, or None."""
     if not isinstance(told, dict):
         return None
     classes: dict[int, int] = {}
@@ -146,7 +146,7 @@ def _convention(told: Any) -> str | None:
 
 
 def _class(name: str) -> int | None:
-    """The number of the class that a label's name says in so many words; None where it says none or several."""
+    """The index of the class that a label's name stands for; None if it stands for no class or for several."""
     plain = re.sub(r"non[^a-z0-9]*enhancing", "nonenhancing", name.lower())
     words = {word for word in re.split(r"[^a-z0-9]+", plain) if word} - _SAY_NOTHING
     for number, class_name in enumerate(BRATS.classes):

@@ -1,4 +1,4 @@
-"""Which case goes to which site, when one data set is to become a federation."""
+"""The distribution of the cases of one data set to the sites of a federation."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _BRATS_2018 = {FUSION_SITE: 88, **{f"site-{n}": size for n, size in enumerate((2
 
 _BRATS_2020_CASES = 369
 
-# Tumours are sorted into this many sizes, each with as many cases.
+# Tumours are sorted into this many classes of size, each with the same number of cases.
 _SIZES = 4
 
 # Names of the published lists: server.csv, c1.csv to c8.csv.
@@ -32,12 +32,12 @@ _LIST_OF_SITE = {FUSION_SITE: "server", **{f"site-{n}": f"c{n}" for n in range(1
 
 @dataclass(frozen=True)
 class SitePlan:
-    """A site that is to be made.
+    """A site to be made.
 
     Args:
-        name: its name, which becomes its folder's.
-        modalities: those that it gets of its cases.
-        cases: how many it gets.
+        name: name of the site and of its folder.
+        modalities: the modalities that it gets of its cases.
+        cases: number of cases that it gets.
     """
 
     name: str
@@ -101,10 +101,10 @@ def read_plan(file: Path, count: int) -> list[SitePlan]:
 
     Args:
         file: ``sites:`` with a list of ``name``, ``modalities`` and either ``cases`` or ``share`` (of all cases).
-        count: how many cases there are.
+        count: number of cases in the data set.
 
     Raises:
-        SettingsError: the file cannot be read, a key or modality is unknown, or more is asked for than there is.
+        SettingsError: the file cannot be read, a key or modality is unknown, or there are too few cases.
     """
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
@@ -120,7 +120,7 @@ def read_plan(file: Path, count: int) -> list[SitePlan]:
     shares = {site.name: site.share for site in sites if site.share is not None}
     if sum(shares.values()) > 1 + 1e-9:
         raise SettingsError(f"{file}: the shares sum to {sum(shares.values()):.3g}: expected at most 1")
-    # What no share asks for stays over, in the rounding too.
+    # Cases that no share covers are left over; the rounding respects that.
     rest = max(0.0, 1 - sum(shares.values()))
     sizes = _proportional({**shares, "": rest}, count) if shares else {}
     plan = [SitePlan(site.name, tuple(site.modalities), site.cases or sizes[site.name]) for site in sites]
@@ -135,8 +135,8 @@ def deal(
 ) -> dict[str, list[Case]]:
     """Deals cases to sites, all of one patient to the same site.
 
-    Patients are sorted by institution and by the size of their tumour, in random order where these are equal, and then
-    dealt so that at every point of this row each site has had its share: every site gets its share of every
+    Patients are sorted by institution and by the size of their tumour, with ties in random order. They are then dealt
+    so that at every point of this sequence each site has received its share. So every site gets its share of every
     institution and size.
 
     Args:
@@ -146,7 +146,7 @@ def deal(
         seed: of the random order.
 
     Returns:
-        each site's cases, sorted by name; cases over the plan's number go nowhere.
+        each site's cases, sorted by name; cases beyond the plan's number are not used.
 
     Raises:
         DataError: there are too few cases, or too few with the modalities of a site.
@@ -165,7 +165,7 @@ def deal(
     def order(patient: str) -> tuple:
         of_patient = patients[patient]
         size = int(np.searchsorted(edges, np.mean([tumour_ml[case.name] for case in of_patient])))
-        # Those of several examinations first, as long as every site has room for them.
+        # Patients with several examinations first, while every site still has room for them.
         chance = derive_seed(seed, "deal", patient)
         return -len(of_patient), of_patient[0].institution or "", size, chance, patient
 
@@ -197,7 +197,7 @@ def deal(
 
 
 def read_site_lists(folder: Path, cases: Sequence[Case]) -> tuple[list[SitePlan], dict[str, list[Case]]]:
-    """Takes the sites of published lists: server.csv, c1.csv to c8.csv, in each a case's name a line.
+    """Reads the sites of published lists: server.csv and c1.csv to c8.csv, with one case name per line.
 
     Returns:
         the sites, with the modalities of the paper's protocol, and each one's cases.
@@ -247,7 +247,7 @@ def _names(file: Path) -> list[str]:
 
 
 def _case_name(cell: str) -> str:
-    """A case's name, as lists have it: alone, behind folders, with the ending of a file."""
+    """Returns a case's name from an entry of a list, which may be a name, a path or a file name."""
     name = cell.replace("\\", "/").rstrip("/").rpartition("/")[2]
     for suffix in (*sorted(SUFFIXES, key=len, reverse=True), ".npy", ".npz", ".h5"):
         if name.lower().endswith(suffix):

@@ -56,7 +56,7 @@ def draw_phantoms(file: Path, sites: tuple[str, ...] = ("site-1", "site-2", "sit
     legend = [Patch(color=colour, label=name) for colour, name in zip(_COLOURS, BRATS.classes[1:], strict=True)]
     figure.legend(handles=legend, loc="lower right", ncols=3, frameon=False, labelcolor="white", fontsize=8)
     figure.tight_layout(pad=0.3, rect=(0, 0.04, 1, 1))
-    # Without the version of matplotlib in it, the same picture is the same file.
+    # Without matplotlib's version in it, the same picture gives the same file.
     write_atomically(Path(file), lambda opened: figure.savefig(opened, dpi=110, metadata={"Software": None}))
     pyplot.close(figure)
 

@@ -19,7 +19,7 @@ class Finding:
     """One thing that is wrong, or worth knowing.
 
     Args:
-        severity: an error keeps the case from being used; a warning may be one; a note is for information.
+        severity: an error prevents the use of the case; a warning may point to an error; a note is for information.
         kind: what it is, without names of cases or files; may leave the site.
         text: what it is and what to do; names case and file, for the site alone.
     """
@@ -30,7 +30,7 @@ class Finding:
 
 
 def error(kind: str, text: str) -> Finding:
-    """Returns a finding that keeps a case from being used."""
+    """Returns a finding that prevents the use of a case."""
     return Finding(ERROR, kind, text)
 
 

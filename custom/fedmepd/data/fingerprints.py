@@ -1,4 +1,4 @@
-"""What tells the contents of files apart, computed once for every version of a file."""
+"""SHA-256 of files, computed once for every version of a file."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from pathlib import Path
 
 from fedmepd.storage import write_json
 
-# Reading and hashing leave Python's lock.
+# Reading and hashing release Python's global lock.
 _THREADS = 4
 
 
 def fingerprints(files: Iterable[Path], memory: Path) -> dict[Path, str]:
     """SHA-256 of the files' contents.
 
-    A file is read only if its size or time of change is not the one that ``memory`` knows it by.
+    A file is read only if its size or modification time differs from the one recorded in ``memory``.
 
     Args:
         files: the files.
-        memory: a JSON file that keeps the results; made when missing, and anew when damaged.
+        memory: a JSON file that keeps the results; created if it is missing or damaged.
 
     Raises:
         OSError: a file cannot be read.

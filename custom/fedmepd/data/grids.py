@@ -52,19 +52,19 @@ def frame_spacing(affine: np.ndarray) -> tuple[float, float, float]:
 
 
 def apart_mm(one: np.ndarray, other: np.ndarray, shape: Sequence[int]) -> float:
-    """Returns how far, in mm, two affines place the corners of a volume (X, Y, Z) from each other."""
+    """Returns the largest distance in mm between the corners of a volume (X, Y, Z) under two affines."""
     corners = np.array([(x, y, z, 1) for x in (0, shape[0]) for y in (0, shape[1]) for z in (0, shape[2])])
-    # A damaged header may say anything.
+    # A damaged header may contain any numbers.
     with np.errstate(all="ignore"):
         return float(np.linalg.norm((corners @ (one - other).T)[:, :3], axis=1).max())
 
 
 def segmentation_image(case: Case, classes: np.ndarray, corner: Sequence[int], convention: str) -> Any:
-    """Puts a segmentation back where its case came from.
+    """Puts a segmentation back into the grid of its case.
 
     Args:
         case: that was segmented; its first image decides grid, orientation and header.
-        classes: class numbers (X, Y, Z) in the frame, of a box.
+        classes: class numbers (X, Y, Z) of a box in the frame.
         corner: the box's first voxel in the frame.
         convention: of the label values to write.
 
@@ -96,7 +96,7 @@ def _image(case: Case, box: np.ndarray, corner: Sequence[int]) -> Any:
     header["cal_min"], header["cal_max"] = 0, 0
     kind = nibabel.Nifti2Image if isinstance(header, nibabel.Nifti2Header) else nibabel.Nifti1Image
     image = kind(back, read.affine, header)
-    # The image made of an affine and a header forgets which of the two forms was the valid one.
+    # An image made from an affine and a header does not record which of the two forms was valid.
     for key in ("qform_code", "sform_code"):
         image.header[key] = header[key]
     return image
@@ -114,6 +114,6 @@ def save_image(path: Path, image: Any) -> None:
 
     content = image.to_bytes()
     if path.name.lower().endswith(".gz"):
-        # Without a time in it, the same image is the same file.
+        # Without a time stamp, the same image gives the same file.
         content = gzip.compress(content, 6, mtime=0)
     write_atomically(path, lambda file: file.write(content))

@@ -15,7 +15,7 @@ from fedmepd.data.names import WORDS
 from fedmepd.errors import DataError, FedMEPDError
 from fedmepd.modalities import BRATS
 
-# Decompression leaves Python's lock, so a few threads read several files at a time.
+# Decompression releases Python's global lock, so a few threads read several files at a time.
 _THREADS = 4
 
 CONVENTIONS = {
@@ -73,8 +73,8 @@ def inspect_cases(
 
     Args:
         cases: the cases.
-        labels: the convention of the labels' values if the user says it, a name of :data:`CONVENTIONS`.
-        option: by which the user says it.
+        labels: the convention of the labels' values if the user gives it, a name of :data:`CONVENTIONS`.
+        option: the option by which the user gives it.
         cache: folder to keep what was found of each case in; None: do not keep it.
         progress: called with the number of cases read so far, and of all.
         known: what was found of the whole already.
@@ -110,8 +110,8 @@ def inspect_labels(
 
     Args:
         cases: each with a label.
-        labels: the convention, if the user says it.
-        option: by which the user says it.
+        labels: the convention, if the user gives it.
+        option: the option by which the user gives it.
         progress: called with the number of labels read so far, and of all.
     """
     facts = []
@@ -135,7 +135,7 @@ def _completeness(case: Case) -> Iterator[Finding]:
 
 
 def _patient(case: Case) -> Iterator[Finding]:
-    """Cases of one patient must not both train and test; one without a label does neither."""
+    """An unclear patient is an error for a labelled case: one patient must not be in both training and test."""
     if case.label is not None and case.patient_doubt:
         text = f"case {case.name}: {case.patient_doubt}: write a list cases.csv with a column patient"
         yield error("case in folders that do not tell its patient", text)
@@ -185,7 +185,7 @@ def _conventions(
 
 
 def _by_values(labels: Sequence[set[int]], option: str) -> tuple[str | None, list[Finding]]:
-    """Returns the convention that the values of a plain folder's labels tell, if they do."""
+    """Returns the convention that follows from the values of a plain folder's labels, if one does."""
     new, old = (any(value in values for values in labels) for value in (3, 4))
     if new and old:
         text = (
@@ -204,7 +204,7 @@ def _by_values(labels: Sequence[set[int]], option: str) -> tuple[str | None, lis
 
 
 def _duplicates(cases: Sequence[Case], facts: Sequence[CaseFacts], of_cases: list[list[Finding]]) -> None:
-    """The same volume in two cases; told of the later one."""
+    """Finds volumes that are in two cases; the finding belongs to the later case."""
     first: dict[str, str] = {}
     for case, found, findings in zip(cases, facts, of_cases, strict=True):
         for kind, digest in tell_tale(found).items():
@@ -216,7 +216,7 @@ def _duplicates(cases: Sequence[Case], facts: Sequence[CaseFacts], of_cases: lis
 
 
 def tell_tale(facts: CaseFacts) -> dict[str, str]:
-    """Returns the digests by which a case is known again under another name: of images, and of a label with tumour."""
+    """Returns the digests that identify a case under any name: of its images, and of a label with tumour."""
     tumour = any(value for value in facts.label_counts)
     return {kind: digest for kind, digest in facts.digests.items() if kind != LABEL or tumour}
 

@@ -50,7 +50,7 @@ class Dataset:
         layout: what was found there, in words.
         cases: sorted by name.
         findings: about the folder as a whole.
-        parts: by case name, what ``fedmepd data init`` or ``split`` decided; None where nothing was.
+        parts: by case name, what ``fedmepd data init`` or ``split`` decided; None where nothing was decided.
     """
 
     folder: Path
@@ -69,12 +69,12 @@ def find_dataset(folder: Path, *, manifest: bool = True, follow_links: bool = Fa
 
     Args:
         folder: the folder, or a list.
-        manifest: whether a manifest counts; without, the folder is looked through as if it had none.
+        manifest: whether to use a manifest; if not, the folder is searched as if it had none.
         follow_links: whether links may lead out of a case's folder.
         deep: whether to look into folders of folders; without, into those called HGG, LGG and the like alone.
 
     Raises:
-        DataError: the folder cannot be read, or its list or manifest makes no sense.
+        DataError: the folder cannot be read, or its list or manifest is not valid.
     """
     folder = Path(folder)
     if folder.is_file():
@@ -155,7 +155,7 @@ def _walk(folder: Path, root: Path, below: int, follow_links: bool, findings: li
         volumes = [file for file in _children(child) if is_nifti(file)]
         if volumes:
             yield _case(child, root, volumes, follow_links)
-        # An end even where links that the user lets it follow go round in a circle.
+        # Ends the search even if links that the user allows form a circle.
         if below > 0 or (child.name.lower() in _GROUPS and below > -_DEEPEST):
             yield from _walk(child, root, below - 1, follow_links, findings)
 
@@ -206,18 +206,18 @@ def _case(folder: Path, root: Path, volumes: list[Path], follow_links: bool) -> 
 
 
 def _folders_above(folder: Path, root: Path) -> list[str]:
-    """The folders between the data set and a case that may tell whose it is, the uppermost first."""
+    """The folders between the data set and a case whose names may be the patient's, the uppermost first."""
     between = folder.relative_to(root).parents
     above = [root / place for place in reversed(between) if place.parts]
     return [place.name for place in above if not _says_nothing(place.name, place, root)]
 
 
 def _patient_doubt(above: list[str], folder: Path) -> str:
-    """Why the uppermost of the folders of a case may not be the patient; empty where nothing is against it."""
+    """Why the uppermost folder of a case may not be the patient's; empty if there is no doubt."""
     if len(above) > 1:
-        return f"which of the folders {', '.join(above)} above {folder} is the patient is not clear"
+        return f"it is not clear which of the folders {', '.join(above)} above {folder} is the patient"
     if _DATE.fullmatch(above[0]):
-        return f"{above[0]}, the folder that is taken for the patient of {folder}, is a date"
+        return f"{above[0]}, which should be the patient of {folder}, is a date"
     return ""
 
 
@@ -225,7 +225,7 @@ def _says_nothing(name: str, folder: Path, root: Path) -> bool:
     """Whether a folder between the data set and its cases is a group of patients, and not one patient's."""
     if name.lower() in _GROUPS or read_case_name(name).layout != PLAIN:
         return True
-    # The only folder there is, as a download unpacks.
+    # A single folder, as an unpacked download has it.
     siblings = [child for child in _children(folder.parent) if child.is_dir() and not child.name.startswith(".")]
     return folder.parent == root and len(siblings) == 1
 

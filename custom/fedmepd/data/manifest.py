@@ -1,7 +1,7 @@
 """The manifest of a data set: which cases, which file is which modality, what trains and what tests.
 
-It pins every file by its content, so that it may also name links that lead elsewhere: what such a link leads to is used
-only if it is what it was when the manifest was written.
+It records a checksum of every file, so it may also name links that lead elsewhere. The target of such a link is used
+only if it has not changed since the manifest was written.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def read_manifest(folder: Path) -> tuple[list[Case], dict[str, Part | None]]:
     """Returns the cases of a folder with a manifest, sorted by name, and each one's part.
 
     Raises:
-        DataError: the manifest cannot be read, or says something impossible.
+        DataError: the manifest cannot be read, or is not valid.
     """
     manifest = load_manifest(folder)
     cases = [
@@ -144,8 +144,8 @@ def make_manifest(
     """Describes cases whose files lie below ``folder``.
 
     Args:
-        folder: where the manifest will stand.
-        cases: with known conventions where they have labels.
+        folder: folder of the manifest.
+        cases: with known conventions if they have labels.
         parts: by case name.
         digests: SHA-256 of every file.
     """
@@ -170,7 +170,7 @@ def make_manifest(
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> bool:
-    """Writes a folder's manifest unless it is there already, word for word; returns whether it was written.
+    """Writes a folder's manifest unless it exists already with the same content; returns whether it was written.
 
     Raises:
         FedMEPDError: the folder cannot be written; an older manifest is untouched.

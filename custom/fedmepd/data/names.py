@@ -1,4 +1,4 @@
-"""What names of files and cases say: modality, patient, institution, layout."""
+"""What the names of files and cases mean: modality, patient, institution, layout."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fedmepd.data.cases import LABEL, PLAIN
 from fedmepd.data.volumes import stem
 
 # The words by which BraTS 2017 to 2024, the Decathlon, BIDS, BraTS toolkits and TCGA pre-processing name the files of a
-# case. Two words beside one another count as one, so that t1_ce and T2-FLAIR are understood.
+# case. Two neighbouring words count as one, so that t1_ce and T2-FLAIR are understood.
 WORDS: dict[str, str] = {
     **dict.fromkeys(("flair", "fla", "t2f", "t2flair"), "FLAIR"),
     **dict.fromkeys(("t1ce", "t1c", "t1gd", "t1post"), "T1ce"),
@@ -20,10 +20,10 @@ WORDS: dict[str, str] = {
 }
 
 
-# Beside these a T1 may have been taken with contrast agent, and a T2 may be a FLAIR.
+# With one of these words, a T1 may be an image with contrast agent, and a T2 may be a FLAIR.
 _CONTRAST = frozenset(("contrast", "gad", "gado", "gadolinium", "gd", "km", "ce", "post", "postcontrast"))
 _DARK_FLUID = frozenset(("dark", "darkfluid", "da", "tirm"))
-# Beside these a modality's word names something else that was made from it, or T2*.
+# With one of these words, the file is not the image itself but was derived from it, or it is T2*.
 _NO_IMAGE = frozenset(("map", "mask", "subtraction", "subtracted", "star", "t2star", "gre", "swi"))
 
 
@@ -59,10 +59,10 @@ def _kinds(words: list[str]) -> list[str]:
 
 
 def kinds_of_file(path: Path) -> list[str]:
-    """Returns the kinds that a file's name allows, none or more than one where it does not decide.
+    """Returns the kinds that a file's name allows: none, or more than one, if the name does not decide.
 
-    The names of the file's folder and of the one above it, at its beginning, do not count: a patient's folder, or one
-    of an examination, may be called after a modality. If it is called so and nothing else is told, it does.
+    The names of the file's folder and of the folder above it do not count at the beginning: the folder of a patient or
+    of an examination may be named after a modality. They do count if the folder is named so and no other word is left.
     """
     words, folder = _words(stem(path) or ""), _words(path.parent.name)
     for before in (_words(path.parent.parent.name) + folder, folder):
@@ -75,15 +75,15 @@ def kinds_of_file(path: Path) -> list[str]:
 
 @dataclass(frozen=True)
 class CaseName:
-    """What a case's name says.
+    """What a case's name contains.
 
     Args:
         layout: the data set that names its cases so.
-        patient: whose examination it is.
-        institution: where it was made, if the name tells.
-        convention: of its label, if the data set has one.
-        label_doubt: why the values of its label cannot be read as this task's classes; empty: nothing against it.
-        tumour: of another kind than adult glioma, with labels of the same classes; empty: nothing against glioma.
+        patient: the patient.
+        institution: where the images were made, if the name contains it.
+        convention: meaning of the label's values, if the data set defines it.
+        label_doubt: why the values of its label may not be this task's classes; empty: no doubt.
+        tumour: the kind of tumour if it is not adult glioma but has labels of the same classes; else empty.
     """
 
     layout: str
@@ -101,8 +101,8 @@ _BRATS_2021 = re.compile(r"brats2021_\d+", re.IGNORECASE)
 # BraTS-GLI-00001-000, BraTS-MEN-RT-0001-1: challenge, patient, examination.
 _BRATS_2023 = re.compile(r"(brats-([a-z]+(?:-[a-z]+)*)-\d+)-\d+", re.IGNORECASE)
 
-# The challenges since 2023 whose labels are 1 NCR/NET, 2 ED, 3 ET, and the tumour where it is no adult glioma. From
-# 2024 on some add a resection cavity as 4, which the checks of label values refuse.
+# Challenges since 2023 whose labels are 1 NCR/NET, 2 ED, 3 ET, with the kind of tumour if it is not adult glioma. Since
+# 2024 some of them use 4 for resection cavities, which the checks of label values refuse.
 _SAME_CLASSES = {"gli": "", "ssa": "", "men": "meningioma", "met": "metastases"}
 _OTHER_CLASSES = {
     "ped": "labels of children's tumours, of other classes (since 2024: 1 ET, 2 non-enhancing tumour, 3 cyst, 4 ED)",
@@ -116,7 +116,7 @@ _LABEL_WORD = re.compile(
 
 
 def read_case_name(name: str) -> CaseName:
-    """Returns what a case's name says; of a name of no known data set, that it is its own patient."""
+    """Reads a case's name. If it fits no known data set, the name is also the patient's."""
     if match := _YEARS_WITH_INSTITUTION.fullmatch(name):
         return CaseName(f"BraTS 20{match[1]}", name.rpartition("_")[0], match[2].upper(), "brats")
     if _BRATS_2020.fullmatch(name):
@@ -133,9 +133,9 @@ def read_case_name(name: str) -> CaseName:
 
 
 def read_label_name(case: str, label: Path | None) -> CaseName:
-    """Returns what the names of a case and of its label's file say of the label; the file's counts more.
+    """Returns what the names of a case and of its label's file say about the label. The file's name has priority.
 
-    Whoever puts a public case into a folder of another name seldom renames the files in it.
+    When a public case is put into a folder with another name, its files usually keep their names.
     """
     if label is not None:
         of_file = read_case_name(_LABEL_WORD.split(label.name[: len(stem(label) or "")])[0])
@@ -145,5 +145,5 @@ def read_label_name(case: str, label: Path | None) -> CaseName:
 
 
 def kind_of(words: str) -> str | None:
-    """Returns the kind that stands there in so many words, and in no others; None where it does not."""
+    """Returns the kind that the words name exactly, or None."""
     return WORDS.get(re.sub(r"[^a-z0-9]+", "", words.lower()))

@@ -14,7 +14,7 @@ from fedmepd.errors import DataError
 
 
 def open_dataset(folder: Path, *, follow_links: bool, cache: Path) -> Dataset:
-    """Finds the cases of a folder in any layout; those of a manifest only if their files are what they were.
+    """Finds the cases of a folder in any layout. The files of a manifest must not have changed.
 
     Args:
         folder: the folder, or a list.
@@ -22,14 +22,14 @@ def open_dataset(folder: Path, *, follow_links: bool, cache: Path) -> Dataset:
         cache: remembers the content of a manifest's files.
 
     Raises:
-        DataError: it cannot be read, holds no case or several sites, or is not what its manifest says.
+        DataError: it cannot be read, holds no case or several sites, or differs from its manifest.
     """
     sites = site_folders(folder)
     if sites:
         raise DataError(f"{folder} holds the {len(sites)} sites of a federation: name one of them, such as {sites[0]}")
     dataset = find_dataset(folder, follow_links=follow_links)
     if dataset.parts is not None:
-        # Before anything else reads them: a link may lead to another file than the manifest's.
+        # Before anything else reads the files: a link may no longer lead to the manifest's file.
         refuse(changed_files(dataset, cache))
     if not dataset.cases:
         refuse(dataset.findings)
@@ -38,7 +38,7 @@ def open_dataset(folder: Path, *, follow_links: bool, cache: Path) -> Dataset:
 
 
 def nameable(dataset: Dataset) -> tuple[list[Case], list[str]]:
-    """Returns the cases that a file each can be named after, and what is wrong with the others and with the folder."""
+    """Returns the cases whose names can be file names, and the findings about the others and about the folder."""
     problems = [finding.text for finding in dataset.findings if finding.severity == ERROR]
     counts = Counter(case.name for case in dataset.cases)
     cases = []

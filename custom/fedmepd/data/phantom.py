@@ -1,9 +1,9 @@
 """A cohort of phantom heads with tumours, so that a federation can be tried without patient data.
 
-Anatomy, tumour and contrasts follow algorithm section 6: every modality carries what it carries in patients. The
-enhancing rim is bright in T1ce alone, oedema in FLAIR and T2, necrosis is dark in T1 and T1ce, ventricles are bright in
-T2 and dark in FLAIR. Every site has its own scanner: contrast curve, bias field, noise, blur. The cohort is written in
-BraTS 2020's layout, and read back like real data.
+Anatomy, tumour and contrasts follow algorithm section 6: every modality shows what it shows in patients. The enhancing
+rim is bright in T1ce alone, oedema in FLAIR and T2, necrosis is dark in T1 and T1ce, ventricles are bright in T2 and
+dark in FLAIR. Every site has its own scanner: contrast curve, bias field, noise, blur. The cohort is written in BraTS
+2020's layout, and read back like real data.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from fedmepd.errors import DataError
 from fedmepd.modalities import BRATS, FUSION_SITE, PROTOCOL_SITES
 from fedmepd.seeds import derive_seed
 
-# To be raised by whoever changes what the same seed gives.
+# Raise this number when the same seed gives other phantoms.
 RECIPE = 1
 
 SIDE = 48
@@ -47,7 +47,7 @@ _INTENSITY: dict[str, tuple[float, ...]] = {
 
 @dataclass(frozen=True)
 class Scanner:
-    """How a site's images differ from another's.
+    """How the images of a site differ from those of other sites.
 
     Args:
         blur: standard deviation of the point spread in voxels.
@@ -117,12 +117,12 @@ def _draw_anatomy(rng: np.random.Generator, enhancing: bool) -> np.ndarray:
     # Clipped, so that the brain stays inside the volume.
     depth = _norm(position, head) * (1 + 0.05 * np.maximum(_smooth_noise(rng, 7), -1.5))
     brain = depth < 1
-    # Mass effect: what lies around the tumour comes from nearer to its centre; the skull does not give way.
+    # Mass effect: the tumour pushes the tissue around it outwards; the skull does not move.
     offset = position - centre[:, None, None, None]
     push = rng.uniform(0.15, 0.30) * np.exp(-np.square(tumour / 1.4))
     normal = position - push * offset
 
-    # Folds: the inner side of the grey shell goes up and down, and the deepest furrows hold fluid.
+    # Folds: the inner side of the grey shell is uneven, and the deepest furrows contain fluid.
     folds = _smooth_noise(rng, 1.3)
     tissue = np.where(depth > 0.80 + 0.10 * folds, _GREY, _WHITE)
     fissure = (np.abs(normal[0]) < 0.025) & (normal[2] > 0.05) & (depth > 0.6)
@@ -142,7 +142,8 @@ def _tumour_place(rng: np.random.Generator, head: np.ndarray) -> tuple[np.ndarra
     direction = rng.normal(size=3)
     direction /= np.linalg.norm(direction)
     radius = rng.uniform(0.16, 0.34)
-    # As far out as the core stays inside the brain, or nearly so; the mid-line is left to the ventricles.
+    # As far out as possible with the core still inside the brain, or nearly so. The mid-line is kept free for the
+    # ventricles.
     reach = rng.uniform(0.35, 1.0) * np.clip(head - radius, 0.1, None)
     return (direction * reach).astype(np.float32), radius
 
@@ -207,7 +208,7 @@ def _smooth_noise(rng: np.random.Generator, sigma: float) -> np.ndarray:
 
 
 def ensure_site(root: Path, site: str, seed: int) -> Path:
-    """Makes the phantom cases of one site, unless they are there already.
+    """Makes the phantom cases of one site, unless they exist already.
 
     Args:
         root: folder that holds one sub-folder per site; made when missing.
@@ -245,7 +246,7 @@ def ensure_site(root: Path, site: str, seed: int) -> Path:
 
 def _build(folder: Path, site: str, seed: int) -> None:
     partial = folder.parent / f".{site}.part"
-    # What a killed process may have left behind; the lock says that nobody else is writing there.
+    # Remains of a killed process. The lock guarantees that nobody else is writing there.
     shutil.rmtree(partial, ignore_errors=True)
     try:
         for case in case_names(site):

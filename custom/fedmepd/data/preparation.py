@@ -1,4 +1,4 @@
-"""The part of loading that is the same every time: read once, prepared, kept in a cache folder."""
+"""The part of loading that is the same every time: cases are read once, prepared and kept in a cache folder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fedmepd.data.volumes import VolumeError, read_volumes
 from fedmepd.errors import DataError, FedMEPDError
 from fedmepd.modalities import BRATS
 
-# To be raised by whoever changes what is kept in the cache.
+# Raise this number when the content of the cache changes.
 _FORMAT = 3
 
 # Voxels of the brain kept as centres of crops.
@@ -29,7 +29,7 @@ class PreparedCases:
 
     Images are brought to BraTS' orientation; negative values, which interpolation leaves around the brain, become 0;
     the volume is cropped to the box around brain and label; every modality gets mean 0 and standard deviation 1
-    over its non-zero voxels, and stays 0 outside. Kept in ``cache`` under the files' contents: a case that is moved, or
+    over its non-zero voxels, and stays 0 outside. The key in ``cache`` is the files' contents: a case that is moved, or
     only touched, is not prepared again.
 
     Each item holds ``image`` (M, X, Y, Z) float16, ``label`` (1, X, Y, Z) uint8 with classes (all background without a
@@ -40,8 +40,8 @@ class PreparedCases:
     Args:
         cases: cases; those with labels have a convention.
         cache: folder for the prepared volumes; made when missing, readable by its owner alone.
-        clip_percent: share of the brain's voxels, in percent, that are cut off at either end of a modality's
-            intensities before its mean and deviation are taken.
+        clip_percent: percentage of the brain's voxels whose intensities are clipped at either end before mean and
+            standard deviation are computed.
     """
 
     def __init__(self, cases: Sequence[Case], cache: Path, clip_percent: float = 0.0):
@@ -117,7 +117,9 @@ def _dataset(items: list[dict[str, Any]], transform: Any, cache: Path) -> Any:
     from monai.data import PersistentDataset
 
     class RepairingDataset(PersistentDataset):
-        """Makes an item again whose file in the cache is damaged; MONAI itself knows only some kinds of damage."""
+        """Prepares an item again if its file in the cache is damaged; MONAI itself detects only some kinds of
+        damage.
+        """
 
         def _cachecheck(self, item_transformed: Any) -> Any:
             try:
@@ -130,7 +132,7 @@ def _dataset(items: list[dict[str, Any]], transform: Any, cache: Path) -> Any:
 
 
 def prepare_case(case: Case, clip_percent: float = 0.0) -> dict[str, Any]:
-    """Reads and prepares one case exactly as :class:`PreparedCases` does, without keeping anything.
+    """Reads and prepares one case exactly as :class:`PreparedCases` does, without a cache.
 
     Returns:
         what an item of :class:`PreparedCases` holds.
@@ -168,7 +170,7 @@ def _prepare(clip_percent: float) -> Any:
 
 
 def read_case(case: Case) -> dict[str, Any]:
-    """Reads a case whole and as it is, but turned into the frame of :mod:`fedmepd.data.grids`.
+    """Reads a complete case, unchanged except that it is turned into the frame of :mod:`fedmepd.data.grids`.
 
     Returns:
         ``image`` (M, X, Y, Z) float32, ``label`` (1, X, Y, Z) uint8 with classes, ``spacing`` (3,) in mm.
@@ -205,7 +207,7 @@ def classes_of_label(values: np.ndarray, convention: str) -> np.ndarray:
 
 
 def clip_intensities(image: Any, percent: float) -> Any:
-    """Moves the outermost values of every modality's brain to its percentiles; 0 stays 0.
+    """Clips the values of every modality's brain to percentiles; 0 stays 0.
 
     Args:
         image: (M, X, Y, Z), changed in place.
@@ -223,7 +225,7 @@ def _finish(item: dict[str, Any]) -> dict[str, Any]:
     import torch
 
     image = item["image"].as_tensor()
-    # Copies: of a view, torch would write all that it is a view of.
+    # Copies, because torch writes a view together with the whole tensor behind it.
     label = item["label"].as_tensor().clone(memory_format=torch.contiguous_format)
     brain = (image != 0).any(0).flatten().nonzero()[:, 0]
     tumour = label.flatten().nonzero()[:, 0]

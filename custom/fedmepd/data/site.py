@@ -23,7 +23,7 @@ from fedmepd.site_settings import SiteSettings
 
 @dataclass(frozen=True)
 class SiteData:
-    """What a site has to train, to validate and to test on.
+    """The cases of a site for training, validation and test.
 
     Args:
         name: the site's name; ``fusion`` for the fusion site.
@@ -58,23 +58,23 @@ def open_site_data(
 ) -> SiteData:
     """Finds, checks and splits the cases of a site.
 
-    They lie in the site's sub-folder of the data folder, or in the data folder itself where a hospital has its own
-    only. Without a data folder they are the phantom's, if the job allows that. A manifest decides which patients train
+    They are in the site's sub-folder of the data folder, or in the data folder itself if a hospital has only its own
+    cases. Without a data folder the site uses phantoms, if the job allows that. A manifest decides which patients train
     and which test; without one the job's shares and seed do.
 
     Args:
         name: the site's name.
         settings: the job's settings.
         site_settings: the machine's.
-        log: takes lines about warnings, and about cases that the training does not use.
+        log: receives lines about warnings, and about cases that training does not use.
 
     Raises:
-        DataError: there is no data folder, no labelled case in it, a case that cannot be used, or a file that is not
-            what it was when the manifest was written.
+        DataError: there is no data folder, no labelled case in it, a case that cannot be used, or a file that has
+            changed since the manifest was written.
     """
     dataset, source = find_site_data(name, settings, site_settings)
     if dataset.parts is not None:
-        # Before anything else reads them: a link may lead to another file than the manifest's.
+        # Before anything else reads the files: a link may no longer lead to the manifest's file.
         refuse(changed_files(dataset, site_settings.cache))
     inspection = inspect_cases(dataset.cases, cache=site_settings.cache, known=dataset.findings)
     inspection.require_good()
@@ -139,7 +139,7 @@ def inspect_dataset(
     Args:
         dataset: the data set.
         cache: the site's cache folder.
-        labels: the convention of the labels' values if the user says it.
+        labels: the convention of the labels' values if the user gives it.
         progress: called with the number of cases read so far, and of all.
 
     Raises:
@@ -150,7 +150,7 @@ def inspect_dataset(
 
 
 def changed_files(dataset: Dataset, cache: Path) -> list[Finding]:
-    """Compares the files of a data set with its manifest: an error for each that is missing or another than it was.
+    """Compares the files of a data set with its manifest: an error for each file that is missing or has changed.
 
     Args:
         dataset: with a manifest.
@@ -205,7 +205,7 @@ def find_site_data(
         )
     own = data / name
     folder = own if own.is_dir() else data
-    # In a folder that has a sub-folder for every site but this one, the others' cases are none of its business.
+    # If the folder has sub-folders for other sites but none for this one, their cases are not this site's.
     dataset = find_dataset(folder, deep=folder == own)
     if not dataset.cases:
         expected = "one sub-folder per case with NIfTI files, such as 001/001_flair.nii.gz and 001/001_seg.nii.gz"

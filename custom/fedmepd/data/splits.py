@@ -13,7 +13,9 @@ from fedmepd.seeds import derive_seed
 
 
 class Shares(Protocol):
-    """What a split needs of :class:`fedmepd.config.DataSettings`: shares of the patients, the rest is for testing."""
+    """The part of :class:`fedmepd.config.DataSettings` that a split needs: shares of the patients. The rest is for
+    testing.
+    """
 
     train: float
     validation: float
@@ -55,8 +57,8 @@ def split_patients(
     Args:
         patients: their names; repeated ones count once.
         shares: of training and validation.
-        seed, site: decide who goes where.
-        kept: parts of patients that were assigned before, and stay what they are.
+        seed, site: determine the assignment.
+        kept: parts of patients that were assigned before. They do not change.
     """
     kept = dict(kept or {})
     order = sorted(set(patients), key=lambda patient: (derive_seed(seed, "split", site, patient), patient))
@@ -73,7 +75,7 @@ def split_patients(
 
 def part_sizes(count: int, shares: Shares) -> tuple[int, int, int]:
     """Returns how many of ``count`` patients train, validate and test."""
-    # Rounded, since 1 - 0.6 - 0.1 is not quite 0.3, and a tie must be one.
+    # Rounded, because 1 - 0.6 - 0.1 is not exactly 0.3 and ties must be detected.
     train, validation = shares.train, shares.validation
     quotas = [round(count * share, 6) for share in (train, max(0.0, 1 - train - validation), validation)]
     sizes = [math.floor(quota) for quota in quotas]

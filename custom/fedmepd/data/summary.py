@@ -1,4 +1,4 @@
-"""What ``fedmepd data check`` prints: counts for everybody; names of cases and files only if they are asked for."""
+"""What ``fedmepd data check`` prints: counts for everybody; names of cases and files only on request."""
 
 from __future__ import annotations
 

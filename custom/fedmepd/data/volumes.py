@@ -1,7 +1,7 @@
 """Reading NIfTI files that may be damaged, incomplete or hostile.
 
-What the header promises is compared with what the file can hold before anything of that size is allocated, and
-a compressed file is read to its end, where its checksum stands. No other file is ever opened.
+The size in the header is compared with the size of the file before memory is allocated. A compressed file is read to
+its end, which holds its checksum. No other file is ever opened.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ import numpy as np
 
 SUFFIXES = (".nii", ".nii.gz")
 
-# Four times a head at half a millimetre. One volume; files of several may hold as many times more.
+# Four times a head at half a millimetre. For one volume; a file of several may hold that many times more.
 MOST_VOXELS = 2**28
 MOST_CHANNELS = 16
 
-# Bytes that may follow the voxels; some tools pad.
+# Bytes that may follow the voxels, because some tools add padding.
 _MOST_TRAILING = 2**16
 
 # Deflate cannot compress further than this.
@@ -98,7 +98,7 @@ def read_volumes(path: Path, channels: bool = False) -> Volumes:
         channels: whether the file holds several volumes, along its fourth axis.
 
     Raises:
-        VolumeError: the file is no regular file, empty, truncated, damaged or no NIfTI; it is not 3-D (with
+        VolumeError: the file is not a regular file, empty, truncated, damaged or not NIfTI; it is not 3-D (with
             ``channels``: 4-D), not of plain numbers, too large, or its header gives no usable position in space.
     """
     try:
@@ -114,7 +114,7 @@ def read_volumes(path: Path, channels: bool = False) -> Volumes:
 
 
 def _header(path: Path, channels: bool) -> tuple[Any, int, int]:
-    """Returns header, place of the first voxel and bytes of all voxels, once these are plausible."""
+    """Returns header, offset of the first voxel and number of bytes of all voxels, after checking them."""
     import nibabel
 
     status = path.stat()
@@ -128,7 +128,8 @@ def _header(path: Path, channels: bool) -> tuple[Any, int, int]:
     if length is None or len(first) < length:
         raise VolumeError(UNREADABLE, "it does not begin with a NIfTI header")
     header = getattr(nibabel, _HEADER_BYTES[length])(first[:length], check=False)
-    # Mends what is harmless, such as a missing qfac, and raises the rest; nibabel's own logger would print all of it.
+    # Repairs harmless faults, such as a missing qfac, and raises the others. nibabel's own logger would print all of
+    # them.
     header.check_fix(logger=_SILENT, error_level=40)
     shape, kind = header.get_data_shape(), header.get_data_dtype()
     expected = 4 if channels else 3
@@ -160,7 +161,7 @@ def _both_orders(four: bytes) -> tuple[int, int]:
 def _content(path: Path, size: int) -> bytes:
     try:
         with _opened(path) as file:
-            # To the end, since a compressed file's checksum stands there.
+            # To the end, because a compressed file's checksum is there.
             content = file.read(size + _MOST_TRAILING + 1)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise VolumeError(UNREADABLE, f"it is truncated or damaged: {error}") from error

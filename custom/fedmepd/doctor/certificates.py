@@ -1,7 +1,7 @@
 """The kit itself: its certificate, private key and root certificate.
 
 FLARE 2.9 signs the files of a kit (``signature.json``) only for homomorphic encryption and confidential computing, and
-verifies those signatures itself when it starts; in every other kit the certificates are all that is to be trusted.
+verifies those signatures itself when it starts; in every other kit, trust rests on the certificates alone.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cryptography.x509.oid import NameOID
 from fedmepd.doctor.checks import Check, Topic
 from fedmepd.doctor.kit import Kit
 
-# Renewing takes a provisioning run and a parcel to every site.
+# Renewing takes a provisioning run, and a new kit must be sent to every site.
 _SOON_DAYS = 30
 
 _KIT, _EXPIRY = Topic("kit"), Topic("certificate")
@@ -30,7 +30,7 @@ _RENEW_ROOT = "the project's administrator has to provision into a new workspace
 
 
 def check_certificates(kit: Kit, now: datetime.datetime) -> Iterator[Check]:
-    """Says whether certificate, key and root fit together, are this site's, are kept secret, and how long they last.
+    """Checks whether certificate, key and root fit together, are this site's, are secret, and how long they are valid.
 
     Args:
         kit: the kit.
@@ -71,7 +71,7 @@ def _consistency(kit: Kit, own: x509.Certificate, root: x509.Certificate) -> Ite
     try:
         own.verify_directly_issued_by(root)
     except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
-        # A chain, of a project with an intermediate authority, is the server's to verify.
+        # If the project has an intermediate authority, the server verifies the chain.
         if len(x509.load_pem_x509_certificates(kit.certificate.read_bytes())) == 1:
             text = f"{kit.certificate.name} was not issued by {kit.root.name}"
             yield _KIT.fault("certificate of another project", text, f"files of two kits are mixed: {_AGAIN}")

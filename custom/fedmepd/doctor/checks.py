@@ -1,4 +1,4 @@
-"""What a check of a site says: one line, and what to do."""
+"""The result of a check of a site: one line, and what to do."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Check:
     Args:
         topic: what was looked at, a word or two.
         status: with an error the site cannot take part, or would fail later; a warning is worth a look before; a note
-            says what is not so, or could not be checked, without being wrong.
+            is for information, or says that something could not be checked.
         kind: what was found, as docs/doctor.md lists it.
         text: the particulars; no names of patients or cases.
         advice: what to do; empty if there is nothing to do.

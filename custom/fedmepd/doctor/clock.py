@@ -1,10 +1,10 @@
 """Whether this machine's clock is right.
 
-TLS itself tells no time. FLARE's server tells its own over ``http``, its default: that is the comparison that matters
-to a federation, and it costs nothing. A time server is asked with ``--ntp`` alone, since hospitals' networks often have
-one of their own and allow no other. Whether the kernel believes that its clock is kept (``timedatectl``) is not asked:
-in containers and virtual machines it often says no where the host keeps the clock, and yes says nothing of the time.
-A certificate that is not valid yet is told by :mod:`fedmepd.doctor.certificates`.
+TLS does not transmit the time. FLARE's server sends its time over ``http``, its default. This is the comparison that
+matters to a federation, and it costs nothing. A time server is asked only with ``--ntp``, because hospital networks
+often have their own and block others. The kernel's opinion of its clock (``timedatectl``) is not used: in containers
+and virtual machines it is often negative although the host keeps the clock, and a positive one says nothing about the
+time. :mod:`fedmepd.doctor.certificates` reports a certificate that is not valid yet.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from fedmepd.doctor.checks import Check, Topic
 from fedmepd.doctor.connection import Answer
 
-# What TLS and FLARE bear easily, but which makes logs of two sites hard to read together.
+# TLS and FLARE tolerate this difference, but it makes the logs of two sites hard to compare.
 _MOST_SECONDS = 30.0
 
 # From 1900, where NTP begins, to 1970.
@@ -57,11 +57,11 @@ def _compare(offset: float, within: float, whose: str) -> Check:
 
 
 def _ask(ntp: str, seconds: float) -> tuple[float, float]:
-    """Asks a time server by SNTP (RFC 4330); returns this clock minus its, and how far that may be off, in seconds.
+    """Asks a time server by SNTP (RFC 4330); returns this clock minus the server's, and the uncertainty, in seconds.
 
     Raises:
         OSError: it does not answer.
-        ValueError: its answer tells no time.
+        ValueError: its answer does not contain the time.
     """
     host, _, port = ntp.partition(":") if ntp.count(":") == 1 else (ntp, "", "")
     family, kind, protocol, _, address = socket.getaddrinfo(host, int(port or 123), type=socket.SOCK_DGRAM)[0]
@@ -69,7 +69,8 @@ def _ask(ntp: str, seconds: float) -> tuple[float, float]:
         asking.settimeout(seconds)
         asking.connect(address)
         sent = time.time()
-        # Version 4, from a client; the time that the server sends back tells its answer from a forged one.
+        # Version 4, from a client. The server returns the time that we send, which distinguishes its answer from a
+        # forged one.
         mark = struct.pack("!Q", int((sent + _EPOCH) * 2**32))
         asking.send(b"\x23" + bytes(39) + mark)
         answer = asking.recv(512)

@@ -1,4 +1,4 @@
-"""Whether the server can be reached, by the way that FLARE 2.9 takes.
+"""Whether the server can be reached in the way in which FLARE 2.9 connects.
 
 A kit's ``scheme`` is ``http`` (a WebSocket, FLARE's default), ``grpc`` or ``tcp``; all three run inside TLS on the one
 port of the server, and both sides show certificates of the project's root. FLARE compares the host's name with the
@@ -6,10 +6,11 @@ certificate's only under ``grpc``; under all three it afterwards refuses a serve
 that the kit calls its ``identity``. Both are checked here as FLARE does it. Nothing is registered: the server sees a
 connection that ends.
 
-With TLS 1.3 a server looks at the site's certificate after the site believes that all is well. So something is asked
-through the connection after a second of listening: of ``http`` a page, which FLARE's server answers with "not found",
-its version of Python and its time; of ``grpc`` the settings with which every HTTP/2 connection begins. ``tcp`` has no
-question that would not be a registration; there, what the server does not refuse within the second, it accepts.
+With TLS 1.3 a server checks the site's certificate after the connection looks complete to the site. So the site listens
+for a second and then asks something. With ``http`` it asks for a page, and FLARE's server answers with "not found", its
+version of Python and its time. With ``grpc`` it sends the settings with which every HTTP/2 connection begins. With
+``tcp`` every question would be a registration, so a certificate that the server does not refuse within the second
+counts as accepted.
 """
 
 from __future__ import annotations
@@ -39,18 +40,18 @@ _REFUSAL_SECONDS = 1.0
 
 _OPERATOR = "ask the server's operator"
 
-# In Python these are errors of TLS, but say only that the other side is gone.
+# Python reports these as TLS errors, but they only mean that the other side is gone.
 _ENDED = (ssl.SSLEOFError, ssl.SSLZeroReturnError)
 
 
 @dataclass
 class Answer:
-    """What a server told of itself through the connection.
+    """What a server reveals about itself through the connection.
 
     Attributes:
-        offset: this machine's clock minus the server's, in seconds; None: it did not tell its time.
-        within: how far ``offset`` may be off, in seconds.
-        python: its version of Python, such as ``3.11``; empty if it did not tell.
+        offset: this machine's clock minus the server's, in seconds; None: unknown.
+        within: uncertainty of ``offset``, in seconds.
+        python: its version of Python, such as ``3.11``; empty if unknown.
     """
 
     offset: float | None = None
@@ -59,11 +60,11 @@ class Answer:
 
 
 def check_server(kit: Kit, answer: Answer, seconds: float) -> Iterator[Check]:
-    """Connects to the kit's server, step by step; what fails ends it.
+    """Connects to the kit's server step by step, and stops at the first failure.
 
     Args:
         kit: of a site, or the server's own.
-        answer: filled in with what the server tells.
+        answer: receives what the server reveals.
         seconds: to wait for each step.
     """
     place = f"{kit.host}:{kit.port}"
@@ -134,7 +135,7 @@ def _handshake(kit: Kit, connection: socket.socket, place: str, answer: Answer) 
 def _context(kit: Kit) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # Not by Python, whose names of errors do not tell; see _wrong_name.
+    # Python does not check it, because its error names do not distinguish the cases; see _wrong_name.
     context.check_hostname = False
     custom = kit.root.with_name("customRootCA.pem")
     one_sided = kit.security == "tls"
@@ -172,13 +173,13 @@ def _covers(certificate: x509.Certificate, host: str) -> bool:
 
 
 def _ask(kit: Kit, connection: ssl.SSLSocket, answer: Answer) -> None:
-    """Waits for the server's word on the site's certificate, and asks the server something.
+    """Waits for the server to refuse the site's certificate, then asks the server something.
 
     Raises:
         OSError: it refuses.
         ValueError: it answers something that FLARE's server would not.
     """
-    # Nothing is sent before a refusal could have come: what a server leaves unread as it closes takes its reason away.
+    # Nothing is sent before a refusal could have arrived: if a server closes with unread data, its reason is lost.
     first = _listen(connection)
     if kit.scheme == "tcp":
         return
@@ -206,7 +207,7 @@ def _ask(kit: Kit, connection: ssl.SSLSocket, answer: Answer) -> None:
 
 
 def _listen(connection: ssl.SSLSocket) -> bytes:
-    """Returns the first byte that comes within a second; nothing where none does."""
+    """Returns the first byte that arrives within a second; empty if none does."""
     patience = connection.gettimeout()
     connection.settimeout(_REFUSAL_SECONDS)
     try:

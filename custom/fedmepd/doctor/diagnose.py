@@ -1,4 +1,4 @@
-"""All checks of a site, in the order in which one would put things right."""
+"""All checks of a site, in the order in which one would fix the problems."""
 
 from __future__ import annotations
 

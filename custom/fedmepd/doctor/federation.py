@@ -1,9 +1,9 @@
 """What the federation expects of a site: versions of programs, and the job's settings.
 
-A server cannot be asked for its versions by somebody who is no administrator and runs no job: FLARE tells its version
-only in answer to a registration, which a check must not make, and those of Python's packages never. So the server's
-operator writes them into a small file (``fedmepd doctor SERVER_KIT --write FILE``), which goes to the sites with their
-kits or after them; in a kit's ``local`` folder it is found by itself.
+Only administrators and running jobs can ask a server for its versions. FLARE sends its own version only in answer to a
+registration, which a check must not make, and it never sends those of Python's packages. So the server's operator
+writes them into a small file (``fedmepd doctor SERVER_KIT --write FILE``) and sends it to the sites. In a kit's
+``local`` folder it is found automatically.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from fedmepd.storage import write_text
 
 FILE_NAME = "fedmepd-federation.json"
 
-# What must fit between a site and its server.
+# Programs whose versions at a site must fit those at the server.
 PROGRAMS = ("python", "fedmepd", "nvflare", "torch")
 
 
@@ -45,7 +45,7 @@ class Expected:
     Args:
         settings: of the job.
         versions: the server's, by program; None: not known.
-        source: where the settings are from; empty if nobody has said them and the published ones are assumed.
+        source: origin of the settings; empty if none are given and the published ones are assumed.
     """
 
     settings: Settings
@@ -54,11 +54,11 @@ class Expected:
 
 
 def expected(federation: Path | None, job: Path | None) -> Expected:
-    """Puts together what is known of the federation.
+    """Combines what is known about the federation.
 
     Args:
         federation: the server's file, or None.
-        job: a job's folder, whose settings win over the file's, or None.
+        job: a job's folder, whose settings override the file's, or None.
 
     Raises:
         SettingsError: a file cannot be read, or holds something else.
@@ -92,7 +92,7 @@ def job_settings(job: Path) -> Settings:
     """Returns the settings of a job's folder.
 
     Raises:
-        SettingsError: it is no job of FedMEPD, or its settings cannot be used.
+        SettingsError: it is not a job of FedMEPD, or its settings cannot be used.
     """
     files = sorted(Path(job).glob("*/config/config_fed_server.json"))
     try:

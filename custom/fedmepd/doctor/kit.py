@@ -1,4 +1,4 @@
-"""A FLARE startup kit, as ``nvflare provision`` or ``nvflare poc prepare`` make it: whose it is, and whom it calls."""
+"""A FLARE startup kit, as ``nvflare provision`` or ``nvflare poc prepare`` make it: its owner and its server."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SECURITY = "mtls"
 
 @dataclass(frozen=True)
 class Kit:
-    """What a kit says.
+    """The content of a kit.
 
     Args:
         folder: the kit's folder, which FLARE also uses as its workspace.
@@ -61,7 +61,7 @@ class Kit:
         """Reads a kit.
 
         Raises:
-            SettingsError: the folder is no kit of a site or of a server, or its configuration cannot be read.
+            SettingsError: the folder is not the kit of a site or of a server, or its configuration cannot be read.
         """
         startup = Path(folder) / "startup"
         role = next((role for role, file in _CONFIGURATIONS.items() if (startup / file).is_file()), None)

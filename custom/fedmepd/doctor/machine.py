@@ -19,7 +19,7 @@ from fedmepd.site_settings import SiteSettings
 
 _JOB, _GPU, _MEMORY, _DISK = Topic("job"), Topic("GPU"), Topic("memory"), Topic("disk")
 
-# Voxels times channels of a step, from which on a processor takes seconds for it: half of the published settings.
+# From this number of voxels times channels on, a processor takes seconds for a step: half of the published settings.
 _LARGE_STEP = 80**3 * 16 / 2
 
 _SMALLER = "or a job with smaller training.crop, training.batch or network.width"
@@ -84,10 +84,10 @@ def _check_memory(need: int) -> Check:
 
 
 def available_memory(group: Path = Path("/sys/fs/cgroup")) -> tuple[int, int]:
-    """Returns the bytes of memory that there are for this process at all, and now; a container's limit counts.
+    """Returns the total and the free memory for this process in bytes; a container's limit counts.
 
     Args:
-        group: where the kernel tells of the container's limit (control groups, version 2).
+        group: folder in which the kernel shows the container's limit (control groups, version 2).
     """
     machine = psutil.virtual_memory()
     total, free = machine.total, machine.available
@@ -135,7 +135,7 @@ def _check_disk(names: list[str], folders: list[Path], need: int) -> Check:
 
 
 def _existing(folder: Path) -> Path:
-    """The folder, or the nearest above it that is there."""
+    """Returns the folder, or the nearest one above it that exists."""
     return next(place for place in (folder, *folder.parents) if place.is_dir())
 
 

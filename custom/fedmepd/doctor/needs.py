@@ -30,18 +30,19 @@ _CUDA, _CUDA_HOST = 1 * GIB, 2 * GIB
 # FLARE's four logs, each of eleven files of 20 MiB, written by two processes; results and the job itself.
 _LOGS = 2 * GIB
 
-# Of a volume, what is left of it as a box around the brain: 140 x 175 x 140 voxels of BraTS' 240 x 240 x 155 are 0.39.
+# Share of a volume that is in the box around the brain: 140 x 175 x 140 voxels of BraTS' 240 x 240 x 155 are 0.39.
 _BRAIN_BOX = 0.5
 
 
 def memory_need(settings: Settings, modalities: Sequence[str]) -> int:
-    """Returns the bytes of the machine's memory that training on the processor needs at most.
+    """Returns an upper bound of the machine's memory in bytes that training on the processor needs.
 
     Measured with ``benchmarks.memory`` on a processor in float32, MiB at the peak of a step's process: width 16, crop
     80, one modality 2526, four 4924; width 16, crop 48, 892 and 1542; width 8, two crops of 32, 517 and 711; width 8,
-    two crops of 64, four modalities 2500. The estimate without margin lies 15 to 83 % above these, the more the smaller
-    they are, since it counts FLARE's processes too, 150 MiB. bfloat16 halves the tensors that convolutions keep, which
-    is not counted on. The margin of a fifth is for validation, data, and what an allocator does not give back.
+    two crops of 64, four modalities 2500. Without margin the estimate is 15 to 83 % above these values, most for the
+    smallest, because it includes FLARE's processes (150 MiB). It does not rely on bfloat16, which halves the tensors
+    that convolutions store. The margin of a fifth is for validation, data, and memory that an allocator does not
+    return.
 
     Args:
         settings: of the job.
@@ -51,7 +52,7 @@ def memory_need(settings: Settings, modalities: Sequence[str]) -> int:
 
 
 def gpu_need(settings: Settings, modalities: Sequence[str]) -> tuple[int, int]:
-    """Returns the bytes that training on a GPU needs at most: of the GPU's memory, and of the machine's.
+    """Returns upper bounds in bytes of what training on a GPU needs: the GPU's memory, and the machine's.
 
     The same tensors as on a processor, and CUDA's own; not measured on a GPU.
     """
@@ -75,10 +76,10 @@ def weights(settings: Settings, modalities: Sequence[str]) -> int:
 
 
 def run_need(settings: Settings, modalities: Sequence[str]) -> int:
-    """Returns the bytes that a run leaves in the kit's folder at most.
+    """Returns an upper bound in bytes of what a run leaves in the kit's folder.
 
-    A site keeps its last two states (weights and Adam's two moments), its best and its last model, and writes each
-    beside its old version before that goes: three states and three models at a time. The server keeps less.
+    A site keeps its last two states (weights and Adam's two moments), its best and its last model, and writes each new
+    file before it deletes the old one: three states and three models at a time. The server keeps less.
     """
     return _LOGS + (3 * 3 + 3) * weights(settings, modalities)
 

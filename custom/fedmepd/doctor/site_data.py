@@ -21,10 +21,10 @@ _DATA = Topic("data")
 
 @dataclass
 class Looked:
-    """What was seen of the data, for the checks of memory and disk.
+    """Facts about the data, for the checks of memory and disk.
 
     Attributes:
-        modalities: of the labelled cases; all where they are not known.
+        modalities: of the labelled cases; all of the task's if they are not known.
         known: whether they are known.
         voxels: of every case's volume, with its number of modalities.
     """
@@ -47,7 +47,7 @@ def check_data(
         name: the site's name, ``fusion`` for the fusion site.
         settings: of the job.
         machine: the site's own settings, with the data folder.
-        looked: filled in with what was seen.
+        looked: receives these facts.
         progress: called with the number of cases read so far, and of all.
     """
     if machine.data is None and settings.data.phantom:

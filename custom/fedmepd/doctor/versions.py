@@ -1,4 +1,4 @@
-"""Whether the programs fit: those that the package asks for, and those of the server."""
+"""Whether the versions of programs fit the package's requirements and the server's versions."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _INSTALL = "pip install -r requirements.txt, in the environment that starts the 
 
 
 def check_versions(server: dict[str, str] | None, python: str) -> Iterator[Check]:
-    """Compares what is installed with what the package asks for, and with the server.
+    """Compares the installed versions with the package's requirements and with the server's versions.
 
-    FedMEPD must be the server's: messages and states change between versions. Of FLARE major and minor version must
-    agree, which decide its protocol. Another minor version of PyTorch computes other last digits, no more; the patch
-    and Python do not matter.
+    FedMEPD must have the server's version, because messages and states change between versions. FLARE must agree in
+    major and minor version, which determine its protocol. Another minor version of PyTorch changes only the last digits
+    of results. The patch version and Python do not matter.
 
     Args:
         server: the server's versions by program, or None if they are not known.
-        python: the server's version of Python as it told by itself, or empty.
+        python: the server's version of Python as the connection revealed it, or empty.
     """
     mine = installed_versions()
     missing = [*_unmet()]
@@ -72,7 +72,7 @@ def _same(here: str, there: str, whole: bool) -> bool:
 
 
 def _unmet() -> Iterator[str]:
-    """What the package asks for and is not there; nothing if it was not installed but copied."""
+    """Returns requirements that are not met; none if the package was copied and not installed."""
     try:
         wanted = metadata.requires("fedmepd") or []
     except metadata.PackageNotFoundError:

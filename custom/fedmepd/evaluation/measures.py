@@ -1,4 +1,4 @@
-"""What is measured of a single case, by region: for reports at a site, in more detail than a run's results."""
+"""The measures of a single case by region: for reports at a site, in more detail than a run's results."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class RegionMeasures:
         dice: 0 to 1, by the BraTS rule where the region is empty.
         hd95_mm: 95th percentile of the Hausdorff distance in mm, by the BraTS rule where the region is empty.
         sensitivity: share of the label's voxels that the prediction has; None where the label is empty.
-        specificity: share of the voxels outside the label, in the whole volume with all of its background as BraTS
-            counts it, that the prediction leaves out; None where the label fills the volume.
+        specificity: share of the voxels outside the label that the prediction leaves out, over the whole volume with
+            its background, as in BraTS; None where the label fills the volume.
         label_ml, prediction_ml: volumes.
     """
 

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
     from torch import Tensor
 
-# What BraTS gives a case of which only the prediction or only the label has the region: the diagonal of its
-# 240 x 240 x 155 mm volumes.
+# The value that BraTS assigns if only the prediction or only the label has the region: the diagonal of its 240 x 240 x
+# 155 mm volumes.
 HD95_ONE_EMPTY_MM = 373.13
 
 
@@ -26,7 +26,7 @@ class CaseScores:
     Args:
         dice: Dice, 0 to 1.
         empty: whether the region is empty in the prediction or in the label.
-        hd95_mm: 95th percentile of the Hausdorff distance in mm; None where it was not asked for.
+        hd95_mm: 95th percentile of the Hausdorff distance in mm; None if it was not requested.
     """
 
     dice: dict[str, float]
@@ -37,8 +37,8 @@ class CaseScores:
 def case_scores(prediction: Tensor | ArrayLike, label: Tensor | ArrayLike, spacing: Sequence[float]) -> CaseScores:
     """Scores one case: Dice and HD95 per region.
 
-    A region that is empty in both prediction and label has Dice 1 and HD95 0; empty in one alone, Dice 0 and HD95
-    373.13 mm (the BraTS rule). HD95 is the larger of the two directed 95th percentiles.
+    A region that is empty in both prediction and label has Dice 1 and HD95 0; empty in only one of them, Dice 0 and
+    HD95 373.13 mm (the BraTS rule). HD95 is the larger of the two directed 95th percentiles.
 
     Args:
         prediction: classes (X, Y, Z).

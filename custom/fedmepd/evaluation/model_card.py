@@ -1,4 +1,4 @@
-"""A model card: what a user of a site's best model has to know, as a Markdown page beside it."""
+"""A model card: a Markdown page beside a site's best model, with what its user has to know."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def write_model_card(
         source: ``phantom`` or ``folder``.
         round_number: of the model.
         validation: ``mdsc`` and ``dice`` by region, or None.
-        test: what :func:`fedmepd.evaluation.metrics.summarise` returns, or None as long as it is not tested.
+        test: what :func:`fedmepd.evaluation.metrics.summarise` returns, or None before the test.
 
     Raises:
         FedMEPDError: the card cannot be written.
@@ -64,7 +64,7 @@ def write_model_card(
     lines = [
         f"# Brain tumour segmentation: model of {owner}",
         "",
-        "**For research. Not a medical device: not to be used for diagnosis or treatment.**",
+        "**For research only. Not a medical device. Do not use it for diagnosis or treatment.**",
         "",
         "| | |",
         "| --- | --- |",
@@ -99,14 +99,18 @@ def _scores(validation: dict[str, Any] | None, test: dict[str, Any] | None, case
             f"| Dice, {cases['validation']} validation cases | {' | '.join(dice)} | {validation['mdsc']:.3f} |"
         )
     if not test:
-        return [*lines, "", "Not tested yet, or no test cases. Validation scores chose the model: they flatter it."]
+        return [
+            *lines,
+            "",
+            "Not tested yet, or no test cases. Validation scores are too good: they were used to choose it.",
+        ]
     dice = [f"{test['dice'][region]:.3f}" for region in BRATS.regions]
     lines.append(f"| Dice, {cases['test']} test cases | {' | '.join(dice)} | {test['mdsc']:.3f} |")
     distances = [test["hd95_mm"][region] for region in BRATS.regions]
     mean = sum(distances) / len(distances)
     lines.append(f"| HD95 in mm, test cases | {' | '.join(f'{one:.1f}' for one in distances)} | {mean:.1f} |")
     empty = ", ".join(f"{region} {count}" for region, count in test["empty"].items() if count)
-    note = "Test cases were used for nothing else."
+    note = "The test cases were used for nothing else."
     if empty:
         note += f" Cases with an empty prediction or label count by BraTS's rule: {empty}."
     return [*lines, "", note]
@@ -115,22 +119,22 @@ def _scores(validation: dict[str, Any] | None, test: dict[str, Any] | None, case
 def _limits(owner: str, modalities: Sequence[str], cases: dict[str, int], phantoms: bool) -> list[str]:
     limits = []
     if phantoms:
-        limits.append("Trained on phantoms: it says nothing about patients.")
+        limits.append("Trained on phantoms. Its scores say nothing about patients.")
     missing = [name for name in BRATS.modalities if name not in modalities]
     if missing:
         limits.append(
-            f"It has never seen {', '.join(missing)}: such images are ignored. Without one of its own modalities it "
-            "works, less well."
+            f"It has never seen {', '.join(missing)} and ignores such images. If one of its own modalities is missing, "
+            "it still works but is less accurate."
         )
     else:
-        limits.append("Without one of its modalities it works, less well.")
+        limits.append("If one of its modalities is missing, it still works but is less accurate.")
     place = "the fusion site" if owner == "server" else "one site"
     limits.append(
-        f"{cases['train']} training and {cases['test']} test cases of {place}: "
-        "other scanners, protocols and patients were not tested."
+        f"It was trained on {cases['train']} cases and tested on {cases['test']} cases of {place}. "
+        "Other scanners, protocols and patients were not tested."
     )
     limits.append(
-        "Learnt from BraTS's regions of diffuse glioma (WT, TC, ET): other tumours, operated brains and children only "
-        "where the training cases held them."
+        "It segments the regions that BraTS defines for diffuse glioma (WT, TC, ET). It knows other tumours, operated "
+        "brains and children only if the training cases contained them."
     )
     return limits

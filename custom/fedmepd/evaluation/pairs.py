@@ -123,7 +123,7 @@ def _named_after(file: Path) -> Case:
     name = _name(file)
     word = _last_word(name)
     if kinds_of(word) == [LABEL]:
-        # A file seg.nii.gz is of the case that its folder is called after.
+        # A file seg.nii.gz belongs to the case that its folder is named after.
         name = name[: len(name) - len(word)].rstrip("_-. ") or file.absolute().parent.name
     told = read_case_name(name)
     return Case(name, {}, file, convention=told.convention, label_doubt=told.label_doubt)
@@ -146,12 +146,12 @@ def check(
 ) -> tuple[list[Pair], list[str]]:
     """Reads all pairs, decides how their values are to be read, and compares their grids.
 
-    The labels' values are read as the user says, as the layout says, or by the values themselves where these tell;
-    those of the predictions as the user says, or by the values themselves.
+    The meaning of the labels' values is given by the user, by the layout, or by the values themselves if they decide.
+    The meaning of the predictions' values is given by the user or by the values themselves.
 
     Args:
         matched: what to check.
-        prediction_values, label_values: conventions that the user says.
+        prediction_values, label_values: conventions that the user gives.
         progress: called with the number of pairs read so far, and of all.
 
     Returns:
@@ -161,7 +161,7 @@ def check(
         DataError: a file cannot be read, holds unknown values, values that two conventions read differently, or is in
             another grid than the other.
     """
-    # Whoever segmented a data set may have written other values than its labels have.
+    # Segmentations may use other values than the labels of their data set.
     predictions = [_without_convention(pair.prediction) for pair in matched.pairs]
     labels = [pair.label for pair in matched.pairs]
     total = 2 * len(labels)

@@ -50,7 +50,7 @@ def build(
     Args:
         cases: the measures of every case, by name and region.
         seed: of the bootstrap.
-        without_label, without_prediction: cases that could not be scored for want of the other file.
+        without_label, without_prediction: cases that could not be scored because the other file is missing.
     """
     regions = {}
     for region in BRATS.regions:

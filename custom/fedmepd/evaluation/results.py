@@ -129,11 +129,11 @@ def write(folder: Path, results: dict[str, Any], histories: dict[str, Any]) -> N
         histories: curves of the server and of every site, see :class:`fedmepd.federation.records.Records`.
 
     Raises:
-        FedMEPDError: the disk is full or the folder cannot be written; what was there is untouched.
+        FedMEPDError: the disk is full or the folder cannot be written; existing files are unchanged.
     """
     from fedmepd.evaluation.tables import markdown_table
 
-    # No line breaks: a thousand rounds of eight sites are long enough without.
+    # No line breaks, because the curves of a thousand rounds of eight sites are long.
     write_text(Path(folder) / HISTORY, json.dumps(histories, allow_nan=False) + "\n")
     write_json(Path(folder) / FILE_NAME, results)
     write_text(Path(folder) / "results.md", markdown_table(results))

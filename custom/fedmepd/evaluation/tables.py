@@ -91,7 +91,7 @@ def _is_tested(results: dict[str, Any]) -> bool:
 
 
 def notes(results: dict[str, Any]) -> list[str]:
-    """Returns what has to be known to read the table, a sentence each."""
+    """Returns notes that are needed to read the table, one sentence each."""
     said = ["cases: train/validation/test; Dice and mDSC as fractions; HD95 in mm; personal: share of decoder filters"]
     entries = [*results["sites"], results["server"]]
     if _is_tested(results):

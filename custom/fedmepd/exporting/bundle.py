@@ -1,7 +1,7 @@
 """A model as a MONAI bundle, for MONAI Label, MONAI Deploy and ``python -m monai.bundle run``.
 
-The configuration is mostly MONAI's own transforms, so that it can be read and changed by whoever knows MONAI; reading a
-case, network and inferer are this package's, which has to be installed where the bundle runs.
+The configuration is mostly MONAI's own transforms, so that it can be read and changed by whoever knows MONAI; the case
+reader, the network and the inferer are from this package, which must be installed where the bundle runs.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def export_bundle(model: Path, out: Path, licence: Path | None = None) -> None:
         licence: text to put into the bundle instead of the default, which grants no right to the weights.
 
     Raises:
-        CheckpointError: the file is no model.
+        CheckpointError: the file is not a model.
         FedMEPDError: ``out`` exists, or cannot be written.
     """
     about = describe(model)
@@ -240,9 +240,10 @@ def _readme(model: dict[str, Any]) -> str:
     python -m monai.bundle run --config_file configs/inference.json --bundle_root . \\
         {options} --output_dir seg
 
-Images: NIfTI, co-registered, without the skull, one for each of {", ".join(modalities)}. The segmentation is in the
-first image's grid, `seg/*_seg.nii.gz`, with 0 background, 1 NCR/NET, 2 ED, 4 ET: the same voxels as `fedmepd predict`.
+The images must be NIfTI files, co-registered and skull-stripped, one for each of {", ".join(modalities)}. The
+segmentation is written to `seg/*_seg.nii.gz` in the first image's grid. Its values are 0 background, 1 NCR/NET, 2 ED,
+4 ET. `fedmepd predict` gives the same voxels.
 
-MONAI Label takes the images of a case as one 4-D file, its channels {", ".join(modalities)} in this order. It counts
-labels without gaps: set `label_values` in configs/inference.json to [0, 1, 2, 3].
+MONAI Label takes the images of a case as one 4-D file with the channels {", ".join(modalities)}, in this order. It
+needs label values without gaps: set `label_values` in configs/inference.json to [0, 1, 2, 3].
 """

@@ -1,4 +1,6 @@
-"""What an exported MONAI bundle runs at its user's place: it reads a case, and segments as `fedmepd predict` does."""
+"""The parts of an exported MONAI bundle that run at its user: they read a case and segment as `fedmepd predict`
+does.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ class LoadCase(MapTransform):
     MONAI Label gives one file, MONAI Deploy one image in memory, whose metadata say where its channels are.
 
     Args:
-        modalities: the keys of the files; one image has the key ``image``, and its channels this order.
+        modalities: the keys of the files; a single image has the key ``image`` and its channels in this order.
     """
 
     def __init__(self, modalities: Sequence[str]):

@@ -1,7 +1,7 @@
 """The network for one inference window as a TorchScript or ONNX file, for runtimes without this package.
 
-The file holds what happens in one window (1, M, W, W, W) of prepared images; preparing a case and sliding the window
-stay with the caller. Side and modalities are fixed, and stand in the file.
+The file contains the computation for one window (1, M, W, W, W) of prepared images. The caller prepares the case and
+slides the window. Side and modalities are fixed and recorded in the file.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ def export_torchscript(model: Path, out: Path, window: int | None = None) -> flo
 
     Args:
         model: a checkpoint of this package.
-        out: the file to write; what it needs to know is in its extra file ``fedmepd.json``.
+        out: the file to write; its extra file ``fedmepd.json`` describes the input.
         window: side in voxels; None: that of the model's job.
 
     Returns:
         the largest difference of a probability from the model's, over random windows.
 
     Raises:
-        CheckpointError: the file is no model.
+        CheckpointError: the file is not a model.
         FedMEPDError: the written network differs from the model, or the file exists or cannot be written.
     """
     network, about, inputs = _open(model, out, window)
@@ -68,7 +68,7 @@ def export_torchscript(model: Path, out: Path, window: int | None = None) -> flo
 def export_onnx(model: Path, out: Path, window: int | None = None) -> float:
     """Writes ONNX, with input ``image`` and output ``probabilities``; arguments as for :func:`export_torchscript`.
 
-    What it needs to know is in its metadata.
+    The metadata of the file describe the input.
 
     Raises:
         FedMEPDError: also if the packages for ONNX are not installed.
@@ -135,7 +135,7 @@ def _need(name: str) -> ModuleType:
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """Both exporters warn of shapes that they take for fixed, which is what they shall do."""
+    """Both exporters warn that shapes are fixed, which is intended here."""
     import logging
     import warnings
 

@@ -12,8 +12,9 @@ from fedmepd.errors import FedMEPDError
 from fedmepd.storage import write_json
 
 CUSTOM_README = """\
-FLARE loads classes other than its own only for a job with a folder `custom`: this one. The package itself is installed
-on the server and at every site (`pip install -r requirements.txt`); `fedmepd job export` writes a job that carries it.
+FLARE loads only its own classes unless a job has a folder named `custom`, so this folder must exist. The package itself
+is installed on the server and at every site (`pip install -r requirements.txt`). `fedmepd job export` writes a job that
+carries the package with it.
 """
 
 

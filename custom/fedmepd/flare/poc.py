@@ -173,7 +173,7 @@ class Poc:
             time.sleep(_POLL_SECONDS)
 
     def download(self, job_id: str, out: Path) -> Path:
-        """Fetches a job's results from the server; returns their folder.
+        """Downloads a job's results from the server and returns their folder.
 
         Raises:
             FedMEPDError: they are there already, or cannot be fetched; nothing that is there is touched.
@@ -181,7 +181,7 @@ class Poc:
         if (out / job_id).exists():
             raise FedMEPDError(f"{out / job_id} is there already: choose another --out, or remove it")
         out.mkdir(parents=True, exist_ok=True)
-        # In a folder of its own first: what is broken off leaves nothing that looks like results.
+        # Into a separate folder first, so that an interrupted download leaves nothing that looks like results.
         with tempfile.TemporaryDirectory(prefix=".download-", dir=out) as temporary:
             fetched = Path(self._flare("job", "download", job_id, "-o", temporary)["path"])
             folder = out / fetched.name
@@ -266,7 +266,7 @@ class Poc:
         return [entry["name"] for entry in self._participants() if entry["type"] == "client"]
 
     def _jobs(self) -> list[str]:
-        """Returns the ids of jobs, and the folder of named runs, of which a kit holds something."""
+        """Returns the ids of the jobs that a kit holds files of, and the name of the folder of named runs."""
         names = {path.name for path in self._flare_folder.glob(f"{PROJECT}/prod_*/*/*") if path.is_dir()}
         return sorted(name for name in names if _JOB_ID.fullmatch(name) or name == "fedmepd_runs")
 

@@ -37,13 +37,13 @@ class FedMEPDRecipe(Recipe):
     Args:
         name: the job's name.
         preset: settings to start from, ``phantom`` or ``paper``.
-        method: ``fedmepd``, ``local``, ``fedavg`` or ``fusion_only``.
+        method: one of :func:`fedmepd.methods.names`.
         rounds: number of rounds.
         seed: seed of every random number.
         width: channels of the network at full resolution, ``network.width``.
         crop: side of the training crops in voxels, ``training.crop``.
-        run_name: name by which the run is resumed.
-        settings: any other setting, nested like :class:`fedmepd.config.Settings`.
+        run_name: name of the run; a job with the same name continues it.
+        settings: any other setting of the method, nested like :class:`fedmepd.config.Settings`.
         min_clients: sites that FLARE needs to start the job.
 
     None means the preset's value.

@@ -1,4 +1,4 @@
-"""The folder of a run in FLARE's simulator, which removes all that is in it when a run starts."""
+"""The folder of a run in FLARE's simulator, which removes its content when a run starts."""
 
 from __future__ import annotations
 
@@ -12,27 +12,28 @@ from pathlib import Path
 from fedmepd.config import Settings
 from fedmepd.errors import FedMEPDError
 
-# What is configured there, which the simulator keeps.
+# Configuration, which the simulator keeps.
 _KEPT = ("local", "startup")
-# What is lost for good, below the server's and every site's folder. The rest of a run without these is logs.
+# Files that would be lost, below the folders of the server and of every site. A run without them left only logs.
 _PRODUCED = ("simulate_job/results/*", "simulate_job/fedmepd/**/*.pt")
 _CONFIG = "server/simulate_job/app_server/config/config_fed_server.json"
 
 
 @contextmanager
 def reserved(folder: Path, settings: Settings) -> Iterator[None]:
-    """Keeps a run's folder for this process, after looking whether the simulator may empty it.
+    """Reserves a run's folder for this process, if the simulator may empty it.
 
-    It may where there is nothing, where a run came to nothing, and where this same run was before: a named run keeps
-    its state elsewhere (:mod:`fedmepd.flare.folders`) and writes all of its results again when it goes on.
+    The simulator may empty a folder that does not exist or is empty, one whose run left only logs, and one that holds
+    this same run: a named run keeps its state elsewhere (:mod:`fedmepd.flare.folders`) and writes all of its results
+    again when it continues.
 
     Args:
         folder: of the run.
         settings: of the run.
 
     Raises:
-        FedMEPDError: another run lies there or is under way there, the folder holds something else, it cannot be
-            written, or FLARE cannot work at that place.
+        FedMEPDError: the folder holds another run, a run in progress or something else, it cannot be written, or
+            FLARE cannot work with its path.
     """
     for place in (folder, Path(tempfile.gettempdir())):
         if any(letter.isspace() for letter in str(place)):
@@ -50,7 +51,7 @@ def reserved(folder: Path, settings: Settings) -> Iterator[None]:
         ) from error
     with file:
         try:
-            # The system lets go of it when this process ends, however it ends.
+            # The operating system releases the lock when this process ends, however it ends.
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise FedMEPDError(f"a run is under way in {folder}: name another --workspace for this one") from error
@@ -63,7 +64,7 @@ def _check(folder: Path, settings: Settings) -> None:
         return
     if not folder.is_dir():
         raise FedMEPDError(f"{folder} is a file: name another --workspace")
-    # The simulator logs in every folder that it makes.
+    # The simulator writes a log in every folder that it makes.
     others = [path.name for path in folder.iterdir() if path.name not in _KEPT and not (path / "log.txt").is_file()]
     produced = any(True for pattern in _PRODUCED for _ in folder.glob(f"*/{pattern}"))
     if not produced and not others:
@@ -78,7 +79,7 @@ def _check(folder: Path, settings: Settings) -> None:
 
 
 def _settings_of_run(folder: Path) -> Settings | None:
-    """The settings of the run that was started last in a folder; None where they are not known."""
+    """The settings of the run that was started last in a folder, or None if they are unknown."""
     try:
         [workflow] = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))["workflows"]
         return Settings.make(workflow["args"]["preset"], workflow["args"]["settings"])

@@ -1,4 +1,4 @@
-"""The methods: each a file of this folder, found by its name.
+"""The methods. Each is one file of this folder and is found by its name.
 
 >>> from fedmepd import methods
 >>> methods.find("fedavg").paper
@@ -20,16 +20,16 @@ _FIRST = "fedmepd"
 
 
 def names() -> list[str]:
-    """Every method's name: FedMEPD first, then what it is compared with."""
+    """Returns the names of all methods: FedMEPD first, then the methods that it is compared with."""
     found = {module.name for module in pkgutil.iter_modules(__path__) if not module.ispkg} - {"method"}
     return sorted(found, key=lambda name: (name != _FIRST, name))
 
 
 def find(name: str) -> Method:
-    """Returns a method by its name, which is that of its file.
+    """Returns the method with a name, which is the name of its file.
 
     Raises:
-        SettingsError: there is none of this name.
+        SettingsError: there is no method with this name.
     """
     if name not in names():
         raise SettingsError(f"setting method = {name!r}: expected one of {', '.join(names())}")

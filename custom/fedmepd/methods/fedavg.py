@@ -2,10 +2,12 @@
 
 McMahan et al., AISTATS 2017. The fusion site is one of the participants.
 
-Travels: the encoders of a site's modalities, the decoder, the auxiliary decoder. Stays: nothing.
+Exchanged: the encoders of a site's modalities, the decoder, the auxiliary decoder.
+Kept at the site: nothing.
 
-Departs from the paper: encoders are averaged over the sites that own their modality, since the others have none.
-``network.shared_encoder`` gives one encoder for all modalities, as FedMEPD's paper compares with.
+One thing differs from the paper: an encoder is averaged over the sites that have its modality, because the others have
+no such encoder. ``network.shared_encoder`` gives one encoder for all modalities, which is the variant that FedMEPD's
+paper compares with.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from fedmepd.methods.parts.selection import of_modalities
 
 
 class FedAvgAtServer(AtServer):
-    """Averages."""
+    """Averages the whole network over the sites and the fusion site."""
 
     def __init__(self, settings: Settings, weights: Tensors, store: Store):
         super().__init__(settings, weights, store)
@@ -59,8 +61,8 @@ METHOD = Method(
     paper="McMahan et al., AISTATS 2017",
     shared="the whole network",
     personal="nothing",
-    fusion="trains every round as one of the sites",
-    model="the whole network averaged with other sites' every round, then trained here",
-    global_model="the whole network averaged over the sites and the fusion site every round",
+    fusion="trains in every round like a site",
+    model="the whole network averaged with other sites' in every round, then trained here",
+    global_model="the whole network averaged over the sites and the fusion site in every round",
     at_server=FedAvgAtServer,
 )

@@ -2,13 +2,17 @@
 
 Liu et al., Medical Image Analysis 2025, doi 10.1016/j.media.2025.103759.
 
-Travels: the encoders of a site's modalities; the decoder's filters, as long as the site shares them; class anchors.
-Stays: filters that have become personal, the calibration (LACCA), the auxiliary decoder.
+Exchanged: the encoders of a site's modalities, the decoder's filters as long as the site shares them, and the class
+anchors.
+Kept at the site: filters that have become personal, the calibration (LACCA), the auxiliary decoder.
 
-Departs from the paper: an anchor is the mean of at least ``calibration.anchor_cases`` cases, since it leaves the fusion
-site; a site's weight of a filter is bounded by the median site's (``personalization.weight_bound``), since a round of
-hardly any change would raise it without limit. Settings give the paper's ablations: ``personalization.patience`` 0 is
-FedMEMA's fully personal decoder, null a fully shared one; ``calibration.enabled`` and ``anchors_per_class`` 1.
+Two things differ from the paper. An anchor is the mean over at least ``calibration.anchor_cases`` cases, because it
+leaves the fusion site. A site's weight for a filter is limited to a multiple of the median over the sites
+(``personalization.weight_bound``), because a round that hardly changes the filter would raise it without limit.
+
+Settings for the paper's ablations: ``personalization.patience`` 0 makes the whole decoder personal (FedMEMA), and null
+shares all of it. ``calibration.enabled`` false leaves out the calibration, and ``calibration.anchors_per_class`` 1
+gives every class one anchor.
 """
 
 from __future__ import annotations
@@ -52,7 +56,7 @@ class CalibrationSettings(Section):
     residual: bool = Field(False, description="add LACCA's output to the feature; the paper replaces the feature")
     anchors_per_class: int = Field(4, ge=1, le=64, description="clusters per class, N_k in the paper")
     anchor_ema: float = Field(0.999, ge=0, lt=1, description="share of the old anchor kept in each round")
-    anchor_cases: int = Field(3, ge=1, description="fewest cases of the fusion site behind an anchor")
+    anchor_cases: int = Field(3, ge=1, description="smallest number of fusion cases behind an anchor")
     dropout: float = Field(0.1, ge=0, lt=1, description="dropout on the attention weights in training")
 
 
@@ -60,12 +64,15 @@ class PersonalizationSettings(Section):
     """When decoder filters become personal."""
 
     patience: int | None = Field(
-        10, ge=0, le=255, description="opposing rounds until a filter is personal; 0: all from the start; null: never"
+        10,
+        ge=0,
+        le=255,
+        description="rounds with opposing changes until a filter is personal; 0: all are personal; null: none ever",
     )
-    warmup_rounds: int = Field(30, ge=0, description="rounds before personalization starts")
+    warmup_rounds: int = Field(30, ge=0, description="rounds before patience counts")
     weight_ema: float = Field(0.95, ge=0, le=1, description="share of the old aggregation weight H kept in each round")
     weight_bound: float = Field(
-        3, ge=0, description="a site's H of a filter is at most this many times the median site's; 0: any"
+        3, ge=0, description="a site's weight H is at most this many times the median over the sites; 0: no limit"
     )
 
 
@@ -91,7 +98,7 @@ class FedMEPDSettings(Settings):
 
 
 class FedMEPDAtServer(AtServer):
-    """Aggregates encoders and shared filters, has them fused, and decides which filters become personal."""
+    """Averages encoders and shared filters, has them trained further, and decides which filters become personal."""
 
     settings: FedMEPDSettings
 
@@ -116,12 +123,12 @@ class FedMEPDAtServer(AtServer):
         return self._shared(site) | self._patience(site) | self.anchors
 
     def _shared(self, site: str) -> Tensors:
-        """Encoders of the site's modalities, and of the decoder the filters that it shares."""
+        """The encoders of the site's modalities, and the decoder's filters that it shares."""
         filters, shared = self._filters[site], {}
         for key, value in of_modalities(self.weights, self._modalities[site]).items():
             if key.startswith(DECODER):
                 rows = filters.shared(layer_of(key))
-                # As long as a site shares all filters, it needs no copy of its own.
+                # A site that shares all filters needs no copy of its own.
                 value = value if rows.all() else value[rows]
             if len(value):
                 shared[key] = value
@@ -173,7 +180,7 @@ class FedMEPDAtServer(AtServer):
         return fused
 
     def _personalize(self, before: Tensors) -> None:
-        """Compares what the round did to the server's filters with what each site did to its own."""
+        """Compares how the round changed the server's filters with how each site changed its own."""
         total = max(1, sum(self._cases.values()))
         for site in sorted(self._cases):
             changes = self.store.load(site)
@@ -194,7 +201,7 @@ class FedMEPDAtServer(AtServer):
         return super().state() | {"filters": self._stacked()}
 
     def _stacked(self) -> dict[str, Any]:
-        """Patience and weights by convolution, (sites, filters): one tensor a site would be thousands to write."""
+        """Patience and weights by convolution, (sites, filters): with one tensor per site there would be thousands."""
         states = [filters.state() for filters in self._filters.values()]
         stacked = {
             kind: {layer: torch.stack([state[kind][layer] for state in states]) for layer in self._layers}
@@ -215,7 +222,7 @@ class FedMEPDAtServer(AtServer):
 
 
 class FedMEPDAtSite(AtSite):
-    """Takes in what it shares, keeps its personal filters, and calibrates with the anchors."""
+    """Loads the shared weights, keeps its personal filters, and calibrates its features with the anchors."""
 
     personalizes = True
     settings: FedMEPDSettings
@@ -244,13 +251,13 @@ class FedMEPDAtSite(AtSite):
 
 
 def _shared_rows(key: str, received: Tensors) -> Tensor | None:
-    """W_i = B_i W_s + (1 - B_i) W_i: the filters with B = 1, which are those that have patience left."""
+    """The filters with B = 1 in W_i = B_i W_s + (1 - B_i) W_i: those that have patience left."""
     patience = received.get(f"{PATIENCE}{layer_of(key)}") if key.startswith(DECODER) else None
     return None if patience is None else patience > 0
 
 
 class FedMEPDAtFusionSite(AtFusionSite):
-    """Makes the class anchors, where the cases are."""
+    """Makes the class anchors from its cases."""
 
     settings: FedMEPDSettings
 
@@ -289,9 +296,9 @@ METHOD = Method(
     name="fedmepd",
     title="FedMEPD",
     paper="Liu et al., Medical Image Analysis 2025",
-    shared="encoders, decoder filters that are not personal; class anchors",
-    personal="decoder filters that keep opposing the global ones, calibration",
-    fusion="trains every round after the aggregation, makes the anchors",
+    shared="encoders, decoder filters that are not personal, class anchors",
+    personal="decoder filters whose changes keep opposing the global ones, calibration",
+    fusion="trains the averaged network in every round and makes the anchors",
     model="encoders and shared decoder filters averaged with other sites' and trained at the fusion site, personal "
     "filters trained here alone",
     global_model="encoders and decoder filters averaged over the sites and trained at the fusion site; no personal "

@@ -1,8 +1,10 @@
-"""Fusion only: the network is trained at the fusion site alone, and the sites use it as it is.
+"""Fusion only: the network is trained at the fusion site alone, and every site uses it unchanged.
 
-RFNet, Ding et al., ICCV 2021: robust to missing modalities since each step trains on a random subset of them.
+RFNet, Ding et al., ICCV 2021. Each step trains on a random subset of the modalities, so that the network
+copes with missing ones.
 
-Travels: to the sites, the encoders of their modalities and the decoder. Nothing comes back.
+Exchanged: the sites receive the encoders of their modalities and the decoder, and return nothing.
+Kept at the site: nothing.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ class FusionOnlySettings(Settings):
 
 
 class FusionOnlyAtServer(LocalAtServer):
-    """Hands out the fusion site's model whenever the sites validate it."""
+    """Sends the fusion site's model to the sites in rounds with validation."""
 
     def __init__(self, settings: FusionOnlySettings, weights: Tensors, store: Store):
         super().__init__(settings, weights, store)
@@ -43,7 +45,7 @@ class FusionOnlyAtServer(LocalAtServer):
         self._modalities[site] = modalities
 
     def open(self, round_number: int) -> None:
-        # As they do not train, the sites need the weights only to validate them.
+        # The sites do not train, so they need the weights only for validation.
         self._due = self.settings.validation_is_due(round_number)
 
     def send(self, site: str) -> Tensors:
@@ -51,13 +53,13 @@ class FusionOnlyAtServer(LocalAtServer):
 
 
 class FusionOnlyAtSite(AtSite):
-    """Validates and tests what it is given."""
+    """Validates and tests the fusion site's model."""
 
     trains = False
 
 
 class FusionOnlyAtFusionSite(AtFusionSite):
-    """Trains with modalities left out."""
+    """Trains with random modalities left out."""
 
     def __init__(self, settings: FusionOnlySettings, log: Log):
         super().__init__(settings, log)

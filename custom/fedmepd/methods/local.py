@@ -1,8 +1,9 @@
-"""Local: every site trains on its own cases alone, and so does the fusion site.
+"""Local: every site trains only on its own cases, and so does the fusion site.
 
-The lower bound that every federated method is compared with.
+Every federated method is compared with this lower bound.
 
-Travels: nothing, but for the fusion site's model, which the server keeps. Stays: everything.
+Exchanged: nothing. The server keeps the fusion site's model.
+Kept at the site: everything.
 """
 
 from __future__ import annotations

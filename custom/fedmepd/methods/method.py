@@ -1,8 +1,8 @@
 """What a method is: what it does at the server, at a site and at the fusion site.
 
-A file of this folder is one method. It opens with its paper, what travels, what stays at home and where it departs from
-the paper; it holds the method's own settings and up to three classes, and ends with a :class:`Method` that names them.
-What several methods do alike are bricks in :mod:`fedmepd.methods.parts`.
+Each file of this folder is one method. Its docstring names the paper, what is exchanged, what is kept at the site and
+where the method differs from the paper. The file contains the method's own settings and up to three classes, and ends
+with a :class:`Method` that names them. Code that several methods use is in :mod:`fedmepd.methods.parts`.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ Log = Callable[[str], None]
 
 @dataclass
 class Fused:
-    """What the fusion site returns for a round.
+    """What the fusion site returns after a round.
 
     Attributes:
-        weights: those that it was given, after its training.
+        weights: the weights that it received, after its training.
         losses: means over its steps.
-        cases: how many it trained on.
-        extras: what else may leave it, by name: anchors.
+        cases: number of cases that it trained on.
+        extras: other tensors that may leave it (anchors), by name.
     """
 
     weights: Tensors
@@ -43,13 +43,13 @@ class Fused:
 
 
 class Fuse(Protocol):
-    """Has the fusion site train a round; None where it is away, and the round has to do without."""
+    """Has the fusion site train for a round. Returns None if it is absent and the round goes on without it."""
 
     def __call__(self, weights: Tensors, round_number: int) -> Fused | None: ...
 
 
 class Store(Protocol):
-    """Keeps tensors of a site between its update and the end of the round, so that memory does not grow with sites."""
+    """Keeps a site's tensors from its update to the end of the round, so that memory does not grow with the sites."""
 
     def save(self, site: str, tensors: Tensors) -> None: ...
 
@@ -57,16 +57,16 @@ class Store(Protocol):
 
 
 class AtServer(ABC):
-    """A method at the server. It owns every tensor that the method keeps there.
+    """The part of a method at the server. It owns every tensor that the method keeps there.
 
     Args:
         settings: of the job.
-        weights: of the whole network as it starts, by name.
-        store: for what a site returned, until the round is over.
+        weights: the initial weights of the whole network, by name.
+        store: keeps what a site returned until the end of the round.
 
     Attributes:
-        weights: of the global model, by name. A tensor is never changed in place, so others may hold on to it.
-        anchors: ``anchors.<level>``, where the method has them.
+        weights: the weights of the global model, by name. No tensor is changed in place.
+        anchors: the class anchors as ``anchors.<level>``, if the method has any.
     """
 
     def __init__(self, settings: Settings, weights: Tensors, store: Store):
@@ -77,15 +77,15 @@ class AtServer(ABC):
 
     @abstractmethod
     def join(self, site: str, modalities: Sequence[str]) -> None:
-        """Lets a site take part from now on, or again with other modalities."""
+        """Adds a site, or changes the modalities of a known one."""
 
     @abstractmethod
     def send(self, site: str) -> Tensors:
-        """What a site gets for the next round."""
+        """Returns what a site receives for the next round."""
 
     @abstractmethod
     def expect(self, site: str) -> Shapes:
-        """The changes that must come back from it: name and shape of each."""
+        """Returns the name and shape of every change that the site must return."""
 
     @abstractmethod
     def open(self, round_number: int) -> None:
@@ -93,38 +93,38 @@ class AtServer(ABC):
 
     @abstractmethod
     def take(self, site: str, changes: Tensors, cases: int) -> None:
-        """Takes in what a site has changed; sites come in any order, and the result has the same bits.
+        """Adds the changes of a site. The order of the sites does not change a bit of the result.
 
         Args:
-            site: its name.
-            changes: checked against :meth:`expect`; whole encoders may be missing.
-            cases: that the site trained on.
+            site: name of the site.
+            changes: the changes, already checked against :meth:`expect`; whole encoders may be missing.
+            cases: number of cases that the site trained on.
         """
 
     def begin(self, fuse: Fuse) -> Fused | None:
-        """Round 0, before the sites train for the first time."""
+        """Runs round 0, before the sites train for the first time."""
         fused = fuse(self.weights, 0)
         self.weights = fused.weights
         return fused
 
     @abstractmethod
     def close(self, fuse: Fuse, round_number: int) -> Fused | None:
-        """The rest of the round once the sites are done: aggregation, fusion training and what follows.
+        """Runs the rest of a round after all sites have answered: aggregation, fusion training and what follows.
 
         Returns:
             what the fusion site returned.
         """
 
     def layers(self) -> dict[str, int]:
-        """Number of filters of every convolution of which some may become personal."""
+        """Returns the number of filters of every convolution whose filters may become personal."""
         return {}
 
     def personal_filters(self, site: str) -> dict[str, int]:
-        """How many filters of each of these convolutions are a site's own by now."""
+        """Returns how many filters of each of these convolutions are personal to a site."""
         return {}
 
     def state(self) -> dict[str, Any]:
-        """Everything to go on from, as tensors and plain values."""
+        """Returns everything that is needed to continue, as tensors and plain values."""
         return {"weights": self.weights, "anchors": self.anchors}
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -133,7 +133,7 @@ class AtServer(ABC):
 
 
 class AtSite:
-    """A method at a site.
+    """The part of a method at a site.
 
     Args:
         settings: of the job.
@@ -150,32 +150,32 @@ class AtSite:
         self.settings = settings
 
     def network(self, modalities: Iterable[str]) -> FedMEPDNet:
-        """Builds the site's network, before its weights are started."""
+        """Builds the site's network, before its weights are initialised."""
         return build_network(self.settings, modalities)
 
     def take_in(self, network: FedMEPDNet, received: Tensors) -> None:
-        """Puts what the server sent into the network.
+        """Copies what the server sent into the network.
 
         Raises:
-            FedMEPDError: it does not fit.
+            FedMEPDError: the tensors do not fit the network.
         """
         copy_into(network, received)
 
     def give(self, network: FedMEPDNet, received: Tensors) -> Tensors:
-        """The present values of what the server is to get the change of, by name, on the CPU."""
+        """Returns the current values, on the CPU, of the weights whose change the server receives, by name."""
         return {key: value.detach().cpu() for key, value in network.state_dict().items() if key in received}
 
     def personal_filters(self, received: Tensors) -> dict[str, int]:
-        """How many filters of each convolution are the site's own, by what the server sent."""
+        """Returns how many filters of each convolution are personal, according to what the server sent."""
         return {}
 
 
 class AtFusionSite:
-    """A method at the fusion site.
+    """The part of a method at the fusion site.
 
     Args:
         settings: of the job.
-        log: takes lines about the progress.
+        log: receives messages about the progress.
 
     Attributes:
         collects_vectors: whether it needs the class vectors of every case.
@@ -190,11 +190,11 @@ class AtFusionSite:
         self.log = log
 
     def leave(self, vectors: dict[int, CaseVectors], round_number: int) -> Tensors:
-        """What may leave the fusion site after a round, besides weights."""
+        """Returns the tensors that may leave the fusion site after a round, besides the weights."""
         return {}
 
     def state(self) -> dict[str, Any]:
-        """What it keeps from round to round, as tensors and plain values."""
+        """Returns what it keeps from round to round, as tensors and plain values."""
         return {}
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -203,18 +203,21 @@ class AtFusionSite:
 
 @dataclass(frozen=True)
 class Method:
-    """A method, as it is listed and found.
+    """The description of a method.
 
     Attributes:
-        name: that of its file.
-        title: as it is written.
+        name: its name, which is also the name of its file.
+        title: its name as it is printed.
         paper: author, venue, year.
-        shared, personal: what sites share, and what stays at home.
-        fusion: what the fusion site's data are used for.
-        model: how a site's model came about, for its card.
-        global_model: the same of the global model.
-        settings: the job's settings with the method's own.
-        at_server, at_site, at_fusion_site: what the participants do.
+        shared: what the sites share.
+        personal: what is kept at each site.
+        fusion: what the fusion site does with its data.
+        model: how a site's model was trained, for its model card.
+        global_model: how the global model was trained.
+        settings: class of the job's settings, including the method's own.
+        at_server: its part at the server.
+        at_site: its part at a site.
+        at_fusion_site: its part at the fusion site.
     """
 
     name: str
@@ -232,12 +235,12 @@ class Method:
 
 
 def build_network(settings: Settings, modalities: Iterable[str], *, calibration: dict | None = None) -> FedMEPDNet:
-    """Builds a network by the job's settings.
+    """Builds a network according to the job's settings.
 
     Args:
         settings: of the job.
-        modalities: those that have an encoder in it.
-        calibration: settings of LACCA, or None for a network without.
+        modalities: modalities that have an encoder.
+        calibration: arguments of LACCA, or None for a network without it.
     """
     network = settings.network
     return FedMEPDNet(modalities, network.width, calibration=calibration, shared_encoder=network.shared_encoder)

@@ -1,7 +1,7 @@
 """Attention of many voxels to a few anchors, a block of voxels at a time.
 
 The attention weights of a full-resolution level are four times as large as the feature map that they come from. They
-are never held whole: a block's weights stay in the processor's cache, and the backward pass computes them again.
+are never stored in full: a block's weights stay in the processor's cache, and the backward pass computes them again.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ def attend(
         score: (heads * rows, C), head-major, and its bias (heads * rows).
         out: (C, heads * rows) and its bias (C).
         heads: number of heads.
-        dropout: share of the attention weights that are set to zero; the others grow accordingly. The random numbers
-            follow from PyTorch's global generator.
+        dropout: share of the attention weights that are set to zero; the others are scaled up. The random numbers come
+            from PyTorch's global generator.
 
     Returns:
         (V, C) in the precision of ``voxels``.
     """
     if is_exported():
         return torch.addmm(out_bias, _softmax(voxels, score, score_bias, heads).t(), out.t())
-    # One seed for the whole map, drawn where the caller's own seed rules.
+    # One seed for the whole map, drawn from the generator that the caller has seeded.
     seed = int(torch.randint(2**62, ())) if dropout else 0
     return _Attend.apply(voxels, score, score_bias, out, out_bias, heads, dropout, seed)
 
@@ -93,14 +93,14 @@ def _softmax(block: Tensor, score: Tensor, bias: Tensor, heads: int) -> Tensor:
 
 
 class _Keep:
-    """Which weights dropout keeps, block after block: the same ones each time it is made with the same seed.
+    """The weights that dropout keeps, block by block. The same seed always gives the same weights.
 
     Attributes:
-        scale: what the kept weights grow by, so that their mean stays.
+        scale: factor of the kept weights, which preserves their mean.
     """
 
     def __init__(self, dropout: float, seed: int):
-        # 16 random bits decide a weight. NumPy makes them several times as fast as PyTorch, whose dropout would take
+        # 16 random bits decide each weight. NumPy makes them several times as fast as PyTorch, whose dropout would take
         # more time than the rest of the attention.
         self.dropped = round(dropout * 2**16)
         self.scale = 2**16 / (2**16 - self.dropped)
@@ -110,5 +110,5 @@ class _Keep:
         """Returns 1 for each of a block's weights that is kept, and 0 for the others."""
         words = self.generator.integers(0, 2**64, -(-weights.numel() // 4), dtype=np.uint64)
         bits = torch.from_numpy(words.view(np.int16))[: weights.numel()].view(weights.shape).to(weights.device)
-        # Straight into the weights' precision: to turn truth values into numbers takes five times as long.
+        # Computed directly in the weights' precision: converting booleans to numbers takes five times as long.
         return torch.ge(bits, self.dropped - 2**15, out=torch.empty_like(weights))

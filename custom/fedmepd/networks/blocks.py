@@ -1,7 +1,7 @@
-"""What every part of the network is made of: convolution block and upsampling (RFNet, algorithm section 2).
+"""The building blocks of the network: convolution blocks and upsampling (RFNet, algorithm section 2).
 
-Feature maps lie voxel by voxel in memory (torch.channels_last_3d): convolutions of few channels, in half precision
-above all, are several times faster so, on processors and GPUs alike.
+Feature maps are stored voxel by voxel (torch.channels_last_3d). Convolutions with few channels are then several times
+faster, especially in half precision, on processors and on GPUs.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class ConvBlock(nn.Module):
 class ImageConvBlock(ConvBlock):
     """A convolution block of kernel 3 on an image's one channel.
 
-    Convolutions take several channels at once, and are three times as slow with one: here every voxel's neighbours
-    along the last axis are its channels, and the kernel has a side less.
+    Convolutions process several channels at once and are three times as slow with a single one. So each voxel's
+    neighbours along the last axis become its channels, and the kernel has one axis less.
 
     Args:
         outputs: number of channels.
@@ -82,10 +82,10 @@ def _convolve(conv: nn.Conv3d, x: Tensor) -> Tensor:
 
 
 def _convolve_made(conv: nn.Conv3d, make: Callable[..., Tensor], *maps: Tensor) -> Tensor:
-    """conv(make(*maps)), where what ``make`` returns is made again for the backward pass instead of kept."""
+    """conv(make(*maps)). The result of ``make`` is computed again in the backward pass instead of being stored."""
     if not torch.is_grad_enabled():
         return _convolve(conv, make(*maps))
-    # The second time it ends where the convolution would begin, which keeps its input before it computes.
+    # The second computation stops where the convolution begins, which saves its input before it computes.
     return checkpoint(lambda *maps: _convolve(conv, make(*maps)), *maps, use_reentrant=False, preserve_rng_state=False)
 
 

@@ -1,10 +1,10 @@
-"""How many voxels are worked on at once where intermediate results are larger than the feature map they come from."""
+"""The number of voxels to process at once, if intermediate results are larger than the feature map they come from."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
-# A GPU wants few large operations, a processor intermediate results that stay in its cache.
+# A GPU needs few large operations; a processor needs intermediate results that fit into its cache.
 _VOXELS = {"cpu": 8192}
 _OTHERWISE = 2**18
 

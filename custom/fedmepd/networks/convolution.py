@@ -1,4 +1,4 @@
-"""Convolution of small maps in float32 on a processor, which PyTorch sends to a slow kernel of its own."""
+"""Convolution of small maps in float32 on a processor, for which PyTorch by itself uses a slow kernel."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch.autograd.function import once_differentiable
 
 from fedmepd.networks.portable import is_exported
 
-# In float32 PyTorch gives oneDNN no single sample with this many channels x X x Y or fewer; its own kernel takes two to
-# fifteen times as long. Whole levels of the network are below it.
+# In float32 PyTorch does not use oneDNN for a single sample with this many channels x X x Y or fewer. Its own kernel
+# takes two to fifteen times as long. Whole levels of the network are below this limit.
 _SMALL = 20480
-# Elsewhere oneDNN's kernels for three axes may be its slow reference ones.
+# On other processors oneDNN may use its slow reference kernels for three axes.
 _HAS_KERNELS = torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability().startswith("AVX")
 
 
@@ -55,7 +55,7 @@ class _Convolution(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         x, weight = ctx.saved_tensors
-        # There is no way to ask for oneDNN's gradients, but batches of two get them: the second sample is nothing.
+        # oneDNN's gradients cannot be requested, but PyTorch uses them for batches of two. The second sample is zeros.
         to_x, to_weight, _ = torch.ops.aten.convolution_backward(
             _with_nothing(gradient),
             _with_nothing(x),

@@ -1,4 +1,4 @@
-"""The fusion decoder: from the features of whichever modalities are there to one segmentation (algorithm section 2)."""
+"""The fusion decoder: from the features of the available modalities to one segmentation (algorithm section 2)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class DecoderLevel(nn.Module):
         """features (B, M * C, X, Y, Z), coarser (B, 2C, X/2, ...) or None -> level feature, region probabilities."""
         below = None if coarser is None else self.up(coarser)
         probabilities = self.regions(features, present, below)
-        # The probabilities learn from their own loss alone.
+        # The probabilities learn only from their own loss.
         fused = self.fusion(features, probabilities.detach(), present)
         if below is not None:
             join, mix = self.merge
@@ -70,7 +70,7 @@ class FusionDecoder(nn.Module):
         Args:
             features: in the order of ``present``.
             present: the given modalities' positions in the task's order.
-            calibrate: called with level and level feature; what it returns goes on to the next level.
+            calibrate: called with level and level feature; its result is passed to the next level.
 
         Returns:
             class probabilities (B, classes, X, Y, Z); region probabilities and level features (before calibration),

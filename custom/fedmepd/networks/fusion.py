@@ -41,7 +41,7 @@ class RegionProbabilities(nn.Module):
         x = self.expand(self.mix(self.reduce(features, present)))
         if below is not None:
             x = torch.cat([below, x], dim=1)
-        # One class after the other in memory: whatever follows works on whole maps of one class.
+        # Stored class by class, because the following operations work on whole maps of one class.
         return self.classify(self.gather(x)).contiguous().softmax(dim=1)
 
 
@@ -101,7 +101,7 @@ class RegionFusion(nn.Module):
         weights = self._weights(flat, regions, present)
         first, mix, halve = self.fuse
         by_region = first.conv.weight.flatten(1).unflatten(1, (self.classes, -1))
-        # A few thousand numbers that every voxel is multiplied with: worth full precision.
+        # Every voxel is multiplied with these few thousand numbers, so they are computed in full precision.
         with torch.autocast(flat.device.type, enabled=False):
             matrix = torch.einsum("bkm,okc->bkomc", weights, by_region).flatten(3)
         fused = sum_over_regions(flat, matrix, regions)

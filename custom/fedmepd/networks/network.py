@@ -88,7 +88,7 @@ class FedMEPDNet(nn.Module):
         self.to(memory_format=torch.channels_last_3d)
 
     def start(self, seed: int) -> FedMEPDNet:
-        """Starts every part from a seed of its own, so that a site's weights do not depend on which others it has."""
+        """Initialises every part from its own seed, so that its weights do not depend on the site's other parts."""
         from fedmepd.seeds import derive_seed
 
         parts = {f"encoder/{name}": encoder for name, encoder in self.encoders.items()}

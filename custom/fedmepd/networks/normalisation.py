@@ -1,9 +1,9 @@
 """Instance normalisation and LeakyReLU as one step, the most frequent one of the network after the convolution.
 
 PyTorch's instance normalisation copies a channels-last feature map into the other memory format and back, in both
-directions, and its gradient then sends the convolution's gradient through the other format too. Here the channels-last
-kernels of batch normalisation do the work, one sample at a time; and since LeakyReLU can be undone, the result alone is
-kept for the backward pass, which the next convolution keeps anyway.
+directions, and its gradient then forces the convolution's gradient into the other format too. Here the channels-last
+kernels of batch normalisation do the work, one sample at a time. LeakyReLU can be inverted, so the backward pass needs
+only the result, which the next convolution stores anyway.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from fedmepd.networks.portable import is_exported
 
 _EPSILON = 1e-5
 _SLOPE = 0.2
-# Channels in a row of memory: what the kernels of batch normalisation take at once. Few channels are laid side by side
-# up to this number, which keeps vectors full and sums over many voxels short.
+# Channels per row of memory: the number that the kernels of batch normalisation process at once. Fewer channels are
+# folded side by side up to this number, which fills vectors and shortens sums over many voxels.
 _ROW = 1024
 # Below this number of voxels the extra steps cost more than they save.
 _FEW_VOXELS = 8192

@@ -1,4 +1,4 @@
-"""Whether the network is being written down for another runtime, which has none of our kernels."""
+"""Whether the network is being exported to another runtime, which does not have our kernels."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import torch
 
 
 def is_exported() -> bool:
-    """Whether TorchScript or ONNX records what the network does: then it does it in plain operations."""
+    """Returns whether TorchScript or ONNX is recording the network, which then uses plain operations only."""
     return torch.compiler.is_exporting() or torch.jit.is_tracing()

@@ -1,4 +1,4 @@
-"""Checkpoints in the layout in which FedMEPD's authors publish theirs, brought into ours."""
+"""Import of checkpoints in the layout of FedMEPD's authors."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ def import_published(path: Path) -> Published:
     """Reads a published checkpoint of the server or of a client.
 
     Args:
-        path: file with ``state_dict``, and with ``proto`` where it has anchors.
+        path: file with ``state_dict``, and with ``proto`` if it has anchors.
 
     Raises:
-        CheckpointError: the file is no such checkpoint, or a key or shape is not as expected; the message names it.
+        CheckpointError: the file is not such a checkpoint, or a key or shape is not as expected; the message names it.
     """
     content = _read(Path(path))
     state = {key.removeprefix("module."): value for key, value in content["state_dict"].items()}
@@ -62,7 +62,7 @@ def import_published(path: Path) -> Published:
 def _read(path: Path) -> dict:
     import numpy as np
 
-    # numpy's arrays (the authors store their Dice as one) are rebuilt by these types, and by nothing else.
+    # The types needed to rebuild numpy arrays (the authors store their Dice as one). No others are allowed.
     allowed = [np.ndarray, np.dtype, np._core.multiarray._reconstruct, np._core.multiarray.scalar]
     allowed += [type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8")]
     hint = f"; {_EXPECTED}, with nothing but tensors, numpy arrays and plain values in it"
@@ -86,7 +86,7 @@ def _anchors(path: Path, prototypes: dict | None) -> dict[int, Tensor]:
 
 
 def _translate(state: dict[str, Tensor], calibrated: bool) -> dict[str, Tensor]:
-    """Renames the published keys to ours; what has no place in ours (biases before a normalisation) is left out."""
+    """Renames the published keys to ours. Biases before a normalisation have no counterpart and are left out."""
     translated: dict[str, Tensor] = {}
     groups: dict[str, dict[int, Tensor]] = {}
     for key, value in state.items():

@@ -15,7 +15,7 @@ from fedmepd.networks.portable import is_exported
 
 
 def sum_over_regions(features: Tensor, matrix: Tensor, regions: Tensor) -> Tensor:
-    """Applies to each voxel's features the regions' matrices, weighted by how likely the voxel is of each region.
+    """Applies the regions' matrices to each voxel's features, weighted by the voxel's probability of each region.
 
     Args:
         features: (B, V, I).
@@ -74,7 +74,7 @@ class _SumOverRegions(torch.autograd.Function):
 
 
 def _adder(matrix: Tensor, dtype: torch.dtype) -> Tensor:
-    """(K * O, O): identities one below the other. Products with it add up regions, or repeat for each region."""
+    """(K * O, O): stacked identities. A product with it adds up the regions, or repeats a value for each region."""
     return torch.eye(matrix.shape[2], dtype=dtype, device=matrix.device).repeat(matrix.shape[1], 1)
 
 

@@ -15,8 +15,8 @@ from fedmepd.modalities import BRATS
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Colours that colour-blind readers tell apart (Okabe and Ito; indigo for their yellow, which white swallows), and
-# strokes where there are more sites than colours.
+# Colours that colour-blind readers can distinguish (Okabe and Ito; indigo instead of their yellow, which is hard to see
+# on white), and strokes where there are more sites than colours.
 _COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#332288", "#999999")
 _STROKES = ("-", "--", ":", "-.")
 _SERVER = {"color": "black", "linewidth": 2.2}

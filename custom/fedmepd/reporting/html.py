@@ -1,4 +1,4 @@
-"""Pages that hold everything themselves: style, tables, pictures."""
+"""Self-contained pages: style, tables and pictures in one file."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def items(lines: Iterable[str]) -> str:
 
 
 def figure(content: bytes, text: str) -> str:
-    """Returns a picture with what it shows, for those who cannot see it as well.
+    """Returns a picture with a text that describes it, also for those who cannot see it.
 
     Args:
         content: PNG.

@@ -18,27 +18,30 @@ FILE_NAME = "report.html"
 _PICTURES = {
     "scores": (
         "Validation scores",
-        "Dice on validation cases by round, for each region; a line a site, black the server.",
+        "Dice on validation cases by round, for each region. One line per site; the server is black.",
     ),
-    "losses": ("Training losses", "Mean training loss by round; a line a site, black the fusion site."),
+    "losses": ("Training losses", "Mean training loss by round. One line per site; the fusion site is black."),
     "cross_site": (
         "Every model on every site's test cases",
-        "mDSC of each model (row) on each site's test cases (column), with the modalities that both have; bold: each "
+        "mDSC of each model (row) on each site's test cases (column), with the modalities that both have. Bold: each "
         "model at its own site.",
     ),
-    "participation": ("Who took part", "A row a site, a column a round: took part, missed, or update scaled down."),
+    "participation": (
+        "Who took part",
+        "One row per site, one column per round: took part, missed, or update scaled down.",
+    ),
     "personal_filters": (
         "Personal filters",
         "For each site, the share of each decoder convolution's filters that are personal, by round, from the deepest "
         "level at the top to the classifier at the bottom.",
     ),
-    "seconds": ("Time of a round", "Seconds of every round by phase, stacked."),
-    "megabytes": ("On the wire", "Megabytes of tensors to and from every site by round."),
+    "seconds": ("Time of a round", "Seconds of every round, divided into phases."),
+    "megabytes": ("On the wire", "Megabytes of tensors sent to and received from every site by round."),
 }
 
 
 def write_report(workspace: Path, out: Path | None = None) -> Path:
-    """Writes a run's page and its figures as PNG; the run may still go on.
+    """Writes a run's page and its figures as PNG; the run need not be finished.
 
     Args:
         workspace: as for :func:`fedmepd.evaluation.results.find`.
@@ -93,7 +96,7 @@ def page(results: dict[str, Any], history: dict[str, Any] | None, pictures: dict
 
     Args:
         results: of the run.
-        history: its curves; None where an older version wrote none.
+        history: its curves; None if there is no file of them.
         pictures: PNG files by name.
     """
     title = tables.title(results)
@@ -101,9 +104,7 @@ def page(results: dict[str, Any], history: dict[str, Any] | None, pictures: dict
     if results["status"] != "finished":
         body.append('<p class="running">This run is not finished: the scores are on validation cases.</p>')
     if history is None:
-        body.append(
-            f"<p>There is no {HISTORY} beside the results: an older version wrote them. Curves are missing.</p>"
-        )
+        body.append(f"<p>There are no curves, because there is no {HISTORY} beside the results.</p>")
     body += ["<h2>Scores</h2>", _table(results), _notes(results)]
     for name, (heading, text) in _PICTURES.items():
         if name in pictures:

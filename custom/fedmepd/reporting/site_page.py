@@ -22,7 +22,7 @@ _CURVES = {
 
 
 def write_site_report(source: Path, folder: Path) -> Path:
-    """Writes the page of a site, and its figures as PNG; the run may still go on.
+    """Writes the page of a site, and its figures as PNG; the run need not be finished.
 
     Args:
         source: the site's ``site.json``, with its pictures beside it.
@@ -63,7 +63,7 @@ def _page(run: dict[str, Any], curves: dict[str, bytes], overlays: dict[str, byt
     cases = "/".join(str(run["cases"][part]) for part in ("train", "validation", "test"))
     body = [f"<p>{' '.join(run['modalities'])}; cases: {cases} for training, validation, test.</p>"]
     if run["status"] != "finished":
-        body.append('<p class="running">This run is not finished: nothing is tested yet.</p>')
+        body.append('<p class="running">This run is not finished, and nothing is tested yet.</p>')
     body += ["<h2>Scores</h2>", _scores(run)]
     for name, (heading, text) in _CURVES.items():
         if name in curves:
@@ -71,7 +71,7 @@ def _page(run: dict[str, Any], curves: dict[str, bytes], overlays: dict[str, byt
     if overlays:
         body += [
             "<h2>Test cases</h2>",
-            "<p>These are images of patients, unless the cases are made up: keep this page at the site.</p>",
+            "<p>Unless the cases are phantoms, these are images of patients. Keep this page at the site.</p>",
         ]
     for kind, content in overlays.items():
         text = f"{kind} test case: mDSC {run['examples'][kind]:.3f}. Solid: segmentation; dotted: label"

@@ -15,15 +15,15 @@ _CORE = BRATS.classes.index("NCR/NET")
 def clean(
     classes: np.ndarray, spacing: Sequence[float], *, min_component_ml: float = 0.0, min_enhancing_ml: float = 0.0
 ) -> np.ndarray:
-    """Removes small components of tumour, then enhancing tumour that is too little in all.
+    """Removes small components of tumour, then relabels enhancing tumour if its total is too small.
 
     Args:
         classes: class numbers (X, Y, Z).
         spacing: voxel size along X, Y and Z in mm.
         min_component_ml: connected components of the whole tumour (voxels that share a face, an edge or a corner) that
             are smaller become background; 0: none.
-        min_enhancing_ml: where all of the enhancing tumour is less, it becomes NCR/NET: the rule by which BraTS' teams
-            avoid a Dice of 0 in cases that have none; 0: never.
+        min_enhancing_ml: if the total enhancing tumour is smaller, it becomes NCR/NET. BraTS teams use this rule to
+            avoid a Dice of 0 in cases without enhancing tumour; 0: never.
 
     Returns:
         class numbers, a new array.

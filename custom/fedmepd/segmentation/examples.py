@@ -34,7 +34,7 @@ class Examples:
         self._settings = settings
         self._cache = cache
         self._modalities = modalities
-        # mDSC, place in the list, classes: compressed, since all cases of a site would be gigabytes.
+        # mDSC, index in the list, classes (compressed, because all cases of a site would take gigabytes).
         self._kept: list[tuple[float, int, bytes]] = []
 
     def watch(self, place: int, case: EvaluationCase, prediction: Tensor, scores: CaseScores) -> None:

@@ -28,7 +28,7 @@ class CaseFiles:
         name: the case's.
         segmentation: NIfTI.
         overlay: PNG, or None.
-        probabilities: NIfTI of each region; empty where they are not wanted.
+        probabilities: NIfTI of each region; empty if they are not requested.
     """
 
     name: str
@@ -37,7 +37,7 @@ class CaseFiles:
     probabilities: dict[str, Path] = field(default_factory=dict)
 
     def write(self, segmentation: Segmentation, convention: str) -> None:
-        """Writes them, the segmentation last: where it is, the others are too.
+        """Writes them, the segmentation last: if it exists, the other files are complete.
 
         Raises:
             FedMEPDError: a file cannot be written, or the case's image cannot be read any more.
@@ -61,7 +61,7 @@ def files_beside(out: Path, *, overlay: bool, probabilities: bool) -> tuple[Case
     """Returns the files of a single case, named after its segmentation, and that of its volumes.
 
     Raises:
-        FedMEPDError: ``out`` is no name of a NIfTI file.
+        FedMEPDError: ``out`` is not the name of a NIfTI file.
     """
     if not is_nifti(out):
         raise FedMEPDError(f"--out {out}: expected a file that ends in .nii.gz or .nii")
@@ -98,7 +98,7 @@ class VolumeTable:
         self._rows: dict[str, dict[str, str]] = {}
 
     def keep(self, names: Iterable[str]) -> None:
-        """Keeps the rows that the file has of these cases; without this, it starts empty."""
+        """Keeps the file's rows of these cases; without this call the table starts empty."""
         try:
             with open(self._file, newline="", encoding="utf-8") as opened:
                 rows = {row["case"]: row for row in csv.DictReader(opened) if tuple(row) == COLUMNS}

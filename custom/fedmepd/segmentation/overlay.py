@@ -26,7 +26,8 @@ def draw_overlay(
 ) -> None:
     """Draws axial, coronal and sagittal plane through the tumour's centre, a row for each modality that was used.
 
-    As radiologists look at it: the patient's right is on the left, anterior up in the axial and left in the sagittal
+    In the radiological convention: the patient's right is on the left, anterior up in the axial and left in the
+        sagittal
     plane. Without any tumour the planes go through the middle of the brain.
 
     Args:
@@ -79,7 +80,7 @@ def draw_overlay(
         legend.append(Line2D([], [], color="white", linestyle="dotted", label="label"))
     figure.legend(handles=legend, loc="lower right", ncols=4, frameon=False, labelcolor="white", fontsize=8)
     figure.tight_layout(pad=0.3, rect=(0, 0.3 / figure.get_figheight(), 1, 1))
-    # Without the version of matplotlib in it, the same picture is the same file.
+    # Without matplotlib's version in it, the same picture gives the same file.
     write_atomically(
         Path(file), lambda opened: figure.savefig(opened, format="png", dpi=110, metadata={"Software": None})
     )

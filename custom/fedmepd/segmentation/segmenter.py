@@ -69,9 +69,8 @@ class Segmentation:
 class Segmenter:
     """A trained model, ready to segment cases with any of its modalities.
 
-    Images are checked and prepared as in training, with the clipping that the model was trained with. A modality of
-    the model that a case lacks contributes no features, as in training where a case lacks one; calibration works on
-    what is left.
+    Images are checked and prepared as in training, with the clipping that the model was trained with. A modality that
+    the model has and a case lacks contributes no features, as in training. Calibration works on the remaining features.
 
     Args:
         model: a file of :func:`fedmepd.training.checkpoints.save_model`.
@@ -83,8 +82,20 @@ class Segmenter:
         min_component_ml, min_enhancing_ml: see :func:`fedmepd.segmentation.cleanup.clean`.
 
     Raises:
-        CheckpointError: the file is no model of fedmepd.
+        CheckpointError: the file is not a model of fedmepd.
         SettingsError: window or overlap is out of bounds.
+
+    >>> from pathlib import Path
+    >>> import torch
+    >>> from fedmepd.data.grids import save_image
+    >>> from fedmepd.data.layouts import find_dataset
+    >>> from fedmepd.segmentation.segmenter import Segmenter
+    >>> segmenter = Segmenter("model.pt", torch.device("cpu"))
+    >>> for case in map(segmenter.usable, find_dataset(Path("patients")).cases):
+    ...     segmentation = segmenter.segment(case)
+    ...     save_image(Path(f"{case.name}.nii.gz"), segmentation.image("brats"))
+    >>> sorted(segmentation.millilitres)
+    ['ET', 'TC', 'WT']
     """
 
     def __init__(
@@ -100,7 +111,7 @@ class Segmenter:
         min_enhancing_ml: float = 0.0,
     ):
         about = describe(model)["about"]
-        # Models of older versions do not say.
+        # Models of older versions do not contain it.
         self._clip_percent = about.get("clip_percent", About.clip_percent)
         sliding = {
             "window": about.get("window", About.window) if window is None else window,
@@ -118,10 +129,10 @@ class Segmenter:
         return self._network.modalities
 
     def usable(self, case: Case) -> Case:
-        """Returns the case without its label and the modalities that the model does not know.
+        """Returns the case without its label and without the modalities that the model does not know.
 
         Raises:
-            DataError: nothing is left.
+            DataError: no modality is left.
         """
         images = {modality: path for modality, path in case.images.items() if modality in self.modalities}
         if case.images and not images:
@@ -132,7 +143,7 @@ class Segmenter:
         return replace(case, images=images, label=None, convention=None)
 
     def check(self, case: Case) -> list[str]:
-        """Reads the files of a case of :meth:`usable` and returns what looks wrong with them.
+        """Reads the files of a case from :meth:`usable` and returns warnings about them.
 
         Raises:
             DataError: they cannot be used.
@@ -142,7 +153,7 @@ class Segmenter:
         return [finding.text for finding in inspection.findings if finding.severity == WARNING]
 
     def segment(self, case: Case, progress: Callable[[int, int], None] = lambda done, total: None) -> Segmentation:
-        """Segments a case of :meth:`usable`.
+        """Segments a case from :meth:`usable`.
 
         Args:
             case: that passed :meth:`check`.

@@ -1,4 +1,4 @@
-"""How fast arithmetic is chosen on this machine: device, precision and threads."""
+"""The choice of fast arithmetic on this machine: device, precision and threads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
 
     Args:
         device: where the network is.
-        precision: ``float32``, ``bfloat16``, or ``auto`` for bfloat16 where the hardware multiplies in it.
+        precision: ``float32``, ``bfloat16``, or ``auto`` for bfloat16 on hardware that supports it.
     """
     if precision == "auto":
         precision = "bfloat16" if _has_bfloat16(device) else "float32"
@@ -26,6 +26,6 @@ def _has_bfloat16(device: torch.device) -> bool:
 
 
 def use_threads(count: int) -> None:
-    """Sets the number of CPU threads; 0 leaves PyTorch's choice. The number decides the last bits of a result."""
+    """Sets the number of CPU threads; 0 keeps PyTorch's choice. The last bits of a result depend on it."""
     if count:
         torch.set_num_threads(count)

@@ -1,4 +1,4 @@
-"""Checkpoints that describe themselves: what a site keeps and what a user loads."""
+"""Checkpoints with a description of their model: sites save them, users load them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _DAMAGED = "the file is damaged or was changed; take another copy of it"
 
 @dataclass
 class About:
-    """What a checkpoint says of the model in it.
+    """The description of the model in a checkpoint.
 
     Attributes:
         owner: the site's name, ``fusion``, or where it was imported from.
@@ -44,7 +44,7 @@ class About:
 
     @classmethod
     def of(cls, owner: str, settings: Settings, round_number: int, scores: dict | None) -> About:
-        """Returns what a job's model says of itself."""
+        """Returns the description of a job's model."""
         return cls(
             owner,
             settings.method,
@@ -57,7 +57,7 @@ class About:
 
 
 def save_model(path: Path, network: FedMEPDNet, about: About) -> None:
-    """Writes a network with its anchors, and what is needed to build it again."""
+    """Writes a network with its anchors and everything needed to build it again."""
     calibration = None
     if network.calibration is not None:
         first = next(iter(network.calibration.values()))
@@ -83,10 +83,10 @@ def save_model(path: Path, network: FedMEPDNet, about: About) -> None:
 
 
 def describe(path: Path) -> dict:
-    """What a checkpoint says of itself: everything but its weights.
+    """Returns the description in a checkpoint: everything but the weights.
 
     Raises:
-        CheckpointError: the file is no fedmepd model.
+        CheckpointError: the file is not a fedmepd model.
     """
     content = _read(path)
     return {key: value for key, value in content.items() if key not in ("state", "anchors")}
@@ -103,6 +103,14 @@ def load_model(path: str | Path) -> FedMEPDNet:
 
     Raises:
         CheckpointError: the file is missing, damaged, of another kind or version, or its weights do not fit.
+
+    >>> import fedmepd, torch
+    >>> network = fedmepd.load_model("model.pt")
+    >>> network.modalities
+    ('FLAIR', 'T2')
+    >>> images = torch.randn(1, 2, 24, 24, 24)  # one case, z-scored inside the brain and 0 outside
+    >>> network(images, ("FLAIR", "T2")).shape  # the probability of each class in each voxel
+    torch.Size([1, 4, 24, 24, 24])
     """
     content = _read(path)
     network = FedMEPDNet(

@@ -83,7 +83,7 @@ def train_epoch(
         observe: called with every batch and the network's outputs.
 
     Raises:
-        Aborted: ``abort`` said so.
+        Aborted: ``abort`` returned true.
         FedMEPDError: the loss is not finite.
     """
     device = next(network.parameters()).device
@@ -117,8 +117,8 @@ def train_epoch(
 def class_vectors(features: dict[int, Tensor], label: Tensor, classes: int) -> tuple[dict[int, Tensor], Tensor]:
     """Mean of each level feature over the voxels of each class (algorithm section 3.6).
 
-    The features, upsampled to the label's grid by nearest neighbour, are constant in blocks; so the class's share of
-    each block weighs the feature, and nothing is upsampled.
+    The features, upsampled to the label's grid by nearest neighbour, are constant in blocks; so each feature is
+    weighted by the class's share of its block, and nothing is upsampled.
 
     Args:
         features: by level, (B, C_l, X/2^(l-1), ...).
@@ -126,7 +126,7 @@ def class_vectors(features: dict[int, Tensor], label: Tensor, classes: int) -> t
         classes: number of classes.
 
     Returns:
-        by level (B, classes, C_l), zero where the class is absent; which classes are there, bool (B, classes).
+        by level (B, classes, C_l), zero where the class is absent; which classes are present, bool (B, classes).
     """
     one_hot = torch.nn.functional.one_hot(label, classes).movedim(-1, 1).float()
     there = one_hot.flatten(2).any(dim=2)

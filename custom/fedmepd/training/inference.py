@@ -21,7 +21,7 @@ _MIRRORED = [axes for count in range(4) for axes in combinations((2, 3, 4), coun
 def predict(
     network: FedMEPDNet, images: Tensor, modalities: Sequence[str], settings: EvaluationSettings, precision: str
 ) -> Tensor:
-    """The most probable class of each voxel; background wherever only windows without any brain look.
+    """Returns the most probable class of each voxel; voxels seen only by windows without brain are background.
 
     Args:
         network: set to evaluation mode.
@@ -58,7 +58,7 @@ def class_probabilities(
 
     Args:
         flips: also segment the seven mirror images, and average: eight times the work.
-        progress: called after each window with the number done, and of all.
+        progress: called after each window with the number of windows done and the total.
 
     Returns:
         (classes, X, Y, Z), float32, on the CPU.
@@ -67,7 +67,7 @@ def class_probabilities(
 
     network.eval()
     device = next(network.parameters()).device
-    # No window is larger than the volume: the network itself pads what is too small for it.
+    # No window is larger than the volume; the network pads volumes that are too small for it.
     window = [min(settings.window, side) for side in images.shape[2:]]
     mirrored = _MIRRORED if flips else _MIRRORED[:1]
     total, done = len(mirrored) * _window_count(images.shape[2:], window, settings.overlap), 0

@@ -22,7 +22,7 @@ class Target:
     Attributes:
         one_hot: (B, classes, V), V voxels.
         counts: voxels of each class in each sample, (B, classes).
-        weights: of each voxel in the cross entropy, the share of its sample that is of another class, (B, V).
+        weights: of each voxel in the cross entropy, the share of its sample that belongs to other classes, (B, V).
     """
 
     one_hot: Tensor
@@ -48,19 +48,21 @@ def dice_and_cross_entropy(probabilities: Tensor, target: Target) -> tuple[Tenso
 
     Returns:
         Dice loss, 1 minus the classes' mean Dice with sums over batch and voxels; cross entropy, each voxel weighted by
-        the share of its sample that is of another class.
+        the share of its sample that belongs to other classes.
     """
     flat = full_precision(probabilities.flatten(2))
     return _DiceAndCrossEntropy.apply(flat, target.one_hot, target.counts, target.weights)
 
 
 class _DiceAndCrossEntropy(torch.autograd.Function):
-    """At each voxel only the true class's probability enters the overlap and the logarithm: one pass gives both parts
-    of the loss, and another one their gradient."""
+    """At each voxel only the true class's probability enters the overlap and the logarithm, so one pass computes both
+    parts of the loss, and a second pass their gradient.
+    """
 
     @staticmethod
     def forward(ctx, probabilities: Tensor, one_hot: Tensor, counts: Tensor, weights: Tensor):
-        # Row k: what the voxels of class k get in each class. The diagonal is the overlap, columns add up to the sums.
+        # Row k: probabilities of each class, summed over the voxels of class k. The diagonal is the overlap, and the
+        # columns add up to the sums over all voxels.
         by_true_class = torch.matmul(one_hot.to(probabilities.dtype), probabilities.transpose(1, 2)).sum(dim=0)
         overlap = by_true_class.diagonal()
         total = by_true_class.sum(dim=0) + counts.sum(dim=0) + _EPSILON

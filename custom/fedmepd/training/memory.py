@@ -1,4 +1,4 @@
-"""When what the process has freed goes back to the system; where the C library is not GNU's, it decides by itself."""
+"""When freed memory goes back to the system. Only GNU's C library is controlled; others decide for themselves."""
 
 from __future__ import annotations
 
@@ -7,31 +7,32 @@ import ctypes
 import functools
 from collections.abc import Callable, Iterator
 
-# From malloc.h: free memory at the end of the heap beyond which it shrinks; sizes from which a block is a mapping of
-# its own, which goes back as soon as it is freed.
+# From malloc.h. The heap shrinks when more than the first is free at its end. Blocks larger than the second are
+# mappings of their own and go back to the system as soon as they are freed.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _MOST = 2**31 - 1
-# Where the library's own adjustment of both ends once a process has freed blocks of such sizes, as every network does.
+# The library raises both by itself, up to these values, when a process frees blocks of such sizes, as every network
+# does.
 _USUAL_TRIM, _USUAL_MMAP = 64 * 2**20, 32 * 2**20
 
 
 def give_back() -> None:
-    """Returns to the system what this process has freed.
+    """Returns the memory that this process has freed to the system.
 
-    GNU's C library keeps a validation's windows, tens of megabytes a site, for a use that may not come before the next
-    one. It takes milliseconds, once a round.
+    GNU's C library keeps the memory of a validation's windows (tens of megabytes per site), although it may not be used
+    before the next validation. The call takes milliseconds, once per round.
     """
     _of_library("malloc_trim")(0)
 
 
 @contextlib.contextmanager
 def freed_memory_kept() -> Iterator[None]:
-    """Keeps what is freed within for what is allocated next; afterwards :func:`give_back` returns it.
+    """Keeps memory that is freed inside for the next allocations; afterwards :func:`give_back` returns it.
 
-    A pass without gradients allocates every feature map where the one before it has just been freed. Given back in
-    between, it is cleared page by page by the system each time, which takes a fifth of the pass. In training the maps
-    live long and differ in size: there the gaps between them would be kept too. It is the main thread that gains, in
-    which sites and ``predict`` work: other threads' memory the library bounds more tightly.
+    A pass without gradients allocates every feature map where the previous one has just been freed. If the memory went
+    back in between, the system would clear it page by page each time, which takes a fifth of the pass. In training,
+    maps live long and differ in size, so the gaps between them would be kept too. Only the main thread gains, in which
+    sites and ``predict`` work: the library limits the memory of other threads more tightly.
     """
     change = _of_library("mallopt")
     change(_MMAP_THRESHOLD, _MOST)

@@ -1,4 +1,4 @@
-"""Training at the fusion site, which owns all modalities (algorithm section 3.4)."""
+"""Training at the fusion site, which has all modalities (algorithm section 3.4)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from fedmepd.training.epoch import (
 
 @dataclass
 class CaseVectors:
-    """Class vectors of one fusion case in one round: by level (classes, C_l), and which classes its crop held."""
+    """Class vectors of one fusion case in one round: by level (classes, C_l), and which classes its crop contained."""
 
     by_level: dict[int, Tensor]
     there: Tensor
@@ -42,7 +42,7 @@ class FusionResult:
     Attributes:
         state: the new weights, by name, on the CPU.
         losses: mean losses.
-        vectors: class vectors by the case's place in the training list.
+        vectors: class vectors by the case's index in the training list.
     """
 
     state: dict[str, Tensor]
@@ -99,7 +99,7 @@ class FusionTrainer:
         """Trains ``fusion_epochs`` epochs, starting from the given weights.
 
         Args:
-            state: weights to start from; those that are not named stay as they were.
+            state: weights to start from; weights that it does not name keep their values.
             round_number: decides learning rate and crops.
             vectors: also return the class vectors of every case.
             modality_dropout: train each step on a random non-empty subset of the modalities.

@@ -109,15 +109,16 @@ class PersonalFilters:
 
 
 def bound_weights(sites: Iterable[PersonalFilters], bound: float) -> None:
-    """Limits every site's aggregation weight of every filter to ``bound`` times the median site's.
+    """Limits every site's aggregation weight of every filter to ``bound`` times the median over the sites.
 
-    The paper's weight is a ratio of norms: a site whose filter hardly moved would get one that outweighs everybody
-    else's, whether that is chance or a site's intent. So would a site that joins late, since weights start at 1 and
-    those of the others have shrunk since.
+    The paper's weight is a ratio of norms. A site that hardly changes a filter would get a weight that exceeds all
+    others, by chance or on purpose. So would a site that joins late, because its weights start at 1 and those of the
+    others have become smaller by then.
 
     Args:
-        sites: all of the run. Of each filter those are compared that share it; of two middle weights the lower counts.
-        bound: how many times the median weight is allowed; 0: any.
+        sites: all sites of the run. The median of a filter's weights is over the sites that share it; of two middle
+            weights, the lower one is used.
+        bound: largest multiple of the median; 0: no limit.
     """
     sites = list(sites)
     if not bound or not sites:
@@ -125,7 +126,7 @@ def bound_weights(sites: Iterable[PersonalFilters], bound: float) -> None:
     for layer in sites[0].patience:
         weights = torch.stack([site.weights[layer] for site in sites])
         shared = torch.stack([site.shared(layer) for site in sites])
-        # Personal filters stand behind all others, and are not counted.
+        # Personal filters are sorted behind all others and are not counted.
         ordered = torch.where(shared, weights, torch.inf).sort(dim=0).values
         middle = ((shared.sum(dim=0) - 1) // 2).clamp_min(0)
         limit = bound * ordered.gather(0, middle[None])
