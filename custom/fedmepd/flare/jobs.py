@@ -11,8 +11,8 @@ from pathlib import Path
 
 from fedmepd import methods
 from fedmepd.errors import FedMEPDError
-from fedmepd.flare.executor import TASKS
 from fedmepd.flare.recipe import FedMEPDRecipe
+from fedmepd.flare.translation import TASKS
 from fedmepd.modalities import FUSION_SITE, PROTOCOL_SITES
 from fedmepd.storage import write_json, write_text
 
