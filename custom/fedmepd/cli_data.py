@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections import Counter
@@ -236,14 +235,9 @@ def _kit_settings(kit: Path) -> Path:
 
 
 def _point_kit(file: Path, folder: Path) -> None:
-    from fedmepd.storage import write_json
+    from fedmepd.storage import read_json, write_json
 
-    values = {}
-    if file.is_file():
-        try:
-            values = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise SettingsError(f"{file} cannot be read as JSON: {error}") from error
+    values = read_json(file, "an object of keys and values", SettingsError) if file.is_file() else {}
     write_json(file, {**values, "data": str(folder.absolute())})
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from fedmepd.errors import SettingsError
+from fedmepd.errors import SettingsError, explain
 
 SMALLEST_BFLOAT16_CROP = 24
 
@@ -185,7 +185,7 @@ class Settings(_Section):
         try:
             return cls.model_validate(_merge(PRESETS[preset], overrides or {}))
         except ValidationError as error:
-            raise SettingsError(_explain(error)) from error
+            raise SettingsError(explain(error, "settings", cls)) from error
 
 
 def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -194,24 +194,6 @@ def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
         nested = isinstance(value, dict) and isinstance(merged.get(key, {}), dict)
         merged[key] = _merge(merged.get(key, {}), value) if nested else value
     return merged
-
-
-def _explain(error: ValidationError) -> str:
-    lines = []
-    for problem in error.errors():
-        key = ".".join(str(part) for part in problem["loc"]) or "settings"
-        if problem["type"] == "extra_forbidden":
-            lines.append(f"unknown setting {key}: expected one of {', '.join(_keys_beside(problem['loc']))}")
-        else:
-            lines.append(f"setting {key} = {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}")
-    return "; ".join(lines)
-
-
-def _keys_beside(location: tuple[str | int, ...]) -> list[str]:
-    model: type[BaseModel] = Settings
-    for part in location[:-1]:
-        model = model.model_fields[str(part)].annotation  # type: ignore[assignment]
-    return list(model.model_fields)
 
 
 PRESETS: dict[str, dict[str, Any]] = {

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import fedmepd
 from fedmepd.errors import FedMEPDError
-from fedmepd.storage import write_json
+from fedmepd.storage import read_json, write_json
 
 CUSTOM_README = """\
 FLARE loads classes other than its own only for a job with a folder `custom`: this one. The package itself is installed
@@ -65,15 +64,13 @@ def read_meta(job_folder: Path) -> dict[str, Any]:
     Raises:
         FedMEPDError: the folder is no job.
     """
-    try:
-        meta = json.loads((job_folder / "meta.json").read_text(encoding="utf-8"))
-        if all(isinstance(places, list) for places in meta["deploy_map"].values()):
-            return meta
-        raise ValueError("deploy_map")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise FedMEPDError(
-            f"{job_folder} is no job: expected a folder with meta.json and its deploy_map, such as jobs/fedmepd_brats"
-        ) from error
+    meta = read_json(job_folder / "meta.json", "a job, such as jobs/fedmepd_brats")
+    places = meta.get("deploy_map")
+    if isinstance(places, dict) and all(isinstance(sites, list) for sites in places.values()):
+        return meta
+    raise FedMEPDError(
+        f"{job_folder} is no job: expected a folder with meta.json and its deploy_map, such as jobs/fedmepd_brats"
+    )
 
 
 def deployed_everywhere(meta: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,6 @@ A named run lives outside the job's run folder, where the next job with the same
 
 from __future__ import annotations
 
-import json
 import uuid
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from nvflare.private.fed.simulator.simulator_const import SimulatorConstants
 
 from fedmepd.config import Settings
 from fedmepd.errors import CheckpointError
-from fedmepd.storage import write_json
+from fedmepd.storage import read_json, write_json
 
 
 def in_simulator(fl_ctx: FLContext) -> bool:
@@ -63,8 +62,8 @@ def run_identity(folder: Path) -> str:
     path = folder / "run.json"
     if not path.is_file():
         write_json(path, {"identity": uuid.uuid4().hex})
-    try:
-        identity = json.loads(path.read_text())["identity"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} is damaged: remove {folder} to start the run afresh") from error
-    return str(identity)
+    hint = f": remove {folder} to start the run afresh"
+    content = read_json(path, "the identity of a run", CheckpointError, hint=hint)
+    if "identity" not in content:
+        raise CheckpointError(f"{path} is damaged, identity is missing{hint}")
+    return str(content["identity"])
