@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import csv
 import json
+from math import comb
 from pathlib import Path
 from statistics import fmean
 
 import numpy as np
 import pytest
-from scipy.stats import bootstrap
 
 from fedmepd.evaluation.measures import RegionMeasures
 from fedmepd.evaluation.report import average, build, console_table, write
@@ -36,12 +36,33 @@ def test_averages_by_hand() -> None:
     assert (average([0.0, 1.0])["low"], average([0.0, 1.0])["high"]) == (0, 1)
 
 
-def test_interval_agrees_with_scipy() -> None:
-    values = np.random.default_rng(1).beta(5, 2, 30)
+def test_interval_of_yes_and_no() -> None:
+    """The mean of draws from ones and zeros is binomial, so the interval is known without drawing."""
+    found = average([1.0] * 14 + [0.0] * 6)
+    ends = [quantile(20, 14 / 20, share) / 20 for share in (0.025, 0.975)]
+    assert (found["low"], found["high"]) == pytest.approx(ends)
+    assert ends == [0.5, 0.9]
+
+
+def quantile(count: int, chance: float, share: float) -> int:
+    """The smallest number that at least ``share`` of a binomial distribution does not exceed."""
+    total, number = 0.0, -1
+    while total < share:
+        number += 1
+        total += comb(count, number) * chance**number * (1 - chance) ** (count - number)
+    return number
+
+
+def test_interval_of_many_cases_is_that_of_the_normal_distribution() -> None:
+    values = np.random.default_rng(1).beta(5, 2, 400)
     found = average(values.tolist())
-    expected = bootstrap((values,), np.mean, method="percentile", n_resamples=20_000).confidence_interval
-    assert (found["low"], found["high"]) == pytest.approx((expected.low, expected.high), abs=0.004)
-    assert found == average(values.tolist(), seed=0) != average(values.tolist(), seed=1)
+    reach = 1.96 * values.std() / 20
+    assert (found["low"], found["high"]) == pytest.approx((values.mean() - reach, values.mean() + reach), abs=0.001)
+
+
+def test_interval_follows_the_seed() -> None:
+    values = np.random.default_rng(1).beta(5, 2, 30).tolist()
+    assert average(values) == average(values, seed=0) != average(values, seed=1)
 
 
 def test_summary() -> None:

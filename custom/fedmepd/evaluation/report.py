@@ -11,6 +11,7 @@ from statistics import fmean
 from typing import Any
 
 import numpy as np
+from scipy.stats import bootstrap
 
 from fedmepd import __version__
 from fedmepd.data.summary import table
@@ -26,7 +27,7 @@ MEASURES = ("dice", "hd95_mm", "sensitivity", "specificity", "label_ml", "predic
 COLUMNS = ("case", "region", *MEASURES)
 
 RESAMPLES = 10_000
-_BLOCKS = 10
+_BATCH = 1_000
 
 _TITLES = {
     "dice": ("Dice", ".3f"),
@@ -99,11 +100,11 @@ def average(values: Sequence[float | None], seed: int = 0) -> dict[str, Any]:
         return {"cases": 0, "mean": None, "median": None, "low": None, "high": None}
     low = high = None
     if len(there) > 1:
-        random = np.random.default_rng(seed)
-        # In blocks, since all draws of a large data set at once would not fit into memory.
-        shape = (RESAMPLES // _BLOCKS, len(there))
-        means = [there[random.integers(0, len(there), shape)].mean(axis=1) for _ in range(_BLOCKS)]
-        low, high = (float(end) for end in np.percentile(means, (2.5, 97.5)))
+        # In batches, since all draws of a large data set at once would not fit into memory.
+        drawn = bootstrap(
+            (there,), np.mean, n_resamples=RESAMPLES, batch=_BATCH, method="percentile", rng=np.random.default_rng(seed)
+        )
+        low, high = (float(end) for end in drawn.confidence_interval)
     return {
         "cases": len(there),
         "mean": float(there.mean()),
