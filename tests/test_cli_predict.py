@@ -136,7 +136,7 @@ def test_refused_before_anything_is_done(tmp_path: Path, model: Path, run) -> No
         "hold the same values as FLAIR and T1ce": ("--model", model, "--flair", flair, "--t1ce", flair, "--out", out),
         "broken.nii.gz cannot be read as NIfTI": ("--model", model, "--flair", broken, "--out", out),
         "--resume: expected a folder": ("--model", model, "--flair", flair, "--out", out, "--resume"),
-        "evaluation.window = 20": ("--model", model, "--flair", flair, "--out", out, "--window", 20),
+        "sliding window: window = 20": ("--model", model, "--flair", flair, "--out", out, "--window", 20),
         "device 'tpu'": ("--model", model, "--flair", flair, "--out", out, "--device", "tpu"),
         "data/out is inside": ("--model", model, data, "--out", data / "out"),
         "there.nii.gz: expected a folder": ("--model", model, data, "--out", there),

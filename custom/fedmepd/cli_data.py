@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import sys
-import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from shlex import quote
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from fedmepd.cli_terminal import FAULTY, progress_bar
 from fedmepd.errors import FedMEPDError, SettingsError
 
 if TYPE_CHECKING:
     from fedmepd.data.site_folders import Source
-
-# Exit status of a data set that was read and has errors.
-FAULTY = 1
 
 _SHARES = {"train": 0.6, "validation": 0.1}
 
@@ -124,14 +119,16 @@ def _inspect(dataset: Any, options: argparse.Namespace) -> Any:
     from fedmepd.site_settings import SiteSettings
 
     print(describe_found(dataset), flush=True)
-    return inspect_dataset(dataset, SiteSettings.load().cache, labels=options.labels, progress=show_progress())
+    with progress_bar("reading", "case") as progress:
+        return inspect_dataset(dataset, SiteSettings.load().cache, labels=options.labels, progress=progress)
 
 
 def _check_sites(sites: list[Path], options: argparse.Namespace) -> int:
     from fedmepd.data.findings import Finding
     from fedmepd.data.layouts import find_dataset
-    from fedmepd.data.summary import describe_overlap, table
+    from fedmepd.data.summary import describe_overlap
     from fedmepd.modalities import BRATS
+    from fedmepd.text_table import table
 
     inspections, findings, rows = {}, [], []
     print(f"found a federation of {len(sites)} sites", flush=True)
@@ -178,16 +175,17 @@ def _source(options: argparse.Namespace, earlier: Path | None = None) -> tuple[S
             f"--train {options.train} --validation {options.validation}: expected shares above 0, at most 1 together"
         )
     cache = SiteSettings.load().cache
-    source = open_source(
-        options.folder,
-        labels=options.labels,
-        follow_links=options.follow_links,
-        skip_faulty=options.skip_faulty,
-        cache=cache,
-        earlier=earlier,
-        found=lambda dataset: print(describe_found(dataset), flush=True),
-        progress=show_progress(),
-    )
+    with progress_bar("reading", "case") as progress:
+        source = open_source(
+            options.folder,
+            labels=options.labels,
+            follow_links=options.follow_links,
+            skip_faulty=options.skip_faulty,
+            cache=cache,
+            earlier=earlier,
+            found=lambda dataset: print(describe_found(dataset), flush=True),
+            progress=progress,
+        )
     if source.left_out:
         print(f"left out {source.left_out} cases with errors")
     return source, cache
@@ -244,7 +242,7 @@ def _point_kit(file: Path, folder: Path) -> None:
 def _split(options: argparse.Namespace) -> None:
     from fedmepd.data.distribution import protocol_plan, read_plan
     from fedmepd.data.site_folders import split_source
-    from fedmepd.data.summary import table
+    from fedmepd.text_table import table
 
     if options.out.resolve().is_relative_to(options.folder.resolve()):
         raise FedMEPDError(f"{options.out} is inside {options.folder}: choose a folder outside the data set")
@@ -281,16 +279,3 @@ def _split(options: argparse.Namespace) -> None:
         print(f"{over} cases are left over")
     print(f"{options.out} {'written' if changed else 'is up to date'}")
     print(f"to train on it: FEDMEPD_DATA={quote(str(options.out.absolute()))}")
-
-
-def show_progress() -> Callable[[int, int], None]:
-    """Reports progress on the terminal: at most one line in two seconds, none for what is quick."""
-    last = time.monotonic()
-
-    def report(done: int, total: int) -> None:
-        nonlocal last
-        if done < total and time.monotonic() - last >= 2:
-            last = time.monotonic()
-            print(f"read {done} of {total} cases", file=sys.stderr, flush=True)
-
-    return report

@@ -9,13 +9,11 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
 
+from fedmepd.cli_terminal import FAULTY, progress_bar
 from fedmepd.errors import SettingsError
 
 if TYPE_CHECKING:
     from fedmepd.doctor.kit import Kit
-
-# Exit status of a site with an error.
-FAULTY = 1
 
 
 def add_doctor_command(topics: argparse._SubParsersAction) -> None:
@@ -45,7 +43,6 @@ def add_doctor_command(topics: argparse._SubParsersAction) -> None:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from fedmepd.cli_data import show_progress
     from fedmepd.doctor.checks import ERROR, WARNING, count
     from fedmepd.doctor.diagnose import diagnose
     from fedmepd.doctor.federation import FILE_NAME, expected
@@ -58,18 +55,19 @@ def _doctor(options: argparse.Namespace) -> int:
         return _write(kit, options)
     own = kit.local / FILE_NAME
     federation = options.against or (own if own.is_file() else None)
-    made = diagnose(
-        kit,
-        expected(federation, options.job),
-        ntp=options.ntp,
-        seconds=options.timeout,
-        progress=show_progress(),
-    )
     checks = []
-    for check in made:
-        checks.append(check)
-        if not options.json:
-            print("\n".join(check.lines()), flush=True)
+    with progress_bar("reading", "case") as progress:
+        made = diagnose(
+            kit,
+            expected(federation, options.job),
+            ntp=options.ntp,
+            seconds=options.timeout,
+            progress=progress,
+        )
+        for check in made:
+            checks.append(check)
+            if not options.json:
+                print("\n".join(check.lines()), flush=True)
     errors, warnings = count(checks, ERROR), count(checks, WARNING)
     if options.json:
         content = {"name": kit.name, "role": kit.role, "errors": errors, "warnings": warnings}

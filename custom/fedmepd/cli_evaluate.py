@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedmepd.cli_predict import add_segmenter_options, open_segmenter, progress_bar, warn
+from fedmepd.cli_predict import add_segmenter_options, open_segmenter
+from fedmepd.cli_terminal import progress_bar, warn
 from fedmepd.errors import DataError, SettingsError
 
 if TYPE_CHECKING:

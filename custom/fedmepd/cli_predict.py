@@ -6,11 +6,11 @@ import argparse
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fedmepd.cli_terminal import progress_bar, warn
 from fedmepd.errors import FedMEPDError, SettingsError
 
 if TYPE_CHECKING:
@@ -125,25 +125,6 @@ def open_segmenter(options: argparse.Namespace) -> Segmenter:
         min_component_ml=options.min_component,
         min_enhancing_ml=options.min_enhancing,
     )
-
-
-def warn(line: str) -> None:
-    """Prints a warning that no result depends on."""
-    print(f"warning: {line}", file=sys.stderr, flush=True)
-
-
-@contextmanager
-def progress_bar(name: str, unit: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on the terminal, none where nobody watches; yields what is told the number done, and of all."""
-    from tqdm import tqdm
-
-    with tqdm(desc=name, unit=unit, leave=False, disable=None) as bar:
-
-        def report(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield report
 
 
 def _predict(options: argparse.Namespace) -> int:

@@ -117,6 +117,22 @@ class EvaluationSettings(_Section):
         False, description="at the end, also test every model on every site's test cases, where the sites agree"
     )
 
+    @classmethod
+    def sliding(cls, window: int, overlap: float) -> EvaluationSettings:
+        """Returns the settings of inference outside a job.
+
+        Args:
+            window: side of the inference window in voxels.
+            overlap: share of a window that the next one covers again.
+
+        Raises:
+            SettingsError: one of them is out of bounds.
+        """
+        try:
+            return cls(window=window, overlap=overlap)
+        except ValidationError as error:
+            raise SettingsError(explain(error, "sliding window", cls)) from error
+
 
 class DataSettings(_Section):
     """Which cases are used. Where they lie is each site's own affair."""

@@ -14,11 +14,11 @@ import numpy as np
 from scipy.stats import bootstrap
 
 from fedmepd import __version__
-from fedmepd.data.summary import table
 from fedmepd.evaluation.measures import RegionMeasures
 from fedmepd.evaluation.metrics import HD95_ONE_EMPTY_MM
 from fedmepd.modalities import BRATS
 from fedmepd.storage import write_json, write_text
+from fedmepd.text_table import table
 
 CSV_NAME, JSON_NAME = "evaluation.csv", "evaluation.json"
 
