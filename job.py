@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 
-from fedmepd.cli_terminal import positive
+from fedmepd.cli.terminal import positive
 
 DEFAULT_SITES = 8
 

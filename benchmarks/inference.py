@@ -36,7 +36,7 @@ from benchmarks import measure, straightforward
 from benchmarks.heads import BRAIN, CROP, VOLUME, bounding_box, brain_for, head, in_volume, normalised
 from benchmarks.measure import Pairs, Run, Spread
 from benchmarks.task import Task, add_precision_argument, add_task_arguments, sites
-from fedmepd.cli_terminal import positive
+from fedmepd.cli.terminal import positive
 from fedmepd.config import EvaluationSettings
 from fedmepd.data.inspection import inspect_cases
 from fedmepd.data.layouts import find_dataset

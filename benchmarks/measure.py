@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from fedmepd.cli_terminal import positive
+from fedmepd.cli.terminal import positive
 from fedmepd.storage import write_json
 
 RESULTS = Path(__file__).parent / "results"

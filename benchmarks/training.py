@@ -23,7 +23,7 @@ from statistics import fmean, stdev
 from benchmarks.measure import arguments, describe, environment, table, write_report
 from benchmarks.straightforward import Straightforward
 from benchmarks.task import Product, Task, add_task_arguments, synchronise
-from fedmepd.cli_terminal import positive
+from fedmepd.cli.terminal import positive
 from fedmepd.modalities import BRATS
 from fedmepd.training.arithmetic import use_threads
 

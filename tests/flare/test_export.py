@@ -32,7 +32,7 @@ def test_a_job_without_code_for_every_site(tmp_path):
 
 
 def test_folder_that_is_no_job(tmp_path):
-    with pytest.raises(FedMEPDError, match="expected a job"):
+    with pytest.raises(FedMEPDError, match="is no job"):
         export_job(tmp_path, tmp_path / "out")
 
 

@@ -64,13 +64,16 @@ def read_meta(job_folder: Path) -> dict[str, Any]:
     Raises:
         FedMEPDError: the folder is no job.
     """
-    meta = read_json(job_folder / "meta.json", "a job, such as jobs/fedmepd_brats")
-    places = meta.get("deploy_map")
-    if isinstance(places, dict) and all(isinstance(sites, list) for sites in places.values()):
-        return meta
-    raise FedMEPDError(
-        f"{job_folder} is no job: expected a folder with meta.json and its deploy_map, such as jobs/fedmepd_brats"
-    )
+    file = job_folder / "meta.json"
+    places = None
+    if file.is_file():
+        meta = read_json(file, "a job's description")
+        places = meta.get("deploy_map")
+    if not isinstance(places, dict) or not all(isinstance(sites, list) for sites in places.values()):
+        raise FedMEPDError(
+            f"{job_folder} is no job: expected a folder with meta.json and its deploy_map, such as jobs/fedmepd_brats"
+        )
+    return meta
 
 
 def deployed_everywhere(meta: dict[str, Any]) -> dict[str, Any]:

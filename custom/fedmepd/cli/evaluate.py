@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedmepd.cli_predict import add_segmenter_options, open_segmenter
-from fedmepd.cli_terminal import progress_bar, warn
+from fedmepd.cli.predict import add_segmenter_options, open_segmenter
+from fedmepd.cli.terminal import progress_bar, warn
 from fedmepd.errors import DataError, SettingsError
 
 if TYPE_CHECKING:

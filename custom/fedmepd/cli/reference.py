@@ -1,6 +1,6 @@
-"""The reference of all commands and settings, written from the code: ``python -m fedmepd.reference docs/reference.md``.
+"""The reference of all commands and settings, written from the code.
 
-Run it in the root of the repository, where ``job.py`` is.
+Run ``python -m fedmepd.cli.reference docs/reference.md`` in the root of the repository, where ``job.py`` is.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedmepd.cli import build_parser
+from fedmepd.cli.program import build_parser
+from fedmepd.cli.terminal import REFUSED
 from fedmepd.config import PRESETS, Settings
 from fedmepd.errors import FedMEPDError
 from fedmepd.site_settings import FILE_NAME, VARIABLES, SiteSettings
 from fedmepd.storage import write_text
 
-RENEW = "python -m fedmepd.reference docs/reference.md"
+RENEW = "python -m fedmepd.cli.reference docs/reference.md"
 
 _ABOUT_COMMANDS = """\
 `--help` after any of them says the same, `fedmepd --version` the version. Exit status, where nothing else is said: 0
@@ -242,14 +243,16 @@ def _machine_settings() -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Writes the page."""
-    parser = argparse.ArgumentParser(prog="python -m fedmepd.reference", description=__doc__.partition(":")[0] + ".")
+    parser = argparse.ArgumentParser(
+        prog="python -m fedmepd.cli.reference", description=__doc__.partition(":")[0] + "."
+    )
     parser.add_argument("out", type=Path, help="the page to write")
     out = parser.parse_args(arguments).out
     try:
         write_text(out, reference(Path.cwd()))
     except FedMEPDError as error:
-        print(f"fedmepd.reference: {error}", file=sys.stderr)
-        return 2
+        print(f"fedmepd.cli.reference: {error}", file=sys.stderr)
+        return REFUSED
     print(f"wrote {out}")
     return 0
 

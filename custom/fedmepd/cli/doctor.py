@@ -9,7 +9,7 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from fedmepd.cli_terminal import FAULTY, progress_bar
+from fedmepd.cli.terminal import FAULTY, progress_bar
 from fedmepd.errors import SettingsError
 
 if TYPE_CHECKING:

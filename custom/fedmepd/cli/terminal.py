@@ -7,8 +7,9 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-# Exit status of a data set or site that was looked at and has errors.
-FAULTY = 1
+# Exit status of a data set or site that was looked at and has errors; of a command that the user can put right; of one
+# that the user has interrupted.
+FAULTY, REFUSED, INTERRUPTED = 1, 2, 130
 
 
 def warn(line: str) -> None:

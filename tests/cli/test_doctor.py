@@ -10,7 +10,7 @@ from fedmepd.cli import main
 from tests.doctor import servers
 from tests.doctor.conftest import authority, change, issued, kit_folder, provisioned  # noqa: F401
 
-JOB = str(Path(__file__).parents[1] / "jobs" / "fedmepd_brats")
+JOB = str(Path(__file__).parents[2] / "jobs" / "fedmepd_brats")
 TOPICS = ["kit", "kit", "certificate", "certificate", "server", "clock", "versions", "versions", "data", "job", "GPU"]
 
 

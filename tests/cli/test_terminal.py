@@ -5,7 +5,7 @@ import io
 
 import pytest
 
-from fedmepd.cli_terminal import positive, progress_bar
+from fedmepd.cli.terminal import positive, progress_bar
 
 
 class Terminal(io.StringIO):

@@ -15,7 +15,7 @@ from fedmepd.segmentation import segmenter as module
 from tests.data.files import save, tumour, volume, write_case
 from tests.segmentation.models import by_brightness, save_tiny
 
-REAL = Path(__file__).parents[2] / "shared" / "real"
+REAL = Path(__file__).parents[3] / "shared" / "real"
 
 
 @pytest.fixture(autouse=True)

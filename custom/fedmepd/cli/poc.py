@@ -10,11 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fedmepd.cli.terminal import INTERRUPTED
+
 if TYPE_CHECKING:
     from fedmepd.flare.poc import Poc
 
-# Exit status of a job that failed, and of a run that was interrupted.
-FAILED, INTERRUPTED = 1, 130
+# Exit status of a job that failed.
+FAILED = 1
 
 _SITES = [f"site-{number}" for number in range(1, 9)]
 

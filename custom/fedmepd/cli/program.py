@@ -13,13 +13,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fedmepd import __version__
-from fedmepd.cli_data import add_data_commands
-from fedmepd.cli_doctor import add_doctor_command
-from fedmepd.cli_evaluate import add_evaluate_command
-from fedmepd.cli_export import add_export_commands
-from fedmepd.cli_poc import add_poc_commands
-from fedmepd.cli_predict import add_predict_command
-from fedmepd.cli_report import add_report_command
+from fedmepd.cli.data import add_data_commands
+from fedmepd.cli.doctor import add_doctor_command
+from fedmepd.cli.evaluate import add_evaluate_command
+from fedmepd.cli.export import add_export_commands
+from fedmepd.cli.poc import add_poc_commands
+from fedmepd.cli.predict import add_predict_command
+from fedmepd.cli.report import add_report_command
+from fedmepd.cli.terminal import INTERRUPTED, REFUSED
 from fedmepd.errors import FedMEPDError
 
 
@@ -35,10 +36,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return status
     except FedMEPDError as error:
         print(f"fedmepd: {error}", file=sys.stderr)
-        return 2
+        return REFUSED
     except KeyboardInterrupt:
         print("fedmepd: interrupted", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:
         # Whoever reads us has seen enough, as `head` does; nothing may be flushed into the closed pipe at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -166,7 +167,3 @@ def _set_up_kit(options: argparse.Namespace) -> None:
         print(f"{kit.hide_files()}: files of this kit are shown to the site's own organisation alone")
     if options.refuse_code:
         print(f"{kit.refuse_code()}: jobs that carry code are refused")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -9,7 +9,7 @@ from shlex import quote
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from fedmepd.cli_terminal import FAULTY, progress_bar
+from fedmepd.cli.terminal import FAULTY, progress_bar
 from fedmepd.errors import FedMEPDError, SettingsError
 
 if TYPE_CHECKING:

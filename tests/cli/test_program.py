@@ -174,7 +174,7 @@ def test_job_export(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     arguments = ["job", "export", str(tmp_path / "job"), str(tmp_path / "exported")]
     assert main(arguments) == 0
     assert str(tmp_path / "exported") in capsys.readouterr().out
-    assert (tmp_path / "exported" / "app" / "custom" / "fedmepd" / "cli.py").is_file()
+    assert (tmp_path / "exported" / "app" / "custom" / "fedmepd" / "cli" / "program.py").is_file()
     assert main(arguments) == 2
     assert "exported exists already" in capsys.readouterr().err
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from fedmepd.cli.reference import RENEW, main, reference
 from fedmepd.config import Settings
-from fedmepd.reference import RENEW, main, reference
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "reference.md"
 
 
