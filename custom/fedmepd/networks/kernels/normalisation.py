@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from fedmepd.networks.portable import is_exported
+from fedmepd.networks.kernels.portable import is_exported
 
 _EPSILON = 1e-5
 _SLOPE = 0.2
@@ -36,8 +36,13 @@ def normalise_and_activate(x: Tensor) -> Tensor:
         the same shape, in channels_last_3d.
     """
     if is_exported():
-        return F.leaky_relu(F.instance_norm(x, eps=_EPSILON), _SLOPE)
+        return plain_normalise_and_activate(x)
     return _NormaliseAndActivate.apply(x)
+
+
+def plain_normalise_and_activate(x: Tensor) -> Tensor:
+    """The plain twin of :func:`normalise_and_activate`."""
+    return F.leaky_relu(F.instance_norm(x, eps=_EPSILON), _SLOPE)
 
 
 class _NormaliseAndActivate(torch.autograd.Function):

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from fedmepd.networks.portable import is_exported
+from fedmepd.networks.kernels.portable import is_exported
 
 # In float32 PyTorch gives oneDNN no single sample with this many channels x X x Y or fewer; its own kernel takes two to
 # fifteen times as long. Whole levels of the network are below it.
@@ -29,6 +29,11 @@ def convolve(x: Tensor, weight: Tensor, padding: tuple[int, int, int], stride: t
     """
     if _is_slow(x):
         return _Convolution.apply(x, weight, padding, stride)
+    return plain_convolve(x, weight, padding, stride)
+
+
+def plain_convolve(x: Tensor, weight: Tensor, padding: tuple[int, int, int], stride: tuple[int, int, int]) -> Tensor:
+    """The plain twin of :func:`convolve`."""
     return F.conv3d(x, weight, padding=padding, stride=stride)
 
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedmepd.networks import blockwise
-from fedmepd.networks.attention import attend
+from fedmepd.networks.kernels import blockwise
+from fedmepd.networks.kernels.attention import attend
 
 HEADS, ROWS, CHANNELS, VOXELS = 2, 3, 5, 7
 

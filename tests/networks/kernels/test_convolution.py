@@ -3,8 +3,8 @@ import torch
 import torch.nn.functional as F
 from torch.profiler import ProfilerActivity, profile
 
-from fedmepd.networks import convolution
-from fedmepd.networks.convolution import convolve
+from fedmepd.networks.kernels import convolution
+from fedmepd.networks.kernels.convolution import convolve
 
 with_kernels = pytest.mark.skipif(not convolution._HAS_KERNELS, reason="not a processor that this is about")
 

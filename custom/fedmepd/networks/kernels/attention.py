@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from fedmepd.networks.blockwise import block_size
-from fedmepd.networks.portable import is_exported
+from fedmepd.networks.kernels.blockwise import block_size
+from fedmepd.networks.kernels.portable import is_exported
 
 
 def attend(
@@ -32,10 +32,17 @@ def attend(
         (V, C) in the precision of ``voxels``.
     """
     if is_exported():
-        return torch.addmm(out_bias, _softmax(voxels, score, score_bias, heads).t(), out.t())
+        return plain_attend(voxels, score, score_bias, out, out_bias, heads)
     # One seed for the whole map, drawn where the caller's own seed rules.
     seed = int(torch.randint(2**62, ())) if dropout else 0
     return _Attend.apply(voxels, score, score_bias, out, out_bias, heads, dropout, seed)
+
+
+def plain_attend(
+    voxels: Tensor, score: Tensor, score_bias: Tensor, out: Tensor, out_bias: Tensor, heads: int
+) -> Tensor:
+    """The plain twin of :func:`attend`, without dropout."""
+    return torch.addmm(out_bias, _softmax(voxels, score, score_bias, heads).t(), out.t())
 
 
 class _Attend(torch.autograd.Function):

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from fedmepd.networks.blockwise import block_size
-from fedmepd.networks.portable import is_exported
+from fedmepd.networks.kernels.blockwise import block_size
+from fedmepd.networks.kernels.portable import is_exported
 
 
 def sum_over_regions(features: Tensor, matrix: Tensor, regions: Tensor) -> Tensor:
@@ -26,8 +26,13 @@ def sum_over_regions(features: Tensor, matrix: Tensor, regions: Tensor) -> Tenso
         (B, V, O) in the precision of ``features``.
     """
     if is_exported():
-        return torch.einsum("bkoi,bvi,bkv->bvo", matrix.to(features.dtype), features, regions.to(features.dtype))
+        return plain_sum_over_regions(features, matrix, regions)
     return _SumOverRegions.apply(features, matrix, regions)
+
+
+def plain_sum_over_regions(features: Tensor, matrix: Tensor, regions: Tensor) -> Tensor:
+    """The plain twin of :func:`sum_over_regions`."""
+    return torch.einsum("bkoi,bvi,bkv->bvo", matrix.to(features.dtype), features, regions.to(features.dtype))
 
 
 class _SumOverRegions(torch.autograd.Function):

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedmepd.networks.normalisation import normalise_and_activate
+from fedmepd.networks.kernels.normalisation import normalise_and_activate
 
 # Few voxels; many, which are folded into rows; a number of them that no power of two divides.
 SIZES = [(6, 5, 4), (32, 16, 24), (41, 23, 21)]

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fedmepd.networks import blockwise
-from fedmepd.networks.region_sum import sum_over_regions
+from fedmepd.networks.kernels import blockwise
+from fedmepd.networks.kernels.region_sum import sum_over_regions
 
 
 def test_sum_and_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
