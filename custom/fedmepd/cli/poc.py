@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from fedmepd.cli.terminal import INTERRUPTED
 
 if TYPE_CHECKING:
-    from fedmepd.flare.poc import Poc
+    from fedmepd.flare.poc.workspace import Poc
 
 # Exit status of a job that failed.
 FAILED = 1
@@ -73,7 +73,7 @@ def _add_sites(parser: argparse.ArgumentParser) -> None:
 
 
 def _poc(options: argparse.Namespace) -> Poc:
-    from fedmepd.flare.poc import Poc
+    from fedmepd.flare.poc.workspace import Poc
 
     return Poc(options.workspace, lambda line: print(line, flush=True))
 
@@ -87,7 +87,7 @@ def _submit(options: argparse.Namespace) -> None:
 
 
 def _watch(options: argparse.Namespace) -> int:
-    from fedmepd.flare.poc import COMPLETED
+    from fedmepd.flare.poc.workspace import COMPLETED
 
     status = _poc(options).watch(options.job_id)
     if status == COMPLETED:
@@ -113,7 +113,7 @@ def _show(folder: Path) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from fedmepd.flare.poc import COMPLETED
+    from fedmepd.flare.poc.workspace import COMPLETED
 
     poc = _poc(options)
     try:

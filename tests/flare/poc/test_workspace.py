@@ -15,18 +15,11 @@ import yaml
 from fedmepd import cli
 from fedmepd.errors import FedMEPDError
 from fedmepd.evaluation import results
-from fedmepd.flare import poc as module
-from fedmepd.flare.poc import FlareError, Poc, answer_of, round_line
+from fedmepd.flare.poc import workspace as module
+from fedmepd.flare.poc.commands import FlareError
+from fedmepd.flare.poc.workspace import Poc
 from tests.evaluation import runs
-
-LAST = {"round": 3, "sites": 7, "missing": ["site-4"], "loss": 4.5678, "seconds": 12.34}
-LIVE = {
-    "phase": "sites train",
-    "rounds": 20,
-    "mdsc": {"site-1": 0.5, "site-2": 0.7, "fusion": 0.81},
-    "personal_share": 0.125,
-    "last_round": LAST,
-}
+from tests.flare.poc.test_progress import LIVE
 
 
 class Flare:
@@ -254,30 +247,3 @@ def test_clean(flare, tmp_path, data):
     poc.prepare(["site-1"], data)
     poc.clean()
     assert not (tmp_path / "w").exists() and flare.commands[-1] == "poc clean" and (data / "site-1").exists()
-
-
-def test_lines_of_a_round():
-    assert round_line(LAST, LIVE) == (
-        "round 3/20: 7 sites (without site-4), mean loss 4.568, mDSC of the sites 0.600, of the server 0.810, "
-        "personal 12.5%, 12.3 s"
-    )
-    bare = {"round": 1, "sites": 2, "missing": [], "loss": None, "seconds": 1}
-    assert round_line(bare, {"rounds": 2, "mdsc": {}}) == "round 1/2: 2 sites, 1.0 s"
-
-
-@pytest.mark.parametrize(
-    ("output", "errors", "expected"),
-    [
-        ('{"status": "error", "error_code": "X", "message": "no", "hint": "do"}', "", "nvflare poc start: no. do"),
-        ("warning: {}\n", "Traceback\nImportError: no nvflare\n", "nvflare poc start failed: ImportError: no nvflare"),
-        ("", "", "nvflare poc start failed: it printed nothing"),
-    ],
-)
-def test_answers_that_are_errors(output, errors, expected):
-    with pytest.raises(FlareError) as error:
-        answer_of(("poc", "start"), output, errors)
-    assert str(error.value) == expected
-
-
-def test_an_answer_below_other_lines():
-    assert answer_of(("job", "meta"), 'note\n{"status": "ok", "data": {"a": 1}}\n', "warning") == {"a": 1}

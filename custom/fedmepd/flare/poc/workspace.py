@@ -7,12 +7,9 @@ command lines, so that nothing else on the machine is ever ended.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import socket
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +22,8 @@ import yaml
 from fedmepd.errors import FedMEPDError
 from fedmepd.flare.export import deployed_everywhere, read_meta
 from fedmepd.flare.kits import Kit
+from fedmepd.flare.poc.commands import FlareError, run_flare
+from fedmepd.flare.poc.progress import lines_about
 from fedmepd.modalities import FUSION_SITE
 from fedmepd.site_settings import FILE_NAME
 from fedmepd.storage import write_json, write_text
@@ -35,26 +34,10 @@ ADMIN = "admin@poc.local"
 
 COMPLETED = "FINISHED:COMPLETED"
 
-_COMMAND_SECONDS = 300
-# FLARE gives up after five, which a busy machine needs to start an administrator's process and greet the server.
-_CONNECT_SECONDS = 30
 _START_SECONDS = 120
 _PORT_SECONDS = 10
 _STOP_SECONDS = 30
 _POLL_SECONDS = 2.0
-
-
-class FlareError(FedMEPDError):
-    """A FLARE command failed; the message says which, and what it answered.
-
-    Args:
-        message: for the user.
-        code: FLARE's word for it, such as ``JOB_NOT_RUNNING``.
-    """
-
-    def __init__(self, message: str, code: str = ""):
-        super().__init__(message)
-        self.code = code
 
 
 class Poc:
@@ -265,79 +248,7 @@ class Poc:
             raise FedMEPDError(f"{self.workspace} is no POC workspace: `fedmepd poc prepare` makes one")
 
     def _flare(self, *arguments: str) -> dict[str, Any]:
-        """Runs a FLARE command; returns its data.
-
-        Raises:
-            FlareError: it failed.
-        """
-        command = [sys.executable, "-m", "nvflare.cli", *arguments, "--format", "json"]
-        command += ["--connect-timeout", str(_CONNECT_SECONDS)]
-        try:
-            # In a session of its own: whoever interrupts us does not break off a command that is about to stop things.
-            run = subprocess.run(
-                command,
-                env=os.environ | {"NVFLARE_POC_WORKSPACE": str(self._flare_folder)},
-                capture_output=True,
-                text=True,
-                timeout=_COMMAND_SECONDS,
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise FlareError(f"nvflare {' '.join(arguments[:2])} did not end within {_COMMAND_SECONDS} s") from error
-        return answer_of(arguments, run.stdout, run.stderr)
-
-
-def answer_of(arguments: Sequence[str], output: str, errors: str) -> dict[str, Any]:
-    """Returns the data that a FLARE command printed as JSON.
-
-    Raises:
-        FlareError: it reports an error, or printed something else.
-    """
-    name = f"nvflare {' '.join(arguments[:2])}"
-    for line in reversed(output.splitlines()):
-        with contextlib.suppress(ValueError):
-            answer = json.loads(line)
-            if isinstance(answer, dict) and "status" in answer:
-                if answer["status"] == "ok":
-                    return answer["data"]
-                hint = f" {answer['hint']}" if answer.get("hint") else ""
-                raise FlareError(f"{name}: {answer.get('message')}.{hint}", answer.get("error_code", ""))
-    last = (errors or output).strip().splitlines()[-1:] or ["it printed nothing"]
-    raise FlareError(f"{name} failed: {last[0]}")
-
-
-def lines_about(live: dict[str, Any]) -> dict[str, str]:
-    """Returns a line for each event of a job that its server tells of in the admin console, by the event's name."""
-    lines = {}
-    if live.get("phase") == "fusion training" and live.get("round") == 0:
-        lines["round 0"] = "round 0: the fusion site trains before the sites begin"
-    if live.get("last_round"):
-        lines[f"round {live['last_round']['round']}"] = round_line(live["last_round"], live)
-    if live.get("phase") == "testing":
-        lines["testing"] = "testing the models that were best on validation"
-    return lines
-
-
-def round_line(last: dict[str, Any], live: dict[str, Any]) -> str:
-    """Returns one line about a finished round, of what the server says in the admin console.
-
-    Args:
-        last: its ``last_round``.
-        live: all that it says.
-    """
-    scores = dict(live.get("mdsc") or {})
-    server = scores.pop(FUSION_SITE, None)
-    mean = sum(scores.values()) / len(scores) if scores else None
-    return (
-        f"round {last['round']}/{live['rounds']}: {last['sites']} sites"
-        + (f" (without {', '.join(last['missing'])})" if last["missing"] else "")
-        + (f", mean loss {last['loss']:.3f}" if last["loss"] is not None else "")
-        + (f", mDSC of the sites {mean:.3f}" if mean is not None else "")
-        + (f", of the server {server:.3f}" if server is not None else "")
-        + (f", personal {live['personal_share']:.1%}" if "personal_share" in live else "")
-        + f", {last['seconds']:.1f} s"
-    )
+        return run_flare(arguments, self._flare_folder)
 
 
 def _project(sites: Sequence[str], ports: tuple[int, int], everywhere: bool) -> dict[str, Any]:
