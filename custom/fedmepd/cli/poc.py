@@ -145,13 +145,17 @@ def _explain(status: str, log: Path) -> int:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Makes an interrupt of a termination, so that both end in order."""
+    """Makes an interrupt of an interrupt and of a termination, so that both end in order.
+
+    A command that a script starts with ``&`` inherits that interrupts are ignored, and Python leaves it so.
+    """
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

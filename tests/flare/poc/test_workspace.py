@@ -135,13 +135,19 @@ def test_a_job_that_fails(flare, tmp_path, data, job, capsys):
     assert "`fedmepd poc download j1` fetches its log" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("inherited", [signal.default_int_handler, signal.SIG_IGN], ids=["at a terminal", "with &"])
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_stops_everything(flare, tmp_path, data, job, capsys, how, monkeypatch):
+def test_an_interrupt_stops_everything(flare, tmp_path, data, job, capsys, how, inherited, monkeypatch):
+    """Also of a command that a script has started with ``&``, which inherits that interrupts are ignored."""
     monkeypatch.setattr(Poc, "watch", lambda poc, job_id: os.kill(os.getpid(), how))
-    before = signal.getsignal(signal.SIGTERM)
-    assert run(tmp_path, job, data) == 130
+    outside = signal.signal(signal.SIGINT, inherited)
+    try:
+        before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+        assert run(tmp_path, job, data) == 130
+        assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    finally:
+        signal.signal(signal.SIGINT, outside)
     assert "stopped; no process" in capsys.readouterr().out
-    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_stop_ends_what_belongs_to_the_workspace_alone(flare, tmp_path, data):
