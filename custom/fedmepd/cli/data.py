@@ -13,7 +13,7 @@ from fedmepd.cli.terminal import FAULTY, progress_bar
 from fedmepd.errors import FedMEPDError, SettingsError
 
 if TYPE_CHECKING:
-    from fedmepd.data.site_folders import Source
+    from fedmepd.data.source import Source
 
 _SHARES = {"train": 0.6, "validation": 0.1}
 
@@ -99,7 +99,7 @@ def _make_phantoms(options: argparse.Namespace) -> None:
 
 def _check(options: argparse.Namespace) -> int:
     from fedmepd.data.layouts import find_dataset, site_folders
-    from fedmepd.data.site_folders import no_case
+    from fedmepd.data.source import no_case
     from fedmepd.data.summary import describe_data
 
     sites = site_folders(options.folder)
@@ -166,7 +166,7 @@ def _conclude(findings: list[Any], options: argparse.Namespace, cases: int) -> i
 
 
 def _source(options: argparse.Namespace, earlier: Path | None = None) -> tuple[Source, Path]:
-    from fedmepd.data.site_folders import open_source
+    from fedmepd.data.source import open_source
     from fedmepd.data.summary import describe_found
     from fedmepd.site_settings import SiteSettings
 
@@ -193,7 +193,7 @@ def _source(options: argparse.Namespace, earlier: Path | None = None) -> tuple[S
 
 def _init(options: argparse.Namespace) -> None:
     from fedmepd.data.manifest import FILE_NAME
-    from fedmepd.data.site_folders import plan_site, write_site
+    from fedmepd.data.site_folder import plan_site, write_site
 
     local = None if options.kit is None else _kit_settings(options.kit)
     in_place = options.out is None
@@ -241,7 +241,7 @@ def _point_kit(file: Path, folder: Path) -> None:
 
 def _split(options: argparse.Namespace) -> None:
     from fedmepd.data.distribution import protocol_plan, read_plan
-    from fedmepd.data.site_folders import split_source
+    from fedmepd.data.federation_split import split_source
     from fedmepd.text_table import table
 
     if options.out.resolve().is_relative_to(options.folder.resolve()):
