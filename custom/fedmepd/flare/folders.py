@@ -12,16 +12,16 @@ import uuid
 from pathlib import Path
 
 from nvflare.apis.fl_context import FLContext
-from nvflare.private.fed.simulator.simulator_const import SimulatorConstants
 
 from fedmepd.config import Settings
 from fedmepd.errors import CheckpointError
+from fedmepd.flare.private import SIMULATOR_JOB
 from fedmepd.storage import read_json, write_json
 
 
 def in_simulator(fl_ctx: FLContext) -> bool:
     """Whether this process belongs to FLARE's simulator (its mark SIMULATE_MODE is set on clients only)."""
-    return fl_ctx.get_job_id() == SimulatorConstants.JOB_NAME
+    return fl_ctx.get_job_id() == SIMULATOR_JOB
 
 
 def run_folder(fl_ctx: FLContext) -> Path:
