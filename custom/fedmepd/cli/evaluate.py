@@ -53,7 +53,7 @@ def add_evaluate_command(topics: argparse._SubParsersAction) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from fedmepd.evaluation.report import build, console_table, write
+    from fedmepd.evaluation.scores import build, console_table, write
 
     given = [value is not None for value in (options.predictions, options.labels, options.model, options.folder)]
     by_files, by_model = given == [True, True, False, False], given == [False, False, True, True]

@@ -153,9 +153,9 @@ def _export_job(options: argparse.Namespace) -> None:
 
 
 def _set_up_kit(options: argparse.Namespace) -> None:
-    from fedmepd.flare.kits import Kit
+    from fedmepd.flare.kits import KitSettings
 
-    kit = Kit(options.kit)
+    kit = KitSettings(options.kit)
     # First what may be refused, so that nothing is half done.
     if options.withhold:
         print(f"{kit.withhold(options.withhold)}: nothing of {', '.join(options.withhold)} encoders leaves this site")

@@ -39,8 +39,8 @@ _RIGHTS = sorted(
 )
 
 
-class Kit:
-    """The kit of a server or site.
+class KitSettings:
+    """What a server or site decides for itself, in its kit.
 
     Args:
         folder: with the sub-folders ``startup`` and ``local``.

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 # its own, which goes back as soon as it is freed.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _MOST = 2**31 - 1
-# Where the library's own adjustment of both ends once a process has freed blocks of such sizes, as every network does.
+# The library raises both by itself when a process frees large blocks, as every network does. This is as far as it goes.
 _USUAL_TRIM, _USUAL_MMAP = 64 * 2**20, 32 * 2**20
 
 

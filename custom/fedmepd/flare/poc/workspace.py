@@ -21,7 +21,7 @@ import yaml
 
 from fedmepd.errors import FedMEPDError
 from fedmepd.flare.export import deployed_everywhere, read_meta
-from fedmepd.flare.kits import Kit
+from fedmepd.flare.kits import KitSettings
 from fedmepd.flare.poc.commands import FlareError, run_flare
 from fedmepd.flare.poc.progress import lines_about
 from fedmepd.modalities import FUSION_SITE
@@ -78,7 +78,7 @@ class Poc:
         for name, folder in folders.items():
             kit = self.server_kit if name == FUSION_SITE else self.kit(name)
             write_json(kit / "local" / FILE_NAME, {"data": str(folder)})
-            Kit(kit).set_up()
+            KitSettings(kit).set_up()
         self.log(f"prepared {len(sites)} sites and a server on port {ports[0]} in {self.workspace}")
 
     def _data_folders(self, sites: Sequence[str], data: Path | None) -> dict[str, Path]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fedmepd.evaluation.measures import RegionMeasures
-from fedmepd.evaluation.report import average, build, console_table, write
+from fedmepd.evaluation.scores import average, build, console_table, write
 
 GOOD = RegionMeasures(0.9, 2.0, 0.8, 0.99, 10.0, 12.0)
 MISSED = RegionMeasures(0.0, 373.13, 0.0, 1.0, 4.0, 0.0)
