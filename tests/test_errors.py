@@ -63,6 +63,18 @@ def test_an_unknown_key_without_the_model() -> None:
     assert explain(refusal({"sites": [], "site": 1}), "plan.yaml") == "plan.yaml: unknown key site"
 
 
+def test_a_key_that_is_known_elsewhere() -> None:
+    error = refusal({"sites": [{"name": "a", "patience": 1, "case": 1}]})
+
+    def elsewhere(location: tuple[str | int, ...]) -> str:
+        return "is a setting of fedmepd: leave it out" if location[-1] == "patience" else ""
+
+    assert explain(error, "settings", Plan, elsewhere) == (
+        "settings: sites.0.patience is a setting of fedmepd: leave it out; "
+        "settings: unknown key sites.0.case: expected one of name, cases"
+    )
+
+
 def test_a_stranger_cannot_fill_the_log() -> None:
     text = explain(refusal({"sites": [{"name": n} for n in range(1000)]}), "message", Plan)
     assert text.endswith("; 995 more") and len(text) < 1000

@@ -55,25 +55,38 @@ class Aborted(Exception):
 _MOST_PROBLEMS, _LONGEST_VALUE = 5, 80
 
 
-def explain(error: ValidationError, where: str | Callable[[str], str], model: type[BaseModel] | None = None) -> str:
+def explain(
+    error: ValidationError,
+    where: str | Callable[[str], str],
+    model: type[BaseModel] | None = None,
+    elsewhere: Callable[[tuple[str | int, ...]], str] = lambda location: "",
+) -> str:
     """Says in one line what is wrong with content that a pydantic model refuses.
 
     Args:
         error: what the model raised.
         where: file, variable or message that holds the content; or a function that names it for a top-level key.
         model: the model; with it, an unknown key is answered with the keys that are known beside it.
+        elsewhere: says of an unknown key, by its location, where it would be known; empty where it is not.
     """
     problems = error.errors(include_url=False)
-    sentences = [_sentence(problem, where, model) for problem in problems[:_MOST_PROBLEMS]]
+    sentences = [_sentence(problem, where, model, elsewhere) for problem in problems[:_MOST_PROBLEMS]]
     left = len(problems) - len(sentences)
     return "; ".join([*sentences, *([f"{left} more"] if left else [])])
 
 
-def _sentence(problem: ErrorDetails, where: str | Callable[[str], str], model: type[BaseModel] | None) -> str:
+def _sentence(
+    problem: ErrorDetails,
+    where: str | Callable[[str], str],
+    model: type[BaseModel] | None,
+    elsewhere: Callable[[tuple[str | int, ...]], str],
+) -> str:
     location, value = problem["loc"], problem["input"]
     key = ".".join(map(str, location))
     place = where if isinstance(where, str) else where(str(location[0]) if location else "")
     if problem["type"] == "extra_forbidden":
+        if answer := elsewhere(location):
+            return f"{place}: {key} {answer}"
         known = _keys_beside(location, model)
         return f"{place}: unknown key {key}" + (f": expected one of {', '.join(known)}" if known else "")
     if problem["type"] == "missing":
