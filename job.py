@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from fedmepd import methods
+from fedmepd.cli.terminal import positive
 
 DEFAULT_SITES = 8
 
@@ -76,8 +77,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--preset", default="phantom", choices=["phantom", "paper"], help="settings to start from; default: phantom"
     )
     parser.add_argument("--rounds", type=int, help="rounds of training")
-    parser.add_argument("--sites", type=_positive, default=DEFAULT_SITES, help="number of sites; default: 8")
-    parser.add_argument("--threads", type=_positive, help="sites that train at the same time; default: all")
+    parser.add_argument("--sites", type=positive, default=DEFAULT_SITES, help="number of sites; default: 8")
+    parser.add_argument("--threads", type=positive, help="sites that train at the same time; default: all")
     parser.add_argument("--width", type=int, help="channels of the network at full resolution")
     parser.add_argument("--crop", type=int, help="side of the training crops in voxels")
     parser.add_argument("--seed", type=int, help="seed of every random number")
@@ -102,13 +103,6 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--export", metavar="FOLDER", help="write the job there instead of running it")
     return parser
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"expected 1 or more, got {number}")
-    return number
 
 
 if __name__ == "__main__":

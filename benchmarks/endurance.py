@@ -25,7 +25,7 @@ from benchmarks import measure
 from benchmarks.measure import MIB
 from benchmarks.round import CACHE, JOB, copy_job
 from fedmepd.evaluation import results
-from fedmepd.flare.poc import COMPLETED, Poc
+from fedmepd.flare.poc.workspace import COMPLETED, Poc
 
 ROUNDS = 100
 SITES = tuple(f"site-{number}" for number in range(1, 9))

@@ -36,6 +36,7 @@ from benchmarks import measure, straightforward
 from benchmarks.heads import BRAIN, CROP, VOLUME, bounding_box, brain_for, head, in_volume, normalised
 from benchmarks.measure import Pairs, Run, Spread
 from benchmarks.task import Task, add_precision_argument, add_task_arguments, sites
+from fedmepd.cli.terminal import positive
 from fedmepd.config import EvaluationSettings
 from fedmepd.data.inspection import inspect_cases
 from fedmepd.data.layouts import find_dataset
@@ -62,7 +63,7 @@ def main(given: Sequence[str] | None = None) -> int:
     parser = measure.arguments("Segmenting a whole case, straightforward formulation against product.", pairs=1)
     add_task_arguments(parser, width=16, crop=CROP)
     add_precision_argument(parser)
-    parser.add_argument("--steps", type=measure.positive, default=200, help="of the training; default: 200")
+    parser.add_argument("--steps", type=positive, default=200, help="of the training; default: 200")
     parser.add_argument(
         "--model", type=Path, help="the model to use; if there is none, one is trained and written there"
     )

@@ -16,6 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from fedmepd.cli.terminal import positive
 from fedmepd.storage import write_json
 
 RESULTS = Path(__file__).parent / "results"
@@ -278,11 +279,3 @@ def arguments(description: str, pairs: int | None = 5) -> argparse.ArgumentParse
     parser.add_argument("--json", type=Path, help="file for the figures; default: benchmarks/results/NAME.json")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to try the command out; no figures to quote")
     return parser
-
-
-def positive(text: str) -> int:
-    """Reads an option's whole number from 1 on."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected 1 or more, got {value}")
-    return value

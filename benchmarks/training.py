@@ -20,9 +20,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from statistics import fmean, stdev
 
-from benchmarks.measure import arguments, describe, environment, positive, table, write_report
+from benchmarks.measure import arguments, describe, environment, table, write_report
 from benchmarks.straightforward import Straightforward
 from benchmarks.task import Product, Task, add_task_arguments, synchronise
+from fedmepd.cli.terminal import positive
 from fedmepd.modalities import BRATS
 from fedmepd.training.arithmetic import use_threads
 

@@ -165,18 +165,18 @@ def test_no_run_name_may_be_null() -> None:
 def test_out_of_bounds_names_the_key_and_the_value(key: str, value: Any) -> None:
     with pytest.raises(SettingsError) as caught:
         Settings.make("paper", nested(key, value))
-    assert f"setting {key} = {value!r}" in str(caught.value)
+    assert f"settings: {key} = {value!r}" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
-        ({"network": {"widht": 8}}, ["unknown setting network.widht", "width, shared_encoder"]),
-        ({"roundz": 8}, ["unknown setting roundz", "method, run_name, seed, rounds"]),
-        ({"width": 8}, ["unknown setting width", "network"]),
-        ({"data": {"train": 0.8, "validation": 0.3}}, ["setting data", "train + validation is above 1"]),
-        ({"rounds": 0, "network": {"width": 6}}, ["setting rounds = 0", "setting network.width = 6"]),
+        ({"network": {"widht": 8}}, ["unknown key network.widht", "width, shared_encoder"]),
+        ({"roundz": 8}, ["unknown key roundz", "method, run_name, seed, rounds"]),
+        ({"width": 8}, ["unknown key width", "network"]),
+        ({"data": {"train": 0.8, "validation": 0.3}}, ["settings: data: ", "train + validation is above 1"]),
+        ({"rounds": 0, "network": {"width": 6}}, ["settings: rounds = 0", "settings: network.width = 6"]),
     ],
 )
 def test_what_is_wrong_is_named(overrides: dict[str, Any], expected: list[str]) -> None:
@@ -200,7 +200,7 @@ def test_a_setting_of_another_method_is_refused_and_its_owner_named(
 ) -> None:
     with pytest.raises(SettingsError) as caught:
         Settings.make("paper", {"method": method} | nested(key, value))
-    expected = f"{key} is a setting of {owners}, and this job's method is {method}: leave it out"
+    expected = f"settings: {key} is a setting of {owners}, and this job's method is {method}: leave it out"
     assert str(caught.value) == expected
 
 

@@ -91,7 +91,7 @@ def test_no_log_leaves_a_site(provisioned):
 
 def is_allowed(kit_folder: Path, path: str) -> bool:
     authorizer = ComponentPathAuthorizer()
-    allowed, _, _ = authorizer._get_policy_from_file(str(kits.Kit(kit_folder).local / kits.RESOURCES))
+    allowed, _, _ = authorizer._get_policy_from_file(str(kits.KitSettings(kit_folder).local / kits.RESOURCES))
     return any(authorizer._path_matches_prefix(path, prefix) for prefix in allowed)
 
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from fedmepd.cli import main
+from tests.cli.test_program import publish
 from tests.data.files import save
 from tests.networks import golden, oracle
-from tests.test_cli import publish
 
 # The side of the brain's box is a multiple of 8 along every axis, so that the box is one window without padding.
 BOX = (24, 16, 32)

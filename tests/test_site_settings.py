@@ -43,12 +43,12 @@ def test_file_and_environment(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("content", "named"),
     [
-        ({"dta": "/x"}, ("fedmepd.json", "'dta'", "data, device, cache")),
+        ({"dta": "/x"}, ("fedmepd.json", "key dta", "data, device, cache")),
         ({"device": 3}, ("fedmepd.json", "device = 3")),
         ({"cache": None}, ("fedmepd.json", "cache = None")),
         ({"cross_site": "yes"}, ("fedmepd.json", "cross_site = 'yes'", "'none', 'test' or 'share'")),
         ("{data: 1}", ("fedmepd.json", "JSON")),
-        ("[]", ("fedmepd.json", "list")),
+        ("[]", ("fedmepd.json", "an array")),
     ],
 )
 def test_bad_file(tmp_path, content, named):

@@ -15,8 +15,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedmepd.errors import CheckpointError, FedMEPDError
-from fedmepd.storage import load_tensors, remove_leftovers, save_tensors, write_atomically, write_json, write_text
+from fedmepd.errors import CheckpointError, DataError, FedMEPDError
+from fedmepd.storage import (
+    load_tensors,
+    read_json,
+    remove_leftovers,
+    save_tensors,
+    write_atomically,
+    write_json,
+    write_text,
+)
 
 LIMIT = 2**20
 
@@ -204,3 +212,41 @@ def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path) -> None:
     remove_leftovers(tmp_path)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"state": "old", ".hidden": "mine"}
     remove_leftovers(tmp_path / "no such folder")
+
+
+def test_read_json_reads_what_write_json_wrote(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"mean": [0.5], "name": "Köln"})
+    assert read_json(tmp_path / "a.json", "a test") == {"mean": [0.5], "name": "Köln"}
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (None, "No such file"),
+        (b"{", "as JSON"),
+        (b"[" * 100_000, "as JSON"),
+        (b'{"a": "\xff"}', "as JSON"),
+        (b"[1]", "holds an array"),
+        (b"null", "holds null"),
+        (b"2.5", "holds a number"),
+    ],
+)
+def test_read_json_names_file_and_way_out(tmp_path: Path, content: bytes | None, expected: str) -> None:
+    path = tmp_path / "a.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        read_json(path, "a list of cases", DataError, hint="; write it again", public="the list cannot be used")
+    text = str(caught.value)
+    assert str(path) in text and expected in text and text.endswith("expected a list of cases; write it again")
+    assert caught.value.public == "the list cannot be used"
+
+
+def test_read_json_of_an_array(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", [1, 2])
+    assert read_json(tmp_path / "a.json", "cases", kinds=(dict, list)) == [1, 2]
+
+
+def test_read_json_of_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(FedMEPDError, match="Is a directory"):
+        read_json(tmp_path, "a test")

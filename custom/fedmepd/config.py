@@ -6,11 +6,12 @@ The server reads them from the job and sends them to every site, so that there i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from fedmepd.errors import SettingsError
+from fedmepd.errors import SettingsError, explain, fields_at
 
 SMALLEST_BFLOAT16_CROP = 24
 
@@ -100,6 +101,22 @@ class EvaluationSettings(Section):
     cross_site: bool = Field(
         False, description="at the end, also test every model on every site's test cases, if the sites agree"
     )
+
+    @classmethod
+    def sliding(cls, window: int, overlap: float) -> EvaluationSettings:
+        """Returns the settings of inference outside a job.
+
+        Args:
+            window: side of the inference window in voxels.
+            overlap: share of a window that the next one covers again.
+
+        Raises:
+            SettingsError: one of them is out of bounds.
+        """
+        try:
+            return cls(window=window, overlap=overlap)
+        except ValidationError as error:
+            raise SettingsError(explain(error, "sliding window", cls)) from error
 
 
 class DataSettings(Section):
@@ -193,7 +210,7 @@ class Settings(Section):
         try:
             return method.settings.model_validate(_merge(base, overrides))
         except ValidationError as error:
-            raise SettingsError(_explain(error, method.settings, method.name)) from error
+            raise SettingsError(explain(error, "settings", method.settings, _of_other_method(method.name))) from error
 
     def validation_is_due(self, round_number: int) -> bool:
         """Whether a round ends with a validation."""
@@ -208,35 +225,17 @@ def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _explain(error: ValidationError, settings: type[Settings], method: str) -> str:
-    lines = []
-    for problem in error.errors():
-        location = problem["loc"]
-        key = ".".join(str(part) for part in location) or "settings"
-        if problem["type"] != "extra_forbidden":
-            lines.append(f"setting {key} = {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}")
-        elif owners := _methods_with(location):
-            lines.append(f"{key} is a setting of {', '.join(owners)}, and this job's method is {method}: leave it out")
-        else:
-            expected = ", ".join(_fields_at(settings, location[:-1]))
-            lines.append(f"unknown setting {key}: expected one of {expected}")
-    return "; ".join(lines)
-
-
-def _methods_with(location: tuple[str | int, ...]) -> list[str]:
+def _of_other_method(method: str) -> Callable[[tuple[str | int, ...]], str]:
+    """Returns a function that says, of an unknown key, which other methods have it as a setting."""
     from fedmepd import methods
 
-    return [name for name in methods.names() if location[-1] in _fields_at(methods.find(name).settings, location[:-1])]
+    def owners(location: tuple[str | int, ...]) -> str:
+        others = [name for name in methods.names() if location[-1] in fields_at(methods.find(name).settings, location)]
+        if not others:
+            return ""
+        return f"is a setting of {', '.join(others)}, and this job's method is {method}: leave it out"
 
-
-def _fields_at(settings: type[BaseModel], location: tuple[str | int, ...]) -> list[str]:
-    model: Any = settings
-    for part in location:
-        field = model.model_fields.get(str(part))
-        if field is None:
-            return []
-        model = field.annotation
-    return list(model.model_fields)
+    return owners
 
 
 PRESETS: dict[str, dict[str, Any]] = {

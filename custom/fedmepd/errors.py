@@ -1,5 +1,14 @@
 """Errors that a user can act on. Their message names the file, key or site, and says what to do."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, get_args
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel, ValidationError
+    from pydantic_core import ErrorDetails
+
 
 class FedMEPDError(Exception):
     """Something that a user can put right; the message says what.
@@ -46,3 +55,65 @@ class FusionAway(FedMEPDError):
 
 class Aborted(Exception):
     """The run was asked to stop; raised between two training steps."""
+
+
+# What a sentence about content from outside holds at most.
+_MOST_PROBLEMS, _LONGEST_VALUE = 5, 80
+
+
+def explain(
+    error: ValidationError,
+    where: str | Callable[[str], str],
+    model: type[BaseModel] | None = None,
+    elsewhere: Callable[[tuple[str | int, ...]], str] = lambda location: "",
+) -> str:
+    """Says in one line what is wrong with content that a pydantic model refuses.
+
+    Args:
+        error: what the model raised.
+        where: file, variable or message that holds the content; or a function that names it for a top-level key.
+        model: the model; with it, an unknown key is answered with the keys that are known beside it.
+        elsewhere: says of an unknown key, by its location, where it would be known; empty where it is not.
+    """
+    problems = error.errors(include_url=False)
+    sentences = [_sentence(problem, where, model, elsewhere) for problem in problems[:_MOST_PROBLEMS]]
+    left = len(problems) - len(sentences)
+    return "; ".join([*sentences, *([f"{left} more"] if left else [])])
+
+
+def _sentence(
+    problem: ErrorDetails,
+    where: str | Callable[[str], str],
+    model: type[BaseModel] | None,
+    elsewhere: Callable[[tuple[str | int, ...]], str],
+) -> str:
+    location, value = problem["loc"], problem["input"]
+    key = ".".join(map(str, location))
+    place = where if isinstance(where, str) else where(str(location[0]) if location else "")
+    if problem["type"] == "extra_forbidden":
+        if answer := elsewhere(location):
+            return f"{place}: {key} {answer}"
+        known = fields_at(model, location)
+        return f"{place}: unknown key {key}" + (f": expected one of {', '.join(known)}" if known else "")
+    if problem["type"] == "missing":
+        return f"{place}: {key} is missing"
+    # Our own validators' sentences stand as they are; pydantic writes "Value error, " before them.
+    own = problem.get("ctx", {}).get("error") if problem["type"] == "value_error" else None
+    message = str(own) if own else f"{problem['msg'][0].lower()}{problem['msg'][1:]}"
+    if isinstance(value, dict | list | bytes) or problem["type"] == "json_invalid":
+        return f"{place}: {key}: {message}" if key else f"{place}: {message}"
+    shown = repr(value)
+    shown = shown if len(shown) <= _LONGEST_VALUE else f"{shown[:_LONGEST_VALUE]}..."
+    return f"{place}: {key or 'content'} = {shown}: {message}"
+
+
+def fields_at(model: type[BaseModel] | None, location: tuple[str | int, ...]) -> list[str]:
+    """Returns the keys that are known where the last key of a location is looked for; none where that is not known."""
+    kind: Any = model
+    for part in location[:-1]:
+        # Of a list or dictionary, the kind of what it holds.
+        fields = getattr(kind, "model_fields", None)
+        kind = (
+            next(iter(get_args(kind)[-1:]), None) if fields is None else getattr(fields.get(part), "annotation", None)
+        )
+    return list(getattr(kind, "model_fields", ()))

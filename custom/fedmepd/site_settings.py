@@ -6,14 +6,14 @@ machine.
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from fedmepd.errors import SettingsError
+from fedmepd.errors import SettingsError, explain
+from fedmepd.storage import read_json
 
 if TYPE_CHECKING:
     import torch
@@ -59,7 +59,7 @@ class SiteSettings(BaseModel):
         origin: dict[str, str] = {}
         file = Path(local_folder) / FILE_NAME if local_folder is not None else None
         if file is not None and file.is_file():
-            values = _read(file)
+            values = read_json(file, "an object of keys and values", SettingsError)
             origin = dict.fromkeys(values, str(file))
             for key in ("data", "cache"):
                 if isinstance(values.get(key), str) and values[key]:
@@ -70,7 +70,7 @@ class SiteSettings(BaseModel):
         try:
             settings = cls.model_validate(values)
         except ValidationError as error:
-            raise SettingsError("; ".join(_explain(problem, origin) for problem in error.errors())) from error
+            raise SettingsError(explain(error, lambda key: origin.get(key, "site settings"), cls)) from error
         paths = {"data": settings.data, "cache": settings.cache}
         return settings.model_copy(update={key: path and path.expanduser().absolute() for key, path in paths.items()})
 
@@ -96,21 +96,3 @@ class SiteSettings(BaseModel):
                 f"(set FEDMEPD_DEVICE, or device in {FILE_NAME})"
             ) from error
         return device
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise SettingsError(f"{file} cannot be read as JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise SettingsError(f"{file}: expected an object of keys and values, got {type(values).__name__}")
-    return values
-
-
-def _explain(problem: Any, origin: dict[str, str]) -> str:
-    key = str(problem["loc"][0])
-    where = origin.get(key, "site settings")
-    if problem["type"] == "extra_forbidden":
-        return f"{where}: unknown key {key!r}: expected one of {', '.join(SiteSettings.model_fields)}"
-    return f"{where}: {key} = {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"

@@ -18,6 +18,17 @@ _IMPORT = ". A checkpoint published by FedMEPD's authors is brought in with `fed
 
 _PART = ".part"
 
+# JSON's words for what Python reads.
+_JSON_KINDS = {
+    dict: "an object",
+    list: "an array",
+    str: "a text",
+    int: "a number",
+    float: "a number",
+    bool: "true or false",
+    type(None): "null",
+}
+
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
     """Writes a file so that ``path`` holds either its old content or all of the new.
@@ -77,6 +88,40 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Writes a JSON file atomically; NaN is refused, since JSON has none."""
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(
+    path: Path,
+    what: str,
+    error: type[FedMEPDError] = FedMEPDError,
+    *,
+    hint: str = "",
+    public: str | None = None,
+    kinds: tuple[type, ...] = (dict,),
+) -> Any:
+    """Reads a JSON file that holds an object.
+
+    Args:
+        path: the file.
+        what: what it should be, for the message: "the results of a run".
+        error: kind of the error that is raised.
+        hint: what to do about it, appended to the message.
+        public: what of the message may leave a site; see :class:`fedmepd.errors.FedMEPDError`.
+        kinds: of value that are accepted: ``dict`` (an object), ``list`` (an array).
+
+    Raises:
+        FedMEPDError: the file is missing, cannot be read, is not JSON, or holds another kind of value.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as problem:
+        raise error(f"{path} cannot be read ({problem.strerror}): expected {what}{hint}", public) from problem
+    # Nested too deep, JSON of a stranger raises RecursionError.
+    except (ValueError, RecursionError) as problem:
+        raise error(f"{path} cannot be read as JSON ({problem}): expected {what}{hint}", public) from problem
+    if not isinstance(content, kinds):
+        raise error(f"{path} holds {_JSON_KINDS[type(content)]}: expected {what}{hint}", public)
+    return content
 
 
 def save_tensors(path: Path, content: dict[str, Any]) -> None:

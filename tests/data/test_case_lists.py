@@ -76,7 +76,7 @@ def test_an_absolute_path_into_the_lists_folder(tmp_path):
         ("x.csv", "case,t1\n,b.nii\n", "row 1: '' is no name of a case"),
         ("x.json", '{"training": []}', "expected an array of objects"),
         ("x.json", "[1]", "expected an array of objects"),
-        ("x.json", "[" * 100_000, "cannot be read as a list"),
+        ("x.json", "[" * 100_000, "cannot be read as JSON"),
         ("x.csv", "\xff\xfe", None),
     ],
 )

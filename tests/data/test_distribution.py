@@ -116,7 +116,7 @@ def test_sites_of_ones_own(tmp_path):
     ("text", "expected"),
     [
         ("a: [", "cannot be read as YAML"),
-        ("sites: []", "sites: List should have at least 1 item"),
+        ("sites: []", "sites: list should have at least 1 item"),
         ("hospitals: []", "sites"),
         ("sites: [{name: a, modalities: [CT], cases: 1}]", "unknown modality 'CT'"),
         ("sites: [{name: a, modalities: [T1]}]", "expected either share or cases"),

@@ -20,7 +20,7 @@ def said():
     for file in (ROOT / "custom" / "fedmepd").rglob("*.py"):
         code = file.read_text()
         constants = dict(re.findall(r'^(\w+) = "(.+)"$', code, re.MULTILINE))
-        for literal, name in re.findall(r'\b(?:error|warning|note)\(\s*(?:"([^"]+)"|([A-Z_0-9]+)\b)', code):
+        for literal, name in re.findall(r'(?<![\w.])(?:error|warning|note)\(\s*(?:"([^"]+)"|([A-Z_0-9]+)\b)', code):
             kinds.add(literal or constants[name])
         for literal, name in re.findall(r'(?:VolumeError\(|Finding\("\w+", )(?:"([^"]+)"|([A-Z_0-9]+)\b)', code):
             kinds.add(literal or constants[name])

@@ -64,7 +64,7 @@ def entry(**changes):
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        ("{", "Invalid JSON"),
+        ("{", "invalid JSON"),
         ({"format": 2, "cases": []}, "format"),
         ({"cases": [entry(images={})]}, "images"),
         ({"cases": [entry(images={"CT": {"file": "a", "sha256": HASH}})]}, "unknown modality 'CT'"),

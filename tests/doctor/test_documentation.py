@@ -4,7 +4,6 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-STATUSES = {"good": "ok", "remark": "note", "doubt": "warning", "fault": "error"}
 
 
 def documented():
@@ -21,10 +20,10 @@ def said():
         topics = {}
         for names, values in re.findall(r"^(_[A-Z_, ]+) = (Topic\(.+)$", code, re.MULTILINE):
             topics |= dict(zip(names.split(", "), re.findall(r'Topic\("(\w+)"\)', values), strict=True))
-        for topic, how, kind in re.findall(r'(_[A-Z]+)\.(good|remark|doubt|fault)\(\s*"([^"]+)"', code):
-            found.add((topics[topic], STATUSES[how], kind))
-        assert len(re.findall(r"_[A-Z]+\.(?:good|remark|doubt|fault)\(", code)) == len(
-            re.findall(r'_[A-Z]+\.(?:good|remark|doubt|fault)\(\s*"', code)
+        for topic, status, kind in re.findall(r'(_[A-Z]+)\.(ok|note|warning|error)\(\s*"([^"]+)"', code):
+            found.add((topics[topic], status, kind))
+        assert len(re.findall(r"_[A-Z]+\.(?:ok|note|warning|error)\(", code)) == len(
+            re.findall(r'_[A-Z]+\.(?:ok|note|warning|error)\(\s*"', code)
         ), f"{file}: a message that is no literal"
     return found
 

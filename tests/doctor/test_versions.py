@@ -100,7 +100,7 @@ def test_nothing_known():
 
 @pytest.mark.parametrize(
     ("content", "named"),
-    [("{", "Invalid JSON"), ("{}", "project"), ('{"project": "x", "versions": {"cuda": "1"}}', "versions.cuda")],
+    [("{", "invalid JSON"), ("{}", "project"), ('{"project": "x", "versions": {"cuda": "1"}}', "versions.cuda")],
 )
 def test_another_file(tmp_path, content, named):
     file = tmp_path / "f.json"
@@ -124,5 +124,5 @@ def test_jobs(tmp_path):
     with pytest.raises(SettingsError, match="config_fed_server.json cannot be read"):
         job_settings(tmp_path)
     config.write_text('{"workflows": [{"path": "fedmepd.x", "args": {"settings": {"crop": 3}}}]}')
-    with pytest.raises(SettingsError, match="unknown setting crop"):
+    with pytest.raises(SettingsError, match="unknown key crop"):
         job_settings(tmp_path)

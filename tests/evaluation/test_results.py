@@ -138,7 +138,8 @@ def test_nothing_there(tmp_path: Path) -> None:
     [
         ("", "cannot be read"),
         ('{"method": "fedm', "cannot be read"),
-        ("[]", "method, seed, rounds"),
+        ("[]", "an array"),
+        ("{}", "method, seed, rounds"),
         ('{"method": "fedmepd", "seed": 0, "rounds": 1}', "seconds, mean, server, sites"),
     ],
 )

@@ -71,17 +71,17 @@ def test_refused(kind: type, place: str, value: object) -> None:
     for key in outer:
         section = section[key]
     section[last] = value
-    with pytest.raises(UpdateRefused, match=f"report of clinic refused: {place.split('.')[0]}"):
+    with pytest.raises(UpdateRefused, match=f"report of clinic refused: (unknown key )?{place.split('.')[0]}"):
         check_report("clinic", kind, report)
 
 
 @pytest.mark.parametrize("key", sorted(TRAIN))
 def test_missing_key(key: str) -> None:
-    with pytest.raises(UpdateRefused, match=f"report of clinic refused: {key} = "):
+    with pytest.raises(UpdateRefused, match=f"report of clinic refused: {key} is missing"):
         check_report("clinic", TrainReport, {name: value for name, value in TRAIN.items() if name != key})
 
 
 @pytest.mark.parametrize("report", [None, [], "fine"])
 def test_no_report(report: object) -> None:
-    with pytest.raises(UpdateRefused, match="report of clinic refused: report = "):
+    with pytest.raises(UpdateRefused, match="report of clinic refused: "):
         check_report("clinic", TrainReport, report)

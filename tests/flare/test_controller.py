@@ -98,7 +98,7 @@ def test_metrics_become_analytics_events(job):
 def test_bad_setting_ends_the_job_at_once(job, name):
     job.run(**{name: -1})
     (reason,) = job.engine.panics
-    assert f"setting {name} = -1" in reason
+    assert f"settings: {name} = -1" in reason
     assert job.controller.communicator.sent == [] and job.server.calls == []
 
 

@@ -40,7 +40,7 @@ def test_a_job_written_out_by_hand() -> None:
     client = json.loads((JOBS / "local_brats/app/config/config_fed_client.json").read_text())
     assert client["executors"] == [
         {
-            "tasks": ["prepare", "train", "test", "give_model", "test_model"],
+            "tasks": ["prepare", "train", "test", "give_model", "test_model", "fusion"],
             "executor": {"path": "fedmepd.flare.executor.FedMEPDExecutor", "args": {}},
         }
     ]

@@ -41,7 +41,7 @@ def test_arguments_become_settings():
         ({"method": "sgd"}, "method = 'sgd'"),
         ({"run_name": "../up"}, "run_name = '../up'"),
         ({"preset": "tiny"}, "preset 'tiny'"),
-        ({"settings": {"round": 3}}, "unknown setting round"),
+        ({"settings": {"round": 3}}, "unknown key round"),
         ({"rounds": 3, "settings": {"rounds": 4}}, "rounds is given twice"),
         ({"name": "a/b"}, "name = 'a/b'"),
         ({"min_clients": 0}, "min_clients = 0"),

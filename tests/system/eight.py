@@ -17,7 +17,8 @@ import psutil
 import torch
 
 from fedmepd.evaluation import results
-from fedmepd.flare.poc import FlareError, Poc
+from fedmepd.flare.poc.commands import FlareError
+from fedmepd.flare.poc.workspace import Poc
 from fedmepd.modalities import BRATS, FUSION_SITE, PROTOCOL_SUBSETS
 from fedmepd.storage import load_tensors
 from tests.system.conftest import write_cases

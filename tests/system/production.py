@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import yaml
 
-from fedmepd.flare.poc import answer_of
+from fedmepd.flare.poc.commands import answer_of
 from tests.system.simulator import ROOT
 
 PROJECT = ROOT / "provisioning/project.yml"

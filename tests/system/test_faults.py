@@ -18,7 +18,7 @@ import torch
 
 from fedmepd.config import Settings
 from fedmepd.federation.in_process import run_in_process
-from fedmepd.flare.poc import COMPLETED
+from fedmepd.flare.poc.workspace import COMPLETED
 from fedmepd.site_settings import SiteSettings
 from fedmepd.storage import load_tensors
 from tests.system.eight import EIGHT, ROUNDS, SETTINGS, Eight, merged, missed_by, rounds_of, wait_for, write_cohort

@@ -15,7 +15,7 @@ from fedmepd.doctor.diagnose import diagnose
 from fedmepd.doctor.federation import expected
 from fedmepd.doctor.kit import Kit
 from fedmepd.evaluation import results
-from fedmepd.flare.poc import ADMIN, Poc
+from fedmepd.flare.poc.workspace import ADMIN, Poc
 from tests.system.simulator import ROOT, SITES, TINY, assert_same, in_process, weights
 
 pytestmark = pytest.mark.system

@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 
 from fedmepd.data.phantom import case_names
 from fedmepd.evaluation import results
-from fedmepd.flare.poc import COMPLETED, FlareError
+from fedmepd.flare.poc.commands import FlareError
+from fedmepd.flare.poc.workspace import COMPLETED
 from fedmepd.networks.encoder import Encoder
 from provisioning.distributed.root import hand_over
 from tests.system.conftest import CASES, SITES, write_cases

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -18,7 +17,8 @@ from fedmepd.data.cases import LABEL, Case
 from fedmepd.data.findings import Finding, error, note, warning
 from fedmepd.data.grids import MOST_APART_MM, apart_mm
 from fedmepd.data.volumes import UNREADABLE, VolumeError, Volumes, read_volumes
-from fedmepd.storage import write_json
+from fedmepd.errors import FedMEPDError
+from fedmepd.storage import read_json, write_json
 
 # Raise this number when you add a check.
 _FORMAT = 2
@@ -92,7 +92,7 @@ def _cache_file(case: Case, cache: Path | None) -> Path | None:
 
 def _recall(file: Path) -> CaseFacts | None:
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_json(file, "what a check of a case found")
         return CaseFacts(
             findings=tuple(Finding(**finding) for finding in content["findings"]),
             shape=tuple(content["shape"]),
@@ -101,7 +101,7 @@ def _recall(file: Path) -> CaseFacts | None:
             label_counts={int(value): count for value, count in content["label_counts"].items()},
             digests=content["digests"],
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (FedMEPDError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -12,6 +11,7 @@ from fedmepd.data.containment import outside
 from fedmepd.data.findings import Finding, error
 from fedmepd.data.names import kinds_of, read_case_name, read_label_name
 from fedmepd.errors import DataError
+from fedmepd.storage import read_json
 
 LAYOUT = "a list of cases"
 
@@ -49,10 +49,7 @@ def _read_csv(file: Path) -> list[dict[str, Any]]:
 
 
 def _read_json(file: Path) -> list[dict[str, Any]]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as problem:
-        raise _unreadable(file, problem) from problem
+    content = read_json(file, "a list of cases", DataError, public=_PUBLIC, kinds=(dict, list))
     rows = content.get("cases") if isinstance(content, dict) else content
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise DataError(f"{file}: expected an array of objects, one a case; {_EXPECTED}", _PUBLIC)

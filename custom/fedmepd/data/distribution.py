@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from fedmepd.data.cases import Case
 from fedmepd.data.volumes import SUFFIXES
-from fedmepd.errors import DataError, FedMEPDError, SettingsError
+from fedmepd.errors import DataError, FedMEPDError, SettingsError, explain
 from fedmepd.modalities import BRATS, FUSION_SITE, PROTOCOL_SITES
 from fedmepd.seeds import derive_seed
 
@@ -43,9 +43,6 @@ class SitePlan:
     name: str
     modalities: tuple[str, ...]
     cases: int
-
-
-PROTOCOLS = ("brats2018", "brats2020")
 
 
 def protocol_plan(protocol: str) -> list[SitePlan]:
@@ -112,8 +109,7 @@ def read_plan(file: Path, count: int) -> list[SitePlan]:
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise SettingsError(f"{file} cannot be read as YAML: {error}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        raise SettingsError(f"{file}: {'.'.join(map(str, first['loc'])) or 'content'}: {first['msg']}") from error
+        raise SettingsError(explain(error, str(file), _Sites)) from error
     names = [site.name for site in sites]
     if len(set(names)) < len(names):
         raise SettingsError(f"{file}: two sites of one name: expected each name once")

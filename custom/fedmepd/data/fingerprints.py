@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from fedmepd.storage import write_json
+from fedmepd.errors import FedMEPDError
+from fedmepd.storage import read_json, write_json
 
 # Reading and hashing release Python's global lock.
 _THREADS = 4
@@ -40,10 +40,9 @@ def fingerprints(files: Iterable[Path], memory: Path) -> dict[Path, str]:
 
 def _recall(memory: Path) -> dict[str, str]:
     try:
-        known = json.loads(memory.read_text())
-    except (OSError, ValueError):
+        return read_json(memory, "fingerprints of files")
+    except FedMEPDError:
         return {}
-    return known if isinstance(known, dict) else {}
 
 
 def _digest(file: Path) -> str:

@@ -13,7 +13,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from fedmepd.data.cases import Case
-from fedmepd.errors import DataError
+from fedmepd.errors import DataError, explain
 from fedmepd.modalities import BRATS
 from fedmepd.storage import write_text
 
@@ -117,11 +117,9 @@ def load_manifest(folder: Path) -> Manifest:
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error.strerror}", _PUBLIC) from error
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "content"
         raise DataError(
-            f"{file}: {key}: {first['msg']}: restore the file; without it, `fedmepd data init` "
-            "decides anew which patients train and which test",
+            f"{explain(error, str(file), Manifest)}: restore the file; without it, `fedmepd data init` decides anew "
+            "which patients train and which test",
             _PUBLIC,
         ) from error
 

@@ -9,7 +9,7 @@ from fedmepd.data.cases import Case
 from fedmepd.data.findings import ERROR, refuse
 from fedmepd.data.layouts import Dataset, find_dataset, site_folders
 from fedmepd.data.site import changed_files
-from fedmepd.data.site_folders import no_case
+from fedmepd.data.source import no_case
 from fedmepd.errors import DataError
 
 

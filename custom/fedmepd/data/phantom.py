@@ -17,9 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from fedmepd.errors import DataError
+from fedmepd.errors import DataError, FedMEPDError
 from fedmepd.modalities import BRATS, FUSION_SITE, PROTOCOL_SITES
 from fedmepd.seeds import derive_seed
+from fedmepd.storage import read_json
 
 # Raise this number when the same seed gives other phantoms.
 RECIPE = 1
@@ -279,8 +280,8 @@ def _check_complete(folder: Path, site: str, seed: int) -> None:
     files = (folder / case / f"{case}_{word}.nii.gz" for case in case_names(site) for word in words)
     missing = next((file for file in files if not file.is_file()), None)
     try:
-        description = json.loads((folder / "phantom.json").read_text())
-    except (OSError, ValueError):
+        description = read_json(folder / "phantom.json", "a phantom's description")
+    except FedMEPDError:
         description = None
     if missing is not None or description != _description(site, seed):
         raise DataError(

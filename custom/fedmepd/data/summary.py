@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from statistics import median
 
 from fedmepd.data.findings import ERROR, NOTE, WARNING, Finding, count_kinds
 from fedmepd.data.inspection import CONVENTIONS, Inspection, class_counts, tell_tale
 from fedmepd.data.layouts import Dataset
 from fedmepd.modalities import BRATS
+from fedmepd.text_table import table
 
 _TITLES = {ERROR: "errors, which keep a case from being used", WARNING: "warnings", NOTE: "notes"}
 
@@ -107,16 +108,6 @@ def describe_overlap(sites: dict[str, Inspection]) -> tuple[list[str], int]:
 
 def _content(inspection: Inspection) -> set[str]:
     return {digest for found in inspection.facts for digest in tell_tale(found).values()}
-
-
-def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Returns aligned lines: numbers to the right, the last column to the left."""
-    cells = [list(heads), *map(list, rows)]
-    widths = [max(len(row[place]) for row in cells) for place in range(len(heads))]
-    return [
-        "  ".join([*(cell.rjust(width) for cell, width in zip(row[:-1], widths, strict=False)), row[-1]])
-        for row in cells
-    ]
 
 
 def _count(number: int, noun: str) -> str:

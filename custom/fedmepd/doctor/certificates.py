@@ -39,12 +39,12 @@ def check_certificates(kit: Kit, now: datetime.datetime) -> Iterator[Check]:
     own, root = _certificate(kit.certificate), _certificate(kit.root)
     unread = [path for path, found in ((kit.certificate, own), (kit.root, root)) if found is None]
     if own is None or root is None:
-        yield _KIT.fault("certificate that cannot be read", f"{unread[0].name} is missing or damaged", _AGAIN)
+        yield _KIT.error("certificate that cannot be read", f"{unread[0].name} is missing or damaged", _AGAIN)
         return
     faults = [*_consistency(kit, own, root)]
     yield from faults
     if not faults:
-        yield _KIT.good("certificate and key fit", f"{kit.role} {kit.name} of project {kit.project}")
+        yield _KIT.ok("certificate and key fit", f"{kit.role} {kit.name} of project {kit.project}")
     yield from _secrecy(kit.key)
     yield from _validity(own, "the certificate", now, _RENEW)
     yield from _validity(root, "the root certificate", now, _RENEW_ROOT)
@@ -67,22 +67,22 @@ def _consistency(kit: Kit, own: x509.Certificate, root: x509.Certificate) -> Ite
     name = common_name(own)
     if name != kit.name:
         text = f"the certificate is for {name}, the kit for {kit.name}"
-        yield _KIT.fault("certificate of another name", text, f"files of two kits are mixed: {_AGAIN}")
+        yield _KIT.error("certificate of another name", text, f"files of two kits are mixed: {_AGAIN}")
     try:
         own.verify_directly_issued_by(root)
     except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
         # If the project has an intermediate authority, the server verifies the chain.
         if len(x509.load_pem_x509_certificates(kit.certificate.read_bytes())) == 1:
             text = f"{kit.certificate.name} was not issued by {kit.root.name}"
-            yield _KIT.fault("certificate of another project", text, f"files of two kits are mixed: {_AGAIN}")
+            yield _KIT.error("certificate of another project", text, f"files of two kits are mixed: {_AGAIN}")
     try:
         key = load_pem_private_key(kit.key.read_bytes(), password=None)
     except (OSError, ValueError, TypeError, UnsupportedAlgorithm):
-        yield _KIT.fault("private key that cannot be read", f"{kit.key.name} is missing, damaged or encrypted", _AGAIN)
+        yield _KIT.error("private key that cannot be read", f"{kit.key.name} is missing, damaged or encrypted", _AGAIN)
         return
     if key.public_key() != own.public_key():
         text = f"{kit.key.name} does not belong to {kit.certificate.name}"
-        yield _KIT.fault("private key of another certificate", text, _AGAIN)
+        yield _KIT.error("private key of another certificate", text, _AGAIN)
 
 
 def _secrecy(key: Path) -> Iterator[Check]:
@@ -92,9 +92,9 @@ def _secrecy(key: Path) -> Iterator[Check]:
         return
     if os.name == "posix" and mode & (stat.S_IRWXG | stat.S_IRWXO):
         text = f"{key.name} has mode {stat.S_IMODE(mode):o}: who reads it can act as this site"
-        yield _KIT.doubt("private key that others may read", text, f"chmod 600 {key}")
+        yield _KIT.warning("private key that others may read", text, f"chmod 600 {key}")
     else:
-        yield _KIT.good("private key is its owner's alone")
+        yield _KIT.ok("private key is its owner's alone")
 
 
 def _validity(certificate: x509.Certificate, what: str, now: datetime.datetime, renewal: str) -> Iterator[Check]:
@@ -102,14 +102,14 @@ def _validity(certificate: x509.Certificate, what: str, now: datetime.datetime, 
     days = (ends - now).days
     until = f"{what} is valid until {ends:%Y-%m-%d}"
     if now < begins:
-        yield _EXPIRY.fault(
+        yield _EXPIRY.error(
             "not valid yet",
             f"{what} begins to be valid at {begins:%Y-%m-%d %H:%M} UTC, this machine's clock says {now:%Y-%m-%d %H:%M}",
             "set the clock (timedatectl set-ntp true); if it is right, the provisioning machine's was ahead: wait",
         )
     elif now >= ends:
-        yield _EXPIRY.fault("expired", f"{what} was valid until {ends:%Y-%m-%d}", f"nobody connects with it: {renewal}")
+        yield _EXPIRY.error("expired", f"{what} was valid until {ends:%Y-%m-%d}", f"nobody connects with it: {renewal}")
     elif days < _SOON_DAYS:
-        yield _EXPIRY.doubt("expires soon", f"{until}, {days} days", f"it must outlast the run: {renewal}")
+        yield _EXPIRY.warning("expires soon", f"{until}, {days} days", f"it must outlast the run: {renewal}")
     else:
-        yield _EXPIRY.good("valid", f"{until}, {days} days")
+        yield _EXPIRY.ok("valid", f"{until}, {days} days")

@@ -44,19 +44,19 @@ class Topic:
 
     name: str
 
-    def good(self, kind: str, text: str = "") -> Check:
+    def ok(self, kind: str, text: str = "") -> Check:
         """All is as it should be."""
         return Check(self.name, OK, kind, text)
 
-    def remark(self, kind: str, text: str = "", advice: str = "") -> Check:
+    def note(self, kind: str, text: str = "", advice: str = "") -> Check:
         """A note."""
         return Check(self.name, NOTE, kind, text, advice)
 
-    def doubt(self, kind: str, text: str, advice: str) -> Check:
+    def warning(self, kind: str, text: str, advice: str) -> Check:
         """A warning."""
         return Check(self.name, WARNING, kind, text, advice)
 
-    def fault(self, kind: str, text: str, advice: str) -> Check:
+    def error(self, kind: str, text: str, advice: str) -> Check:
         """An error."""
         return Check(self.name, ERROR, kind, text, advice)
 

@@ -42,18 +42,18 @@ def check_clock(answer: Answer, ntp: str | None, seconds: float) -> Iterator[Che
             offset, within = _ask(ntp, seconds)
         except (OSError, ValueError) as error:
             text = f"{ntp} ({getattr(error, 'strerror', None) or error})"
-            yield _CLOCK.doubt("time server that does not answer", text, "name another, or allow UDP port 123 to it")
+            yield _CLOCK.warning("time server that does not answer", text, "name another, or allow UDP port 123 to it")
         else:
             yield _compare(offset, within, f"{ntp}'s")
     elif answer.offset is None:
-        yield _CLOCK.remark("not compared", "the server has not told its time", "--ntp HOST asks a time server")
+        yield _CLOCK.note("not compared", "the server has not told its time", "--ntp HOST asks a time server")
 
 
 def _compare(offset: float, within: float, whose: str) -> Check:
     text = f"{abs(offset):.1f} s {'ahead of' if offset > 0 else 'behind'} {whose}, give or take {within:.1f} s"
     if abs(offset) - within > _MOST_SECONDS:
-        return _CLOCK.doubt("differs", text, _SET)
-    return _CLOCK.good("agrees", text)
+        return _CLOCK.warning("differs", text, _SET)
+    return _CLOCK.ok("agrees", text)
 
 
 def _ask(ntp: str, seconds: float) -> tuple[float, float]:

@@ -73,7 +73,7 @@ def check_server(kit: Kit, answer: Answer, seconds: float) -> Iterator[Check]:
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or error
         advice = f"{_OPERATOR} whether {kit.host} is the right name, and your network's administrator for its address"
-        yield _SERVER.fault("name that has no address", f"{kit.host} ({reason})", advice)
+        yield _SERVER.error("name that has no address", f"{kit.host} ({reason})", advice)
         return
     connection, problem = _connect([address[4] for address in addresses], seconds)
     if connection is None:
@@ -83,7 +83,7 @@ def check_server(kit: Kit, answer: Answer, seconds: float) -> Iterator[Check]:
         if kit.security == "clear":
             text = f"{place} answers; the kit says connection_security clear"
             advice = "for patients' data have the project provisioned with mutual TLS, FLARE's default"
-            yield _SERVER.doubt("connection without TLS", text, advice)
+            yield _SERVER.warning("connection without TLS", text, advice)
             return
         yield from _handshake(kit, connection, place, answer)
 
@@ -102,14 +102,14 @@ def _connect(addresses: list, seconds: float) -> tuple[socket.socket | None, OSE
 def _unreached(kit: Kit, place: str, problem: OSError) -> Check:
     if isinstance(problem, ConnectionRefusedError):
         if kit.role == "server":
-            return _SERVER.remark("server that is not started", f"nothing listens on {place}", "startup/start.sh")
+            return _SERVER.note("server that is not started", f"nothing listens on {place}", "startup/start.sh")
         advice = f"{_OPERATOR} whether it is started, and whether its firewall lets port {kit.port} in"
-        return _SERVER.fault("connection refused", f"nothing listens on {place}", advice)
+        return _SERVER.error("connection refused", f"nothing listens on {place}", advice)
     if isinstance(problem, TimeoutError):
         advice = f"ask your network's administrator, and the server's operator, to let connections to {place} pass"
-        return _SERVER.fault("no answer", f"{place} does not answer; most likely a firewall drops it", advice)
+        return _SERVER.error("no answer", f"{place} does not answer; most likely a firewall drops it", advice)
     advice = f"ask your network's administrator for a way to {place}"
-    return _SERVER.fault("no way to the server", f"{place} ({problem.strerror or problem})", advice)
+    return _SERVER.error("no way to the server", f"{place} ({problem.strerror or problem})", advice)
 
 
 def _handshake(kit: Kit, connection: socket.socket, place: str, answer: Answer) -> Iterator[Check]:
@@ -117,7 +117,7 @@ def _handshake(kit: Kit, connection: socket.socket, place: str, answer: Answer) 
         context = _context(kit)
     except (OSError, ValueError) as error:
         text = f"certificate, key or root of the kit cannot be used ({_reason(error)})"
-        yield _SERVER.fault("kit that cannot connect", text, "see the lines on the kit above")
+        yield _SERVER.error("kit that cannot connect", text, "see the lines on the kit above")
         return
     try:
         with context.wrap_socket(connection, server_hostname=kit.host) as secure:
@@ -127,7 +127,7 @@ def _handshake(kit: Kit, connection: socket.socket, place: str, answer: Answer) 
                 yield wrong
                 return
             _ask(kit, secure, answer)
-            yield _SERVER.good("reachable by TLS", f"{place}, {secure.version()}, {kit.scheme}, {common_name(theirs)}")
+            yield _SERVER.ok("reachable by TLS", f"{place}, {secure.version()}, {kit.scheme}, {common_name(theirs)}")
     except (OSError, ValueError) as error:
         yield _failed(kit, place, error)
 
@@ -153,11 +153,11 @@ def _wrong_name(kit: Kit, theirs: x509.Certificate) -> Check | None:
     # With one-sided TLS this may be a proxy's certificate; the server's own comes later, inside the connection.
     if kit.security == "mtls" and name != kit.identity:
         text = f"{kit.host} shows a certificate for {name}, the kit expects {kit.identity}"
-        return _SERVER.fault("another server", text, f"{_OPERATOR} for the server's address, or for a new kit")
+        return _SERVER.error("another server", text, f"{_OPERATOR} for the server's address, or for a new kit")
     if kit.scheme == "grpc" and not _covers(theirs, kit.host):
         text = f"the server's certificate does not name {kit.host}, which grpc asks for"
         advice = f"have {kit.host} added to the server's host_names in project.yml and the project provisioned again"
-        return _SERVER.fault("host that the certificate does not name", text, advice)
+        return _SERVER.error("host that the certificate does not name", text, advice)
     return None
 
 
@@ -242,26 +242,26 @@ def _failed(kit: Kit, place: str, error: Exception) -> Check:
         # Of OpenSSL's X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED.
         if error.verify_code in (9, 10):
             advice = f"compare this machine's clock; if it is right, {_OPERATOR} to renew the server's kit"
-            return _SERVER.fault("server's certificate that is not valid now", text, advice)
+            return _SERVER.error("server's certificate that is not valid now", text, advice)
         advice = f"{_OPERATOR} whether the kit is of this project; a proxy must not open TLS on the way"
-        return _SERVER.fault("server's certificate of another project", text, advice)
+        return _SERVER.error("server's certificate of another project", text, advice)
     if isinstance(error, TimeoutError):
         advice = f"{_OPERATOR} whether the server is overloaded; a firewall on the way may hold TLS back"
-        return _SERVER.fault("no answer to TLS", f"{place} takes the connection and is silent", advice)
+        return _SERVER.error("no answer to TLS", f"{place} takes the connection and is silent", advice)
     if isinstance(error, ssl.SSLError) and not isinstance(error, _ENDED):
         if "ALERT" in (error.reason or ""):
             advice = f"ask the project's administrator whether {kit.name}'s certificate is of this project"
-            return _SERVER.fault("server that refuses the certificate", text, advice)
+            return _SERVER.error("server that refuses the certificate", text, advice)
         advice = f"{_OPERATOR} which port FLARE listens on; a proxy on the way must pass TLS through"
-        return _SERVER.fault("something else than TLS", text, advice)
+        return _SERVER.error("something else than TLS", text, advice)
     if isinstance(error, OSError):
         advice = (
             f"{_OPERATOR} what its log says: whether it takes {kit.name}'s certificate, and speaks {kit.scheme}; a "
             "firewall may also cut TLS"
         )
-        return _SERVER.fault("connection that was cut", text, advice)
+        return _SERVER.error("connection that was cut", text, advice)
     advice = f"{_OPERATOR} which port FLARE listens on, and by which scheme"
-    return _SERVER.fault("another service than FLARE", text, advice)
+    return _SERVER.error("another service than FLARE", text, advice)
 
 
 def _reason(error: Exception) -> str:

@@ -8,7 +8,6 @@ writes them into a small file (``fedmepd doctor SERVER_KIT --write FILE``) and s
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,8 +17,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from fedmepd import __version__
 from fedmepd.config import Settings
 from fedmepd.environment import versions
-from fedmepd.errors import SettingsError
-from fedmepd.storage import write_text
+from fedmepd.errors import SettingsError, explain
+from fedmepd.storage import read_json, write_text
 
 FILE_NAME = "fedmepd-federation.json"
 
@@ -97,11 +96,11 @@ def job_settings(job: Path) -> Settings:
     files = sorted(Path(job).glob("*/config/config_fed_server.json"))
     try:
         for file in files:
-            for workflow in json.loads(file.read_text(encoding="utf-8"))["workflows"]:
+            for workflow in read_json(file, "a job's configuration", SettingsError)["workflows"]:
                 if workflow["path"].startswith("fedmepd."):
                     given = workflow.get("args", {})
                     return Settings.make(given.get("preset", "paper"), given.get("settings"))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise SettingsError(f"{file} cannot be read as a job's configuration: {error}") from error
     raise SettingsError(f"{job} is no job of FedMEPD: expected a folder such as jobs/fedmepd_brats")
 
@@ -112,8 +111,6 @@ def _read(file: Path) -> Federation:
     except OSError as error:
         raise SettingsError(f"{file} cannot be read: {error.strerror}: the server's operator writes it") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "content"
         raise SettingsError(
-            f"{file}: {key}: {first['msg']}: expected what `fedmepd doctor SERVER_KIT --write FILE` writes"
+            f"{explain(error, str(file), Federation)}: expected what `fedmepd doctor SERVER_KIT --write FILE` writes"
         ) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, Literal
 
 from fedmepd.errors import SettingsError
 from fedmepd.modalities import FUSION_SITE
+from fedmepd.storage import read_json
 
 _CONFIGURATIONS = {"site": "fed_client.json", "server": "fed_server.json"}
 
@@ -72,8 +72,8 @@ class Kit:
                 f"startup/{' or startup/'.join(_CONFIGURATIONS.values())}, as `nvflare provision` makes it"
             )
         file = startup / _CONFIGURATIONS[role]
+        content = read_json(file, "what FLARE writes", SettingsError, hint=": take the kit again")
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
             server = content["servers"][0]
             host, _, port = server["service"]["target"].rpartition(":")
             own = content["client"] if role == "site" else server

@@ -38,15 +38,15 @@ def check_compute(expected: Expected, machine: SiteSettings, looked: Looked) -> 
     names = " ".join(modalities) if looked.known else "all modalities, since the site's are not known"
     text = f"width {settings.network.width}, {training.batch} x {training.crop}^3 voxels a step, {names}"
     if expected.source:
-        yield _JOB.good("settings", f"{text}: {expected.source}")
+        yield _JOB.ok("settings", f"{text}: {expected.source}")
     else:
-        yield _JOB.remark(
+        yield _JOB.note(
             "published settings assumed", text, "--job FOLDER, or --against FILE, says what the job will be"
         )
     try:
         device = machine.torch_device()
     except SettingsError as error:
-        yield _GPU.fault("device that does not exist", str(error), "set device in the kit's local/fedmepd.json")
+        yield _GPU.error("device that does not exist", str(error), "set device in the kit's local/fedmepd.json")
         return
     need = memory_need(settings, modalities)
     if device.type == "cuda":
@@ -54,9 +54,9 @@ def check_compute(expected: Expected, machine: SiteSettings, looked: Looked) -> 
         yield _check_gpu(device, gpu)
     elif training.batch * training.crop**3 * settings.network.width >= _LARGE_STEP:
         text = "the processor trains; at width 16 with crops of 80 that took 2 to 13 s a step on 2 cores"
-        yield _GPU.doubt("none, for a large job", text, "use a machine with a GPU, or expect long rounds")
+        yield _GPU.warning("none, for a large job", text, "use a machine with a GPU, or expect long rounds")
     else:
-        yield _GPU.good("none needed", "the processor trains")
+        yield _GPU.ok("none needed", "the processor trains")
     yield _check_memory(need)
 
 
@@ -67,20 +67,20 @@ def _check_gpu(device: object, need: int) -> Check:
     name = torch.cuda.get_device_name(device)
     text = f"{name}: {_gib(free)} of {_gib(total)} free; up to {_gib(need)} needed"
     if need > total:
-        return _GPU.fault("too little GPU memory", text, f"use a larger GPU, {_SMALLER}")
+        return _GPU.error("too little GPU memory", text, f"use a larger GPU, {_SMALLER}")
     if need > free:
-        return _GPU.doubt("GPU memory in use", text, "end what else computes there (nvidia-smi shows it), or wait")
-    return _GPU.good("enough", text)
+        return _GPU.warning("GPU memory in use", text, "end what else computes there (nvidia-smi shows it), or wait")
+    return _GPU.ok("enough", text)
 
 
 def _check_memory(need: int) -> Check:
     total, free = available_memory()
     text = f"{_gib(free)} of {_gib(total)} free; up to {_gib(need)} needed"
     if need > total:
-        return _MEMORY.fault("too little memory", text, f"use a machine with more, {_SMALLER}")
+        return _MEMORY.error("too little memory", text, f"use a machine with more, {_SMALLER}")
     if need > free:
-        return _MEMORY.doubt("memory in use", text, "end what else runs here, or wait")
-    return _MEMORY.good("enough", text)
+        return _MEMORY.warning("memory in use", text, "end what else runs here, or wait")
+    return _MEMORY.ok("enough", text)
 
 
 def available_memory(group: Path = Path("/sys/fs/cgroup")) -> tuple[int, int]:
@@ -120,7 +120,7 @@ def check_disk(kit: Kit, expected: Expected, machine: SiteSettings, looked: Look
     for name, (folder, _) in needs.items():
         if not os.access(_existing(folder), os.W_OK | os.X_OK):
             advice = "give it to the account that starts the kit, or start it with another"
-            yield _DISK.fault("folder that cannot be written", f"{name}, {folder}", advice)
+            yield _DISK.error("folder that cannot be written", f"{name}, {folder}", advice)
 
 
 def _check_disk(names: list[str], folders: list[Path], need: int) -> Check:
@@ -128,10 +128,10 @@ def _check_disk(names: list[str], folders: list[Path], need: int) -> Check:
     text = f"{_gib(free)} free, up to {_gib(need)} needed, for {' and '.join(names)} ({', '.join(map(str, folders))})"
     if need > free:
         advice = "free space, unpack the kit on another disk, or set cache in the kit's local/fedmepd.json to one"
-        return _DISK.fault("too little space", text, advice)
+        return _DISK.error("too little space", text, advice)
     if need * 2 > free:
-        return _DISK.doubt("little space", text, "a second run kept beside the first may not fit")
-    return _DISK.good("enough", text)
+        return _DISK.warning("little space", text, "a second run kept beside the first may not fit")
+    return _DISK.ok("enough", text)
 
 
 def _existing(folder: Path) -> Path:

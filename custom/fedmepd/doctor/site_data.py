@@ -52,31 +52,31 @@ def check_data(
     """
     if machine.data is None and settings.data.phantom:
         advice = f"to train on its own cases: `fedmepd data init FOLDER --kit KIT`{_server(name)}"
-        yield _DATA.remark("no data folder, the job makes phantoms", f"site {name}", advice)
+        yield _DATA.note("no data folder, the job makes phantoms", f"site {name}", advice)
         return
     try:
         dataset, _ = find_site_data(name, settings, machine)
         inspection = inspect_dataset(dataset, machine.cache, progress=progress)
     except DataError as error:
         advice = f"`fedmepd data init FOLDER --kit KIT` checks a folder and points the kit to it{_server(name)}"
-        yield _DATA.fault("no data that can be used", error.public, advice)
+        yield _DATA.error("no data that can be used", error.public, advice)
         return
     _look(inspection, looked)
     check = f"`fedmepd data check {quote(str(dataset.folder))} --details` names them, docs/data.md says what to do"
     cases = len(inspection.cases)
     faults = sum(found.severity == ERROR for found in inspection.findings)
     if faults:
-        yield _DATA.fault("errors in the data", f"{_kinds(inspection, ERROR)} in {cases} cases", check)
+        yield _DATA.error("errors in the data", f"{_kinds(inspection, ERROR)} in {cases} cases", check)
     labelled = sum(case.label is not None for case in inspection.cases)
     training = labelled if dataset.parts is None else Counter(dataset.parts.values())["train"]
     if not training:
         advice = "a site needs at least one labelled case to train on; after adding it run `fedmepd data init` again"
-        yield _DATA.fault("no case to train on", f"{cases} cases, {labelled} with a label", advice)
+        yield _DATA.error("no case to train on", f"{cases} cases, {labelled} with a label", advice)
     if count_kinds(inspection.findings, WARNING):
-        yield _DATA.doubt("warnings about the data", f"{_kinds(inspection, WARNING)} in {cases} cases", check)
+        yield _DATA.warning("warnings about the data", f"{_kinds(inspection, WARNING)} in {cases} cases", check)
     if not faults and training:
         text = f"{cases} cases, {labelled} with a label, {' '.join(looked.modalities)}"
-        yield _DATA.good("can be used", text)
+        yield _DATA.ok("can be used", text)
 
 
 def _look(inspection: Inspection, looked: Looked) -> None:

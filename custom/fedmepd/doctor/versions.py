@@ -34,14 +34,14 @@ def check_versions(server: dict[str, str] | None, python: str) -> Iterator[Check
     if sys.version_info < _LOWEST_PYTHON:
         missing.append(f"Python {mine['python']}, expected {'.'.join(map(str, _LOWEST_PYTHON))} or newer")
     if missing:
-        yield _VERSIONS.fault("packages that are missing or do not fit", ", ".join(missing), _INSTALL)
+        yield _VERSIONS.error("packages that are missing or do not fit", ", ".join(missing), _INSTALL)
     else:
         text = ", ".join(f"{name} {mine[name]}" for name in PROGRAMS)
-        yield _VERSIONS.good("installed", text)
+        yield _VERSIONS.ok("installed", text)
     if server is None:
         told = f"; it told only that it runs Python {python}" if python else ""
         advice = "ask its operator for the file of `fedmepd doctor SERVER_KIT --write FILE`, then --against FILE"
-        yield _VERSIONS.remark("server's versions not known", f"nothing to compare with{told}", advice)
+        yield _VERSIONS.note("server's versions not known", f"nothing to compare with{told}", advice)
         return
     yield from _compare(mine, server)
 
@@ -56,12 +56,12 @@ def _compare(mine: dict[str, str], server: dict[str, str]) -> Iterator[Check]:
         text = f"{name} {here} here, {there} at the server"
         advice = f"pip install {name}=={there.partition('+')[0]}, or ask the server's operator to change"
         if name == "torch":
-            yield _VERSIONS.doubt("another version than the server's", text, advice)
+            yield _VERSIONS.warning("another version than the server's", text, advice)
         else:
-            yield _VERSIONS.fault("version that does not fit the server's", text, advice)
+            yield _VERSIONS.error("version that does not fit the server's", text, advice)
     if agreed:
         text = ", ".join(f"{name} {server[name]}" for name in PROGRAMS if name in server)
-        yield _VERSIONS.good("fit the server's", text)
+        yield _VERSIONS.ok("fit the server's", text)
 
 
 def _same(here: str, there: str, whole: bool) -> bool:

@@ -16,7 +16,7 @@ from fedmepd import __version__
 from fedmepd.config import Settings
 from fedmepd.environment import versions
 from fedmepd.errors import FedMEPDError
-from fedmepd.storage import write_json, write_text
+from fedmepd.storage import read_json, write_json, write_text
 
 FILE_NAME = "results.json"
 HISTORY = "history.json"
@@ -165,11 +165,8 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         FedMEPDError: it cannot be read, or something else is in it.
     """
-    try:
-        results = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise FedMEPDError(f"{path} cannot be read as results ({error}): expected a {FILE_NAME} of fedmepd") from error
-    missing = [key for key in _KEYS if key not in results] if isinstance(results, dict) else list(_KEYS)
+    results = read_json(path, f"a {FILE_NAME} of fedmepd")
+    missing = [key for key in _KEYS if key not in results]
     if missing:
         raise FedMEPDError(f"{path} holds no results of fedmepd: {', '.join(missing)} missing")
     for entry in (results["server"], *results["sites"]):

@@ -5,7 +5,6 @@ Scores are fractions (0 to 1), distances millimetres. Nothing in it names a case
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from fedmepd import __version__
 from fedmepd.config import Settings
 from fedmepd.environment import versions
 from fedmepd.errors import FedMEPDError
+from fedmepd.storage import read_json
 
 FILE_NAME = "site.json"
 
@@ -79,11 +79,8 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         FedMEPDError: it cannot be read, or something else is in it.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise FedMEPDError(f"{path} cannot be read ({error}): expected a {FILE_NAME} of fedmepd") from error
-    missing = [key for key in _KEYS if key not in content] if isinstance(content, dict) else list(_KEYS)
+    content = read_json(path, f"a {FILE_NAME} of fedmepd")
+    missing = [key for key in _KEYS if key not in content]
     if missing:
         raise FedMEPDError(f"{path}: {', '.join(missing)} missing: expected a {FILE_NAME} of this version of fedmepd")
     return content

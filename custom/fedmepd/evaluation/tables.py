@@ -6,6 +6,7 @@ from typing import Any
 
 from fedmepd.evaluation.metrics import HD95_ONE_EMPTY_MM
 from fedmepd.modalities import BRATS
+from fedmepd.text_table import table
 
 _REGIONS = tuple(BRATS.regions)
 TEXT_COLUMNS = 3
@@ -22,10 +23,8 @@ HEADER = (
 
 def console_table(results: dict[str, Any]) -> str:
     """Returns the results as an aligned plain-text table with notes under it."""
-    cells = rows(results)
-    widths = [max(len(cell) for cell in column) for column in zip(HEADER, *cells, strict=True)]
-    rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
-    lines = [_align(row, widths) for row in (HEADER, *cells)]
+    lines = table(HEADER, rows(results), left=range(TEXT_COLUMNS))
+    rule = "-" * max(map(len, lines))
     # The mean and the server stand apart from the sites.
     body = [lines[0], rule, *lines[1:-2], rule, *lines[-2:]]
     return "\n".join([title(results), "", *body, "", *notes(results)]) + "\n"
@@ -34,17 +33,9 @@ def console_table(results: dict[str, Any]) -> str:
 def markdown_table(results: dict[str, Any]) -> str:
     """Returns the results as a Markdown page."""
     rule = ["---"] * TEXT_COLUMNS + ["---:"] * (len(HEADER) - TEXT_COLUMNS)
-    table = [f"| {' | '.join(row)} |" for row in (HEADER, rule, *rows(results))]
+    lines = [f"| {' | '.join(row)} |" for row in (HEADER, rule, *rows(results))]
     below = [f"- {note}" for note in notes(results)]
-    return "\n".join([f"# {title(results)}", "", *table, "", *below]) + "\n"
-
-
-def _align(row: tuple[str, ...], widths: list[int]) -> str:
-    cells = [
-        cell.ljust(width) if i < TEXT_COLUMNS else cell.rjust(width)
-        for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-    ]
-    return "  ".join(cells).rstrip()
+    return "\n".join([f"# {title(results)}", "", *lines, "", *below]) + "\n"
 
 
 def title(results: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ from monai.inferers import Inferer
 from monai.transforms import EnsureChannelFirst, LoadImage, MapTransform
 from torch import Tensor
 
-from fedmepd.config import Settings
+from fedmepd.config import EvaluationSettings
 from fedmepd.errors import DataError
 from fedmepd.networks.network import FedMEPDNet
 from fedmepd.training.inference import class_probabilities
@@ -68,7 +68,7 @@ class WindowInferer(Inferer):
     def __init__(self, modalities: Sequence[str], window: int, overlap: float, precision: str = "auto"):
         super().__init__()
         self.modalities = tuple(modalities)
-        self._settings = Settings.make("paper", {"evaluation": {"window": window, "overlap": overlap}}).evaluation
+        self._settings = EvaluationSettings.sliding(window, overlap)
         self._precision = precision
 
     def __call__(self, inputs: Tensor, network: FedMEPDNet, *args: object, **kwargs: object) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from fedmepd.errors import UpdateRefused
+from fedmepd.errors import UpdateRefused, explain
 from fedmepd.federation.exchange import SiteProfile
 from fedmepd.methods.parts.exact_sum import LARGEST_WEIGHT
 from fedmepd.modalities import BRATS
@@ -172,11 +172,7 @@ def check_report(site: str, kind: type[_Report], report: Any) -> dict[str, Any]:
     try:
         return kind.model_validate(report).model_dump()
     except ValidationError as error:
-        problem = error.errors()[0]
-        key = ".".join(str(part) for part in problem["loc"]) or "report"
-        raise UpdateRefused(
-            f"report of {site} refused: {key} = {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
-        ) from error
+        raise UpdateRefused(explain(error, f"report of {site} refused")) from error
 
 
 def check_profile(site: str, profile: Any) -> SiteProfile:

@@ -18,10 +18,18 @@ from nvflare.apis.fl_constant import RunProcessKey, SystemComponents
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.job_def import ALL_SITES, Job, JobMetaKey
 from nvflare.apis.job_scheduler_spec import DispatchInfo
-from nvflare.private.admin_defs import Message, MsgHeader, ReturnCode
-from nvflare.private.defs import ERROR_MSG_PREFIX, ClientStatusKey, TrainingTopic
-from nvflare.private.fed.server.job_runner import JobRunner
-from nvflare.private.fed.utils.fed_utils import extract_participants
+
+from fedmepd.flare.private import (
+    ERROR_MSG_PREFIX,
+    ClientStatusKey,
+    Message,
+    MsgHeader,
+    ReturnCode,
+    TrainingTopic,
+    deploy_message,
+    extract_participants,
+    reported_clients,
+)
 
 _CONTROLLER = "fedmepd.flare.controller.FedMEPDController"
 _NOT_DEPLOYED = "Client app does not exist"
@@ -100,7 +108,7 @@ class SiteAdmission(FLComponent):
     ) -> list[Client]:
         """Returns the job's sites that are connected, did run the job, and have not run it for some seconds."""
         # By FLARE's own books: of sites whose process may still be about to start, nothing is known.
-        reported = set(engine.server._job_reported_clients.get(job_id, ())) & participants.keys() & connected.keys()
+        reported = reported_clients(engine, job_id) & participants.keys() & connected.keys()
         for token in reported:
             # From here on the end of one site's process is no reason to end the job.
             engine.job_runner.resolve_client_outcome(job_id, connected[token].name)
@@ -163,8 +171,7 @@ class SiteAdmission(FLComponent):
         return _problem_in(replies[0].reply if replies else None)
 
     def _deploy(self, engine, job: Job, app: str, client: Client, fl_ctx: FLContext) -> str:
-        message = JobRunner._make_deploy_message(job, job.get_application(app, fl_ctx), app, fl_ctx)
-        admin_server = engine.server.admin_server
+        message, admin_server = deploy_message(job, app, fl_ctx), engine.server.admin_server
         replies = admin_server.send_requests_and_get_reply_dict(
             {client.token: message}, timeout_secs=admin_server.timeout
         )

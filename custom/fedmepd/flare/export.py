@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import fedmepd
 from fedmepd.errors import FedMEPDError
-from fedmepd.storage import write_json
+from fedmepd.storage import read_json, write_json
 
 CUSTOM_README = """\
 FLARE loads only its own classes unless a job has a folder named `custom`, so this folder must exist. The package itself
@@ -66,15 +65,16 @@ def read_meta(job_folder: Path) -> dict[str, Any]:
     Raises:
         FedMEPDError: the folder is no job.
     """
-    try:
-        meta = json.loads((job_folder / "meta.json").read_text(encoding="utf-8"))
-        if all(isinstance(places, list) for places in meta["deploy_map"].values()):
-            return meta
-        raise ValueError("deploy_map")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    file = job_folder / "meta.json"
+    places = None
+    if file.is_file():
+        meta = read_json(file, "a job's description")
+        places = meta.get("deploy_map")
+    if not isinstance(places, dict) or not all(isinstance(sites, list) for sites in places.values()):
         raise FedMEPDError(
             f"{job_folder} is no job: expected a folder with meta.json and its deploy_map, such as jobs/fedmepd_brats"
-        ) from error
+        )
+    return meta
 
 
 def deployed_everywhere(meta: dict[str, Any]) -> dict[str, Any]:

@@ -8,21 +8,20 @@ A named run lives outside the job's run folder, where the next job with the same
 
 from __future__ import annotations
 
-import json
 import uuid
 from pathlib import Path
 
 from nvflare.apis.fl_context import FLContext
-from nvflare.private.fed.simulator.simulator_const import SimulatorConstants
 
 from fedmepd.config import Settings
 from fedmepd.errors import CheckpointError
-from fedmepd.storage import write_json
+from fedmepd.flare.private import SIMULATOR_JOB
+from fedmepd.storage import read_json, write_json
 
 
 def in_simulator(fl_ctx: FLContext) -> bool:
     """Whether this process belongs to FLARE's simulator (its mark SIMULATE_MODE is set on clients only)."""
-    return fl_ctx.get_job_id() == SimulatorConstants.JOB_NAME
+    return fl_ctx.get_job_id() == SIMULATOR_JOB
 
 
 def run_folder(fl_ctx: FLContext) -> Path:
@@ -63,8 +62,8 @@ def run_identity(folder: Path) -> str:
     path = folder / "run.json"
     if not path.is_file():
         write_json(path, {"identity": uuid.uuid4().hex})
-    try:
-        identity = json.loads(path.read_text())["identity"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} is damaged: remove {folder} to start the run afresh") from error
-    return str(identity)
+    hint = f": remove {folder} to start the run afresh"
+    content = read_json(path, "the identity of a run", CheckpointError, hint=hint)
+    if "identity" not in content:
+        raise CheckpointError(f"{path} is damaged, identity is missing{hint}")
+    return str(content["identity"])

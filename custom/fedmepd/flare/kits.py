@@ -18,7 +18,7 @@ from nvflare.security.security import COMMAND_CATEGORIES
 
 from fedmepd.errors import SettingsError
 from fedmepd.modalities import BRATS
-from fedmepd.storage import write_json
+from fedmepd.storage import read_json, write_json
 
 RESOURCES, AUTHORIZATION, PRIVACY = "resources.json", "authorization.json", "privacy.json"
 
@@ -39,8 +39,8 @@ _RIGHTS = sorted(
 )
 
 
-class Kit:
-    """The kit of a server or site.
+class KitSettings:
+    """What a server or site decides for itself, in its kit.
 
     Args:
         folder: with the sub-folders ``startup`` and ``local``.
@@ -143,14 +143,7 @@ class Kit:
         return path if path.is_file() else self.local / f"{name}.default"
 
     def _read(self, name: str) -> dict[str, Any]:
-        path = self._source(name)
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise SettingsError(f"{path} cannot be read as JSON: {error}") from error
-        if not isinstance(content, dict):
-            raise SettingsError(f"{path}: expected an object of keys and values, got {type(content).__name__}")
-        return content
+        return read_json(self._source(name), "an object of keys and values", SettingsError)
 
     def _write(self, name: str, content: dict[str, Any]) -> Path:
         write_json(self.local / name, content)

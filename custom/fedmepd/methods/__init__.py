@@ -32,5 +32,5 @@ def find(name: str) -> Method:
         SettingsError: there is no method with this name.
     """
     if name not in names():
-        raise SettingsError(f"setting method = {name!r}: expected one of {', '.join(names())}")
+        raise SettingsError(f"settings: method = {name!r}: expected one of {', '.join(names())}")
     return importlib.import_module(f"{__name__}.{name}").METHOD

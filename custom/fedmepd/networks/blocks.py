@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from fedmepd.networks.convolution import convolve
-from fedmepd.networks.normalisation import normalise_and_activate
-from fedmepd.networks.portable import is_exported
+from fedmepd.networks.kernels.convolution import convolve
+from fedmepd.networks.kernels.normalisation import normalise_and_activate
+from fedmepd.networks.kernels.portable import is_exported
 
 
 class ConvBlock(nn.Module):

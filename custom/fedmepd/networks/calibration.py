@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from fedmepd.networks.attention import attend
 from fedmepd.networks.blocks import channel_major, voxel_major
+from fedmepd.networks.kernels.attention import attend
 
 
 class Calibration(nn.Module):

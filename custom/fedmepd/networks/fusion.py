@@ -12,8 +12,8 @@ from fedmepd.networks.blocks import (
     full_precision,
     voxel_major,
 )
-from fedmepd.networks.normalisation import normalise_and_activate
-from fedmepd.networks.region_sum import sum_over_regions
+from fedmepd.networks.kernels.normalisation import normalise_and_activate
+from fedmepd.networks.kernels.region_sum import sum_over_regions
 
 _HIDDEN = 128
 _EPSILON = 1e-7

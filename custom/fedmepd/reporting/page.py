@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from fedmepd.errors import FedMEPDError
 from fedmepd.evaluation import tables
 from fedmepd.evaluation.results import HISTORY, find, read
 from fedmepd.reporting import figures, html
-from fedmepd.storage import write_atomically, write_text
+from fedmepd.storage import read_json, write_atomically, write_text
 
 FILE_NAME = "report.html"
 
@@ -65,14 +63,9 @@ def write_report(workspace: Path, out: Path | None = None) -> Path:
 
 
 def _history(path: Path) -> dict[str, Any] | None:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.is_file():
         return None
-    except ValueError as error:
-        raise FedMEPDError(
-            f"{path} is damaged: {error}. Without that file the page is written without curves"
-        ) from error
+    return read_json(path, "the history of a run", hint="; without that file the page is written without curves")
 
 
 def _draw(results: dict[str, Any], history: dict[str, Any] | None) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fedmepd.config import Settings
+from fedmepd.config import EvaluationSettings
 from fedmepd.data.cases import Case
 from fedmepd.data.findings import WARNING
 from fedmepd.data.grids import probability_image, segmentation_image
@@ -117,7 +117,7 @@ class Segmenter:
             "window": about.get("window", About.window) if window is None else window,
             "overlap": about.get("overlap", About.overlap) if overlap is None else overlap,
         }
-        self._inference = Settings.make("paper", {"evaluation": sliding}).evaluation
+        self._inference = EvaluationSettings.sliding(**sliding)
         self._network = load_model(model).to(device)
         self._precision = precision
         self._flips = flips

@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterator
 # mappings of their own and go back to the system as soon as they are freed.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _MOST = 2**31 - 1
-# The library raises both by itself, up to these values, when a process frees blocks of such sizes, as every network
-# does.
+# The library raises both by itself when a process frees large blocks, as every network does. This is as far as it goes.
 _USUAL_TRIM, _USUAL_MMAP = 64 * 2**20, 32 * 2**20
 
 

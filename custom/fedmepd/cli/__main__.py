@@ -1,0 +1,7 @@
+"""``python -m fedmepd.cli``."""
+
+import sys
+
+from fedmepd.cli.program import main
+
+sys.exit(main())

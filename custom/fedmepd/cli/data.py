@@ -1,0 +1,286 @@
+"""The commands ``fedmepd data ...``."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from pathlib import Path
+from shlex import quote
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from fedmepd.cli.terminal import FAULTY, progress_bar
+from fedmepd.errors import FedMEPDError, SettingsError
+
+if TYPE_CHECKING:
+    from fedmepd.data.source import Source
+
+_SHARES = {"train": 0.6, "validation": 0.1}
+
+
+def add_data_commands(data: argparse._SubParsersAction) -> None:
+    """Adds them to the parser of ``fedmepd data``."""
+    phantom = data.add_parser("phantom", help="write the phantom cohort as NIfTI, one sub-folder per site")
+    phantom.add_argument("folder", type=Path, help="folder for the sites; existing phantoms are kept")
+    phantom.add_argument("--seed", type=int, default=0, help="seed of the cohort; default: 0")
+    phantom.set_defaults(run=_make_phantoms)
+
+    check = data.add_parser(
+        "check",
+        help="list what a folder contains and what is wrong with it",
+        description="Lists what a folder of cases, a list, or a federation's folder of sites contains and what "
+        "is wrong with it, without names of cases or files. Exit status: 0 no errors, 1 errors in the data, 2 it "
+        "cannot be read.",
+    )
+    check.add_argument("folder", type=Path, help="folder of cases or of sites, or a list (.csv, .json)")
+    check.add_argument("--details", action="store_true", help="also name the cases and files")
+    _add_reading(check)
+    check.set_defaults(run=_check)
+
+    init = data.add_parser(
+        "init",
+        help="make a hospital's folder the data set of its site",
+        description="Checks a folder of cases, assigns patients to training, validation and test, and writes a "
+        "manifest with a checksum of every file. Run it again when there are new cases, labels or modalities: known "
+        "patients keep their part.",
+    )
+    init.add_argument("folder", type=Path, help="folder of cases, or a list (.csv, .json)")
+    init.add_argument("--out", type=Path, help="folder for the data set; default: the manifest goes into FOLDER")
+    init.add_argument("--kit", type=Path, help="a FLARE kit that shall use the data set (local/fedmepd.json)")
+    _add_making(init)
+    init.set_defaults(run=_init)
+
+    split = data.add_parser(
+        "split",
+        help="make the sites of a federation from one data set",
+        description="Distributes the labelled cases of a data set, by patient, to the fusion site and the sites, and "
+        "splits the cases of each site into training, validation and test.",
+    )
+    split.add_argument("folder", type=Path, help="folder of cases, or a list (.csv, .json)")
+    split.add_argument("out", type=Path, help="folder for the sites; repeating the same split changes nothing")
+    how = split.add_mutually_exclusive_group(required=True)
+    how.add_argument("--protocol", choices=("brats2018", "brats2020"), help="the paper's eight sites and fusion site")
+    how.add_argument("--split-dir", type=Path, help="folder of published lists: server.csv, c1.csv to c8.csv")
+    how.add_argument("--sites", type=Path, help="YAML file with the sites of any other federation")
+    _add_making(split)
+    split.set_defaults(run=_split)
+
+
+def _add_reading(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--labels",
+        choices=("brats", "brats2023", "msd"),
+        help="meaning of the label values: brats 0, 1 NCR/NET, 2 ED, 4 ET; brats2023 with 3 for ET; msd 1 ED, "
+        "2 NCR/NET, 3 ET; default: that of the layout",
+    )
+    parser.add_argument("--follow-links", action="store_true", help="read links that lead out of a case's folder")
+
+
+def _add_making(parser: argparse.ArgumentParser) -> None:
+    _add_reading(parser)
+    parser.add_argument(
+        "--skip-faulty", action="store_true", help="leave out cases with errors instead of refusing the folder"
+    )
+    parser.add_argument("--copy", action="store_true", help="copy files instead of linking to them")
+    parser.add_argument(
+        "--train", type=float, default=_SHARES["train"], help="share of patients to train on; default: 0.6"
+    )
+    parser.add_argument(
+        "--validation",
+        type=float,
+        default=_SHARES["validation"],
+        help="share of patients to validate on; default: 0.1; the rest is for testing",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random assignment of patients; default: 0")
+
+
+def _make_phantoms(options: argparse.Namespace) -> None:
+    from fedmepd.data.phantom import PHANTOM_SITES, ensure_site
+
+    for site, modalities in PHANTOM_SITES.items():
+        folder = ensure_site(options.folder, site, options.seed)
+        print(f"{folder}  {' '.join(modalities)}", flush=True)
+
+
+def _check(options: argparse.Namespace) -> int:
+    from fedmepd.data.layouts import find_dataset, site_folders
+    from fedmepd.data.source import no_case
+    from fedmepd.data.summary import describe_data
+
+    sites = site_folders(options.folder)
+    if sites:
+        return _check_sites(sites, options)
+    dataset = find_dataset(options.folder, follow_links=options.follow_links)
+    if not dataset.cases and not dataset.findings:
+        raise no_case(options.folder)
+    inspection = _inspect(dataset, options)
+    print("\n".join(["", *describe_data(dataset, inspection)]))
+    return _conclude(inspection.findings, options, len(inspection.cases))
+
+
+def _inspect(dataset: Any, options: argparse.Namespace) -> Any:
+    from fedmepd.data.site import inspect_dataset
+    from fedmepd.data.summary import describe_found
+    from fedmepd.site_settings import SiteSettings
+
+    print(describe_found(dataset), flush=True)
+    with progress_bar("reading", "case") as progress:
+        return inspect_dataset(dataset, SiteSettings.load().cache, labels=options.labels, progress=progress)
+
+
+def _check_sites(sites: list[Path], options: argparse.Namespace) -> int:
+    from fedmepd.data.findings import Finding
+    from fedmepd.data.layouts import find_dataset
+    from fedmepd.data.summary import describe_overlap
+    from fedmepd.modalities import BRATS
+    from fedmepd.text_table import table
+
+    inspections, findings, rows = {}, [], []
+    print(f"found a federation of {len(sites)} sites", flush=True)
+    for folder in sites:
+        print(f"{folder.name}: ", end="", flush=True)
+        dataset = find_dataset(folder)
+        inspection = inspections[folder.name] = _inspect(dataset, options)
+        parts = Counter((dataset.parts or {}).values())
+        errors = sum(found.severity == "error" for found in inspection.findings)
+        there = {modality for case in inspection.cases for modality in case.modalities}
+        names = " ".join(name for name in BRATS.modalities if name in there)
+        numbers = [len(inspection.cases), parts["train"], parts["validation"], parts["test"], parts[None], errors]
+        rows.append([folder.name, *map(str, numbers), names])
+        findings += inspection.findings
+    heads = ["site", "cases", "train", "validation", "test", "unlabelled", "errors", "modalities"]
+    print("\n".join(["", *table(heads, rows), ""]))
+    lines, overlaps = describe_overlap(inspections)
+    print("\n".join(lines))
+    findings += [Finding("error", "two sites that share cases", line) for line in lines[:overlaps]]
+    return _conclude(findings, options, sum(len(inspection.cases) for inspection in inspections.values()))
+
+
+def _conclude(findings: list[Any], options: argparse.Namespace, cases: int) -> int:
+    from fedmepd.data.findings import ERROR
+    from fedmepd.data.summary import describe_findings
+
+    print("\n".join(describe_findings(findings, options.details)), end="\n\n" if findings else "\n")
+    errors = sum(found.severity == ERROR for found in findings)
+    if not errors:
+        print(f"no error in {cases} cases" if cases != 1 else "no error in 1 case")
+        return 0
+    hint = "" if options.details else "; --details names cases and files, docs/data.md says what each message means"
+    print(f"{errors} error{'s' if errors > 1 else ''}: a site with this data would refuse to train{hint}")
+    return FAULTY
+
+
+def _source(options: argparse.Namespace, earlier: Path | None = None) -> tuple[Source, Path]:
+    from fedmepd.data.source import open_source
+    from fedmepd.data.summary import describe_found
+    from fedmepd.site_settings import SiteSettings
+
+    if not (0 < options.train <= 1 and 0 <= options.validation and options.train + options.validation <= 1 + 1e-9):
+        raise SettingsError(
+            f"--train {options.train} --validation {options.validation}: expected shares above 0, at most 1 together"
+        )
+    cache = SiteSettings.load().cache
+    with progress_bar("reading", "case") as progress:
+        source = open_source(
+            options.folder,
+            labels=options.labels,
+            follow_links=options.follow_links,
+            skip_faulty=options.skip_faulty,
+            cache=cache,
+            earlier=earlier,
+            found=lambda dataset: print(describe_found(dataset), flush=True),
+            progress=progress,
+        )
+    if source.left_out:
+        print(f"left out {source.left_out} cases with errors")
+    return source, cache
+
+
+def _init(options: argparse.Namespace) -> None:
+    from fedmepd.data.manifest import FILE_NAME
+    from fedmepd.data.site_folder import plan_site, write_site
+
+    local = None if options.kit is None else _kit_settings(options.kit)
+    in_place = options.out is None
+    if in_place and options.copy:
+        raise SettingsError("--copy: expected --out, the folder to copy to")
+    folder = (options.folder.parent if options.folder.is_file() else options.folder) if in_place else options.out
+    source, cache = _source(options, earlier=folder)
+    site = plan_site(
+        folder,
+        source.inspection.cases,
+        in_place=in_place,
+        shares=options,
+        seed=options.seed,
+        name="site",
+        cache=cache,
+    )
+    changed = write_site(site, copy=options.copy)
+    parts = Counter(entry.part for entry in site.manifest.cases)
+    print(
+        f"{folder / FILE_NAME} {'written' if changed else 'is up to date'}: train {parts['train']}, validation "
+        f"{parts['validation']}, test {parts['test']}, without a label (inference only) {parts[None]}"
+    )
+    if not parts["train"]:
+        print("no case to train on: a site needs at least one case with a label")
+    if local is None:
+        place = quote(str(folder.absolute()))
+        print(f"to train on it: FEDMEPD_DATA={place}, or data in local/fedmepd.json of a FLARE kit")
+    else:
+        _point_kit(local, folder)
+        print(f"{local} points to it")
+
+
+def _kit_settings(kit: Path) -> Path:
+    if not (kit / "local").is_dir():
+        raise SettingsError(f"{kit} is no FLARE kit: expected a folder with a sub-folder local")
+    return kit / "local" / "fedmepd.json"
+
+
+def _point_kit(file: Path, folder: Path) -> None:
+    from fedmepd.storage import read_json, write_json
+
+    values = read_json(file, "an object of keys and values", SettingsError) if file.is_file() else {}
+    write_json(file, {**values, "data": str(folder.absolute())})
+
+
+def _split(options: argparse.Namespace) -> None:
+    from fedmepd.data.distribution import protocol_plan, read_plan
+    from fedmepd.data.federation_split import split_source
+    from fedmepd.text_table import table
+
+    if options.out.resolve().is_relative_to(options.folder.resolve()):
+        raise FedMEPDError(f"{options.out} is inside {options.folder}: choose a folder outside the data set")
+    source, cache = _source(options)
+    labelled = sum(case.label is not None for case in source.inspection.cases)
+    plan = None
+    if options.protocol:
+        plan = protocol_plan(options.protocol)
+    elif options.sites:
+        plan = read_plan(options.sites, labelled)
+    how = {name: getattr(options, name) for name in ("seed", "train", "validation", "protocol")}
+    made, changed = split_source(
+        source,
+        options.out,
+        plan=plan,
+        lists=options.split_dir,
+        copy=options.copy,
+        shares=options,
+        seed=options.seed,
+        cache=cache,
+        how=how,
+    )
+    rows = []
+    for site in made:
+        parts = Counter(entry.part for entry in site.manifest.cases)
+        patients = len({entry.patient for entry in site.manifest.cases})
+        numbers = [len(site.manifest.cases), patients, parts["train"], parts["validation"], parts["test"]]
+        names = " ".join(site.plan.modalities)
+        rows.append([site.plan.name, *map(str, numbers), f"{median(site.tumour_ml):.1f}", names])
+    heads = ["site", "cases", "patients", "train", "validation", "test", "tumour ml", "modalities"]
+    print("\n".join(["", *table(heads, rows), ""]))
+    over = len(source.inspection.cases) - sum(len(site.manifest.cases) for site in made)
+    if over:
+        print(f"{over} cases are left over")
+    print(f"{options.out} {'written' if changed else 'is up to date'}")
+    print(f"to train on it: FEDMEPD_DATA={quote(str(options.out.absolute()))}")

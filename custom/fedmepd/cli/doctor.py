@@ -1,0 +1,99 @@
+"""The command ``fedmepd doctor``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+from shlex import quote
+from typing import TYPE_CHECKING
+
+from fedmepd.cli.terminal import FAULTY, progress_bar
+from fedmepd.errors import SettingsError
+
+if TYPE_CHECKING:
+    from fedmepd.doctor.kit import Kit
+
+
+def add_doctor_command(topics: argparse._SubParsersAction) -> None:
+    """Adds it to the parser of ``fedmepd``."""
+    doctor = topics.add_parser(
+        "doctor",
+        help="check a site before it joins a federation",
+        description="Checks what a site needs before it joins: its kit and certificate, the server over TLS, the "
+        "clock, versions, data, GPU, memory and disk. Each check prints a line and what to do; docs/doctor.md explains "
+        "them. Exit status: 0 no errors, 1 errors, 2 the checks could not be made.",
+    )
+    doctor.add_argument("kit", type=Path, help="folder of the FLARE kit of a site or of the server")
+    doctor.add_argument("--job", type=Path, help="a job's folder; default: the job in --against, or the preset paper")
+    doctor.add_argument(
+        "--against",
+        type=Path,
+        metavar="FILE",
+        help="file with the server's versions; default: KIT/local/fedmepd-federation.json",
+    )
+    doctor.add_argument("--ntp", metavar="HOST", help="a time server to compare the clock with; default: none")
+    doctor.add_argument(
+        "--timeout", type=float, default=10.0, metavar="S", help="seconds to wait for an answer; default: 10"
+    )
+    doctor.add_argument("--json", action="store_true", help="print the checks as JSON")
+    doctor.add_argument(
+        "--write",
+        type=Path,
+        metavar="FILE",
+        help="at the server: write its versions and the job to a file for --against",
+    )
+    doctor.set_defaults(run=_doctor)
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from fedmepd.doctor.checks import ERROR, WARNING, count
+    from fedmepd.doctor.diagnose import diagnose
+    from fedmepd.doctor.federation import FILE_NAME, expected
+    from fedmepd.doctor.kit import Kit
+
+    if not 0 < options.timeout < 3600:
+        raise SettingsError(f"--timeout {options.timeout}: expected seconds above 0")
+    kit = Kit.read(options.kit)
+    if options.write:
+        return _write(kit, options)
+    own = kit.local / FILE_NAME
+    federation = options.against or (own if own.is_file() else None)
+    checks = []
+    with progress_bar("reading", "case") as progress:
+        made = diagnose(
+            kit,
+            expected(federation, options.job),
+            ntp=options.ntp,
+            seconds=options.timeout,
+            progress=progress,
+        )
+        for check in made:
+            checks.append(check)
+            if not options.json:
+                print("\n".join(check.lines()), flush=True)
+    errors, warnings = count(checks, ERROR), count(checks, WARNING)
+    if options.json:
+        content = {"name": kit.name, "role": kit.role, "errors": errors, "warnings": warnings}
+        print(json.dumps({**content, "checks": [asdict(check) for check in checks]}, indent=2))
+    else:
+        print(f"\n{kit.role} {kit.name}: {_count(errors, 'error')}, {_count(warnings, 'warning')}")
+    return FAULTY if errors else 0
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _write(kit: Kit, options: argparse.Namespace) -> int:
+    from fedmepd.doctor.federation import FILE_NAME, write_federation
+
+    if kit.role != "server":
+        raise SettingsError(f"--write: {options.kit} is a site's kit: the server's versions count, write them there")
+    write_federation(options.write, kit.project, options.job)
+    print(
+        f"wrote {options.write}; at a site: fedmepd doctor KIT --against {quote(options.write.name)}, or without the "
+        f"option once it is KIT/local/{FILE_NAME}"
+    )
+    return 0

@@ -1,0 +1,179 @@
+"""The command ``fedmepd evaluate``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fedmepd.cli.predict import add_segmenter_options, open_segmenter
+from fedmepd.cli.terminal import progress_bar, warn
+from fedmepd.errors import DataError, SettingsError
+
+if TYPE_CHECKING:
+    from fedmepd.data.cases import Case
+    from fedmepd.evaluation.measures import RegionMeasures
+
+_CONVENTIONS = ("brats", "brats2023", "msd")
+
+_PARTS = ("test", "validation", "train", "all")
+
+
+def add_evaluate_command(topics: argparse._SubParsersAction) -> None:
+    """Adds it to the parser of ``fedmepd``."""
+    evaluate = topics.add_parser(
+        "evaluate",
+        help="score segmentations, or a model, against labels",
+        description="Scores segmentations against labels, or a model on the labelled cases of a data set: Dice, HD95, "
+        "sensitivity, specificity and volumes by case and region, with mean, median and 95 % interval. Exit status: 0 "
+        "scored, 2 refused. If one case cannot be scored, none is.",
+        allow_abbrev=False,
+    )
+    evaluate.add_argument(
+        "folder", type=Path, nargs="?", help="with --model: the data set, in any layout that `fedmepd data check` knows"
+    )
+    evaluate.add_argument("--predictions", type=Path, metavar="P", help="file or folder of segmentations")
+    evaluate.add_argument("--labels", type=Path, metavar="L", help="file or folder of labels, in any known layout")
+    evaluate.add_argument("--out", type=Path, metavar="FOLDER", help="write evaluation.csv and evaluation.json there")
+    evaluate.add_argument(
+        "--label-values",
+        choices=_CONVENTIONS,
+        help="meaning of the labels' values, as --labels of `fedmepd data check`; default: decided by layout and "
+        "values",
+    )
+    evaluate.add_argument(
+        "--prediction-values",
+        choices=_CONVENTIONS,
+        help="the same for the predictions; default: decided by their values",
+    )
+    evaluate.add_argument("--part", choices=_PARTS, help="with --model: part of the manifest to score; default: test")
+    evaluate.add_argument("--seed", type=int, default=0, help="seed of the bootstrap; default: 0")
+    evaluate.add_argument("--follow-links", action="store_true", help="read links that lead out of a case's folder")
+    add_segmenter_options(evaluate, required=False)
+    evaluate.set_defaults(run=_evaluate)
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from fedmepd.evaluation.scores import CSV_NAME, JSON_NAME, build, console_table, write
+
+    given = [value is not None for value in (options.predictions, options.labels, options.model, options.folder)]
+    by_files, by_model = given == [True, True, False, False], given == [False, False, True, True]
+    if not (by_files or by_model):
+        raise SettingsError("expected either --predictions and --labels, or --model and a data set's folder")
+    if by_files and options.part:
+        raise SettingsError("--part: expected with --model alone; --predictions says which cases are scored")
+    if by_model and options.prediction_values:
+        raise SettingsError("--prediction-values: expected with --predictions alone")
+    if options.seed < 0:
+        raise SettingsError(f"--seed {options.seed}: expected 0 or more")
+    # Checked first, because scoring may take an hour.
+    if options.out is not None and (there := [name for name in (CSV_NAME, JSON_NAME) if (options.out / name).exists()]):
+        raise SettingsError(f"--out {options.out} has an {there[0]} already: choose another folder")
+    cases, unmatched = _score_files(options) if by_files else (_score_model(options), {})
+    report = build(cases, seed=options.seed, **unmatched)
+    print("\n".join([f"scored {len(cases)} case{'s' if len(cases) > 1 else ''}", "", console_table(report)]))
+    if options.out is not None:
+        print(f"wrote {' and '.join(map(str, write(options.out, report)))}")
+
+
+def _score_files(options: argparse.Namespace) -> tuple[dict[str, dict[str, RegionMeasures]], dict[str, list[str]]]:
+    from fedmepd.evaluation.measures import measure_case
+    from fedmepd.evaluation.pairs import check, match, read_classes
+    from fedmepd.site_settings import SiteSettings
+
+    matched = match(
+        options.predictions, options.labels, follow_links=options.follow_links, cache=SiteSettings.load().cache
+    )
+    _tell_unmatched(matched.without_label, "predictions without a label")
+    _tell_unmatched(matched.without_prediction, "labels without a prediction")
+    with progress_bar("reading", "file") as progress:
+        pairs, warnings = check(
+            matched,
+            prediction_values=options.prediction_values,
+            label_values=options.label_values,
+            progress=progress,
+        )
+    for line in warnings:
+        warn(line)
+    cases = {}
+    with progress_bar("scoring", "case") as progress:
+        for number, pair in enumerate(pairs, 1):
+            prediction, spacing = read_classes(pair.prediction)
+            label, _ = read_classes(pair.label)
+            cases[pair.name] = measure_case(prediction, label, spacing)
+            progress(number, len(pairs))
+    return cases, {"without_label": matched.without_label, "without_prediction": matched.without_prediction}
+
+
+def _tell_unmatched(names: Sequence[str], what: str) -> None:
+    from fedmepd.data.findings import MOST_SHOWN
+
+    if names:
+        more = f" and {len(names) - MOST_SHOWN} more" if len(names) > MOST_SHOWN else ""
+        warn(f"{what}, left out ({len(names)}): {', '.join(names[:MOST_SHOWN])}{more}")
+
+
+def _score_model(options: argparse.Namespace) -> dict[str, dict[str, RegionMeasures]]:
+    import numpy as np
+
+    from fedmepd.data.preparation import classes_of_label
+    from fedmepd.evaluation.measures import measure_case
+    from fedmepd.evaluation.pairs import read_classes
+    from fedmepd.segmentation.segmenter import modality_warnings
+
+    segmenter = open_segmenter(options)
+    labelled = _labelled_cases(options)
+    usable = [segmenter.usable(case) for case in labelled]
+    for line in modality_warnings(labelled, segmenter.modalities):
+        warn(line)
+    cases = {}
+    for case, unlabelled in zip(labelled, usable, strict=True):
+        with progress_bar(case.name, "window") as progress:
+            segmentation = segmenter.segment(unlabelled, progress)
+        # By way of the image that `fedmepd predict` writes, so that both give the same scores.
+        values = np.asarray(segmentation.image(case.convention).dataobj)
+        label, spacing = read_classes(case)
+        cases[case.name] = measure_case(classes_of_label(values, case.convention), label, spacing)
+        dice = ", ".join(f"{region} {of.dice:.3f}" for region, of in cases[case.name].items())
+        print(f"{case.name}: Dice {dice}", flush=True)
+    return cases
+
+
+def _labelled_cases(options: argparse.Namespace) -> list[Case]:
+    """The cases of the data set's part, checked as before training."""
+    from fedmepd.data.findings import WARNING
+    from fedmepd.data.inspection import inspect_cases
+    from fedmepd.data.opening import nameable, open_dataset
+    from fedmepd.site_settings import SiteSettings
+
+    cache = SiteSettings.load().cache
+    dataset = open_dataset(options.folder, follow_links=options.follow_links, cache=cache)
+    cases, problems = nameable(dataset)
+    if problems:
+        raise DataError("\n  ".join(problems))
+    part = options.part or ("test" if dataset.parts is not None else "all")
+    if dataset.parts is None:
+        if part != "all":
+            raise SettingsError(f"--part {part}: {options.folder} has no manifest that says which cases these are")
+        warn(
+            f"{options.folder} has no manifest: if the model was trained on some of these cases, the scores flatter it"
+        )
+    elif part != "all":
+        cases = [case for case in cases if dataset.parts[case.name] == part]
+    # The patient matters for training and testing, but not for a score.
+    cases = [replace(case, patient_doubt="") for case in cases if case.label is not None]
+    if not cases:
+        raise DataError(
+            f"{options.folder} has no labelled case to score" + ("" if part == "all" else f" in part {part}")
+        )
+    with progress_bar("reading", "case") as progress:
+        inspection = inspect_cases(
+            cases, labels=options.label_values, option="--label-values", cache=cache, progress=progress
+        )
+    inspection.require_good()
+    for finding in inspection.findings:
+        if finding.severity == WARNING:
+            warn(finding.text)
+    return inspection.cases

@@ -1,0 +1,168 @@
+"""The commands ``fedmepd poc ...``: a federation of real processes on one machine."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fedmepd.cli.terminal import INTERRUPTED
+
+if TYPE_CHECKING:
+    from fedmepd.flare.poc.workspace import Poc
+
+# Exit status of a job that failed.
+FAILED = 1
+
+_SITES = [f"site-{number}" for number in range(1, 9)]
+
+
+def add_poc_commands(poc: argparse._SubParsersAction) -> None:
+    """Adds them to the parser of ``fedmepd poc``."""
+    run = _command(
+        poc,
+        "run",
+        "prepare, start, submit a job, watch it, download its results, stop: all in one; exit status 1: the job failed",
+        _run,
+    )
+    _add_job(run)
+    _add_sites(run)
+    run.add_argument("--out", type=Path, help="folder for the results; default: results in the workspace")
+
+    prepare = _command(poc, "prepare", "make a kit for the server and every site, and give each its data", _prepare)
+    _add_sites(prepare)
+    _command(poc, "start", "start the server and all sites", lambda options: _poc(options).start())
+    submit = _command(poc, "submit", "submit a job and print its id", _submit)
+    _add_job(submit)
+    watch = _command(poc, "watch", "report the rounds of a job until it ends; exit status 1: it failed", _watch)
+    watch.add_argument("job_id", help="the id that `fedmepd poc submit` printed")
+    download = _command(poc, "download", "download the results of a job and print its table", _download)
+    download.add_argument("job_id", help="the id that `fedmepd poc submit` printed")
+    download.add_argument("--out", type=Path, help="folder for the results; default: results in the workspace")
+    _command(
+        poc,
+        "stop",
+        "stop the server, all sites and the processes that they have started",
+        lambda options: _poc(options).stop(),
+    )
+    _command(poc, "clean", "remove the workspace, including the sites' models", lambda options: _poc(options).clean())
+
+
+def _command(topics: argparse._SubParsersAction, name: str, help: str, run) -> argparse.ArgumentParser:
+    parser = topics.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.")
+    parser.add_argument(
+        "--workspace", type=Path, default=Path("workspace_poc"), help="folder for everything; default: workspace_poc"
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_job(parser: argparse.ArgumentParser) -> None:
+    default = Path("jobs/fedmepd_brats")
+    parser.add_argument("job", type=Path, nargs="?", default=default, help=f"a job's folder; default: {default}")
+
+
+def _add_sites(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--sites", nargs="+", default=_SITES, metavar="NAME", help="names of the sites; default: site-1 to site-8"
+    )
+    parser.add_argument(
+        "--data", type=Path, help="folder with one sub-folder per site and one named fusion; default: phantoms"
+    )
+    parser.add_argument("--port", type=int, help="port of the server; admins use the next one; default: free ports")
+    parser.add_argument(
+        "--everywhere", action="store_true", help="listen on all addresses of the machine; default: loopback only"
+    )
+
+
+def _poc(options: argparse.Namespace) -> Poc:
+    from fedmepd.flare.poc.workspace import Poc
+
+    return Poc(options.workspace, lambda line: print(line, flush=True))
+
+
+def _prepare(options: argparse.Namespace) -> None:
+    _poc(options).prepare(options.sites, options.data, port=options.port, everywhere=options.everywhere)
+
+
+def _submit(options: argparse.Namespace) -> None:
+    _poc(options).submit(options.job)
+
+
+def _watch(options: argparse.Namespace) -> int:
+    from fedmepd.flare.poc.workspace import COMPLETED
+
+    status = _poc(options).watch(options.job_id)
+    if status == COMPLETED:
+        return 0
+    print(f"the job ended as {status}: `fedmepd poc download {options.job_id}` fetches its log", file=sys.stderr)
+    return FAILED
+
+
+def _download(options: argparse.Namespace) -> None:
+    poc = _poc(options)
+    _show(poc.download(options.job_id, _out(poc, options)))
+
+
+def _out(poc: Poc, options: argparse.Namespace) -> Path:
+    return (options.out or poc.workspace / "results").absolute()
+
+
+def _show(folder: Path) -> None:
+    from fedmepd.evaluation.results import find, read
+    from fedmepd.evaluation.tables import console_table
+
+    print(console_table(read(find(folder))), end="")
+
+
+def _run(options: argparse.Namespace) -> int:
+    from fedmepd.flare.poc.workspace import COMPLETED
+
+    poc = _poc(options)
+    try:
+        with _interruptible():
+            poc.prepare(options.sites, options.data, port=options.port, everywhere=options.everywhere)
+            poc.start()
+            job_id = poc.submit(options.job)
+            status = poc.watch(job_id)
+            folder = poc.download(job_id, _out(poc, options))
+            if status != COMPLETED:
+                return _explain(status, folder / "workspace" / "log.txt")
+            _show(folder)
+            print(f"the sites' models are in {poc.kit('*') / job_id / 'fedmepd'}")
+            return 0
+    except KeyboardInterrupt:
+        print("interrupted: everything is stopped", file=sys.stderr, flush=True)
+        return INTERRUPTED
+    finally:
+        poc.stop()
+
+
+def _explain(status: str, log: Path) -> int:
+    """Prints why a job failed, as far as the server's log shows it; returns the exit status."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
+    reasons = [line for line in lines if " - ERROR - " in line]
+    print("\n".join([*reasons[-3:], f"the job ended as {status}: its log is {log}"]), file=sys.stderr)
+    return FAILED
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Turns an interrupt and a termination into a KeyboardInterrupt, so that both shut down in order.
+
+    A command that a script starts with ``&`` inherits that interrupts are ignored, and Python leaves it so.
+    """
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

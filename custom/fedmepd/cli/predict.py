@@ -1,0 +1,231 @@
+"""The command ``fedmepd predict``, and the options that it shares with ``fedmepd evaluate``."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fedmepd.cli.terminal import progress_bar, warn
+from fedmepd.errors import FedMEPDError, SettingsError
+
+if TYPE_CHECKING:
+    from fedmepd.data.cases import Case
+    from fedmepd.segmentation.outputs import CaseFiles, VolumeTable
+    from fedmepd.segmentation.segmenter import Segmenter
+
+# Exit status when some cases of a folder could not be segmented.
+SOME_FAILED = 1
+
+# The options that name a single case's images.
+_OPTIONS = {"FLAIR": "--flair", "T1ce": "--t1ce", "T1": "--t1", "T2": "--t2"}
+
+
+def add_predict_command(topics: argparse._SubParsersAction) -> None:
+    """Adds it to the parser of ``fedmepd``."""
+    predict = topics.add_parser(
+        "predict",
+        help="segment patients with a trained model",
+        description="Segments one case, given by its images, or all cases of a folder. The images must be "
+        "registered to each other and skull-stripped, as in training. Exit status: 0 all segmented, 1 some cases of a "
+        "folder were not, 2 none was.",
+        allow_abbrev=False,
+    )
+    predict.add_argument(
+        "folder", type=Path, nargs="?", help="folder of cases or a list, in any layout that `fedmepd data check` knows"
+    )
+    for modality, option in _OPTIONS.items():
+        predict.add_argument(
+            option, type=Path, dest=modality, metavar="FILE", help=f"{modality} image of a single case"
+        )
+    predict.add_argument(
+        "--out", type=Path, required=True, help="file to write (.nii.gz); for a folder of cases: folder to write"
+    )
+    _add_labels(predict)
+    predict.add_argument("--overlay", action="store_true", help="also draw contours on three planes (PNG)")
+    predict.add_argument("--probabilities", action="store_true", help="also write a probability map of each region")
+    there = predict.add_mutually_exclusive_group()
+    there.add_argument("--overwrite", action="store_true", help="replace existing segmentations")
+    there.add_argument("--resume", action="store_true", help="skip cases of a folder that already have a segmentation")
+    predict.add_argument("--follow-links", action="store_true", help="read links that lead out of a case's folder")
+    add_segmenter_options(predict, required=True)
+    predict.set_defaults(run=_predict)
+
+
+def _add_labels(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--labels",
+        type=lambda name: "brats2023" if name == "2023" else name,
+        choices=("brats", "brats2023", "msd"),
+        default="brats",
+        help="label values to write: brats 0, 1 NCR/NET, 2 ED, 4 ET (default); brats2023 or 2023 with 3 for ET; msd 1 "
+        "ED, 2 NCR/NET, 3 ET",
+    )
+
+
+def add_segmenter_options(parser: argparse.ArgumentParser, required: bool) -> None:
+    """Adds the options that :func:`open_segmenter` reads."""
+    parser.add_argument(
+        "--model", type=Path, required=required, help="model of a site or of the server, such as model_best.pt"
+    )
+    how = parser.add_argument_group("how to segment")
+    how.add_argument(
+        "--device", help="auto (the GPU if there is one), cpu, cuda, cuda:1; default: that of the site, or auto"
+    )
+    how.add_argument(
+        "--window", type=int, metavar="VOXELS", help="side of the inference window; default: that of the model's job"
+    )
+    how.add_argument(
+        "--overlap",
+        type=float,
+        metavar="SHARE",
+        help="overlap of neighbouring windows; default: that of the model's job",
+    )
+    how.add_argument(
+        "--precision", choices=("auto", "float32", "bfloat16"), default="auto", help="arithmetic; default: auto"
+    )
+    how.add_argument("--flips", action="store_true", help="average over the 8 mirror images; eight times slower")
+    how.add_argument(
+        "--min-component",
+        type=_millilitres,
+        default=0.0,
+        metavar="ML",
+        help="remove connected components of tumour below this volume; default: 0, none",
+    )
+    how.add_argument(
+        "--min-enhancing",
+        type=_millilitres,
+        default=0.0,
+        metavar="ML",
+        help="if all enhancing tumour is below this volume, label it NCR/NET; default: 0, never",
+    )
+
+
+def _millilitres(text: str) -> float:
+    number = float(text)
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a volume in ml, 0 or more, got {text}")
+    return number
+
+
+def open_segmenter(options: argparse.Namespace) -> Segmenter:
+    """Loads the model that the options name.
+
+    Raises:
+        FedMEPDError: the file is no model, there is no such device, or an option is out of bounds.
+    """
+    from fedmepd.segmentation.segmenter import Segmenter
+    from fedmepd.site_settings import SiteSettings
+
+    site = SiteSettings.load()
+    if options.device:
+        site = site.model_copy(update={"device": options.device})
+    return Segmenter(
+        options.model,
+        site.torch_device(),
+        window=options.window,
+        overlap=options.overlap,
+        precision=options.precision,
+        flips=options.flips,
+        min_component_ml=options.min_component,
+        min_enhancing_ml=options.min_enhancing,
+    )
+
+
+def _predict(options: argparse.Namespace) -> int:
+    given = {modality: getattr(options, modality) for modality in _OPTIONS if getattr(options, modality) is not None}
+    if (options.folder is None) == (not given):
+        raise SettingsError(f"expected either a folder or the images of one case ({', '.join(_OPTIONS.values())})")
+    return _predict_folder(options) if options.folder is not None else _predict_one(options, given)
+
+
+def _predict_one(options: argparse.Namespace, images: dict[str, Path]) -> int:
+    from fedmepd.data.cases import Case
+    from fedmepd.segmentation.outputs import VolumeTable, files_beside
+
+    if options.resume:
+        raise SettingsError("--resume: expected a folder of cases")
+    for modality, path in images.items():
+        if not path.is_file():
+            raise FedMEPDError(f"{_OPTIONS[modality]} {path} does not exist: expected a NIfTI file")
+        if path.resolve() == options.out.resolve():
+            raise FedMEPDError(f"--out {options.out} is the {modality} image: choose another name")
+    files, volumes = files_beside(options.out, overlay=options.overlay, probabilities=options.probabilities)
+    if options.out.exists() and not options.overwrite:
+        raise FedMEPDError(f"{options.out} exists already: choose another name, or say --overwrite")
+    segmenter = open_segmenter(options)
+    case = Case(files.name, images, None)
+    usable = segmenter.usable(case)
+    _warn_of_modalities([case], segmenter)
+    _segment(segmenter, usable, files, VolumeTable(volumes), options.labels)
+    print(f"wrote {options.out} and {volumes}")
+    return 0
+
+
+def _warn_of_modalities(cases: Sequence[Case], segmenter: Segmenter) -> None:
+    from fedmepd.segmentation.segmenter import modality_warnings
+
+    for line in modality_warnings(cases, segmenter.modalities):
+        warn(line)
+
+
+def _segment(segmenter: Segmenter, case: Case, files: CaseFiles, volumes: VolumeTable, convention: str) -> None:
+    started = time.monotonic()
+    for line in segmenter.check(case):
+        warn(line)
+    with progress_bar(case.name, "window") as progress:
+        segmentation = segmenter.segment(case, progress)
+    # The segmentation last: a case that has one is complete, and --resume leaves it out.
+    volumes.add(segmentation)
+    files.write(segmentation, convention)
+    numbers = ", ".join(f"{region} {volume:.1f}" for region, volume in segmentation.millilitres.items())
+    seconds = time.monotonic() - started
+    print(f"{case.name}: ml {numbers}; from {' '.join(case.modalities)}; {seconds:.0f} s", flush=True)
+
+
+def _predict_folder(options: argparse.Namespace) -> int:
+    from fedmepd.data.opening import nameable, open_dataset
+    from fedmepd.data.volumes import is_nifti
+    from fedmepd.segmentation.outputs import VOLUMES, VolumeTable, files_in
+    from fedmepd.site_settings import SiteSettings
+
+    if options.out.resolve().is_relative_to(options.folder.resolve()):
+        raise FedMEPDError(f"--out {options.out} is inside {options.folder}: choose a folder outside the data")
+    if options.out.is_file() or is_nifti(options.out):
+        raise FedMEPDError(f"--out {options.out}: expected a folder, since {options.folder} is one")
+    dataset = open_dataset(options.folder, follow_links=options.follow_links, cache=SiteSettings.load().cache)
+    cases, problems = nameable(dataset)
+    files = {
+        case.name: files_in(options.out, case.name, overlay=options.overlay, probabilities=options.probabilities)
+        for case in cases
+    }
+    done = [name for name, of_case in files.items() if of_case.segmentation.exists()]
+    if done and not (options.overwrite or options.resume):
+        raise FedMEPDError(
+            f"{len(done)} of {len(cases)} cases are segmented in {options.out} already: say --resume to segment the "
+            "others, or --overwrite"
+        )
+    segmenter = open_segmenter(options)
+    volumes = VolumeTable(options.out / VOLUMES)
+    # Keep the rows of cases that were segmented into this folder before.
+    volumes.keep(path.name.removesuffix(".nii.gz") for path in options.out.glob("*.nii.gz"))
+    if options.resume:
+        cases = [case for case in cases if case.name not in done]
+        print(f"{len(done)} cases are segmented already, {len(cases)} are left", flush=True)
+    _warn_of_modalities(cases, segmenter)
+    for text in problems:
+        print(f"error: {text}", file=sys.stderr, flush=True)
+    segmented = 0
+    for case in cases:
+        try:
+            _segment(segmenter, segmenter.usable(case), files[case.name], volumes, options.labels)
+            segmented += 1
+        except FedMEPDError as error:
+            print(f"error: {case.name} is not segmented: {error}", file=sys.stderr, flush=True)
+    failed = len(cases) - segmented + len(problems)
+    print(f"segmented {segmented} of {len(cases)} cases in {options.out}" + (f"; {failed} errors" if failed else ""))
+    return SOME_FAILED if failed else 0

@@ -1,0 +1,175 @@
+"""The command line ``fedmepd``. ``fedmepd --help`` lists its commands.
+
+Every command imports what it needs when it runs, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from fedmepd import __version__
+from fedmepd.cli.data import add_data_commands
+from fedmepd.cli.doctor import add_doctor_command
+from fedmepd.cli.evaluate import add_evaluate_command
+from fedmepd.cli.export import add_export_commands
+from fedmepd.cli.methods import add_methods_command
+from fedmepd.cli.poc import add_poc_commands
+from fedmepd.cli.predict import add_predict_command
+from fedmepd.cli.report import add_report_command
+from fedmepd.cli.terminal import INTERRUPTED, REFUSED
+from fedmepd.errors import FedMEPDError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit status.
+
+    0, or the command's own; 2 when the user can put something right; 130 when the user interrupts it.
+    """
+    options = build_parser().parse_args(arguments)
+    try:
+        status = options.run(options) or 0
+        sys.stdout.flush()
+        return status
+    except FedMEPDError as error:
+        print(f"fedmepd: {error}", file=sys.stderr)
+        return REFUSED
+    except KeyboardInterrupt:
+        print("fedmepd: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output has closed the pipe, as `head` does. Nothing may be flushed into it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Returns the parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog="fedmepd", description="Federated brain tumour segmentation across sites with different MRI modalities."
+    )
+    parser.add_argument("--version", action="version", version=f"fedmepd {__version__}")
+    topics = parser.add_subparsers(required=True, metavar="command")
+
+    results = topics.add_parser("results", help="print the results of a run, finished or not")
+    results.add_argument("workspace", type=Path, help="workspace of a simulator, a downloaded job, or a run folder")
+    results.add_argument("--json", action="store_true", help="print results.json instead of the table")
+    results.set_defaults(run=_results)
+
+    add_report_command(topics)
+    add_predict_command(topics)
+    add_evaluate_command(topics)
+    add_methods_command(topics)
+
+    checkpoint = _topic(topics, "checkpoint", "look at models and bring in published ones")
+    import_ = checkpoint.add_parser("import", help="turn a checkpoint published by FedMEPD's authors into a model")
+    import_.add_argument("published", type=Path, help="a checkpoint of the authors, from the server or from a client")
+    import_.add_argument("out", type=Path, help="model file to write")
+    import_.set_defaults(run=_import_checkpoint)
+    show = checkpoint.add_parser("show", help="print how a model was trained")
+    show.add_argument("model", type=Path, help="a model file of this package")
+    show.set_defaults(run=_show_checkpoint)
+
+    job = _topic(topics, "job", "prepare FLARE jobs")
+    export = job.add_parser(
+        "export",
+        help="copy a job together with this package, or without any code",
+        description="Copies a job together with this package, for sites that have not installed the package.",
+    )
+    export.add_argument("job_folder", type=Path, help="a folder of jobs/, or what `job.py --export` wrote")
+    export.add_argument("out", type=Path, help="folder to write")
+    export.add_argument(
+        "--without-code",
+        action="store_true",
+        help="leave out all code, for servers and sites that use the installed package (`fedmepd kit`)",
+    )
+    export.add_argument(
+        "--all-sites", action="store_true", help="deploy the job to all connected sites; default: those that it names"
+    )
+    export.set_defaults(run=_export_job)
+
+    kit = topics.add_parser(
+        "kit",
+        help="set up the FLARE kit of a server or site for this package",
+        description="Sets up a kit so that jobs without code can use the installed package, and writes the decisions "
+        "of this server or site into the kit's folder local. They take effect when the kit is next started.",
+    )
+    kit.add_argument("kit", type=Path, help="the kit's folder")
+    kit.add_argument(
+        "--refuse-code", action="store_true", help="refuse jobs that carry code, no matter who submits them"
+    )
+    kit.add_argument(
+        "--withhold",
+        nargs="+",
+        metavar="MODALITY",
+        help="for a site: never send the changes of these modalities' encoders",
+    )
+    kit.add_argument("--jobs", type=Path, metavar="FOLDER", help="for the server: folder for jobs and results")
+    kit.set_defaults(run=_set_up_kit)
+
+    add_poc_commands(_topic(topics, "poc", "run a federation of real processes on this machine"))
+
+    data = _topic(topics, "data", "look at data, and make sites of it")
+    add_data_commands(data)
+
+    add_doctor_command(topics)
+    add_export_commands(_topic(topics, "export", "write a model for MONAI bundles, TorchScript or ONNX"))
+    return parser
+
+
+def _topic(topics: argparse._SubParsersAction, name: str, help: str) -> argparse._SubParsersAction:
+    return topics.add_parser(name, help=help).add_subparsers(required=True, metavar="command")
+
+
+def _results(options: argparse.Namespace) -> None:
+    from fedmepd.evaluation.results import find, read
+    from fedmepd.evaluation.tables import console_table
+
+    results = read(find(options.workspace))
+    print(json.dumps(results, indent=2) if options.json else console_table(results), end="\n" if options.json else "")
+
+
+def _import_checkpoint(options: argparse.Namespace) -> None:
+    from fedmepd.networks.published import import_published
+    from fedmepd.training.checkpoints import About, save_model
+
+    published = import_published(options.published)
+    if options.out.exists():
+        raise FedMEPDError(f"{options.out} exists already: choose another name")
+    owner = "a published client" if published.calibrated else "the published server"
+    save_model(options.out, published.network, About(owner, "fedmepd", published.round))
+    print(f"wrote {options.out}")
+
+
+def _show_checkpoint(options: argparse.Namespace) -> None:
+    from fedmepd.training.checkpoints import describe
+
+    print(json.dumps(describe(options.model), indent=2))
+
+
+def _export_job(options: argparse.Namespace) -> None:
+    from fedmepd.flare.export import export_job
+
+    export_job(options.job_folder, options.out, with_code=not options.without_code, all_sites=options.all_sites)
+    print(f"wrote {options.out}")
+
+
+def _set_up_kit(options: argparse.Namespace) -> None:
+    from fedmepd.flare.kits import KitSettings
+
+    kit = KitSettings(options.kit)
+    # First the steps that may be refused, so that nothing is left half done.
+    if options.withhold:
+        print(f"{kit.withhold(options.withhold)}: nothing of {', '.join(options.withhold)} encoders leaves this site")
+    if options.jobs:
+        print(f"{kit.keep_jobs(options.jobs)}: jobs and results are kept in {options.jobs.absolute()}")
+    logs = "" if kit.is_server else "; logs stay at this site"
+    print(f"{kit.set_up()}: jobs without code may use the installed package{logs}")
+    if not kit.is_server:
+        print(f"{kit.hide_files()}: files of this kit are shown to the site's own organisation alone")
+    if options.refuse_code:
+        print(f"{kit.refuse_code()}: jobs that carry code are refused")

@@ -1,0 +1,49 @@
+"""What the commands share of a terminal: exit status, warnings, progress, the check of an option."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+# Exit status of a data set or site that was looked at and has errors; of a command that the user can put right; of one
+# that the user has interrupted.
+FAULTY, REFUSED, INTERRUPTED = 1, 2, 130
+
+
+def warn(line: str) -> None:
+    """Prints a warning that no result depends on."""
+    print(f"warning: {line}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def progress_bar(name: str, unit: str, delay: float = 1.0) -> Iterator[Callable[[int, int], None]]:
+    """A bar on the terminal, none where nobody watches; yields what is told the number done, and of all.
+
+    The bar goes as soon as all is done, so that what is printed next has the line to itself.
+
+    Args:
+        name: what is being done.
+        unit: what is counted.
+        delay: seconds before the bar appears: for what is over sooner it would only flicker.
+    """
+    from tqdm import tqdm
+
+    with tqdm(desc=name, unit=unit, leave=False, disable=None, delay=delay) as bar:
+
+        def report(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+            if done >= total:
+                bar.close()
+
+        yield report
+
+
+def positive(text: str) -> int:
+    """Reads an option's whole number from 1 on."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected 1 or more, got {number}")
+    return number

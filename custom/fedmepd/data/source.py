@@ -1,0 +1,85 @@
+"""A data set that a site's, or a federation's, data are made of: found, checked, and free of errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from fedmepd.data.inspection import Inspection, inspect_cases
+from fedmepd.data.layouts import Dataset, find_dataset
+from fedmepd.data.manifest import FILE_NAME, load_manifest
+from fedmepd.errors import DataError
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set that was looked through, and may be written.
+
+    Args:
+        dataset: what was found.
+        inspection: of all cases.
+        left_out: number of faulty cases that the user allowed to leave out.
+    """
+
+    dataset: Dataset
+    inspection: Inspection
+    left_out: int
+
+
+def open_source(
+    folder: Path,
+    *,
+    labels: str | None,
+    follow_links: bool,
+    skip_faulty: bool,
+    cache: Path,
+    earlier: Path | None = None,
+    found: Callable[[Dataset], None] = lambda dataset: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Source:
+    """Finds and checks the cases of a folder, whether it has a manifest or not.
+
+    Args:
+        folder: the folder, or a list.
+        labels: convention of the labels, if the user says it.
+        follow_links: whether links may lead out of a case's folder.
+        skip_faulty: leave out cases with errors.
+        cache: see :func:`~fedmepd.data.inspection.inspect_cases`.
+        earlier: where a manifest may be that knows the convention of cases whose layout does not tell it.
+        found: called with the data set before its images are read.
+        progress: called with the number of cases read so far, and of all.
+
+    Raises:
+        DataError: there is no case, or, unless they are left out, a case has an error.
+    """
+    dataset = find_dataset(folder, manifest=False, follow_links=follow_links)
+    if not dataset.cases:
+        raise no_case(folder)
+    found(dataset)
+    known = _known(earlier)
+    cases = [replace(case, convention=case.convention or known.get(case.name)) for case in dataset.cases]
+    inspection = inspect_cases(cases, labels=labels, cache=cache, progress=progress, known=dataset.findings)
+    usable = inspection.without_faulty() if skip_faulty else inspection
+    usable.require_good()
+    if not usable.cases:
+        raise DataError(f"all cases of {folder} have errors: see `fedmepd data check {folder} --details`")
+    return Source(dataset, usable, len(inspection.cases) - len(usable.cases))
+
+
+def no_case(folder: Path) -> DataError:
+    """The error of a folder without any case."""
+    raw = ""
+    if folder.is_dir() and next(folder.rglob("*.[dD][cC][mM]"), None) is not None:
+        raw = ". It holds DICOM files: convert them to NIfTI, register and skull-strip them first"
+    return DataError(
+        f"no case in {folder}: expected a folder per case with NIfTI files in it, such as 001/001_flair.nii.gz, the "
+        f"Decathlon's Task01_BrainTumour, or a list cases.csv{raw}"
+    )
+
+
+def _known(folder: Path | None) -> dict[str, str | None]:
+    """The conventions that an earlier manifest of the folder holds."""
+    if folder is None or not (folder / FILE_NAME).is_file():
+        return {}
+    return {entry.name: entry.labels for entry in load_manifest(folder).cases}

@@ -1,0 +1,333 @@
+"""A federation of real processes on one machine: FLARE's POC mode, driven by FLARE's own commands.
+
+Every step can be done alone and finds the others' work on disk. Processes are told apart by the workspace in their
+command lines, so that nothing else on the machine is ever ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+
+from fedmepd.errors import FedMEPDError
+from fedmepd.flare.export import deployed_everywhere, read_meta
+from fedmepd.flare.kits import KitSettings
+from fedmepd.flare.poc.commands import FlareError, run_flare
+from fedmepd.flare.progress import lines_about
+from fedmepd.modalities import FUSION_SITE
+from fedmepd.site_settings import FILE_NAME
+from fedmepd.storage import write_json, write_text
+
+PROJECT = "fedmepd_poc"
+LOOPBACK = "localhost"
+ADMIN = "admin@poc.local"
+
+COMPLETED = "FINISHED:COMPLETED"
+
+_JOB_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+_START_SECONDS = 120
+_PORT_SECONDS = 10
+_STOP_SECONDS = 30
+_POLL_SECONDS = 2.0
+
+
+class Poc:
+    """A POC workspace.
+
+    Args:
+        workspace: its folder; made by :meth:`prepare`.
+        log: takes lines about the progress.
+    """
+
+    def __init__(self, workspace: Path, log: Callable[[str], None] = lambda line: None):
+        self.workspace = Path(workspace).absolute()
+        self.log = log
+        self._flare_folder = self.workspace / "poc"
+
+    def prepare(
+        self, sites: Sequence[str], data: Path | None, *, port: int | None = None, everywhere: bool = False
+    ) -> None:
+        """Makes the workspace: a kit for the server and every site, each with a data folder of its own.
+
+        Args:
+            sites: their names.
+            data: folder with a sub-folder for each site and one for the fusion site; None: phantoms are made.
+            port: of the server, the next one is its admin port; None: free ones.
+            everywhere: let the server listen on all of the machine's addresses instead of loopback alone.
+
+        Raises:
+            FedMEPDError: a site has no data, a port is taken, or the workspace is in use, is something else, or holds
+                what jobs have left.
+        """
+        if self.processes():
+            raise FedMEPDError(f"{self.workspace} is running: stop it first, `fedmepd poc stop`")
+        if self.workspace.exists() and any(self.workspace.iterdir()) and not self._project_file.is_file():
+            raise FedMEPDError(f"{self.workspace} is no POC workspace: choose another folder")
+        if jobs := self._jobs():
+            raise FedMEPDError(
+                f"{self.workspace} holds the sites' models and logs of earlier jobs (such as {jobs[0]}), which FLARE "
+                "would remove: choose another --workspace; or run one more job in this one with `fedmepd poc start`, "
+                "`submit`, `watch`, `download` and `stop`; or remove it all with `fedmepd poc clean`"
+            )
+        folders = self._data_folders(sites, data)
+        ports = _ports(port)
+        write_text(self._project_file, yaml.safe_dump(_project(sites, ports, everywhere), sort_keys=False))
+        self._flare("poc", "prepare", "-i", str(self._project_file), "--force")
+        for name, folder in folders.items():
+            kit = self.server_kit if name == FUSION_SITE else self.kit(name)
+            write_json(kit / "local" / FILE_NAME, {"data": str(folder)})
+            KitSettings(kit).set_up()
+        self.log(f"prepared {len(sites)} sites and a server on port {ports[0]} in {self.workspace}")
+
+    def _data_folders(self, sites: Sequence[str], data: Path | None) -> dict[str, Path]:
+        """Returns the data folder of every site, and of the fusion site, which the server is."""
+        if len(set(sites)) < len(sites) or not sites:
+            raise FedMEPDError(f"sites {', '.join(sites)}: expected each name once")
+        names = [*sites, FUSION_SITE]
+        if data is None:
+            from fedmepd.data.phantom import ensure_site
+
+            self.log("makes phantoms for every site")
+            return {name: ensure_site(self.workspace / "data", name, 0) for name in names}
+        folders = {name: Path(data).absolute() / name for name in names}
+        missing = [folder for folder in folders.values() if not folder.is_dir()]
+        if missing:
+            raise FedMEPDError(
+                f"{missing[0]} does not exist: expected a sub-folder of {data} for each of "
+                f"{', '.join(names)}; `fedmepd data split` makes them"
+            )
+        return folders
+
+    def start(self) -> None:
+        """Starts the server and all sites, and waits until they are ready."""
+        self._require_prepared()
+        answer = self._flare("poc", "start", "--timeout", str(_START_SECONDS))
+        if not answer.get("ready"):
+            raise FlareError(f"the server is not ready after {_START_SECONDS} s: see {self.server_kit / 'log.txt'}")
+        self.log(f"started the server and {len(answer['clients'])} sites")
+
+    def submit(self, job: Path) -> str:
+        """Submits a job; returns its id.
+
+        Raises:
+            FedMEPDError: the folder is no job, or the server refuses it.
+        """
+        self._require_prepared()
+        with _deployable(Path(job), self.sites()) as folder:
+            job_id = self._flare("job", "submit", "-j", str(folder))["job_id"]
+        self.log(f"submitted {Path(job).name}: job {job_id}")
+        return job_id
+
+    def watch(self, job_id: str) -> str:
+        """Reports a job's rounds until it ends; returns FLARE's word for how.
+
+        Raises:
+            FlareError: there is no such job, or the server does not answer any more.
+        """
+        told: set[str] = set()
+        while True:
+            try:
+                stats = self._flare("job", "stats", job_id)["stats"].get("server", {})
+            except FlareError as error:
+                # Not yet, not any more, or just being put away.
+                if error.code not in ("JOB_NOT_RUNNING", "JOB_NOT_FOUND"):
+                    raise
+                status = self._flare("job", "meta", job_id)["status"]
+                if status.startswith("FINISHED"):
+                    return status
+                stats = {}
+            for event, line in lines_about(stats.get("FedMEPDController") or {}).items():
+                # Scores and shares of filters move on while a round's line still stands.
+                if event not in told:
+                    told.add(event)
+                    self.log(line)
+            time.sleep(_POLL_SECONDS)
+
+    def download(self, job_id: str, out: Path) -> Path:
+        """Downloads a job's results from the server and returns their folder.
+
+        Raises:
+            FedMEPDError: they are there already, or cannot be fetched; nothing that is there is touched.
+        """
+        if (out / job_id).exists():
+            raise FedMEPDError(f"{out / job_id} is there already: choose another --out, or remove it")
+        out.mkdir(parents=True, exist_ok=True)
+        # Into a separate folder first, so that an interrupted download leaves nothing that looks like results.
+        with tempfile.TemporaryDirectory(prefix=".download-", dir=out) as temporary:
+            fetched = Path(self._flare("job", "download", job_id, "-o", temporary)["path"])
+            folder = out / fetched.name
+            fetched.rename(folder)
+        self.log(f"downloaded the job's results to {folder}")
+        return folder
+
+    def stop(self) -> None:
+        """Ends the server, all sites and all that they have started.
+
+        Raises:
+            FedMEPDError: a process or port is still there.
+        """
+        if not self._project_file.is_file():
+            return
+        if self.processes():
+            with contextlib.suppress(FlareError):
+                # What does not answer is ended below.
+                self._flare("poc", "stop")
+            self._wait_for_end(_STOP_SECONDS)
+        for end in (psutil.Process.terminate, psutil.Process.kill):
+            left = self.processes()
+            for process in left:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    end(process)
+            if left:
+                self._wait_for_end(5)
+        open_ports = self._wait_for_ports(_PORT_SECONDS)
+        if self.processes() or open_ports:
+            still = [str(process.pid) for process in self.processes()] + [f"port {port}" for port in open_ports]
+            raise FedMEPDError(f"not everything has ended: {', '.join(still)}")
+        self.log("stopped; no process and no port is left")
+
+    def clean(self) -> None:
+        """Removes the workspace, models included.
+
+        Raises:
+            FedMEPDError: it is running.
+        """
+        if self.processes():
+            raise FedMEPDError(f"{self.workspace} is running: stop it first, `fedmepd poc stop`")
+        self._require_prepared()
+        self._flare("poc", "clean")
+        shutil.rmtree(self.workspace)
+        self.log(f"removed {self.workspace}")
+
+    def processes(self) -> list[psutil.Process]:
+        """Returns the live processes of this workspace."""
+        mark = f"{self._flare_folder}{os.sep}"
+        found = []
+        for process in psutil.process_iter(["cmdline", "status"]):
+            ended = process.info["status"] == psutil.STATUS_ZOMBIE
+            if not ended and any(mark in part for part in process.info["cmdline"] or ()):
+                found.append(process)
+        return found
+
+    def _wait_for_end(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while self.processes() and time.monotonic() < deadline:
+            time.sleep(0.5)
+
+    def _wait_for_ports(self, seconds: float) -> list[int]:
+        """Returns the server's ports that are still open then: a process loses its name before its ports."""
+        deadline = time.monotonic() + seconds
+        while True:
+            still = [port for port in self._server_ports() if _is_open(port)]
+            if not still or time.monotonic() > deadline:
+                return still
+            time.sleep(0.2)
+
+    def kit(self, name: str) -> Path:
+        """Returns the folder of a site's kit."""
+        return self._flare_folder / PROJECT / "prod_00" / name
+
+    @property
+    def server_kit(self) -> Path:
+        """The folder of the server's kit."""
+        return self.kit(self._server()["name"])
+
+    def sites(self) -> list[str]:
+        """Returns the names of the sites that the workspace was prepared for."""
+        return [entry["name"] for entry in self._participants() if entry["type"] == "client"]
+
+    def _jobs(self) -> list[str]:
+        """Returns the ids of the jobs that a kit holds files of, and the name of the folder of named runs."""
+        names = {path.name for path in self._flare_folder.glob(f"{PROJECT}/prod_*/*/*") if path.is_dir()}
+        return sorted(name for name in names if _JOB_ID.fullmatch(name) or name == "fedmepd_runs")
+
+    def _server_ports(self) -> list[int]:
+        server = self._server()
+        return [server["fed_learn_port"], server["admin_port"]]
+
+    def _server(self) -> dict[str, Any]:
+        [server] = [entry for entry in self._participants() if entry["type"] == "server"]
+        return server
+
+    def _participants(self) -> list[dict[str, Any]]:
+        return yaml.safe_load(self._project_file.read_text(encoding="utf-8"))["participants"]
+
+    @property
+    def _project_file(self) -> Path:
+        return self.workspace / "project.yml"
+
+    def _require_prepared(self) -> None:
+        if not self._project_file.is_file():
+            raise FedMEPDError(f"{self.workspace} is no POC workspace: `fedmepd poc prepare` makes one")
+
+    def _flare(self, *arguments: str) -> dict[str, Any]:
+        return run_flare(arguments, self._flare_folder)
+
+
+def _project(sites: Sequence[str], ports: tuple[int, int], everywhere: bool) -> dict[str, Any]:
+    # Of a server that is reached by a loopback name, FLARE listens on loopback alone.
+    server = {"name": LOOPBACK, "type": "server", "org": "poc", "fed_learn_port": ports[0], "admin_port": ports[1]}
+    if everywhere:
+        server |= {"name": socket.gethostname(), "host_names": [LOOPBACK]}
+    clients = [{"name": site, "type": "client", "org": "poc"} for site in sites]
+    admin = {"name": ADMIN, "type": "admin", "org": "poc", "role": "project_admin"}
+    return {
+        "api_version": 3,
+        "name": PROJECT,
+        "description": "FedMEPD on one machine",
+        "participants": [server, *clients, admin],
+        "builders": [
+            {
+                "path": "nvflare.lighter.impl.workspace.WorkspaceBuilder",
+                "args": {"template_file": ["master_template.yml"]},
+            },
+            {"path": "nvflare.lighter.impl.static_file.StaticFileBuilder", "args": {"config_folder": "config"}},
+            {"path": "nvflare.lighter.impl.cert.CertBuilder"},
+            {"path": "nvflare.lighter.impl.signature.SignatureBuilder"},
+        ],
+    }
+
+
+def _ports(port: int | None) -> tuple[int, int]:
+    if port is not None:
+        taken = [number for number in (port, port + 1) if _is_open(number)]
+        if taken:
+            raise FedMEPDError(f"port {taken[0]} is taken: choose another --port")
+        return port, port + 1
+    with contextlib.ExitStack() as stack:
+        free = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2)]
+        first, second = (one.getsockname()[1] for one in free)
+    return first, second
+
+
+def _is_open(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@contextlib.contextmanager
+def _deployable(job: Path, sites: Sequence[str]) -> Iterator[Path]:
+    """Gives the job, or a copy of it that is deployed everywhere if it names other sites than there are."""
+    meta = read_meta(job)
+    named = {name for places in meta["deploy_map"].values() for name in places}
+    if named >= set(sites) or "@ALL" in named:
+        yield job
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / job.name
+        shutil.copytree(job, copy)
+        write_json(copy / "meta.json", deployed_everywhere(meta))
+        yield copy

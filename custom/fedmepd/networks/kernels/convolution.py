@@ -1,0 +1,82 @@
+"""Convolution of small maps in float32 on a processor, for which PyTorch by itself uses a slow kernel."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from fedmepd.networks.kernels.portable import is_exported
+
+# In float32 PyTorch does not use oneDNN for a single sample with this many channels x X x Y or fewer. Its own kernel
+# takes two to fifteen times as long. Whole levels of the network are below this limit.
+_SMALL = 20480
+# On other processors oneDNN may use its slow reference kernels for three axes.
+_HAS_KERNELS = torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability().startswith("AVX")
+
+
+def convolve(x: Tensor, weight: Tensor, padding: tuple[int, int, int], stride: tuple[int, int, int]) -> Tensor:
+    """Three-dimensional convolution without bias.
+
+    Args:
+        x: (B, inputs, X, Y, Z).
+        weight: (outputs, inputs, kernel sides).
+        padding, stride: in voxels, by axis.
+
+    Returns:
+        (B, outputs, ...).
+    """
+    if _is_slow(x):
+        return _Convolution.apply(x, weight, padding, stride)
+    return plain_convolve(x, weight, padding, stride)
+
+
+def plain_convolve(x: Tensor, weight: Tensor, padding: tuple[int, int, int], stride: tuple[int, int, int]) -> Tensor:
+    """The plain twin of :func:`convolve`."""
+    return F.conv3d(x, weight, padding=padding, stride=stride)
+
+
+def _is_slow(x: Tensor) -> bool:
+    return (
+        not is_exported()
+        and x.device.type == "cpu"
+        and x.dtype == torch.float32
+        and not torch.is_autocast_enabled("cpu")
+        and _HAS_KERNELS
+        and x.shape[:4].numel() <= _SMALL
+        and len(x) == 1
+    )
+
+
+class _Convolution(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, padding, stride) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.padding, ctx.stride = padding, stride
+        return torch.mkldnn_convolution(x, weight, None, padding, stride, (1, 1, 1), 1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        x, weight = ctx.saved_tensors
+        # oneDNN's gradients cannot be requested, but PyTorch uses them for batches of two. The second sample is zeros.
+        to_x, to_weight, _ = torch.ops.aten.convolution_backward(
+            _with_nothing(gradient),
+            _with_nothing(x),
+            weight,
+            None,
+            ctx.stride,
+            ctx.padding,
+            (1, 1, 1),
+            False,
+            (0, 0, 0),
+            1,
+            (*ctx.needs_input_grad[:2], False),
+        )
+        return None if to_x is None else to_x[:1], to_weight, None, None
+
+
+def _with_nothing(x: Tensor) -> Tensor:
+    """(1, C, X, Y, Z) -> (2, C, X, Y, Z), with zeros."""
+    return torch.cat([x, torch.zeros_like(x)]).contiguous(memory_format=torch.channels_last_3d)

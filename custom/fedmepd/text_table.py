@@ -1,0 +1,25 @@
+"""Tables as plain text."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]], left: Collection[int] | None = None) -> list[str]:
+    """Returns the aligned lines of a table, the heads first.
+
+    Args:
+        heads: of the columns.
+        rows: as many cells each.
+        left: numbers of the columns that are aligned to the left, the others to the right; None: the last one.
+    """
+    cells = [heads, *rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    left = {len(heads) - 1} if left is None else left
+    return [
+        "  ".join(
+            cell.ljust(width) if place in left else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in cells
+    ]

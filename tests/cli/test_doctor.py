@@ -1,0 +1,99 @@
+"""The whole command on kits that FLARE's own builders made, against a server that runs what FLARE's driver runs."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from fedmepd.cli import main
+from tests.doctor import servers
+from tests.doctor.conftest import authority, change, issued, kit_folder, provisioned  # noqa: F401
+
+JOB = str(Path(__file__).parents[2] / "jobs" / "fedmepd_brats")
+TOPICS = ["kit", "kit", "certificate", "certificate", "server", "clock", "versions", "versions", "data", "job", "GPU"]
+
+
+@pytest.fixture(autouse=True)
+def machine(tmp_path, monkeypatch):
+    monkeypatch.setenv("FEDMEPD_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("FEDMEPD_DEVICE", "cpu")
+    monkeypatch.delenv("FEDMEPD_DATA", raising=False)
+
+
+@pytest.fixture
+def doctor(capsys):
+    def command(*arguments):
+        status = main(["doctor", *map(str, arguments)])
+        printed = capsys.readouterr()
+        return status, printed.out, printed.err
+
+    return command
+
+
+def test_a_site_that_is_ready(doctor, issued, authority, tiny, tmp_path, provisioned):  # noqa: F811
+    """Versions and job come from the file that the server's operator has written into the kit."""
+    (issued / "local" / "fedmepd.json").write_text(json.dumps({"data": str(tiny.machine.data)}))
+    written = doctor(provisioned / "localhost", "--job", JOB, "--write", issued / "local" / "fedmepd-federation.json")
+    assert written[0] == 0 and "--against fedmepd-federation.json" in written[1]
+    with servers.flare_http(servers.tls(tmp_path, authority)) as port:
+        change(issued, port)
+        status, out, _ = doctor(issued)
+        assert status == 0, out
+        lines = out.splitlines()
+        assert [line.split()[1] for line in lines if line.startswith("ok ")][: len(TOPICS)] == TOPICS
+        assert lines[-1].startswith("site site-1: 0 errors") and "width 8" in out and "note" not in out
+        status, out, _ = doctor(issued, "--json")
+    content = json.loads(out)
+    assert (status, content["name"], content["role"], content["errors"]) == (0, "site-1", "site", 0)
+    assert [check["topic"] for check in content["checks"]][: len(TOPICS)] == TOPICS
+    assert set(content["checks"][0]) == {"topic", "status", "kind", "text", "advice"}
+
+
+def test_a_site_that_is_not(doctor, issued):  # noqa: F811
+    """Everything is looked at whatever has failed before; every error says what to do."""
+    change(issued, 9, host="flare.invalid")
+    status, out, _ = doctor(issued)
+    assert status == 1
+    assert "error    server       name that has no address: flare.invalid" in out
+    assert "error    data         no data that can be used: site-1 has no data folder" in out
+    assert "note     versions     server's versions not known" in out and "note     clock        not compared" in out
+    assert "published settings assumed" in out and "disk" in out and "site site-1: 2 errors, " in out
+    lines = out.splitlines()
+    for place, line in enumerate(lines):
+        if line.startswith(("error", "warning")):
+            assert lines[place + 1].strip().startswith("-> ")
+
+
+def test_the_server(doctor, provisioned, tiny, tmp_path, monkeypatch):  # noqa: F811
+    """Before it is started; its data are the fusion site's."""
+    kit = Path(shutil.copytree(provisioned / "localhost", tmp_path / "localhost"))
+    file = kit / "startup" / "fed_server.json"
+    with servers.socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    file.write_text(file.read_text().replace(":8002", f":{port}"))
+    monkeypatch.setenv("FEDMEPD_DATA", str(tiny.machine.data))
+    status, out, _ = doctor(kit, "--job", JOB)
+    assert status == 0, out
+    assert "note     server       server that is not started" in out and "6 cases" in out and "T1ce T1 T2" in out
+    assert "server localhost: 0 errors" in out and "job fedmepd_brats" in out
+
+
+def test_what_cannot_be_run(doctor, provisioned, tmp_path):  # noqa: F811
+    kit = provisioned / "site-1"
+    for arguments, words in [
+        ((tmp_path,), "is no FLARE kit"),
+        ((kit, "--against", tmp_path / "none.json"), "none.json cannot be read"),
+        ((kit, "--job", tmp_path), "is no job of FedMEPD"),
+        ((kit, "--timeout", "0"), "--timeout 0.0: expected"),
+        ((kit, "--write", tmp_path / "f.json"), "is a site's kit"),
+    ]:
+        status, _, err = doctor(*arguments)
+        assert status == 2 and words in err
+    assert not (tmp_path / "f.json").exists()
+
+
+def test_a_bad_site_setting(doctor, kit_folder):  # noqa: F811
+    (kit_folder / "local" / "fedmepd.json").write_text('{"dta": "/x"}')
+    status, _, err = doctor(kit_folder)
+    assert status == 2 and "unknown key dta" in err

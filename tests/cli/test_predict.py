@@ -1,0 +1,258 @@
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+
+from fedmepd.cli import main
+from fedmepd.data.manifest import FILE_NAME
+from fedmepd.segmentation import segmenter as module
+from tests.data.files import save, tumour, volume, write_case
+from tests.segmentation.models import by_brightness, save_tiny
+
+REAL = Path(__file__).parents[3] / "shared" / "real"
+
+
+@pytest.fixture(autouse=True)
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEDMEPD_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("FEDMEPD_DEVICE", "cpu")
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No network, but what tests/segmentation/models.py has instead: the one voxel of 200 is enhancing tumour."""
+    monkeypatch.setattr(module, "class_probabilities", by_brightness)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    save_tiny(tmp_path / "model.pt")
+    return tmp_path / "model.pt"
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture):
+    """Runs ``fedmepd predict``; returns exit status, standard output and standard error."""
+
+    def command(*arguments: object) -> tuple[int, str, str]:
+        status = main(["predict", *map(str, arguments)])
+        printed = capsys.readouterr()
+        return status, printed.out, printed.err
+
+    return command
+
+
+def image(tmp_path: Path, name: str, value: float = 100) -> Path:
+    return save(tmp_path / "images" / f"{name}.nii.gz", volume(value))
+
+
+def rows(file: Path) -> list[dict[str, str]]:
+    with open(file, newline="") as opened:
+        return list(csv.DictReader(opened))
+
+
+def test_one_case(tmp_path: Path, model: Path, run) -> None:
+    """The whole way, with a network."""
+    flair, t1ce = image(tmp_path, "a"), image(tmp_path, "b", 300)
+    out = tmp_path / "new" / "seg.nii.gz"
+    status, printed, warned = run("--model", model, "--flair", flair, "--t1ce", t1ce, "--out", out)
+    assert (status, warned) == (0, "")
+    found = nibabel.load(out)
+    assert found.shape == (8, 9, 10) and found.get_data_dtype() == np.uint8
+    assert np.array_equal(found.affine, nibabel.load(flair).affine)
+    labels = np.asanyarray(found.dataobj)
+    assert set(np.unique(labels)) <= {0, 1, 2, 4}
+    [row] = rows(tmp_path / "new" / "seg_volumes.csv")
+    assert list(row) == ["case", "modalities", "WT_ml", "TC_ml", "ET_ml"]
+    assert (row["case"], row["modalities"]) == ("seg", "FLAIR T1ce")
+    for region, values in {"WT": (1, 2, 4), "TC": (1, 4), "ET": (4,)}.items():
+        assert float(row[f"{region}_ml"]) == pytest.approx(np.isin(labels, values).sum() / 1000)
+    assert printed.splitlines()[-1] == f"wrote {out} and {tmp_path / 'new' / 'seg_volumes.csv'}"
+    assert sorted(path.name for path in out.parent.iterdir()) == ["seg.nii.gz", "seg_volumes.csv"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_labels_and_more_files(tmp_path: Path, model: Path, run) -> None:
+    flair, out = image(tmp_path, "a"), tmp_path / "s.nii"
+    for convention, value in {None: 4, "brats": 4, "2023": 3, "brats2023": 3, "msd": 3}.items():
+        chosen = () if convention is None else ("--labels", convention)
+        more = ("--overwrite", "--overlay", "--probabilities", *chosen)
+        status, *_ = run("--model", model, "--flair", flair, "--out", out, *more)
+        labels = nibabel.load(out).get_fdata()
+        assert status == 0 and labels[3, 3, 3] == value and np.count_nonzero(labels) == 1
+    names = ["s.nii", "s_overlay.png", "s_volumes.csv", *(f"s_probability_{name}.nii" for name in ("WT", "TC", "ET"))]
+    assert sorted(path.name for path in tmp_path.glob("s*") if path.is_file()) == sorted(names)
+    assert nibabel.load(tmp_path / "s_probability_ET.nii").get_fdata()[3, 3, 3] == 0.75
+    with pytest.raises(SystemExit) as end:
+        run("--model", model, "--flair", flair, "--out", out, "--labels", "2024")
+    assert end.value.code == 2
+
+
+@pytest.mark.usefixtures("quick")
+def test_other_modalities_than_the_model_has(tmp_path: Path, model: Path, run) -> None:
+    t1ce, t2 = image(tmp_path, "a"), image(tmp_path, "b", 300)
+    status, printed, warned = run("--model", model, "--t1ce", t1ce, "--t2", t2, "--out", tmp_path / "s.nii.gz")
+    assert status == 0 and "from T1ce;" in printed
+    assert warned.splitlines() == [
+        "warning: the model was trained with FLAIR T1ce; FLAIR is missing: expect a less accurate segmentation",
+        "warning: the model was trained with FLAIR T1ce; T2 cannot be used and is ignored",
+    ]
+    status, _, error = run("--model", model, "--t2", t2, "--out", tmp_path / "other.nii.gz")
+    assert status == 2 and "case other has T2 only, the model was trained with FLAIR T1ce" in error
+
+
+@pytest.mark.usefixtures("quick")
+def test_refused_before_anything_is_done(tmp_path: Path, model: Path, run) -> None:
+    """Each ends in one line that says what is wrong, and leaves everything as it was."""
+    flair = image(tmp_path, "a")
+    there = save(tmp_path / "there.nii.gz", tumour())
+    text = tmp_path / "text.pt"
+    text.write_text("no model")
+    torch.save({"state_dict": {}}, tmp_path / "other.pt")
+    other_grid = save(tmp_path / "images" / "grid.nii.gz", volume(300, (8, 9, 11)))
+    broken = tmp_path / "images" / "broken.nii.gz"
+    broken.write_bytes(flair.read_bytes()[:50])
+    out = tmp_path / "s.nii.gz"
+    data = tmp_path / "data"
+    write_case(data, "x")
+    before = there.read_bytes()
+    for message, arguments in {
+        "expected either a folder or the images": ("--model", model, "--out", out),
+        "either a folder or the": ("--model", model, data, "--flair", flair, "--out", out),
+        "--flair .*gone.nii does not exist": ("--model", model, "--flair", tmp_path / "gone.nii", "--out", out),
+        "--out .* is the FLAIR image": ("--model", model, "--flair", flair, "--out", flair),
+        "ends in .nii.gz or .nii": ("--model", model, "--flair", flair, "--out", tmp_path / "s.img"),
+        "there.nii.gz exists already.*--overwrite": ("--model", model, "--flair", flair, "--out", there),
+        "gone.pt does not exist": ("--model", tmp_path / "gone.pt", "--flair", flair, "--out", out),
+        "text.pt cannot be read as": ("--model", text, "--flair", flair, "--out", out),
+        "no fedmepd model; import it": ("--model", tmp_path / "other.pt", "--flair", flair, "--out", out),
+        "register and resample": ("--model", model, "--flair", flair, "--t1ce", other_grid, "--out", out),
+        "hold the same values as FLAIR and T1ce": ("--model", model, "--flair", flair, "--t1ce", flair, "--out", out),
+        "broken.nii.gz cannot be read as NIfTI": ("--model", model, "--flair", broken, "--out", out),
+        "--resume: expected a folder": ("--model", model, "--flair", flair, "--out", out, "--resume"),
+        "sliding window: window = 20": ("--model", model, "--flair", flair, "--out", out, "--window", 20),
+        "device 'tpu'": ("--model", model, "--flair", flair, "--out", out, "--device", "tpu"),
+        "data/out is inside": ("--model", model, data, "--out", data / "out"),
+        "there.nii.gz: expected a folder": ("--model", model, data, "--out", there),
+        "s.nii.gz: expected a folder": ("--model", model, data, "--out", out),
+        "nowhere cannot be read": ("--model", model, tmp_path / "nowhere", "--out", tmp_path / "out"),
+        "no case in": ("--model", model, tmp_path / "images", "--out", tmp_path / "out"),
+    }.items():
+        status, printed, error = run(*arguments)
+        assert status == 2 and printed == "" and error.splitlines()[-1].startswith("fedmepd: "), message
+        assert re.search(message, error), (message, error)
+        assert not out.exists() and there.read_bytes() == before and not (tmp_path / "out").exists()
+    with pytest.raises(SystemExit):
+        run("--model", model, "--flair", flair, "--out", out, "--min-component", "-1")
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_folder(tmp_path: Path, model: Path, run) -> None:
+    """A bad case stops no other, and the exit status tells."""
+    data, out = tmp_path / "data", tmp_path / "out"
+    for name in ("a", "c"):
+        write_case(data, name)
+    write_case(data, "b", T1ce=volume(500, (8, 9, 11)))
+    write_case(data, "d", modalities=("T1",))
+    write_case(data, "e", modalities=("FLAIR",), label=None)
+    arguments = ("--model", model, data, "--out", out, "--overlay", "--probabilities")
+    status, printed, warned = run(*arguments)
+    assert status == 1
+    assert [line.partition(":")[0] for line in printed.splitlines()[:-1]] == ["a", "c", "e"]
+    assert printed.splitlines()[-1] == f"segmented 3 of 5 cases in {out}; 2 errors"
+    assert "error: b is not segmented: " in warned and "error: d is not segmented: case d has T1 only" in warned
+    assert "T1ce is missing in 1 of 5 cases" in warned and "T1 T2 in 3 of 5 cases cannot be used" in warned
+    assert sorted(path.name for path in out.glob("*.*")) == ["a.nii.gz", "c.nii.gz", "e.nii.gz", "volumes.csv"]
+    assert [path.name for path in sorted((out / "overlays").iterdir())] == ["a.png", "c.png", "e.png"]
+    assert len(list((out / "probabilities").glob("?_[WTE][TC].nii.gz"))) == 9
+    assert [row["case"] for row in rows(out / "volumes.csv")] == ["a", "c", "e"]
+    # Again: refused, unless the user says what is to become of what is there.
+    old = {path.name: path.stat().st_mtime_ns for path in out.glob("*.nii.gz")}
+    status, _, error = run(*arguments)
+    assert status == 2 and "3 of 5 cases are segmented in" in error and "--resume" in error
+    save(data / "b" / "b_t1ce.nii.gz", volume(500))
+    (out / "c.nii.gz").unlink()
+    status, printed, _ = run(*arguments, "--resume")
+    assert status == 1 and "2 cases are segmented already, 3 are left" in printed
+    assert [row["case"] for row in rows(out / "volumes.csv")] == ["a", "b", "c", "e"]
+    assert (out / "a.nii.gz").stat().st_mtime_ns == old["a.nii.gz"] and (out / "c.nii.gz").exists()
+    (data / "d" / "d_t1.nii.gz").unlink()
+    (data / "d" / "d_seg.nii.gz").unlink()
+    status, printed, _ = run(*arguments, "--overwrite")
+    assert status == 0 and (out / "a.nii.gz").stat().st_mtime_ns > old["a.nii.gz"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_cases_that_no_file_can_be_named_after(tmp_path: Path, model: Path, run) -> None:
+    for folder in ("x", "y"):
+        write_case(tmp_path / "data" / folder, "BraTS2021_00001")
+    write_case(tmp_path / "data", "other")
+    status, printed, warned = run("--model", model, tmp_path / "data", "--out", tmp_path / "out")
+    assert status == 1 and "two cases of one name, BraTS2021_00001" in warned
+    assert [path.name for path in (tmp_path / "out").glob("*.nii.gz")] == ["other.nii.gz"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_another_folders_cases_keep_their_volumes(tmp_path: Path, model: Path, run) -> None:
+    out = tmp_path / "out"
+    for name in ("a", "b"):
+        write_case(tmp_path / name, name)
+        assert run("--model", model, tmp_path / name, "--out", out)[0] == 0
+    [first, _] = rows(out / "volumes.csv")
+    assert [row["case"] for row in rows(out / "volumes.csv")] == ["a", "b"] and (out / "a.nii.gz").exists()
+    assert run("--model", model, tmp_path / "b", "--out", out, "--overwrite")[0] == 0
+    assert rows(out / "volumes.csv")[0] == first
+    # Without its segmentation a row says nothing any more.
+    (out / "a.nii.gz").unlink()
+    assert run("--model", model, tmp_path / "b", "--out", out, "--overwrite")[0] == 0
+    assert [row["case"] for row in rows(out / "volumes.csv")] == ["b"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_data_set_with_a_manifest(tmp_path: Path, model: Path, run) -> None:
+    data = tmp_path / "site"
+    for name in ("a", "b"):
+        write_case(data, name)
+    assert main(["data", "init", str(data)]) == 0
+    assert run("--model", model, data, "--out", tmp_path / "out")[0] == 0
+    status, _, error = run("--model", model, tmp_path, "--out", tmp_path.parent / "elsewhere")
+    assert status == 2 and "holds the 1 sites of a federation" in error and str(data) in error
+    # A link may lead elsewhere only as long as the content is the one that was pinned.
+    file = data / "a" / "a_flair.nii.gz"
+    file.unlink()
+    file.symlink_to(save(tmp_path / "other.nii.gz", volume(7)))
+    status, _, error = run("--model", model, data, "--out", tmp_path / "out", "--overwrite")
+    assert status == 2 and "a_flair.nii.gz has changed" in error
+    (data / FILE_NAME).unlink()
+    status, _, error = run("--model", model, data, "--out", tmp_path / "out", "--overwrite")
+    assert status == 1 and "leads out of" in error and "--follow-links" in error
+    assert run("--model", model, data, "--out", tmp_path / "out", "--overwrite", "--follow-links")[0] == 0
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_folder_that_cannot_be_written(tmp_path: Path, model: Path, run) -> None:
+    write_case(tmp_path / "data", "a")
+    (tmp_path / "file").touch()
+    status, _, error = run("--model", model, tmp_path / "data", "--out", tmp_path / "file" / "out")
+    assert status == 1 and "cannot write" in error
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.skipif(not REAL.is_dir(), reason=f"no real cases in {REAL}")
+def test_real_cases_come_back_into_their_grid(tmp_path: Path, model: Path, run) -> None:
+    case = REAL / "TCGA-DU-7294"
+    out = tmp_path / "s.nii.gz"
+    status, _, warned = run("--model", model, "--flair", case / "fla.nii.gz", "--out", out, "--overlay")
+    assert status == 0 and "T1ce is missing" in warned
+    found, original = nibabel.load(out), nibabel.load(case / "fla.nii.gz")
+    assert np.array_equal(found.affine, original.affine) and found.shape == (240, 240, 155)
+    values = original.get_fdata()
+    # A threshold of the z-score is one of the intensity.
+    called = found.get_fdata() == 4
+    assert called.any() and values[called].min() >= values[(values > 0) & ~called].max()

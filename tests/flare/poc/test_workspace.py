@@ -1,0 +1,302 @@
+"""The POC commands against a FLARE that answers as FLARE does; tests/system has the real one."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fedmepd import cli
+from fedmepd.errors import FedMEPDError
+from fedmepd.evaluation import results
+from fedmepd.flare.poc import workspace as module
+from fedmepd.flare.poc.commands import FlareError
+from fedmepd.flare.poc.workspace import Poc
+from tests.evaluation import runs
+from tests.flare.test_progress import LIVE
+
+
+class Flare:
+    """Answers commands, in place of FLARE; ``fails`` names one that reports an error."""
+
+    def __init__(self):
+        self.commands: list[str] = []
+        self.fails = ""
+        self.phases = [
+            {},
+            {"phase": "fusion training", "round": 0},
+            LIVE,
+            LIVE | {"personal_share": 0.2},
+            LIVE | {"phase": "testing"},
+        ]
+        self.status = "FINISHED:COMPLETED"
+
+    def __call__(self, poc: Poc, *arguments: str) -> dict:
+        command = " ".join(arguments[:2])
+        self.commands.append(command)
+        if command == self.fails:
+            raise FlareError(f"nvflare {command}: broken", "BROKEN")
+        if command == "poc prepare":
+            kits = {poc.server_kit: "fed_server.json"} | {poc.kit(site): "fed_client.json" for site in poc.sites()}
+            for kit, file in kits.items():
+                for folder in ("local", "startup"):
+                    (kit / folder).mkdir(parents=True)
+                (kit / "startup" / file).write_text("{}")
+                (kit / "local" / "resources.json.default").write_text("{}")
+        if command == "poc start":
+            return {"ready": True, "clients": poc.sites()}
+        if command == "job submit":
+            self.meta = json.loads((Path(arguments[3]) / "meta.json").read_text())
+            return {"job_id": "j1"}
+        if command == "job stats":
+            if not self.phases:
+                raise FlareError("ended", "JOB_NOT_RUNNING")
+            return {"stats": {"server": {"FedMEPDController": self.phases.pop(0)}}}
+        if command == "job meta":
+            return {"status": self.status}
+        if command == "job download":
+            folder = Path(arguments[4]) / "j1"
+            results.write(folder / "workspace" / "results", runs.finished(), {})
+            (folder / "workspace" / "log.txt").write_text("2026 - x - INFO - begins\n2026 - x - ERROR - no data\n")
+            return {"path": str(folder)}
+        return {}
+
+
+@pytest.fixture
+def flare(monkeypatch):
+    made = Flare()
+    monkeypatch.setattr(Poc, "_flare", lambda poc, *arguments: made(poc, *arguments))
+    monkeypatch.setattr(module, "_POLL_SECONDS", 0)
+    return made
+
+
+@pytest.fixture
+def data(tmp_path):
+    for name in ("site-1", "north", "fusion"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def job(tmp_path):
+    (tmp_path / "job").mkdir()
+    meta = {"name": "job", "deploy_map": {"app": ["server", "site-1", "site-2"]}}
+    (tmp_path / "job" / "meta.json").write_text(json.dumps(meta))
+    return tmp_path / "job"
+
+
+def command(name, tmp_path, *arguments):
+    return cli.main(["poc", name, *map(str, arguments), "--workspace", str(tmp_path / "w")])
+
+
+def run(tmp_path, job, data, *more):
+    return command("run", tmp_path, job, "--sites", "site-1", "north", "--data", data, *more)
+
+
+def test_all_in_one(flare, tmp_path, data, job, capsys):
+    assert run(tmp_path, job, data) == 0
+    printed = capsys.readouterr().out
+    for text in ("round 0: the fusion site trains", "round 3/20: 7 sites", "testing the models", "mean of the sites"):
+        assert printed.count(text) == 1
+    assert flare.commands[:3] == ["poc prepare", "poc start", "job submit"] and "job download" in flare.commands
+    assert "stopped; no process and no port is left" in printed
+    for kit, name in (("site-1", "site-1"), ("north", "north"), ("localhost", "fusion")):
+        settings = json.loads((Poc(tmp_path / "w").kit(kit) / "local" / "fedmepd.json").read_text())
+        assert settings == {"data": str(data / name)}
+    # North is not among the sites that the job names.
+    assert flare.meta["deploy_map"] == {"app": ["@ALL"]}
+    assert json.loads((job / "meta.json").read_text())["deploy_map"]["app"] == ["server", "site-1", "site-2"]
+
+
+@pytest.mark.parametrize("left", ["site-1/4f6c1d2e-0000-4abc-8def-0123456789ab/fedmepd", "localhost/fedmepd_runs/a"])
+def test_what_an_earlier_job_left_is_kept(flare, tmp_path, data, job, capsys, left):
+    """Preparing a workspace anew removes its kits, and with them the sites' models."""
+    Poc(tmp_path / "w").prepare(["site-1", "north"], data)
+    model = Poc(tmp_path / "w").kit(left) / "model_best.pt"
+    model.parent.mkdir(parents=True)
+    model.touch()
+    before = (tmp_path / "w" / "project.yml").read_text()
+    for name in ("prepare", "run"):
+        assert command(name, tmp_path, *([job] if name == "run" else []), "--sites", "site-1", "--data", data) == 2
+        printed = capsys.readouterr().err
+        assert "choose another --workspace" in printed and "fedmepd poc submit" not in printed
+        assert left.split("/")[1] in printed and "`fedmepd poc clean`" in printed
+    assert model.exists() and (tmp_path / "w" / "project.yml").read_text() == before
+    assert [name for name in flare.commands if name != "poc stop"] == ["poc prepare"]
+
+
+def test_a_workspace_that_no_job_has_used_is_prepared_again(flare, tmp_path, data):
+    Poc(tmp_path / "w").prepare(["site-1", "north"], data)
+    shutil.rmtree(tmp_path / "w" / "poc")
+    Poc(tmp_path / "w").prepare(["site-1"], data)
+    assert Poc(tmp_path / "w").sites() == ["site-1"]
+
+
+def test_downloaded_results_are_not_replaced(flare, tmp_path, data, capsys):
+    """FLARE would remove the folder first, and with it the report that somebody has made there."""
+    Poc(tmp_path / "w").prepare(["site-1"], data)
+    assert command("download", tmp_path, "j1") == 0
+    report = tmp_path / "w/results/j1/workspace/report/report.html"
+    report.parent.mkdir()
+    report.touch()
+    assert command("download", tmp_path, "j1") == 2
+    assert "j1 is there already: choose another --out" in capsys.readouterr().err and report.exists()
+    assert command("download", tmp_path, "j1", "--out", tmp_path / "other") == 0
+    assert [path.name for path in (tmp_path / "other").iterdir()] == ["j1"]
+
+
+def test_a_download_that_is_broken_off_leaves_nothing(flare, tmp_path, data, capsys):
+    Poc(tmp_path / "w").prepare(["site-1"], data)
+    flare.fails = "job download"
+    assert command("download", tmp_path, "j1") == 2
+    assert list((tmp_path / "w/results").iterdir()) == []
+    flare.fails = ""
+    assert command("download", tmp_path, "j1") == 0
+
+
+@pytest.mark.parametrize("fails", ["poc prepare", "poc start", "job submit", "job stats", "job meta", "job download"])
+def test_a_failure_at_any_step_stops_everything(flare, tmp_path, data, job, capsys, fails, monkeypatch):
+    stopped = []
+    monkeypatch.setattr(Poc, "stop", lambda poc: stopped.append(True))
+    flare.fails = fails
+    assert run(tmp_path, job, data) == 2
+    assert f"nvflare {fails}: broken" in capsys.readouterr().err and stopped == [True]
+
+
+def test_a_job_that_fails(flare, tmp_path, data, job, capsys):
+    flare.status = "FINISHED:EXECUTION_EXCEPTION"
+    assert run(tmp_path, job, data) == 1
+    printed = capsys.readouterr()
+    log = tmp_path / "w" / "results" / "j1" / "workspace" / "log.txt"
+    assert f"the job ended as FINISHED:EXECUTION_EXCEPTION: its log is {log}" in printed.err
+    assert "2026 - x - ERROR - no data" in printed.err and "stopped" in printed.out
+    flare.phases = []
+    assert command("watch", tmp_path, "j1") == 1
+    assert "`fedmepd poc download j1` fetches its log" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("inherited", [signal.default_int_handler, signal.SIG_IGN], ids=["at a terminal", "with &"])
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_stops_everything(flare, tmp_path, data, job, capsys, how, inherited, monkeypatch):
+    """Also of a command that a script has started with ``&``, which inherits that interrupts are ignored."""
+    monkeypatch.setattr(Poc, "watch", lambda poc, job_id: os.kill(os.getpid(), how))
+    outside = signal.signal(signal.SIGINT, inherited)
+    try:
+        before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+        assert run(tmp_path, job, data) == 130
+        assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    finally:
+        signal.signal(signal.SIGINT, outside)
+    assert "stopped; no process" in capsys.readouterr().out
+
+
+def test_stop_ends_what_belongs_to_the_workspace_alone(flare, tmp_path, data):
+    """Also what does not answer FLARE, and what ignores a request to end."""
+    poc = Poc(tmp_path / "w")
+    poc.prepare(["site-1"], data)
+    stubborn = (
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(60)"
+    )
+    ours, other = (
+        subprocess.Popen([sys.executable, "-c", stubborn, place], stdout=subprocess.PIPE)
+        for place in (str(poc.kit("site-1") / "x"), str(tmp_path / "another" / "x"))
+    )
+    try:
+        for process in (ours, other):
+            process.stdout.readline()
+        assert [process.pid for process in poc.processes()] == [ours.pid]
+        with pytest.raises(FedMEPDError, match="is running: stop it first"):
+            poc.prepare(["site-1"], data)
+        with pytest.raises(FedMEPDError, match="is running: stop it first"):
+            poc.clean()
+        flare.fails = "poc stop"
+        module_seconds = module._STOP_SECONDS
+        try:
+            module._STOP_SECONDS = 0.1
+            poc.stop()
+        finally:
+            module._STOP_SECONDS = module_seconds
+        assert ours.wait(5) == -signal.SIGKILL and other.poll() is None and poc.processes() == []
+    finally:
+        for process in (ours, other):
+            process.kill()
+            process.wait()
+            process.stdout.close()
+
+
+def test_a_port_that_closes_late_is_waited_for(flare, tmp_path, data):
+    """A process that ends loses its command line, by which it is found, before its ports."""
+    poc = Poc(tmp_path / "w")
+    poc.prepare(["site-1"], data)
+    late = socket.create_server(("127.0.0.1", poc._server_ports()[1]))
+    timer = threading.Timer(1.5, late.close)
+    timer.start()
+    poc.stop()
+    assert not timer.is_alive()
+
+
+def test_a_port_that_stays_open_is_told(flare, tmp_path, data, monkeypatch):
+    monkeypatch.setattr(module, "_PORT_SECONDS", 0.5)
+    poc = Poc(tmp_path / "w")
+    poc.prepare(["site-1"], data)
+    with socket.create_server(("127.0.0.1", poc._server_ports()[0])), pytest.raises(FedMEPDError, match="port"):
+        poc.stop()
+
+
+@pytest.mark.parametrize(
+    ("everywhere", "name"), [(False, "localhost"), (True, socket.gethostname())], ids=["loopback", "everywhere"]
+)
+def test_where_the_server_listens(flare, tmp_path, data, everywhere, name):
+    """Of a server called localhost, FLARE listens on loopback alone."""
+    Poc(tmp_path / "w").prepare(["site-1"], data, port=29871, everywhere=everywhere)
+    project = yaml.safe_load((tmp_path / "w" / "project.yml").read_text())
+    [server] = [entry for entry in project["participants"] if entry["type"] == "server"]
+    assert (server["name"], server["fed_learn_port"], server["admin_port"]) == (name, 29871, 29872)
+
+
+@pytest.mark.parametrize(
+    ("sites", "expected"),
+    [(["site-1", "south"], "south does not exist: expected a sub-folder"), (["site-1", "site-1"], "each name once")],
+)
+def test_sites_that_cannot_be(flare, tmp_path, data, sites, expected):
+    with pytest.raises(FedMEPDError, match=expected):
+        Poc(tmp_path / "w").prepare(sites, data)
+    assert not flare.commands and not (tmp_path / "w").exists()
+
+
+def test_a_port_that_is_taken(flare, tmp_path, data):
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(FedMEPDError, match="is taken"):
+        Poc(tmp_path / "w").prepare(["site-1"], data, port=taken.getsockname()[1])
+
+
+def test_folders_that_are_something_else(flare, tmp_path, data, job, capsys):
+    (tmp_path / "w").mkdir()
+    (tmp_path / "w" / "thesis.tex").touch()
+    with pytest.raises(FedMEPDError, match="is no POC workspace: choose another folder"):
+        Poc(tmp_path / "w").prepare(["site-1"], data)
+    for name in (("start",), ("clean",), ("submit", job)):
+        assert command(name[0], tmp_path, *name[1:]) == 2
+        assert "is no POC workspace: `fedmepd poc prepare` makes one" in capsys.readouterr().err
+    assert (tmp_path / "w" / "thesis.tex").exists() and not flare.commands
+    assert command("stop", tmp_path) == 0
+
+
+def test_a_folder_that_is_no_job(flare, tmp_path, data):
+    poc = Poc(tmp_path / "w")
+    poc.prepare(["site-1"], data)
+    with pytest.raises(FedMEPDError, match="data is no job"):
+        poc.submit(data)
+
+
+def test_clean(flare, tmp_path, data):
+    poc = Poc(tmp_path / "w")
+    poc.prepare(["site-1"], data)
+    poc.clean()
+    assert not (tmp_path / "w").exists() and flare.commands[-1] == "poc clean" and (data / "site-1").exists()
