@@ -28,11 +28,11 @@ from torch import Tensor
 from benchmarks import measure
 from benchmarks.phantoms import phantom_data
 from fedmepd.config import Settings
-from fedmepd.data.phantom import FUSION_SITE
 from fedmepd.federation.exchange import SiteProfile, Update
 from fedmepd.federation.filters import DECODER
 from fedmepd.federation.server import FederationServer
-from fedmepd.modalities import PROTOCOL_SUBSETS
+from fedmepd.site_names import FUSION_SITE
+from fedmepd.tasks.brats import PROTOCOL_SUBSETS
 from fedmepd.training.arithmetic import use_threads
 from fedmepd.training.fusion import FusionResult, FusionTrainer
 

@@ -23,7 +23,7 @@ from statistics import fmean, stdev
 from benchmarks.measure import arguments, describe, environment, positive, table, write_report
 from benchmarks.straightforward import Straightforward
 from benchmarks.task import Product, Task, add_task_arguments, synchronise
-from fedmepd.modalities import BRATS
+from fedmepd.tasks.brats import BRATS
 from fedmepd.training.arithmetic import use_threads
 
 SIDES = ("straightforward", "float32", "bfloat16")

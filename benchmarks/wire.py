@@ -27,17 +27,18 @@ from nvflare.fuel.utils import fobs
 from benchmarks import measure
 from benchmarks.phantoms import phantom_data
 from fedmepd.config import Settings
-from fedmepd.data.phantom import FUSION_SITE, PHANTOM_SITES
+from fedmepd.data.phantom import phantom_sites
 from fedmepd.federation.server import STATE, FederationServer
 from fedmepd.federation.site import FederationSite
 from fedmepd.flare import translation
 from fedmepd.flare.filters import FromWirePrecision, ToWirePrecision
-from fedmepd.modalities import BRATS
 from fedmepd.networks.network import FedMEPDNet
+from fedmepd.site_names import FUSION_SITE
 from fedmepd.storage import load_tensors, save_tensors
+from fedmepd.tasks.brats import BRATS
 from fedmepd.training.arithmetic import use_threads
 
-SITES = {site: modalities for site, modalities in PHANTOM_SITES.items() if site != FUSION_SITE}
+SITES = {site: modalities for site, modalities in phantom_sites().items() if site != FUSION_SITE}
 
 # Shares of the whole model in float32 in round 1, at width 16: for sites with all modalities, and for sites with one.
 TARGET_WIDTH = 16
@@ -72,7 +73,7 @@ class Exchange:
 def whole_model(width: int) -> int:
     """Returns the bytes of everything that a network with all modalities consists of, in float32."""
     calibration = Settings().calibration.model_dump(include={"residual", "dropout"})
-    weights = FedMEPDNet(width=width, calibration=calibration).state_dict().values()
+    weights = FedMEPDNet(BRATS, width=width, calibration=calibration).state_dict().values()
     return sum(weight.numel() * torch.float32.itemsize for weight in weights)
 
 

@@ -167,7 +167,7 @@ def test_out_of_bounds_names_the_key_and_the_value(key: str, value: Any) -> None
     ("overrides", "expected"),
     [
         ({"network": {"widht": 8}}, ["unknown setting network.widht", "width, shared_encoder"]),
-        ({"roundz": 8}, ["unknown setting roundz", "method, run_name, seed, rounds"]),
+        ({"roundz": 8}, ["unknown setting roundz", "method, task, run_name, seed, rounds"]),
         ({"width": 8}, ["unknown setting width", "network"]),
         ({"data": {"train": 0.8, "validation": 0.3}}, ["setting data", "train + validation is above 1"]),
         ({"rounds": 0, "network": {"width": 6}}, ["setting rounds = 0", "setting network.width = 6"]),

@@ -1,4 +1,5 @@
-"""The command line ``fedmepd``: results, report, predict, evaluate, export, checkpoint, job, kit, poc, data, doctor.
+"""The command line ``fedmepd``: results, report, predict, evaluate, export, tasks, checkpoint, job,
+kit, poc, data, doctor.
 
 Every command imports what it needs when it runs, so that ``--help`` answers at once.
 """
@@ -20,6 +21,7 @@ from fedmepd.cli_export import add_export_commands
 from fedmepd.cli_poc import add_poc_commands
 from fedmepd.cli_predict import add_predict_command
 from fedmepd.cli_report import add_report_command
+from fedmepd.cli_tasks import add_task_option, add_tasks_command, chosen_task
 from fedmepd.errors import FedMEPDError
 
 
@@ -28,8 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     0, or the command's own; 2 when the user can put something right; 130 when the user interrupts it.
     """
-    options = build_parser().parse_args(arguments)
     try:
+        options = build_parser().parse_args(arguments)
         status = options.run(options) or 0
         sys.stdout.flush()
         return status
@@ -61,6 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_report_command(topics)
     add_predict_command(topics)
     add_evaluate_command(topics)
+    add_tasks_command(topics)
 
     checkpoint = _topic(topics, "checkpoint", "look at models and bring in published ones")
     import_ = checkpoint.add_parser("import", help="turn a checkpoint published by FedMEPD's authors into a model")
@@ -103,6 +106,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="MODALITY",
         help="of a site: keep what it learns in these modalities' encoders from leaving it",
     )
+    add_task_option(kit)
     kit.add_argument("--jobs", type=Path, metavar="FOLDER", help="of the server: where it keeps jobs and results")
     kit.set_defaults(run=_set_up_kit)
 
@@ -157,7 +161,8 @@ def _set_up_kit(options: argparse.Namespace) -> None:
     kit = Kit(options.kit)
     # First what may be refused, so that nothing is half done.
     if options.withhold:
-        print(f"{kit.withhold(options.withhold)}: nothing of {', '.join(options.withhold)} encoders leaves this site")
+        policy = kit.withhold(chosen_task(options), options.withhold)
+        print(f"{policy}: nothing of {', '.join(options.withhold)} encoders leaves this site")
     if options.jobs:
         print(f"{kit.keep_jobs(options.jobs)}: jobs and results are kept in {options.jobs.absolute()}")
     logs = "" if kit.is_server else "; logs stay at this site"

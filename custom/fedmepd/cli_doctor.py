@@ -9,9 +9,11 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
 
+from fedmepd.cli_tasks import add_task_option, chosen_task
 from fedmepd.errors import SettingsError
 
 if TYPE_CHECKING:
+    from fedmepd.doctor.federation import Expected
     from fedmepd.doctor.kit import Kit
 
 # Exit status of a site with an error.
@@ -35,6 +37,7 @@ def add_doctor_command(topics: argparse._SubParsersAction) -> None:
         metavar="FILE",
         help="the server's versions; default: KIT/local/fedmepd-federation.json",
     )
+    add_task_option(doctor, "the job's, or brats")
     doctor.add_argument("--ntp", metavar="HOST", help="a time server to compare the clock with; default: none")
     doctor.add_argument("--timeout", type=float, default=10.0, metavar="S", help="seconds for each answer; default: 10")
     doctor.add_argument("--json", action="store_true", help="print the checks as JSON")
@@ -48,7 +51,7 @@ def _doctor(options: argparse.Namespace) -> int:
     from fedmepd.cli_data import show_progress
     from fedmepd.doctor.checks import ERROR, WARNING, count
     from fedmepd.doctor.diagnose import diagnose
-    from fedmepd.doctor.federation import FILE_NAME, expected
+    from fedmepd.doctor.federation import FILE_NAME
     from fedmepd.doctor.kit import Kit
 
     if not 0 < options.timeout < 3600:
@@ -60,7 +63,7 @@ def _doctor(options: argparse.Namespace) -> int:
     federation = options.against or (own if own.is_file() else None)
     made = diagnose(
         kit,
-        expected(federation, options.job),
+        _expected(federation, options),
         ntp=options.ntp,
         seconds=options.timeout,
         progress=show_progress(),
@@ -77,6 +80,15 @@ def _doctor(options: argparse.Namespace) -> int:
     else:
         print(f"\n{kit.role} {kit.name}: {_count(errors, 'error')}, {_count(warnings, 'warning')}")
     return FAULTY if errors else 0
+
+
+def _expected(federation: Path | None, options: argparse.Namespace) -> Expected:
+    from fedmepd.doctor.federation import expected
+
+    known = expected(federation, options.job, chosen_task(options).name)
+    if options.task not in (None, known.settings.task):
+        raise SettingsError(f"--task {options.task}: the settings of {known.source} are of task {known.settings.task}")
+    return known
 
 
 def _count(number: int, noun: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from fedmepd.errors import SettingsError
+from fedmepd.tasks.find import DEFAULT, task_names
 
 SMALLEST_BFLOAT16_CROP = 24
 
@@ -154,6 +155,7 @@ class Settings(_Section):
         description="fedmepd, or what it is compared with; local: no exchange; fedavg: the whole network averaged; "
         "fusion_only: trained at the fusion site alone",
     )
+    task: str = Field(DEFAULT, description="images, classes and rules; `fedmepd tasks` lists them")
     run_name: str = Field(
         "", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$|^$", description="name by which a run is resumed"
     )
@@ -169,6 +171,13 @@ class Settings(_Section):
     augmentation: AugmentationSettings = AugmentationSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     data: DataSettings = DataSettings()
+
+    @field_validator("task")
+    @classmethod
+    def _known_task(cls, value: str) -> str:
+        if value not in task_names():
+            raise ValueError(f"unknown task: expected one of {', '.join(task_names())}")
+        return value
 
     @field_validator("run_name", mode="before")
     @classmethod

@@ -3,8 +3,9 @@ import json
 import pytest
 
 from fedmepd.data.cases import PLAIN
-from fedmepd.data.layouts import MSD, NESTED, find_dataset
+from fedmepd.data.layouts import NESTED, find_dataset
 from fedmepd.errors import DataError
+from fedmepd.tasks.brats import BRATS
 
 NAMES = ("FLAIR", "T1ce", "T1", "T2", "label")
 
@@ -77,7 +78,7 @@ def test_a_case_of_every_layout(tmp_path, case, found_files, layout, patient, in
     touch(beside / "another", "readme.txt")
     if layout == NESTED:
         touch(tmp_path / "patient-18" / "2020-01", "flair.nii.gz")
-    dataset = find_dataset(tmp_path)
+    dataset = find_dataset(BRATS, tmp_path)
     found = next(one for one in dataset.cases if one.patient == patient)
     assert [path.name for _, path, _ in found.volumes] == found_files
     assert [kind for kind, _, _ in found.volumes] == list(NAMES)
@@ -96,8 +97,8 @@ def test_the_decathlon(tmp_path):
     touch(root, "imagesTr/BRATS_001.nii.gz", "imagesTr/._BRATS_001.nii.gz", "labelsTr/BRATS_001.nii.gz")
     touch(root, "imagesTs/BRATS_485.nii.gz")
     for folder in (root, tmp_path):
-        labelled, unlabelled = find_dataset(folder).cases
-        assert (labelled.name, labelled.layout, labelled.convention) == ("BRATS_001", MSD, "msd")
+        labelled, unlabelled = find_dataset(BRATS, folder).cases
+        assert (labelled.name, labelled.layout, labelled.convention) == ("BRATS_001", "Decathlon (MSD) Task01", "msd")
         assert set(labelled.images.values()) == {root / "imagesTr" / "BRATS_001.nii.gz"}
         assert labelled.channels == {"FLAIR": 0, "T1": 1, "T1ce": 2, "T2": 3}
         assert labelled.label == root / "labelsTr" / "BRATS_001.nii.gz"
@@ -114,19 +115,19 @@ def test_the_decathlon(tmp_path):
 def test_the_decathlons_channels_are_those_of_its_dataset_json(tmp_path, told, expected):
     touch(tmp_path, "imagesTr/BRATS_001.nii.gz")
     (tmp_path / "dataset.json").write_text(json.dumps({"modality": told}))
-    assert find_dataset(tmp_path).cases[0].channels == expected
+    assert find_dataset(BRATS, tmp_path).cases[0].channels == expected
 
 
 def test_the_decathlons_channels_without_a_meaning(tmp_path):
     touch(tmp_path, "imagesTr/BRATS_001.nii.gz")
     (tmp_path / "dataset.json").write_text(json.dumps({"modality": {"0": "CT"}}))
-    with pytest.raises(DataError, match="expected one of FLAIR, T1w, t1gd, T2w for each channel"):
-        find_dataset(tmp_path)
+    with pytest.raises(DataError, match="expected one of FLAIR, T1ce, T1, T2 for each channel"):
+        find_dataset(BRATS, tmp_path)
 
 
 def test_cases_are_sorted_by_name_across_groups(tmp_path):
     touch(tmp_path, "HGG/c/t1.nii", "LGG/a/t2.nii", "b/seg.nii", "survival.csv", ".a.part/x/t1.nii", "logs/run.txt")
-    found = find_dataset(tmp_path).cases
+    found = find_dataset(BRATS, tmp_path).cases
     assert [(case.name, case.modalities, case.label is None) for case in found] == [
         ("a", ("T2",), True),
         ("b", (), False),
@@ -136,13 +137,13 @@ def test_cases_are_sorted_by_name_across_groups(tmp_path):
 
 def test_layouts_side_by_side_are_counted(tmp_path):
     touch(tmp_path, "BraTS2021_00006/x_t1.nii", "BraTS2021_00009/x_t1.nii", "mine/t1.nii")
-    assert find_dataset(tmp_path).layout == "BraTS 2021 (2), a folder per case (1)"
+    assert find_dataset(BRATS, tmp_path).layout == "BraTS 2021 (2), a folder per case (1)"
 
 
 def test_folders_in_folders(tmp_path):
     """Only where they are asked for, and never in silence: the upper folder might be a group and no patient."""
     touch(tmp_path, "p1/may/t1.nii", "p1/june/t1.nii", "p2/may/t1.nii")
-    dataset = find_dataset(tmp_path)
+    dataset = find_dataset(BRATS, tmp_path)
     assert [(case.name, case.patient) for case in dataset.cases] == [
         ("p1_june", "p1"),
         ("p1_may", "p1"),
@@ -150,9 +151,9 @@ def test_folders_in_folders(tmp_path):
     ]
     assert [finding.severity for finding in dataset.findings] == ["note"]
     assert "3 cases are in folders in folders: the upper folder, of which there are 2" in dataset.findings[0].text
-    assert find_dataset(tmp_path, deep=False).cases == []
+    assert find_dataset(BRATS, tmp_path, deep=False).cases == []
     touch(tmp_path, "HGG/BraTS19_2013_1_1/x_t1.nii", "p3/BraTS19_2013_2_1/x_t1.nii")
-    assert [case.name for case in find_dataset(tmp_path, deep=False).cases] == ["BraTS19_2013_1_1"]
+    assert [case.name for case in find_dataset(BRATS, tmp_path, deep=False).cases] == ["BraTS19_2013_1_1"]
 
 
 @pytest.mark.parametrize(
@@ -168,7 +169,7 @@ def test_folders_in_folders(tmp_path):
 )
 def test_ambiguity_names_both(tmp_path, names, named, kind):
     touch(tmp_path, *names, "b/t1.nii")
-    dataset = find_dataset(tmp_path)
+    dataset = find_dataset(BRATS, tmp_path)
     [found] = [*dataset.findings, *(finding for case in dataset.cases for finding in case.findings)]
     assert found.severity == "error" and kind in found.kind
     assert all(name in found.text for name in named)
@@ -187,7 +188,7 @@ def test_links_out_of_the_case(tmp_path, what):
     else:
         goal = tmp_path / ("elsewhere/b/t2.nii" if what == "file" else "data/a/t2.nii")
         (tmp_path / "data" / "a" / "t2.nii").symlink_to(goal)
-    dataset = find_dataset(tmp_path / "data")
+    dataset = find_dataset(BRATS, tmp_path / "data")
     [found] = [*dataset.findings, *(finding for case in dataset.cases for finding in case.findings)]
     assert (found.severity, found.kind) == (
         "error",
@@ -195,23 +196,23 @@ def test_links_out_of_the_case(tmp_path, what):
     ) and "--follow-links" in found.text
     assert [path.name for case in dataset.cases for path in case.files] == ["t1.nii"]
     if what != "circle":
-        followed = find_dataset(tmp_path / "data", follow_links=True)
+        followed = find_dataset(BRATS, tmp_path / "data", follow_links=True)
         assert len([path for case in followed.cases for path in case.files]) == (2 if what == "file" else 3)
 
 
 def test_links_within_the_case(tmp_path):
     touch(tmp_path / "data" / "a", "store/x", "t1.nii")
     (tmp_path / "data" / "a" / "t2.nii").symlink_to("store/x")
-    [case] = find_dataset(tmp_path / "data").cases
+    [case] = find_dataset(BRATS, tmp_path / "data").cases
     assert case.modalities == ("T1", "T2") and not case.findings
 
 
 def test_folder_that_is_not_there(tmp_path):
     with pytest.raises(DataError, match="nowhere cannot be read"):
-        find_dataset(tmp_path / "nowhere")
+        find_dataset(BRATS, tmp_path / "nowhere")
 
 
 def test_file_that_is_no_list(tmp_path):
     touch(tmp_path, "t1.nii.gz")
     with pytest.raises(DataError, match="expected a folder of cases, or a list"):
-        find_dataset(tmp_path / "t1.nii.gz")
+        find_dataset(BRATS, tmp_path / "t1.nii.gz")

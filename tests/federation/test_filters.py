@@ -15,12 +15,13 @@ from fedmepd.federation.filters import (
     personal_shares_by_layer,
 )
 from fedmepd.networks.network import FedMEPDNet
+from fedmepd.tasks.brats import BRATS
 
 LAYER = "decoder.x"
 
 
 def test_layers_are_the_decoders_convolutions() -> None:
-    layers = decoder_layers(FedMEPDNet(("T1",), 4, calibration={}).state_dict())
+    layers = decoder_layers(FedMEPDNet(BRATS, ("T1",), 4, calibration={}).state_dict())
     # Per level 5 of the regions, 2 perceptrons, 3 + 3 of the fusion; 3 more where a coarser level comes in; 1 head.
     assert len(layers) == 4 * 13 + 3 * 3 + 1
     assert all(name.startswith("decoder.") and not name.endswith(".weight") for name in layers)

@@ -7,6 +7,7 @@ import pytest
 
 from fedmepd.errors import UpdateRefused
 from fedmepd.federation.reports import TestReport, TrainReport, check_report
+from fedmepd.tasks.brats import BRATS
 
 DICE = {"WT": 0.5, "TC": 0.25, "ET": 0.0}
 TRAIN = {
@@ -25,11 +26,11 @@ TEST = {
 
 
 def test_taken() -> None:
-    assert check_report("clinic", TrainReport, TRAIN) == TRAIN
-    assert check_report("clinic", TrainReport, TRAIN | {"validation": None})["validation"] is None
+    assert check_report("clinic", TrainReport, TRAIN, BRATS) == TRAIN
+    assert check_report("clinic", TrainReport, TRAIN | {"validation": None}, BRATS)["validation"] is None
     # As they come from the wire.
-    assert check_report("clinic", TestReport, json.loads(json.dumps(TEST))) == TEST
-    assert check_report("clinic", TestReport, TEST | {"test": None})["test"] is None
+    assert check_report("clinic", TestReport, json.loads(json.dumps(TEST)), BRATS) == TEST
+    assert check_report("clinic", TestReport, TEST | {"test": None}, BRATS)["test"] is None
 
 
 NAN, INF = float("nan"), float("inf")
@@ -72,16 +73,16 @@ def test_refused(kind: type, place: str, value: object) -> None:
         section = section[key]
     section[last] = value
     with pytest.raises(UpdateRefused, match=f"report of clinic refused: {place.split('.')[0]}"):
-        check_report("clinic", kind, report)
+        check_report("clinic", kind, report, BRATS)
 
 
 @pytest.mark.parametrize("key", sorted(TRAIN))
 def test_missing_key(key: str) -> None:
     with pytest.raises(UpdateRefused, match=f"report of clinic refused: {key} = "):
-        check_report("clinic", TrainReport, {name: value for name, value in TRAIN.items() if name != key})
+        check_report("clinic", TrainReport, {name: value for name, value in TRAIN.items() if name != key}, BRATS)
 
 
 @pytest.mark.parametrize("report", [None, [], "fine"])
 def test_no_report(report: object) -> None:
     with pytest.raises(UpdateRefused, match="report of clinic refused: report = "):
-        check_report("clinic", TrainReport, report)
+        check_report("clinic", TrainReport, report, BRATS)

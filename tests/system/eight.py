@@ -18,8 +18,9 @@ import torch
 
 from fedmepd.evaluation import results
 from fedmepd.flare.poc import FlareError, Poc
-from fedmepd.modalities import BRATS, FUSION_SITE, PROTOCOL_SUBSETS
+from fedmepd.site_names import FUSION_SITE
 from fedmepd.storage import load_tensors
+from fedmepd.tasks.brats import BRATS, PROTOCOL_SUBSETS
 from tests.system.conftest import write_cases
 from tests.system.simulator import ROOT, TINY
 

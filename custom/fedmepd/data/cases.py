@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedmepd.data.findings import Finding
-from fedmepd.modalities import BRATS
+from fedmepd.tasks.task import Task
 
 LABEL = "label"
 
-# A folder with a sub-folder per case, and a list; the layouts of public data sets are named in data/names.py.
+# A folder with a sub-folder per case, and a list; the layouts of public data sets are named by their tasks.
 PLAIN = "a folder per case"
 
 
@@ -26,9 +26,10 @@ class Case:
         channels: which volume of its file a modality is, where one file holds several; from 0.
         patient: whose examination it is; empty for the case's own name.
         institution: where it was made, if the name tells.
-        convention: how the label's values are to be read, a name of :attr:`Description.conventions`; None: not known.
+        convention: how the label's values are to be read, a name of :attr:`Task.conventions`; None: not known.
         layout: the layout that it was found in.
         findings: what was wrong when it was looked for.
+        task: that its images and label are of.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Case:
     convention: str | None = None
     layout: str = PLAIN
     findings: tuple[Finding, ...] = ()
+    task: Task = field(kw_only=True, repr=False)
 
     def __post_init__(self):
         if not self.patient:
@@ -48,7 +50,7 @@ class Case:
     @property
     def modalities(self) -> tuple[str, ...]:
         """The case's modalities in the task's order."""
-        return tuple(modality for modality in BRATS.modalities if modality in self.images)
+        return tuple(modality for modality in self.task.modalities if modality in self.images)
 
     @property
     def volumes(self) -> Iterator[tuple[str, Path, int | None]]:

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from fedmepd.data.cases import Case
 from fedmepd.data.volumes import SUFFIXES
 from fedmepd.errors import DataError, FedMEPDError, SettingsError
-from fedmepd.modalities import BRATS, FUSION_SITE, PROTOCOL_SITES
 from fedmepd.seeds import derive_seed
+from fedmepd.site_names import FUSION_SITE
+from fedmepd.tasks.task import Task
 
 # Cases of the fusion site and of sites 1 to 8 in the paper's protocol for BraTS 2018, of 285 in all.
 _BRATS_2018 = {FUSION_SITE: 88, **{f"site-{n}": size for n, size in enumerate((20, 22, 20, 22, 21, 22, 34, 35), 1)}}
@@ -48,12 +49,23 @@ class SitePlan:
 PROTOCOLS = ("brats2018", "brats2020")
 
 
-def protocol_plan(protocol: str) -> list[SitePlan]:
-    """Returns the paper's sites: its sizes for BraTS 2018, and the same proportions of BraTS 2020's 369 cases."""
+def protocol_plan(task: Task, protocol: str) -> list[SitePlan]:
+    """Returns the paper's sites: its sizes for BraTS 2018, and the same proportions of BraTS 2020's 369 cases.
+
+    Raises:
+        SettingsError: the task has no published protocol.
+    """
+    sites = _protocol_sites(task)
     sizes = _BRATS_2018
     if protocol == "brats2020":
         sizes = _proportional({name: float(size) for name, size in _BRATS_2018.items()}, _BRATS_2020_CASES)
-    return [SitePlan(name, PROTOCOL_SITES[name], size) for name, size in sizes.items()]
+    return [SitePlan(name, sites[name], size) for name, size in sizes.items()]
+
+
+def _protocol_sites(task: Task) -> dict[str, tuple[str, ...]]:
+    if not task.protocol_sites:
+        raise SettingsError(f"task {task.name} has no published protocol: say the sites in a file with --sites")
+    return task.protocol_sites
 
 
 def _proportional(shares: Mapping[str, float], count: int) -> dict[str, int]:
@@ -77,9 +89,9 @@ class _Site(BaseModel):
 
     @field_validator("modalities")
     @classmethod
-    def _known(cls, value: list[str]) -> list[str]:
+    def _known(cls, value: list[str], info: ValidationInfo) -> list[str]:
         try:
-            return list(BRATS.subset(value))
+            return list(info.context.subset(value))
         except FedMEPDError as error:
             raise ValueError(str(error)) from error
 
@@ -96,10 +108,11 @@ class _Sites(BaseModel):
     sites: list[_Site] = Field(min_length=1)
 
 
-def read_plan(file: Path, count: int) -> list[SitePlan]:
+def read_plan(task: Task, file: Path, count: int) -> list[SitePlan]:
     """Reads the sites of a federation from YAML.
 
     Args:
+        task: of the cases.
         file: ``sites:`` with a list of ``name``, ``modalities`` and either ``cases`` or ``share`` (of all cases).
         count: how many cases there are.
 
@@ -108,7 +121,7 @@ def read_plan(file: Path, count: int) -> list[SitePlan]:
     """
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
-        sites = _Sites.model_validate(content).sites
+        sites = _Sites.model_validate(content, context=task).sites
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise SettingsError(f"{file} cannot be read as YAML: {error}") from error
     except ValidationError as error:
@@ -196,7 +209,7 @@ def deal(
     return {name: sorted(of_site, key=lambda case: case.name) for name, of_site in found.items()}
 
 
-def read_site_lists(folder: Path, cases: Sequence[Case]) -> tuple[list[SitePlan], dict[str, list[Case]]]:
+def read_site_lists(task: Task, folder: Path, cases: Sequence[Case]) -> tuple[list[SitePlan], dict[str, list[Case]]]:
     """Takes the sites of published lists: server.csv, c1.csv to c8.csv, in each a case's name a line.
 
     Returns:
@@ -205,6 +218,7 @@ def read_site_lists(folder: Path, cases: Sequence[Case]) -> tuple[list[SitePlan]
     Raises:
         DataError: a list is missing, names a case that is not there, or one that another list has too.
     """
+    sites = _protocol_sites(task)
     by_name = {case.name.lower(): case for case in cases}
     plan: list[SitePlan] = []
     found: dict[str, list[Case]] = {}
@@ -223,10 +237,10 @@ def read_site_lists(folder: Path, cases: Sequence[Case]) -> tuple[list[SitePlan]
             if owner.setdefault(case.patient, site) != site:
                 other = _LIST_OF_SITE[owner[case.patient]]
                 raise DataError(f"{file}: the patient of {case.name} is in {other}.csv too: expected disjoint lists")
-            missing = [name for name in PROTOCOL_SITES[site] if name not in case.images]
+            missing = [name for name in sites[site] if name not in case.images]
             if missing:
                 raise DataError(f"{file}: {case.name} has no {', '.join(missing)}, which {site} is to have")
-        plan.append(SitePlan(site, PROTOCOL_SITES[site], len(chosen)))
+        plan.append(SitePlan(site, sites[site], len(chosen)))
         found[site] = sorted(chosen, key=lambda case: case.name)
     return plan, found
 

@@ -14,11 +14,10 @@ from fedmepd.data.containment import outside
 from fedmepd.data.findings import Finding, error, note
 from fedmepd.data.manifest import FILE_NAME as MANIFEST
 from fedmepd.data.manifest import Part, read_manifest
-from fedmepd.data.names import WORDS, kinds_of, kinds_of_file, read_case_name
+from fedmepd.data.names import kinds_of, kinds_of_file, read_case_name, words_of
 from fedmepd.data.volumes import is_nifti, stem
 from fedmepd.errors import DataError
-
-MSD = "Decathlon (MSD) Task01"
+from fedmepd.tasks.task import Task
 
 NESTED = "a folder per patient, in it one per examination"
 
@@ -29,9 +28,6 @@ _GROUPS = ("hgg", "lgg", "training", "train", "trainingdata", "validation", "dat
 
 # Of folders in folders: data set, group, patient, examination.
 _DEEPEST = 5
-
-# The Decathlon's channels where its dataset.json does not say otherwise.
-_MSD_CHANNELS = ("FLAIR", "T1", "T1ce", "T2")
 
 _AMBIGUOUS = "file name that may be two modalities"
 _TWICE = "two files that look like the same modality"
@@ -56,7 +52,9 @@ class Dataset:
     parts: dict[str, Part | None] | None = None
 
 
-def find_dataset(folder: Path, *, manifest: bool = True, follow_links: bool = False, deep: bool = True) -> Dataset:
+def find_dataset(
+    task: Task, folder: Path, *, manifest: bool = True, follow_links: bool = False, deep: bool = True
+) -> Dataset:
     """Finds the cases of a folder without reading an image.
 
     In this order: a manifest of ``fedmepd data init`` or ``split``; a list, ``cases.csv`` or ``cases.json``; the
@@ -64,30 +62,31 @@ def find_dataset(folder: Path, *, manifest: bool = True, follow_links: bool = Fa
     have it. What is wrong with a case becomes one of its findings, so that one bad case hides no other.
 
     Args:
+        task: that the cases are of.
         folder: the folder, or a list.
         manifest: whether a manifest counts; without, the folder is looked through as if it had none.
         follow_links: whether links may lead out of a case's folder.
         deep: whether to look into folders of folders; without, into those called HGG, LGG and the like alone.
 
     Raises:
-        DataError: the folder cannot be read, or its list or manifest makes no sense.
+        DataError: the folder cannot be read, its list or manifest makes no sense, or the manifest is of another task.
     """
     folder = Path(folder)
     if folder.is_file():
         if folder.suffix.lower() not in (".csv", ".json"):
             raise DataError(f"{folder} is a file: expected a folder of cases, or a list that ends in .csv or .json")
-        return _from_list(folder, follow_links)
+        return _from_list(task, folder, follow_links)
     children = _children(folder)
     if manifest and any(child.name == MANIFEST for child in children):
-        cases, parts = read_manifest(folder)
+        cases, parts = read_manifest(task, folder)
         return Dataset(folder, "a data set of fedmepd", cases, parts=parts)
     lists = [child for child in children if child.name.lower() in LISTS]
     if len(lists) > 1:
         raise DataError(f"{folder} has both {lists[0].name} and {lists[1].name}: remove one", "two lists of cases")
     if lists:
-        return _from_list(lists[0], follow_links)
+        return _from_list(task, lists[0], follow_links)
     findings: list[Finding] = []
-    cases = list(_walk(folder, folder, _DEEPEST if deep else 0, follow_links, findings))
+    cases = list(_walk(task, folder, folder, _DEEPEST if deep else 0, follow_links, findings))
     examinations = [case for case in cases if case.layout == NESTED]
     if examinations:
         patients = len({case.patient for case in examinations})
@@ -107,8 +106,8 @@ def site_folders(folder: Path) -> list[Path]:
     return [child for child in _children(folder) if (child / MANIFEST).is_file()]
 
 
-def _from_list(file: Path, follow_links: bool) -> Dataset:
-    return _dataset(file, read_case_list(file, follow_links), [])
+def _from_list(task: Task, file: Path, follow_links: bool) -> Dataset:
+    return _dataset(file, read_case_list(task, file, follow_links), [])
 
 
 def _dataset(folder: Path, cases: list[Case], findings: list[Finding]) -> Dataset:
@@ -137,10 +136,12 @@ def _children(folder: Path) -> list[Path]:
         ) from problem
 
 
-def _walk(folder: Path, root: Path, below: int, follow_links: bool, findings: list[Finding]) -> Iterator[Case]:
+def _walk(
+    task: Task, folder: Path, root: Path, below: int, follow_links: bool, findings: list[Finding]
+) -> Iterator[Case]:
     children = [child for child in _children(folder) if not child.name.startswith(".")]
     if any(child.name == "imagesTr" and child.is_dir() for child in children):
-        yield from _decathlon(folder, follow_links)
+        yield from _decathlon(task, folder, follow_links)
         return
     for child in children:
         if not child.is_dir() or is_nifti(child):
@@ -150,18 +151,18 @@ def _walk(folder: Path, root: Path, below: int, follow_links: bool, findings: li
             continue
         volumes = [file for file in _children(child) if is_nifti(file)]
         if volumes:
-            yield _case(child, root, volumes, follow_links)
+            yield _case(task, child, root, volumes, follow_links)
         # An end even where links that the user lets it follow go round in a circle.
         if below > 0 or (child.name.lower() in _GROUPS and below > -_DEEPEST):
-            yield from _walk(child, root, below - 1, follow_links, findings)
+            yield from _walk(task, child, root, below - 1, follow_links, findings)
 
 
-def _case(folder: Path, root: Path, volumes: list[Path], follow_links: bool) -> Case:
+def _case(task: Task, folder: Path, root: Path, volumes: list[Path], follow_links: bool) -> Case:
     """A folder with NIfTI files in it; one in a patient's folder is an examination of that patient."""
-    told = read_case_name(folder.name)
+    told = read_case_name(task, folder.name)
     name, patient, layout = folder.name, told.patient, told.layout
     above = folder.parent.name
-    if layout == PLAIN and folder.parent != root and not _says_nothing(above, folder.parent, root):
+    if layout == PLAIN and folder.parent != root and not _says_nothing(task, above, folder.parent, root):
         name, patient, layout = f"{above}_{folder.name}", above, NESTED
     findings: list[Finding] = []
     files: dict[str, Path] = {}
@@ -169,12 +170,12 @@ def _case(folder: Path, root: Path, volumes: list[Path], follow_links: bool) -> 
         if (problem := outside(file, folder, follow_links)) is not None:
             findings.append(problem)
             continue
-        kinds = kinds_of_file(file)
+        kinds = kinds_of_file(task, file)
         if len(kinds) > 1:
             text = f"{file} may be {' or '.join(kinds)}: rename it so that one of these words is left"
             findings.append(error(_AMBIGUOUS, text))
         elif not kinds:
-            words = ", ".join(WORDS)
+            words = ", ".join(words_of(task))
             text = f"{file} is passed over: its name has none of the words {words}"
             findings.append(note("file of another name, passed over", text))
         elif kinds[0] in files:
@@ -192,20 +193,27 @@ def _case(folder: Path, root: Path, volumes: list[Path], follow_links: bool) -> 
         convention=told.convention,
         layout=layout,
         findings=tuple(findings),
+        task=task,
     )
 
 
-def _says_nothing(name: str, folder: Path, root: Path) -> bool:
+def _says_nothing(task: Task, name: str, folder: Path, root: Path) -> bool:
     """Whether a folder between the data set and its cases is a group of patients, and not one patient's."""
-    if name.lower() in _GROUPS or read_case_name(name).layout != PLAIN:
+    if name.lower() in _GROUPS or read_case_name(task, name).layout != PLAIN:
         return True
     # The only folder there is, as a download unpacks.
     siblings = [child for child in _children(folder.parent) if child.is_dir() and not child.name.startswith(".")]
     return folder.parent == root and len(siblings) == 1
 
 
-def _decathlon(folder: Path, follow_links: bool) -> Iterator[Case]:
-    channels = _decathlon_channels(folder / "dataset.json")
+def _decathlon(task: Task, folder: Path, follow_links: bool) -> Iterator[Case]:
+    if task.decathlon is None:
+        raise DataError(
+            f"{folder} is laid out like the Decathlon, whose data set task {task.name} does not describe: make a "
+            "folder per case with a file for each modality",
+            public="a data folder in the Decathlon's layout, which its task does not have",
+        )
+    channels = _decathlon_channels(task, folder / "dataset.json")
     for group in ("imagesTr", "imagesTs"):
         if not (folder / group).is_dir():
             continue
@@ -222,19 +230,20 @@ def _decathlon(folder: Path, follow_links: bool) -> Iterator[Case]:
                 dict.fromkeys(channels, image) if image in good else {},
                 label if label in good else None,
                 channels=channels if image in good else {},
-                convention="msd",
-                layout=MSD,
+                convention=task.decathlon.convention,
+                layout=task.decathlon.layout,
                 findings=tuple(found),
+                task=task,
             )
 
 
-def _decathlon_channels(file: Path) -> dict[str, int]:
+def _decathlon_channels(task: Task, file: Path) -> dict[str, int]:
     """The volume of each modality, from dataset.json where that tells."""
     try:
         told = json.loads(file.read_text(encoding="utf-8"))["modality"]
-        names = [kinds_of(str(told[str(number)])) for number in range(len(told))]
+        names = [kinds_of(task, str(told[str(number)])) for number in range(len(told))]
     except (OSError, ValueError, KeyError, TypeError):
-        return {modality: number for number, modality in enumerate(_MSD_CHANNELS)}
+        return {modality: number for number, modality in enumerate(task.decathlon.channels)}
     if any(len(kinds) != 1 or kinds[0] == LABEL for kinds in names) or len({kinds[0] for kinds in names}) < len(names):
-        raise DataError(f"{file}: modality is {told}: expected one of FLAIR, T1w, t1gd, T2w for each channel")
+        raise DataError(f"{file}: modality is {told}: expected one of {', '.join(task.modalities)} for each channel")
     return {kinds[0]: number for number, kinds in enumerate(names)}

@@ -16,11 +16,21 @@ from fedmepd.data.distribution import SitePlan, deal, read_site_lists
 from fedmepd.data.fingerprints import fingerprints
 from fedmepd.data.inspection import Inspection, inspect_cases, tumour_millilitres
 from fedmepd.data.layouts import Dataset, find_dataset
-from fedmepd.data.manifest import FILE_NAME, Manifest, Part, load_manifest, make_manifest, read_manifest, write_manifest
+from fedmepd.data.manifest import (
+    FILE_NAME,
+    Manifest,
+    Part,
+    load_manifest,
+    make_manifest,
+    pinned_content,
+    read_manifest,
+    write_manifest,
+)
 from fedmepd.data.splits import Shares, split_patients
 from fedmepd.data.volumes import SUFFIXES
 from fedmepd.errors import DataError
 from fedmepd.storage import write_json
+from fedmepd.tasks.task import Task
 
 RECORD = "split.json"
 
@@ -41,6 +51,7 @@ class Source:
 
 
 def open_source(
+    task: Task,
     folder: Path,
     *,
     labels: str | None,
@@ -54,6 +65,7 @@ def open_source(
     """Finds and checks the cases of a folder, whether it has a manifest or not.
 
     Args:
+        task: that the cases are of.
         folder: the folder, or a list.
         labels: convention of the labels, if the user says it.
         follow_links: whether links may lead out of a case's folder.
@@ -66,11 +78,11 @@ def open_source(
     Raises:
         DataError: there is no case, or, unless they are left out, a case has an error.
     """
-    dataset = find_dataset(folder, manifest=False, follow_links=follow_links)
+    dataset = find_dataset(task, folder, manifest=False, follow_links=follow_links)
     if not dataset.cases:
-        raise no_case(folder)
+        raise no_case(task, folder)
     found(dataset)
-    known = _known(earlier)
+    known = _known(task, earlier)
     cases = [replace(case, convention=case.convention or known.get(case.name)) for case in dataset.cases]
     inspection = inspect_cases(cases, labels=labels, cache=cache, progress=progress, known=dataset.findings)
     usable = inspection.without_faulty() if skip_faulty else inspection
@@ -80,22 +92,23 @@ def open_source(
     return Source(dataset, usable, len(inspection.cases) - len(usable.cases))
 
 
-def no_case(folder: Path) -> DataError:
+def no_case(task: Task, folder: Path) -> DataError:
     """The error of a folder without any case."""
     raw = ""
     if folder.is_dir() and next(folder.rglob("*.[dD][cC][mM]"), None) is not None:
         raw = ". It holds DICOM files: convert them to NIfTI, register and skull-strip them first"
+    decathlon = "the Decathlon's folders of images and labels, " if task.decathlon else ""
     return DataError(
-        f"no case in {folder}: expected a folder per case with NIfTI files in it, such as 001/001_flair.nii.gz, the "
-        f"Decathlon's Task01_BrainTumour, or a list cases.csv{raw}"
+        f"no case in {folder}: expected a folder per case with NIfTI files in it, such as "
+        f"001/{task.file_name('001', task.modalities[0])}, {decathlon}or a list cases.csv{raw}"
     )
 
 
-def _known(folder: Path | None) -> dict[str, str | None]:
+def _known(task: Task, folder: Path | None) -> dict[str, str | None]:
     """The conventions that an earlier manifest of the folder holds."""
     if folder is None or not (folder / FILE_NAME).is_file():
         return {}
-    return {entry.name: entry.labels for entry in load_manifest(folder).cases}
+    return {case.name: case.convention for case in read_manifest(task, folder)[0]}
 
 
 @dataclass(frozen=True)
@@ -116,6 +129,7 @@ class SiteFolder:
 
 
 def plan_site(
+    task: Task,
     folder: Path,
     cases: Sequence[Case],
     *,
@@ -128,6 +142,7 @@ def plan_site(
     """Decides what a site's data set is to hold; patients keep the part that an older manifest there gave them.
 
     Args:
+        task: that the cases are of.
         folder: for the data set.
         cases: without errors, with known conventions.
         in_place: whether the cases' files are below ``folder`` already.
@@ -148,7 +163,7 @@ def plan_site(
         placed, files = _place(cases, folder)
         digests = {target: digests[source] for target, source in files.items()}
     parts = {case.name: by_patient[case.patient] for case in labelled}
-    return SiteFolder(folder, placed, files, make_manifest(folder, placed, parts, digests))
+    return SiteFolder(folder, placed, files, make_manifest(task, folder, placed, parts, digests))
 
 
 def write_site(site: SiteFolder, *, copy: bool = False) -> bool:
@@ -162,7 +177,7 @@ def write_site(site: SiteFolder, *, copy: bool = False) -> bool:
         DataError: a file cannot be brought; an older data set there is still valid.
         FedMEPDError: the manifest cannot be written.
     """
-    old = read_manifest(site.folder)[0] if (site.folder / FILE_NAME).is_file() else []
+    old = list(pinned_content(site.folder)) if (site.folder / FILE_NAME).is_file() else []
     changed = False
     for target, source in site.files.items():
         if not _is_there(source, target, copy):
@@ -170,7 +185,7 @@ def write_site(site: SiteFolder, *, copy: bool = False) -> bool:
             changed = True
     changed |= write_manifest(site.folder, site.manifest)
     if site.files:
-        _remove({path for case in old for path in case.files} - set(site.files), site.folder)
+        _remove(set(old) - set(site.files), site.folder)
     return changed
 
 
@@ -193,8 +208,9 @@ def _place(cases: Sequence[Case], folder: Path) -> tuple[list[Case], dict[Path, 
         targets: dict[Path, Path] = {}
         for kind, path, channel in case.volumes:
             # A file of several modalities is one file here too.
-            word = "" if channel is not None else "_seg" if kind == LABEL else f"_{kind.lower()}"
-            targets.setdefault(path, folder / case.name / f"{case.name}{word}{_suffix(path)}")
+            name = case.task.file_name(case.name, None if kind == LABEL else kind).removesuffix(".nii.gz")
+            name = case.name if channel is not None else name
+            targets.setdefault(path, folder / case.name / f"{name}{_suffix(path)}")
         sources |= {target: source for source, target in targets.items()}
         images = {modality: targets[path] for modality, path in case.images.items()}
         placed.append(replace(case, images=images, label=None if case.label is None else targets[case.label]))
@@ -256,6 +272,7 @@ class MadeSite:
 
 
 def split_source(
+    task: Task,
     source: Source,
     out: Path,
     *,
@@ -270,6 +287,7 @@ def split_source(
     """Makes a federation's sites of one data set, a folder each.
 
     Args:
+        task: of the data set.
         source: the data set.
         out: the folder to write; the same split again changes nothing, another one is refused.
         plan: the sites to deal cases to; None with ``lists``.
@@ -291,7 +309,7 @@ def split_source(
     facts = {case.name: found for case, found in zip(inspection.cases, inspection.facts, strict=True)}
     volumes = {case.name: tumour_millilitres(case, facts[case.name]) for case in labelled}
     if lists is not None:
-        plan, dealt = read_site_lists(lists, labelled)
+        plan, dealt = read_site_lists(task, lists, labelled)
     else:
         dealt = deal(labelled, volumes, plan or [], seed)
     new = not out.exists()
@@ -300,7 +318,7 @@ def split_source(
     for site in plan:
         cases = [_reduced(case, site.modalities) for case in dealt[site.name]]
         folder = plan_site(
-            target / site.name, cases, in_place=False, shares=shares, seed=seed, name=site.name, cache=cache
+            task, target / site.name, cases, in_place=False, shares=shares, seed=seed, name=site.name, cache=cache
         )
         folders.append(folder)
         made.append(MadeSite(site, folder.manifest, [volumes[case.name] for case in cases]))

@@ -20,6 +20,7 @@ from fedmepd.config import Settings
 from fedmepd.environment import versions
 from fedmepd.errors import SettingsError
 from fedmepd.storage import write_text
+from fedmepd.tasks.find import DEFAULT
 
 FILE_NAME = "fedmepd-federation.json"
 
@@ -53,12 +54,13 @@ class Expected:
     source: str = ""
 
 
-def expected(federation: Path | None, job: Path | None) -> Expected:
+def expected(federation: Path | None, job: Path | None, task: str = DEFAULT) -> Expected:
     """Puts together what is known of the federation.
 
     Args:
         federation: the server's file, or None.
         job: a job's folder, whose settings win over the file's, or None.
+        task: where neither of them says it.
 
     Raises:
         SettingsError: a file cannot be read, or holds something else.
@@ -69,7 +71,7 @@ def expected(federation: Path | None, job: Path | None) -> Expected:
         return Expected(job_settings(job), versions, f"job {job.resolve().name}")
     if known is not None and known.settings is not None:
         return Expected(Settings.make("paper", known.settings), versions, str(federation))
-    return Expected(Settings.make("paper"), versions)
+    return Expected(Settings.make("paper", {"task": task}), versions)
 
 
 def write_federation(path: Path, project: str, job: Path | None) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fedmepd.errors import SettingsError
-from fedmepd.modalities import FUSION_SITE
+from fedmepd.site_names import FUSION_SITE
 
 _CONFIGURATIONS = {"site": "fed_client.json", "server": "fed_server.json"}
 

@@ -8,8 +8,9 @@ from typing import Any
 
 from fedmepd import __version__
 from fedmepd.config import Settings
-from fedmepd.modalities import BRATS
 from fedmepd.storage import write_text
+from fedmepd.tasks.find import find_task
+from fedmepd.tasks.task import Task
 
 FILE_NAME = "model_card.md"
 
@@ -57,7 +58,7 @@ def write_model_card(
     Raises:
         FedMEPDError: the card cannot be written.
     """
-    phantoms = source == "phantom"
+    phantoms, task = source == "phantom", find_task(settings.task)
     rows = {
         "modalities": " ".join(modalities),
         "method": (_HOW | _HOW_SERVER if owner == "server" else _HOW)[settings.method],
@@ -73,10 +74,8 @@ def write_model_card(
         + "z-score within the brain, by modality",
         "seed, version": f"{settings.seed}, fedmepd {__version__}",
     }
-    values = zip(BRATS.label_of_class("brats"), BRATS.classes, strict=True)
-    labels = [f"{value} {name}" for value, name in values]
     lines = [
-        f"# Brain tumour segmentation: model of {owner}",
+        f"# {task.title}: model of {owner}",
         "",
         "**For research. Not a medical device: not to be used for diagnosis or treatment.**",
         "",
@@ -86,37 +85,39 @@ def write_model_card(
         "",
         "## How good it is",
         "",
-        *_scores(validation, test, cases),
+        *_scores(task, validation, test, cases),
         "",
         "## Known limits",
         "",
-        *(f"- {text}" for text in _limits(owner, modalities, cases, phantoms)),
+        *(f"- {text}" for text in _limits(task, owner, modalities, cases, phantoms)),
         "",
         "## Use",
         "",
         f"    fedmepd predict --model {model.name} FOLDER --out OUT --overlay",
         "",
         f"Input: co-registered NIfTI images of the head without the skull: {' '.join(modalities)}, or any of them.",
-        f"Output: {', '.join(labels)}.",
+        f"Output: {task.describe_labels()}.",
     ]
     write_text(model.with_name(FILE_NAME), "\n".join(lines) + "\n")
 
 
-def _scores(validation: dict[str, Any] | None, test: dict[str, Any] | None, cases: dict[str, int]) -> list[str]:
+def _scores(
+    task: Task, validation: dict[str, Any] | None, test: dict[str, Any] | None, cases: dict[str, int]
+) -> list[str]:
     if not validation and not test:
         return ["Not measured: there are no validation and no test cases."]
-    header = ["", *BRATS.regions, "mean"]
+    header = ["", *task.regions, "mean"]
     lines = [f"| {' | '.join(header)} |", f"| {' | '.join(['---', *['---:'] * (len(header) - 1)])} |"]
     if validation:
-        dice = [f"{validation['dice'][region]:.3f}" for region in BRATS.regions]
+        dice = [f"{validation['dice'][region]:.3f}" for region in task.regions]
         lines.append(
             f"| Dice, {cases['validation']} validation cases | {' | '.join(dice)} | {validation['mdsc']:.3f} |"
         )
     if not test:
         return [*lines, "", "Not tested yet, or no test cases. Validation scores chose the model: they flatter it."]
-    dice = [f"{test['dice'][region]:.3f}" for region in BRATS.regions]
+    dice = [f"{test['dice'][region]:.3f}" for region in task.regions]
     lines.append(f"| Dice, {cases['test']} test cases | {' | '.join(dice)} | {test['mdsc']:.3f} |")
-    distances = [test["hd95_mm"][region] for region in BRATS.regions]
+    distances = [test["hd95_mm"][region] for region in task.regions]
     mean = sum(distances) / len(distances)
     lines.append(f"| HD95 in mm, test cases | {' | '.join(f'{one:.1f}' for one in distances)} | {mean:.1f} |")
     empty = ", ".join(f"{region} {count}" for region, count in test["empty"].items() if count)
@@ -126,11 +127,11 @@ def _scores(validation: dict[str, Any] | None, test: dict[str, Any] | None, case
     return [*lines, "", note]
 
 
-def _limits(owner: str, modalities: Sequence[str], cases: dict[str, int], phantoms: bool) -> list[str]:
+def _limits(task: Task, owner: str, modalities: Sequence[str], cases: dict[str, int], phantoms: bool) -> list[str]:
     limits = []
     if phantoms:
         limits.append("Trained on phantoms: it says nothing about patients.")
-    missing = [name for name in BRATS.modalities if name not in modalities]
+    missing = [name for name in task.modalities if name not in modalities]
     if missing:
         limits.append(
             f"It has never seen {', '.join(missing)}: such images are ignored. Without one of its own modalities it "
@@ -143,8 +144,4 @@ def _limits(owner: str, modalities: Sequence[str], cases: dict[str, int], phanto
         f"{cases['train']} training and {cases['test']} test cases of {place}: "
         "other scanners, protocols and patients were not tested."
     )
-    limits.append(
-        "Learnt from BraTS's regions of diffuse glioma (WT, TC, ET): other tumours, operated brains and children only "
-        "where the training cases held them."
-    )
-    return limits
+    return [*limits, *task.limits]

@@ -13,7 +13,7 @@ from fedmepd.federation.cross_site import SERVER, network_of
 from fedmepd.federation.exchange import Update
 from fedmepd.federation.server import FederationServer
 from fedmepd.federation.site import FederationSite
-from fedmepd.modalities import FUSION_SITE
+from fedmepd.site_names import FUSION_SITE
 from fedmepd.site_settings import SiteSettings
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from fedmepd.errors import UpdateRefused
 from fedmepd.federation.exact_sum import LARGEST_WEIGHT
-from fedmepd.modalities import BRATS
+from fedmepd.tasks.task import Task
 
 _Fraction = Annotated[float, Field(ge=0, le=1)]
 _Count = Annotated[int, Field(ge=0, strict=True)]
@@ -25,8 +25,8 @@ class _Scores(_Report):
 
     @field_validator("dice")
     @classmethod
-    def _every_region(cls, value: dict[str, float]) -> dict[str, float]:
-        return _by_region(value)
+    def _every_region(cls, value: dict[str, float], info: ValidationInfo) -> dict[str, float]:
+        return _by_region(value, info.context)
 
 
 class Validation(_Scores):
@@ -45,8 +45,8 @@ class TestScores(_Scores):
 
     @field_validator("hd95_mm", "empty")
     @classmethod
-    def _every_region_too(cls, value: dict) -> dict:
-        return _by_region(value)
+    def _every_region_too(cls, value: dict, info: ValidationInfo) -> dict:
+        return _by_region(value, info.context)
 
 
 class StartUpReport(_Report):
@@ -98,20 +98,27 @@ class CrossSiteReport(_Report):
     cases: _Count
 
 
-def _by_region(value: dict) -> dict:
-    if list(value) != list(BRATS.regions):
-        raise ValueError(f"expected the regions {', '.join(BRATS.regions)}")
+def _by_region(value: dict, task: Task | None) -> dict:
+    regions = [] if task is None else list(task.regions)
+    if list(value) != regions:
+        raise ValueError(f"expected the regions {', '.join(regions)}")
     return value
 
 
-def check_report(site: str, kind: type[_Report], report: Any) -> dict[str, Any]:
+def check_report(site: str, kind: type[_Report], report: Any, task: Task | None = None) -> dict[str, Any]:
     """Returns a site's report as plain values.
+
+    Args:
+        site: whose it is.
+        kind: of report.
+        report: what the site sent.
+        task: whose regions the scores are of; None for a kind without scores.
 
     Raises:
         UpdateRefused: a key is missing, unknown or of the wrong kind; the message names site and key.
     """
     try:
-        return kind.model_validate(report).model_dump()
+        return kind.model_validate(report, context=task).model_dump()
     except ValidationError as error:
         problem = error.errors()[0]
         key = ".".join(str(part) for part in problem["loc"]) or "report"

@@ -28,8 +28,8 @@ from fedmepd.federation.records import Records
 from fedmepd.federation.reports import TestReport, TrainReport, check_report
 from fedmepd.federation.site import validation_is_due
 from fedmepd.federation.timing import SITES, RoundSeconds, Timing, figures_of
-from fedmepd.modalities import BRATS, FUSION_SITE
 from fedmepd.networks.network import SHARED, FedMEPDNet
+from fedmepd.site_names import FUSION_SITE
 from fedmepd.storage import load_tensors, remove_leftovers, save_tensors
 from fedmepd.training.arithmetic import use_threads
 from fedmepd.training.checkpoints import About, describe, load_model, save_model
@@ -142,7 +142,9 @@ class FederationServer:
         self._keep_round()
 
     def _tell_of_missing_anchors(self) -> None:
-        names = [name for name, count in zip(BRATS.classes, self._anchors.of_classes(), strict=False) if not count]
+        names = [
+            name for name, count in zip(self.data.task.classes, self._anchors.of_classes(), strict=False) if not count
+        ]
         if names:
             self.log(
                 f"no anchors of {', '.join(names)}: fewer than calibration.anchor_cases = "
@@ -230,7 +232,7 @@ class FederationServer:
             try:
                 # What was sent is made again, since keeping it would take memory for every site.
                 check_update(self.profiles[site], self._payload(site), update, self.method.returns)
-                report = check_report(site, TrainReport, update.report)
+                report = check_report(site, TrainReport, update.report, self.data.task)
             except UpdateRefused as error:
                 self._missed.setdefault(site, str(error))
                 raise
@@ -445,7 +447,7 @@ class FederationServer:
         Raises:
             UpdateRefused: the report is not what a site's test returns.
         """
-        self._records[site]["test"] = check_report(site, TestReport, report)["test"]
+        self._records[site]["test"] = check_report(site, TestReport, report, self.data.task)["test"]
 
     def miss_test(self, site: str, reason: str) -> None:
         """Notes why a site's model is not tested."""
@@ -455,7 +457,7 @@ class FederationServer:
         """Opens the test of every model on every site's test cases; :meth:`finish` closes it."""
         # What a profile says of the fusion site: it has agreed by running the job.
         own = SiteProfile(FUSION_SITE, self.data.modalities, self.data.counts(), self.data.source, "share")
-        self._cross_site_test = CrossSiteTest(self.profiles, own)
+        self._cross_site_test = CrossSiteTest(self.profiles, own, self.data.task)
         return self._cross_site_test
 
     def global_copy(self) -> ModelCopy:

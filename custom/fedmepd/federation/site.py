@@ -194,7 +194,7 @@ class FederationSite:
             filters = {}
             if self._method.personalizes:
                 # A process that only tests has no network of its own.
-                network = self._network or FedMEPDNet(self.data.modalities, self.settings.network.width)
+                network = self._network or FedMEPDNet(self.data.task, self.data.modalities, self.settings.network.width)
                 layers = decoder_layers(network.state_dict())
                 filters = {layer.removeprefix(DECODER): count for layer, count in layers.items()}
             self._diary = Diary(self.name, self.settings, self.data, self.folder, filters, self.log)
@@ -217,6 +217,7 @@ class FederationSite:
         if self._method.personalizes and settings.calibration.enabled:
             calibration = {"residual": settings.calibration.residual, "dropout": settings.calibration.dropout}
         self._network = FedMEPDNet(
+            self.data.task,
             self.data.modalities,
             settings.network.width,
             calibration=calibration,

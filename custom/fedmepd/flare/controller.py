@@ -128,7 +128,7 @@ class FedMEPDController(ScatterAndGather):
         """Lets all sites prepare while the server opens its own data and state; None if there is nothing to do."""
         from fedmepd.data.site import open_site_data
         from fedmepd.federation.server import FederationServer
-        from fedmepd.modalities import FUSION_SITE
+        from fedmepd.site_names import FUSION_SITE
         from fedmepd.site_settings import SiteSettings
 
         settings = self._run.settings

@@ -25,7 +25,7 @@ import yaml
 from fedmepd.errors import FedMEPDError
 from fedmepd.flare.export import deployed_everywhere, read_meta
 from fedmepd.flare.kits import Kit
-from fedmepd.modalities import FUSION_SITE
+from fedmepd.site_names import FUSION_SITE
 from fedmepd.site_settings import FILE_NAME
 from fedmepd.storage import write_json, write_text
 
