@@ -34,14 +34,13 @@ import torch
 from benchmarks import measure
 from benchmarks.heads import BRAIN, VOLUME
 from benchmarks.phantoms import phantom_data, real_sized_cases
-from fedmepd.config import Settings
+from fedmepd.config import FUSION_SITE, Settings
 from fedmepd.data.batches import Batch, TrainingBatches
 from fedmepd.data.cases import Case
 from fedmepd.data.inspection import inspect_cases
 from fedmepd.data.layouts import find_dataset
 from fedmepd.data.preparation import PreparedCases
 from fedmepd.networks.network import FedMEPDNet
-from fedmepd.site_names import FUSION_SITE
 from fedmepd.tasks.brats import BRATS
 from fedmepd.training.arithmetic import use_threads
 from fedmepd.training.epoch import EpochReport, make_optimizer, train_epoch

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fedmepd.config import FUSION_SITE
 from fedmepd.data.batches import Batch
 from fedmepd.data.phantom import case_names, cases_without_enhancement, phantom_case
-from fedmepd.site_names import FUSION_SITE
 from fedmepd.tasks.brats import BRATS
 
 # Voxels of 1 mm around a brain in BraTS, and the volume that it comes in.

@@ -27,11 +27,10 @@ from torch import Tensor
 
 from benchmarks import measure
 from benchmarks.phantoms import phantom_data
-from fedmepd.config import Settings
+from fedmepd.config import FUSION_SITE, Settings
 from fedmepd.federation.exchange import SiteProfile, Update
 from fedmepd.federation.filters import DECODER
 from fedmepd.federation.server import FederationServer
-from fedmepd.site_names import FUSION_SITE
 from fedmepd.tasks.brats import PROTOCOL_SUBSETS
 from fedmepd.training.arithmetic import use_threads
 from fedmepd.training.fusion import FusionResult, FusionTrainer

@@ -26,14 +26,13 @@ from nvflare.fuel.utils import fobs
 
 from benchmarks import measure
 from benchmarks.phantoms import phantom_data
-from fedmepd.config import Settings
+from fedmepd.config import FUSION_SITE, Settings
 from fedmepd.data.phantom import phantom_sites
 from fedmepd.federation.server import STATE, FederationServer
 from fedmepd.federation.site import FederationSite
 from fedmepd.flare import translation
 from fedmepd.flare.filters import FromWirePrecision, ToWirePrecision
 from fedmepd.networks.network import FedMEPDNet
-from fedmepd.site_names import FUSION_SITE
 from fedmepd.storage import load_tensors, save_tensors
 from fedmepd.tasks.brats import BRATS
 from fedmepd.training.arithmetic import use_threads

@@ -11,11 +11,12 @@ import torch
 
 from fedmepd.cli import main
 from fedmepd.config import Settings
+from fedmepd.data.distribution import protocol_sites
 from fedmepd.data.manifest import FILE_NAME, read_manifest
 from fedmepd.data.preparation import PreparedCases
 from fedmepd.data.site import open_site_data
 from fedmepd.site_settings import SiteSettings
-from fedmepd.tasks.brats import BRATS, PROTOCOL_SITES
+from fedmepd.tasks.brats import BRATS
 from tests.data.faults import ERRORS, NOTES, WARNINGS, write_good
 from tests.data.files import save, tumour, volume, write_case
 
@@ -313,7 +314,7 @@ def test_split_by_published_lists(tmp_path: Path, run) -> None:
         (lists / f"{name}.csv").write_text(f"BraTS20_Training_{number:03d}\n")
     status, printed = run("split", tmp_path / "data", tmp_path / "out", "--split-dir", lists)
     assert status == 0, printed
-    for number, (site, modalities) in enumerate(sorted(PROTOCOL_SITES.items())):
+    for number, (site, modalities) in enumerate(sorted(protocol_sites(BRATS).items())):
         [case] = read_manifest(BRATS, tmp_path / "out" / site)[0]
         assert case.name == f"BraTS20_Training_{number:03d}" and case.modalities == modalities
 

@@ -15,6 +15,9 @@ from fedmepd.tasks.find import DEFAULT, task_names
 
 SMALLEST_BFLOAT16_CROP = 24
 
+# The participant that has all modalities. Its data folder, seeds and results carry this name wherever it runs.
+FUSION_SITE = "fusion"
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

@@ -5,9 +5,9 @@ from math import ceil, floor
 import pytest
 
 from fedmepd.data.cases import Case
-from fedmepd.data.distribution import SitePlan, deal, protocol_plan, read_plan, read_site_lists
+from fedmepd.data.distribution import SitePlan, deal, protocol_plan, protocol_sites, read_plan, read_site_lists
 from fedmepd.errors import DataError, SettingsError
-from fedmepd.tasks.brats import BRATS, PROTOCOL_SITES
+from fedmepd.tasks.brats import BRATS
 
 ALL = dict.fromkeys(BRATS.modalities, None)
 
@@ -31,7 +31,7 @@ def test_the_papers_sites_of_brats_2018():
         ("fusion", 88),
         *zip((f"site-{number}" for number in range(1, 9)), (20, 22, 20, 22, 21, 22, 34, 35), strict=True),
     ]
-    assert {site.name: site.modalities for site in sites} == PROTOCOL_SITES
+    assert {site.name: site.modalities for site in sites} == protocol_sites(BRATS)
     cases, volumes = cohort(285)
     dealt = deal(cases, volumes, sites, 0)
     assert {name: len(of_site) for name, of_site in dealt.items()} == {site.name: site.cases for site in sites}
@@ -154,8 +154,10 @@ def test_published_lists(tmp_path):
     cases, _ = cohort(20)
     odd = ["name", "HGG/case-000", "CASE-009.nii.gz", "case-009"]
     sites, dealt = read_site_lists(BRATS, write_lists(tmp_path, server=odd), cases)
-    assert [(site.name, site.cases) for site in sites] == [(name, 2) for name in ("fusion", *list(PROTOCOL_SITES)[:8])]
-    assert {site.name: site.modalities for site in sites} == PROTOCOL_SITES
+    assert [(site.name, site.cases) for site in sites] == [
+        (name, 2) for name in ("fusion", *list(protocol_sites(BRATS))[:8])
+    ]
+    assert {site.name: site.modalities for site in sites} == protocol_sites(BRATS)
     assert [case.name for case in dealt["fusion"]] == ["case-000", "case-009"]
     assert [case.name for case in dealt["site-8"]] == ["case-008", "case-017"]
     assert all(one.name < other.name for of_site in dealt.values() for one, other in pairwise(of_site))

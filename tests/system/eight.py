@@ -16,9 +16,9 @@ from typing import Any
 import psutil
 import torch
 
+from fedmepd.config import FUSION_SITE
 from fedmepd.evaluation import results
 from fedmepd.flare.poc import FlareError, Poc
-from fedmepd.site_names import FUSION_SITE
 from fedmepd.storage import load_tensors
 from fedmepd.tasks.brats import BRATS, PROTOCOL_SUBSETS
 from tests.system.conftest import write_cases

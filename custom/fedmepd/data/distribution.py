@@ -12,11 +12,11 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from fedmepd.config import FUSION_SITE
 from fedmepd.data.cases import Case
 from fedmepd.data.volumes import SUFFIXES
 from fedmepd.errors import DataError, FedMEPDError, SettingsError
 from fedmepd.seeds import derive_seed
-from fedmepd.site_names import FUSION_SITE
 from fedmepd.tasks.task import Task
 
 # Cases of the fusion site and of sites 1 to 8 in the paper's protocol for BraTS 2018, of 285 in all.
@@ -55,17 +55,23 @@ def protocol_plan(task: Task, protocol: str) -> list[SitePlan]:
     Raises:
         SettingsError: the task has no published protocol.
     """
-    sites = _protocol_sites(task)
+    sites = protocol_sites(task)
     sizes = _BRATS_2018
     if protocol == "brats2020":
         sizes = _proportional({name: float(size) for name, size in _BRATS_2018.items()}, _BRATS_2020_CASES)
     return [SitePlan(name, sites[name], size) for name, size in sizes.items()]
 
 
-def _protocol_sites(task: Task) -> dict[str, tuple[str, ...]]:
-    if not task.protocol_sites:
+def protocol_sites(task: Task) -> dict[str, tuple[str, ...]]:
+    """Returns the sites of a task's published protocol with the modalities of each; the fusion site has all.
+
+    Raises:
+        SettingsError: the task has none.
+    """
+    if not task.protocol:
         raise SettingsError(f"task {task.name} has no published protocol: say the sites in a file with --sites")
-    return task.protocol_sites
+    sites = {f"site-{number}": subset for number, subset in enumerate(task.protocol, 1)}
+    return sites | {FUSION_SITE: task.modalities}
 
 
 def _proportional(shares: Mapping[str, float], count: int) -> dict[str, int]:
@@ -218,7 +224,7 @@ def read_site_lists(task: Task, folder: Path, cases: Sequence[Case]) -> tuple[li
     Raises:
         DataError: a list is missing, names a case that is not there, or one that another list has too.
     """
-    sites = _protocol_sites(task)
+    sites = protocol_sites(task)
     by_name = {case.name.lower(): case for case in cases}
     plan: list[SitePlan] = []
     found: dict[str, list[Case]] = {}

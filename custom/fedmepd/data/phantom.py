@@ -17,9 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
+from fedmepd.config import FUSION_SITE
+from fedmepd.data.distribution import protocol_sites
 from fedmepd.errors import DataError
 from fedmepd.seeds import derive_seed
-from fedmepd.site_names import FUSION_SITE
 from fedmepd.tasks.find import find_task
 from fedmepd.tasks.task import Task
 
@@ -48,7 +49,7 @@ def phantom_task() -> Task:
 
 def phantom_sites() -> dict[str, tuple[str, ...]]:
     """Returns the sites of the cohort, those of the paper's protocol, and the modalities of each."""
-    return phantom_task().protocol_sites
+    return protocol_sites(phantom_task())
 
 
 def has_phantoms(task: Task) -> bool:

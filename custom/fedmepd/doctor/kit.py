@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from fedmepd.config import FUSION_SITE
 from fedmepd.errors import SettingsError
-from fedmepd.site_names import FUSION_SITE
 
 _CONFIGURATIONS = {"site": "fed_client.json", "server": "fed_server.json"}
 

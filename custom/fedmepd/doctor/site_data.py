@@ -7,14 +7,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from shlex import quote
 
-from fedmepd.config import Settings
+from fedmepd.config import FUSION_SITE, Settings
 from fedmepd.data.findings import ERROR, WARNING, count_kinds
 from fedmepd.data.inspection import Inspection
 from fedmepd.data.phantom import has_phantoms
 from fedmepd.data.site import find_site_data, inspect_dataset
 from fedmepd.doctor.checks import Check, Topic
 from fedmepd.errors import DataError
-from fedmepd.site_names import FUSION_SITE
 from fedmepd.site_settings import SiteSettings
 from fedmepd.tasks.find import find_task
 from fedmepd.tasks.task import Task

@@ -6,14 +6,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedmepd.config import Settings
+from fedmepd.config import FUSION_SITE, Settings
 from fedmepd.data.site import open_site_data
 from fedmepd.errors import UpdateRefused
 from fedmepd.federation.cross_site import SERVER, network_of
 from fedmepd.federation.exchange import Update
 from fedmepd.federation.server import FederationServer
 from fedmepd.federation.site import FederationSite
-from fedmepd.site_names import FUSION_SITE
 from fedmepd.site_settings import SiteSettings
 
 

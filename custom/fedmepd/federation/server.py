@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedmepd.config import Settings
+from fedmepd.config import FUSION_SITE, Settings
 from fedmepd.data.site import SiteData
 from fedmepd.errors import CheckpointError, FedMEPDError, UpdateRefused
 from fedmepd.evaluation import results
@@ -29,7 +29,6 @@ from fedmepd.federation.reports import TestReport, TrainReport, check_report
 from fedmepd.federation.site import validation_is_due
 from fedmepd.federation.timing import SITES, RoundSeconds, Timing, figures_of
 from fedmepd.networks.network import SHARED, FedMEPDNet
-from fedmepd.site_names import FUSION_SITE
 from fedmepd.storage import load_tensors, remove_leftovers, save_tensors
 from fedmepd.training.arithmetic import use_threads
 from fedmepd.training.checkpoints import About, describe, load_model, save_model

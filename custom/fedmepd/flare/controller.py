@@ -21,7 +21,7 @@ from nvflare.app_common.app_constant import AppConstants
 from nvflare.app_common.workflows.scatter_and_gather import ScatterAndGather
 from nvflare.widgets.info_collector import InfoCollector
 
-from fedmepd.config import Settings
+from fedmepd.config import FUSION_SITE, Settings
 from fedmepd.errors import Aborted, FedMEPDError, UpdateRefused
 from fedmepd.federation.exchange import SiteProfile
 from fedmepd.federation.timing import SITE_PHASES, Timing
@@ -128,7 +128,6 @@ class FedMEPDController(ScatterAndGather):
         """Lets all sites prepare while the server opens its own data and state; None if there is nothing to do."""
         from fedmepd.data.site import open_site_data
         from fedmepd.federation.server import FederationServer
-        from fedmepd.site_names import FUSION_SITE
         from fedmepd.site_settings import SiteSettings
 
         settings = self._run.settings

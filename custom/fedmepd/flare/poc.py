@@ -22,10 +22,10 @@ from typing import Any
 import psutil
 import yaml
 
+from fedmepd.config import FUSION_SITE
 from fedmepd.errors import FedMEPDError
 from fedmepd.flare.export import deployed_everywhere, read_meta
 from fedmepd.flare.kits import Kit
-from fedmepd.site_names import FUSION_SITE
 from fedmepd.site_settings import FILE_NAME
 from fedmepd.storage import write_json, write_text
 

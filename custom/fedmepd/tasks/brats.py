@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from fedmepd.site_names import FUSION_SITE
 from fedmepd.tasks.task import CaseNames, Convention, Decathlon, SmallClass, Task
 
 _MODALITIES = ("FLAIR", "T1ce", "T1", "T2")
@@ -18,12 +17,6 @@ PROTOCOL_SUBSETS: tuple[tuple[str, ...], ...] = (
     _MODALITIES,
     _MODALITIES,
 )
-
-# The sites of the paper's protocol by name.
-PROTOCOL_SITES: dict[str, tuple[str, ...]] = {
-    **{f"site-{number}": subset for number, subset in enumerate(PROTOCOL_SUBSETS, 1)},
-    FUSION_SITE: _MODALITIES,
-}
 
 TASK = BRATS = Task(
     name="brats",
@@ -67,7 +60,7 @@ TASK = BRATS = Task(
     ),
     # Task01: 1 oedema, 2 non-enhancing tumour, 3 enhancing tumour.
     decathlon=Decathlon("Decathlon (MSD) Task01", ("FLAIR", "T1", "T1ce", "T2"), "msd"),
-    protocol_sites=PROTOCOL_SITES,
+    protocol=PROTOCOL_SUBSETS,
     phantom_intensities={
         #        outside, white, grey, CSF, NCR, ED, ET
         "FLAIR": (0.0, 0.50, 0.62, 0.12, 0.60, 0.92, 0.80),

@@ -102,8 +102,7 @@ class Task:
         class_colours: of the classes but the background, for pictures of labels.
         case_names: of public data sets.
         decathlon: the Decathlon's data set of the task, if there is one.
-        protocol_sites: the sites of a published protocol and the modalities of each, the fusion site among them; empty
-            without one.
+        protocol: the modalities of sites 1, 2, ... of a published protocol; empty without one.
         phantom_intensities: of each modality, the intensity of each tissue of the made-up heads of
             :mod:`fedmepd.data.phantom`; empty for a task without them.
         limits: sentences for the known limits of a model of the task.
@@ -131,7 +130,7 @@ class Task:
     class_colours: tuple[str, ...]
     case_names: tuple[CaseNames, ...] = ()
     decathlon: Decathlon | None = None
-    protocol_sites: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    protocol: tuple[tuple[str, ...], ...] = ()
     phantom_intensities: dict[str, tuple[float, ...]] = field(default_factory=dict)
     limits: tuple[str, ...] = ()
     foreground: Foreground = "nonzero"
