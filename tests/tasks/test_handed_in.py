@@ -20,9 +20,10 @@ EXCEPTIONS = {PACKAGE / "networks" / "published.py", *(PACKAGE / "tasks" / f"{na
 
 
 def names() -> set[str]:
-    """Modalities, classes and regions of all tasks; a background is called so in plain English too."""
+    """Modalities, classes and regions of all tasks, but those that are plain English words, as background is."""
     tasks = [find_task(name) for name in task_names()]
-    return {name for task in tasks for name in (*task.modalities, *task.classes[1:], *task.regions)}
+    found = {name for task in tasks for name in (*task.modalities, *task.classes, *task.regions)}
+    return {name for name in found if name != name.lower()}
 
 
 def texts(source: str) -> Iterator[tuple[int, str]]:

@@ -94,7 +94,7 @@ WEIGHT = "decoder.levels.2.merge.0.conv.weight"
         ),
         ({"format": 2, "about": None}, ["has format 2", "install the version that wrote it (unknown)"]),
         ({"format": None}, ["has format None", "reads format 1"]),
-        ({"task": "heart"}, ["unknown task 'heart': expected one of brats, brats_post_treatment"]),
+        ({"task": "heart"}, ["unknown task 'heart': expected one of brats, "]),
         ({"task_modalities": ["T1", "FLAIR", "T1ce", "T2"]}, ["modalities T1, FLAIR, T1ce, T2", "with which it was"]),
         ({"task": "brats_post_treatment"}, ["classes background, NCR/NET, ED, ET", "background, NETC, SNFH, ET, RC"]),
         ({"kind": "fedmepd state"}, ["is no fedmepd model"]),
