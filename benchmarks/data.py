@@ -34,14 +34,14 @@ import torch
 from benchmarks import measure
 from benchmarks.heads import BRAIN, VOLUME
 from benchmarks.phantoms import phantom_data, real_sized_cases
-from fedmepd.config import Settings
+from fedmepd.config import FUSION_SITE, Settings
 from fedmepd.data.batches import Batch, TrainingBatches
 from fedmepd.data.cases import Case
 from fedmepd.data.inspection import inspect_cases
 from fedmepd.data.layouts import find_dataset
-from fedmepd.data.phantom import FUSION_SITE
 from fedmepd.data.preparation import PreparedCases
 from fedmepd.networks.network import FedMEPDNet
+from fedmepd.tasks.brats import BRATS
 from fedmepd.training.arithmetic import use_threads
 from fedmepd.training.epoch import EpochReport, make_optimizer, train_epoch
 
@@ -225,7 +225,7 @@ def prepare_epochs(folder: Path, trains: bool, epochs: int, threads: int) -> Cal
     use_threads(threads)
     data, job = phantom_data(folder, FUSION_SITE, CASES), settings(crop=24, batch=2, width=4)
     batches = TrainingBatches(data.train, job, (data.name,), data.cache)
-    network = FedMEPDNet(width=job.network.width)
+    network = FedMEPDNet(BRATS, width=job.network.width)
     optimizer = make_optimizer(network, job.training)
 
     def epoch(number: int) -> float:
@@ -280,7 +280,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _copy(given: Path, folder: Path, fail: Callable[[str], Any]) -> Case:
     if given.is_dir():
         shutil.copytree(given, folder / given.resolve().name)
-        for case in inspect_cases(find_dataset(folder).cases).cases:
+        for case in inspect_cases(find_dataset(BRATS, folder).cases).cases:
             if len(case.images) > 1 and case.label is not None:
                 return case
     return fail(f"--case {given}: expected a folder with at least two images and a label, as NIfTI files")

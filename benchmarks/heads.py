@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fedmepd.config import FUSION_SITE
 from fedmepd.data.batches import Batch
-from fedmepd.data.phantom import FUSION_SITE, case_names, cases_without_enhancement, phantom_case
-from fedmepd.modalities import BRATS
+from fedmepd.data.phantom import case_names, cases_without_enhancement, phantom_case
+from fedmepd.tasks.brats import BRATS
 
 # Voxels of 1 mm around a brain in BraTS, and the volume that it comes in.
 BRAIN = (140, 175, 140)
@@ -54,7 +55,7 @@ def head(number: int, size: tuple[int, ...]) -> Head:
     images = torch.from_numpy(np.stack([volumes[name] for name in BRATS.modalities]).astype(np.float32))
     box = bounding_box((images > 0).any(dim=0))
     images, classes = images[:, *box], torch.from_numpy(label)[box]
-    for value, number_of_class in BRATS.conventions["brats"].items():
+    for value, number_of_class in BRATS.conventions["brats"].classes.items():
         classes = torch.where(classes == value, number_of_class, classes)
     brain = _nearest((images > 0).any(dim=0), size) > 0
     resampled = F.interpolate(images[None], size, mode="trilinear", align_corners=False)[0]

@@ -42,9 +42,9 @@ from fedmepd.data.inspection import inspect_cases
 from fedmepd.data.layouts import find_dataset
 from fedmepd.data.preparation import read_case
 from fedmepd.errors import DataError, FedMEPDError
-from fedmepd.modalities import BRATS
 from fedmepd.networks.network import FedMEPDNet
 from fedmepd.storage import load_tensors, save_tensors
+from fedmepd.tasks.brats import BRATS
 from fedmepd.training.arithmetic import use_threads
 from fedmepd.training.checkpoints import About, load_model, save_model
 from fedmepd.training.epoch import EpochReport, train_epoch
@@ -131,7 +131,7 @@ def real_case(folder: Path) -> dict:
     Raises:
         DataError: there is no labelled case.
     """
-    found = [case for case in find_dataset(folder.absolute().parent).cases if case.name == folder.name]
+    found = [case for case in find_dataset(BRATS, folder.absolute().parent).cases if case.name == folder.name]
     if not found or found[0].label is None or not found[0].images:
         raise DataError(
             f"{folder} is no folder of a labelled case: expected files such as 001_flair.nii.gz, 001_seg.nii.gz"

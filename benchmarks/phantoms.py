@@ -11,9 +11,9 @@ from benchmarks.heads import BRAIN, VOLUME, head, in_volume
 from fedmepd.data.cases import Case
 from fedmepd.data.inspection import inspect_cases
 from fedmepd.data.layouts import find_dataset
-from fedmepd.data.phantom import PHANTOM_SITES, case_names, cases_without_enhancement, phantom_case
+from fedmepd.data.phantom import case_names, cases_without_enhancement, phantom_case, phantom_sites
 from fedmepd.data.site import SiteData
-from fedmepd.modalities import BRATS
+from fedmepd.tasks.brats import BRATS
 
 _SEED = 0
 _AFFINE = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -27,21 +27,22 @@ def phantom_data(folder: Path, site: str, count: int) -> SiteData:
 
     Args:
         folder: gets a sub-folder for the site; prepared cases are kept in it too.
-        site: a name of :data:`fedmepd.data.phantom.PHANTOM_SITES`.
+        site: a name of :func:`fedmepd.data.phantom.phantom_sites`.
         count: number of cases.
     """
     plain, place = cases_without_enhancement(site, _SEED), folder / "data" / site
     for name in [name for name in case_names(site) if name not in plain][:count]:
         images, label = phantom_case(site, name, _SEED)
-        _write(place / name, {modality: images[modality] for modality in PHANTOM_SITES[site]}, label)
+        _write(place / name, {modality: images[modality] for modality in phantom_sites()[site]}, label)
     return SiteData(
         name=site,
-        modalities=PHANTOM_SITES[site],
+        modalities=phantom_sites()[site],
         train=_read(place),
         validation=[],
         test=[],
         source="phantom",
         cache=folder / "prepared",
+        task=BRATS,
     )
 
 
@@ -66,7 +67,7 @@ def real_sized_cases(
 
 
 def _read(folder: Path) -> list[Case]:
-    return inspect_cases(find_dataset(folder).cases).cases
+    return inspect_cases(find_dataset(BRATS, folder).cases).cases
 
 
 def _write(folder: Path, images: dict[str, np.ndarray], label: np.ndarray) -> None:

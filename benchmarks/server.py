@@ -20,20 +20,19 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import torch
 from torch import Tensor
 
 from benchmarks import measure
 from benchmarks.phantoms import phantom_data
-from fedmepd.config import Settings
-from fedmepd.data.phantom import FUSION_SITE
+from fedmepd.config import FUSION_SITE, Settings
 from fedmepd.federation.exchange import SiteProfile, Update
+from fedmepd.federation.fusion_site import FusionSite
 from fedmepd.federation.server import FederationServer
-from fedmepd.methods.parts.fusion_training import FusionResult, FusionTrainer
-from fedmepd.methods.parts.personal_filters import DECODER
-from fedmepd.modalities import PROTOCOL_SUBSETS
+from fedmepd.methods.method import Fused
+from fedmepd.methods.parts.selection import DECODER
+from fedmepd.tasks.brats import PROTOCOL_SUBSETS
 from fedmepd.training.arithmetic import use_threads
 
 SITES = (8, 64, 256)
@@ -58,11 +57,11 @@ _REPORT = {
 Tensors = dict[str, Tensor]
 
 
-class NoTraining(FusionTrainer):
-    """Fusion training that leaves the weights as they are."""
+class NoTraining(FusionSite):
+    """A fusion site that leaves the weights as they are."""
 
-    def train(self, state: Tensors, round_number: int, **_: Any) -> FusionResult:
-        return FusionResult(state, {})
+    def fuse(self, weights: Tensors, round_number: int, *_: Any, **__: Any) -> Fused:
+        return Fused(weights, {}, len(self.data.train))
 
 
 class Round:
@@ -85,8 +84,8 @@ class Round:
         }
         self.settings = Settings.make("paper", changes)
         data = phantom_data(folder, FUSION_SITE, 1)
-        with patch("fedmepd.federation.server.FusionTrainer", NoTraining):
-            self.server = FederationServer(self.settings, data, folder / "server", folder / "server", _CPU)
+        fusion = NoTraining(self.settings, data, folder / "fusion", _CPU)
+        self.server = FederationServer(self.settings, fusion, folder / "server", folder / "server")
         for number in range(sites):
             modalities = PROTOCOL_SUBSETS[number % len(PROTOCOL_SUBSETS)]
             cases = {"train": 1, "validation": 0, "test": 0}

@@ -14,8 +14,8 @@ from benchmarks.straightforward import Straightforward
 from fedmepd.config import Settings
 from fedmepd.data.batches import Batch
 from fedmepd.errors import FedMEPDError
-from fedmepd.modalities import BRATS, PROTOCOL_SUBSETS
 from fedmepd.networks.network import FedMEPDNet, Outputs
+from fedmepd.tasks.brats import BRATS, PROTOCOL_SUBSETS
 from fedmepd.training.arithmetic import autocast
 from fedmepd.training.epoch import EpochReport, make_optimizer, train_epoch
 from tests.networks import oracle, ours
@@ -67,7 +67,7 @@ class Task:
 
     def weights(self) -> dict[str, Tensor]:
         """The weights of all modalities' network as the product starts them, in the published layout."""
-        weights = ours.published(FedMEPDNet(width=self.width, calibration={}).start(self.seed))
+        weights = ours.published(FedMEPDNet(BRATS, width=self.width, calibration={}).start(self.seed))
         if self.calibrating:
             lively = oracle.random_state(self.width, self.seed)
             weights |= {name: value for name, value in lively.items() if "_attn." in name}

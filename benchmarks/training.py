@@ -24,7 +24,7 @@ from benchmarks.measure import arguments, describe, environment, table, write_re
 from benchmarks.straightforward import Straightforward
 from benchmarks.task import Product, Task, add_task_arguments, synchronise
 from fedmepd.cli.terminal import positive
-from fedmepd.modalities import BRATS
+from fedmepd.tasks.brats import BRATS
 from fedmepd.training.arithmetic import use_threads
 
 SIDES = ("straightforward", "float32", "bfloat16")

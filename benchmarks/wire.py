@@ -26,18 +26,20 @@ from nvflare.fuel.utils import fobs
 
 from benchmarks import measure
 from benchmarks.phantoms import phantom_data
-from fedmepd.config import Settings
-from fedmepd.data.phantom import FUSION_SITE, PHANTOM_SITES
-from fedmepd.federation.server import STATE, FederationServer
+from fedmepd.config import FUSION_SITE, Settings
+from fedmepd.data.phantom import phantom_sites
+from fedmepd.federation.fusion_site import FusionSite
+from fedmepd.federation.server import FederationServer
+from fedmepd.federation.server_state import FILE_NAME
 from fedmepd.federation.site import FederationSite
 from fedmepd.flare import translation
 from fedmepd.flare.filters import FromWirePrecision, ToWirePrecision
-from fedmepd.modalities import BRATS
 from fedmepd.networks.network import FedMEPDNet
 from fedmepd.storage import load_tensors, save_tensors
+from fedmepd.tasks.brats import BRATS
 from fedmepd.training.arithmetic import use_threads
 
-SITES = {site: modalities for site, modalities in PHANTOM_SITES.items() if site != FUSION_SITE}
+SITES = {site: modalities for site, modalities in phantom_sites().items() if site != FUSION_SITE}
 
 # Shares of the whole model in float32 in round 1, at width 16: for sites with all modalities, and for sites with one.
 TARGET_WIDTH = 16
@@ -71,8 +73,8 @@ class Exchange:
 
 def whole_model(width: int) -> int:
     """Returns the bytes of everything that a network with all modalities consists of, in float32."""
-    calibration = Settings().calibration.model_dump(include={"residual", "dropout"})
-    weights = FedMEPDNet(width=width, calibration=calibration).state_dict().values()
+    calibration = Settings.make().calibration.model_dump(include={"residual", "dropout"})
+    weights = FedMEPDNet(BRATS, width=width, calibration=calibration).state_dict().values()
     return sum(weight.numel() * torch.float32.itemsize for weight in weights)
 
 
@@ -129,13 +131,17 @@ class Federation:
             for name in SITES
         }
         self.server = self._make_server()
+        self._register()
+        self.server.start(_never)
+
+    def _register(self) -> None:
         for site in self.sites.values():
             self.server.register(site.profile())
-        self.server.start(_never)
 
     def _make_server(self) -> FederationServer:
         folder = self._folder / "server"
-        return FederationServer(self.run.settings, self._fusion, folder, folder, _CPU)
+        fusion = FusionSite(self.run.settings, self._fusion, self._folder / FUSION_SITE, _CPU)
+        return FederationServer(self.run.settings, fusion, folder, folder)
 
     def task(self, site: str) -> Shareable:
         """The next round's task for a site."""
@@ -143,15 +149,16 @@ class Federation:
 
     def make_personal(self, share: float) -> None:
         """Makes the same share of every convolution's filters personal at all sites, and resumes the server so."""
-        path = self._folder / "server" / STATE
+        path = self._folder / "server" / FILE_NAME
         content = load_tensors(path)
-        for layers in content["personalization"]["state"].values():
+        for layers in content["method"]["filters"]["state"].values():
             for rows in layers.values():
                 # Neither patience nor weight is left.
                 rows[:, : round(share * rows.shape[1])] = 0
         save_tensors(path, content)
         self.server = self._make_server()
         self.server.restore()
+        self._register()
 
     def play(self, share: float) -> list[Exchange]:
         """Plays a round; ``share`` of the filters is only noted."""
@@ -194,6 +201,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     whole = whole_model(width)
     with tempfile.TemporaryDirectory() as folder:
         federation = Federation(Path(folder), width, crop, fusion_cases=fusion_cases)
+        federation.server.begin_round()
         messages = {site: contents(federation.task(site)) for site in _smallest_and_largest()}
         exchanges = rounds(federation, SHARES)
     environment = measure.environment()

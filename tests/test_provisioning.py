@@ -25,9 +25,9 @@ from nvflare.security.security import COMMAND_CATEGORIES
 from fedmepd.cli import main
 from fedmepd.flare import kits
 from fedmepd.flare.admission import SiteAdmission
-from fedmepd.modalities import BRATS
 from fedmepd.networks.network import FedMEPDNet
 from fedmepd.site_settings import SiteSettings
+from fedmepd.tasks.brats import BRATS
 from tests.system.production import provision
 
 ROOT = Path(__file__).parents[1]
@@ -191,7 +191,7 @@ def test_withheld_encoders_are_those_that_were_named(kit):
     assert policy["default_scope"] == scope["name"]
     [entry] = scope["task_result_filters"]
     assert entry["path"] == f"{ExcludeVars.__module__}.{ExcludeVars.__name__}"
-    state = FedMEPDNet(BRATS.modalities, width=4).state_dict()
+    state = FedMEPDNet(BRATS, BRATS.modalities, width=4).state_dict()
     dxo = ExcludeVars(**entry["args"]).process_dxo(DXO(DataKind.WEIGHTS, dict(state)), Shareable(), FLContext())
     # T1 is not T1ce.
     assert state.keys() - dxo.data.keys() == {key for key in state if re.match(r"encoders\.(FLAIR|T1)\.", key)}

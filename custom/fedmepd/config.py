@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from fedmepd.errors import SettingsError, explain, fields_at
+from fedmepd.tasks.find import DEFAULT, task_names
 
 SMALLEST_BFLOAT16_CROP = 24
 
@@ -167,6 +168,7 @@ class Settings(Section):
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
 
     method: str = Field("fedmepd", description="method of the job; `fedmepd methods` lists all")
+    task: str = Field(DEFAULT, description="images, classes and rules; `fedmepd tasks` lists them")
     run_name: str = Field(
         "",
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$|^$",
@@ -183,6 +185,13 @@ class Settings(Section):
     augmentation: AugmentationSettings = AugmentationSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     data: DataSettings = DataSettings()
+
+    @field_validator("task")
+    @classmethod
+    def _known_task(cls, value: str) -> str:
+        if value not in task_names():
+            raise ValueError(f"unknown task: expected one of {', '.join(task_names())}")
+        return value
 
     @field_validator("run_name", mode="before")
     @classmethod

@@ -12,6 +12,7 @@ from fedmepd.config import Settings
 from fedmepd.federation.exchange import Payload
 from fedmepd.flare import translation
 from fedmepd.networks.network import FedMEPDNet
+from fedmepd.tasks.brats import BRATS
 
 RUN = translation.Run("run", Settings.make("paper"))
 TENSORS = {
@@ -48,7 +49,7 @@ def test_contents_add_up_to_the_message():
 def expected_up(modalities: tuple[str, ...], share: float) -> int:
     """Two bytes for every weight of the site's encoders, and of the filters that it shares."""
     numbers = 0
-    for key, value in FedMEPDNet(modalities, width=4).state_dict().items():
+    for key, value in FedMEPDNet(BRATS, modalities, width=4).state_dict().items():
         if key.startswith("encoders."):
             numbers += value.numel()
         elif key.startswith("decoder."):
@@ -67,7 +68,7 @@ def test_bytes_of_every_round(tmp_path, monkeypatch, capsys):
     assert [(row["round"], row["personal_share"], row["site"]) for row in report["rows"]] == [
         (number, share, site) for number, share in [(1, 0.0), (2, 0.5), (3, 1.0)] for site in sites
     ]
-    decoder = FedMEPDNet(width=4).decoder.state_dict()
+    decoder = FedMEPDNet(BRATS, width=4).decoder.state_dict()
     filters = sum(len(value) for key, value in decoder.items() if key.endswith(".weight"))
     for row in report["rows"]:
         up, down = row["up"]["tensors"], row["down"]["tensors"]

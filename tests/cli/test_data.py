@@ -11,11 +11,12 @@ import torch
 
 from fedmepd.cli import main
 from fedmepd.config import Settings
+from fedmepd.data.distribution import protocol_sites
 from fedmepd.data.manifest import FILE_NAME, read_manifest
 from fedmepd.data.preparation import PreparedCases
 from fedmepd.data.site import open_site_data
-from fedmepd.modalities import PROTOCOL_SITES
 from fedmepd.site_settings import SiteSettings
+from fedmepd.tasks.brats import BRATS
 from tests.data.faults import ERRORS, NOTES, WARNINGS, write_good
 from tests.data.files import save, tumour, volume, write_case
 
@@ -64,7 +65,7 @@ def test_every_fault(name: str, tmp_path: Path, run) -> None:
     assert (data / FILE_NAME).is_file() == (severity != "error")
     status, printed = run("init", data, "--skip-faulty")
     assert status == 0, printed
-    assert "good" in [case.name for case in read_manifest(data)[0]]
+    assert "good" in [case.name for case in read_manifest(BRATS, data)[0]]
 
 
 def test_all_faults_at_once(tmp_path: Path, run) -> None:
@@ -147,7 +148,7 @@ def test_labels_are_said_once(tmp_path: Path, run) -> None:
     status, printed = run("init", data)
     assert status == 2 and "say --labels brats2023" in printed
     assert run("init", data, "--labels", "msd")[0] == 0
-    assert read_manifest(data)[0][0].convention == "msd"
+    assert read_manifest(BRATS, data)[0][0].convention == "msd"
     assert run("init", data)[0] == 0 and run("check", data)[0] == 0
     # A newcomer of which nothing is known must be said again.
     write_case(data, "b", label=three(9))
@@ -172,13 +173,13 @@ def test_init_again_after_cases_and_modalities_have_come(tmp_path: Path, run) ->
     before = (data / FILE_NAME).stat().st_mtime_ns
     status, printed = run("init", data)
     assert status == 0 and "is up to date" in printed and (data / FILE_NAME).stat().st_mtime_ns == before
-    parts = read_manifest(data)[1]
+    parts = read_manifest(BRATS, data)[1]
     write_case(data, "p3", ("T1", "T2"))
     for number in range(10, 20):
         write_case(data, f"p{number}", ("T1",))
     status, printed = run("init", data)
     assert "written: train 12, validation 2, test 6" in printed
-    cases, later = read_manifest(data)
+    cases, later = read_manifest(BRATS, data)
     assert {name: later[name] for name in parts} == parts
     assert {case.name: case.modalities for case in cases}["p3"] == ("T1", "T2")
 
@@ -195,7 +196,7 @@ def test_init_elsewhere(tmp_path: Path, run) -> None:
     shutil.rmtree(data / "a")
     assert run("check", out)[0] == 1
     assert run("init", data, "--out", out)[0] == 0
-    assert not (out / "a").exists() and [case.name for case in read_manifest(out)[0]] == ["b"]
+    assert not (out / "a").exists() and [case.name for case in read_manifest(BRATS, out)[0]] == ["b"]
     assert run("init", data, "--out", out, "--copy")[0] == 0
     assert not (out / "b" / "b_t1.nii.gz").is_symlink()
     assert (out / "b" / "b_t1.nii.gz").read_bytes() == (data / "b" / "b_t1.nii.gz").read_bytes()
@@ -244,7 +245,7 @@ def test_split(copy: bool, cohort: Path, tmp_path: Path, run) -> None:
     assert status == 0, printed
     assert printed.splitlines()[0] == "found BraTS 2018: 12 cases of 12 patients"
     assert f"{out} written" in printed and "1 cases are left over" in printed
-    found = {site: read_manifest(out / site)[0] for site in ("fusion", "north", "south")}
+    found = {site: read_manifest(BRATS, out / site)[0] for site in ("fusion", "north", "south")}
     assert {site: len(cases) for site, cases in found.items()} == {"fusion": 5, "north": 3, "south": 3}
     assert {case.modalities for case in found["south"]} == {("FLAIR", "T1ce")}
     files = [path for path in out.rglob("*.nii.gz")]
@@ -271,7 +272,7 @@ def test_check_tells_sites_that_share_cases(cohort: Path, tmp_path: Path, run) -
     """North's patient under another name at south's: of other modalities, but with the same label."""
     out = tmp_path / "sites"
     run("split", cohort, out, "--sites", tmp_path / "sites.yaml", "--copy")
-    case = read_manifest(out / "north")[0][0]
+    case = read_manifest(BRATS, out / "north")[0][0]
     source = next(path for path in cohort.rglob("*") if path.is_dir() and path.name == case.name)
     for word in ("flair", "t1ce", "seg"):
         target = out / "south" / "renamed" / f"renamed_{word}.nii.gz"
@@ -341,8 +342,8 @@ def test_split_by_published_lists(tmp_path: Path, run) -> None:
         (lists / f"{name}.csv").write_text(f"BraTS20_Training_{number:03d}\n")
     status, printed = run("split", tmp_path / "data", tmp_path / "out", "--split-dir", lists)
     assert status == 0, printed
-    for number, (site, modalities) in enumerate(sorted(PROTOCOL_SITES.items())):
-        [case] = read_manifest(tmp_path / "out" / site)[0]
+    for number, (site, modalities) in enumerate(sorted(protocol_sites(BRATS).items())):
+        [case] = read_manifest(BRATS, tmp_path / "out" / site)[0]
         assert case.name == f"BraTS20_Training_{number:03d}" and case.modalities == modalities
 
 

@@ -185,7 +185,7 @@ def whole_head(folder: Path) -> None:
     write_case(folder, "whole_head", ("T1", "T2"), affine=affine)
 
 
-@fault(WARNINGS, "case of another tumour than glioma, by its name")
+@fault(WARNINGS, "case of another tumour than the task's, by its name")
 def meningioma(folder: Path) -> None:
     label = tumour(kind=19)
     write_case(folder / "meningioma", "BraTS-MEN-00001-000", label=np.where(label == 4, 3, label).astype("uint8"))

@@ -7,6 +7,7 @@ import nibabel
 import numpy as np
 
 from fedmepd.data.cases import Case
+from fedmepd.tasks.brats import BRATS
 
 WORDS = {"FLAIR": "flair", "T1ce": "t1ce", "T1": "t1", "T2": "t2", "label": "seg"}
 ALL = ("FLAIR", "T1ce", "T1", "T2")
@@ -56,4 +57,4 @@ def write_case(folder: Path, name: str = "case", modalities=ALL, affine=LPS, **r
         if values is not None
     }
     label = files.pop("label", None)
-    return Case(name, files, label, convention="brats")
+    return Case(name, files, label, convention="brats", task=BRATS)

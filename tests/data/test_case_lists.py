@@ -4,6 +4,7 @@ import pytest
 
 from fedmepd.data.layouts import find_dataset
 from fedmepd.errors import DataError
+from fedmepd.tasks.brats import BRATS
 
 CSV = """Subject,patient,flair,T1c,t1n,t2w,seg
 a,p,one/f.nii,one/c.nii,one/n.nii,one/w.nii,one/s.nii
@@ -28,7 +29,7 @@ def test_lists(tmp_path, how):
         file = write(tmp_path, "cases.csv", "\ufeff" + CSV.replace(",", separator or ","))
     else:
         file = write(tmp_path, "list.json", json.dumps(rows if how == "json" else {"cases": rows}))
-    a, b = find_dataset(tmp_path if how == "folder" else file).cases
+    a, b = find_dataset(BRATS, tmp_path if how == "folder" else file).cases
     assert {kind: path for kind, path, _ in a.volumes} == {
         "FLAIR": tmp_path / "one" / "f.nii",
         "T1ce": tmp_path / "one" / "c.nii",
@@ -42,7 +43,9 @@ def test_lists(tmp_path, how):
 
 def test_names_of_known_data_sets_tell_as_much_in_a_list(tmp_path):
     file = write(tmp_path, "cases.csv", "case,flair\nBraTS-GLI-00001-000,a.nii\nBraTS-GLI-00001-001,b.nii\n")
-    assert {(case.patient, case.convention) for case in find_dataset(file).cases} == {("BraTS-GLI-00001", "brats2023")}
+    assert {(case.patient, case.convention) for case in find_dataset(BRATS, file).cases} == {
+        ("BraTS-GLI-00001", "brats2023")
+    }
 
 
 @pytest.mark.parametrize("path", ["../secret.nii", "in/../../secret.nii", "/etc/hostname", "link.nii", "a\0b.nii"])
@@ -51,17 +54,17 @@ def test_paths_that_leave_the_lists_folder(tmp_path, path):
     (tmp_path / "data" / "in").mkdir(parents=True)
     (tmp_path / "data" / "link.nii").symlink_to(tmp_path / "secret.nii")
     file = write(tmp_path / "data", "cases.json", json.dumps([{"case": "a", "flair": path, "t1": "in/t1.nii"}]))
-    [case] = find_dataset(file).cases
+    [case] = find_dataset(BRATS, file).cases
     [found] = case.findings
     assert found.severity == "error" and case.modalities == ("T1",)
     # A link may be followed if the user says so; a path that names another folder never.
-    [followed] = find_dataset(file, follow_links=True).cases
+    [followed] = find_dataset(BRATS, file, follow_links=True).cases
     assert (followed.modalities == ("FLAIR", "T1")) == (path == "link.nii")
 
 
 def test_an_absolute_path_into_the_lists_folder(tmp_path):
     file = write(tmp_path, "cases.json", json.dumps([{"case": "a", "flair": str(tmp_path / "f.nii")}]))
-    [case] = find_dataset(file).cases
+    [case] = find_dataset(BRATS, file).cases
     assert case.images == {"FLAIR": tmp_path / "f.nii"} and not case.findings
 
 
@@ -83,7 +86,7 @@ def test_an_absolute_path_into_the_lists_folder(tmp_path):
 def test_lists_that_make_no_sense(tmp_path, name, text, expected):
     (tmp_path / name).write_bytes(text.encode("latin-1"))
     with pytest.raises(DataError, match=expected and expected.replace("(", r"\(")) as error:
-        find_dataset(tmp_path / name)
+        find_dataset(BRATS, tmp_path / name)
     assert name in str(error.value) and name not in error.value.public
 
 
@@ -91,4 +94,4 @@ def test_two_lists(tmp_path):
     write(tmp_path, "cases.csv", CSV)
     write(tmp_path, "cases.json", "[]")
     with pytest.raises(DataError, match="both cases.csv and cases.json"):
-        find_dataset(tmp_path)
+        find_dataset(BRATS, tmp_path)

@@ -9,6 +9,7 @@ from fedmepd.cli import main
 from fedmepd.data.layouts import find_dataset
 from fedmepd.data.manifest import read_manifest
 from fedmepd.errors import DataError
+from fedmepd.tasks.brats import BRATS
 from tests.data.files import save, tumour, volume
 
 CHANNELS = {"0": "T1w", "1": "t1gd", "2": "T2w", "3": "FLAIR"}
@@ -52,13 +53,13 @@ def describe(folder, content, encoding="utf-8"):
 def test_channels_that_are_told(folder, told, encoding):
     describe(folder, told | {"labels": TASK01}, encoding)
     assert main(["data", "init", str(folder)]) == 0
-    [case] = read_manifest(folder)[0]
+    [case] = read_manifest(BRATS, folder)[0]
     assert case.channels == READ and case.convention == "msd"
 
 
 def test_fewer_channels(folder):
     describe(folder, {"modality": {"0": "T2w", "1": "FLAIR"}, "labels": TASK01})
-    assert find_dataset(folder).cases[0].channels == {"T2": 0, "FLAIR": 1}
+    assert find_dataset(BRATS, folder).cases[0].channels == {"T2": 0, "FLAIR": 1}
 
 
 @pytest.mark.parametrize(
@@ -88,7 +89,7 @@ def test_channels_that_are_not_clear(folder, capsys, content, text):
         printed = capsys.readouterr().err
         assert f"{folder / 'dataset.json'}" in printed and text in printed
     with pytest.raises(DataError) as error:
-        find_dataset(folder)
+        find_dataset(BRATS, folder)
     assert error.value.public == "the dataset.json of the site's data cannot be used"
 
 
@@ -109,7 +110,7 @@ def test_channels_that_are_not_clear(folder, capsys, content, text):
 def test_labels_that_are_told(folder, labels, expected):
     describe(folder, {"modality": CHANNELS, "labels": labels})
     assert main(["data", "init", str(folder)]) == 0
-    assert [case.convention for case in read_manifest(folder)[0]] == [expected]
+    assert [case.convention for case in read_manifest(BRATS, folder)[0]] == [expected]
 
 
 @pytest.mark.parametrize(
@@ -138,13 +139,13 @@ def test_labels_that_are_not_clear(folder, capsys, labels):
     assert main(["data", "init", str(folder)]) == 2
     assert f"labels in {folder / 'dataset.json'} is" in (told := capsys.readouterr().err) and "--labels" in told
     assert main(["data", "init", str(folder), "--labels", "brats2023"]) == 0
-    assert [case.convention for case in read_manifest(folder)[0]] == ["brats2023"]
+    assert [case.convention for case in read_manifest(BRATS, folder)[0]] == ["brats2023"]
 
 
 def test_without_the_file_only_the_decathlons_own_cases_are_read(folder, capsys):
     assert main(["data", "check", str(folder)]) == 0
     assert "1  no dataset.json, read as the Decathlon's\n" in capsys.readouterr().out
-    assert find_dataset(folder).cases[0].channels == {"FLAIR": 0, "T1": 1, "T1ce": 2, "T2": 3}
+    assert find_dataset(BRATS, folder).cases[0].channels == {"FLAIR": 0, "T1": 1, "T1ce": 2, "T2": 3}
     (folder / "imagesTr" / "BRATS_001.nii.gz").rename(folder / "imagesTr" / "Patient_001.nii.gz")
     assert main(["data", "check", str(folder)]) == 2
     assert f"{folder / 'dataset.json'} does not exist" in capsys.readouterr().err
@@ -154,5 +155,5 @@ def test_a_file_elsewhere_is_not_read(folder, tmp_path):
     describe(tmp_path, {"modality": CHANNELS, "labels": TASK01})
     (folder / "dataset.json").symlink_to(tmp_path / "dataset.json")
     with pytest.raises(DataError, match="leads out of"):
-        find_dataset(folder)
-    assert find_dataset(folder, follow_links=True).cases[0].channels == READ
+        find_dataset(BRATS, folder)
+    assert find_dataset(BRATS, folder, follow_links=True).cases[0].channels == READ

@@ -5,9 +5,9 @@ from math import ceil, floor
 import pytest
 
 from fedmepd.data.cases import Case
-from fedmepd.data.distribution import SitePlan, deal, protocol_plan, read_plan, read_site_lists
+from fedmepd.data.distribution import SitePlan, deal, protocol_plan, protocol_sites, read_plan, read_site_lists
 from fedmepd.errors import DataError, SettingsError
-from fedmepd.modalities import BRATS, PROTOCOL_SITES
+from fedmepd.tasks.brats import BRATS
 
 ALL = dict.fromkeys(BRATS.modalities, None)
 
@@ -15,7 +15,7 @@ ALL = dict.fromkeys(BRATS.modalities, None)
 def cohort(count, institutions=("CBICA", "TCIA01", "2013")):
     """Cases of three institutions, with tumours of 1 ml, 2 ml, ..."""
     cases = [
-        Case(f"case-{number:03d}", ALL, None, institution=institutions[number % len(institutions)])
+        Case(f"case-{number:03d}", ALL, None, institution=institutions[number % len(institutions)], task=BRATS)
         for number in range(count)
     ]
     return cases, {case.name: float(number + 1) for number, case in enumerate(cases)}
@@ -26,12 +26,12 @@ def plan(**sizes):
 
 
 def test_the_papers_sites_of_brats_2018():
-    sites = protocol_plan("brats2018")
+    sites = protocol_plan(BRATS, "brats2018")
     assert [(site.name, site.cases) for site in sites] == [
         ("fusion", 88),
         *zip((f"site-{number}" for number in range(1, 9)), (20, 22, 20, 22, 21, 22, 34, 35), strict=True),
     ]
-    assert {site.name: site.modalities for site in sites} == PROTOCOL_SITES
+    assert {site.name: site.modalities for site in sites} == protocol_sites(BRATS)
     cases, volumes = cohort(285)
     dealt = deal(cases, volumes, sites, 0)
     assert {name: len(of_site) for name, of_site in dealt.items()} == {site.name: site.cases for site in sites}
@@ -40,9 +40,9 @@ def test_the_papers_sites_of_brats_2018():
 
 
 def test_brats_2020_has_the_same_proportions():
-    sizes = {site.name: site.cases for site in protocol_plan("brats2020")}
+    sizes = {site.name: site.cases for site in protocol_plan(BRATS, "brats2020")}
     assert sum(sizes.values()) == 369
-    for site in protocol_plan("brats2018"):
+    for site in protocol_plan(BRATS, "brats2018"):
         exact = site.cases / 284 * 369
         assert floor(exact) <= sizes[site.name] <= ceil(exact)
 
@@ -65,8 +65,12 @@ def test_dealing_depends_on_the_seed_and_not_on_the_order():
 
 
 def test_patients_of_several_examinations_stay_together():
-    cases = [Case(f"p{number}_{scan}", ALL, None, patient=f"p{number}") for number in range(12) for scan in range(3)]
-    cases += [Case(f"q{number}", ALL, None) for number in range(4)]
+    cases = [
+        Case(f"p{number}_{scan}", ALL, None, patient=f"p{number}", task=BRATS)
+        for number in range(12)
+        for scan in range(3)
+    ]
+    cases += [Case(f"q{number}", ALL, None, task=BRATS) for number in range(4)]
     dealt = deal(cases, dict.fromkeys((case.name for case in cases), 1.0), plan(a=19, b=13, c=8), 0)
     assert [len(dealt[name]) for name in "abc"] == [19, 13, 8]
     patients = [{case.patient for case in dealt[name]} for name in "abc"]
@@ -75,7 +79,7 @@ def test_patients_of_several_examinations_stay_together():
 
 def test_a_site_gets_only_cases_with_its_modalities():
     full, volumes = cohort(10)
-    partial = [Case(f"partial-{number}", {"T2": None}, None) for number in range(10)]
+    partial = [Case(f"partial-{number}", {"T2": None}, None, task=BRATS) for number in range(10)]
     volumes |= {case.name: 1.0 for case in partial}
     sites = [SitePlan("all", BRATS.modalities, 10), SitePlan("t2", ("T2",), 10)]
     dealt = deal([*full, *partial], volumes, sites, 0)
@@ -87,7 +91,7 @@ def test_a_site_gets_only_cases_with_its_modalities():
 def test_too_few_cases():
     cases, volumes = cohort(10)
     with pytest.raises(DataError, match="284 labelled cases are needed, 10 were found"):
-        deal(cases, volumes, protocol_plan("brats2018"), 0)
+        deal(cases, volumes, protocol_plan(BRATS, "brats2018"), 0)
 
 
 SITES = """
@@ -104,7 +108,7 @@ sites:
 
 def test_sites_of_ones_own(tmp_path):
     (tmp_path / "sites.yaml").write_text(SITES)
-    assert read_plan(tmp_path / "sites.yaml", 50) == [
+    assert read_plan(BRATS, tmp_path / "sites.yaml", 50) == [
         SitePlan("fusion", BRATS.modalities, 25),
         # 12.5 and 12.5 left over: the rounding is the site's or the rest's, by the order in the file.
         SitePlan("north", ("FLAIR", "T2"), 13),
@@ -131,7 +135,7 @@ def test_sites_of_ones_own(tmp_path):
 def test_sites_that_make_no_sense(tmp_path, text, expected):
     (tmp_path / "sites.yaml").write_text(text)
     with pytest.raises(SettingsError) as error:
-        read_plan(tmp_path / "sites.yaml", 50)
+        read_plan(BRATS, tmp_path / "sites.yaml", 50)
     assert expected in str(error.value) and "sites.yaml" in str(error.value)
 
 
@@ -149,9 +153,11 @@ def test_published_lists(tmp_path):
     """Names alone, behind folders, with the ending of a file, below a head, in another case."""
     cases, _ = cohort(20)
     odd = ["name", "HGG/case-000", "CASE-009.nii.gz", "case-009"]
-    sites, dealt = read_site_lists(write_lists(tmp_path, server=odd), cases)
-    assert [(site.name, site.cases) for site in sites] == [(name, 2) for name in ("fusion", *list(PROTOCOL_SITES)[:8])]
-    assert {site.name: site.modalities for site in sites} == PROTOCOL_SITES
+    sites, dealt = read_site_lists(BRATS, write_lists(tmp_path, server=odd), cases)
+    assert [(site.name, site.cases) for site in sites] == [
+        (name, 2) for name in ("fusion", *list(protocol_sites(BRATS))[:8])
+    ]
+    assert {site.name: site.modalities for site in sites} == protocol_sites(BRATS)
     assert [case.name for case in dealt["fusion"]] == ["case-000", "case-009"]
     assert [case.name for case in dealt["site-8"]] == ["case-008", "case-017"]
     assert all(one.name < other.name for of_site in dealt.values() for one, other in pairwise(of_site))
@@ -171,4 +177,4 @@ def test_published_lists_that_do_not_fit(tmp_path, replaced, expected):
     if replaced is None:
         (tmp_path / "c8.csv").unlink()
     with pytest.raises(DataError, match=expected):
-        read_site_lists(tmp_path, cohort(20)[0])
+        read_site_lists(BRATS, tmp_path, cohort(20)[0])

@@ -23,6 +23,7 @@ import numpy, nibabel, nibabel.arrayproxy, gzip
 from fedmepd.data.case_facts import case_facts
 from fedmepd.data.cases import Case
 from fedmepd.data.volumes import VolumeError, read_volumes
+from fedmepd.tasks.brats import BRATS
 
 folder, count = Path(sys.argv[1]), int(sys.argv[2])
 originals = {suffix: (folder / f"original{suffix}").read_bytes() for suffix in (".nii", "2.nii")}
@@ -30,7 +31,7 @@ other = {"label": folder / "label.nii"}
 resource.setrlimit(resource.RLIMIT_AS, (3 * 2**30, 3 * 2**30))
 
 # Modules that a first reading imports are no case's files.
-case_facts(Case("case", {"T1": folder / "original.nii"}, other["label"]), None, ThreadPoolExecutor(1))
+case_facts(Case("case", {"T1": folder / "original.nii"}, other["label"], task=BRATS), None, ThreadPoolExecutor(1))
 opened = []
 sys.addaudithook(lambda event, details: opened.append(str(details[0])) if event == "open" else None)
 
@@ -57,7 +58,7 @@ for number in range(count):
     file.write_bytes(bytes(content))
     opened.clear()
     with ThreadPoolExecutor(1) as pool:
-        facts = case_facts(Case("case", {"T1": file}, other["label"]), None, pool)
+        facts = case_facts(Case("case", {"T1": file}, other["label"], task=BRATS), None, pool)
         try:
             values = read_volumes(file).values
             assert values.ndim == 3 and values.nbytes <= 2**28

@@ -18,6 +18,7 @@ from fedmepd.data.inspection import inspect_cases
 from fedmepd.data.layouts import find_dataset
 from fedmepd.data.preparation import PreparedCases
 from fedmepd.errors import FedMEPDError
+from fedmepd.tasks.brats import BRATS
 from tests.data.files import save
 
 REAL = Path(__file__).parents[3] / "shared" / "real"
@@ -68,7 +69,9 @@ def test_a_segmentation_comes_back(tmp_path, turn, convention):
     header.set_sform(affine, 4)
     header.set_qform(affine, 2)
     nibabel.save(header, path)
-    case = Case("a", {"T1": path}, save(tmp_path / "a" / "seg.nii.gz", label, affine), convention=convention)
+    case = Case(
+        "a", {"T1": path}, save(tmp_path / "a" / "seg.nii.gz", label, affine), convention=convention, task=BRATS
+    )
     item = PreparedCases([case], tmp_path / "cache")[0]
     assert item["label"].shape[1:] != label.shape
     made = segmentation_image(case, item["label"][0].numpy(), item["corner"].tolist(), convention)
@@ -87,7 +90,7 @@ def test_an_oblique_volume_comes_back(tmp_path):
     affine[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
     label = np.random.default_rng(0).integers(0, 3, (4, 5, 6)).astype("uint8")
     path = save(tmp_path / "t1.nii", label.astype("int16") + 1, affine)
-    case = Case("a", {"T1": path}, None)
+    case = Case("a", {"T1": path}, None, task=BRATS)
     made = segmentation_image(case, into_frame(label, affine), (0, 0, 0), "brats2023")
     assert np.array_equal(np.asanyarray(made.dataobj), label) and np.allclose(made.affine, affine)
 
@@ -103,7 +106,9 @@ def test_probabilities_come_back(tmp_path):
     probabilities[0] = 0
     box = into_frame(probabilities, affine)
     corner = [int(np.flatnonzero(box.any(tuple({0, 1, 2} - {axis})))[0]) for axis in range(3)]
-    made = probability_image(Case("a", {"T1": path}, None), box[tuple(slice(start, None) for start in corner)], corner)
+    made = probability_image(
+        Case("a", {"T1": path}, None, task=BRATS), box[tuple(slice(start, None) for start in corner)], corner
+    )
     save_image(tmp_path / "out.nii.gz", made)
     found = nibabel.load(tmp_path / "out.nii.gz")
     assert np.allclose(found.get_fdata(), probabilities, atol=1e-6) and found.get_data_dtype() == np.float32
@@ -112,7 +117,9 @@ def test_probabilities_come_back(tmp_path):
 
 def test_the_same_segmentation_is_the_same_file(tmp_path):
     path = save(tmp_path / "t1.nii", np.ones((4, 5, 6), "int16"))
-    made = segmentation_image(Case("a", {"T1": path}, None), np.ones((4, 5, 6), "uint8"), (0, 0, 0), "brats")
+    made = segmentation_image(
+        Case("a", {"T1": path}, None, task=BRATS), np.ones((4, 5, 6), "uint8"), (0, 0, 0), "brats"
+    )
     for name in ("one.nii.gz", "two.nii.gz"):
         save_image(tmp_path / name, made)
     assert (tmp_path / "one.nii.gz").read_bytes() == (tmp_path / "two.nii.gz").read_bytes()
@@ -123,7 +130,7 @@ def test_the_same_segmentation_is_the_same_file(tmp_path):
 
 @pytest.mark.skipif(not REAL.is_dir(), reason=f"no real cases in {REAL}")
 def test_real_labels_come_back(tmp_path):
-    cases = inspect_cases(find_dataset(REAL).cases).cases
+    cases = inspect_cases(find_dataset(BRATS, REAL).cases).cases
     data = PreparedCases(cases, tmp_path)
     for index, case in enumerate(cases):
         item = data[index]

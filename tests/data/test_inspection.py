@@ -8,6 +8,7 @@ from fedmepd.data import case_facts
 from fedmepd.data.cases import Case
 from fedmepd.data.inspection import class_counts, inspect_cases, tumour_millilitres
 from fedmepd.errors import DataError
+from fedmepd.tasks.brats import BRATS
 from tests.data.files import LPS, SHAPE, save, tumour, volume, write_case
 
 
@@ -101,7 +102,7 @@ def test_damaged_file(tmp_path, kind, suffix):
     noise = np.random.default_rng(0).integers(1, 1000, SHAPE).astype("int16")
     image = save(tmp_path / "case" / f"other_t1{suffix}", noise)
     damage(image, kind)
-    error = fault([Case("case", case.images | {"T1": image}, case.label)])
+    error = fault([Case("case", case.images | {"T1": image}, case.label, task=BRATS)])
     assert f"other_t1{suffix} cannot be read as NIfTI" in str(error)
     assert error.public == "the site's data cannot be used: unreadable file (1)"
 
@@ -210,7 +211,7 @@ def test_how_labels_are_read(tmp_path, labels, layout, given, expected):
     cases = []
     for number, values in enumerate(labels):
         case = write_case(tmp_path, f"case-{number}", label=as_values(values))
-        cases.append(Case(case.name, case.images, case.label, convention=layout))
+        cases.append(Case(case.name, case.images, case.label, convention=layout, task=BRATS))
     inspection = inspect_cases(cases, labels=given)
     inspection.require_good()
     assert [case.convention for case in inspection.cases] == [expected] * len(cases)
@@ -222,7 +223,9 @@ def test_how_labels_are_read(tmp_path, labels, layout, given, expected):
         voxels = sum(counts.values()) - counts["background"]
         assert tumour_millilitres(case, facts) == pytest.approx(voxels / 1000)
     undecided = labels == [(1, 2, 0)]
-    told = ("warning", "label values that do not tell their convention, read as BraTS") in kinds(cases, labels=given)
+    told = ("warning", "label values that do not tell their convention, read as the task's default") in kinds(
+        cases, labels=given
+    )
     assert told == undecided
 
 
@@ -240,7 +243,7 @@ def test_labels_that_cannot_be_read(tmp_path, labels, layout, text, public):
     cases = []
     for number, values in enumerate(labels):
         case = write_case(tmp_path, f"case-{number}", label=as_values(values))
-        cases.append(Case(case.name, case.images, case.label, convention=layout))
+        cases.append(Case(case.name, case.images, case.label, convention=layout, task=BRATS))
     error = fault(cases)
     assert text in str(error) and public in error.public
 

@@ -11,6 +11,7 @@ from fedmepd.data.manifest import read_manifest
 from fedmepd.data.site import open_site_data
 from fedmepd.errors import DataError
 from fedmepd.site_settings import SiteSettings
+from fedmepd.tasks.brats import BRATS
 from tests.data.files import tumour, write_case
 
 KIND = "label of other classes, by the name of its case or dataset.json"
@@ -60,7 +61,7 @@ def test_the_user_may_know_better_and_is_asked_once(tmp_path):
     write_case(tmp_path / "data", "BraTS-PED-00001-000", label=label(1, 2, 3))
     for words in (("--labels", "brats2023"), ()):
         assert data("init", tmp_path / "data", *words) == 0
-        assert [case.convention for case in read_manifest(tmp_path / "data")[0]] == ["brats2023"]
+        assert [case.convention for case in read_manifest(BRATS, tmp_path / "data")[0]] == ["brats2023"]
 
 
 def test_what_the_user_says_is_checked_too(tmp_path, capsys):
@@ -81,9 +82,9 @@ def test_without_a_label_there_is_nothing_to_read(tmp_path):
 def test_the_same_classes_are_read(tmp_path, capsys, name, warned):
     write_case(tmp_path / "data", name, label=label(1, 2, 3))
     assert data("check", tmp_path / "data") == 0
-    assert capsys.readouterr().out.count("1  case of another tumour than glioma, by its name\n") == warned
+    assert capsys.readouterr().out.count("1  case of another tumour than the task's, by its name\n") == warned
     assert data("init", tmp_path / "data") == 0
-    assert [case.convention for case in read_manifest(tmp_path / "data")[0]] == ["brats2023"]
+    assert [case.convention for case in read_manifest(BRATS, tmp_path / "data")[0]] == ["brats2023"]
 
 
 @pytest.mark.parametrize("values", [(1, 2, 4), (1, 4, 3)])

@@ -1,8 +1,9 @@
 import pytest
 
 from fedmepd.data.cases import PLAIN
-from fedmepd.data.layouts import MSD, NESTED, find_dataset
+from fedmepd.data.layouts import NESTED, find_dataset
 from fedmepd.errors import DataError
+from fedmepd.tasks.brats import BRATS
 
 WORDS = ("flair", "t1ce", "t1", "t2", "seg")
 NAMES = ("FLAIR", "T1ce", "T1", "T2", "label")
@@ -76,7 +77,7 @@ def test_a_case_of_every_layout(tmp_path, case, found_files, layout, patient, in
     touch(beside / "another", "readme.txt")
     if layout == NESTED:
         touch(tmp_path / "patient-18" / "2020-01", "flair.nii.gz")
-    dataset = find_dataset(tmp_path)
+    dataset = find_dataset(BRATS, tmp_path)
     found = next(one for one in dataset.cases if one.patient == patient)
     assert [path.name for _, path, _ in found.volumes] == found_files
     assert [kind for kind, _, _ in found.volumes] == list(NAMES)
@@ -95,8 +96,8 @@ def test_the_decathlon(tmp_path):
     touch(root, "imagesTr/BRATS_001.nii.gz", "imagesTr/._BRATS_001.nii.gz", "labelsTr/BRATS_001.nii.gz")
     touch(root, "imagesTs/BRATS_485.nii.gz")
     for folder in (root, tmp_path):
-        labelled, unlabelled = find_dataset(folder).cases
-        assert (labelled.name, labelled.layout, labelled.convention) == ("BRATS_001", MSD, "msd")
+        labelled, unlabelled = find_dataset(BRATS, folder).cases
+        assert (labelled.name, labelled.layout, labelled.convention) == ("BRATS_001", "Decathlon (MSD) Task01", "msd")
         assert set(labelled.images.values()) == {root / "imagesTr" / "BRATS_001.nii.gz"}
         assert labelled.channels == {"FLAIR": 0, "T1": 1, "T1ce": 2, "T2": 3}
         assert labelled.label == root / "labelsTr" / "BRATS_001.nii.gz"
@@ -105,7 +106,7 @@ def test_the_decathlon(tmp_path):
 
 def test_cases_are_sorted_by_name_across_groups(tmp_path):
     touch(tmp_path, "HGG/c/t1.nii", "LGG/a/t2.nii", "b/seg.nii", "survival.csv", ".a.part/x/t1.nii", "logs/run.txt")
-    found = find_dataset(tmp_path).cases
+    found = find_dataset(BRATS, tmp_path).cases
     assert [(case.name, case.modalities, case.label is None) for case in found] == [
         ("a", ("T2",), True),
         ("b", (), False),
@@ -115,13 +116,13 @@ def test_cases_are_sorted_by_name_across_groups(tmp_path):
 
 def test_layouts_side_by_side_are_counted(tmp_path):
     touch(tmp_path, "BraTS2021_00006/x_t1.nii", "BraTS2021_00009/x_t1.nii", "mine/t1.nii")
-    assert find_dataset(tmp_path).layout == "BraTS 2021 (2), a folder per case (1)"
+    assert find_dataset(BRATS, tmp_path).layout == "BraTS 2021 (2), a folder per case (1)"
 
 
 def test_folders_in_folders(tmp_path):
     """Only where they are asked for, and never in silence: the upper folder might be a group and no patient."""
     touch(tmp_path, "p1/may/t1.nii", "p1/june/t1.nii", "p2/may/t1.nii")
-    dataset = find_dataset(tmp_path)
+    dataset = find_dataset(BRATS, tmp_path)
     assert [(case.name, case.patient) for case in dataset.cases] == [
         ("p1_june", "p1"),
         ("p1_may", "p1"),
@@ -129,9 +130,9 @@ def test_folders_in_folders(tmp_path):
     ]
     assert [finding.severity for finding in dataset.findings] == ["note"]
     assert "3 cases are in folders in folders: the upper folder, of which there are 2" in dataset.findings[0].text
-    assert find_dataset(tmp_path, deep=False).cases == []
+    assert find_dataset(BRATS, tmp_path, deep=False).cases == []
     touch(tmp_path, "HGG/BraTS19_2013_1_1/x_t1.nii", "p3/BraTS19_2013_2_1/x_t1.nii")
-    assert [case.name for case in find_dataset(tmp_path, deep=False).cases] == ["BraTS19_2013_1_1"]
+    assert [case.name for case in find_dataset(BRATS, tmp_path, deep=False).cases] == ["BraTS19_2013_1_1"]
 
 
 @pytest.mark.parametrize(
@@ -147,13 +148,13 @@ def test_folders_in_folders(tmp_path):
 def test_deep_folders_do_not_tell_the_patient(tmp_path, place):
     """All of the folders make the name, so that no two are the same; whose they are is asked."""
     touch(tmp_path, f"{place}/t1.nii", "PatB/2021-01-02/NIfTI/t1.nii")
-    other, case = sorted(find_dataset(tmp_path).cases, key=lambda case: case.name != "PatB_2021-01-02_NIfTI")
+    other, case = sorted(find_dataset(BRATS, tmp_path).cases, key=lambda case: case.name != "PatB_2021-01-02_NIfTI")
     names = place.removeprefix("HGG/").split("/")
     assert (case.name, other.name) == ("_".join(names), "PatB_2021-01-02_NIfTI")
     folders = ", ".join(names[:-1])
     doubt = f"it is not clear which of the folders {folders} above {tmp_path / place} is the patient"
     assert case.patient_doubt == doubt
-    assert not find_dataset(tmp_path).findings
+    assert not find_dataset(BRATS, tmp_path).findings
 
 
 @pytest.mark.parametrize(
@@ -165,7 +166,7 @@ def test_deep_folders_do_not_tell_the_patient(tmp_path, place):
 )
 def test_a_date_is_no_patient(tmp_path, upper, date):
     touch(tmp_path, f"{upper}/t1.nii", f"{upper}/a/t1.nii", "other/b/t1.nii")
-    cases = {case.name: case for case in find_dataset(tmp_path).cases}
+    cases = {case.name: case for case in find_dataset(BRATS, tmp_path).cases}
     for name, folder in ((upper, tmp_path / upper), (f"{upper}_a", tmp_path / upper / "a")):
         assert cases[name].patient == upper
         doubt = f"{upper}, which should be the patient of {folder}, is a date" if date else ""
@@ -185,7 +186,7 @@ def test_a_date_is_no_patient(tmp_path, upper, date):
 )
 def test_ambiguity_names_both(tmp_path, names, named, kind):
     touch(tmp_path, *names, "b/t1.nii")
-    dataset = find_dataset(tmp_path)
+    dataset = find_dataset(BRATS, tmp_path)
     [found] = [*dataset.findings, *(finding for case in dataset.cases for finding in case.findings)]
     assert found.severity == "error" and kind in found.kind
     assert all(name in found.text for name in named)
@@ -203,7 +204,7 @@ def test_the_folders_name_is_left_out_as_a_whole_alone(tmp_path, folder, templat
     names = {word: template.format(word=word, folder=both.split("_")[-1], both=both) for word in WORDS}
     touch(tmp_path / "data" / folder, *(f"{name}.nii.gz" for name in names.values()))
     touch(tmp_path / "data" / "another", "readme.txt")
-    [case] = find_dataset(tmp_path / "data").cases
+    [case] = find_dataset(BRATS, tmp_path / "data").cases
     assert [path.name for path in case.files] == [f"{names[word]}.nii.gz" for word in WORDS] and not case.findings
 
 
@@ -217,13 +218,13 @@ def test_the_folders_name_is_left_out_as_a_whole_alone(tmp_path, folder, templat
 )
 def test_a_neighbour_that_changes_the_modality(tmp_path, name, kinds):
     touch(tmp_path / "a", f"{name}.nii.gz")
-    [case] = find_dataset(tmp_path).cases
+    [case] = find_dataset(BRATS, tmp_path).cases
     [found] = case.findings
     assert not case.images and (found.severity, found.kind) == ("error", "file name that may be two modalities")
     assert f"may be {kinds}" in found.text
     (tmp_path / "cases.csv").write_text(f"case,{name}\na,a/{name}.nii.gz\n")
     with pytest.raises(DataError, match=f"may be {kinds}: rename it"):
-        find_dataset(tmp_path)
+        find_dataset(BRATS, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -232,7 +233,7 @@ def test_a_neighbour_that_changes_the_modality(tmp_path, name, kinds):
 )
 def test_what_is_made_of_a_modality_is_none(tmp_path, name):
     touch(tmp_path / "a", f"{name}.nii.gz", "t1.nii.gz", "t2.nii.gz", "flair.nii.gz", "seg_mask.nii.gz")
-    [case] = find_dataset(tmp_path).cases
+    [case] = find_dataset(BRATS, tmp_path).cases
     assert [path.name for path in case.files] == ["flair.nii.gz", "t1.nii.gz", "t2.nii.gz", "seg_mask.nii.gz"]
     assert [found.kind for found in case.findings] == ["file of another name, passed over"]
 
@@ -247,7 +248,7 @@ def test_links_out_of_the_case(tmp_path, what):
     else:
         goal = tmp_path / ("elsewhere/b/t2.nii" if what == "file" else "data/a/t2.nii")
         (tmp_path / "data" / "a" / "t2.nii").symlink_to(goal)
-    dataset = find_dataset(tmp_path / "data")
+    dataset = find_dataset(BRATS, tmp_path / "data")
     [found] = [*dataset.findings, *(finding for case in dataset.cases for finding in case.findings)]
     assert (found.severity, found.kind) == (
         "error",
@@ -255,23 +256,23 @@ def test_links_out_of_the_case(tmp_path, what):
     ) and "--follow-links" in found.text
     assert [path.name for case in dataset.cases for path in case.files] == ["t1.nii"]
     if what != "circle":
-        followed = find_dataset(tmp_path / "data", follow_links=True)
+        followed = find_dataset(BRATS, tmp_path / "data", follow_links=True)
         assert len([path for case in followed.cases for path in case.files]) == (2 if what == "file" else 3)
 
 
 def test_links_within_the_case(tmp_path):
     touch(tmp_path / "data" / "a", "store/x", "t1.nii")
     (tmp_path / "data" / "a" / "t2.nii").symlink_to("store/x")
-    [case] = find_dataset(tmp_path / "data").cases
+    [case] = find_dataset(BRATS, tmp_path / "data").cases
     assert case.modalities == ("T1", "T2") and not case.findings
 
 
 def test_folder_that_is_not_there(tmp_path):
     with pytest.raises(DataError, match="nowhere cannot be read"):
-        find_dataset(tmp_path / "nowhere")
+        find_dataset(BRATS, tmp_path / "nowhere")
 
 
 def test_file_that_is_no_list(tmp_path):
     touch(tmp_path, "t1.nii.gz")
     with pytest.raises(DataError, match="expected a folder of cases, or a list"):
-        find_dataset(tmp_path / "t1.nii.gz")
+        find_dataset(BRATS, tmp_path / "t1.nii.gz")

@@ -6,6 +6,7 @@ from fedmepd.data.cases import Case
 from fedmepd.data.layouts import find_dataset
 from fedmepd.data.manifest import FILE_NAME, make_manifest, pinned_content, read_manifest, write_manifest
 from fedmepd.errors import DataError
+from fedmepd.tasks.brats import BRATS
 
 HASH = "0" * 64
 
@@ -13,7 +14,7 @@ HASH = "0" * 64
 def cases(folder):
     scan = folder / "p_1" / "scan.nii.gz"
     return [
-        Case("p_2", {"T2": folder / "p_2" / "t2.nii"}, None, patient="p"),
+        Case("p_2", {"T2": folder / "p_2" / "t2.nii"}, None, patient="p", task=BRATS),
         Case(
             "p_1",
             {"FLAIR": scan, "T1": scan},
@@ -22,6 +23,7 @@ def cases(folder):
             patient="p",
             institution="CBICA",
             convention="msd",
+            task=BRATS,
         ),
     ]
 
@@ -29,17 +31,17 @@ def cases(folder):
 def write(folder):
     made = cases(folder)
     digests = {path: f"{number:064x}" for number, path in enumerate(path for case in made for path in case.files)}
-    return write_manifest(folder, make_manifest(folder, made, {"p_1": "test"}, digests)), digests
+    return write_manifest(folder, make_manifest(BRATS, folder, made, {"p_1": "test"}, digests)), digests
 
 
 def test_what_is_written_is_read(tmp_path):
     written, digests = write(tmp_path)
     assert written and pinned_content(tmp_path) == digests
-    found, parts = read_manifest(tmp_path)
+    found, parts = read_manifest(BRATS, tmp_path)
     assert found == cases(tmp_path)[::-1] and parts == {"p_1": "test", "p_2": None}
-    dataset = find_dataset(tmp_path)
+    dataset = find_dataset(BRATS, tmp_path)
     assert (dataset.cases, dataset.parts) == (found, parts)
-    assert find_dataset(tmp_path, manifest=False).parts is None
+    assert find_dataset(BRATS, tmp_path, manifest=False).parts is None
 
 
 def test_the_same_again_touches_nothing(tmp_path):
@@ -82,6 +84,6 @@ def entry(**changes):
 def test_manifests_that_make_no_sense(tmp_path, content, expected):
     (tmp_path / FILE_NAME).write_text(content if isinstance(content, str) else json.dumps(content))
     with pytest.raises(DataError) as error:
-        read_manifest(tmp_path)
+        read_manifest(BRATS, tmp_path)
     assert expected in str(error.value) and FILE_NAME in str(error.value)
     assert error.value.public == "the manifest of the site's data cannot be used"

@@ -9,6 +9,7 @@ from fedmepd.data import phantom
 from fedmepd.data.layouts import find_dataset
 from fedmepd.data.phantom import case_names, cases_without_enhancement, ensure_site, phantom_case, scanner
 from fedmepd.errors import DataError
+from fedmepd.tasks.brats import BRATS
 
 SEED = 3
 
@@ -73,7 +74,7 @@ def test_each_modality_carries_what_it_carries_in_patients(cases):
 
 
 def test_some_cases_have_no_enhancing_tumour(cases):
-    for site in phantom.PHANTOM_SITES:
+    for site in phantom.phantom_sites():
         # 15 % of 16 and of 48.
         assert len(cases_without_enhancement(site, SEED)) == (7 if site == "fusion" else 2)
     for (site, name), (_, label) in cases.items():
@@ -89,7 +90,7 @@ def test_tumours_vary(cases):
 
 
 def test_every_site_has_its_own_scanner():
-    scanners = [scanner(site, SEED) for site in phantom.PHANTOM_SITES]
+    scanners = [scanner(site, SEED) for site in phantom.phantom_sites()]
     for field in ("blur", "noise", "gamma", "gain"):
         assert len({str(getattr(device, field)) for device in scanners}) == len(scanners)
     assert scanner("site-1", SEED) == scanners[0] != scanner("site-1", SEED + 1)
@@ -111,7 +112,7 @@ def test_a_case_depends_on_seed_site_and_name(cases):
 def test_files_of_a_site(tmp_path, small, site, words):
     folder = ensure_site(tmp_path / "new", site, SEED)
     assert folder == tmp_path / "new" / site
-    found = find_dataset(folder).cases
+    found = find_dataset(BRATS, folder).cases
     names = [f"Phantom_{site}_{number:03d}" for number in (1, 2, 3)]
     assert [case.name for case in found] == names
     for case in found:
@@ -157,7 +158,7 @@ def test_failure_leaves_nothing_half_written(tmp_path, small, monkeypatch):
     (tmp_path / ".site-5.part" / "Phantom_site-5_009").mkdir(parents=True)
     folder = ensure_site(tmp_path, "site-5", SEED)
     assert sorted(os.listdir(tmp_path)) == [".site-5.lock", "site-5"]
-    assert len(find_dataset(folder).cases) == 3
+    assert len(find_dataset(BRATS, folder).cases) == 3
 
 
 @pytest.mark.parametrize("change", ["foreign", "seed", "missing"])

@@ -8,6 +8,7 @@ import torch
 from fedmepd.data.cases import Case
 from fedmepd.data.preparation import PreparedCases
 from fedmepd.errors import DataError
+from fedmepd.tasks.brats import BRATS
 from tests.data.files import LPS, save, volume, write_case
 
 
@@ -56,11 +57,11 @@ def test_labels_of_other_conventions(tmp_path, convention, classes):
     label = np.zeros((8, 8, 8), dtype="uint8")
     label[2, 3, 3], label[3, 3, 3], label[4, 3, 3] = 1, 2, 3
     case = write_case(tmp_path, modalities=(), T1=box(10), label=label)
-    made = Case(case.name, case.images, case.label, convention=convention)
+    made = Case(case.name, case.images, case.label, convention=convention, task=BRATS)
     [item] = prepared([made], tmp_path / "cache")
     assert item["label"][0, :3, 0, 0].tolist() == list(classes) and int((item["label"] > 0).sum()) == 3
     with pytest.raises(DataError, match="--labels") as error:
-        prepared([Case(case.name, case.images, case.label)], tmp_path / "cache")
+        prepared([Case(case.name, case.images, case.label, task=BRATS)], tmp_path / "cache")
     assert "case" not in error.value.public
 
 
@@ -76,7 +77,7 @@ def test_volumes_of_one_file(tmp_path):
     order = ("FLAIR", "T1", "T1ce", "T2")
     path = save(tmp_path / "joint.nii.gz", np.stack([images[name] for name in order], axis=-1))
     channels = {name: number for number, name in enumerate(order)}
-    joint = Case("joint", dict.fromkeys(order, path), None, channels)
+    joint = Case("joint", dict.fromkeys(order, path), None, channels, task=BRATS)
     first, second = prepared([separate, joint], tmp_path / "cache")
     assert torch.equal(first["image"], second["image"])
 
@@ -166,7 +167,9 @@ def test_what_counts_is_the_content(tmp_path):
     prepared([case, moved], tmp_path / "cache")
     assert len(list((tmp_path / "cache").glob("*.pt"))) == 1
     # The same files as other modalities are another case.
-    swapped = Case("third", {"T1": case.images["T2"], "FLAIR": case.images["T1"]}, case.label, convention="brats")
+    swapped = Case(
+        "third", {"T1": case.images["T2"], "FLAIR": case.images["T1"]}, case.label, convention="brats", task=BRATS
+    )
     prepared([swapped], tmp_path / "cache")
     assert len(list((tmp_path / "cache").glob("*.pt"))) == 2
 

@@ -14,6 +14,7 @@ from fedmepd.data.manifest import make_manifest, write_manifest
 from fedmepd.data.site import open_site_data
 from fedmepd.errors import DataError
 from fedmepd.site_settings import SiteSettings
+from fedmepd.tasks.brats import BRATS
 from tests.data.files import save, volume, write_case
 
 REAL = Path(__file__).parents[3] / "shared" / "real"
@@ -120,9 +121,9 @@ def test_warnings_are_logged(local):
 
 def initialise(folder, **parts):
     """Writes a manifest that gives each case a part."""
-    cases = inspect_cases(find_dataset(folder, manifest=False).cases).cases
+    cases = inspect_cases(find_dataset(BRATS, folder, manifest=False).cases).cases
     digests = {path: sha256(path.read_bytes()).hexdigest() for case in cases for path in case.files}
-    write_manifest(folder, make_manifest(folder, cases, parts, digests))
+    write_manifest(folder, make_manifest(BRATS, folder, cases, parts, digests))
 
 
 def test_a_manifest_decides_what_trains_and_tests(local):

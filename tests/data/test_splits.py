@@ -3,10 +3,11 @@ import pytest
 from fedmepd.config import DataSettings
 from fedmepd.data.cases import Case
 from fedmepd.data.splits import split_cases, split_patients
+from fedmepd.tasks.brats import BRATS
 
 
 def cases(count):
-    return [Case(f"case-{number}", {}, None) for number in range(count)]
+    return [Case(f"case-{number}", {}, None, task=BRATS) for number in range(count)]
 
 
 @pytest.mark.parametrize(
@@ -48,8 +49,8 @@ def test_split_depends_on_names_seed_and_site_alone():
 
 def test_a_patient_is_never_split():
     """Ten patients, the first of whom has twenty examinations."""
-    scans = [Case(f"p0_{number}", {}, None, patient="p0") for number in range(20)]
-    scans += [Case(f"p{number}_1", {}, None, patient=f"p{number}") for number in range(1, 10)]
+    scans = [Case(f"p0_{number}", {}, None, patient="p0", task=BRATS) for number in range(20)]
+    scans += [Case(f"p{number}_1", {}, None, patient=f"p{number}", task=BRATS) for number in range(1, 10)]
     split = split_cases(scans, DataSettings(), 0, "site-1")
     parts = [{case.patient for case in part} for part in (split.train, split.validation, split.test)]
     assert [len(part) for part in parts] == [6, 1, 3]

@@ -13,6 +13,7 @@ from fedmepd.doctor.machine import available_memory, check_compute, check_disk
 from fedmepd.doctor.needs import GIB
 from fedmepd.doctor.site_data import Looked
 from fedmepd.site_settings import SiteSettings
+from fedmepd.tasks.brats import BRATS
 
 PAPER, PHANTOM = Expected(Settings.make("paper")), Expected(Settings.make("phantom"), source="job x")
 CPU = SiteSettings(device="cpu")
@@ -52,7 +53,7 @@ def test_a_small_job_without_a_gpu(memory):
 
 def test_a_large_job_without_a_gpu(memory):
     memory(64, 60)
-    found = compute(PAPER, looked=Looked())
+    found = compute(PAPER, looked=Looked(BRATS.modalities))
     assert found["GPU"].kind == "none, for a large job" and found["GPU"].status == "warning"
     assert found["job"].kind == "published settings assumed" and "--job" in found["job"].advice
     assert "all modalities, since the site's are not known" in found["job"].text

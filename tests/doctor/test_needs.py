@@ -5,8 +5,8 @@ import pytest
 from fedmepd.config import Settings
 from fedmepd.data.preparation import PreparedCases
 from fedmepd.doctor.needs import GIB, MIB, gpu_need, memory_need, prepared_need, run_need, weights
-from fedmepd.modalities import BRATS
 from fedmepd.networks.network import FedMEPDNet
+from fedmepd.tasks.brats import BRATS
 from tests import tiny as cohort
 from tests.federation import drive
 
@@ -52,7 +52,7 @@ def test_gpu():
 
 
 def test_weights():
-    network = FedMEPDNet(("FLAIR", "T2"), 8, calibration={})
+    network = FedMEPDNet(BRATS, ("FLAIR", "T2"), 8, calibration={})
     assert weights(job(8, 32, 1), ("FLAIR", "T2")) == sum(4 * value.numel() for value in network.state_dict().values())
 
 

@@ -3,8 +3,8 @@ import pytest
 from fedmepd import cli
 from fedmepd.config import Settings
 from fedmepd.doctor.site_data import Looked, check_data
-from fedmepd.modalities import BRATS
 from fedmepd.site_settings import SiteSettings
+from fedmepd.tasks.brats import BRATS
 from tests import tiny as cohort
 from tests.data import faults
 from tests.data.files import SHAPE, write_case
@@ -15,7 +15,7 @@ PAPER = Settings.make("paper")
 @pytest.fixture
 def look(tmp_path):
     def at(data, name="site-1", settings=PAPER):
-        looked = Looked()
+        looked = Looked(BRATS.modalities)
         machine = SiteSettings(data=data, cache=tmp_path / "cache")
         return list(check_data(name, settings, machine, looked, lambda done, total: None)), looked
 

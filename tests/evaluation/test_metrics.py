@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 
 from fedmepd.evaluation.metrics import CaseScores, case_scores, dice_only, summarise
+from fedmepd.tasks.brats import BRATS
 
 REGIONS = {"WT": (1, 2, 3), "TC": (1, 3), "ET": (3,)}
 
@@ -59,8 +62,8 @@ def slow_hd95(prediction: np.ndarray, label: np.ndarray, spacing: tuple[float, f
     ],
 )
 def test_dice_by_hand(prediction: np.ndarray, label: np.ndarray, dice: dict[str, float]) -> None:
-    assert case_scores(prediction, label, (1, 1, 1)).dice == pytest.approx(dice)
-    assert dice_only(torch.as_tensor(prediction), torch.as_tensor(label)).dice == pytest.approx(dice)
+    assert case_scores(BRATS, prediction, label, (1, 1, 1)).dice == pytest.approx(dice)
+    assert dice_only(BRATS, torch.as_tensor(prediction), torch.as_tensor(label)).dice == pytest.approx(dice)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +78,7 @@ def test_dice_by_hand(prediction: np.ndarray, label: np.ndarray, dice: dict[str,
 def test_empty_regions(predicted: bool, labelled: bool, dice: float, hd95: float, empty: bool) -> None:
     """Enhancing tumour inside an oedema that both have: only ET and TC are affected."""
     oedema, rim = (2, box((1, 8))), (3, box((2, 6)))
-    scores = case_scores(volume(oedema, *[rim] * predicted), volume(oedema, *[rim] * labelled), (1.0, 1.0, 1.0))
+    scores = case_scores(BRATS, volume(oedema, *[rim] * predicted), volume(oedema, *[rim] * labelled), (1.0, 1.0, 1.0))
     assert (scores.dice["ET"], scores.hd95_mm["ET"], scores.empty["ET"]) == (dice, hd95, empty)
     assert (scores.dice["TC"], scores.hd95_mm["TC"], scores.empty["TC"]) == (dice, hd95, empty)
     assert scores.empty["WT"] is False
@@ -83,7 +86,7 @@ def test_empty_regions(predicted: bool, labelled: bool, dice: float, hd95: float
 
 def test_disjoint_but_not_empty() -> None:
     """Dice 0 without an empty region: the true distance counts, not the BraTS constant."""
-    scores = case_scores(volume((3, box((0, 1)))), volume((3, box((8, 9)))), (2.0, 1.0, 1.0))
+    scores = case_scores(BRATS, volume((3, box((0, 1)))), volume((3, box((8, 9)))), (2.0, 1.0, 1.0))
     assert scores.dice == {"WT": 0, "TC": 0, "ET": 0}
     assert scores.hd95_mm == pytest.approx({"WT": 16, "TC": 16, "ET": 16})
     assert scores.empty == {"WT": False, "TC": False, "ET": False}
@@ -100,7 +103,7 @@ def test_hd95_is_in_millimetres_along_each_axis(axis: int, spacing: tuple, expec
     one[tuple(place)] = 3
     place[axis] += 1
     other[tuple(place)] = 3
-    assert case_scores(one, other, spacing).hd95_mm["ET"] == pytest.approx(expected)
+    assert case_scores(BRATS, one, other, spacing).hd95_mm["ET"] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -114,17 +117,17 @@ def test_hd95_against_all_pairs_of_surface_voxels(seed: int) -> None:
         return np.select([distance < 1.8, distance < 2.6, distance < 4], [1, 3, 2], 0)
 
     prediction, label, spacing = blob(), blob(), (1.0, 2.0, 3.5)
-    scores = case_scores(prediction, label, spacing)
+    scores = case_scores(BRATS, prediction, label, spacing)
     for region, members in REGIONS.items():
         expected = slow_hd95(np.isin(prediction, members), np.isin(label, members), spacing)
         assert scores.hd95_mm[region] == pytest.approx(expected, rel=1e-5), region
 
 
-@pytest.mark.parametrize("score", [lambda a, b: case_scores(a, b, (1, 1, 1)), dice_only])
+@pytest.mark.parametrize("score", [partial(case_scores, spacing=(1, 1, 1)), dice_only])
 @pytest.mark.parametrize("shape", [(12, 12, 11), (1, 12, 12, 12)])
 def test_shapes_must_agree(score, shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"\(12, 12, 12\)"):
-        score(np.zeros(shape, dtype=int), volume())
+        score(BRATS, np.zeros(shape, dtype=int), volume())
 
 
 def test_summary_by_hand() -> None:

@@ -9,6 +9,7 @@ from fedmepd.data.cases import Case
 from fedmepd.errors import DataError
 from fedmepd.evaluation import pairs
 from fedmepd.evaluation.pairs import find_segmentations, match, read_classes
+from fedmepd.tasks.brats import BRATS
 from tests.data.files import LPS, save, tumour, write_case
 
 
@@ -22,7 +23,7 @@ def test_files_named_after_cases(tmp_path: Path, how: dict) -> None:
         save(tmp_path / "data" / name, tumour())
     (tmp_path / "data" / "volumes.csv").touch()
     save(tmp_path / "data" / "probabilities" / "a_WT.nii.gz", tumour())
-    found = find_segmentations(tmp_path / "data", **how)
+    found = find_segmentations(BRATS, tmp_path / "data", **how)
     assert {name: case.label.name for name, case in found.items()} == {
         "a": "a.nii.gz",
         "b": "b_seg.nii.gz",
@@ -35,11 +36,11 @@ def test_files_named_after_cases(tmp_path: Path, how: dict) -> None:
 def test_a_folder_of_cases(tmp_path: Path, how: dict) -> None:
     write_case(tmp_path / "data", "one")
     write_case(tmp_path / "data", "two", label=None)
-    assert list(find_segmentations(tmp_path / "data", **how)) == ["one"]
+    assert list(find_segmentations(BRATS, tmp_path / "data", **how)) == ["one"]
     # One case's own folder.
     save(tmp_path / "p-7" / "seg.nii.gz", tumour())
     save(tmp_path / "p-7" / "t1.nii.gz", tumour())
-    assert list(find_segmentations(tmp_path / "p-7", **how)) == ["p-7"]
+    assert list(find_segmentations(BRATS, tmp_path / "p-7", **how)) == ["p-7"]
 
 
 def test_nothing_to_compare(tmp_path: Path, how: dict) -> None:
@@ -55,7 +56,7 @@ def test_nothing_to_compare(tmp_path: Path, how: dict) -> None:
         "unlabelled": "no segmentation in it",
     }.items():
         with pytest.raises(DataError, match=message) as caught:
-            find_segmentations(tmp_path / name, **how)
+            find_segmentations(BRATS, tmp_path / name, **how)
         assert name in str(caught.value)
 
 
@@ -63,7 +64,7 @@ def test_one_case_twice(tmp_path: Path, how: dict) -> None:
     for name in ("a.nii.gz", "a_seg.nii.gz"):
         save(tmp_path / "data" / name, tumour())
     with pytest.raises(DataError, match="a.nii.gz and .*a_seg.nii.gz are both of case a"):
-        find_segmentations(tmp_path / "data", **how)
+        find_segmentations(BRATS, tmp_path / "data", **how)
 
 
 def test_links_out_of_the_folder(tmp_path: Path, how: dict) -> None:
@@ -71,30 +72,30 @@ def test_links_out_of_the_folder(tmp_path: Path, how: dict) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "a.nii.gz").symlink_to(outside)
     with pytest.raises(DataError, match="leads out of .* --follow-links"):
-        find_segmentations(tmp_path / "data", **how)
-    assert list(find_segmentations(tmp_path / "data", **how | {"follow_links": True})) == ["a"]
+        find_segmentations(BRATS, tmp_path / "data", **how)
+    assert list(find_segmentations(BRATS, tmp_path / "data", **how | {"follow_links": True})) == ["a"]
 
 
 def test_matching(tmp_path: Path, how: dict) -> None:
     for folder, names in {"p": ("a", "b", "x"), "l": ("y", "a_seg", "b", "z")}.items():
         for name in names:
             save(tmp_path / folder / f"{name}.nii.gz", tumour())
-    matched = match(tmp_path / "p", tmp_path / "l", **how)
+    matched = match(BRATS, tmp_path / "p", tmp_path / "l", **how)
     assert [pair.name for pair in matched.pairs] == ["a", "b"]
     assert (matched.without_label, matched.without_prediction) == (["x"], ["y", "z"])
     assert matched.pairs[0].label.label == tmp_path / "l" / "a_seg.nii.gz"
-    two = match(tmp_path / "p" / "x.nii.gz", tmp_path / "l" / "z.nii.gz", **how)
+    two = match(BRATS, tmp_path / "p" / "x.nii.gz", tmp_path / "l" / "z.nii.gz", **how)
     assert [pair.name for pair in two.pairs] == ["x"] and not two.without_label
     # A file and a folder go by name.
-    assert match(tmp_path / "p" / "a.nii.gz", tmp_path / "l", **how).without_prediction == ["b", "y", "z"]
+    assert match(BRATS, tmp_path / "p" / "a.nii.gz", tmp_path / "l", **how).without_prediction == ["b", "y", "z"]
     with pytest.raises(DataError, match=r"no case is in both .*\(x, \.\.\.\).*\(a, b, y, \.\.\.\)"):
-        match(tmp_path / "p" / "x.nii.gz", tmp_path / "l", **how)
+        match(BRATS, tmp_path / "p" / "x.nii.gz", tmp_path / "l", **how)
 
 
 def checked(tmp_path: Path, how: dict, prediction, label, name: str = "a", **values):
     save(tmp_path / "p" / f"{name}.nii.gz", np.asarray(prediction, "uint8"))
     save(tmp_path / "l" / f"{name}.nii.gz", np.asarray(label, "uint8"))
-    matched = match(tmp_path / "p", tmp_path / "l", **how)
+    matched = match(BRATS, tmp_path / "p", tmp_path / "l", **how)
     return pairs.check(matched, **{"prediction_values": None, "label_values": None} | values)
 
 
@@ -127,7 +128,10 @@ def test_nothing_is_guessed(tmp_path: Path, how: dict) -> None:
         checked(tmp_path, how, line(0, 1, 2, 4), line(0, 1, 2, 4), label_values="msd")
     _, warnings = checked(tmp_path, how, line(0, 1, 2, 0), line(0, 1, 2, 4))
     [warning] = warnings
-    assert warning.startswith("predictions: no label holds the value 3 or 4") and "--prediction-values msd" in warning
+    assert (
+        warning.startswith("predictions: the labels hold 0, 1, 2, which fit more than one convention")
+        and "--prediction-values msd" in warning
+    )
 
 
 def test_every_fault_is_named_before_anything_is_scored(tmp_path: Path, how: dict) -> None:
@@ -141,7 +145,7 @@ def test_every_fault_is_named_before_anything_is_scored(tmp_path: Path, how: dic
     ):
         save(tmp_path / "p" / f"{name}.nii.gz", prediction, affine)
         save(tmp_path / "l" / f"{name}.nii.gz", good)
-    matched = match(tmp_path / "p", tmp_path / "l", **how)
+    matched = match(BRATS, tmp_path / "p", tmp_path / "l", **how)
     with pytest.raises(DataError) as caught:
         pairs.check(matched, prediction_values=None, label_values=None)
     text = str(caught.value)
@@ -154,4 +158,4 @@ def test_every_fault_is_named_before_anything_is_scored(tmp_path: Path, how: dic
 
 def test_a_file_that_vanishes(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="gone.nii cannot be read any more"):
-        read_classes(Case("a", {}, tmp_path / "gone.nii", convention="brats"))
+        read_classes(Case("a", {}, tmp_path / "gone.nii", convention="brats", task=BRATS))

@@ -11,6 +11,7 @@ import pytest
 
 from fedmepd.evaluation.measures import RegionMeasures
 from fedmepd.evaluation.scores import average, build, console_table, write
+from fedmepd.tasks.brats import BRATS
 
 GOOD = RegionMeasures(0.9, 2.0, 0.8, 0.99, 10.0, 12.0)
 MISSED = RegionMeasures(0.0, 373.13, 0.0, 1.0, 4.0, 0.0)
@@ -66,8 +67,16 @@ def test_interval_follows_the_seed() -> None:
 
 
 def test_summary() -> None:
-    report = build(CASES, without_label=["x"], without_prediction=["y", "z"])
-    assert list(report) == ["version", "cases", "summary", "bootstrap", "without_label", "without_prediction"]
+    report = build(BRATS, CASES, without_label=["x"], without_prediction=["y", "z"])
+    assert (report["task"], report["empty_distance_mm"]) == ("brats", 373.13)
+    assert [key for key in report if key not in ("task", "empty_distance_mm")] == [
+        "version",
+        "cases",
+        "summary",
+        "bootstrap",
+        "without_label",
+        "without_prediction",
+    ]
     assert (report["without_label"], report["without_prediction"]) == (["x"], ["y", "z"])
     assert report["bootstrap"] == {"resamples": 10_000, "confidence": 0.95, "seed": 0}
     regions = report["summary"]["regions"]
@@ -85,7 +94,7 @@ def test_summary() -> None:
 
 
 def test_files(tmp_path: Path) -> None:
-    report = build(CASES)
+    report = build(BRATS, CASES)
     written = write(tmp_path / "out", report)
     assert [path.name for path in written] == ["evaluation.csv", "evaluation.json"]
     assert json.loads(written[1].read_text()) == report
@@ -99,7 +108,7 @@ def test_files(tmp_path: Path) -> None:
 
 
 def test_table() -> None:
-    lines = console_table(build(CASES)).splitlines()
+    lines = console_table(build(BRATS, CASES)).splitlines()
     rows = {tuple(line.split()[:2]): line.split() for line in lines}
     assert lines[0].split() == ["region", "measure", "mean", "median", "95", "%", "interval", "cases"]
     assert rows["WT", "Dice"] == ["WT", "Dice", "0.900", "0.900", "0.900", "to", "0.900", "3"]
@@ -108,4 +117,4 @@ def test_table() -> None:
     assert "  TC: 0 in both, 0 in the label alone, 1 in the prediction alone" in lines
     assert not any(line.startswith("  WT:") for line in lines)
     assert any("whole volume" in line for line in lines)
-    assert "empty regions: none" in console_table(build({"a": dict.fromkeys(("WT", "TC", "ET"), GOOD)}))
+    assert "empty regions: none" in console_table(build(BRATS, {"a": dict.fromkeys(("WT", "TC", "ET"), GOOD)}))

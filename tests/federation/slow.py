@@ -15,6 +15,7 @@ from fedmepd.data.batches import TrainingBatches
 from fedmepd.data.site import SiteData
 from fedmepd.networks.network import FedMEPDNet
 from fedmepd.seeds import derive_seed
+from fedmepd.tasks.brats import BRATS
 from fedmepd.training.losses import training_loss
 
 State = dict[str, torch.Tensor]
@@ -31,7 +32,7 @@ class Party:
 
     def __init__(self, settings: Settings, data: SiteData, calibration: dict | None = None):
         self.settings, self.data = settings, data
-        self.network = FedMEPDNet(data.modalities, settings.network.width, calibration=calibration)
+        self.network = FedMEPDNet(BRATS, data.modalities, settings.network.width, calibration=calibration)
         self.network.start(settings.seed)
         training = settings.training
         self.adam = torch.optim.Adam(

@@ -11,6 +11,7 @@ from fedmepd.federation.exchange import ModelCopy, SiteProfile
 from fedmepd.federation.in_process import run_in_process
 from fedmepd.networks.network import FedMEPDNet
 from fedmepd.storage import load_tensors
+from fedmepd.tasks.brats import BRATS
 from fedmepd.training.checkpoints import load_model
 from tests.evaluation import runs
 from tests.federation.drive import make_site
@@ -32,7 +33,7 @@ def matrix() -> CrossSiteTest:
         profile("site-4", ("FLAIR",), "none"),
         profile("site-5", ("FLAIR",), "share", test=0),
     ]
-    return CrossSiteTest({site.name: site for site in sites}, profile("fusion", ALL, "share"))
+    return CrossSiteTest({site.name: site for site in sites}, profile("fusion", ALL, "share"), BRATS)
 
 
 def report(dice: float = 0.5) -> dict:
@@ -40,7 +41,7 @@ def report(dice: float = 0.5) -> dict:
 
 
 def network(**options) -> FedMEPDNet:
-    made = FedMEPDNet(("FLAIR", "T2"), 4, calibration={"residual": True, "dropout": 0.1}, **options).start(3)
+    made = FedMEPDNet(BRATS, ("FLAIR", "T2"), 4, calibration={"residual": True, "dropout": 0.1}, **options).start(3)
     made.anchors = {level: torch.rand(3, 4 * 2 ** (level - 1)) for level in (1, 2, 3, 4)}
     return made.eval()
 

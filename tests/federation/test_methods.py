@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from fedmepd.networks.network import FedMEPDNet
+from fedmepd.tasks.brats import BRATS
 from fedmepd.training.checkpoints import load_model
 from tests.federation.drive import make, play, same, server_state, site_state
 from tests.federation.slow import Party, SlowFedMEPD
@@ -13,7 +14,7 @@ from tests.tiny import SITES, never, settings
 
 def close(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
     """Equal but for rounding, which Adam makes larger: a hundredth of how far a weight has come from its start."""
-    start = FedMEPDNet(width=4, calibration={}).start(0).state_dict()
+    start = FedMEPDNet(BRATS, width=4, calibration={}).start(0).state_dict()
     assert found.keys() == expected.keys()
     for key, value in expected.items():
         difference, way = (found[key] - value).norm(), (value - start[key]).norm()

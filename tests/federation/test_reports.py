@@ -2,11 +2,15 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 
 import pytest
 
 from fedmepd.errors import UpdateRefused
-from fedmepd.federation.reports import TestReport, TrainReport, check_report
+from fedmepd.federation.exchange import SiteProfile
+from fedmepd.federation.reports import TestReport, TrainReport, Validation, check_profile, check_report
+from fedmepd.tasks.brats import BRATS
+from fedmepd.tasks.find import find_task
 
 DICE = {"WT": 0.5, "TC": 0.25, "ET": 0.0}
 TRAIN = {
@@ -25,11 +29,11 @@ TEST = {
 
 
 def test_taken() -> None:
-    assert check_report("clinic", TrainReport, TRAIN) == TRAIN
-    assert check_report("clinic", TrainReport, TRAIN | {"validation": None})["validation"] is None
+    assert check_report("clinic", TrainReport, TRAIN, BRATS) == TRAIN
+    assert check_report("clinic", TrainReport, TRAIN | {"validation": None}, BRATS)["validation"] is None
     # As they come from the wire.
-    assert check_report("clinic", TestReport, json.loads(json.dumps(TEST))) == TEST
-    assert check_report("clinic", TestReport, TEST | {"test": None})["test"] is None
+    assert check_report("clinic", TestReport, json.loads(json.dumps(TEST)), BRATS) == TEST
+    assert check_report("clinic", TestReport, TEST | {"test": None}, BRATS)["test"] is None
 
 
 NAN, INF = float("nan"), float("inf")
@@ -72,16 +76,35 @@ def test_refused(kind: type, place: str, value: object) -> None:
         section = section[key]
     section[last] = value
     with pytest.raises(UpdateRefused, match=f"report of clinic refused: (unknown key )?{place.split('.')[0]}"):
-        check_report("clinic", kind, report)
+        check_report("clinic", kind, report, BRATS)
 
 
 @pytest.mark.parametrize("key", sorted(TRAIN))
 def test_missing_key(key: str) -> None:
     with pytest.raises(UpdateRefused, match=f"report of clinic refused: {key} is missing"):
-        check_report("clinic", TrainReport, {name: value for name, value in TRAIN.items() if name != key})
+        check_report("clinic", TrainReport, {name: value for name, value in TRAIN.items() if name != key}, BRATS)
 
 
 @pytest.mark.parametrize("report", [None, [], "fine"])
 def test_no_report(report: object) -> None:
     with pytest.raises(UpdateRefused, match="report of clinic refused: "):
-        check_report("clinic", TrainReport, report)
+        check_report("clinic", TrainReport, report, BRATS)
+
+
+def test_regions_are_those_of_the_jobs_task() -> None:
+    """The post-treatment task has ET, TC, WT and RC."""
+    task = find_task("brats_post_treatment")
+    scores = {"dice": dict.fromkeys(("ET", "TC", "WT", "RC"), 0.5), "mdsc": 0.5, "round": 1}
+    assert check_report("clinic", Validation, scores, task)["dice"] == scores["dice"]
+    for wrong in (BRATS, None):
+        with pytest.raises(UpdateRefused, match="report of clinic refused: dice"):
+            check_report("clinic", Validation, scores, wrong)
+
+
+def test_modalities_are_those_of_the_jobs_task() -> None:
+    task = replace(BRATS, modalities=("T1",), words={"T1": ("t1",)}, doubts=())
+    counts = {"train": 1, "validation": 0, "test": 0}
+    profile = SiteProfile("clinic", ("T2",), counts, "folder").to_json()
+    assert check_profile("clinic", profile, BRATS).modalities == ("T2",)
+    with pytest.raises(UpdateRefused, match="modalities: expected some of T1, each once and in this order"):
+        check_profile("clinic", profile, task)

@@ -12,6 +12,7 @@ from fedmepd.federation import site as module
 from fedmepd.federation.exchange import Payload, SiteProfile, Update
 from fedmepd.federation.site import FederationSite
 from fedmepd.networks.network import FedMEPDNet
+from fedmepd.tasks.brats import BRATS
 from fedmepd.training.checkpoints import describe, load_model
 from tests.federation.drive import CPU, Clock, make, make_server, make_site, play, same, site_state
 from tests.tiny import COUNTS, SITES, never, settings
@@ -173,7 +174,7 @@ def test_trains_with_the_anchors(tiny, tmp_path, payloads) -> None:
     assert {level: rows.tolist() for level, rows in state["anchors"].items()} == {
         level: payloads[1].tensors[f"anchors.{level}"].tolist() for level in (1, 2, 3, 4)
     }
-    start = FedMEPDNet(SITES[NAME], 4, calibration={"residual": True}).start(0).state_dict()
+    start = FedMEPDNet(BRATS, SITES[NAME], 4, calibration={"residual": True}).start(0).state_dict()
     assert all(not torch.equal(state["network"][key], start[key]) for key in start if "calibration" in key)
     without = settings(calibration={"enabled": False})
     site = make_site(tiny, without, tmp_path / "without", NAME)

@@ -8,6 +8,7 @@ from fedmepd.federation.exchange import SiteProfile
 from fedmepd.flare import translation
 from fedmepd.flare.cross_site import CrossSiteEvaluation
 from fedmepd.networks.network import FedMEPDNet
+from fedmepd.tasks.brats import BRATS
 from tests.evaluation import runs
 from tests.flare.fakes import CASES, Communicator, Engine
 
@@ -17,7 +18,7 @@ RUN = translation.Run("run-1", SETTINGS)
 
 
 def network():
-    return FedMEPDNet(("T2",), 4).start(0)
+    return FedMEPDNet(BRATS, ("T2",), 4).start(0)
 
 
 class Server:
@@ -25,7 +26,7 @@ class Server:
 
     def __init__(self):
         profiles = {site: SiteProfile(site, ("T2",), CASES, "folder", "share") for site in SITES}
-        self.matrix = CrossSiteTest(profiles, SiteProfile("fusion", ("T1", "T2"), CASES, "folder", "share"))
+        self.matrix = CrossSiteTest(profiles, SiteProfile("fusion", ("T1", "T2"), CASES, "folder", "share"), BRATS)
         self.tested = []
 
     def begin_cross_site(self):

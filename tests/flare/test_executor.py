@@ -17,6 +17,7 @@ from fedmepd.flare import executor as module
 from fedmepd.flare import loading, translation
 from fedmepd.flare.executor import FedMEPDExecutor
 from fedmepd.flare.translation import Run
+from fedmepd.tasks.brats import BRATS
 from tests.flare.fakes import CASES, Engine
 
 SETTINGS = Settings.make("phantom", {"run_name": "first"})
@@ -71,7 +72,7 @@ def execute(executor, context, name, identity="run-1", payload=None, abort=None)
 
 def test_tasks_reach_the_site(context, tmp_path):
     executor = FedMEPDExecutor()
-    assert translation.profile_of("site-1", execute(executor, context, "prepare")).modalities == ("T2",)
+    assert translation.profile_of("site-1", execute(executor, context, "prepare"), BRATS).modalities == ("T2",)
     update = translation.update_of("site-1", execute(executor, context, "train", payload=Payload(4)))
     assert (update.round, update.tensors["w"].tolist()) == (4, [1.0])
     assert translation.report_of(execute(executor, context, "test", payload=Payload(4))) == {"test": {"mdsc": 0.5}}

@@ -44,8 +44,8 @@ def test_a_job_written_out_by_hand() -> None:
             "executor": {"path": "fedmepd.flare.executor.FedMEPDExecutor", "args": {}},
         }
     ]
-    assert [each["tasks"] for each in client["task_data_filters"]] == [["train", "test", "test_model"]]
-    assert [each["tasks"] for each in client["task_result_filters"]] == [["train", "give_model"]]
+    assert [each["tasks"] for each in client["task_data_filters"]] == [["train", "test", "test_model", "fusion"]]
+    assert [each["tasks"] for each in client["task_result_filters"]] == [["train", "give_model", "fusion"]]
 
 
 @pytest.mark.parametrize("method", methods.names())

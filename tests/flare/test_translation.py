@@ -9,6 +9,7 @@ from fedmepd.errors import Aborted, CheckpointError, DataError, FedMEPDError, Up
 from fedmepd.federation.exchange import ModelCopy, Payload, SiteProfile, Update
 from fedmepd.flare import translation
 from fedmepd.flare.translation import Run
+from fedmepd.tasks.brats import BRATS
 
 RUN = Run("run-1", Settings.make("phantom", {"rounds": 3, "calibration": {"residual": False}}))
 
@@ -37,7 +38,7 @@ def test_server_gets_the_update_of_the_site():
 def test_profile_and_test_report_arrive():
     profile = SiteProfile("site-1", ("FLAIR", "T2"), {"train": 3, "validation": 1, "test": 1}, "folder")
     answer = translation.profile_reply(profile, {"process": 2.5, "data": 0.5})
-    assert translation.profile_of("site-1", answer) == profile
+    assert translation.profile_of("site-1", answer, BRATS) == profile
     assert translation.start_up_of("site-1", answer) == {"process": 2.5, "data": 0.5}
     assert translation.report_of(translation.report_reply({"test": None, "selected_round": 2}))["selected_round"] == 2
 

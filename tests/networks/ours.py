@@ -7,6 +7,7 @@ from torch import Tensor
 
 from fedmepd.networks.network import FedMEPDNet
 from fedmepd.networks.published import _translate
+from fedmepd.tasks.brats import BRATS
 from tests.networks.oracle import MODALITIES, shapes
 
 WIDTH = 4
@@ -22,7 +23,7 @@ def network(
     """Returns the network, in the width and precision of ``state``; anchors make it a site's."""
     calibration = None if anchors is None else {"residual": residual, "dropout": dropout}
     first = state["c1_encoder.e1_c1.conv.weight"]
-    made = FedMEPDNet(modalities, first.shape[0], calibration=calibration).to(first.dtype)
+    made = FedMEPDNet(BRATS, modalities, first.shape[0], calibration=calibration).to(first.dtype)
     renamed = {key: value for key, value in translate(state, anchors).items() if key in made.state_dict()}
     made.load_state_dict(renamed)
     made.anchors = dict(anchors or {})

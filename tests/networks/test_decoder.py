@@ -3,11 +3,12 @@
 import torch
 
 from fedmepd.networks.network import FedMEPDNet
+from fedmepd.tasks.brats import BRATS
 
 
 def test_classes_are_decided_in_full_precision():
     """Of two classes whose logits differ by less than bfloat16 has digits, the larger one is found."""
-    network = FedMEPDNet(("T1",), width=4).eval()
+    network = FedMEPDNet(BRATS, ("T1",), width=4).eval()
     with torch.no_grad():
         network.decoder.classify.weight.zero_()
         network.decoder.classify.bias.copy_(torch.tensor([4.0, 4.001, 0.0, 0.0]))

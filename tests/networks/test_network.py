@@ -9,6 +9,7 @@ import torch
 
 from fedmepd.errors import FedMEPDError
 from fedmepd.networks.network import FedMEPDNet
+from fedmepd.tasks.brats import BRATS
 from fedmepd.training.losses import training_loss
 from tests.networks import oracle
 from tests.networks.ours import WIDTH, named, network, translate
@@ -120,7 +121,7 @@ def test_modalities_are_taken_by_name() -> None:
     ],
 )
 def test_errors(modalities: tuple[str, ...], shape: tuple[int, ...], text: str) -> None:
-    net = FedMEPDNet(("T1", "FLAIR"), WIDTH)
+    net = FedMEPDNet(BRATS, ("T1", "FLAIR"), WIDTH)
     with pytest.raises(FedMEPDError, match=text):
         net(torch.zeros(shape), modalities)
 
@@ -157,7 +158,7 @@ def test_one_shared_encoder() -> None:
     for key in [key for key in weights if key.startswith("c1_encoder.")]:
         for number in (2, 3, 4):
             weights[key.replace("c1", f"c{number}", 1)] = weights[key]
-    net = FedMEPDNet(("FLAIR", "T1", "T2"), WIDTH, shared_encoder=True).double()
+    net = FedMEPDNet(BRATS, ("FLAIR", "T1", "T2"), WIDTH, shared_encoder=True).double()
     renamed = {
         key.replace(".FLAIR.", ".shared."): value
         for key, value in translate(weights, None).items()
@@ -171,7 +172,7 @@ def test_one_shared_encoder() -> None:
 
 
 def test_dropout_in_training_alone() -> None:
-    net = FedMEPDNet(width=WIDTH, calibration={"dropout": 0.5}).start(0)
+    net = FedMEPDNet(BRATS, width=WIDTH, calibration={"dropout": 0.5}).start(0)
     for lacca in net.calibration.values():
         torch.nn.init.normal_(lacca.out.weight)
         torch.nn.init.normal_(lacca.value.weight)
@@ -192,7 +193,7 @@ def test_dropout_in_training_alone() -> None:
 
 def test_dropped_attention_weights_are_replaced_by_zero_and_the_others_scaled_up() -> None:
     """With every projection of queries at zero all 6 weights are 1/6; each survives with a half, then counts 2/6."""
-    net = FedMEPDNet(width=WIDTH, calibration={"dropout": 0.5})
+    net = FedMEPDNet(BRATS, width=WIDTH, calibration={"dropout": 0.5})
     lacca = net.calibration["1"].train()
     for layer in (lacca.query, lacca.key, lacca.value, lacca.out):
         torch.nn.init.zeros_(layer.weight)
@@ -212,7 +213,7 @@ def test_dropped_attention_weights_are_replaced_by_zero_and_the_others_scaled_up
 
 
 def test_started_weights() -> None:
-    net = FedMEPDNet(width=16, calibration={}).start(5)
+    net = FedMEPDNet(BRATS, width=16, calibration={}).start(5)
     for key, value in net.state_dict().items():
         if key.endswith(".bias"):
             assert not value.any(), key
@@ -226,10 +227,10 @@ def test_started_weights() -> None:
 
 def test_start_depends_on_seed_and_part_alone() -> None:
     """A site's weights are those of the fusion site, whatever modalities it has."""
-    everything = FedMEPDNet(width=WIDTH, calibration={}).start(5).state_dict()
-    site = FedMEPDNet(("T2", "T1ce"), WIDTH, calibration={"residual": True}).start(5).state_dict()
-    server = FedMEPDNet(width=WIDTH).start(5).state_dict()
-    other = FedMEPDNet(width=WIDTH, calibration={}).start(6).state_dict()
+    everything = FedMEPDNet(BRATS, width=WIDTH, calibration={}).start(5).state_dict()
+    site = FedMEPDNet(BRATS, ("T2", "T1ce"), WIDTH, calibration={"residual": True}).start(5).state_dict()
+    server = FedMEPDNet(BRATS, width=WIDTH).start(5).state_dict()
+    other = FedMEPDNet(BRATS, width=WIDTH, calibration={}).start(6).state_dict()
     for part in (site, server):
         for key, value in part.items():
             assert torch.equal(value, everything[key]), key

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from fedmepd.networks.network import FedMEPDNet
+from fedmepd.tasks.brats import BRATS
 from fedmepd.training.checkpoints import About, save_model
 
 
@@ -18,7 +19,7 @@ def by_brightness(network, images, *_, **__) -> torch.Tensor:
 
 def save_tiny(path: Path, modalities: tuple[str, ...] = ("FLAIR", "T1ce"), clip_percent: float = 0.0) -> FedMEPDNet:
     """Saves a calibrated network of width 4 that finds every class somewhere, and returns it."""
-    net = FedMEPDNet(modalities, 4, calibration={"residual": True, "dropout": 0.1}).start(0)
+    net = FedMEPDNet(BRATS, modalities, 4, calibration={"residual": True, "dropout": 0.1}).start(0)
     generator = torch.Generator().manual_seed(0)
     for parameter in net.calibration.parameters():
         torch.nn.init.normal_(parameter, std=0.1, generator=generator)

@@ -9,6 +9,7 @@ from fedmepd.data.batches import evaluation_cases
 from fedmepd.evaluation.metrics import CaseScores
 from fedmepd.segmentation import examples as module
 from fedmepd.segmentation.examples import Examples
+from fedmepd.tasks.brats import BRATS
 from tests.tiny import settings
 
 
@@ -54,7 +55,8 @@ def test_what_is_drawn(made, tmp_path, monkeypatch, tiny) -> None:
     """Images, segmentation and label of the right case, with the modalities that it has of those asked for."""
     seen = {}
 
-    def note(file, modalities, images, classes, spacing, label) -> None:
+    def note(task, file, modalities, images, classes, spacing, label) -> None:
+        assert task is BRATS
         seen[file.stem] = (list(modalities), images, classes, label)
 
     monkeypatch.setattr(module, "draw_overlay", note)
@@ -75,8 +77,8 @@ def test_label_is_drawn_too(tmp_path) -> None:
     images = np.ones((1, 20, 20, 20), np.float32)
     classes, label = np.zeros((2, 20, 20, 20), np.uint8)
     label[5:15, 5:15, 5:15] = 2
-    draw_overlay(tmp_path / "a.png", ["T2"], images, classes, (1, 1, 1))
-    draw_overlay(tmp_path / "b.png", ["T2"], images, classes, (1, 1, 1), label)
+    draw_overlay(BRATS, tmp_path / "a.png", ["T2"], images, classes, (1, 1, 1))
+    draw_overlay(BRATS, tmp_path / "b.png", ["T2"], images, classes, (1, 1, 1), label)
     without, with_label = (imread(tmp_path / name)[..., :3] for name in ("a.png", "b.png"))
     green = [((of[..., 1] - of[..., 0]) > 0.2).sum() for of in (without, with_label)]
     assert green[1] > green[0] + 100

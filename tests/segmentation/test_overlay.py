@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedmepd.segmentation.overlay import COLOURS, draw_overlay, plane_centre
+from fedmepd.segmentation.overlay import draw_overlay, plane_centre
+from fedmepd.tasks.brats import BRATS
 
 
 def segmented(tumour: bool) -> tuple:
@@ -30,13 +31,13 @@ def painted(file: Path) -> dict[str, int]:
     pixels = imread(file)[..., :3]
     return {
         region: int((np.abs(pixels - np.array(to_rgb(colour))).max(axis=-1) < 0.12).sum())
-        for region, colour in COLOURS.items()
+        for region, colour in BRATS.colours.items()
     }
 
 
 def test_contours_of_every_region(tmp_path: Path) -> None:
-    draw_overlay(tmp_path / "with.png", *segmented(True))
-    draw_overlay(tmp_path / "without.png", *segmented(False))
+    draw_overlay(BRATS, tmp_path / "with.png", *segmented(True))
+    draw_overlay(BRATS, tmp_path / "without.png", *segmented(False))
     found, legend = painted(tmp_path / "with.png"), painted(tmp_path / "without.png")
     # The more a region holds, the longer its contour; without a tumour there is the legend alone.
     extra = [found[region] - legend[region] for region in ("WT", "TC", "ET")]
@@ -46,7 +47,7 @@ def test_contours_of_every_region(tmp_path: Path) -> None:
 
 def test_the_same_case_is_the_same_picture(tmp_path: Path) -> None:
     for name in ("one", "two"):
-        draw_overlay(tmp_path / f"{name}.png", *segmented(True))
+        draw_overlay(BRATS, tmp_path / f"{name}.png", *segmented(True))
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
 
 

@@ -16,6 +16,7 @@ from fedmepd.errors import DataError, FedMEPDError
 from fedmepd.federation.evaluate import score_cases
 from fedmepd.segmentation import segmenter as module
 from fedmepd.segmentation.segmenter import Segmenter, modality_warnings
+from fedmepd.tasks.brats import BRATS
 from fedmepd.training.inference import class_probabilities
 from tests.data.files import save, write_case
 from tests.segmentation.models import by_brightness, save_tiny
@@ -60,7 +61,7 @@ def test_a_segmentation_stands_where_its_voxels_are(
     header.set_sform(affine, 4)
     header.set_qform(affine, 2)
     nibabel.save(header, path)
-    made = opened(model).segment(Case("a", {"FLAIR": path}, None))
+    made = opened(model).segment(Case("a", {"FLAIR": path}, None, task=BRATS))
     for name, image, expected in (
         ("labels", made.image("brats"), np.where(values == 900, 4, 0)),
         ("2023", made.image("brats2023"), np.where(values == 900, 3, 0)),
@@ -90,7 +91,7 @@ def test_the_same_as_at_the_end_of_training(tiny, model: Path, tmp_path: Path) -
     for case in data.test[:1]:
         made = segmenter.segment(segmenter.usable(case))
         [item] = PreparedCases([case], tiny.machine.cache / "prepared")
-        scores.append(dice_only(made.classes, item["label"][0]))
+        scores.append(dice_only(BRATS, made.classes, item["label"][0]))
     assert summarise(scores) == expected
 
 
@@ -139,7 +140,7 @@ def test_checks_of_the_files(model: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="register and resample"):
         segmenter.check(segmenter.usable(other))
     with pytest.raises(DataError, match="has no image"):
-        segmenter.check(segmenter.usable(Case("none", {}, None)))
+        segmenter.check(segmenter.usable(Case("none", {}, None, task=BRATS)))
     good.images["FLAIR"].unlink()
     with pytest.raises(DataError, match="flair.nii.gz cannot be read"):
         segmenter.check(segmenter.usable(good))
@@ -181,18 +182,18 @@ def test_clean_up_is_off_unless_asked_for(model: Path, tmp_path: Path, monkeypat
 
 
 def case_of(*modalities: str) -> Case:
-    return Case("secret", {name: Path(name) for name in modalities}, None)
+    return Case("secret", {name: Path(name) for name in modalities}, None, task=BRATS)
 
 
 def test_differences_from_the_model_are_named() -> None:
     model = ("FLAIR", "T1ce", "T1")
-    assert modality_warnings([case_of("FLAIR", "T1ce", "T1")], model) == []
-    assert modality_warnings([case_of("FLAIR", "T2")], model) == [
+    assert modality_warnings(BRATS, [case_of("FLAIR", "T1ce", "T1")], model) == []
+    assert modality_warnings(BRATS, [case_of("FLAIR", "T2")], model) == [
         "the model was trained with FLAIR T1ce T1; T1ce T1 are missing: expect a less accurate segmentation",
         "the model was trained with FLAIR T1ce T1; T2 cannot be used and is ignored",
     ]
     cases = [case_of("FLAIR", "T1ce", "T1"), case_of("FLAIR", "T1ce"), case_of("FLAIR", "T1ce"), case_of("T2")]
-    assert modality_warnings(cases, model) == [
+    assert modality_warnings(BRATS, cases, model) == [
         "the model was trained with FLAIR T1ce T1; T1 is missing in 2 of 4 cases: expect a less accurate segmentation",
         "the model was trained with FLAIR T1ce T1; T2 in 1 of 4 cases cannot be used and is ignored",
     ]

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from fedmepd.data.phantom import SPACING_MM, case_names, phantom_case
-from fedmepd.modalities import BRATS, PROTOCOL_SUBSETS
+from fedmepd.tasks.brats import BRATS, PROTOCOL_SUBSETS
 
 SITES = {"site-1": PROTOCOL_SUBSETS[0], "site-2": PROTOCOL_SUBSETS[1], "fusion": BRATS.modalities}
 CASES = 5

@@ -16,11 +16,12 @@ from typing import Any
 import psutil
 import torch
 
+from fedmepd.config import FUSION_SITE
 from fedmepd.evaluation import results
 from fedmepd.flare.poc.commands import FlareError
 from fedmepd.flare.poc.workspace import Poc
-from fedmepd.modalities import BRATS, FUSION_SITE, PROTOCOL_SUBSETS
 from fedmepd.storage import load_tensors
+from fedmepd.tasks.brats import BRATS, PROTOCOL_SUBSETS
 from tests.system.conftest import write_cases
 from tests.system.simulator import ROOT, TINY
 

@@ -8,6 +8,7 @@ import pytest
 
 from fedmepd.cli import main
 from fedmepd.data.manifest import read_manifest
+from fedmepd.tasks.brats import BRATS
 from tests.system.conftest import CASES, write_cases
 from tests.system.simulator import ROOT, SITES, TINY, assert_same, in_process, run, simulate, weights
 
@@ -154,7 +155,7 @@ def test_sites_made_of_one_data_set_train(tmp_path, cache, monkeypatch, capsys):
     (tmp_path / "sites.yaml").write_text(json.dumps(sites))
     data = tmp_path / "sites"
     assert main(["data", "split", str(tmp_path / "patients"), str(data), "--sites", str(tmp_path / "sites.yaml")]) == 0
-    cases, parts = read_manifest(data / "site-1")
+    cases, parts = read_manifest(BRATS, data / "site-1")
     kept, bare, partial, other = sorted(cases, key=lambda case: (parts[case.name] != "test", case.name))
     bare.label.unlink()
     partial.images["T1ce"].unlink()
@@ -165,11 +166,11 @@ def test_sites_made_of_one_data_set_train(tmp_path, cache, monkeypatch, capsys):
     assert finished.code == 0, finished.output
     found = {site["name"]: site for site in finished.results["sites"]}
     for name in SITES:
-        counts = Counter(part for part in read_manifest(data / name)[1].values() if part)
+        counts = Counter(part for part in read_manifest(BRATS, data / name)[1].values() if part)
         assert found[name]["cases"] == {part: counts[part] for part in ("train", "validation", "test")}
     assert sum(found["site-1"]["cases"].values()) == 3
     assert [found[name]["modalities"] for name in SITES] == [["FLAIR", "T1ce"], ["T2"]]
-    assert parts[kept.name] == read_manifest(data / "site-1")[1][kept.name] == "test" and other.name in parts
+    assert parts[kept.name] == read_manifest(BRATS, data / "site-1")[1][kept.name] == "test" and other.name in parts
 
 
 def test_job_py_runs_the_recipe(tmp_path, cohort, cache):

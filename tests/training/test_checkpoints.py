@@ -8,6 +8,7 @@ import torch
 import fedmepd
 from fedmepd.errors import CheckpointError
 from fedmepd.networks.network import FedMEPDNet
+from fedmepd.tasks.brats import BRATS
 from fedmepd.training.checkpoints import About, describe, load_model, save_model
 
 SCORES = {"dice": {"WT": 0.5, "TC": 0.25, "ET": 0.0}, "mdsc": 0.25}
@@ -15,7 +16,7 @@ SCORES = {"dice": {"WT": 0.5, "TC": 0.25, "ET": 0.0}, "mdsc": 0.25}
 
 def site(shared_encoder: bool = False) -> FedMEPDNet:
     calibration = {"residual": True, "dropout": 0.25}
-    net = FedMEPDNet(("FLAIR", "T2"), 4, calibration=calibration, shared_encoder=shared_encoder).start(3)
+    net = FedMEPDNet(BRATS, ("FLAIR", "T2"), 4, calibration=calibration, shared_encoder=shared_encoder).start(3)
     for parameter in net.calibration.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     net.anchors = {level: torch.randn(5, 4 * 2 ** (level - 1)) for level in (1, 2, 3, 4)}
@@ -31,7 +32,7 @@ def saved(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("kind", ["site", "shared encoder", "server"])
 def test_round_trip(kind: str, tmp_path: Path) -> None:
-    net = FedMEPDNet(width=8).start(3) if kind == "server" else site(kind == "shared encoder")
+    net = FedMEPDNet(BRATS, width=8).start(3) if kind == "server" else site(kind == "shared encoder")
     save_model(tmp_path / "model.pt", net.train(), About("x", "fedmepd", 1))
     # The package's public name of the same function.
     loaded = fedmepd.load_model(str(tmp_path / "model.pt"))
@@ -50,7 +51,8 @@ def test_describes_itself(saved: Path) -> None:
     assert describe(saved) == {
         "kind": "fedmepd model",
         "format": 1,
-        "task": "BraTS",
+        "task": "brats",
+        "task_modalities": ["FLAIR", "T1ce", "T1", "T2"],
         "classes": ["background", "NCR/NET", "ED", "ET"],
         "label_maps": {
             "brats": {"0": 0, "1": 1, "2": 2, "4": 3},
@@ -92,7 +94,9 @@ WEIGHT = "decoder.levels.2.merge.0.conv.weight"
         ),
         ({"format": 2, "about": None}, ["has format 2", "install the version that wrote it (unknown)"]),
         ({"format": None}, ["has format None", "reads format 1"]),
-        ({"task": "heart"}, ["'heart'", "expected 'BraTS'"]),
+        ({"task": "heart"}, ["unknown task 'heart': expected one of brats, "]),
+        ({"task_modalities": ["T1", "FLAIR", "T1ce", "T2"]}, ["modalities T1, FLAIR, T1ce, T2", "with which it was"]),
+        ({"task": "brats_post_treatment"}, ["classes background, NCR/NET, ED, ET", "background, NETC, SNFH, ET, RC"]),
         ({"kind": "fedmepd state"}, ["is no fedmepd model"]),
         ({"kind": None, "state_dict": {}}, ["no fedmepd model; import it with `fedmepd checkpoint import`"]),
         ({"task": None}, ["key task is missing", "another copy"]),
@@ -116,6 +120,13 @@ def test_faults(change: dict, texts: list[str], saved: Path) -> None:
         load_model(saved)
     for text in [str(saved), *texts]:
         assert text in str(error.value)
+
+
+def test_a_model_of_before_there_were_tasks(saved: Path) -> None:
+    content = torch.load(saved, weights_only=True)
+    del content["task_modalities"]
+    torch.save(content | {"task": "BraTS"}, saved)
+    assert load_model(saved).task is BRATS and describe(saved)["task"] == "brats"
 
 
 @pytest.mark.parametrize("fault", ["absent", "empty", "truncated", "text", "list"])

@@ -6,6 +6,7 @@ import torch
 from fedmepd.data.batches import Batch
 from fedmepd.errors import Aborted, FedMEPDError
 from fedmepd.networks.network import FedMEPDNet
+from fedmepd.tasks.brats import BRATS
 from fedmepd.training.epoch import EpochReport, class_vectors, learning_rate, make_optimizer, train_epoch
 from fedmepd.training.losses import training_loss
 from tests.networks import oracle
@@ -48,7 +49,7 @@ def weights(net: FedMEPDNet) -> dict[str, torch.Tensor]:
 def test_a_step_is_adams() -> None:
     """The first step of Adam moves every weight by lr * g / (|g| + 1e-8), g with the decay's share."""
     of = settings(training={"learning_rate": 0.01, "weight_decay": 0.1})
-    net = FedMEPDNet(width=4).start(0)
+    net = FedMEPDNet(BRATS, width=4).start(0)
     before = weights(net)
     [batch] = batches(1)
     outputs = net.train().training_outputs(batch.images, batch.modalities)
@@ -99,7 +100,7 @@ def test_report_holds_means_over_the_steps() -> None:
 
 
 def test_abort_between_two_steps() -> None:
-    net = FedMEPDNet(width=4).start(0)
+    net = FedMEPDNet(BRATS, width=4).start(0)
     steps: list[int] = []
     with pytest.raises(Aborted):
         train_epoch(
@@ -115,7 +116,7 @@ def test_abort_between_two_steps() -> None:
 
 
 def test_a_loss_that_is_no_number_ends_the_training_before_it_spoils_the_weights() -> None:
-    net = FedMEPDNet(width=4).start(0)
+    net = FedMEPDNet(BRATS, width=4).start(0)
     before = weights(net)
     [batch] = batches(1)
     batch.images[0, 0, 0, 0, 0] = float("nan")
@@ -126,7 +127,7 @@ def test_a_loss_that_is_no_number_ends_the_training_before_it_spoils_the_weights
 
 
 def test_choosing_modalities_takes_their_images() -> None:
-    net = FedMEPDNet(width=4).start(0)
+    net = FedMEPDNet(BRATS, width=4).start(0)
     seen = []
     net.encoders["T2"].register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
     net.encoders["FLAIR"].register_forward_hook(lambda *_: pytest.fail("FLAIR was left out"))
@@ -173,7 +174,7 @@ def test_bfloat16_gradients_point_where_those_of_float32_do() -> None:
     generator = torch.Generator().manual_seed(1)
     images = torch.randn(1, 2, 24, 24, 24, generator=generator)
     label = torch.randint(4, (1, 24, 24, 24), generator=generator)
-    net = FedMEPDNet(("FLAIR", "T2"), width=4).start(0)
+    net = FedMEPDNet(BRATS, ("FLAIR", "T2"), width=4).start(0)
     gradients = {}
     for dtype in (torch.float32, torch.bfloat16):
         net.zero_grad()

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from fedmepd.networks.network import FedMEPDNet
+from fedmepd.tasks.brats import BRATS
 from fedmepd.training.inference import class_probabilities, most_probable, predict
 from tests.networks.oracle import forward, random_state
 from tests.networks.ours import network
@@ -34,7 +35,7 @@ def test_one_window_is_the_whole_volume(size: tuple[int, ...], window: int) -> N
 
 def test_windows_overlap_and_are_averaged() -> None:
     """Along an axis of 32, windows of 16 that overlap by half start at 0, 8 and 16."""
-    net = FedMEPDNet(("T1",), 4).start(0)
+    net = FedMEPDNet(BRATS, ("T1",), 4).start(0)
     x = image(32, 16, 16)[:, :1]
     total = torch.zeros(1, 4, 32, 16, 16)
     count = torch.zeros(32, 1, 1)
@@ -51,7 +52,7 @@ def test_windows_overlap_and_are_averaged() -> None:
 
 def test_windows_without_brain_are_background_and_cost_nothing() -> None:
     """Along an axis of 48, windows of 16 start at 0, 8, ..., 32; brain from voxel 30 on is seen by the last three."""
-    net = FedMEPDNet(("T1",), 4).start(0)
+    net = FedMEPDNet(BRATS, ("T1",), 4).start(0)
     x = image(48, 16, 16)[:, :1]
     x[:, :, :30] = 0
     # Without brain the network itself would say anything, but not background everywhere.
@@ -70,7 +71,7 @@ def test_of_two_equal_probabilities_the_first_class_is_taken() -> None:
 
 
 def test_evaluation_mode_and_no_gradients() -> None:
-    net = FedMEPDNet(width=4, calibration={"dropout": 0.5}).start(0)
+    net = FedMEPDNet(BRATS, width=4, calibration={"dropout": 0.5}).start(0)
     net.anchors = {level: torch.randn(4, 4 * 2 ** (level - 1)) for level in (1, 2, 3, 4)}
     section = settings(evaluation={"window": 16}).evaluation
     maps = [predict(net.train(), image(16, 16, 16), net.modalities, section, "float32") for _ in range(2)]
@@ -80,7 +81,7 @@ def test_evaluation_mode_and_no_gradients() -> None:
 
 def test_number_of_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     """48 voxels in windows of 24 with an overlap of half are three; shorter axes are one, of their own length."""
-    net = FedMEPDNet(("T1",), 4).start(0)
+    net = FedMEPDNet(BRATS, ("T1",), 4).start(0)
     shapes = []
     net.register_forward_pre_hook(lambda _, inputs: shapes.append(tuple(inputs[0].shape[2:])))
     predict(net, image(48, 20, 9)[:, :1], ("T1",), settings(evaluation={"window": 24}).evaluation, "float32")
@@ -88,7 +89,7 @@ def test_number_of_windows(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_flips_average_the_eight_mirror_images() -> None:
-    net = FedMEPDNet(("T1",), 4).start(0).eval()
+    net = FedMEPDNet(BRATS, ("T1",), 4).start(0).eval()
     x = image(16, 16, 24)[:, :1]
     expected = torch.zeros(4, 16, 16, 24)
     with torch.no_grad():
@@ -111,7 +112,7 @@ def test_flips_average_the_eight_mirror_images() -> None:
     ("size", "window", "overlap"), [((48, 20, 9), 24, 0.5), ((33, 25, 16), 16, 0.25), ((16, 40, 24), 16, 0.0)]
 )
 def test_progress_knows_the_number_of_windows(size: tuple, window: int, overlap: float, flips: bool) -> None:
-    net = FedMEPDNet(("T1",), 4).start(0)
+    net = FedMEPDNet(BRATS, ("T1",), 4).start(0)
     # Windows without brain are quick, and are windows all the same.
     x = torch.zeros(1, 1, *size)
     told = []

@@ -9,6 +9,7 @@ from shlex import quote
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from fedmepd.cli.tasks import add_task_option, chosen_task, conventions_help
 from fedmepd.cli.terminal import FAULTY, progress_bar
 from fedmepd.errors import FedMEPDError, SettingsError
 
@@ -67,11 +68,11 @@ def add_data_commands(data: argparse._SubParsersAction) -> None:
 
 
 def _add_reading(parser: argparse.ArgumentParser) -> None:
+    add_task_option(parser)
     parser.add_argument(
         "--labels",
-        choices=("brats", "brats2023", "msd"),
-        help="meaning of the label values: brats 0, 1 NCR/NET, 2 ED, 4 ET; brats2023 with 3 for ET; msd 1 ED, "
-        "2 NCR/NET, 3 ET; default: that of the layout",
+        metavar="VALUES",
+        help=f"meaning of the label values: {conventions_help()}; default: that of the layout",
     )
     parser.add_argument("--follow-links", action="store_true", help="read links that lead out of a case's folder")
 
@@ -95,9 +96,9 @@ def _add_making(parser: argparse.ArgumentParser) -> None:
 
 
 def _make_phantoms(options: argparse.Namespace) -> None:
-    from fedmepd.data.phantom import PHANTOM_SITES, ensure_site
+    from fedmepd.data.phantom import ensure_site, phantom_sites
 
-    for site, modalities in PHANTOM_SITES.items():
+    for site, modalities in phantom_sites().items():
         folder = ensure_site(options.folder, site, options.seed)
         print(f"{folder}  {' '.join(modalities)}", flush=True)
 
@@ -107,12 +108,13 @@ def _check(options: argparse.Namespace) -> int:
     from fedmepd.data.source import no_case
     from fedmepd.data.summary import describe_data
 
+    task = chosen_task(options)
     sites = site_folders(options.folder)
     if sites:
         return _check_sites(sites, options)
-    dataset = find_dataset(options.folder, follow_links=options.follow_links)
+    dataset = find_dataset(task, options.folder, follow_links=options.follow_links)
     if not dataset.cases and not dataset.findings:
-        raise no_case(options.folder)
+        raise no_case(task, options.folder)
     inspection = _inspect(dataset, options)
     print("\n".join(["", *describe_data(dataset, inspection)]))
     return _conclude(inspection.findings, options, len(inspection.cases))
@@ -125,26 +127,30 @@ def _inspect(dataset: Any, options: argparse.Namespace) -> Any:
 
     print(describe_found(dataset), flush=True)
     with progress_bar("reading", "case") as progress:
-        return inspect_dataset(dataset, SiteSettings.load().cache, labels=options.labels, progress=progress)
+        return inspect_dataset(dataset, SiteSettings.load().cache, labels=_labels(options), progress=progress)
+
+
+def _labels(options: argparse.Namespace) -> str | None:
+    return None if options.labels is None else chosen_task(options).convention(options.labels)
 
 
 def _check_sites(sites: list[Path], options: argparse.Namespace) -> int:
     from fedmepd.data.findings import Finding
     from fedmepd.data.layouts import find_dataset
     from fedmepd.data.summary import describe_overlap
-    from fedmepd.modalities import BRATS
     from fedmepd.text_table import table
 
+    task = chosen_task(options)
     inspections, findings, rows = {}, [], []
     print(f"found a federation of {len(sites)} sites", flush=True)
     for folder in sites:
         print(f"{folder.name}: ", end="", flush=True)
-        dataset = find_dataset(folder)
+        dataset = find_dataset(task, folder)
         inspection = inspections[folder.name] = _inspect(dataset, options)
         parts = Counter((dataset.parts or {}).values())
         errors = sum(found.severity == "error" for found in inspection.findings)
         there = {modality for case in inspection.cases for modality in case.modalities}
-        names = " ".join(name for name in BRATS.modalities if name in there)
+        names = " ".join(name for name in task.modalities if name in there)
         numbers = [len(inspection.cases), parts["train"], parts["validation"], parts["test"], parts[None], errors]
         rows.append([folder.name, *map(str, numbers), names])
         findings += inspection.findings
@@ -182,8 +188,9 @@ def _source(options: argparse.Namespace, earlier: Path | None = None) -> tuple[S
     cache = SiteSettings.load().cache
     with progress_bar("reading", "case") as progress:
         source = open_source(
+            chosen_task(options),
             options.folder,
-            labels=options.labels,
+            labels=_labels(options),
             follow_links=options.follow_links,
             skip_faulty=options.skip_faulty,
             cache=cache,
@@ -207,6 +214,7 @@ def _init(options: argparse.Namespace) -> None:
     folder = (options.folder.parent if options.folder.is_file() else options.folder) if in_place else options.out
     source, cache = _source(options, earlier=folder)
     site = plan_site(
+        chosen_task(options),
         folder,
         source.inspection.cases,
         in_place=in_place,
@@ -251,15 +259,17 @@ def _split(options: argparse.Namespace) -> None:
 
     if options.out.resolve().is_relative_to(options.folder.resolve()):
         raise FedMEPDError(f"{options.out} is inside {options.folder}: choose a folder outside the data set")
+    task = chosen_task(options)
     source, cache = _source(options)
     labelled = sum(case.label is not None for case in source.inspection.cases)
     plan = None
     if options.protocol:
-        plan = protocol_plan(options.protocol)
+        plan = protocol_plan(task, options.protocol)
     elif options.sites:
-        plan = read_plan(options.sites, labelled)
+        plan = read_plan(task, options.sites, labelled)
     how = {name: getattr(options, name) for name in ("seed", "train", "validation", "protocol")}
     made, changed = split_source(
+        task,
         source,
         options.out,
         plan=plan,

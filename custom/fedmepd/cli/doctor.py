@@ -9,10 +9,12 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
 
+from fedmepd.cli.tasks import add_task_option, chosen_task
 from fedmepd.cli.terminal import FAULTY, progress_bar
 from fedmepd.errors import SettingsError
 
 if TYPE_CHECKING:
+    from fedmepd.doctor.federation import Expected
     from fedmepd.doctor.kit import Kit
 
 
@@ -33,6 +35,7 @@ def add_doctor_command(topics: argparse._SubParsersAction) -> None:
         metavar="FILE",
         help="file with the server's versions; default: KIT/local/fedmepd-federation.json",
     )
+    add_task_option(doctor, "the job's, or brats")
     doctor.add_argument("--ntp", metavar="HOST", help="a time server to compare the clock with; default: none")
     doctor.add_argument(
         "--timeout", type=float, default=10.0, metavar="S", help="seconds to wait for an answer; default: 10"
@@ -50,7 +53,7 @@ def add_doctor_command(topics: argparse._SubParsersAction) -> None:
 def _doctor(options: argparse.Namespace) -> int:
     from fedmepd.doctor.checks import ERROR, WARNING, count
     from fedmepd.doctor.diagnose import diagnose
-    from fedmepd.doctor.federation import FILE_NAME, expected
+    from fedmepd.doctor.federation import FILE_NAME
     from fedmepd.doctor.kit import Kit
 
     if not 0 < options.timeout < 3600:
@@ -64,7 +67,7 @@ def _doctor(options: argparse.Namespace) -> int:
     with progress_bar("reading", "case") as progress:
         made = diagnose(
             kit,
-            expected(federation, options.job),
+            _expected(federation, options),
             ntp=options.ntp,
             seconds=options.timeout,
             progress=progress,
@@ -80,6 +83,15 @@ def _doctor(options: argparse.Namespace) -> int:
     else:
         print(f"\n{kit.role} {kit.name}: {_count(errors, 'error')}, {_count(warnings, 'warning')}")
     return FAULTY if errors else 0
+
+
+def _expected(federation: Path | None, options: argparse.Namespace) -> Expected:
+    from fedmepd.doctor.federation import expected
+
+    known = expected(federation, options.job, chosen_task(options).name)
+    if options.task not in (None, known.settings.task):
+        raise SettingsError(f"--task {options.task}: the settings of {known.source} are of task {known.settings.task}")
+    return known
 
 
 def _count(number: int, noun: str) -> str:

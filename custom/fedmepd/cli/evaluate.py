@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedmepd.cli.predict import add_segmenter_options, open_segmenter
+from fedmepd.cli.tasks import add_task_option, chosen_task, conventions_help
 from fedmepd.cli.terminal import progress_bar, warn
 from fedmepd.errors import DataError, SettingsError
 
 if TYPE_CHECKING:
     from fedmepd.data.cases import Case
     from fedmepd.evaluation.measures import RegionMeasures
-
-_CONVENTIONS = ("brats", "brats2023", "msd")
+    from fedmepd.segmentation.segmenter import Segmenter
+    from fedmepd.tasks.task import Task
 
 _PARTS = ("test", "validation", "train", "all")
 
@@ -39,15 +40,15 @@ def add_evaluate_command(topics: argparse._SubParsersAction) -> None:
     evaluate.add_argument("--out", type=Path, metavar="FOLDER", help="write evaluation.csv and evaluation.json there")
     evaluate.add_argument(
         "--label-values",
-        choices=_CONVENTIONS,
-        help="meaning of the labels' values, as --labels of `fedmepd data check`; default: decided by layout and "
-        "values",
+        metavar="VALUES",
+        help=f"meaning of the labels' values: {conventions_help()}; default: decided by layout and values",
     )
     evaluate.add_argument(
         "--prediction-values",
-        choices=_CONVENTIONS,
+        metavar="VALUES",
         help="the same for the predictions; default: decided by their values",
     )
+    add_task_option(evaluate, "the model's, or brats")
     evaluate.add_argument("--part", choices=_PARTS, help="with --model: part of the manifest to score; default: test")
     evaluate.add_argument("--seed", type=int, default=0, help="seed of the bootstrap; default: 0")
     evaluate.add_argument("--follow-links", action="store_true", help="read links that lead out of a case's folder")
@@ -71,28 +72,42 @@ def _evaluate(options: argparse.Namespace) -> None:
     # Checked first, because scoring may take an hour.
     if options.out is not None and (there := [name for name in (CSV_NAME, JSON_NAME) if (options.out / name).exists()]):
         raise SettingsError(f"--out {options.out} has an {there[0]} already: choose another folder")
-    cases, unmatched = _score_files(options) if by_files else (_score_model(options), {})
-    report = build(cases, seed=options.seed, **unmatched)
+    if by_files:
+        task = chosen_task(options)
+        cases, unmatched = _score_files(task, options)
+    else:
+        segmenter = open_segmenter(options)
+        task, unmatched = segmenter.task, {}
+        if options.task not in (None, task.name):
+            raise SettingsError(f"--task {options.task}: {options.model} is a model of task {task.name}")
+        cases = _score_model(segmenter, options)
+    report = build(task, cases, seed=options.seed, **unmatched)
     print("\n".join([f"scored {len(cases)} case{'s' if len(cases) > 1 else ''}", "", console_table(report)]))
     if options.out is not None:
         print(f"wrote {' and '.join(map(str, write(options.out, report)))}")
 
 
-def _score_files(options: argparse.Namespace) -> tuple[dict[str, dict[str, RegionMeasures]], dict[str, list[str]]]:
+def _score_files(
+    task: Task, options: argparse.Namespace
+) -> tuple[dict[str, dict[str, RegionMeasures]], dict[str, list[str]]]:
     from fedmepd.evaluation.measures import measure_case
     from fedmepd.evaluation.pairs import check, match, read_classes
     from fedmepd.site_settings import SiteSettings
 
     matched = match(
-        options.predictions, options.labels, follow_links=options.follow_links, cache=SiteSettings.load().cache
+        task,
+        options.predictions,
+        options.labels,
+        follow_links=options.follow_links,
+        cache=SiteSettings.load().cache,
     )
     _tell_unmatched(matched.without_label, "predictions without a label")
     _tell_unmatched(matched.without_prediction, "labels without a prediction")
     with progress_bar("reading", "file") as progress:
         pairs, warnings = check(
             matched,
-            prediction_values=options.prediction_values,
-            label_values=options.label_values,
+            prediction_values=_convention(task, options.prediction_values),
+            label_values=_convention(task, options.label_values),
             progress=progress,
         )
     for line in warnings:
@@ -102,9 +117,13 @@ def _score_files(options: argparse.Namespace) -> tuple[dict[str, dict[str, Regio
         for number, pair in enumerate(pairs, 1):
             prediction, spacing = read_classes(pair.prediction)
             label, _ = read_classes(pair.label)
-            cases[pair.name] = measure_case(prediction, label, spacing)
+            cases[pair.name] = measure_case(task, prediction, label, spacing)
             progress(number, len(pairs))
     return cases, {"without_label": matched.without_label, "without_prediction": matched.without_prediction}
+
+
+def _convention(task: Task, given: str | None) -> str | None:
+    return None if given is None else task.convention(given)
 
 
 def _tell_unmatched(names: Sequence[str], what: str) -> None:
@@ -115,7 +134,7 @@ def _tell_unmatched(names: Sequence[str], what: str) -> None:
         warn(f"{what}, left out ({len(names)}): {', '.join(names[:MOST_SHOWN])}{more}")
 
 
-def _score_model(options: argparse.Namespace) -> dict[str, dict[str, RegionMeasures]]:
+def _score_model(segmenter: Segmenter, options: argparse.Namespace) -> dict[str, dict[str, RegionMeasures]]:
     import numpy as np
 
     from fedmepd.data.preparation import classes_of_label
@@ -123,10 +142,10 @@ def _score_model(options: argparse.Namespace) -> dict[str, dict[str, RegionMeasu
     from fedmepd.evaluation.pairs import read_classes
     from fedmepd.segmentation.segmenter import modality_warnings
 
-    segmenter = open_segmenter(options)
-    labelled = _labelled_cases(options)
+    task = segmenter.task
+    labelled = _labelled_cases(task, options)
     usable = [segmenter.usable(case) for case in labelled]
-    for line in modality_warnings(labelled, segmenter.modalities):
+    for line in modality_warnings(task, labelled, segmenter.modalities):
         warn(line)
     cases = {}
     for case, unlabelled in zip(labelled, usable, strict=True):
@@ -135,13 +154,14 @@ def _score_model(options: argparse.Namespace) -> dict[str, dict[str, RegionMeasu
         # By way of the image that `fedmepd predict` writes, so that both give the same scores.
         values = np.asarray(segmentation.image(case.convention).dataobj)
         label, spacing = read_classes(case)
-        cases[case.name] = measure_case(classes_of_label(values, case.convention), label, spacing)
+        predicted = classes_of_label(task, values, case.convention)
+        cases[case.name] = measure_case(task, predicted, label, spacing)
         dice = ", ".join(f"{region} {of.dice:.3f}" for region, of in cases[case.name].items())
         print(f"{case.name}: Dice {dice}", flush=True)
     return cases
 
 
-def _labelled_cases(options: argparse.Namespace) -> list[Case]:
+def _labelled_cases(task: Task, options: argparse.Namespace) -> list[Case]:
     """The cases of the data set's part, checked as before training."""
     from fedmepd.data.findings import WARNING
     from fedmepd.data.inspection import inspect_cases
@@ -149,7 +169,7 @@ def _labelled_cases(options: argparse.Namespace) -> list[Case]:
     from fedmepd.site_settings import SiteSettings
 
     cache = SiteSettings.load().cache
-    dataset = open_dataset(options.folder, follow_links=options.follow_links, cache=cache)
+    dataset = open_dataset(task, options.folder, follow_links=options.follow_links, cache=cache)
     cases, problems = nameable(dataset)
     if problems:
         raise DataError("\n  ".join(problems))
@@ -170,7 +190,11 @@ def _labelled_cases(options: argparse.Namespace) -> list[Case]:
         )
     with progress_bar("reading", "case") as progress:
         inspection = inspect_cases(
-            cases, labels=options.label_values, option="--label-values", cache=cache, progress=progress
+            cases,
+            labels=_convention(task, options.label_values),
+            option="--label-values",
+            cache=cache,
+            progress=progress,
         )
     inspection.require_good()
     for finding in inspection.findings:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fedmepd.cli.tasks import conventions_help, image_destination, image_options
 from fedmepd.cli.terminal import progress_bar, warn
 from fedmepd.errors import FedMEPDError, SettingsError
 
@@ -17,12 +18,10 @@ if TYPE_CHECKING:
     from fedmepd.data.cases import Case
     from fedmepd.segmentation.outputs import CaseFiles, VolumeTable
     from fedmepd.segmentation.segmenter import Segmenter
+    from fedmepd.tasks.task import Task
 
 # Exit status when some cases of a folder could not be segmented.
 SOME_FAILED = 1
-
-# The options that name a single case's images.
-_OPTIONS = {"FLAIR": "--flair", "T1ce": "--t1ce", "T1": "--t1", "T2": "--t2"}
 
 
 def add_predict_command(topics: argparse._SubParsersAction) -> None:
@@ -38,9 +37,13 @@ def add_predict_command(topics: argparse._SubParsersAction) -> None:
     predict.add_argument(
         "folder", type=Path, nargs="?", help="folder of cases or a list, in any layout that `fedmepd data check` knows"
     )
-    for modality, option in _OPTIONS.items():
+    for option, modality in image_options().items():
         predict.add_argument(
-            option, type=Path, dest=modality, metavar="FILE", help=f"{modality} image of a single case"
+            option,
+            type=Path,
+            dest=image_destination(option),
+            metavar="FILE",
+            help=f"{modality} image of a single case",
         )
     predict.add_argument(
         "--out", type=Path, required=True, help="file to write (.nii.gz); for a folder of cases: folder to write"
@@ -59,11 +62,8 @@ def add_predict_command(topics: argparse._SubParsersAction) -> None:
 def _add_labels(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--labels",
-        type=lambda name: "brats2023" if name == "2023" else name,
-        choices=("brats", "brats2023", "msd"),
-        default="brats",
-        help="label values to write: brats 0, 1 NCR/NET, 2 ED, 4 ET (default); brats2023 or 2023 with 3 for ET; msd 1 "
-        "ED, 2 NCR/NET, 3 ET",
+        metavar="VALUES",
+        help=f"label values to write: {conventions_help()}; default: the default of the model's task, brats for BraTS",
     )
 
 
@@ -101,7 +101,8 @@ def add_segmenter_options(parser: argparse.ArgumentParser, required: bool) -> No
         type=_millilitres,
         default=0.0,
         metavar="ML",
-        help="if all enhancing tumour is below this volume, label it NCR/NET; default: 0, never",
+        help="if there is less than this volume of the class that the model's task names (in BraTS the enhancing "
+        "tumour), it becomes the other class of the task's rule; default: 0, never",
     )
 
 
@@ -137,39 +138,55 @@ def open_segmenter(options: argparse.Namespace) -> Segmenter:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    given = {modality: getattr(options, modality) for modality in _OPTIONS if getattr(options, modality) is not None}
+    known = image_options()
+    images = {option: getattr(options, image_destination(option)) for option in known}
+    given = {option: image for option, image in images.items() if image is not None}
     if (options.folder is None) == (not given):
-        raise SettingsError(f"expected either a folder or the images of one case ({', '.join(_OPTIONS.values())})")
+        raise SettingsError(f"expected either a folder or the images of one case ({', '.join(known)})")
     return _predict_folder(options) if options.folder is not None else _predict_one(options, given)
 
 
 def _predict_one(options: argparse.Namespace, images: dict[str, Path]) -> int:
     from fedmepd.data.cases import Case
-    from fedmepd.segmentation.outputs import VolumeTable, files_beside
+    from fedmepd.segmentation.outputs import VolumeTable, files_beside, require_nifti
 
     if options.resume:
         raise SettingsError("--resume: expected a folder of cases")
-    for modality, path in images.items():
+    for option, path in images.items():
         if not path.is_file():
-            raise FedMEPDError(f"{_OPTIONS[modality]} {path} does not exist: expected a NIfTI file")
+            raise FedMEPDError(f"{option} {path} does not exist: expected a NIfTI file")
         if path.resolve() == options.out.resolve():
-            raise FedMEPDError(f"--out {options.out} is the {modality} image: choose another name")
-    files, volumes = files_beside(options.out, overlay=options.overlay, probabilities=options.probabilities)
+            raise FedMEPDError(f"--out {options.out} is the image of {option}: choose another name")
     if options.out.exists() and not options.overwrite:
         raise FedMEPDError(f"{options.out} exists already: choose another name, or say --overwrite")
+    require_nifti(options.out)
     segmenter = open_segmenter(options)
-    case = Case(files.name, images, None)
+    task = segmenter.task
+    files, volumes = files_beside(task, options.out, overlay=options.overlay, probabilities=options.probabilities)
+    case = Case(files.name, _by_modality(task, images), None, task=task)
     usable = segmenter.usable(case)
     _warn_of_modalities([case], segmenter)
-    _segment(segmenter, usable, files, VolumeTable(volumes), options.labels)
+    _segment(segmenter, usable, files, VolumeTable(task, volumes), _convention(task, options))
     print(f"wrote {options.out} and {volumes}")
     return 0
+
+
+def _by_modality(task: Task, images: dict[str, Path]) -> dict[str, Path]:
+    options = {task.option(modality): modality for modality in task.modalities}
+    foreign = [option for option in images if option not in options]
+    if foreign:
+        raise SettingsError(f"{foreign[0]}: the model is of task {task.name}: expected {', '.join(options)}")
+    return {options[option]: path for option, path in images.items()}
+
+
+def _convention(task: Task, options: argparse.Namespace) -> str:
+    return task.default_convention if options.labels is None else task.convention(options.labels)
 
 
 def _warn_of_modalities(cases: Sequence[Case], segmenter: Segmenter) -> None:
     from fedmepd.segmentation.segmenter import modality_warnings
 
-    for line in modality_warnings(cases, segmenter.modalities):
+    for line in modality_warnings(segmenter.task, cases, segmenter.modalities):
         warn(line)
 
 
@@ -197,10 +214,13 @@ def _predict_folder(options: argparse.Namespace) -> int:
         raise FedMEPDError(f"--out {options.out} is inside {options.folder}: choose a folder outside the data")
     if options.out.is_file() or is_nifti(options.out):
         raise FedMEPDError(f"--out {options.out}: expected a folder, since {options.folder} is one")
-    dataset = open_dataset(options.folder, follow_links=options.follow_links, cache=SiteSettings.load().cache)
+    segmenter = open_segmenter(options)
+    task = segmenter.task
+    convention = _convention(task, options)
+    dataset = open_dataset(task, options.folder, follow_links=options.follow_links, cache=SiteSettings.load().cache)
     cases, problems = nameable(dataset)
     files = {
-        case.name: files_in(options.out, case.name, overlay=options.overlay, probabilities=options.probabilities)
+        case.name: files_in(task, options.out, case.name, overlay=options.overlay, probabilities=options.probabilities)
         for case in cases
     }
     done = [name for name, of_case in files.items() if of_case.segmentation.exists()]
@@ -209,8 +229,7 @@ def _predict_folder(options: argparse.Namespace) -> int:
             f"{len(done)} of {len(cases)} cases are segmented in {options.out} already: say --resume to segment the "
             "others, or --overwrite"
         )
-    segmenter = open_segmenter(options)
-    volumes = VolumeTable(options.out / VOLUMES)
+    volumes = VolumeTable(task, options.out / VOLUMES)
     # Keep the rows of cases that were segmented into this folder before.
     volumes.keep(path.name.removesuffix(".nii.gz") for path in options.out.glob("*.nii.gz"))
     if options.resume:
@@ -222,7 +241,7 @@ def _predict_folder(options: argparse.Namespace) -> int:
     segmented = 0
     for case in cases:
         try:
-            _segment(segmenter, segmenter.usable(case), files[case.name], volumes, options.labels)
+            _segment(segmenter, segmenter.usable(case), files[case.name], volumes, convention)
             segmented += 1
         except FedMEPDError as error:
             print(f"error: {case.name} is not segmented: {error}", file=sys.stderr, flush=True)

@@ -21,6 +21,7 @@ from fedmepd.cli.methods import add_methods_command
 from fedmepd.cli.poc import add_poc_commands
 from fedmepd.cli.predict import add_predict_command
 from fedmepd.cli.report import add_report_command
+from fedmepd.cli.tasks import add_task_option, add_tasks_command, chosen_task
 from fedmepd.cli.terminal import INTERRUPTED, REFUSED
 from fedmepd.errors import FedMEPDError
 
@@ -30,8 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     0, or the command's own; 2 when the user can put something right; 130 when the user interrupts it.
     """
-    options = build_parser().parse_args(arguments)
     try:
+        options = build_parser().parse_args(arguments)
         status = options.run(options) or 0
         sys.stdout.flush()
         return status
@@ -64,6 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_predict_command(topics)
     add_evaluate_command(topics)
     add_methods_command(topics)
+    add_tasks_command(topics)
 
     checkpoint = _topic(topics, "checkpoint", "look at models and bring in published ones")
     import_ = checkpoint.add_parser("import", help="turn a checkpoint published by FedMEPD's authors into a model")
@@ -108,6 +110,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="MODALITY",
         help="for a site: never send the changes of these modalities' encoders",
     )
+    add_task_option(kit)
     kit.add_argument("--jobs", type=Path, metavar="FOLDER", help="for the server: folder for jobs and results")
     kit.set_defaults(run=_set_up_kit)
 
@@ -164,7 +167,8 @@ def _set_up_kit(options: argparse.Namespace) -> None:
     kit = KitSettings(options.kit)
     # First the steps that may be refused, so that nothing is left half done.
     if options.withhold:
-        print(f"{kit.withhold(options.withhold)}: nothing of {', '.join(options.withhold)} encoders leaves this site")
+        policy = kit.withhold(chosen_task(options), options.withhold)
+        print(f"{policy}: nothing of {', '.join(options.withhold)} encoders leaves this site")
     if options.jobs:
         print(f"{kit.keep_jobs(options.jobs)}: jobs and results are kept in {options.jobs.absolute()}")
     logs = "" if kit.is_server else "; logs stay at this site"

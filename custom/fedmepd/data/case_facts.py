@@ -21,13 +21,10 @@ from fedmepd.errors import FedMEPDError
 from fedmepd.storage import read_json, write_json
 
 # Raise this number when you add a check.
-_FORMAT = 2
+_FORMAT = 3
 
 # Interpolation leaves a few negative voxels around the brain; a z-score makes about half of it negative.
 _MOST_NEGATIVE = 0.25
-
-# Brains have 0.9 to 1.9 litres, heads more than 3.
-_MOST_BRAIN_ML = 2300
 
 _USUAL_SPACING_MM = (0.3, 6.0)
 
@@ -80,7 +77,7 @@ def case_facts(case: Case, cache: Path | None, pool: ThreadPoolExecutor) -> Case
 def _cache_file(case: Case, cache: Path | None) -> Path | None:
     if cache is None:
         return None
-    parts: list[Any] = [_FORMAT, case.name]
+    parts: list[Any] = [_FORMAT, case.task.name, case.task.most_foreground_ml, case.name]
     for kind, path, channel in case.volumes:
         try:
             status = path.stat()
@@ -274,7 +271,7 @@ def _check_brain(case: Case, volumes: list[_Volume]) -> Iterator[Finding]:
     for image in images:
         brain |= image.values > 0
     millilitres = np.count_nonzero(brain) * float(np.prod(images[0].read.spacing)) / 1000
-    if millilitres > _MOST_BRAIN_ML:
+    if millilitres > case.task.most_foreground_ml:
         yield warning(
             "image that does not look skull-stripped",
             f"case {case.name}: its images are above 0 in {millilitres:.0f} ml, more than a brain: expected "

@@ -12,18 +12,26 @@ from fedmepd.data.findings import Finding, error
 from fedmepd.data.names import kinds_of, read_case_name, read_label_name
 from fedmepd.errors import DataError
 from fedmepd.storage import read_json
+from fedmepd.tasks.task import Task
 
 LAYOUT = "a list of cases"
 
 _NAME_COLUMNS = ("case", "name", "id", "subject")
 _PATIENT_COLUMN = "patient"
-_EXPECTED = "expected columns case, seg and some of FLAIR, T1ce, T1, T2; patient where one has several cases"
 
 
-def read_case_list(file: Path, follow_links: bool) -> list[Case]:
+def _expected(task: Task) -> str:
+    return (
+        f"expected columns case, {task.label_words[0]} and some of {', '.join(task.modalities)}; patient where one has "
+        "several cases"
+    )
+
+
+def read_case_list(task: Task, file: Path, follow_links: bool) -> list[Case]:
     """Reads a list.
 
     Args:
+        task: that the cases are of.
         file: CSV with a header line, separated by commas, semicolons or tabs, or JSON: an array of objects, or an
             object with such an array as ``cases``. Paths are relative to the list's folder and may not leave it. An
             empty cell means that the case does not have that file.
@@ -32,9 +40,9 @@ def read_case_list(file: Path, follow_links: bool) -> list[Case]:
     Raises:
         DataError: the list cannot be read, or its columns are not clear.
     """
-    rows = _read_json(file) if file.suffix.lower() == ".json" else _read_csv(file)
-    columns = _columns(file, rows)
-    return [_case(file, number, row, columns, follow_links) for number, row in enumerate(rows, 1)]
+    rows = _read_json(task, file) if file.suffix.lower() == ".json" else _read_csv(file)
+    columns = _columns(task, file, rows)
+    return [_case(task, file, number, row, columns, follow_links) for number, row in enumerate(rows, 1)]
 
 
 def _read_csv(file: Path) -> list[dict[str, Any]]:
@@ -48,11 +56,11 @@ def _read_csv(file: Path) -> list[dict[str, Any]]:
         raise _unreadable(file, problem) from problem
 
 
-def _read_json(file: Path) -> list[dict[str, Any]]:
+def _read_json(task: Task, file: Path) -> list[dict[str, Any]]:
     content = read_json(file, "a list of cases", DataError, public=_PUBLIC, kinds=(dict, list))
     rows = content.get("cases") if isinstance(content, dict) else content
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise DataError(f"{file}: expected an array of objects, one a case; {_EXPECTED}", _PUBLIC)
+        raise DataError(f"{file}: expected an array of objects, one a case; {_expected(task)}", _PUBLIC)
     return rows
 
 
@@ -63,25 +71,31 @@ def _unreadable(file: Path, problem: Exception) -> DataError:
     return DataError(f"{file} cannot be read as a list of cases: {problem}", _PUBLIC)
 
 
-def _columns(file: Path, rows: list[dict[str, Any]]) -> dict[str, str]:
+def _columns(task: Task, file: Path, rows: list[dict[str, Any]]) -> dict[str, str]:
     """Returns the column of each kind, of the name, and of the patient if there is one."""
     found: dict[str, str] = {}
     for column in dict.fromkeys(key for row in rows for key in row if isinstance(key, str)):
         plain = column.strip().lower()
-        kinds = ["name"] if plain in _NAME_COLUMNS else ["patient"] if plain == _PATIENT_COLUMN else kinds_of(plain)
+        kinds = (
+            ["name"] if plain in _NAME_COLUMNS else ["patient"] if plain == _PATIENT_COLUMN else kinds_of(task, plain)
+        )
         if len(kinds) > 1:
-            raise DataError(f"{file}: column {column!r} may be {' or '.join(kinds)}: rename it; {_EXPECTED}", _PUBLIC)
+            raise DataError(
+                f"{file}: column {column!r} may be {' or '.join(kinds)}: rename it; {_expected(task)}", _PUBLIC
+            )
         for kind in kinds:
             if kind in found:
                 raise DataError(f"{file}: columns {found[kind]!r} and {column!r} are both {kind}: remove one", _PUBLIC)
             found[kind] = column
     if "name" not in found or not found.keys() - {"name", "patient", LABEL}:
         missing = "of a modality" if "name" in found else "case"
-        raise DataError(f"{file} has no column {missing}: {_EXPECTED}", _PUBLIC)
+        raise DataError(f"{file} has no column {missing}: {_expected(task)}", _PUBLIC)
     return found
 
 
-def _case(file: Path, number: int, row: dict[str, Any], columns: dict[str, str], follow_links: bool) -> Case:
+def _case(
+    task: Task, file: Path, number: int, row: dict[str, Any], columns: dict[str, str], follow_links: bool
+) -> Case:
     values = {kind: str(row.get(column) or "").strip() for kind, column in columns.items()}
     name, patient = values.pop("name"), values.pop("patient", "")
     if not name or len(PurePath(name).parts) != 1 or name in (".", "..") or "\0" in name:
@@ -101,9 +115,9 @@ def _case(file: Path, number: int, row: dict[str, Any], columns: dict[str, str],
             findings.append(problem)
         else:
             files[kind] = path
-    told = read_case_name(name)
+    told = read_case_name(task, name)
     label = files.pop(LABEL, None)
-    of_label = read_label_name(name, label)
+    of_label = read_label_name(task, name, label)
     return Case(
         name,
         files,
@@ -115,4 +129,5 @@ def _case(file: Path, number: int, row: dict[str, Any], columns: dict[str, str],
         findings=tuple(findings),
         label_doubt=of_label.label_doubt,
         tumour=of_label.tumour,
+        task=task,
     )

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedmepd.data.findings import Finding
-from fedmepd.modalities import BRATS
+from fedmepd.tasks.task import Task
 
 LABEL = "label"
 
-# A folder with a sub-folder per case, and a list; the layouts of public data sets are named in data/names.py.
+# A folder with a sub-folder per case, and a list; the layouts of public data sets are named by their tasks.
 PLAIN = "a folder per case"
 
 
@@ -26,12 +26,13 @@ class Case:
         channels: index of a modality's volume in its file, from 0, if the file holds several.
         patient: the patient; empty if the case's name is also the patient's.
         institution: where the images were made, if the name contains it.
-        convention: meaning of the label's values, a name of :attr:`Description.conventions`; None: unknown.
+        convention: meaning of the label's values, a name of :attr:`Task.conventions`; None: unknown.
         layout: the layout that it was found in.
         findings: problems found while searching for the case.
         label_doubt: why the values of its label cannot be read unless the user says how; empty: they can.
         patient_doubt: why the patient is unknown; empty: the patient is known.
-        tumour: the kind of tumour, if the case's name says that it is not adult glioma.
+        tumour: the kind of tumour, if the case's name says that it is not the task's.
+        task: that its images and label are of.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Case:
     label_doubt: str = ""
     patient_doubt: str = ""
     tumour: str = ""
+    task: Task = field(kw_only=True, repr=False)
 
     def __post_init__(self):
         if not self.patient:
@@ -54,7 +56,7 @@ class Case:
     @property
     def modalities(self) -> tuple[str, ...]:
         """The case's modalities in the task's order."""
-        return tuple(modality for modality in BRATS.modalities if modality in self.images)
+        return tuple(modality for modality in self.task.modalities if modality in self.images)
 
     @property
     def volumes(self) -> Iterator[tuple[str, Path, int | None]]:

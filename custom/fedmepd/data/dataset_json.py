@@ -14,28 +14,14 @@ from fedmepd.data.containment import outside
 from fedmepd.data.findings import Finding, warning
 from fedmepd.data.names import kind_of
 from fedmepd.errors import DataError
-from fedmepd.modalities import BRATS
+from fedmepd.tasks.task import Task
 
 FILE_NAME = "dataset.json"
 
 # The first key is that of the Decathlon and nnU-Net 1, the second that of nnU-Net 2.
 _CHANNEL_KEYS = ("modality", "channel_names")
 
-# Task01 itself is recognised by the names of its cases if its dataset.json is missing.
-_TASK01_CASE = re.compile(r"BRATS_\d{3}", re.IGNORECASE)
-_TASK01_CHANNELS = {"FLAIR": 0, "T1": 1, "T1ce": 2, "T2": 3}
-
-_EXPECTED = "expected one of FLAIR, T1w, t1gd, T2w for each channel"
 _PUBLIC = "the dataset.json of the site's data cannot be used"
-
-# A label's name stands for a class if it consists of these words, apart from _SAY_NOTHING.
-_CLASS_WORDS = {
-    "background": {"background"},
-    "NCR/NET": {"ncr", "net", "netc", "necrosis", "necrotic", "nonenhancing"},
-    "ED": {"ed", "edema", "oedema", "snfh"},
-    "ET": {"et", "enhancing"},
-}
-_SAY_NOTHING = {"tumor", "tumour", "core", "and", "peritumoral", "peritumoural"}
 
 
 @dataclass(frozen=True)
@@ -55,10 +41,11 @@ class Described:
     findings: tuple[Finding, ...] = ()
 
 
-def read_dataset_json(folder: Path, case_names: Iterable[str], follow_links: bool) -> Described:
+def read_dataset_json(task: Task, folder: Path, case_names: Iterable[str], follow_links: bool) -> Described:
     """Reads the file. If there is none, the Decathlon's own cases are recognised by their names.
 
     Args:
+        task: that the cases are of.
         folder: the folder that contains ``imagesTr``.
         case_names: names of all cases of the data set.
         follow_links: whether links may lead out of the folder.
@@ -69,7 +56,7 @@ def read_dataset_json(folder: Path, case_names: Iterable[str], follow_links: boo
     """
     file = folder / FILE_NAME
     if not file.is_file() and not file.is_symlink():
-        return _without_file(file, case_names)
+        return _without_file(task, file, case_names)
     if (problem := outside(file, folder, follow_links)) is not None:
         raise DataError(problem.text, _PUBLIC)
     try:
@@ -79,40 +66,49 @@ def read_dataset_json(folder: Path, case_names: Iterable[str], follow_links: boo
         raise DataError(f"{file} cannot be read as JSON: {problem}", _PUBLIC) from problem
     if not isinstance(told, dict):
         raise DataError(f"{file}: expected an object with modality or channel_names, and labels", _PUBLIC)
-    convention = _convention(told.get("labels"))
+    convention = _convention(task, told.get("labels"))
     doubt = ""
     if convention is None:
         said = json.dumps(told["labels"]) if "labels" in told else "missing"
-        classes = ", ".join(BRATS.classes)
+        classes = ", ".join(task.classes)
         doubt = f"labels in {file} is {said}: expected the values of {classes} in one of the known conventions"
-    return Described(_channels(file, told), convention, doubt)
+    return Described(_channels(task, file, told), convention, doubt)
 
 
-def _without_file(file: Path, case_names: Iterable[str]) -> Described:
-    if not all(_TASK01_CASE.fullmatch(name) for name in case_names):
+def _without_file(task: Task, file: Path, case_names: Iterable[str]) -> Described:
+    known = task.decathlon
+    if known is None or not all(re.fullmatch(known.case, name, re.IGNORECASE) for name in case_names):
         raise DataError(
             f"{file} does not exist, and the names of the cases are not those of the Decathlon: expected the file with "
-            f"modality ({_EXPECTED}, in the order of the channels) and labels (the name of each value's class)",
+            f"modality ({_expected(task)}, in the order of the channels) and labels (the name of each value's class)",
             _PUBLIC,
         )
-    text = f"{file} does not exist: channels are read as FLAIR, T1, T1ce, T2, labels as 1 ED, 2 NCR/NET, 3 ET"
-    return Described(_TASK01_CHANNELS, "msd", findings=(warning("no dataset.json, read as the Decathlon's", text),))
+    text = (
+        f"{file} does not exist: channels are read as {', '.join(known.channels)}, labels as "
+        f"{task.describe_convention(known.convention)}"
+    )
+    channels = {modality: number for number, modality in enumerate(known.channels)}
+    return Described(channels, known.convention, findings=(warning("no dataset.json, read as the Decathlon's", text),))
 
 
-def _channels(file: Path, told: dict[str, Any]) -> dict[str, int]:
+def _expected(task: Task) -> str:
+    return f"expected one of {', '.join(task.modalities)} for each channel"
+
+
+def _channels(task: Task, file: Path, told: dict[str, Any]) -> dict[str, int]:
     there = [key for key in _CHANNEL_KEYS if key in told]
     if not there:
-        raise DataError(f"{file}: modality is missing: {_EXPECTED}", _PUBLIC)
-    read = {key: _modalities(told[key]) for key in there}
+        raise DataError(f"{file}: modality is missing: {_expected(task)}", _PUBLIC)
+    read = {key: _modalities(task, told[key]) for key in there}
     for key, modalities in read.items():
         if modalities is None:
-            raise DataError(f"{file}: {key} is {json.dumps(told[key])}: {_EXPECTED}", _PUBLIC)
+            raise DataError(f"{file}: {key} is {json.dumps(told[key])}: {_expected(task)}", _PUBLIC)
     if len(there) > 1 and read[there[0]] != read[there[1]]:
         raise DataError(f"{file}: {' and '.join(there)} say different channels: remove the wrong one", _PUBLIC)
     return {modality: number for number, modality in enumerate(read[there[0]] or ())}
 
 
-def _modalities(told: Any) -> list[str] | None:
+def _modalities(task: Task, told: Any) -> list[str] | None:
     """The modality of each channel, in order; None if it is not clear."""
     if isinstance(told, list):
         names = told
@@ -123,13 +119,13 @@ def _modalities(told: Any) -> list[str] | None:
         names = [numbered[number] for number in range(len(told))]
     else:
         return None
-    kinds = [kind_of(name) if isinstance(name, str) else None for name in names]
+    kinds = [kind_of(task, name) if isinstance(name, str) else None for name in names]
     if not kinds or None in kinds or LABEL in kinds or len(set(kinds)) < len(kinds):
         return None
     return [kind for kind in kinds if kind is not None]
 
 
-def _convention(told: Any) -> str | None:
+def _convention(task: Task, told: Any) -> str | None:
     """The convention with exactly these values and classes, or None."""
     if not isinstance(told, dict):
         return None
@@ -139,17 +135,7 @@ def _convention(told: Any) -> str | None:
         number, name = (key, value) if isinstance(value, str) else (value, key)
         if not re.fullmatch(r"\d{1,3}", str(number), re.ASCII):
             return None
-        found = _class(name)
+        found = task.class_named(name)
         if found is None or classes.setdefault(int(number), found) != found:
             return None
-    return next((name for name, convention in BRATS.conventions.items() if convention == classes), None)
-
-
-def _class(name: str) -> int | None:
-    """The index of the class that a label's name stands for; None if it stands for no class or for several."""
-    plain = re.sub(r"non[^a-z0-9]*enhancing", "nonenhancing", name.lower())
-    words = {word for word in re.split(r"[^a-z0-9]+", plain) if word} - _SAY_NOTHING
-    for number, class_name in enumerate(BRATS.classes):
-        if words and words <= _CLASS_WORDS[class_name]:
-            return number
-    return None
+    return next((name for name, convention in task.conventions.items() if convention.classes == classes), None)

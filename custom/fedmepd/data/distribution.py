@@ -10,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from fedmepd.config import FUSION_SITE
 from fedmepd.data.cases import Case
 from fedmepd.data.volumes import SUFFIXES
 from fedmepd.errors import DataError, FedMEPDError, SettingsError, explain
-from fedmepd.modalities import BRATS, FUSION_SITE, PROTOCOL_SITES
 from fedmepd.seeds import derive_seed
+from fedmepd.tasks.task import Task
 
 # Cases of the fusion site and of sites 1 to 8 in the paper's protocol for BraTS 2018, of 285 in all.
 _BRATS_2018 = {FUSION_SITE: 88, **{f"site-{n}": size for n, size in enumerate((20, 22, 20, 22, 21, 22, 34, 35), 1)}}
@@ -45,12 +46,29 @@ class SitePlan:
     cases: int
 
 
-def protocol_plan(protocol: str) -> list[SitePlan]:
-    """Returns the paper's sites: its sizes for BraTS 2018, and the same proportions of BraTS 2020's 369 cases."""
+def protocol_plan(task: Task, protocol: str) -> list[SitePlan]:
+    """Returns the paper's sites: its sizes for BraTS 2018, and the same proportions of BraTS 2020's 369 cases.
+
+    Raises:
+        SettingsError: the task has no published protocol.
+    """
+    sites = protocol_sites(task)
     sizes = _BRATS_2018
     if protocol == "brats2020":
         sizes = _proportional({name: float(size) for name, size in _BRATS_2018.items()}, _BRATS_2020_CASES)
-    return [SitePlan(name, PROTOCOL_SITES[name], size) for name, size in sizes.items()]
+    return [SitePlan(name, sites[name], size) for name, size in sizes.items()]
+
+
+def protocol_sites(task: Task) -> dict[str, tuple[str, ...]]:
+    """Returns the sites of a task's published protocol with the modalities of each; the fusion site has all.
+
+    Raises:
+        SettingsError: the task has none.
+    """
+    if not task.protocol:
+        raise SettingsError(f"task {task.name} has no published protocol: say the sites in a file with --sites")
+    sites = {f"site-{number}": subset for number, subset in enumerate(task.protocol, 1)}
+    return sites | {FUSION_SITE: task.modalities}
 
 
 def _proportional(shares: Mapping[str, float], count: int) -> dict[str, int]:
@@ -74,9 +92,9 @@ class _Site(BaseModel):
 
     @field_validator("modalities")
     @classmethod
-    def _known(cls, value: list[str]) -> list[str]:
+    def _known(cls, value: list[str], info: ValidationInfo) -> list[str]:
         try:
-            return list(BRATS.subset(value))
+            return list(info.context.subset(value))
         except FedMEPDError as error:
             raise ValueError(str(error)) from error
 
@@ -93,10 +111,11 @@ class _Sites(BaseModel):
     sites: list[_Site] = Field(min_length=1)
 
 
-def read_plan(file: Path, count: int) -> list[SitePlan]:
+def read_plan(task: Task, file: Path, count: int) -> list[SitePlan]:
     """Reads the sites of a federation from YAML.
 
     Args:
+        task: of the cases.
         file: ``sites:`` with a list of ``name``, ``modalities`` and either ``cases`` or ``share`` (of all cases).
         count: number of cases in the data set.
 
@@ -105,7 +124,7 @@ def read_plan(file: Path, count: int) -> list[SitePlan]:
     """
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
-        sites = _Sites.model_validate(content).sites
+        sites = _Sites.model_validate(content, context=task).sites
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise SettingsError(f"{file} cannot be read as YAML: {error}") from error
     except ValidationError as error:
@@ -192,7 +211,7 @@ def deal(
     return {name: sorted(of_site, key=lambda case: case.name) for name, of_site in found.items()}
 
 
-def read_site_lists(folder: Path, cases: Sequence[Case]) -> tuple[list[SitePlan], dict[str, list[Case]]]:
+def read_site_lists(task: Task, folder: Path, cases: Sequence[Case]) -> tuple[list[SitePlan], dict[str, list[Case]]]:
     """Reads the sites of published lists: server.csv and c1.csv to c8.csv, with one case name per line.
 
     Returns:
@@ -201,6 +220,7 @@ def read_site_lists(folder: Path, cases: Sequence[Case]) -> tuple[list[SitePlan]
     Raises:
         DataError: a list is missing, names a case that is not there, or one that another list has too.
     """
+    sites = protocol_sites(task)
     by_name = {case.name.lower(): case for case in cases}
     plan: list[SitePlan] = []
     found: dict[str, list[Case]] = {}
@@ -219,10 +239,10 @@ def read_site_lists(folder: Path, cases: Sequence[Case]) -> tuple[list[SitePlan]
             if owner.setdefault(case.patient, site) != site:
                 other = _LIST_OF_SITE[owner[case.patient]]
                 raise DataError(f"{file}: the patient of {case.name} is in {other}.csv too: expected disjoint lists")
-            missing = [name for name in PROTOCOL_SITES[site] if name not in case.images]
+            missing = [name for name in sites[site] if name not in case.images]
             if missing:
                 raise DataError(f"{file}: {case.name} has no {', '.join(missing)}, which {site} is to have")
-        plan.append(SitePlan(site, PROTOCOL_SITES[site], len(chosen)))
+        plan.append(SitePlan(site, sites[site], len(chosen)))
         found[site] = sorted(chosen, key=lambda case: case.name)
     return plan, found
 

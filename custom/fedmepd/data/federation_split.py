@@ -18,6 +18,7 @@ from fedmepd.data.source import Source
 from fedmepd.data.splits import Shares
 from fedmepd.errors import DataError
 from fedmepd.storage import write_json
+from fedmepd.tasks.task import Task
 
 RECORD = "split.json"
 
@@ -38,6 +39,7 @@ class MadeSite:
 
 
 def split_source(
+    task: Task,
     source: Source,
     out: Path,
     *,
@@ -52,6 +54,7 @@ def split_source(
     """Makes a federation's sites of one data set, a folder each.
 
     Args:
+        task: of the data set.
         source: the data set.
         out: the folder to write; the same split again changes nothing, another one is refused.
         plan: the sites to deal cases to; None with ``lists``.
@@ -73,7 +76,7 @@ def split_source(
     facts = {case.name: found for case, found in zip(inspection.cases, inspection.facts, strict=True)}
     volumes = {case.name: tumour_millilitres(case, facts[case.name]) for case in labelled}
     if lists is not None:
-        plan, dealt = read_site_lists(lists, labelled)
+        plan, dealt = read_site_lists(task, lists, labelled)
     else:
         dealt = deal(labelled, volumes, plan or [], seed)
     new = not out.exists()
@@ -82,7 +85,7 @@ def split_source(
     for site in plan:
         cases = [_reduced(case, site.modalities) for case in dealt[site.name]]
         folder = plan_site(
-            target / site.name, cases, in_place=False, shares=shares, seed=seed, name=site.name, cache=cache
+            task, target / site.name, cases, in_place=False, shares=shares, seed=seed, name=site.name, cache=cache
         )
         folders.append(folder)
         made.append(MadeSite(site, folder.manifest, [volumes[case.name] for case in cases]))

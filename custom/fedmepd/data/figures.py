@@ -7,12 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fedmepd.data.phantom import case_names, cases_without_enhancement, phantom_case
-from fedmepd.modalities import BRATS
+from fedmepd.data.phantom import case_names, cases_without_enhancement, phantom_case, phantom_task
 from fedmepd.storage import write_atomically
-
-# Colours of NCR/NET, ED and ET.
-_COLOURS = ("#3b6fb6", "#4dab6d", "#e8c33c")
 
 # The slices that cut through the ventricles, from below.
 _VENTRICLES = slice(24, 29)
@@ -33,6 +29,7 @@ def draw_phantoms(file: Path, sites: tuple[str, ...] = ("site-1", "site-2", "sit
     from matplotlib.colors import ListedColormap
     from matplotlib.patches import Patch
 
+    task = phantom_task()
     figure, axes = pyplot.subplots(len(sites), 5, figsize=(8, 1.72 * len(sites) + 0.35), facecolor="black")
     for row, site in zip(axes, sites, strict=True):
         without = cases_without_enhancement(site, seed)
@@ -40,20 +37,21 @@ def draw_phantoms(file: Path, sites: tuple[str, ...] = ("site-1", "site-2", "sit
         cases = [phantom_case(site, name, seed) for name in names[:6]]
         images, label = max(cases, key=lambda case: _core(case[1]).max())
         height = _VENTRICLES.start + int(np.argmax(_core(label)))
-        for place, modality in zip(row, BRATS.modalities, strict=False):
+        for place, modality in zip(row, task.modalities, strict=False):
             slice_ = images[modality][:, :, height].T
             place.imshow(slice_, cmap="gray", vmin=0, vmax=np.percentile(slice_[slice_ > 0], 99.5))
-        brain = images[BRATS.modalities[0]][:, :, height].T > 0
+        brain = images[task.modalities[0]][:, :, height].T > 0
         row[-1].imshow(np.where(brain, 0.25, 0.0), cmap="gray", vmin=0, vmax=1)
-        tumour = np.searchsorted(BRATS.label_of_class("brats"), label[:, :, height].T)
-        row[-1].imshow(np.ma.masked_equal(tumour, 0), cmap=ListedColormap(_COLOURS), vmin=1, vmax=3)
+        tumour = np.searchsorted(task.label_of_class(task.default_convention), label[:, :, height].T)
+        row[-1].imshow(np.ma.masked_equal(tumour, 0), cmap=ListedColormap(task.class_colours), vmin=1, vmax=3)
         row[0].set_ylabel(site, color="white")
-    for place, title in zip(axes[0], (*BRATS.modalities, "label"), strict=True):
+    for place, title in zip(axes[0], (*task.modalities, "label"), strict=True):
         place.set_title(title, color="white", fontsize=10)
     for place in axes.flat:
         place.set(xticks=[], yticks=[], xlim=(3.5, 43.5), ylim=(45.5, 1.5))
         place.spines[:].set_visible(False)
-    legend = [Patch(color=colour, label=name) for colour, name in zip(_COLOURS, BRATS.classes[1:], strict=True)]
+    colours = zip(task.class_colours, task.classes[1:], strict=True)
+    legend = [Patch(color=colour, label=name) for colour, name in colours]
     figure.legend(handles=legend, loc="lower right", ncols=3, frameon=False, labelcolor="white", fontsize=8)
     figure.tight_layout(pad=0.3, rect=(0, 0.04, 1, 1))
     # Without matplotlib's version in it, the same picture gives the same file.

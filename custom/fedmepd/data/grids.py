@@ -10,7 +10,6 @@ import numpy as np
 
 from fedmepd.data.cases import Case
 from fedmepd.data.volumes import read_volumes
-from fedmepd.modalities import BRATS
 
 # BraTS' own orientation: axes point left, posterior, superior.
 FRAME = "LPS"
@@ -74,7 +73,7 @@ def segmentation_image(case: Case, classes: np.ndarray, corner: Sequence[int], c
     Raises:
         VolumeError: the case's first image cannot be read any more.
     """
-    return _image(case, np.array(BRATS.label_of_class(convention), dtype=np.uint8)[classes], corner)
+    return _image(case, np.array(case.task.label_of_class(convention), dtype=np.uint8)[classes], corner)
 
 
 def probability_image(case: Case, probabilities: np.ndarray, corner: Sequence[int]) -> Any:

@@ -11,18 +11,12 @@ from pathlib import Path
 from fedmepd.data.case_facts import CaseFacts, case_facts
 from fedmepd.data.cases import LABEL, Case
 from fedmepd.data.findings import ERROR, Finding, error, note, refuse, warning
-from fedmepd.data.names import WORDS
+from fedmepd.data.names import words_of
 from fedmepd.errors import DataError, FedMEPDError
-from fedmepd.modalities import BRATS
+from fedmepd.tasks.task import Task
 
 # Decompression releases Python's global lock, so a few threads read several files at a time.
 _THREADS = 4
-
-CONVENTIONS = {
-    "brats": "BraTS until 2021: 0, 1 NCR/NET, 2 ED, 4 ET",
-    "brats2023": "BraTS from 2023 on: 0, 1 NCR/NET, 2 ED, 3 ET",
-    "msd": "Decathlon: 0, 1 ED, 2 NCR/NET, 3 ET",
-}
 
 
 @dataclass(frozen=True)
@@ -72,8 +66,8 @@ def inspect_cases(
     """Reads all files of the cases and says what is wrong with them.
 
     Args:
-        cases: the cases.
-        labels: the convention of the labels' values if the user gives it, a name of :data:`CONVENTIONS`.
+        cases: the cases, all of one task.
+        labels: the convention of the labels' values if the user gives it, a name of :attr:`Task.conventions`.
         option: the option by which the user gives it.
         cache: folder to keep what was found of each case in; None: do not keep it.
         progress: called with the number of cases read so far, and of all.
@@ -126,10 +120,10 @@ def inspect_labels(
 
 def _completeness(case: Case) -> Iterator[Finding]:
     if not case.images:
-        words = ", ".join(word for word, kind in WORDS.items() if kind != LABEL)
+        words = ", ".join(word for word, kind in words_of(case.task).items() if kind != LABEL)
         yield error("no image", f"case {case.name} has no image: expected file names with one of the words {words}")
     elif case.label is None:
-        words = " or ".join(word for word, kind in WORDS.items() if kind == LABEL)
+        words = " or ".join(case.task.label_words)
         text = f"case {case.name} has no label: it is for inference only; a label's file name has the word {words}"
         yield note("case without a label, for inference only", text)
 
@@ -152,55 +146,78 @@ def _conventions(
     option: str = "--labels",
 ) -> tuple[list[Case], list[Finding]]:
     """Decides how each label is read: as the user says, as the layout says, or, in a plain folder, by its values."""
+    if not cases:
+        return [], []
+    task = cases[0].task
     undecided = [
         found.label_counts.keys()
         for case, found in zip(cases, facts, strict=True)
         if case.convention is None and not case.label_doubt and found.label_counts
     ]
-    plain, general = (given, []) if given else _by_values(undecided, option)
+    plain, general = (given, []) if given else _by_values(task, undecided, option)
+    any_values = {value for convention in task.conventions.values() for value in convention.classes}
     decided = []
     for case, found, findings in zip(cases, facts, of_cases, strict=True):
         convention = given or case.convention or (None if case.label_doubt else plain)
         decided.append(replace(case, convention=convention))
         if case.label is not None and case.label_doubt and convention is None:
             text = (
-                f"{case.label}: {case.label_doubt}; if its values are those of one of {', '.join(CONVENTIONS)} all the "
-                f"same, say which with {option}"
+                f"{case.label}: {case.label_doubt}; if its values are those of one of {', '.join(task.conventions)} "
+                f"all the same, say which with {option}"
             )
             findings.append(error("label of other classes, by the name of its case or dataset.json", text))
             continue
         if case.label is not None and case.tumour:
-            text = f"case {case.name}: its name says {case.tumour}, whose labels are of the same classes as a glioma's"
-            findings.append(warning("case of another tumour than glioma, by its name", text))
-        known = BRATS.conventions[convention] if convention else {0, 1, 2, 3, 4}
-        unknown = sorted(found.label_counts.keys() - set(known))
+            text = f"case {case.name}: its name says {case.tumour}, whose labels have the classes of task {task.name}"
+            findings.append(warning("case of another tumour than the task's, by its name", text))
+        known = set(task.conventions[convention].classes) if convention else any_values
+        unknown = sorted(found.label_counts.keys() - known)
         if unknown:
-            reads = f"as {CONVENTIONS[convention]}" if convention else "in any convention"
-            hint = ""
-            if convention == "brats2023" and unknown == [4]:
-                hint = "; since 2024 BraTS has resection cavities as 4, which no class here is for"
+            reads = f"as {task.describe_convention(convention)}" if convention else "in any convention"
+            elsewhere = task.conventions[convention].elsewhere if convention else {}
+            hint = "".join(f"; {elsewhere[value]}" for value in unknown if value in elsewhere)
             text = f"{case.label} holds the label values {', '.join(map(str, unknown))}, unknown {reads}{hint}"
             findings.append(error("unknown label value", text))
     return decided, general
 
 
-def _by_values(labels: Sequence[set[int]], option: str) -> tuple[str | None, list[Finding]]:
+def _by_values(task: Task, labels: Sequence[set[int]], option: str) -> tuple[str | None, list[Finding]]:
     """Returns the convention that follows from the values of a plain folder's labels, if one does."""
-    new, old = (any(value in values for values in labels) for value in (3, 4))
-    if new and old:
+    found = {value for values in labels for value in values}
+    values = {name: set(convention.classes) for name, convention in task.conventions.items()}
+    found &= set.union(*values.values())
+    fitting = [name for name in values if found <= values[name]]
+    if not fitting:
+        telling = sorted(found - set.intersection(*values.values()))
         text = (
-            "some labels hold the value 3, others 4: they are of different conventions; keep such cases in folders of "
-            "their own"
+            f"some labels hold the value {', others '.join(map(str, telling))}: they are of different conventions; "
+            "keep such cases in folders of their own"
         )
         return None, [error(_MIXED, text)]
-    if new:
-        choices = " or ".join(f"{option} {name} ({CONVENTIONS[name]})" for name in ("brats2023", "msd"))
-        text = f"the labels hold 0, 1, 2, 3, which BraTS from 2023 on and the Decathlon read differently: say {choices}"
+    default = task.default_convention
+    if default not in fitting:
+        if len(fitting) == 1:
+            return fitting[0], []
+        sources = " and ".join(task.conventions[name].source for name in fitting)
+        choices = " or ".join(f"{option} {name} ({task.describe_convention(name)})" for name in fitting)
+        text = f"the labels hold {_listed(found | {0})}, which {sources} read differently: say {choices}"
         return None, [error("label values that two conventions read differently", text)]
-    if not old and any(values - {0} for values in labels):
-        text = f"no label holds the value 3 or 4: read as {CONVENTIONS['brats']}; say {option} msd if 1 is oedema"
-        return "brats", [warning("label values that do not tell their convention, read as BraTS", text)]
-    return "brats", []
+    classes = task.conventions[default].classes
+    others = [
+        name for name in fitting if any(task.conventions[name].classes[value] != classes[value] for value in found)
+    ]
+    if others:
+        choices = " or ".join(f"{option} {name} ({task.describe_convention(name)})" for name in others)
+        text = (
+            f"the labels hold {_listed(found)}, which fit more than one convention: read as "
+            f"{task.describe_convention(default)}; say {choices} if they are of that"
+        )
+        return default, [warning("label values that do not tell their convention, read as the task's default", text)]
+    return default, []
+
+
+def _listed(values: set[int]) -> str:
+    return ", ".join(map(str, sorted(values)))
 
 
 def _duplicates(cases: Sequence[Case], facts: Sequence[CaseFacts], of_cases: list[list[Finding]]) -> None:
@@ -225,10 +242,10 @@ def class_counts(case: Case, facts: CaseFacts) -> Counter[str]:
     """Returns the voxels of every class in a case's label; empty without one."""
     if case.convention is None:
         return Counter()
-    numbers, counts = BRATS.conventions[case.convention], Counter()
+    numbers, counts = case.task.conventions[case.convention].classes, Counter()
     for value, voxels in facts.label_counts.items():
         if value in numbers:
-            counts[BRATS.classes[numbers[value]]] += voxels
+            counts[case.task.classes[numbers[value]]] += voxels
     return counts
 
 

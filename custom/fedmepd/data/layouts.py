@@ -15,15 +15,17 @@ from fedmepd.data.dataset_json import read_dataset_json
 from fedmepd.data.findings import Finding, error, note
 from fedmepd.data.manifest import FILE_NAME as MANIFEST
 from fedmepd.data.manifest import Part, read_manifest
-from fedmepd.data.names import WORDS, kinds_of_file, read_case_name, read_label_name
+from fedmepd.data.names import kinds_of_file, read_case_name, read_label_name, words_of
 from fedmepd.data.volumes import is_nifti, stem
 from fedmepd.errors import DataError
-
-MSD = "Decathlon (MSD) Task01"
+from fedmepd.tasks.task import Task
 
 NESTED = "a folder per patient, in it one per examination"
 
 LISTS = ("cases.csv", "cases.json")
+
+# The layout of a data set that is not the Decathlon's own.
+_DECATHLON = "the Decathlon's layout"
 
 # Folders between a data set and its cases that say nothing about a patient.
 _GROUPS = ("hgg", "lgg", "training", "train", "trainingdata", "validation", "data")
@@ -60,7 +62,9 @@ class Dataset:
     parts: dict[str, Part | None] | None = None
 
 
-def find_dataset(folder: Path, *, manifest: bool = True, follow_links: bool = False, deep: bool = True) -> Dataset:
+def find_dataset(
+    task: Task, folder: Path, *, manifest: bool = True, follow_links: bool = False, deep: bool = True
+) -> Dataset:
     """Finds the cases of a folder without reading an image.
 
     In this order: a manifest of ``fedmepd data init`` or ``split``; a list, ``cases.csv`` or ``cases.json``; the
@@ -68,30 +72,31 @@ def find_dataset(folder: Path, *, manifest: bool = True, follow_links: bool = Fa
     have it. What is wrong with a case becomes one of its findings, so that one bad case hides no other.
 
     Args:
+        task: that the cases are of.
         folder: the folder, or a list.
         manifest: whether to use a manifest; if not, the folder is searched as if it had none.
         follow_links: whether links may lead out of a case's folder.
         deep: whether to look into folders of folders; without, into those called HGG, LGG and the like alone.
 
     Raises:
-        DataError: the folder cannot be read, or its list or manifest is not valid.
+        DataError: the folder cannot be read, its list or manifest is not valid, or the manifest is of another task.
     """
     folder = Path(folder)
     if folder.is_file():
         if folder.suffix.lower() not in (".csv", ".json"):
             raise DataError(f"{folder} is a file: expected a folder of cases, or a list that ends in .csv or .json")
-        return _from_list(folder, follow_links)
+        return _from_list(task, folder, follow_links)
     children = _children(folder)
     if manifest and any(child.name == MANIFEST for child in children):
-        cases, parts = read_manifest(folder)
+        cases, parts = read_manifest(task, folder)
         return Dataset(folder, "a data set of fedmepd", cases, parts=parts)
     lists = [child for child in children if child.name.lower() in LISTS]
     if len(lists) > 1:
         raise DataError(f"{folder} has both {lists[0].name} and {lists[1].name}: remove one", "two lists of cases")
     if lists:
-        return _from_list(lists[0], follow_links)
+        return _from_list(task, lists[0], follow_links)
     findings: list[Finding] = []
-    cases = list(_walk(folder, folder, _DEEPEST if deep else 0, follow_links, findings))
+    cases = list(_walk(task, folder, folder, _DEEPEST if deep else 0, follow_links, findings))
     examinations = [case for case in cases if case.layout == NESTED and not case.patient_doubt]
     if examinations:
         patients = len({case.patient for case in examinations})
@@ -111,8 +116,8 @@ def site_folders(folder: Path) -> list[Path]:
     return [child for child in _children(folder) if (child / MANIFEST).is_file()]
 
 
-def _from_list(file: Path, follow_links: bool) -> Dataset:
-    return _dataset(file, read_case_list(file, follow_links), [])
+def _from_list(task: Task, file: Path, follow_links: bool) -> Dataset:
+    return _dataset(file, read_case_list(task, file, follow_links), [])
 
 
 def _dataset(folder: Path, cases: list[Case], findings: list[Finding]) -> Dataset:
@@ -141,10 +146,12 @@ def _children(folder: Path) -> list[Path]:
         ) from problem
 
 
-def _walk(folder: Path, root: Path, below: int, follow_links: bool, findings: list[Finding]) -> Iterator[Case]:
+def _walk(
+    task: Task, folder: Path, root: Path, below: int, follow_links: bool, findings: list[Finding]
+) -> Iterator[Case]:
     children = [child for child in _children(folder) if not child.name.startswith(".")]
     if any(child.name == "imagesTr" and child.is_dir() for child in children):
-        yield from _decathlon(folder, follow_links, findings)
+        yield from _decathlon(task, folder, follow_links, findings)
         return
     for child in children:
         if not child.is_dir() or is_nifti(child):
@@ -154,17 +161,17 @@ def _walk(folder: Path, root: Path, below: int, follow_links: bool, findings: li
             continue
         volumes = [file for file in _children(child) if is_nifti(file)]
         if volumes:
-            yield _case(child, root, volumes, follow_links)
+            yield _case(task, child, root, volumes, follow_links)
         # Ends the search even if links that the user allows form a circle.
         if below > 0 or (child.name.lower() in _GROUPS and below > -_DEEPEST):
-            yield from _walk(child, root, below - 1, follow_links, findings)
+            yield from _walk(task, child, root, below - 1, follow_links, findings)
 
 
-def _case(folder: Path, root: Path, volumes: list[Path], follow_links: bool) -> Case:
+def _case(task: Task, folder: Path, root: Path, volumes: list[Path], follow_links: bool) -> Case:
     """A folder with NIfTI files in it; one in a patient's folder is an examination of that patient."""
-    told = read_case_name(folder.name)
+    told = read_case_name(task, folder.name)
     name, patient, layout, doubt = folder.name, told.patient, told.layout, ""
-    above = _folders_above(folder, root) if layout == PLAIN else []
+    above = _folders_above(task, folder, root) if layout == PLAIN else []
     if above:
         name, patient, layout = "_".join([*above, folder.name]), above[0], NESTED
     if layout in (PLAIN, NESTED):
@@ -175,12 +182,12 @@ def _case(folder: Path, root: Path, volumes: list[Path], follow_links: bool) -> 
         if (problem := outside(file, folder, follow_links)) is not None:
             findings.append(problem)
             continue
-        kinds = kinds_of_file(file)
+        kinds = kinds_of_file(task, file)
         if len(kinds) > 1:
             text = f"{file} may be {' or '.join(kinds)}: rename it so that one of these words is left"
             findings.append(error(_AMBIGUOUS, text))
         elif not kinds:
-            words = ", ".join(WORDS)
+            words = ", ".join(words_of(task))
             text = f"{file} is passed over: its name has none of the words {words}"
             findings.append(note("file of another name, passed over", text))
         elif kinds[0] in files:
@@ -189,7 +196,7 @@ def _case(folder: Path, root: Path, volumes: list[Path], follow_links: bool) -> 
         else:
             files[kinds[0]] = file
     label = files.pop(LABEL, None)
-    of_label = read_label_name(folder.name, label)
+    of_label = read_label_name(task, folder.name, label)
     return Case(
         name,
         files,
@@ -202,14 +209,15 @@ def _case(folder: Path, root: Path, volumes: list[Path], follow_links: bool) -> 
         label_doubt=of_label.label_doubt,
         patient_doubt=doubt,
         tumour=of_label.tumour,
+        task=task,
     )
 
 
-def _folders_above(folder: Path, root: Path) -> list[str]:
+def _folders_above(task: Task, folder: Path, root: Path) -> list[str]:
     """The folders between the data set and a case whose names may be the patient's, the uppermost first."""
     between = folder.relative_to(root).parents
     above = [root / place for place in reversed(between) if place.parts]
-    return [place.name for place in above if not _says_nothing(place.name, place, root)]
+    return [place.name for place in above if not _says_nothing(task, place.name, place, root)]
 
 
 def _patient_doubt(above: list[str], folder: Path) -> str:
@@ -221,23 +229,23 @@ def _patient_doubt(above: list[str], folder: Path) -> str:
     return ""
 
 
-def _says_nothing(name: str, folder: Path, root: Path) -> bool:
+def _says_nothing(task: Task, name: str, folder: Path, root: Path) -> bool:
     """Whether a folder between the data set and its cases is a group of patients, and not one patient's."""
-    if name.lower() in _GROUPS or read_case_name(name).layout != PLAIN:
+    if name.lower() in _GROUPS or read_case_name(task, name).layout != PLAIN:
         return True
     # A single folder, as an unpacked download has it.
     siblings = [child for child in _children(folder.parent) if child.is_dir() and not child.name.startswith(".")]
     return folder.parent == root and len(siblings) == 1
 
 
-def _decathlon(folder: Path, follow_links: bool, findings: list[Finding]) -> Iterator[Case]:
+def _decathlon(task: Task, folder: Path, follow_links: bool, findings: list[Finding]) -> Iterator[Case]:
     groups = [folder / group for group in ("imagesTr", "imagesTs") if (folder / group).is_dir()]
     images = {
         image: image.name[: len(stem(image) or "")] for group in groups for image in _children(group) if is_nifti(image)
     }
     if not images:
         return
-    described = read_dataset_json(folder, images.values(), follow_links)
+    described = read_dataset_json(task, folder, images.values(), follow_links)
     findings += described.findings
     for image, name in images.items():
         label = folder / "labelsTr" / image.name
@@ -251,7 +259,8 @@ def _decathlon(folder: Path, follow_links: bool, findings: list[Finding]) -> Ite
             label if label in good else None,
             channels=described.channels if image in good else {},
             convention=described.convention,
-            layout=MSD,
+            layout=task.decathlon.layout if task.decathlon else _DECATHLON,
             findings=tuple(found),
             label_doubt=described.label_doubt,
+            task=task,
         )

@@ -13,9 +13,10 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from fedmepd.data.cases import Case
-from fedmepd.errors import DataError, explain
-from fedmepd.modalities import BRATS
+from fedmepd.errors import DataError, SettingsError, explain
 from fedmepd.storage import write_text
+from fedmepd.tasks.find import DEFAULT, find_task
+from fedmepd.tasks.task import Task
 
 FILE_NAME = "fedmepd-data.json"
 
@@ -56,29 +57,40 @@ class CaseEntry(_Entry):
     label: FileEntry | None
 
     @model_validator(mode="after")
-    def _known(self) -> CaseEntry:
-        unknown = [name for name in self.images if name not in BRATS.modalities]
-        if unknown:
-            raise ValueError(f"unknown modality {unknown[0]!r}: expected one of {', '.join(BRATS.modalities)}")
-        if self.labels is not None and self.labels not in BRATS.conventions:
-            raise ValueError(f"unknown labels {self.labels!r}: expected one of {', '.join(BRATS.conventions)}")
+    def _consistent(self) -> CaseEntry:
         if self.label is not None and self.labels is None:
             raise ValueError("labels is missing: expected the convention of the label's values")
         if (self.part is None) != (self.label is None):
             raise ValueError("expected a part for a case with a label, and null for one without")
         return self
 
+    def check(self, task: Task) -> None:
+        """Raises ValueError if the case has a modality or a convention that is not the task's."""
+        unknown = [name for name in self.images if name not in task.modalities]
+        if unknown:
+            expected = ", ".join(task.modalities)
+            raise ValueError(f"case {self.name}: unknown modality {unknown[0]!r}: expected one of {expected}")
+        if self.labels is not None and self.labels not in task.conventions:
+            expected = ", ".join(task.conventions)
+            raise ValueError(f"case {self.name}: unknown labels {self.labels!r}: expected one of {expected}")
+
 
 class Manifest(_Entry):
-    """What ``fedmepd-data.json`` holds."""
+    """What ``fedmepd-data.json`` holds; older ones do not say their task, which was the default one."""
 
     format: Literal[1] = FORMAT
+    task: str = DEFAULT
     cases: list[CaseEntry]
 
     @model_validator(mode="after")
     def _consistent(self) -> Manifest:
+        try:
+            task = find_task(self.task)
+        except SettingsError as error:
+            raise ValueError(str(error)) from error
         names, parts = set(), {}
         for entry in self.cases:
+            entry.check(task)
             if entry.name in names:
                 raise ValueError(f"case {entry.name} stands there twice")
             names.add(entry.name)
@@ -87,13 +99,19 @@ class Manifest(_Entry):
         return self
 
 
-def read_manifest(folder: Path) -> tuple[list[Case], dict[str, Part | None]]:
+def read_manifest(task: Task, folder: Path) -> tuple[list[Case], dict[str, Part | None]]:
     """Returns the cases of a folder with a manifest, sorted by name, and each one's part.
 
     Raises:
-        DataError: the manifest cannot be read, or is not valid.
+        DataError: the manifest cannot be read, is not valid, or is of another task.
     """
     manifest = load_manifest(folder)
+    if manifest.task != task.name:
+        raise DataError(
+            f"{folder} is a data set of task {manifest.task}, expected one of {task.name}: take another folder, or say "
+            f"the task (option --task of a command, setting task of a job)",
+            f"the site's data are of task {manifest.task}, the job is of {task.name}",
+        )
     cases = [
         Case(
             entry.name,
@@ -103,6 +121,7 @@ def read_manifest(folder: Path) -> tuple[list[Case], dict[str, Part | None]]:
             patient=entry.patient,
             institution=entry.institution,
             convention=entry.labels,
+            task=task,
         )
         for entry in sorted(manifest.cases, key=lambda entry: entry.name)
     ]
@@ -137,11 +156,12 @@ def pinned_content(folder: Path) -> dict[Path, str]:
 
 
 def make_manifest(
-    folder: Path, cases: Iterable[Case], parts: dict[str, Part | None], digests: dict[Path, str]
+    task: Task, folder: Path, cases: Iterable[Case], parts: dict[str, Part | None], digests: dict[Path, str]
 ) -> Manifest:
     """Describes cases whose files lie below ``folder``.
 
     Args:
+        task: that the cases are of.
         folder: folder of the manifest.
         cases: with known conventions if they have labels.
         parts: by case name.
@@ -152,6 +172,7 @@ def make_manifest(
         return FileEntry(file=path.relative_to(folder).as_posix(), sha256=digests[path], channel=channel)
 
     return Manifest(
+        task=task.name,
         cases=[
             CaseEntry(
                 name=case.name,
@@ -163,7 +184,7 @@ def make_manifest(
                 label=None if case.label is None else entry(case.label),
             )
             for case in sorted(cases, key=lambda case: case.name)
-        ]
+        ],
     )
 
 

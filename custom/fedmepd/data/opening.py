@@ -11,12 +11,14 @@ from fedmepd.data.layouts import Dataset, find_dataset, site_folders
 from fedmepd.data.site import changed_files
 from fedmepd.data.source import no_case
 from fedmepd.errors import DataError
+from fedmepd.tasks.task import Task
 
 
-def open_dataset(folder: Path, *, follow_links: bool, cache: Path) -> Dataset:
+def open_dataset(task: Task, folder: Path, *, follow_links: bool, cache: Path) -> Dataset:
     """Finds the cases of a folder in any layout. The files of a manifest must not have changed.
 
     Args:
+        task: that the cases are of.
         folder: the folder, or a list.
         follow_links: whether links may lead out of a case's folder.
         cache: remembers the content of a manifest's files.
@@ -27,13 +29,13 @@ def open_dataset(folder: Path, *, follow_links: bool, cache: Path) -> Dataset:
     sites = site_folders(folder)
     if sites:
         raise DataError(f"{folder} holds the {len(sites)} sites of a federation: name one of them, such as {sites[0]}")
-    dataset = find_dataset(folder, follow_links=follow_links)
+    dataset = find_dataset(task, folder, follow_links=follow_links)
     if dataset.parts is not None:
         # Before anything else reads the files: a link may no longer lead to the manifest's file.
         refuse(changed_files(dataset, cache))
     if not dataset.cases:
         refuse(dataset.findings)
-        raise no_case(folder)
+        raise no_case(task, folder)
     return dataset
 
 

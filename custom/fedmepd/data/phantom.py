@@ -1,4 +1,4 @@
-"""A cohort of phantom heads with tumours, so that a federation can be tried without patient data.
+"""A cohort of phantom heads with tumours, so that a federation can be tried without patient data: of task BraTS alone.
 
 Anatomy, tumour and contrasts follow algorithm section 6: every modality shows what it shows in patients. The enhancing
 rim is bright in T1ce alone, oedema in FLAIR and T2, necrosis is dark in T1 and T1ce, ventricles are bright in T2 and
@@ -17,10 +17,13 @@ from pathlib import Path
 
 import numpy as np
 
+from fedmepd.config import FUSION_SITE
+from fedmepd.data.distribution import protocol_sites
 from fedmepd.errors import DataError, FedMEPDError
-from fedmepd.modalities import BRATS, FUSION_SITE, PROTOCOL_SITES
 from fedmepd.seeds import derive_seed
 from fedmepd.storage import read_json
+from fedmepd.tasks.find import find_task
+from fedmepd.tasks.task import Task
 
 # Raise this number when the same seed gives other phantoms.
 RECIPE = 1
@@ -31,19 +34,38 @@ SPACING_MM = 3.0
 FUSION_CASES = 48
 SITE_CASES = 16
 
-PHANTOM_SITES = PROTOCOL_SITES
+# The task whose classes are drawn below.
+_TASK = "brats"
 
 SHARE_WITHOUT_ENHANCEMENT = 0.15
 
-# Tissues; the tumour's classes follow in the order of BRATS.classes.
+# Tissues; the tumour's classes follow in the task's order. The task's file has the intensity of each.
 _OUTSIDE, _WHITE, _GREY, _CSF, _NCR, _ED, _ET = range(7)
-_INTENSITY: dict[str, tuple[float, ...]] = {
-    #        outside, white, grey, CSF, NCR, ED, ET
-    "FLAIR": (0.0, 0.50, 0.62, 0.12, 0.60, 0.92, 0.80),
-    "T1ce": (0.0, 0.72, 0.55, 0.20, 0.34, 0.50, 0.98),
-    "T1": (0.0, 0.76, 0.58, 0.22, 0.36, 0.50, 0.50),
-    "T2": (0.0, 0.42, 0.55, 0.98, 0.85, 0.78, 0.66),
-}
+
+
+def phantom_task() -> Task:
+    """Returns the task that the phantoms are of."""
+    return find_task(_TASK)
+
+
+def phantom_sites() -> dict[str, tuple[str, ...]]:
+    """Returns the sites of the cohort, those of the paper's protocol, and the modalities of each."""
+    return protocol_sites(phantom_task())
+
+
+def has_phantoms(task: Task) -> bool:
+    """Whether the phantoms are of a task."""
+    return task.name == _TASK
+
+
+def require_phantoms(task: Task) -> None:
+    """Raises :class:`~fedmepd.errors.DataError` if there are no phantoms of a task."""
+    if not has_phantoms(task):
+        raise DataError(
+            f"there are no phantoms of task {task.name}, of {_TASK} alone: set data.phantom to false and FEDMEPD_DATA "
+            "to a folder of cases",
+            public=f"there are no phantoms of task {task.name}",
+        )
 
 
 @dataclass(frozen=True)
@@ -69,8 +91,8 @@ def scanner(site: str, seed: int) -> Scanner:
     return Scanner(
         blur=rng.uniform(0.4, 0.8),
         noise=rng.uniform(0.02, 0.05),
-        gamma={modality: rng.uniform(0.85, 1.2) for modality in BRATS.modalities},
-        gain={modality: rng.uniform(400, 1600) for modality in BRATS.modalities},
+        gamma={modality: rng.uniform(0.85, 1.2) for modality in phantom_task().modalities},
+        gain={modality: rng.uniform(400, 1600) for modality in phantom_task().modalities},
     )
 
 
@@ -91,7 +113,7 @@ def phantom_case(site: str, case: str, seed: int) -> tuple[dict[str, np.ndarray]
     """Makes one case.
 
     Args:
-        site: a name of :data:`PHANTOM_SITES`.
+        site: a name of :func:`phantom_sites`.
         case: a name of :func:`case_names`.
         seed: the cohort's seed.
 
@@ -102,8 +124,13 @@ def phantom_case(site: str, case: str, seed: int) -> tuple[dict[str, np.ndarray]
     rng = np.random.default_rng(derive_seed(seed, "phantom", site, case))
     tissue = _draw_anatomy(rng, enhancing=case not in cases_without_enhancement(site, seed))
     images = _scan(rng, tissue, scanner(site, seed))
-    label_of_tissue = np.array([0, 0, 0, 0, *BRATS.label_of_class("brats")[1:]], dtype=np.uint8)
+    label_of_tissue = np.array([0, 0, 0, 0, *_labels()[1:]], dtype=np.uint8)
     return images, label_of_tissue[tissue]
+
+
+def _labels() -> tuple[int, ...]:
+    task = phantom_task()
+    return task.label_of_class(task.default_convention)
 
 
 def _draw_anatomy(rng: np.random.Generator, enhancing: bool) -> np.ndarray:
@@ -182,8 +209,8 @@ def _scan(rng: np.random.Generator, tissue: np.ndarray, device: Scanner) -> dict
     texture = _smooth_noise(rng, 0.8)
     variation = rng.uniform(0.9, 1.1, size=3)
     images = {}
-    for modality in BRATS.modalities:
-        table = np.array(_INTENSITY[modality], dtype=np.float32)
+    for modality, intensities in phantom_task().phantom_intensities.items():
+        table = np.array(intensities, dtype=np.float32)
         table[_NCR:] *= variation
         image = gaussian_filter(table[tissue], device.blur) / coverage
         image *= 1 + 0.06 * (0.5 * texture + 0.866 * _smooth_noise(rng, 0.8))
@@ -213,7 +240,7 @@ def ensure_site(root: Path, site: str, seed: int) -> Path:
 
     Args:
         root: folder that holds one sub-folder per site; made when missing.
-        site: a name of :data:`PHANTOM_SITES`.
+        site: a name of :func:`phantom_sites`.
         seed: the cohort's seed; site and case names do the rest.
 
     Returns:
@@ -222,9 +249,9 @@ def ensure_site(root: Path, site: str, seed: int) -> Path:
     Raises:
         DataError: the site has no phantom, the folder cannot be written, or it holds anything else.
     """
-    if site not in PHANTOM_SITES:
+    if site not in phantom_sites():
         raise DataError(
-            f"there is no phantom of site {site!r}: expected one of {', '.join(PHANTOM_SITES)}; "
+            f"there is no phantom of site {site!r}: expected one of {', '.join(phantom_sites())}; "
             "set FEDMEPD_DATA for a site with data of its own"
         )
     folder = Path(root) / site
@@ -263,12 +290,18 @@ def _write_case(folder: Path, site: str, case: str, seed: int) -> None:
     import nibabel
 
     images, label = phantom_case(site, case, seed)
-    volumes = {modality.lower(): images[modality] for modality in PHANTOM_SITES[site]} | {"seg": label}
+    files = _files(site, case)
     affine = np.diag([-SPACING_MM, -SPACING_MM, SPACING_MM, 1.0])
     affine[1, 3] = SPACING_MM * (SIDE - 1)
     folder.mkdir(parents=True)
-    for word, volume in volumes.items():
-        nibabel.save(nibabel.Nifti1Image(volume, affine), folder / f"{case}_{word}.nii.gz")
+    for modality, file in files.items():
+        volume = label if modality is None else images[modality]
+        nibabel.save(nibabel.Nifti1Image(volume, affine), folder / file)
+
+
+def _files(site: str, case: str) -> dict[str | None, str]:
+    """The name of the file of each modality, and of the label (None)."""
+    return {kind: phantom_task().file_name(case, kind) for kind in (*phantom_sites()[site], None)}
 
 
 def _description(site: str, seed: int) -> dict[str, int | str]:
@@ -276,8 +309,7 @@ def _description(site: str, seed: int) -> dict[str, int | str]:
 
 
 def _check_complete(folder: Path, site: str, seed: int) -> None:
-    words = [modality.lower() for modality in PHANTOM_SITES[site]] + ["seg"]
-    files = (folder / case / f"{case}_{word}.nii.gz" for case in case_names(site) for word in words)
+    files = (folder / case / file for case in case_names(site) for file in _files(site, case).values())
     missing = next((file for file in files if not file.is_file()), None)
     try:
         description = read_json(folder / "phantom.json", "a phantom's description")

@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from fedmepd.data.cases import Case
+from fedmepd.data.cases import LABEL, Case
 from fedmepd.data.fingerprints import fingerprints
 from fedmepd.data.grids import frame_spacing, into_frame
 from fedmepd.data.volumes import VolumeError, read_volumes
 from fedmepd.errors import DataError, FedMEPDError
-from fedmepd.modalities import BRATS
+from fedmepd.tasks.task import Task
 
 # Raise this number when the content of the cache changes.
-_FORMAT = 3
+_FORMAT = 4
 
 # Voxels of the brain kept as centres of crops.
 _CENTRES = 10_000
@@ -103,9 +103,10 @@ def _fingerprints(cases: Sequence[Case], cache: Path) -> dict[Path, str]:
 
 
 def _item(case: Case, digests: dict[Path, str], clip_percent: float) -> dict[str, Any]:
-    convention = None if case.label is None else case.convention
+    task = case.task
+    classes = None if case.label is None else sorted(task.conventions[case.convention].classes.items())
     volumes = [[kind, digests[path], channel] for kind, path, channel in case.volumes]
-    return {"case": case, "content": [_FORMAT, volumes, convention, clip_percent]}
+    return {"case": case, "content": [_FORMAT, volumes, classes, task.foreground, task.intensity, clip_percent]}
 
 
 def _key(item: dict[str, Any]) -> bytes:
@@ -189,7 +190,7 @@ def read_case(case: Case) -> dict[str, Any]:
     images = np.stack([found[modality] for modality in case.modalities]).astype(np.float32)
     label = np.zeros(images.shape[1:], dtype=np.uint8)
     if case.label is not None:
-        label = classes_of_label(found["label"], case.convention)
+        label = classes_of_label(case.task, found[LABEL], case.convention)
     first = files[case.files[0]]
     return {
         "image": MetaTensor(images),
@@ -198,10 +199,10 @@ def read_case(case: Case) -> dict[str, Any]:
     }
 
 
-def classes_of_label(values: np.ndarray, convention: str) -> np.ndarray:
+def classes_of_label(task: Task, values: np.ndarray, convention: str) -> np.ndarray:
     """Returns the class numbers, uint8, of a label file's values (X, Y, Z); background where they are unknown."""
     classes = np.zeros(values.shape, dtype=np.uint8)
-    for value, number in BRATS.conventions[convention].items():
+    for value, number in task.conventions[convention].classes.items():
         classes[values == value] = number
     return classes
 

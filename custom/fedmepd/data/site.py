@@ -14,11 +14,12 @@ from fedmepd.data.fingerprints import fingerprints
 from fedmepd.data.inspection import Inspection, inspect_cases
 from fedmepd.data.layouts import Dataset, find_dataset
 from fedmepd.data.manifest import pinned_content
-from fedmepd.data.phantom import RECIPE, ensure_site
+from fedmepd.data.phantom import RECIPE, ensure_site, require_phantoms
 from fedmepd.data.splits import Split, sort_into_parts, split_cases
 from fedmepd.errors import DataError, FedMEPDError
-from fedmepd.modalities import BRATS
 from fedmepd.site_settings import SiteSettings
+from fedmepd.tasks.find import find_task
+from fedmepd.tasks.task import Task
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class SiteData:
         source: whether the cases are phantoms or the site's own.
         cache: folder for prepared cases.
         unlabelled: cases for inference only.
+        task: that the cases are of.
     """
 
     name: str
@@ -44,6 +46,7 @@ class SiteData:
     source: Literal["phantom", "folder"]
     cache: Path
     unlabelled: list[Case] = field(default_factory=list)
+    task: Task = field(kw_only=True, repr=False)
 
     def counts(self) -> dict[str, int]:
         """Returns the number of labelled cases of each part."""
@@ -72,6 +75,7 @@ def open_site_data(
         DataError: there is no data folder, no labelled case in it, a case that cannot be used, or a file that has
             changed since the manifest was written.
     """
+    task = find_task(settings.task)
     dataset, source = find_site_data(name, settings, site_settings)
     if dataset.parts is not None:
         # Before anything else reads the files: a link may no longer lead to the manifest's file.
@@ -83,7 +87,7 @@ def open_site_data(
     if not labelled:
         raise DataError(
             f"{dataset.folder} has no case with a label: expected a segmentation beside the images of those to train "
-            "on, such as 001_seg.nii.gz",
+            f"on, such as {task.file_name('001', None)}",
             public=f"no case of {name} has a label",
         )
     for kind, count in count_kinds(inspection.findings, WARNING).items():
@@ -93,13 +97,14 @@ def open_site_data(
     split = _split(labelled, dataset, settings, name)
     return SiteData(
         name=name,
-        modalities=BRATS.subset({modality for case in labelled for modality in case.modalities}),
+        modalities=task.subset({modality for case in labelled for modality in case.modalities}),
         train=split.train,
         validation=split.validation,
         test=split.test,
         source=source,
         cache=site_settings.cache / "prepared",
         unlabelled=unlabelled,
+        task=task,
     )
 
 
@@ -187,7 +192,7 @@ def find_site_data(
     Raises:
         DataError: there is no data folder, or no case in it.
     """
-    data = site_settings.data
+    data, task = site_settings.data, find_task(settings.task)
     if data is None:
         if not settings.data.phantom:
             raise DataError(
@@ -195,8 +200,9 @@ def find_site_data(
                 f"a sub-folder {name}, or with the site's cases; setting data.phantom allows made-up cases",
                 public=f"{name} has no data folder",
             )
+        require_phantoms(task)
         root = site_settings.cache / "phantoms" / f"recipe-{RECIPE}-seed-{settings.seed}"
-        return find_dataset(ensure_site(root, name, settings.seed)), "phantom"
+        return find_dataset(task, ensure_site(root, name, settings.seed)), "phantom"
     if not data.is_dir():
         raise DataError(
             f"the data folder {data} does not exist, or is no folder: set FEDMEPD_DATA (or data in the site's "
@@ -206,9 +212,10 @@ def find_site_data(
     own = data / name
     folder = own if own.is_dir() else data
     # If the folder has sub-folders for other sites but none for this one, their cases are not this site's.
-    dataset = find_dataset(folder, deep=folder == own)
+    dataset = find_dataset(task, folder, deep=folder == own)
     if not dataset.cases:
-        expected = "one sub-folder per case with NIfTI files, such as 001/001_flair.nii.gz and 001/001_seg.nii.gz"
+        image, label = (task.file_name("001", kind) for kind in (task.modalities[0], None))
+        expected = f"one sub-folder per case with NIfTI files, such as 001/{image} and 001/{label}"
         missing = "" if folder == own else f"no sub-folder {name} and "
         raise DataError(
             f"{folder} has {missing}no case in it: expected {expected}; `fedmepd data init` makes "

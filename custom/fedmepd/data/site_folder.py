@@ -13,10 +13,19 @@ from pathlib import Path
 
 from fedmepd.data.cases import LABEL, Case
 from fedmepd.data.fingerprints import fingerprints
-from fedmepd.data.manifest import FILE_NAME, Manifest, Part, load_manifest, make_manifest, read_manifest, write_manifest
+from fedmepd.data.manifest import (
+    FILE_NAME,
+    Manifest,
+    Part,
+    load_manifest,
+    make_manifest,
+    pinned_content,
+    write_manifest,
+)
 from fedmepd.data.splits import Shares, split_patients
 from fedmepd.data.volumes import SUFFIXES
 from fedmepd.errors import DataError
+from fedmepd.tasks.task import Task
 
 
 @dataclass(frozen=True)
@@ -37,6 +46,7 @@ class SiteFolder:
 
 
 def plan_site(
+    task: Task,
     folder: Path,
     cases: Sequence[Case],
     *,
@@ -49,6 +59,7 @@ def plan_site(
     """Decides what a site's data set is to hold; patients keep the part that an older manifest there gave them.
 
     Args:
+        task: that the cases are of.
         folder: for the data set.
         cases: without errors, with known conventions.
         in_place: whether the cases' files are below ``folder`` already.
@@ -69,7 +80,7 @@ def plan_site(
         placed, files = _place(cases, folder)
         digests = {target: digests[source] for target, source in files.items()}
     parts = {case.name: by_patient[case.patient] for case in labelled}
-    return SiteFolder(folder, placed, files, make_manifest(folder, placed, parts, digests))
+    return SiteFolder(folder, placed, files, make_manifest(task, folder, placed, parts, digests))
 
 
 def write_site(site: SiteFolder, *, copy: bool = False) -> bool:
@@ -83,7 +94,7 @@ def write_site(site: SiteFolder, *, copy: bool = False) -> bool:
         DataError: a file cannot be brought; an older data set there is still valid.
         FedMEPDError: the manifest cannot be written.
     """
-    old = read_manifest(site.folder)[0] if (site.folder / FILE_NAME).is_file() else []
+    old = list(pinned_content(site.folder)) if (site.folder / FILE_NAME).is_file() else []
     changed = False
     for target, source in site.files.items():
         if not _is_there(source, target, copy):
@@ -91,7 +102,7 @@ def write_site(site: SiteFolder, *, copy: bool = False) -> bool:
             changed = True
     changed |= write_manifest(site.folder, site.manifest)
     if site.files:
-        _remove({path for case in old for path in case.files} - set(site.files), site.folder)
+        _remove(set(old) - set(site.files), site.folder)
     return changed
 
 
@@ -114,8 +125,9 @@ def _place(cases: Sequence[Case], folder: Path) -> tuple[list[Case], dict[Path, 
         targets: dict[Path, Path] = {}
         for kind, path, channel in case.volumes:
             # A file of several modalities is one file here too.
-            word = "" if channel is not None else "_seg" if kind == LABEL else f"_{kind.lower()}"
-            targets.setdefault(path, folder / case.name / f"{case.name}{word}{_suffix(path)}")
+            name = case.task.file_name(case.name, None if kind == LABEL else kind).removesuffix(".nii.gz")
+            name = case.name if channel is not None else name
+            targets.setdefault(path, folder / case.name / f"{name}{_suffix(path)}")
         sources |= {target: source for source, target in targets.items()}
         images = {modality: targets[path] for modality, path in case.images.items()}
         placed.append(replace(case, images=images, label=None if case.label is None else targets[case.label]))

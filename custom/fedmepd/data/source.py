@@ -8,8 +8,9 @@ from pathlib import Path
 
 from fedmepd.data.inspection import Inspection, inspect_cases
 from fedmepd.data.layouts import Dataset, find_dataset
-from fedmepd.data.manifest import FILE_NAME, load_manifest
+from fedmepd.data.manifest import FILE_NAME, read_manifest
 from fedmepd.errors import DataError
+from fedmepd.tasks.task import Task
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Source:
 
 
 def open_source(
+    task: Task,
     folder: Path,
     *,
     labels: str | None,
@@ -41,6 +43,7 @@ def open_source(
     """Finds and checks the cases of a folder, whether it has a manifest or not.
 
     Args:
+        task: that the cases are of.
         folder: the folder, or a list.
         labels: convention of the labels, if the user says it.
         follow_links: whether links may lead out of a case's folder.
@@ -53,11 +56,11 @@ def open_source(
     Raises:
         DataError: there is no case, or, unless they are left out, a case has an error.
     """
-    dataset = find_dataset(folder, manifest=False, follow_links=follow_links)
+    dataset = find_dataset(task, folder, manifest=False, follow_links=follow_links)
     if not dataset.cases:
-        raise no_case(folder)
+        raise no_case(task, folder)
     found(dataset)
-    known = _known(earlier)
+    known = _known(task, earlier)
     cases = [replace(case, convention=case.convention or known.get(case.name)) for case in dataset.cases]
     inspection = inspect_cases(cases, labels=labels, cache=cache, progress=progress, known=dataset.findings)
     usable = inspection.without_faulty() if skip_faulty else inspection
@@ -67,19 +70,20 @@ def open_source(
     return Source(dataset, usable, len(inspection.cases) - len(usable.cases))
 
 
-def no_case(folder: Path) -> DataError:
+def no_case(task: Task, folder: Path) -> DataError:
     """The error of a folder without any case."""
     raw = ""
     if folder.is_dir() and next(folder.rglob("*.[dD][cC][mM]"), None) is not None:
         raw = ". It holds DICOM files: convert them to NIfTI, register and skull-strip them first"
     return DataError(
-        f"no case in {folder}: expected a folder per case with NIfTI files in it, such as 001/001_flair.nii.gz, the "
-        f"Decathlon's Task01_BrainTumour, or a list cases.csv{raw}"
+        f"no case in {folder}: expected a folder per case with NIfTI files in it, such as "
+        f"001/{task.file_name('001', task.modalities[0])}, the Decathlon's folders of images and labels, or a list "
+        f"cases.csv{raw}"
     )
 
 
-def _known(folder: Path | None) -> dict[str, str | None]:
+def _known(task: Task, folder: Path | None) -> dict[str, str | None]:
     """The conventions that an earlier manifest of the folder holds."""
     if folder is None or not (folder / FILE_NAME).is_file():
         return {}
-    return {entry.name: entry.labels for entry in load_manifest(folder).cases}
+    return {case.name: case.convention for case in read_manifest(task, folder)[0]}

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from statistics import median
 
 from fedmepd.data.findings import ERROR, NOTE, WARNING, Finding, count_kinds
-from fedmepd.data.inspection import CONVENTIONS, Inspection, class_counts, tell_tale
+from fedmepd.data.inspection import Inspection, class_counts, tell_tale
 from fedmepd.data.layouts import Dataset
-from fedmepd.modalities import BRATS
 from fedmepd.text_table import table
 
 _TITLES = {ERROR: "errors, which keep a case from being used", WARNING: "warnings", NOTE: "notes"}
@@ -35,15 +34,15 @@ def describe_data(dataset: Dataset, inspection: Inspection) -> list[str]:
     for title, counts in (("shape in voxels", shapes), ("voxel in mm", spacings), ("axes", axes)):
         lines += ["", *table(["cases", title], [[str(count), text] for text, count in _most(counts)])]
     sets = Counter(
-        (" ".join(map(str, sorted(found.label_counts))), case.convention)
+        (
+            " ".join(map(str, sorted(found.label_counts))),
+            case.task.describe_convention(case.convention) if case.convention else "not decided",
+        )
         for case, found in zip(cases, facts, strict=True)
         if found.label_counts
     )
     if sets:
-        rows = [
-            [str(count), values, CONVENTIONS[convention] if convention else "not decided"]
-            for (values, convention), count in sets.most_common()
-        ]
+        rows = [[str(count), values, reads] for (values, reads), count in sets.most_common()]
         lines += ["", *table(["cases", "label values", "read as"], rows), "", *_classes(inspection)]
     if dataset.parts is not None:
         parts = Counter(part or "inference only" for part in dataset.parts.values())
@@ -55,7 +54,7 @@ def describe_data(dataset: Dataset, inspection: Inspection) -> list[str]:
 def _classes(inspection: Inspection) -> list[str]:
     by_case = [class_counts(case, found) for case, found in zip(inspection.cases, inspection.facts, strict=True)]
     rows = []
-    for name in BRATS.classes:
+    for name in inspection.cases[0].task.classes:
         there = [counts[name] for counts in by_case if counts[name]]
         middle = f"{median(there):.0f}" if there else ""
         rows.append([str(len(there)), str(sum(there)), middle, name])

@@ -15,6 +15,7 @@ from fedmepd.doctor.machine import check_compute, check_disk
 from fedmepd.doctor.site_data import Looked, check_data
 from fedmepd.doctor.versions import check_versions
 from fedmepd.site_settings import SiteSettings
+from fedmepd.tasks.find import find_task
 
 
 def diagnose(
@@ -38,7 +39,7 @@ def diagnose(
         SettingsError: the kit's ``fedmepd.json`` cannot be used.
     """
     machine = SiteSettings.load(kit.local)
-    answer, looked = Answer(), Looked()
+    answer, looked = Answer(), Looked(find_task(expected.settings.task).modalities)
     yield from check_certificates(kit, datetime.datetime.now(datetime.UTC))
     yield from check_server(kit, answer, seconds)
     yield from check_clock(answer, ntp, seconds)

@@ -19,6 +19,7 @@ from fedmepd.config import Settings
 from fedmepd.environment import versions
 from fedmepd.errors import SettingsError, explain
 from fedmepd.storage import read_json, write_text
+from fedmepd.tasks.find import DEFAULT
 
 FILE_NAME = "fedmepd-federation.json"
 
@@ -52,12 +53,13 @@ class Expected:
     source: str = ""
 
 
-def expected(federation: Path | None, job: Path | None) -> Expected:
+def expected(federation: Path | None, job: Path | None, task: str = DEFAULT) -> Expected:
     """Combines what is known about the federation.
 
     Args:
         federation: the server's file, or None.
         job: a job's folder, whose settings override the file's, or None.
+        task: the task if neither of them names one.
 
     Raises:
         SettingsError: a file cannot be read, or holds something else.
@@ -68,7 +70,7 @@ def expected(federation: Path | None, job: Path | None) -> Expected:
         return Expected(job_settings(job), versions, f"job {job.resolve().name}")
     if known is not None and known.settings is not None:
         return Expected(Settings.make("paper", known.settings), versions, str(federation))
-    return Expected(Settings.make("paper"), versions)
+    return Expected(Settings.make("paper", {"task": task}), versions)
 
 
 def write_federation(path: Path, project: str, job: Path | None) -> None:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from fedmepd.config import FUSION_SITE
 from fedmepd.errors import SettingsError
-from fedmepd.modalities import FUSION_SITE
 from fedmepd.storage import read_json
 
 _CONFIGURATIONS = {"site": "fed_client.json", "server": "fed_server.json"}

@@ -8,6 +8,7 @@ import torch
 
 from fedmepd.config import Settings
 from fedmepd.networks.network import FedMEPDNet
+from fedmepd.tasks.find import find_task
 
 MIB = 2**20
 GIB = 2**30
@@ -70,7 +71,11 @@ def weights(settings: Settings, modalities: Sequence[str]) -> int:
     """Returns the bytes of a site's network."""
     with torch.device("meta"):
         network = FedMEPDNet(
-            modalities, settings.network.width, calibration={}, shared_encoder=settings.network.shared_encoder
+            find_task(settings.task),
+            modalities,
+            settings.network.width,
+            calibration={},
+            shared_encoder=settings.network.shared_encoder,
         )
     return sum(value.numel() * value.element_size() for value in network.state_dict().values())
 

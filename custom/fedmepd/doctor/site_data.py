@@ -7,14 +7,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from shlex import quote
 
-from fedmepd.config import Settings
+from fedmepd.config import FUSION_SITE, Settings
 from fedmepd.data.findings import ERROR, WARNING, count_kinds
 from fedmepd.data.inspection import Inspection
+from fedmepd.data.phantom import has_phantoms
 from fedmepd.data.site import find_site_data, inspect_dataset
 from fedmepd.doctor.checks import Check, Topic
 from fedmepd.errors import DataError
-from fedmepd.modalities import BRATS
 from fedmepd.site_settings import SiteSettings
+from fedmepd.tasks.find import find_task
+from fedmepd.tasks.task import Task
 
 _DATA = Topic("data")
 
@@ -29,7 +31,7 @@ class Looked:
         voxels: of every case's volume, with its number of modalities.
     """
 
-    modalities: tuple[str, ...] = BRATS.modalities
+    modalities: tuple[str, ...]
     known: bool = False
     voxels: tuple[tuple[int, int], ...] = ()
 
@@ -50,7 +52,8 @@ def check_data(
         looked: receives these facts.
         progress: called with the number of cases read so far, and of all.
     """
-    if machine.data is None and settings.data.phantom:
+    task = find_task(settings.task)
+    if machine.data is None and settings.data.phantom and has_phantoms(task):
         advice = f"to train on its own cases: `fedmepd data init FOLDER --kit KIT`{_server(name)}"
         yield _DATA.note("no data folder, the job makes phantoms", f"site {name}", advice)
         return
@@ -61,7 +64,7 @@ def check_data(
         advice = f"`fedmepd data init FOLDER --kit KIT` checks a folder and points the kit to it{_server(name)}"
         yield _DATA.error("no data that can be used", error.public, advice)
         return
-    _look(inspection, looked)
+    _look(task, inspection, looked)
     check = f"`fedmepd data check {quote(str(dataset.folder))} --details` names them, docs/data.md says what to do"
     cases = len(inspection.cases)
     faults = sum(found.severity == ERROR for found in inspection.findings)
@@ -79,10 +82,10 @@ def check_data(
         yield _DATA.ok("can be used", text)
 
 
-def _look(inspection: Inspection, looked: Looked) -> None:
+def _look(task: Task, inspection: Inspection, looked: Looked) -> None:
     there = {modality for case in inspection.cases if case.label is not None for modality in case.modalities}
     if there:
-        looked.modalities, looked.known = BRATS.subset(there), True
+        looked.modalities, looked.known = task.subset(there), True
     sizes = []
     for case, facts in zip(inspection.cases, inspection.facts, strict=True):
         x, y, z = facts.shape or (0, 0, 0)
@@ -95,4 +98,4 @@ def _kinds(inspection: Inspection, severity: str) -> str:
 
 
 def _server(name: str) -> str:
-    return "; the server's kit names the fusion site's folder" if name == "fusion" else ""
+    return "; the server's kit names the fusion site's folder" if name == FUSION_SITE else ""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fedmepd.evaluation.metrics import case_scores, region_masks
-from fedmepd.modalities import BRATS
+from fedmepd.tasks.task import Task
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -36,11 +36,12 @@ class RegionMeasures:
 
 
 def measure_case(
-    prediction: Tensor | ArrayLike, label: Tensor | ArrayLike, spacing: Sequence[float]
+    task: Task, prediction: Tensor | ArrayLike, label: Tensor | ArrayLike, spacing: Sequence[float]
 ) -> dict[str, RegionMeasures]:
     """Measures every region of a case.
 
     Args:
+        task: whose regions are measured.
         prediction: classes (X, Y, Z) of the whole volume.
         label: classes (X, Y, Z).
         spacing: voxel size along X, Y and Z in mm.
@@ -50,11 +51,12 @@ def measure_case(
     """
     from monai.metrics import compute_confusion_matrix_metric, get_confusion_matrix
 
-    scores = case_scores(prediction, label, spacing)
-    counts = get_confusion_matrix(region_masks(prediction)[None], region_masks(label)[None], include_background=True)[0]
-    volumes = region_millilitres(label, spacing), region_millilitres(prediction, spacing)
+    scores = case_scores(task, prediction, label, spacing)
+    masks = region_masks(task, prediction)[None], region_masks(task, label)[None]
+    counts = get_confusion_matrix(*masks, include_background=True)[0]
+    volumes = region_millilitres(task, label, spacing), region_millilitres(task, prediction, spacing)
     measures = {}
-    for region, of_region in zip(BRATS.regions, counts, strict=True):
+    for region, of_region in zip(task.regions, counts, strict=True):
         true_positive, false_positive, true_negative, false_negative = of_region.tolist()
         sensitivity = specificity = None
         if true_positive + false_negative:
@@ -72,10 +74,10 @@ def measure_case(
     return measures
 
 
-def region_millilitres(classes: Tensor | ArrayLike, spacing: Sequence[float]) -> dict[str, float]:
+def region_millilitres(task: Task, classes: Tensor | ArrayLike, spacing: Sequence[float]) -> dict[str, float]:
     """Returns the volume of every region of a class map (X, Y, Z) with voxels of ``spacing`` mm."""
     import numpy as np
 
-    voxels = np.bincount(np.asarray(classes).ravel(), minlength=len(BRATS.classes))
+    voxels = np.bincount(np.asarray(classes).ravel(), minlength=len(task.classes))
     millilitres = float(np.prod(spacing)) / 1000
-    return {region: float(voxels[list(members)].sum() * millilitres) for region, members in BRATS.regions.items()}
+    return {region: float(voxels[list(members)].sum() * millilitres) for region, members in task.regions.items()}

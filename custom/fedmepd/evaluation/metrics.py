@@ -8,15 +8,11 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from fedmepd.modalities import BRATS
+from fedmepd.tasks.task import Task
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
     from torch import Tensor
-
-# The value that BraTS assigns if only the prediction or only the label has the region: the diagonal of its 240 x 240 x
-# 155 mm volumes.
-HD95_ONE_EMPTY_MM = 373.13
 
 
 @dataclass(frozen=True)
@@ -34,13 +30,16 @@ class CaseScores:
     hd95_mm: dict[str, float] | None = None
 
 
-def case_scores(prediction: Tensor | ArrayLike, label: Tensor | ArrayLike, spacing: Sequence[float]) -> CaseScores:
+def case_scores(
+    task: Task, prediction: Tensor | ArrayLike, label: Tensor | ArrayLike, spacing: Sequence[float]
+) -> CaseScores:
     """Scores one case: Dice and HD95 per region.
 
-    A region that is empty in both prediction and label has Dice 1 and HD95 0; empty in only one of them, Dice 0 and
-    HD95 373.13 mm (the BraTS rule). HD95 is the larger of the two directed 95th percentiles.
+    A region that is empty in both prediction and label has Dice 1 and HD95 0; empty in only one of them, Dice 0 and the
+    HD95 that the task sets (373.13 mm in BraTS). HD95 is the larger of the two directed 95th percentiles.
 
     Args:
+        task: whose regions are scored.
         prediction: classes (X, Y, Z).
         label: classes (X, Y, Z).
         spacing: voxel size along X, Y and Z in mm.
@@ -50,12 +49,12 @@ def case_scores(prediction: Tensor | ArrayLike, label: Tensor | ArrayLike, spaci
     """
     from monai.metrics import compute_hausdorff_distance
 
-    predicted, true = region_masks(prediction), region_masks(label)
-    scores = _overlap(predicted, true)
+    predicted, true = region_masks(task, prediction), region_masks(task, label)
+    scores = _overlap(task, predicted, true)
     distances = {}
-    for i, region in enumerate(BRATS.regions):
+    for i, region in enumerate(task.regions):
         if scores.empty[region]:
-            distances[region] = 0.0 if scores.dice[region] == 1 else HD95_ONE_EMPTY_MM
+            distances[region] = 0.0 if scores.dice[region] == 1 else task.empty_distance_mm
         else:
             with warnings.catch_warnings():
                 # MONAI 1.6 warns of an argument that it passes itself.
@@ -71,9 +70,9 @@ def case_scores(prediction: Tensor | ArrayLike, label: Tensor | ArrayLike, spaci
     return CaseScores(scores.dice, scores.empty, distances)
 
 
-def dice_only(prediction: Tensor | ArrayLike, label: Tensor | ArrayLike) -> CaseScores:
+def dice_only(task: Task, prediction: Tensor | ArrayLike, label: Tensor | ArrayLike) -> CaseScores:
     """Scores one case like :func:`case_scores`, without HD95: cheap enough for validation during training."""
-    return _overlap(region_masks(prediction), region_masks(label))
+    return _overlap(task, region_masks(task, prediction), region_masks(task, label))
 
 
 def summarise(scores: Sequence[CaseScores]) -> dict | None:
@@ -85,26 +84,27 @@ def summarise(scores: Sequence[CaseScores]) -> dict | None:
     """
     if not scores:
         return None
-    dice = {region: fmean(score.dice[region] for score in scores) for region in BRATS.regions}
+    regions = list(scores[0].dice)
+    dice = {region: fmean(score.dice[region] for score in scores) for region in regions}
     summary = {
         "dice": dice,
         "mdsc": fmean(dice.values()),
-        "empty": {region: sum(score.empty[region] for score in scores) for region in BRATS.regions},
+        "empty": {region: sum(score.empty[region] for score in scores) for region in regions},
     }
     if all(score.hd95_mm is not None for score in scores):
-        summary["hd95_mm"] = {region: fmean(score.hd95_mm[region] for score in scores) for region in BRATS.regions}
+        summary["hd95_mm"] = {region: fmean(score.hd95_mm[region] for score in scores) for region in regions}
     return summary
 
 
-def region_masks(classes: Tensor | ArrayLike) -> Tensor:
+def region_masks(task: Task, classes: Tensor | ArrayLike) -> Tensor:
     """Returns the regions of a class map (X, Y, Z) as masks (region, X, Y, Z) on the CPU."""
     import torch
 
     classes = torch.as_tensor(classes).cpu()
-    return torch.stack([torch.isin(classes, torch.tensor(members)) for members in BRATS.regions.values()]).float()
+    return torch.stack([torch.isin(classes, torch.tensor(members)) for members in task.regions.values()]).float()
 
 
-def _overlap(predicted: Tensor, true: Tensor) -> CaseScores:
+def _overlap(task: Task, predicted: Tensor, true: Tensor) -> CaseScores:
     from monai.metrics import compute_dice
 
     if predicted.shape != true.shape or predicted.ndim != 4:
@@ -113,4 +113,4 @@ def _overlap(predicted: Tensor, true: Tensor) -> CaseScores:
         )
     dice = compute_dice(predicted[None], true[None], ignore_empty=False)[0].tolist()
     empty = [not (p.any() and t.any()) for p, t in zip(predicted, true, strict=True)]
-    return CaseScores(dict(zip(BRATS.regions, dice, strict=True)), dict(zip(BRATS.regions, empty, strict=True)))
+    return CaseScores(dict(zip(task.regions, dice, strict=True)), dict(zip(task.regions, empty, strict=True)))

@@ -8,8 +8,9 @@ from typing import Any
 
 from fedmepd import __version__, methods
 from fedmepd.config import Settings
-from fedmepd.modalities import BRATS
 from fedmepd.storage import write_text
+from fedmepd.tasks.find import find_task
+from fedmepd.tasks.task import Task
 
 FILE_NAME = "model_card.md"
 
@@ -42,7 +43,7 @@ def write_model_card(
     Raises:
         FedMEPDError: the card cannot be written.
     """
-    phantoms = source == "phantom"
+    phantoms, task = source == "phantom", find_task(settings.task)
     method = methods.find(settings.method)
     rows = {
         "modalities": " ".join(modalities),
@@ -59,10 +60,8 @@ def write_model_card(
         + "z-score within the brain, by modality",
         "seed, version": f"{settings.seed}, fedmepd {__version__}",
     }
-    values = zip(BRATS.label_of_class("brats"), BRATS.classes, strict=True)
-    labels = [f"{value} {name}" for value, name in values]
     lines = [
-        f"# Brain tumour segmentation: model of {owner}",
+        f"# {task.title}: model of {owner}",
         "",
         "**For research only. Not a medical device. Do not use it for diagnosis or treatment.**",
         "",
@@ -72,29 +71,31 @@ def write_model_card(
         "",
         "## How good it is",
         "",
-        *_scores(validation, test, cases),
+        *_scores(task, validation, test, cases),
         "",
         "## Known limits",
         "",
-        *(f"- {text}" for text in _limits(owner, modalities, cases, phantoms)),
+        *(f"- {text}" for text in _limits(task, owner, modalities, cases, phantoms)),
         "",
         "## Use",
         "",
         f"    fedmepd predict --model {model.name} FOLDER --out OUT --overlay",
         "",
         f"Input: co-registered NIfTI images of the head without the skull: {' '.join(modalities)}, or any of them.",
-        f"Output: {', '.join(labels)}.",
+        f"Output: {task.describe_labels()}.",
     ]
     write_text(model.with_name(FILE_NAME), "\n".join(lines) + "\n")
 
 
-def _scores(validation: dict[str, Any] | None, test: dict[str, Any] | None, cases: dict[str, int]) -> list[str]:
+def _scores(
+    task: Task, validation: dict[str, Any] | None, test: dict[str, Any] | None, cases: dict[str, int]
+) -> list[str]:
     if not validation and not test:
         return ["Not measured: there are no validation and no test cases."]
-    header = ["", *BRATS.regions, "mean"]
+    header = ["", *task.regions, "mean"]
     lines = [f"| {' | '.join(header)} |", f"| {' | '.join(['---', *['---:'] * (len(header) - 1)])} |"]
     if validation:
-        dice = [f"{validation['dice'][region]:.3f}" for region in BRATS.regions]
+        dice = [f"{validation['dice'][region]:.3f}" for region in task.regions]
         lines.append(
             f"| Dice, {cases['validation']} validation cases | {' | '.join(dice)} | {validation['mdsc']:.3f} |"
         )
@@ -104,9 +105,9 @@ def _scores(validation: dict[str, Any] | None, test: dict[str, Any] | None, case
             "",
             "Not tested yet, or no test cases. Validation scores are too good: they were used to choose it.",
         ]
-    dice = [f"{test['dice'][region]:.3f}" for region in BRATS.regions]
+    dice = [f"{test['dice'][region]:.3f}" for region in task.regions]
     lines.append(f"| Dice, {cases['test']} test cases | {' | '.join(dice)} | {test['mdsc']:.3f} |")
-    distances = [test["hd95_mm"][region] for region in BRATS.regions]
+    distances = [test["hd95_mm"][region] for region in task.regions]
     mean = sum(distances) / len(distances)
     lines.append(f"| HD95 in mm, test cases | {' | '.join(f'{one:.1f}' for one in distances)} | {mean:.1f} |")
     empty = ", ".join(f"{region} {count}" for region, count in test["empty"].items() if count)
@@ -116,11 +117,11 @@ def _scores(validation: dict[str, Any] | None, test: dict[str, Any] | None, case
     return [*lines, "", note]
 
 
-def _limits(owner: str, modalities: Sequence[str], cases: dict[str, int], phantoms: bool) -> list[str]:
+def _limits(task: Task, owner: str, modalities: Sequence[str], cases: dict[str, int], phantoms: bool) -> list[str]:
     limits = []
     if phantoms:
         limits.append("Trained on phantoms. Its scores say nothing about patients.")
-    missing = [name for name in BRATS.modalities if name not in modalities]
+    missing = [name for name in task.modalities if name not in modalities]
     if missing:
         limits.append(
             f"It has never seen {', '.join(missing)} and ignores such images. If one of its own modalities is missing, "
@@ -133,8 +134,4 @@ def _limits(owner: str, modalities: Sequence[str], cases: dict[str, int], phanto
         f"It was trained on {cases['train']} cases and tested on {cases['test']} cases of {place}. "
         "Other scanners, protocols and patients were not tested."
     )
-    limits.append(
-        "It segments the regions that BraTS defines for diffuse glioma (WT, TC, ET). It knows other tumours, operated "
-        "brains and children only if the training cases contained them."
-    )
-    return limits
+    return [*limits, *task.limits]

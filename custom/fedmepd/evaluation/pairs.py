@@ -18,6 +18,7 @@ from fedmepd.data.opening import open_dataset
 from fedmepd.data.preparation import classes_of_label
 from fedmepd.data.volumes import VolumeError, Volumes, is_nifti, read_volumes, stem
 from fedmepd.errors import DataError
+from fedmepd.tasks.task import Task
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,11 @@ class Matched:
     without_prediction: list[str]
 
 
-def match(predictions: Path, labels: Path, *, follow_links: bool, cache: Path) -> Matched:
+def match(task: Task, predictions: Path, labels: Path, *, follow_links: bool, cache: Path) -> Matched:
     """Matches predictions and labels by the names of their cases; two files are a pair whatever their names.
 
     Args:
+        task: of the segmentations.
         predictions, labels: a NIfTI file; a folder of such files, named after their cases, with or without a word such
             as ``_seg`` at the end; or a folder of cases in any layout that `fedmepd data check` knows.
         follow_links, cache: see :func:`fedmepd.data.opening.open_dataset`.
@@ -59,7 +61,7 @@ def match(predictions: Path, labels: Path, *, follow_links: bool, cache: Path) -
         DataError: one holds no segmentation, or no case is in both.
     """
     predicted, labelled = (
-        find_segmentations(path, follow_links=follow_links, cache=cache) for path in (predictions, labels)
+        find_segmentations(task, path, follow_links=follow_links, cache=cache) for path in (predictions, labels)
     )
     if predictions.is_file() and labels.is_file():
         [prediction], [label] = predicted.values(), labelled.values()
@@ -77,7 +79,7 @@ def match(predictions: Path, labels: Path, *, follow_links: bool, cache: Path) -
     )
 
 
-def find_segmentations(path: Path, *, follow_links: bool, cache: Path) -> dict[str, Case]:
+def find_segmentations(task: Task, path: Path, *, follow_links: bool, cache: Path) -> dict[str, Case]:
     """Returns the segmentations of a file or folder, see :func:`match`, as cases by name.
 
     Raises:
@@ -93,17 +95,17 @@ def find_segmentations(path: Path, *, follow_links: bool, cache: Path) -> dict[s
         raise DataError(f"{path} does not exist: expected a NIfTI file, or a folder")
     if files:
         if path.is_dir():
-            files = [file for file in files if not _is_image(file)]
+            files = [file for file in files if not _is_image(task, file)]
             refuse([found for file in files if (found := outside(file, path, follow_links)) is not None])
-        cases = [_named_after(file) for file in files]
+        cases = [_named_after(task, file) for file in files]
     else:
-        dataset = open_dataset(path, follow_links=follow_links, cache=cache)
+        dataset = open_dataset(task, path, follow_links=follow_links, cache=cache)
         refuse([*dataset.findings, *(found for case in dataset.cases for found in case.findings)])
         cases = [case for case in dataset.cases if case.label is not None]
     if not cases:
         raise DataError(
             f"{path} has no segmentation in it: expected NIfTI files named after their cases, or a folder of cases "
-            "with labels such as 001_seg.nii.gz"
+            f"with labels such as {task.file_name('001', None)}"
         )
     found: dict[str, Case] = {}
     for case in cases:
@@ -113,20 +115,20 @@ def find_segmentations(path: Path, *, follow_links: bool, cache: Path) -> dict[s
     return found
 
 
-def _is_image(file: Path) -> bool:
+def _is_image(task: Task, file: Path) -> bool:
     """Whether the last word of a file's name is a modality's."""
     word = _last_word(_name(file))
-    return bool(word) and kinds_of(word) not in ([], [LABEL])
+    return bool(word) and kinds_of(task, word) not in ([], [LABEL])
 
 
-def _named_after(file: Path) -> Case:
+def _named_after(task: Task, file: Path) -> Case:
     name = _name(file)
     word = _last_word(name)
-    if kinds_of(word) == [LABEL]:
+    if kinds_of(task, word) == [LABEL]:
         # A file seg.nii.gz belongs to the case that its folder is named after.
         name = name[: len(name) - len(word)].rstrip("_-. ") or file.absolute().parent.name
-    told = read_case_name(name)
-    return Case(name, {}, file, convention=told.convention, label_doubt=told.label_doubt)
+    told = read_case_name(task, name)
+    return Case(name, {}, file, convention=told.convention, label_doubt=told.label_doubt, task=task)
 
 
 def _name(file: Path) -> str:
@@ -187,7 +189,7 @@ def check(
 
 
 def _without_convention(case: Case) -> Case:
-    return Case(case.name, {}, case.label)
+    return Case(case.name, {}, case.label, task=case.task)
 
 
 def _warnings(what: str, inspection: Inspection) -> list[str]:
@@ -217,7 +219,7 @@ def read_classes(case: Case) -> tuple[np.ndarray, tuple[float, float, float]]:
         DataError: the file cannot be read any more.
     """
     read = _read(case)
-    return classes_of_label(read.values, case.convention), read.spacing
+    return classes_of_label(case.task, read.values, case.convention), read.spacing
 
 
 def _read(case: Case) -> Volumes:

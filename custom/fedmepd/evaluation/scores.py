@@ -15,9 +15,8 @@ from scipy.stats import bootstrap
 
 from fedmepd import __version__
 from fedmepd.evaluation.measures import RegionMeasures
-from fedmepd.evaluation.metrics import HD95_ONE_EMPTY_MM
-from fedmepd.modalities import BRATS
 from fedmepd.storage import write_json, write_text
+from fedmepd.tasks.task import Task
 from fedmepd.text_table import table
 
 CSV_NAME, JSON_NAME = "evaluation.csv", "evaluation.json"
@@ -40,6 +39,7 @@ _TITLES = {
 
 
 def build(
+    task: Task,
     cases: dict[str, dict[str, RegionMeasures]],
     *,
     seed: int = 0,
@@ -49,18 +49,21 @@ def build(
     """Returns the report of a set of cases: plain values with stable keys.
 
     Args:
+        task: whose regions were measured.
         cases: the measures of every case, by name and region.
         seed: of the bootstrap.
         without_label, without_prediction: cases that could not be scored because the other file is missing.
     """
     regions = {}
-    for region in BRATS.regions:
+    for region in task.regions:
         of_region = [measures[region] for measures in cases.values()]
         averages = {measure: average([getattr(one, measure) for one in of_region], seed) for measure in MEASURES}
         regions[region] = {**averages, "empty": _empty(of_region)}
     mdsc = {name: fmean(one.dice for one in measures.values()) for name, measures in cases.items()}
     return {
         "version": __version__,
+        "task": task.name,
+        "empty_distance_mm": task.empty_distance_mm,
         "cases": [
             {"case": name, "mdsc": mdsc[name], "regions": {region: asdict(one) for region, one in measures.items()}}
             for name, measures in cases.items()
@@ -163,8 +166,8 @@ def _notes(report: dict[str, Any]) -> list[str]:
     ]
     if empty:
         notes.append(
-            f"empty regions (in both: Dice 1, HD95 0; in one alone: Dice 0, HD95 {HD95_ONE_EMPTY_MM}; sensitivity "
-            "without a label is left out):"
+            f"empty regions (in both: Dice 1, HD95 0; in one alone: Dice 0, HD95 {report['empty_distance_mm']}; "
+            "sensitivity without a label is left out):"
         )
         notes += [f"  {line}" for line in empty]
     else:

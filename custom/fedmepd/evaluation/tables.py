@@ -4,26 +4,29 @@ from __future__ import annotations
 
 from typing import Any
 
-from fedmepd.evaluation.metrics import HD95_ONE_EMPTY_MM
-from fedmepd.modalities import BRATS
+from fedmepd.tasks.find import task_of
 from fedmepd.text_table import table
 
-_REGIONS = tuple(BRATS.regions)
 TEXT_COLUMNS = 3
-HEADER = (
-    "site",
-    "modalities",
-    "cases",
-    *(f"Dice {region}" for region in _REGIONS),
-    "mDSC",
-    *(f"HD95 {region}" for region in _REGIONS),
-    "personal",
-)
+
+
+def header(results: dict[str, Any]) -> tuple[str, ...]:
+    """Returns the heads of the columns of :func:`rows`."""
+    regions = task_of(results["settings"]).regions
+    return (
+        "site",
+        "modalities",
+        "cases",
+        *(f"Dice {region}" for region in regions),
+        "mDSC",
+        *(f"HD95 {region}" for region in regions),
+        "personal",
+    )
 
 
 def console_table(results: dict[str, Any]) -> str:
     """Returns the results as an aligned plain-text table with notes under it."""
-    lines = table(HEADER, rows(results), left=range(TEXT_COLUMNS))
+    lines = table(header(results), rows(results), left=range(TEXT_COLUMNS))
     rule = "-" * max(map(len, lines))
     # The mean and the server stand apart from the sites.
     body = [lines[0], rule, *lines[1:-2], rule, *lines[-2:]]
@@ -32,8 +35,9 @@ def console_table(results: dict[str, Any]) -> str:
 
 def markdown_table(results: dict[str, Any]) -> str:
     """Returns the results as a Markdown page."""
-    rule = ["---"] * TEXT_COLUMNS + ["---:"] * (len(HEADER) - TEXT_COLUMNS)
-    lines = [f"| {' | '.join(row)} |" for row in (HEADER, rule, *rows(results))]
+    heads = header(results)
+    rule = ["---"] * TEXT_COLUMNS + ["---:"] * (len(heads) - TEXT_COLUMNS)
+    lines = [f"| {' | '.join(row)} |" for row in (heads, rule, *rows(results))]
     below = [f"- {note}" for note in notes(results)]
     return "\n".join([f"# {title(results)}", "", *lines, "", *below]) + "\n"
 
@@ -48,17 +52,18 @@ def title(results: dict[str, Any]) -> str:
 
 
 def rows(results: dict[str, Any]) -> list[tuple[str, ...]]:
-    """Returns the cells under :data:`HEADER`: a row for each site, the sites' mean, the server."""
+    """Returns the cells under :func:`header`: a row for each site, the sites' mean, the server."""
     scores = "test" if _is_tested(results) else "validation"
-    cells = [_row(entry["name"], entry, entry[scores]) for entry in results["sites"]]
+    regions = tuple(task_of(results["settings"]).regions)
+    cells = [_row(regions, entry["name"], entry, entry[scores]) for entry in results["sites"]]
     mean = results["mean"]
     means = mean if _is_tested(results) else mean["validation"]
-    cells.append(_row("mean of the sites", {"personal_share": mean["personal_share"]}, means))
-    cells.append(_row(results["server"]["name"], results["server"], results["server"][scores]))
+    cells.append(_row(regions, "mean of the sites", {"personal_share": mean["personal_share"]}, means))
+    cells.append(_row(regions, results["server"]["name"], results["server"], results["server"][scores]))
     return cells
 
 
-def _row(name: str, entry: dict[str, Any], scores: dict[str, Any] | None) -> tuple[str, ...]:
+def _row(regions: tuple[str, ...], name: str, entry: dict[str, Any], scores: dict[str, Any] | None) -> tuple[str, ...]:
     scores = scores or {}
     dice, distances = scores.get("dice") or {}, scores.get("hd95_mm") or {}
     cases = entry.get("cases", {})
@@ -66,9 +71,9 @@ def _row(name: str, entry: dict[str, Any], scores: dict[str, Any] | None) -> tup
         name,
         " ".join(entry.get("modalities", ())),
         "/".join(str(number) for number in cases.values()),
-        *(_number(dice.get(region), ".3f") for region in _REGIONS),
+        *(_number(dice.get(region), ".3f") for region in regions),
         _number(scores.get("mdsc"), ".3f"),
-        *(_number(distances.get(region), ".1f") for region in _REGIONS),
+        *(_number(distances.get(region), ".1f") for region in regions),
         _number(entry["personal_share"], ".0%"),
     )
 
@@ -86,7 +91,7 @@ def notes(results: dict[str, Any]) -> list[str]:
     said = ["cases: train/validation/test; Dice and mDSC as fractions; HD95 in mm; personal: share of decoder filters"]
     entries = [*results["sites"], results["server"]]
     if _is_tested(results):
-        said.append(_note_on_empty(entries))
+        said.append(_note_on_empty(entries, task_of(results["settings"]).empty_distance_mm))
         untested = [
             entry["name"] + (f" ({entry['untested']})" if entry["untested"] else "")
             for entry in entries
@@ -152,7 +157,7 @@ def _validated(entries: list[dict[str, Any]]) -> str:
     return f"of round {last}" if first == last else f"of rounds {first} to {last}"
 
 
-def _note_on_empty(entries: list[dict[str, Any]]) -> str:
+def _note_on_empty(entries: list[dict[str, Any]], empty_mm: float) -> str:
     counts = [
         f"{entry['name']} {region} {number}"
         for entry in entries
@@ -160,7 +165,7 @@ def _note_on_empty(entries: list[dict[str, Any]]) -> str:
         for region, number in entry["test"]["empty"].items()
         if number
     ]
-    rule = f"in both: Dice 1, HD95 0; in one alone: Dice 0, HD95 {HD95_ONE_EMPTY_MM}"
+    rule = f"in both: Dice 1, HD95 0; in one alone: Dice 0, HD95 {empty_mm}"
     if not counts:
         return f"test cases with an empty prediction or label: none ({rule})"
     return f"test cases with an empty prediction or label ({rule}): {', '.join(counts)}"

@@ -15,9 +15,9 @@ from fedmepd import __version__
 from fedmepd.errors import FedMEPDError
 from fedmepd.evaluation.model_card import FILE_NAME as CARD
 from fedmepd.exporting.network import buffer
-from fedmepd.modalities import BRATS
 from fedmepd.storage import load_tensors, save_tensors, write_json, write_text
-from fedmepd.training.checkpoints import About, describe
+from fedmepd.tasks.task import Task
+from fedmepd.training.checkpoints import About, describe, model_task
 
 _SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
 _LICENCE = """\
@@ -42,14 +42,15 @@ def export_bundle(model: Path, out: Path, licence: Path | None = None) -> None:
         FedMEPDError: ``out`` exists, or cannot be written.
     """
     about = describe(model)
+    task = model_task(model, about)
     if out.exists():
         raise FedMEPDError(f"{out} exists already: choose another folder")
     text = _LICENCE if licence is None else _read(licence)
     content = load_tensors(model)
     anchors = {level: len(rows) for level, rows in content["anchors"].items()}
-    write_json(out / "configs/inference.json", _inference(about, anchors))
-    write_json(out / "configs/metadata.json", _metadata(about))
-    write_text(out / "docs/README.md", _readme(about))
+    write_json(out / "configs/inference.json", _inference(task, about, anchors))
+    write_json(out / "configs/metadata.json", _metadata(task, about))
+    write_text(out / "docs/README.md", _readme(task, about))
     write_text(out / "LICENSE", text)
     (out / "models").mkdir()
     # MONAI's tools load what they find under this key into the network; the tensors are stored once.
@@ -66,9 +67,9 @@ def _read(licence: Path) -> str:
         raise FedMEPDError(f"{licence} cannot be read: {error}") from error
 
 
-def _inference(model: dict[str, Any], anchors: dict[str, int]) -> dict[str, Any]:
+def _inference(task: Task, model: dict[str, Any], anchors: dict[str, int]) -> dict[str, Any]:
     modalities, about = model["modalities"], model["about"]
-    labels = list(BRATS.label_of_class("brats"))
+    labels = list(task.label_of_class(task.default_convention))
     clip = about.get("clip_percent", About.clip_percent)
     clipping = {
         "_target_": "Lambdad",
@@ -86,7 +87,7 @@ def _inference(model: dict[str, Any], anchors: dict[str, int]) -> dict[str, Any]
         "datalist": [{name: f"@{name}" for name in modalities}],
         "network_def": {
             "_target_": "fedmepd.exporting.network.BundledNetwork",
-            **{key: model[key] for key in ("modalities", "width", "calibration", "shared_encoder")},
+            **{key: model[key] for key in ("modalities", "width", "calibration", "shared_encoder", "task")},
             "anchors": anchors,
         },
         "network": "$@network_def.to(@device)",
@@ -166,7 +167,7 @@ def _inference(model: dict[str, Any], anchors: dict[str, int]) -> dict[str, Any]
     }
 
 
-def _metadata(model: dict[str, Any]) -> dict[str, Any]:
+def _metadata(task: Task, model: dict[str, Any]) -> dict[str, Any]:
     modalities, about = model["modalities"], model["about"]
     versions = {name: metadata.version(name) for name in ("monai", "torch", "numpy", "nibabel")}
     return {
@@ -182,16 +183,16 @@ def _metadata(model: dict[str, Any]) -> dict[str, Any]:
             "pytorch-ignite": "0.5",
             "fire": "0.7",
         },
-        "name": f"Brain tumour segmentation from {' '.join(modalities)}",
-        "task": "Segmentation of diffuse glioma in brain MRI",
+        "name": f"{task.title} from {' '.join(modalities)}",
+        "task": f"Segmentation of {task.subject}",
         "description": f"Model of {about['owner']}, method {about['method']}, round {about['round']}",
         "authors": about["owner"],
         "copyright": "see LICENSE",
         "data_source": f"cases of {about['owner']}",
         "data_type": "nifti",
         "image_classes": f"channels {', '.join(modalities)}: z-scored in the brain",
-        "label_classes": "0 background, 1 NCR/NET, 2 ED, 4 ET",
-        "pred_classes": "0 background, 1 NCR/NET, 2 ED, 4 ET",
+        "label_classes": task.describe_labels(),
+        "pred_classes": task.describe_labels(),
         "eval_metrics": {"validation_mean_dice": (about["scores"] or {}).get("mdsc")} if about["scores"] else {},
         "intended_use": "Research. Not a medical device.",
         "references": [
@@ -216,23 +217,23 @@ def _metadata(model: dict[str, Any]) -> dict[str, Any]:
                 "pred": {
                     "type": "image",
                     "format": "segmentation",
-                    "num_channels": len(BRATS.classes),
+                    "num_channels": len(task.classes),
                     "spatial_shape": ["*", "*", "*"],
                     "dtype": "float32",
                     "value_range": [0, 1],
                     "is_patch_data": True,
-                    "channel_def": {str(number): name for number, name in enumerate(BRATS.classes)},
+                    "channel_def": {str(number): name for number, name in enumerate(task.classes)},
                 }
             },
         },
     }
 
 
-def _readme(model: dict[str, Any]) -> str:
+def _readme(task: Task, model: dict[str, Any]) -> str:
     modalities = model["modalities"]
     options = " ".join(f"--{name} {name.lower()}.nii.gz" for name in modalities)
     return f"""\
-# Brain tumour segmentation from {" ".join(modalities)}
+# {task.title} from {" ".join(modalities)}
 
 **For research. Not a medical device.** Model of {model["about"]["owner"]}, round {model["about"]["round"]}.
 
@@ -241,9 +242,9 @@ def _readme(model: dict[str, Any]) -> str:
         {options} --output_dir seg
 
 The images must be NIfTI files, co-registered and skull-stripped, one for each of {", ".join(modalities)}. The
-segmentation is written to `seg/*_seg.nii.gz` in the first image's grid. Its values are 0 background, 1 NCR/NET, 2 ED,
-4 ET. `fedmepd predict` gives the same voxels.
+segmentation is written to `seg/*_seg.nii.gz` in the first image's grid. Its values are {task.describe_labels()}.
+`fedmepd predict` gives the same voxels.
 
 MONAI Label takes the images of a case as one 4-D file with the channels {", ".join(modalities)}, in this order. It
-needs label values without gaps: set `label_values` in configs/inference.json to [0, 1, 2, 3].
+needs label values without gaps: set `label_values` in configs/inference.json to {list(range(len(task.classes)))}.
 """

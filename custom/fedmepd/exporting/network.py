@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fedmepd.networks.encoder import channels
 from fedmepd.networks.network import FedMEPDNet
+from fedmepd.tasks.find import DEFAULT, find_task
 
 
 class BundledNetwork(FedMEPDNet):
@@ -17,6 +18,7 @@ class BundledNetwork(FedMEPDNet):
     Args:
         modalities, width, calibration, shared_encoder: as for :class:`~fedmepd.networks.network.FedMEPDNet`.
         anchors: number of anchors by level.
+        task: name of the task; older bundles do not say it.
     """
 
     def __init__(
@@ -26,8 +28,9 @@ class BundledNetwork(FedMEPDNet):
         calibration: dict | None,
         shared_encoder: bool,
         anchors: Mapping[str, int],
+        task: str = DEFAULT,
     ):
-        super().__init__(modalities, width, calibration=calibration, shared_encoder=shared_encoder)
+        super().__init__(find_task(task), modalities, width, calibration=calibration, shared_encoder=shared_encoder)
         for level, rows in anchors.items():
             self.register_buffer(buffer(level), torch.zeros(rows, channels(width, int(level))))
         self._levels = [int(level) for level in anchors]

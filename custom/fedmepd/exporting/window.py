@@ -19,10 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from fedmepd.errors import FedMEPDError
-from fedmepd.modalities import BRATS
 from fedmepd.networks.network import FedMEPDNet
 from fedmepd.storage import write_atomically
-from fedmepd.training.checkpoints import About, describe, load_model
+from fedmepd.training.checkpoints import About, describe, load_model, model_task
 
 ABOUT = "fedmepd.json"
 
@@ -97,10 +96,12 @@ def _open(model: Path, out: Path, window: int | None) -> tuple[_Window, dict[str
     side = described["about"].get("window", About.window) if window is None else window
     if side < 16 or side % 8:
         raise FedMEPDError(f"--window {side}: expected a multiple of 8, at least 16 voxels")
+    task = model_task(model, described)
     about = {
+        "task": task.name,
         "channels": described["modalities"],
-        "classes": list(BRATS.classes),
-        "labels": list(BRATS.label_of_class("brats")),
+        "classes": list(task.classes),
+        "labels": list(task.label_of_class(task.default_convention)),
         "window": side,
         "intensities": "z-score in the brain by channel, 0 outside",
         "clip_percent": described["about"].get("clip_percent", About.clip_percent),

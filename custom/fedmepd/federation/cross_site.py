@@ -13,9 +13,10 @@ from fedmepd.federation.evaluate import score_cases
 from fedmepd.federation.exchange import ModelCopy, SiteProfile
 from fedmepd.federation.reports import CrossSiteReport, check_report
 from fedmepd.methods.method import build_network
-from fedmepd.modalities import BRATS
 from fedmepd.networks.encoder import LEVELS, channels
 from fedmepd.networks.network import SHARED, FedMEPDNet
+from fedmepd.tasks.find import find_task
+from fedmepd.tasks.task import Task
 
 SERVER = "server"
 
@@ -38,7 +39,8 @@ def network_of(copy: ModelCopy, settings: Settings) -> FedMEPDNet:
     anchors = {key: value for key, value in copy.tensors.items() if key.startswith(_ANCHORS)}
     weights = {key: value for key, value in copy.tensors.items() if key not in anchors}
     encoders = {key.split(".")[1] for key in weights if key.startswith(_ENCODER)}
-    known = [name for name in copy.modalities if name in BRATS.modalities and encoders & {name, SHARED}]
+    task = find_task(settings.task)
+    known = [name for name in copy.modalities if name in task.modalities and encoders & {name, SHARED}]
     if not known:
         raise UpdateRefused("the model has no encoder of a known modality")
     # A site's model calibrates, the global one does not.
@@ -84,9 +86,11 @@ class CrossSiteTest:
     Args:
         profiles: the sites that take part in the run.
         server: the fusion site's, which always agrees.
+        task: of the run.
     """
 
-    def __init__(self, profiles: dict[str, SiteProfile], server: SiteProfile):
+    def __init__(self, profiles: dict[str, SiteProfile], server: SiteProfile, task: Task):
+        self._task = task
         self._profiles = {SERVER: server} | profiles
         self._cells = {
             model: {site: self._before(model, site) for site in (*profiles, SERVER)} for model in self._profiles
@@ -140,7 +144,7 @@ class CrossSiteTest:
         Raises:
             UpdateRefused: the report is something else.
         """
-        self._cells[model][site] |= check_report(site, CrossSiteReport, report)
+        self._cells[model][site] |= check_report(site, CrossSiteReport, report, self._task)
         if self._is_open(self._cells[model][site]):
             self._cells[model][site]["reason"] = "no test case with a modality in common"
 

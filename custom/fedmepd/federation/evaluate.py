@@ -56,8 +56,8 @@ def score_cases(
             network, case.images[:, used], modalities, settings.evaluation, settings.training.precision
         )
         if distances:
-            scores.append(case_scores(prediction, case.label, case.spacing))
+            scores.append(case_scores(network.task, prediction, case.label, case.spacing))
         else:
-            scores.append(dice_only(prediction, case.label))
+            scores.append(dice_only(network.task, prediction, case.label))
         watch(place, case, prediction, scores[-1])
     return summarise(scores)

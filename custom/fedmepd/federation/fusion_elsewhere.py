@@ -16,7 +16,7 @@ from fedmepd.federation.fusion_site import Abort
 from fedmepd.federation.reports import FusionReport, check_report
 from fedmepd.methods.method import Fused, Tensors
 from fedmepd.methods.parts.selection import ANCHORS, parts
-from fedmepd.modalities import BRATS
+from fedmepd.tasks.find import find_task
 from fedmepd.training.epoch import Progress
 
 # Hands a task to the site and waits for the answer. Raises FusionAway, or Aborted.
@@ -35,7 +35,8 @@ class FusionElsewhere:
     def __init__(self, settings: Settings, profile: SiteProfile, post: Post):
         self.settings = settings
         self.name = profile.name
-        self.profile = SiteProfile(FUSION_SITE, BRATS.modalities, profile.fusion, profile.source, "share")
+        self._task = find_task(settings.task)
+        self.profile = SiteProfile(FUSION_SITE, self._task.modalities, profile.fusion, profile.source, "share")
         self._post = post
         self._held: Tensors = {}
         self._version = ""
@@ -102,7 +103,7 @@ class FusionElsewhere:
         try:
             if reply.round != task.round:
                 raise UpdateRefused(f"answer of {self.name} for round {reply.round} refused: this is {task.round}")
-            report = check_report(self.name, FusionReport, reply.report)
+            report = check_report(self.name, FusionReport, reply.report, self._task)
         except UpdateRefused as error:
             raise FusionAway(str(error), str(error)) from error
         return reply, report

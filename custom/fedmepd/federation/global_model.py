@@ -13,7 +13,6 @@ from fedmepd.federation.exchange import ModelCopy
 from fedmepd.federation.fusion_site import Abort, Fusion
 from fedmepd.methods.method import AtServer, Tensors, build_network
 from fedmepd.methods.parts.selection import ANCHORS, SEGMENTING, parts
-from fedmepd.modalities import BRATS
 from fedmepd.networks.network import FedMEPDNet
 from fedmepd.training.best_model import ModelFiles
 from fedmepd.training.checkpoints import About, load_model
@@ -33,7 +32,7 @@ class GlobalModel:
 
     def __init__(self, settings: Settings, fusion: Fusion, folder: Path):
         self._fusion = fusion
-        self._network = build_network(settings, BRATS.modalities).start(settings.seed)
+        self._network = build_network(settings).start(settings.seed)
         profile = fusion.profile
         card = partial(
             write_model_card,

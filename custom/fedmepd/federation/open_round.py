@@ -14,6 +14,7 @@ from fedmepd.federation.norm_bound import NormBound, Size, scaled, size_of
 from fedmepd.federation.reports import TrainReport, check_report
 from fedmepd.methods.method import AtServer, Tensors
 from fedmepd.storage import load_tensors, save_tensors
+from fedmepd.tasks.task import Task
 
 
 class TensorStore:
@@ -55,6 +56,7 @@ class OpenRound:
     Args:
         number: of the round.
         method: gets the changes that are taken.
+        task: of the job.
         bound: on the size of updates.
         waiting: for updates that wait for the median of the first round.
         log: takes lines about the progress.
@@ -68,7 +70,13 @@ class OpenRound:
     """
 
     def __init__(
-        self, number: int, method: AtServer, bound: NormBound, waiting: TensorStore, log: Callable[[str], None]
+        self,
+        number: int,
+        method: AtServer,
+        task: Task,
+        bound: NormBound,
+        waiting: TensorStore,
+        log: Callable[[str], None],
     ):
         self.number = number
         self.sent: set[str] = set()
@@ -76,7 +84,7 @@ class OpenRound:
         self.wire_bytes: dict[str, tuple[int, int]] = {}
         self.sizes: dict[str, Size] = {}
         self.missed: dict[str, str] = {}
-        self._method, self._bound, self._waiting, self._log = method, bound, waiting, log
+        self._method, self._task, self._bound, self._waiting, self._log = method, task, bound, waiting, log
         self._lock = threading.Lock()
         self._open = True
         method.open(number)
@@ -114,7 +122,7 @@ class OpenRound:
                 raise UpdateRefused(f"update of {site} for round {update.round} refused: one is in already")
             try:
                 check_update(profile, self.number, self._method.expect(site), update)
-                report = check_report(site, TrainReport, update.report)
+                report = check_report(site, TrainReport, update.report, self._task)
             except UpdateRefused as error:
                 self.missed.setdefault(site, str(error))
                 raise

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from fedmepd.errors import UpdateRefused, explain
 from fedmepd.federation.exchange import SiteProfile
 from fedmepd.methods.parts.exact_sum import LARGEST_WEIGHT
-from fedmepd.modalities import BRATS
+from fedmepd.tasks.task import Task
 
 _Fraction = Annotated[float, Field(ge=0, le=1)]
 _Count = Annotated[int, Field(ge=0, strict=True)]
@@ -41,9 +41,10 @@ class _Profile(_Report):
 
     @field_validator("modalities")
     @classmethod
-    def _in_order(cls, value: list[str]) -> list[str]:
-        if value != [name for name in BRATS.modalities if name in value]:
-            raise ValueError(f"expected some of {', '.join(BRATS.modalities)}, each once and in this order")
+    def _in_order(cls, value: list[str], info: ValidationInfo) -> list[str]:
+        modalities = () if info.context is None else info.context.modalities
+        if value != [name for name in modalities if name in value]:
+            raise ValueError(f"expected some of {', '.join(modalities)}, each once and in this order")
         return value
 
     @model_validator(mode="after")
@@ -59,8 +60,8 @@ class _Scores(_Report):
 
     @field_validator("dice")
     @classmethod
-    def _every_region(cls, value: dict[str, float]) -> dict[str, float]:
-        return _by_region(value)
+    def _every_region(cls, value: dict[str, float], info: ValidationInfo) -> dict[str, float]:
+        return _by_region(value, info.context)
 
 
 class Validation(_Scores):
@@ -79,8 +80,8 @@ class TestScores(_Scores):
 
     @field_validator("hd95_mm", "empty")
     @classmethod
-    def _every_region_too(cls, value: dict) -> dict:
-        return _by_region(value)
+    def _every_region_too(cls, value: dict, info: ValidationInfo) -> dict:
+        return _by_region(value, info.context)
 
 
 class GlobalScores(_Scores):
@@ -157,36 +158,44 @@ class FusionReport(_Report):
     cross_site: CrossSiteReport | None = None
 
 
-def _by_region(value: dict) -> dict:
-    if list(value) != list(BRATS.regions):
-        raise ValueError(f"expected the regions {', '.join(BRATS.regions)}")
+def _by_region(value: dict, task: Task | None) -> dict:
+    regions = [] if task is None else list(task.regions)
+    if list(value) != regions:
+        raise ValueError(f"expected the regions {', '.join(regions)}")
     return value
 
 
-def check_report(site: str, kind: type[_Report], report: Any) -> dict[str, Any]:
+def check_report(site: str, kind: type[_Report], report: Any, task: Task | None = None) -> dict[str, Any]:
     """Returns a site's report as plain values.
+
+    Args:
+        site: whose it is.
+        kind: of report.
+        report: what the site sent.
+        task: of the job, which decides regions and modalities; None for a kind without either.
 
     Raises:
         UpdateRefused: a key is missing, unknown or of the wrong kind; the message names site and key.
     """
     try:
-        return kind.model_validate(report).model_dump()
+        return kind.model_validate(report, context=task).model_dump()
     except ValidationError as error:
         raise UpdateRefused(explain(error, f"report of {site} refused")) from error
 
 
-def check_profile(site: str, profile: Any) -> SiteProfile:
+def check_profile(site: str, profile: Any, task: Task) -> SiteProfile:
     """Returns what a site says of itself.
 
     Args:
         site: the name of the site that answered.
         profile: its answer.
+        task: of the job.
 
     Raises:
         UpdateRefused: a key is missing, unknown or of the wrong kind, or it is the profile of another site; the message
             names site and key.
     """
-    profile = check_report(site, _Profile, profile)
+    profile = check_report(site, _Profile, profile, task)
     if profile["name"] != site:
         raise UpdateRefused(f"report of {site} refused: name = {profile['name']!r}: expected {site!r}")
     return SiteProfile.from_json(profile)

@@ -24,6 +24,7 @@ from fedmepd.federation.server_state import ServerState
 from fedmepd.federation.timing import SITE_PHASES, SITES, RoundSeconds, Timing, figures_of
 from fedmepd.methods.method import Fused, Tensors
 from fedmepd.methods.parts.selection import DECODER
+from fedmepd.tasks.find import find_task
 from fedmepd.training.memory import give_back
 
 
@@ -66,6 +67,7 @@ class FederationServer:
         self.last_round: dict[str, Any] | None = None
         folder = Path(folder)
         self._fusion = fusion
+        self._task = find_task(settings.task)
         self._model = GlobalModel(settings, fusion, folder)
         self._changes, self._waiting = TensorStore(folder / "changes"), TensorStore(folder / "waiting")
         self._method = methods.find(settings.method).at_server(settings, self._model.start(), self._changes)
@@ -122,7 +124,7 @@ class FederationServer:
     def begin_round(self) -> None:
         """Opens the next round for updates."""
         number = self.round + 1
-        self._open = OpenRound(number, self._method, self._bound, self._waiting, self.log)
+        self._open = OpenRound(number, self._method, self._task, self._bound, self._waiting, self.log)
         self._live = {"phase": "sites train", "round": number}
         self.timing.enter(SITES)
 
@@ -296,7 +298,7 @@ class FederationServer:
         Raises:
             UpdateRefused: the report is not what a site's test returns.
         """
-        self._records[site]["test"] = check_report(site, TestReport, report)["test"]
+        self._records[site]["test"] = check_report(site, TestReport, report, self._task)["test"]
 
     def miss_test(self, site: str, reason: str) -> None:
         """Notes why a site's model is not tested."""
@@ -304,7 +306,7 @@ class FederationServer:
 
     def begin_cross_site(self) -> CrossSiteTest:
         """Opens the test of every model on every site's test cases; :meth:`finish` closes it."""
-        self._cross_site_test = CrossSiteTest(self.profiles, self._fusion.profile)
+        self._cross_site_test = CrossSiteTest(self.profiles, self._fusion.profile, self._task)
         return self._cross_site_test
 
     def global_copy(self) -> ModelCopy:

@@ -10,14 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fedmepd import methods
+from fedmepd.config import FUSION_SITE
+from fedmepd.data.distribution import protocol_sites
 from fedmepd.errors import FedMEPDError
 from fedmepd.flare.recipe import FedMEPDRecipe
 from fedmepd.flare.translation import TASKS
-from fedmepd.modalities import FUSION_SITE, PROTOCOL_SITES
 from fedmepd.storage import write_json, write_text
+from fedmepd.tasks.find import DEFAULT, find_task
 
 RENEW = "python -m fedmepd.flare.jobs jobs"
-_SITES = [name for name in PROTOCOL_SITES if name != FUSION_SITE]
 
 
 def write_jobs(out: Path) -> list[Path]:
@@ -50,7 +51,8 @@ def _write(method: str, out: Path) -> Path:
                     # FLARE takes them from a set, in an order that changes from process to process.
                     filters["tasks"].sort(key=TASKS.index)
                 if file.name == "meta.json":
-                    content["deploy_map"] = {"app": ["server", *_SITES]}
+                    sites = [name for name in protocol_sites(find_task(DEFAULT)) if name != FUSION_SITE]
+                    content["deploy_map"] = {"app": ["server", *sites]}
                 write_json(place, content)
             elif file.is_file():
                 write_text(place, file.read_text(encoding="utf-8"))

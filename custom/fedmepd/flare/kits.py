@@ -17,8 +17,8 @@ from nvflare.app_common.default_component_policy import DEFAULT_CLASS_ALLOW_LIST
 from nvflare.security.security import COMMAND_CATEGORIES
 
 from fedmepd.errors import SettingsError
-from fedmepd.modalities import BRATS
 from fedmepd.storage import read_json, write_json
+from fedmepd.tasks.task import Task
 
 RESOURCES, AUTHORIZATION, PRIVACY = "resources.json", "authorization.json", "privacy.json"
 
@@ -96,7 +96,7 @@ class KitSettings:
             permissions[role] = change(rights if isinstance(rights, dict) else dict.fromkeys(_RIGHTS, rights))
         return self._write(AUTHORIZATION, policy)
 
-    def withhold(self, modalities: Iterable[str]) -> Path:
+    def withhold(self, task: Task, modalities: Iterable[str]) -> Path:
         """Keeps what the site learns in these modalities' encoders from leaving it; returns the file that says so.
 
         FLARE applies the filter before any of the job's, and no job can switch it off.
@@ -107,7 +107,7 @@ class KitSettings:
         """
         if self.is_server:
             raise SettingsError("--withhold is for the kit of a site: the server keeps its own encoders anyway")
-        scope = _scope(BRATS.subset(modalities))
+        scope = _scope(task.subset(modalities))
         policy = {"scopes": [scope], "default_scope": scope["name"]}
         path = self.local / PRIVACY
         if path.is_file() and self._read(PRIVACY) != policy:

@@ -12,6 +12,7 @@ from fedmepd.federation.exchange import SiteProfile
 from fedmepd.federation.timing import Timing
 from fedmepd.flare import translation
 from fedmepd.flare.answers import Answer, Sender
+from fedmepd.tasks.find import find_task
 
 NEWCOMER_SECONDS = 10.0
 
@@ -38,6 +39,7 @@ class RollCall:
         newcomer_seconds: float = NEWCOMER_SECONDS,
     ):
         self._job = run
+        self._task = find_task(run.settings.task)
         self._sender = sender
         self._connected = connected
         self._timing = timing
@@ -69,7 +71,7 @@ class RollCall:
         try:
             if not answer.reason:
                 start_up = translation.start_up_of(site, answer.message)
-                self._profiles[site] = translation.profile_of(site, answer.message)
+                self._profiles[site] = translation.profile_of(site, answer.message, self._task)
                 self._timing.sites[site] = start_up
         except FedMEPDError as error:
             # No honest site answers so. It must not keep the others from training.

@@ -26,6 +26,7 @@ from fedmepd.federation.exchange import (
     Update,
 )
 from fedmepd.federation.reports import StartUpReport, check_profile, check_report
+from fedmepd.tasks.task import Task
 
 PREPARE, TRAIN, TEST = "prepare", "train", "test"
 GIVE_MODEL, TEST_MODEL = "give_model", "test_model"
@@ -127,13 +128,18 @@ def profile_reply(profile: SiteProfile, start_up: dict[str, float]) -> Shareable
     return DXO(DataKind.APP_DEFINED, data=profile.to_json(), meta={_START_UP: start_up}).to_shareable()
 
 
-def profile_of(site: str, message: Shareable) -> SiteProfile:
+def profile_of(site: str, message: Shareable, task: Task) -> SiteProfile:
     """Returns the profile in a site's answer to ``prepare``.
+
+    Args:
+        site: its name.
+        message: its answer.
+        task: of the job.
 
     Raises:
         UpdateRefused: it is something else, or the profile of another site.
     """
-    return check_profile(site, _dxo_of(message).data)
+    return check_profile(site, _dxo_of(message).data, task)
 
 
 def _dxo_of(message: Shareable) -> DXO:

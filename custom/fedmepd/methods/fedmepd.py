@@ -43,8 +43,8 @@ from fedmepd.methods.parts.anchors import Anchors
 from fedmepd.methods.parts.fusion_training import CaseVectors
 from fedmepd.methods.parts.personal_filters import PersonalFilters, bound_weights, decoder_layers, layer_of
 from fedmepd.methods.parts.selection import ANCHORS, DECODER, SEGMENTING, copy_into, of_modalities, parts
-from fedmepd.modalities import BRATS
 from fedmepd.networks.network import FedMEPDNet
+from fedmepd.tasks.find import find_task
 
 PATIENCE = "patience."
 
@@ -276,7 +276,7 @@ class FedMEPDAtFusionSite(AtFusionSite):
         return {f"{ANCHORS}{level}": rows for level, rows in self.anchors.tensors().items()}
 
     def _tell_of_missing_anchors(self) -> None:
-        counts = zip(BRATS.classes, self.anchors.of_classes(), strict=True)
+        counts = zip(find_task(self.settings.task).classes, self.anchors.of_classes(), strict=True)
         missing = [name for name, count in counts if not count]
         if missing:
             self.log(

@@ -19,6 +19,7 @@ from fedmepd.config import Settings
 from fedmepd.methods.parts.fusion_training import CaseVectors
 from fedmepd.methods.parts.selection import copy_into
 from fedmepd.networks.network import FedMEPDNet
+from fedmepd.tasks.find import find_task
 
 Tensors = dict[str, Tensor]
 Shapes = dict[str, torch.Size]
@@ -234,13 +235,15 @@ class Method:
     settings: type[Settings] = Settings
 
 
-def build_network(settings: Settings, modalities: Iterable[str], *, calibration: dict | None = None) -> FedMEPDNet:
+def build_network(
+    settings: Settings, modalities: Iterable[str] | None = None, *, calibration: dict | None = None
+) -> FedMEPDNet:
     """Builds a network according to the job's settings.
 
     Args:
         settings: of the job.
-        modalities: modalities that have an encoder.
+        modalities: modalities that have an encoder; None: all of the job's task.
         calibration: arguments of LACCA, or None for a network without it.
     """
-    network = settings.network
-    return FedMEPDNet(modalities, network.width, calibration=calibration, shared_encoder=network.shared_encoder)
+    task, network = find_task(settings.task), settings.network
+    return FedMEPDNet(task, modalities, network.width, calibration=calibration, shared_encoder=network.shared_encoder)

@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedmepd.errors import FedMEPDError
-from fedmepd.modalities import BRATS, Description
 from fedmepd.networks.auxiliary import AuxiliaryDecoder
 from fedmepd.networks.blocks import start_weights, upsample
 from fedmepd.networks.calibration import Calibration
 from fedmepd.networks.decoder import FusionDecoder
 from fedmepd.networks.encoder import LEVELS, Encoder, channels
+from fedmepd.tasks.task import Task
 
 SHARED = "shared"
 
@@ -45,12 +45,12 @@ class FedMEPDNet(nn.Module):
     """Modality encoders, fusion decoder, auxiliary decoder and calibration (algorithm section 2).
 
     Args:
-        modalities: the modalities that have an encoder here.
+        task: decides the number of classes, and the order in which modalities are stacked.
+        modalities: the modalities that have an encoder here; None: all of the task.
         width: channels at full resolution.
         calibration: settings of LACCA as keyword arguments of :class:`Calibration` (``residual``, ``dropout``), or None
             for a network without it, as the fusion site has.
         shared_encoder: one encoder for all modalities.
-        description: the task.
 
     Attributes:
         anchors: by level, (rows, C_l); calibration starts with the first round that has them.
@@ -58,19 +58,19 @@ class FedMEPDNet(nn.Module):
 
     def __init__(
         self,
-        modalities: Iterable[str] = BRATS.modalities,
+        task: Task,
+        modalities: Iterable[str] | None = None,
         width: int = 16,
         *,
         calibration: dict | None = None,
         shared_encoder: bool = False,
-        description: Description = BRATS,
     ):
         super().__init__()
-        self.description = description
-        self.modalities = description.subset(modalities)
+        self.task = task
+        self.modalities = task.modalities if modalities is None else task.subset(modalities)
         self.width = width
         self.shared_encoder = shared_encoder
-        count, classes = len(description.modalities), len(description.classes)
+        count, classes = len(task.modalities), len(task.classes)
         names = (SHARED,) if shared_encoder else self.modalities
         self.encoders = nn.ModuleDict({name: Encoder(width) for name in names})
         self.decoder = FusionDecoder(count, classes, width)
@@ -117,7 +117,7 @@ class FedMEPDNet(nn.Module):
             class probabilities, region probabilities by level, level features by level, encoder features.
         """
         encoded = self.encode(images, modalities)
-        present = [self.description.modalities.index(name) for name in modalities]
+        present = [self.task.modalities.index(name) for name in modalities]
         calibrate = self._calibrate if self.calibration is not None and self.anchors else None
         return (*self.decoder([torch.cat(level, dim=1) for level in encoded], present, calibrate), encoded)
 
@@ -150,7 +150,7 @@ class FedMEPDNet(nn.Module):
         return segmentation[:, :, : size[0], : size[1], : size[2]]
 
     def _check(self, images: Tensor, modalities: tuple[str, ...]) -> list[int]:
-        subset = self.description.subset(modalities)
+        subset = self.task.subset(modalities)
         if len(subset) != len(modalities):
             raise FedMEPDError(f"modalities {', '.join(modalities)}: each may be given once")
         missing = [name for name in subset if name not in self.modalities]

@@ -10,10 +10,14 @@ import torch
 from torch import Tensor
 
 from fedmepd.errors import CheckpointError
-from fedmepd.modalities import BRATS
 from fedmepd.networks.encoder import LEVELS
 from fedmepd.networks.network import FedMEPDNet
 from fedmepd.storage import load_tensors
+from fedmepd.tasks.find import find_task
+
+# The task of the published models, and the order in which they number its modalities.
+_TASK = "brats"
+_MODALITIES = ("FLAIR", "T1ce", "T1", "T2")
 
 _EXPECTED = "expected FedMEPD's published layout"
 _HEAD = "decoder_fuse.x4_attn.fc_q.weight"
@@ -53,7 +57,7 @@ def import_published(path: Path) -> Published:
     first = state.get("c1_encoder.e1_c1.conv.weight")
     if first is None:
         raise CheckpointError(f"{path}: key c1_encoder.e1_c1.conv.weight is missing: {_EXPECTED}")
-    network = FedMEPDNet(width=first.shape[0], calibration={} if calibrated else None)
+    network = FedMEPDNet(find_task(_TASK), width=first.shape[0], calibration={} if calibrated else None)
     _load(network, _translate(state, calibrated), path)
     network.anchors = anchors if calibrated else {}
     return Published(network.eval(), int(content.get("round", content.get("epoch", 0)) or 0), calibrated)
@@ -107,7 +111,7 @@ def _translate(state: dict[str, Tensor], calibrated: bool) -> dict[str, Tensor]:
 def _rename(key: str) -> str:
     if match := re.fullmatch(r"c(\d)_encoder\.e(\d)_c(\d)\.(.+)", key):
         modality, level, block, rest = match.groups()
-        return f"encoders.{BRATS.modalities[int(modality) - 1]}.levels.{level}.{int(block) - 1}.{rest}"
+        return f"encoders.{_MODALITIES[int(modality) - 1]}.levels.{level}.{int(block) - 1}.{rest}"
     if match := re.fullmatch(r"decoder_(fuse|sep)\.d(\d)_(c1|c2|out)\.(.+)", key):
         decoder, level, block, rest = match.groups()
         if decoder == "sep":

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fedmepd.federation.timing import PHASES
-from fedmepd.modalities import BRATS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,10 +37,12 @@ def pixels(figure: Figure) -> np.ndarray:
 
 def scores(history: dict[str, Any]) -> Figure | None:
     """Validation Dice of every site and the server, an axis for each region; None before the first validation."""
-    if not any(of["validation"] for of in history.values()):
+    validations = [entry for of in history.values() for entry in of["validation"]]
+    if not validations:
         return None
-    figure, axes = _axes(1, len(BRATS.regions), height=3.2)
-    for axis, region in zip(axes, BRATS.regions, strict=True):
+    regions = list(validations[0]["dice"])
+    figure, axes = _axes(1, len(regions), height=3.2)
+    for axis, region in zip(axes, regions, strict=True):
         for name, style in _styles(history).items():
             points = [(entry["round"], entry["dice"][region]) for entry in history[name]["validation"]]
             if points:

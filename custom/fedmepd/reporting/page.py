@@ -109,7 +109,7 @@ def page(results: dict[str, Any], history: dict[str, Any] | None, pictures: dict
 
 def _table(results: dict[str, Any]) -> str:
     rows = tables.rows(results)
-    return html.table(tables.HEADER, rows, tables.TEXT_COLUMNS, [""] * (len(rows) - 2) + ["mean", "server"])
+    return html.table(tables.header(results), rows, tables.TEXT_COLUMNS, [""] * (len(rows) - 2) + ["mean", "server"])
 
 
 def _obstacles(results: dict[str, Any]) -> str:

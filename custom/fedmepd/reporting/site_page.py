@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from fedmepd.evaluation import site_results
-from fedmepd.modalities import BRATS
 from fedmepd.reporting import figures, html
 from fedmepd.storage import write_atomically, write_text
+from fedmepd.tasks.find import task_of
 
 _CURVES = {
     "scores": ("Validation scores", "Dice on the site's validation cases by round, for each region."),
@@ -80,21 +80,21 @@ def _page(run: dict[str, Any], curves: dict[str, bytes], overlays: dict[str, byt
 
 
 def _scores(run: dict[str, Any]) -> str:
-    regions = tuple(BRATS.regions)
+    regions = tuple(task_of(run["settings"]).regions)
     rows = []
     if run["test"]:
-        rows.append((f"test, model of round {run['selected_round']}", *_numbers(run["test"])))
+        rows.append((f"test, model of round {run['selected_round']}", *_numbers(regions, run["test"])))
     if run["history"]["validation"]:
         best = max(run["history"]["validation"], key=lambda entry: entry["mdsc"])
-        rows.append((f"best validation, round {best['round']}", *_numbers(best)))
+        rows.append((f"best validation, round {best['round']}", *_numbers(regions, best)))
     header = ("cases", *(f"Dice {region}" for region in regions), "mDSC", *(f"HD95 {region} mm" for region in regions))
     return html.table(header, rows, 1)
 
 
-def _numbers(scores: dict[str, Any]) -> tuple[str, ...]:
+def _numbers(regions: tuple[str, ...], scores: dict[str, Any]) -> tuple[str, ...]:
     distances = scores.get("hd95_mm") or {}
     return (
-        *(f"{scores['dice'][region]:.3f}" for region in BRATS.regions),
+        *(f"{scores['dice'][region]:.3f}" for region in regions),
         f"{scores['mdsc']:.3f}",
-        *(f"{distances[region]:.1f}" if region in distances else "-" for region in BRATS.regions),
+        *(f"{distances[region]:.1f}" if region in distances else "-" for region in regions),
     )

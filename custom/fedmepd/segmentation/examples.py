@@ -67,6 +67,7 @@ class Examples:
             used = [index for index, name in enumerate(case.modalities) if name in self._modalities]
             label = case.label.numpy()
             draw_overlay(
+                self._cases[place].task,
                 folder / f"{kind}.png",
                 [case.modalities[index] for index in used],
                 case.images[0, used].numpy(),

@@ -11,13 +11,11 @@ from pathlib import Path
 from fedmepd.data.grids import save_image
 from fedmepd.data.volumes import is_nifti
 from fedmepd.errors import FedMEPDError
-from fedmepd.modalities import BRATS
 from fedmepd.segmentation.segmenter import Segmentation
 from fedmepd.storage import write_text
+from fedmepd.tasks.task import Task
 
 VOLUMES = "volumes.csv"
-
-COLUMNS = ("case", "modalities", *(f"{region}_ml" for region in BRATS.regions))
 
 
 @dataclass(frozen=True)
@@ -46,6 +44,7 @@ class CaseFiles:
             from fedmepd.segmentation.overlay import draw_overlay
 
             draw_overlay(
+                segmentation.case.task,
                 self.overlay,
                 segmentation.case.modalities,
                 segmentation.images,
@@ -57,32 +56,37 @@ class CaseFiles:
         save_image(self.segmentation, segmentation.image(convention))
 
 
-def files_beside(out: Path, *, overlay: bool, probabilities: bool) -> tuple[CaseFiles, Path]:
+def files_beside(task: Task, out: Path, *, overlay: bool, probabilities: bool) -> tuple[CaseFiles, Path]:
     """Returns the files of a single case, named after its segmentation, and that of its volumes.
 
     Raises:
-        FedMEPDError: ``out`` is not the name of a NIfTI file.
+        FedMEPDError: see :func:`require_nifti`.
     """
-    if not is_nifti(out):
-        raise FedMEPDError(f"--out {out}: expected a file that ends in .nii.gz or .nii")
+    require_nifti(out)
     ending = ".nii.gz" if out.name.lower().endswith(".gz") else ".nii"
     stem = out.name[: -len(ending)]
     files = CaseFiles(
         stem,
         out,
         out.with_name(f"{stem}_overlay.png") if overlay else None,
-        {region: out.with_name(f"{stem}_probability_{region}{ending}") for region in BRATS.regions if probabilities},
+        {region: out.with_name(f"{stem}_probability_{region}{ending}") for region in task.regions if probabilities},
     )
     return files, out.with_name(f"{stem}_{VOLUMES}")
 
 
-def files_in(folder: Path, name: str, *, overlay: bool, probabilities: bool) -> CaseFiles:
+def require_nifti(out: Path) -> None:
+    """Raises :class:`~fedmepd.errors.FedMEPDError` if ``out`` is no name of a NIfTI file."""
+    if not is_nifti(out):
+        raise FedMEPDError(f"--out {out}: expected a file that ends in .nii.gz or .nii")
+
+
+def files_in(task: Task, folder: Path, name: str, *, overlay: bool, probabilities: bool) -> CaseFiles:
     """Returns the files of a case of a folder."""
     return CaseFiles(
         name,
         folder / f"{name}.nii.gz",
         folder / "overlays" / f"{name}.png" if overlay else None,
-        {region: folder / "probabilities" / f"{name}_{region}.nii.gz" for region in BRATS.regions if probabilities},
+        {region: folder / "probabilities" / f"{name}_{region}.nii.gz" for region in task.regions if probabilities},
     )
 
 
@@ -90,10 +94,12 @@ class VolumeTable:
     """The regions' volumes of all cases in a CSV file, complete after each case.
 
     Args:
+        task: whose regions it has.
         file: the CSV.
     """
 
-    def __init__(self, file: Path):
+    def __init__(self, task: Task, file: Path):
+        self._columns = ("case", "modalities", *(f"{region}_ml" for region in task.regions))
         self._file = file
         self._rows: dict[str, dict[str, str]] = {}
 
@@ -101,7 +107,7 @@ class VolumeTable:
         """Keeps the file's rows of these cases; without this call the table starts empty."""
         try:
             with open(self._file, newline="", encoding="utf-8") as opened:
-                rows = {row["case"]: row for row in csv.DictReader(opened) if tuple(row) == COLUMNS}
+                rows = {row["case"]: row for row in csv.DictReader(opened) if tuple(row) == self._columns}
         except (OSError, ValueError, KeyError, csv.Error):
             rows = {}
         self._rows |= {name: rows[name] for name in names if name in rows}
@@ -113,10 +119,10 @@ class VolumeTable:
             FedMEPDError: the file cannot be written.
         """
         case = segmentation.case
-        volumes = [f"{segmentation.millilitres[region]:.3f}" for region in BRATS.regions]
-        self._rows[case.name] = dict(zip(COLUMNS, (case.name, " ".join(case.modalities), *volumes), strict=True))
+        volumes = [f"{segmentation.millilitres[region]:.3f}" for region in case.task.regions]
+        self._rows[case.name] = dict(zip(self._columns, (case.name, " ".join(case.modalities), *volumes), strict=True))
         text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(text, self._columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(self._rows[name] for name in sorted(self._rows))
         write_text(self._file, text.getvalue())

@@ -7,16 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from fedmepd.modalities import BRATS
 from fedmepd.storage import write_atomically
-
-COLOURS = {"WT": "#4dab6d", "TC": "#e8c33c", "ET": "#e0533c"}
+from fedmepd.tasks.task import Task
 
 # Of the frame (left, posterior, superior): the axis cut, and those drawn to the right and upwards or downwards.
 _PLANES = {"axial": (2, 0, 1), "coronal": (1, 0, 2), "sagittal": (0, 1, 2)}
 
 
 def draw_overlay(
+    task: Task,
     file: Path,
     modalities: Sequence[str],
     images: np.ndarray,
@@ -31,6 +30,7 @@ def draw_overlay(
     plane. Without any tumour the planes go through the middle of the brain.
 
     Args:
+        task: whose regions are drawn.
         file: the PNG to write.
         modalities: names of the M images.
         images: prepared images (M, X, Y, Z), 0 outside the brain.
@@ -46,8 +46,8 @@ def draw_overlay(
     from matplotlib.lines import Line2D
 
     drawn = [("solid", classes)] + ([] if label is None else [("dotted", label)])
-    masks = [(region, style, np.isin(of, members)) for style, of in drawn for region, members in BRATS.regions.items()]
-    tumours = [mask for region, _, mask in reversed(masks) if region == "WT"]
+    masks = [(region, style, np.isin(of, members)) for style, of in drawn for region, members in task.regions.items()]
+    tumours = [of > 0 for _, of in reversed(drawn)]
     centre = plane_centre(next((tumour for tumour in tumours if tumour.any()), tumours[0]))
     figure = Figure(figsize=(8, 2.75 * len(modalities) + 0.35), facecolor="black")
     FigureCanvasAgg(figure)
@@ -67,7 +67,9 @@ def draw_overlay(
                     # A rim of background, so that a contour also closes at the border of the box.
                     padded = np.pad(contour, 1)
                     x, y = (np.arange(side) - 1 for side in padded.shape[::-1])
-                    place.contour(x, y, padded, levels=[0.5], colors=COLOURS[region], linewidths=1, linestyles=style)
+                    place.contour(
+                        x, y, padded, levels=[0.5], colors=task.colours[region], linewidths=1, linestyles=style
+                    )
             place.set(xticks=[], yticks=[], facecolor="black")
             place.spines[:].set_visible(False)
             if place in axes[0]:
@@ -75,10 +77,12 @@ def draw_overlay(
         row[0].set_ylabel(modality, color="white")
         for place in row[:2]:
             place.text(0.02, 0.5, "R", color="white", fontsize=8, transform=place.transAxes)
-    legend = [Line2D([], [], color=colour, label=region) for region, colour in COLOURS.items()]
+    legend = [Line2D([], [], color=colour, label=region) for region, colour in task.colours.items()]
     if label is not None:
         legend.append(Line2D([], [], color="white", linestyle="dotted", label="label"))
-    figure.legend(handles=legend, loc="lower right", ncols=4, frameon=False, labelcolor="white", fontsize=8)
+    figure.legend(
+        handles=legend, loc="lower right", ncols=len(task.regions) + 1, frameon=False, labelcolor="white", fontsize=8
+    )
     figure.tight_layout(pad=0.3, rect=(0, 0.3 / figure.get_figheight(), 1, 1))
     # Without matplotlib's version in it, the same picture gives the same file.
     write_atomically(

@@ -20,8 +20,8 @@ from fedmepd.data.preparation import prepare_case
 from fedmepd.data.volumes import VolumeError
 from fedmepd.errors import DataError, FedMEPDError
 from fedmepd.evaluation.measures import region_millilitres
-from fedmepd.modalities import BRATS
-from fedmepd.segmentation.cleanup import clean
+from fedmepd.segmentation.cleanup import clean, require_rule
+from fedmepd.tasks.task import Task
 from fedmepd.training.checkpoints import About, describe, load_model
 from fedmepd.training.inference import class_probabilities, most_probable
 
@@ -49,7 +49,7 @@ class Segmentation:
     @property
     def millilitres(self) -> dict[str, float]:
         """Volume of each region."""
-        return region_millilitres(self.classes, self.spacing)
+        return region_millilitres(self.case.task, self.classes, self.spacing)
 
     def image(self, convention: str) -> Any:
         """The segmentation as a nibabel image in the case's own grid, with the label values of a convention."""
@@ -57,7 +57,8 @@ class Segmentation:
 
     def probability_image(self, region: str) -> Any:
         """The probability of a region, the sum over its classes, as a nibabel image in the case's own grid."""
-        return self._back(probability_image, self.probabilities[list(BRATS.regions[region])].sum(axis=0), self.corner)
+        members = list(self.case.task.regions[region])
+        return self._back(probability_image, self.probabilities[members].sum(axis=0), self.corner)
 
     def _back(self, make: Callable[..., Any], *arguments: Any) -> Any:
         try:
@@ -83,7 +84,7 @@ class Segmenter:
 
     Raises:
         CheckpointError: the file is not a model of fedmepd.
-        SettingsError: window or overlap is out of bounds.
+        SettingsError: window or overlap is out of bounds, or the model's task has no rule for small classes.
 
     >>> from pathlib import Path
     >>> import torch
@@ -91,7 +92,7 @@ class Segmenter:
     >>> from fedmepd.data.layouts import find_dataset
     >>> from fedmepd.segmentation.segmenter import Segmenter
     >>> segmenter = Segmenter("model.pt", torch.device("cpu"))
-    >>> for case in map(segmenter.usable, find_dataset(Path("patients")).cases):
+    >>> for case in map(segmenter.usable, find_dataset(segmenter.task, Path("patients")).cases):
     ...     segmentation = segmenter.segment(case)
     ...     save_image(Path(f"{case.name}.nii.gz"), segmentation.image("brats"))
     >>> sorted(segmentation.millilitres)
@@ -119,9 +120,15 @@ class Segmenter:
         }
         self._inference = EvaluationSettings.sliding(**sliding)
         self._network = load_model(model).to(device)
+        require_rule(self.task, min_enhancing_ml)
         self._precision = precision
         self._flips = flips
         self._thresholds = {"min_component_ml": min_component_ml, "min_enhancing_ml": min_enhancing_ml}
+
+    @property
+    def task(self) -> Task:
+        """The model's task."""
+        return self._network.task
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -179,7 +186,8 @@ class Segmenter:
             raise FedMEPDError(
                 f"case {case.name} does not fit into the memory of the GPU: use --device cpu, or a smaller --window"
             ) from error
-        classes = clean(most_probable(probabilities).numpy().astype(np.uint8), spacing, **self._thresholds)
+        found = most_probable(probabilities).numpy().astype(np.uint8)
+        classes = clean(self.task, found, spacing, **self._thresholds)
         return Segmentation(
             case,
             classes,
@@ -190,9 +198,9 @@ class Segmenter:
         )
 
 
-def modality_warnings(cases: Sequence[Case], modalities: Iterable[str]) -> list[str]:
+def modality_warnings(task: Task, cases: Sequence[Case], modalities: Iterable[str]) -> list[str]:
     """One line for each difference between the modalities of the cases and those that a model was trained with."""
-    modalities = BRATS.subset(modalities)
+    modalities = task.subset(modalities)
     trained = f"the model was trained with {' '.join(modalities)}"
     missing: Counter[tuple[str, ...]] = Counter()
     unknown: Counter[tuple[str, ...]] = Counter()

@@ -9,13 +9,16 @@ from torch import Tensor
 
 from fedmepd import __version__
 from fedmepd.config import Settings
-from fedmepd.errors import CheckpointError
-from fedmepd.modalities import BRATS
+from fedmepd.errors import CheckpointError, SettingsError
 from fedmepd.networks.network import FedMEPDNet
 from fedmepd.storage import load_tensors, save_tensors
+from fedmepd.tasks.find import find_task
+from fedmepd.tasks.task import Task
 
 FORMAT = 1
 _KIND = "fedmepd model"
+# What models called their task when there was one alone.
+_EARLIER_TASKS = {"BraTS": "brats"}
 _KEYS = ("task", "modalities", "width", "shared_encoder", "calibration", "about", "state", "anchors")
 _DAMAGED = "the file is damaged or was changed; take another copy of it"
 
@@ -65,11 +68,12 @@ def save_model(path: Path, network: FedMEPDNet, about: About) -> None:
     content = {
         "kind": _KIND,
         "format": FORMAT,
-        "task": network.description.name,
-        "classes": list(network.description.classes),
+        "task": network.task.name,
+        "task_modalities": list(network.task.modalities),
+        "classes": list(network.task.classes),
         "label_maps": {
-            convention: {str(label): number for label, number in numbers.items()}
-            for convention, numbers in network.description.conventions.items()
+            name: {str(label): number for label, number in convention.classes.items()}
+            for name, convention in network.task.conventions.items()
         },
         "modalities": list(network.modalities),
         "width": network.width,
@@ -99,10 +103,12 @@ def load_model(path: str | Path) -> FedMEPDNet:
         path: a checkpoint of :func:`save_model`.
 
     Returns:
-        the network; ``network(images, ("FLAIR", "T2"))`` maps (B, 2, X, Y, Z) to class probabilities (B, 4, X, Y, Z).
+        the network, with its task; of a model of BraTS, ``network(images, ("FLAIR", "T2"))`` maps (B, 2, X, Y, Z) to
+        class probabilities (B, 4, X, Y, Z).
 
     Raises:
-        CheckpointError: the file is missing, damaged, of another kind or version, or its weights do not fit.
+        CheckpointError: the file is missing, damaged, of another kind or version, of a task that is not known here or
+            that has changed, or its weights do not fit.
 
     >>> import fedmepd, torch
     >>> network = fedmepd.load_model("model.pt")
@@ -114,6 +120,7 @@ def load_model(path: str | Path) -> FedMEPDNet:
     """
     content = _read(path)
     network = FedMEPDNet(
+        model_task(path, content),
         content["modalities"],
         content["width"],
         calibration=content["calibration"],
@@ -150,6 +157,29 @@ def _read(path: str | Path) -> dict:
     missing = [key for key in _KEYS if key not in content]
     if missing:
         raise CheckpointError(f"{path}: key {missing[0]} is missing: {_DAMAGED}")
-    if content["task"] != BRATS.name:
-        raise CheckpointError(f"{path} is a model for {content['task']!r}, expected {BRATS.name!r}")
-    return content
+    return content | {"task": _EARLIER_TASKS.get(content["task"], content["task"])}
+
+
+def model_task(path: str | Path, content: dict) -> Task:
+    """Returns the task of a model.
+
+    Args:
+        path: the model's file, for messages.
+        content: what :func:`describe` returned of it.
+
+    Raises:
+        CheckpointError: the task is not known here, or its modalities or classes are not those of the model.
+    """
+    try:
+        task = find_task(content["task"])
+    except SettingsError as error:
+        raise CheckpointError(f"{path} is a model of a task that is not known here: {error}") from error
+    for key, here in (("task_modalities", task.modalities), ("classes", task.classes)):
+        # Older models do not hold the modalities of their task.
+        there = tuple(content.get(key, here))
+        if there != here:
+            raise CheckpointError(
+                f"{path} is a model of task {task.name} with the {key.removeprefix('task_')} {', '.join(there)}, here "
+                f"it has {', '.join(here)}: use the task's file with which it was trained"
+            )
+    return task

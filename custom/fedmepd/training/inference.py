@@ -76,7 +76,7 @@ def class_probabilities(
         nonlocal done
         done += 1
         if not crops.any():
-            found = _background(crops, len(network.description.classes))
+            found = _background(crops, len(network.task.classes))
         else:
             with autocast(device, precision):
                 found = network(crops.to(device), modalities).float()

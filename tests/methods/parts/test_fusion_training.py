@@ -8,6 +8,7 @@ import torch
 from fedmepd.errors import Aborted, DataError
 from fedmepd.methods.parts.fusion_training import FusionTrainer
 from fedmepd.networks.network import FedMEPDNet
+from fedmepd.tasks.brats import BRATS
 from tests.tiny import COUNTS, MODALITIES, never, settings
 
 CPU = torch.device("cpu")
@@ -24,7 +25,7 @@ def equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bo
 
 def test_starts_with_the_networks_own_start(tiny) -> None:
     trainer = FusionTrainer(settings(seed=3), tiny.data("fusion"), CPU)
-    assert equal(trainer.state(), FedMEPDNet(width=4).start(3).state_dict())
+    assert equal(trainer.state(), FedMEPDNet(BRATS, width=4).start(3).state_dict())
     assert trainer.cases == COUNTS["fusion"]["train"]
 
 
@@ -35,7 +36,7 @@ def test_same_seed_and_round_give_the_same_bits(tiny) -> None:
         trainer = FusionTrainer(settings(seed=seed), data, CPU)
         # Whatever random numbers were drawn before.
         torch.rand(7)
-        results[name] = train(trainer, FedMEPDNet(width=4).start(0).state_dict(), round_number).state
+        results[name] = train(trainer, FedMEPDNet(BRATS, width=4).start(0).state_dict(), round_number).state
     assert equal(results["once"], results["again"])
     assert not equal(results["once"], results["other round"]) and not equal(results["once"], results["other seed"])
 
@@ -45,7 +46,9 @@ def test_unnamed_weights_and_the_optimizer_stay(tiny) -> None:
     trainer = FusionTrainer(settings(), tiny.data("fusion"), CPU)
     first = train(trainer, round_number=0).state
     auxiliary = {key: value for key, value in first.items() if key.startswith("auxiliary.")}
-    start = {key: value for key, value in FedMEPDNet(width=4).start(0).state_dict().items() if key not in auxiliary}
+    start = {
+        key: value for key, value in FedMEPDNet(BRATS, width=4).start(0).state_dict().items() if key not in auxiliary
+    }
     seen: list[dict] = []
     hook = trainer.network.decoder.register_forward_pre_hook(lambda *_: seen.append(trainer.state()))
     train(trainer, start)
@@ -63,7 +66,7 @@ def test_class_vectors_of_every_case(tiny) -> None:
     of = settings(training={"batch": 1})
     trainer = FusionTrainer(of, data, CPU)
     [batch] = trainer.batches.epoch(2)
-    outputs = FedMEPDNet(width=4).start(0).train().training_outputs(batch.images, batch.modalities)
+    outputs = FedMEPDNet(BRATS, width=4).start(0).train().training_outputs(batch.images, batch.modalities)
     result = train(trainer, round_number=2, vectors=True)
     [(case, vectors)] = result.vectors.items()
     assert case == 0

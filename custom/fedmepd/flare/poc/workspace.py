@@ -20,12 +20,12 @@ from typing import Any
 import psutil
 import yaml
 
+from fedmepd.config import FUSION_SITE
 from fedmepd.errors import FedMEPDError
 from fedmepd.flare.export import deployed_everywhere, read_meta
 from fedmepd.flare.kits import KitSettings
 from fedmepd.flare.poc.commands import FlareError, run_flare
 from fedmepd.flare.progress import lines_about
-from fedmepd.modalities import FUSION_SITE
 from fedmepd.site_settings import FILE_NAME
 from fedmepd.storage import write_json, write_text
 

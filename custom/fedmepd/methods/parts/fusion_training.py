@@ -14,7 +14,6 @@ from fedmepd.config import Settings
 from fedmepd.data.batches import Batch, TrainingBatches
 from fedmepd.data.site import SiteData
 from fedmepd.errors import DataError
-from fedmepd.modalities import BRATS
 from fedmepd.networks.network import FedMEPDNet, Outputs
 from fedmepd.seeds import derive_seed
 from fedmepd.training.epoch import (
@@ -66,18 +65,19 @@ class FusionTrainer:
 
     def __init__(self, settings: Settings, data: SiteData, device: torch.device):
         self.settings = settings
-        cases = [case for case in data.train if case.modalities == BRATS.modalities]
+        self.task = data.task
+        cases = [case for case in data.train if case.modalities == self.task.modalities]
         if not cases:
-            missing = f"the fusion site has no training case with all of {', '.join(BRATS.modalities)}"
+            missing = f"the fusion site has no training case with all of {', '.join(self.task.modalities)}"
             raise DataError(
                 f"{missing}: add cases with all of them to its data folder",
                 missing,
             )
         self.cases = len(cases)
         self.batches = TrainingBatches(cases, settings, (data.name,), data.cache)
-        self.network = FedMEPDNet(width=settings.network.width, shared_encoder=settings.network.shared_encoder).start(
-            settings.seed
-        )
+        self.network = FedMEPDNet(
+            self.task, width=settings.network.width, shared_encoder=settings.network.shared_encoder
+        ).start(settings.seed)
         self.network.to(device)
         self.device = device
         self.optimizer = make_optimizer(self.network, settings.training)
@@ -111,9 +111,8 @@ class FusionTrainer:
             group["lr"] = learning_rate(self.settings, round_number)
         torch.manual_seed(derive_seed(self.settings.seed, "fusion", round_number))
         random = np.random.default_rng(derive_seed(self.settings.seed, "fusion", "modalities", round_number))
-        subsets = [
-            subset for count in range(1, len(BRATS.modalities) + 1) for subset in combinations(BRATS.modalities, count)
-        ]
+        modalities = self.task.modalities
+        subsets = [subset for count in range(1, len(modalities) + 1) for subset in combinations(modalities, count)]
         collected: dict[int, CaseVectors] = {}
         report = EpochReport()
         for epoch in range(self.settings.training.fusion_epochs):
@@ -126,14 +125,13 @@ class FusionTrainer:
                 abort=abort,
                 progress=progress,
                 choose_modalities=(lambda _: subsets[random.integers(len(subsets))]) if modality_dropout else None,
-                observe=(lambda batch, outputs: _collect(batch, outputs, collected)) if vectors else None,
+                observe=(lambda batch, outputs: self._collect(batch, outputs, collected)) if vectors else None,
             )
         return FusionResult(self.state(), report.means(), collected)
 
-
-def _collect(batch: Batch, outputs: Outputs, collected: dict[int, CaseVectors]) -> None:
-    by_level, there = class_vectors(outputs.features, batch.label.to(outputs.segmentation.device), len(BRATS.classes))
-    for place, case in enumerate(batch.cases):
-        collected[case] = CaseVectors(
-            {level: rows[place].cpu() for level, rows in by_level.items()}, there[place].cpu()
-        )
+    def _collect(self, batch: Batch, outputs: Outputs, collected: dict[int, CaseVectors]) -> None:
+        label = batch.label.to(outputs.segmentation.device)
+        by_level, there = class_vectors(outputs.features, label, len(self.task.classes))
+        for place, case in enumerate(batch.cases):
+            vectors = {level: rows[place].cpu() for level, rows in by_level.items()}
+            collected[case] = CaseVectors(vectors, there[place].cpu())

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from fedmepd.errors import FedMEPDError
-from fedmepd.modalities import BRATS, PROTOCOL_SUBSETS
+from fedmepd.tasks.brats import BRATS, PROTOCOL_SUBSETS
 
 
 def test_brats() -> None:
@@ -23,7 +23,7 @@ def test_brats() -> None:
 )
 def test_label_conventions(convention: str, labels: tuple[int, ...]) -> None:
     assert BRATS.label_of_class(convention) == labels
-    assert BRATS.conventions[convention] == {label: number for number, label in enumerate(labels)}
+    assert BRATS.conventions[convention].classes == {label: number for number, label in enumerate(labels)}
 
 
 def test_protocol() -> None:
