@@ -40,12 +40,12 @@ def test_a_job_written_out_by_hand() -> None:
     client = json.loads((JOBS / "local_brats/app/config/config_fed_client.json").read_text())
     assert client["executors"] == [
         {
-            "tasks": ["prepare", "train", "test", "give_model", "test_model"],
+            "tasks": ["prepare", "train", "test", "give_model", "test_model", "fusion"],
             "executor": {"path": "fedmepd.flare.executor.FedMEPDExecutor", "args": {}},
         }
     ]
-    assert [each["tasks"] for each in client["task_data_filters"]] == [["train", "test", "test_model"]]
-    assert [each["tasks"] for each in client["task_result_filters"]] == [["train", "give_model"]]
+    assert [each["tasks"] for each in client["task_data_filters"]] == [["train", "test", "test_model", "fusion"]]
+    assert [each["tasks"] for each in client["task_result_filters"]] == [["train", "give_model", "fusion"]]
 
 
 @pytest.mark.parametrize("method", methods.names())

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fedmepd.methods.parts.aggregation import Aggregation, encoder_of
+from fedmepd.methods.parts.aggregation import Aggregation
+from fedmepd.methods.parts.selection import encoder_of
 
 STATE = {
     "encoders.T1.a.weight": (4, 1, 3),

@@ -1,4 +1,4 @@
-"""Personalization (algorithm section 3.5), filter by filter in plain Python."""
+"""PersonalFilters (algorithm section 3.5), filter by filter in plain Python."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fedmepd.methods.parts.personal_filters import (
-    Personalization,
+    PersonalFilters,
     bound_weights,
     cosine_and_norms,
     decoder_layers,
@@ -31,7 +31,7 @@ def test_layers_are_the_decoders_convolutions() -> None:
 
 def test_by_hand() -> None:
     """H = 0.9 * 1 + 0.1 * (5 / 2.5) * 0.25 for the first filter; the second opposes, the third is orthogonal."""
-    state = Personalization({LAYER: 3}, patience=2, weight_ema=0.9)
+    state = PersonalFilters({LAYER: 3}, patience=2, weight_ema=0.9)
     server = torch.tensor([[3.0, 4.0], [1.0, 0.0], [1.0, 1.0]])
     site = torch.tensor([[1.5, 2.0], [-2.0, 1.0], [1.0, -1.0]])
     state.update(LAYER, server, site, 0.25)
@@ -45,7 +45,7 @@ def test_by_hand() -> None:
 @pytest.mark.parametrize("patience", [1, 3])
 def test_many_rounds_against_plain_loops(patience: int, ema: float) -> None:
     generator = torch.Generator().manual_seed(0)
-    state = Personalization({LAYER: 6}, patience, ema)
+    state = PersonalFilters({LAYER: 6}, patience, ema)
     left, weight = [patience] * 6, [1.0] * 6
     went_personal = 0
     for _ in range(7):
@@ -84,7 +84,7 @@ AGREES, OPPOSES, ORTHOGONAL, STILL = [1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, 
     ],
 )
 def test_patience(site_changes: list[list[float]], patience: list[int]) -> None:
-    state = Personalization({LAYER: 1}, 3, 0.95)
+    state = PersonalFilters({LAYER: 1}, 3, 0.95)
     counted = []
     for change in site_changes:
         state.update(LAYER, torch.tensor([[2.0, 0.0]]), torch.tensor([change]), 0.5)
@@ -93,7 +93,7 @@ def test_patience(site_changes: list[list[float]], patience: list[int]) -> None:
 
 
 def test_personal_is_for_good() -> None:
-    state = Personalization({LAYER: 2}, 1, 0.95)
+    state = PersonalFilters({LAYER: 2}, 1, 0.95)
     server = torch.tensor([AGREES, AGREES])
     state.update(LAYER, server, torch.tensor([OPPOSES, AGREES]), 0.5)
     assert state.shared(LAYER).tolist() == [False, True] and state.weights[LAYER][0] == 0
@@ -104,21 +104,21 @@ def test_personal_is_for_good() -> None:
 
 
 def test_a_filter_that_does_not_move_keeps_its_weight() -> None:
-    state = Personalization({LAYER: 2}, 3, 0.5)
+    state = PersonalFilters({LAYER: 2}, 3, 0.5)
     state.update(LAYER, torch.tensor([AGREES, STILL]), torch.tensor([STILL, AGREES]), 1.0)
     # The site's did not move: no ratio. The server's did not: the ratio is 0.
     assert state.weights[LAYER].tolist() == [1.0, 0.5] and state.patience[LAYER].tolist() == [3, 3]
 
 
 def test_a_vanishing_change_gets_no_endless_weight() -> None:
-    state = Personalization({LAYER: 1}, 3, 0.5)
+    state = PersonalFilters({LAYER: 1}, 3, 0.5)
     state.update(LAYER, torch.tensor([AGREES]), torch.tensor([[1e-30, 0.0]]), 1.0)
     assert state.weights[LAYER].tolist() == [16384.0]
 
 
 @pytest.mark.parametrize(("patience", "share", "weight", "byte"), [(0, 1.0, 0.0, 0), (None, 0.0, 1.0, 255)])
 def test_all_personal_from_the_start_and_never(patience: int | None, share: float, weight: float, byte: int) -> None:
-    state = Personalization({LAYER: 2, "decoder.y": 3}, patience, 0.95)
+    state = PersonalFilters({LAYER: 2, "decoder.y": 3}, patience, 0.95)
     assert state.personal_share() == share
     for _ in range(300 if patience is None else 0):
         state.update(LAYER, torch.tensor([AGREES, AGREES]), torch.tensor([OPPOSES, OPPOSES]), 0.5)
@@ -128,15 +128,15 @@ def test_all_personal_from_the_start_and_never(patience: int | None, share: floa
 
 
 def test_state_and_restore() -> None:
-    state = Personalization({LAYER: 1}, 3, 0.5)
+    state = PersonalFilters({LAYER: 1}, 3, 0.5)
     state.update(LAYER, torch.tensor([AGREES]), torch.tensor([OPPOSES]), 0.5)
-    other = Personalization({LAYER: 1}, 3, 0.5)
+    other = PersonalFilters({LAYER: 1}, 3, 0.5)
     other.restore(state.state())
     assert other.patience[LAYER].tolist() == [2] and other.weights[LAYER].tolist() == [0.75]
 
 
 def test_shares_by_layer() -> None:
-    first, second = (Personalization({LAYER: 2, "decoder.y": 1}, 1, 0.5) for _ in range(2))
+    first, second = (PersonalFilters({LAYER: 2, "decoder.y": 1}, 1, 0.5) for _ in range(2))
     first.update(LAYER, torch.tensor([AGREES, AGREES]), torch.tensor([OPPOSES, OPPOSES]), 0.5)
     second.update(LAYER, torch.tensor([AGREES, AGREES]), torch.tensor([OPPOSES, AGREES]), 0.5)
     assert personal_shares_by_layer([first, second]) == {LAYER: 0.75, "decoder.y": 0.0}
@@ -151,8 +151,8 @@ def test_cosine_and_norms() -> None:
     assert of_first.tolist() == pytest.approx([5, 0, 1e-20]) and of_second.tolist() == pytest.approx([5, 1, 1e-20])
 
 
-def sites_with(weights: list[list[float]], patience: list[list[int]]) -> list[Personalization]:
-    sites = [Personalization({LAYER: len(row)}, 3, 0.5) for row in weights]
+def sites_with(weights: list[list[float]], patience: list[list[int]]) -> list[PersonalFilters]:
+    sites = [PersonalFilters({LAYER: len(row)}, 3, 0.5) for row in weights]
     for site, row, left in zip(sites, weights, patience, strict=True):
         site.weights[LAYER] = torch.tensor(row)
         site.patience[LAYER] = torch.tensor(left, dtype=torch.uint8)
