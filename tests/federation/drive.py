@@ -39,9 +39,11 @@ class Clock:
         return slow
 
 
-def make_server(tiny: Tiny, of: Settings, folder: Path) -> FederationServer:
-    fusion = FusionSite(of, tiny.data("fusion", of), folder / "server" / "fusion", CPU)
-    return FederationServer(of, fusion, folder / "server", folder / "results")
+def make_server(tiny: Tiny, of: Settings, folder: Path, *, data=None, log=lambda line: None, timing=None):
+    """A server with the fusion site in its process."""
+    data = data or tiny.data("fusion", of)
+    fusion = FusionSite(of, data, folder / "server" / "fusion", CPU, log)
+    return FederationServer(of, fusion, folder / "server", folder / "results", log, timing)
 
 
 def make_site(tiny: Tiny, of: Settings, folder: Path, name: str) -> FederationSite:
@@ -89,7 +91,8 @@ def server_state(folder: Path) -> dict:
             for place, site in enumerate(kept["sites"])
         }
     fusion = fusion_state(folder)
-    content["fusion"] = {key: value for key, value in fusion.items() if key != "network"}
+    # Versions are random.
+    content["fusion"] = {key: value for key, value in fusion.items() if key not in ("network", "version")}
     content["state"] = {**fusion.get("network", {}), **method["weights"]}
     return content
 

@@ -100,7 +100,7 @@ class SlowFedMEPD:
         """Goes on from kept states, so that the rounding errors of the rounds before do not add up."""
         self.server = {key: value.clone() for key, value in server["state"].items()}
         parties = [
-            (self.fusion, self.server, server),
+            (self.fusion, self.server, server["fusion"]),
             *((self.sites[name], kept["network"], kept) for name, kept in sites.items()),
         ]
         for party, state, kept in parties:
@@ -109,8 +109,8 @@ class SlowFedMEPD:
         for name, filters in server["personalization"].items():
             self.patience[name] = {layer: values.tolist() for layer, values in filters["patience"].items()}
             self.h[name] = {layer: values.tolist() for layer, values in filters["weights"].items()}
-        for level, rows in server["anchors"]["rows"].items():
-            self.anchors[level] = list(rows[:, 0].clone())
+        for level in self.anchors:
+            self.anchors[level] = list(server["anchors"][f"anchors.{level}"].clone())
 
     def round(self, number: int) -> None:
         """Rounds from 1 on."""

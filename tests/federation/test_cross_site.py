@@ -110,7 +110,7 @@ def test_a_copy_segments_as_the_model_does(shared) -> None:
     model = network(shared_encoder=shared)
     copy = copy_of(model)
     assert not any(key.startswith("auxiliary") for key in copy.tensors)
-    again = network_of(copy, settings())
+    again = network_of(copy, settings(network={"shared_encoder": shared}))
     images = torch.randn(1, 2, 16, 16, 16, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         assert torch.equal(again(images, ("FLAIR", "T2")), model(images, ("FLAIR", "T2")))

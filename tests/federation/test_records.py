@@ -43,6 +43,10 @@ def test_personal_filters_where_their_number_changes() -> None:
 def test_restored() -> None:
     records, again = Records(), Records()
     records.join("fusion", 0)
-    records.train("fusion", 0, {"total": 1.0})
+    records.train("fusion", 0, {"total": 1.0}, (0, 0))
+    records.train("fusion", 1, {"total": 0.5}, (70, 80))
     again.restore(records.state())
-    assert list(again) == ["fusion"] and again["fusion"]["history"]["rounds"] == [{"round": 0, "total": 1.0}]
+    assert list(again) == ["fusion"] and again["fusion"]["history"]["rounds"] == [
+        {"round": 0, "total": 1.0},
+        {"round": 1, "total": 0.5, "bytes_up": 70, "bytes_down": 80},
+    ]

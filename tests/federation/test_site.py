@@ -28,6 +28,7 @@ def payloads(tiny, tmp_path_factory) -> dict[int, Payload]:
     server = make_server(tiny, settings(), tmp_path_factory.mktemp("server"))
     server.register(SiteProfile(NAME, SITES[NAME], COUNTS[NAME], "folder"))
     server.start(never)
+    server.begin_round()
     tensors = server.payload(NAME).tensors
     made = {}
     for number in (1, 2, 3):
@@ -228,7 +229,7 @@ def test_without_validation_cases_the_last_model_is_tested(tiny, tmp_path, paylo
 
 
 def test_no_model_to_test(tiny, tmp_path) -> None:
-    with pytest.raises(FedMEPDError, match="site-1: no model to test"):
+    with pytest.raises(FedMEPDError, match="no model to test: no round of this run is finished"):
         make_site(tiny, settings(), tmp_path, NAME).test(Payload(3), never)
 
 

@@ -19,6 +19,7 @@ from nvflare.apis.workspace import Workspace
 from fedmepd.errors import UpdateRefused
 from fedmepd.federation.exchange import Payload, SiteProfile
 from fedmepd.federation.timing import PHASES, RoundSeconds, figures_of
+from tests.evaluation import runs
 
 CASES = {"train": 3, "validation": 1, "test": 1}
 START_UP = {"process": 2.5, "data": 0.5}
@@ -174,6 +175,8 @@ class Server:
         self.round += 1
         self.calls.append(f"round {self.round}")
         self.last_round = {
+            "fused": True,
+            "site_seconds": 4.8,
             "round": self.round,
             "sites": len(self._losses),
             "missing": sorted(set(self.profiles) - set(self._losses)),
@@ -193,7 +196,7 @@ class Server:
 
     def finish(self, abort):
         self.calls.append("finish")
-        return {"rows": sorted(self.tests)}
+        return runs.finished()
 
     def results(self):
         sites = [{"name": name} for name in self.profiles]
@@ -203,4 +206,4 @@ class Server:
         return {name: {"personal": {"classifier": [[1, 1]]}} for name in self.profiles}
 
     def stats(self):
-        return {"phase": "testing", "last_round": self.last_round}
+        return {"phase": "testing", "rounds": self.rounds, "last_round": self.last_round}

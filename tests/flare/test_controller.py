@@ -1,5 +1,6 @@
 import logging
 import re
+import threading
 import time
 
 import pytest
@@ -8,12 +9,8 @@ from nvflare.apis.fl_constant import ReturnCode
 from nvflare.apis.shareable import make_reply
 from nvflare.widgets.info_collector import GroupInfoCollector, InfoCollector
 
-import fedmepd.data.site
-import fedmepd.evaluation.tables
-import fedmepd.federation.server
-import fedmepd.flare.controller
-from fedmepd.errors import Aborted, DataError, FedMEPDError
-from fedmepd.federation.exchange import SiteProfile, Update
+from fedmepd.errors import Aborted, DataError, FedMEPDError, FusionAway
+from fedmepd.federation.exchange import FusionReply, SiteProfile, Update
 from fedmepd.flare import translation
 from fedmepd.flare.controller import FedMEPDController
 from tests.flare.fakes import CASES, START_UP, Communicator, Engine, Server, client
@@ -36,7 +33,7 @@ def good_site(site, name, message):
 class Job:
     """A controller with everything around it faked; ``run`` does what FLARE's server runner does with it."""
 
-    def __init__(self, root, monkeypatch, caplog):
+    def __init__(self, root, caplog):
         self.engine = Engine(root, sites=SITES)
         self.server = Server()
         self.answer = good_site
@@ -44,12 +41,18 @@ class Job:
         self.liar = lambda site, name: site
         self.caplog = caplog
         caplog.set_level(logging.INFO)
-        monkeypatch.setattr(fedmepd.federation.server, "FederationServer", lambda **arguments: self.server)
-        monkeypatch.setattr(fedmepd.data.site, "open_site_data", lambda *_: None)
-        monkeypatch.setattr(fedmepd.evaluation.tables, "console_table", lambda results: f"table {results}")
+        self.newcomer_seconds = 10.0
+        self.fusion = None
+
+    def open_server(self, run, folder, fusion, timing, log, fl_ctx):
+        self.timing, self.fusion = timing, fusion
+        self.server.restore()
+        return self.server
 
     def run(self, **settings):
         self.controller = FedMEPDController("phantom", {"rounds": 2} | settings)
+        self.controller.open_server = self.open_server
+        self.controller.newcomer_seconds = self.newcomer_seconds
         self.controller.communicator = Communicator(
             self.engine, lambda *task: self.answer(*task), lambda *task: self.liar(*task)
         )
@@ -67,8 +70,8 @@ class Job:
 
 
 @pytest.fixture
-def job(tmp_path, monkeypatch, caplog):
-    return Job(tmp_path, monkeypatch, caplog)
+def job(tmp_path, caplog):
+    return Job(tmp_path, caplog)
 
 
 def test_federation_from_prepare_to_table(job):
@@ -76,10 +79,11 @@ def test_federation_from_prepare_to_table(job):
     assert not job.engine.panics
     assert job.server.calls == ["restore", "start", "round 1", "round 2", "finish"]
     assert {number: sorted(sites) for number, sites in job.server.taken.items()} == {1: sorted(SITES), 2: sorted(SITES)}
+    assert sorted(job.server.tests) == sorted(SITES)
     for name, times in (("prepare", 1), ("train", 2), ("test", 1)):
         assert sorted(job.sites_of(name)) == sorted(SITES * times)
     assert re.search(r"round 2/2: 3 sites, mean loss 2\.000, 10\.8 s \(sites 4\.8 s\)", job.log)
-    assert "table {'rows': ['site-1', 'site-10', 'site-2']}" in job.log
+    assert "results\n" in job.log and "mean of the sites" in job.log
 
 
 def test_all_tasks_of_a_run_carry_its_identity_and_settings(job):
@@ -131,7 +135,7 @@ def test_site_that_cannot_prepare_ends_the_job_before_training(job):
 
 def test_start_up_of_the_sites_is_noted(job):
     job.run()
-    assert job.controller._timing.sites == dict.fromkeys(SITES, START_UP)
+    assert job.timing.sites == dict.fromkeys(SITES, START_UP)
 
 
 def profile(**changes):
@@ -139,15 +143,15 @@ def profile(**changes):
 
 
 NONSENSE = [
-    (translation.profile_reply(profile(), None), "report = None"),
+    (translation.profile_reply(profile(), None), "content = None"),
     (translation.profile_reply(profile(), {"process": -1.0, "data": 0.0}), "process"),
-    (translation.report_reply({"nonsense": 1}), "report = None"),
+    (translation.report_reply({"nonsense": 1}), "content = None"),
     (make_reply(ReturnCode.OK), "not an answer of this package"),
     (translation.profile_reply(profile(name="site-1"), START_UP), "name = 'site-1': expected 'site-2'"),
     (translation.profile_reply(profile(name="fusion"), START_UP), "name = 'fusion'"),
     (translation.profile_reply(profile(modalities=("T2", "T2")), START_UP), "modalities"),
     (translation.profile_reply(profile(modalities=("DWI",)), START_UP), "modalities"),
-    (translation.profile_reply(profile(modalities=()), START_UP), "modalities"),
+    (translation.profile_reply(profile(modalities=()), START_UP), "without any modality"),
     (translation.profile_reply(profile(cases=CASES | {"train": 10**9}), START_UP), "cases.train"),
     (translation.profile_reply(profile(cases=CASES | {"train": "3"}), START_UP), "cases.train"),
     (translation.profile_reply(profile(cases={"train": 3}), START_UP), "cases.validation"),
@@ -193,11 +197,11 @@ def test_profile_that_the_server_refuses_ends_the_job(job):
     assert job.engine.panics == ["site-1 uses phantoms"]
 
 
-def test_data_error_at_the_server_ends_the_job(job, monkeypatch):
-    def fail(name, *_):
-        raise DataError(f"{name} has no data folder")
+def test_data_error_at_the_server_ends_the_job(job):
+    def fail(*_, **__):
+        raise DataError("fusion has no data folder")
 
-    monkeypatch.setattr(fedmepd.data.site, "open_site_data", fail)
+    job.open_server = fail
     job.run()
     assert job.engine.panics == ["fusion has no data folder"]
 
@@ -231,7 +235,7 @@ def test_refused_update_is_logged_and_the_round_goes_on(job):
     job.server.refuse = {"site-1"}
     job.run()
     assert not job.engine.panics
-    assert job.server.taken[2] == ["site-10", "site-2"] or sorted(job.server.taken[2]) == ["site-10", "site-2"]
+    assert sorted(job.server.taken[2]) == ["site-10", "site-2"]
     assert "update of site-1 for round 1 refused: too bad" in job.log
     assert "(without site-1)" in job.log
 
@@ -295,8 +299,8 @@ def test_site_that_comes_back_with_other_data_is_left_out(job):
     assert sorted(job.server.taken[2]) == ["site-1", "site-10"]
 
 
-def test_round_does_not_wait_for_a_newcomer_that_prepares_for_long(job, monkeypatch):
-    monkeypatch.setattr(fedmepd.flare.controller, "_NEWCOMER_SECONDS", 0.2)
+def test_round_does_not_wait_for_a_newcomer_that_prepares_for_long(job):
+    job.newcomer_seconds = 0.2
     job.answer = lambda site, name, message: (
         None if site == "site-3" and name == "prepare" else good_site(site, name, message)
     )
@@ -353,7 +357,7 @@ def test_finished_run_shows_its_table_and_trains_nothing(job):
     job.server = Server(round=2, finished=True)
     job.run(run_name="old")
     assert not job.engine.panics and job.server.calls == ["restore", "finish"]
-    assert "run 'old' is finished" in job.log and "table" in job.log
+    assert "run 'old' is finished" in job.log and "mean of the sites" in job.log
     assert job.sites_of("train") == []
 
 
@@ -419,8 +423,126 @@ def test_live_state_for_the_console(job):
         fl_ctx.set_prop(InfoCollector.CTX_KEY_STATS_COLLECTOR, collector, sticky=False, private=True)
         job.controller.handle_event(InfoCollector.EVENT_TYPE_GET_STATS, fl_ctx)
     assert collector.info["FedMEPDController"]["phase"] == "testing"
-    assert collector.info["FedMEPDController"]["num_rounds"] == 2
+    assert collector.info["FedMEPDController"]["rounds"] == 2
     last = collector.info["FedMEPDController"]["last_round"]
     assert (last["round"], last["sites"], last["missing"], last["loss"]) == (2, len(SITES), [], 2.0)
     assert last["loss_of_sites"] == dict.fromkeys(sorted(SITES), 2.0)
     assert last["seconds"] > 0 and {"bytes_up", "bytes_down"} <= last.keys()
+
+
+FUSION_PROFILE = SiteProfile("site-2", ("T2",), CASES, "folder", fusion=CASES)
+
+
+def fusing_site(site, name, message):
+    """site-2 is the fusion site too; it adds one to what it gets."""
+    if name == "prepare" and site == "site-2":
+        return translation.profile_reply(FUSION_PROFILE, START_UP)
+    if name == "fusion":
+        task = translation.fusion_task_of(message)
+        tensors = {key: value + 1 for key, value in task.tensors.items()}
+        report = {"losses": {"total": 1.5}, "cases": 3, "seconds": 2.0}
+        reply = FusionReply(task.round, "v", tensors, False, {}, report)
+        return translation.fusion_reply(reply, translation.run_of(message), message)
+    return good_site(site, name, message)
+
+
+def fuse(job, number, abort=None):
+    return job.fusion.fuse({"decoder.w": torch.zeros(2)}, number, abort or (lambda: job.engine.abort.triggered))
+
+
+def test_fusion_site_at_a_site_does_its_part_of_a_round(job):
+    fused = []
+    job.answer = fusing_site
+    job.server.during_round = lambda abort: fused.append(fuse(job, job.server.round + 1))
+    job.run(fusion={"site": "site-2"})
+    assert not job.engine.panics and job.sites_of("fusion") == ["site-2", "site-2"]
+    assert [one.weights["decoder.w"].tolist() for one in fused] == [[1.0, 1.0]] * 2
+    assert (fused[0].losses, fused[0].cases) == ({"total": 1.5}, 3)
+    # It trains as a site too.
+    assert "site-2" in job.server.taken[1]
+
+
+def test_fusion_site_that_fails_is_away_for_the_round(job):
+    reasons = []
+
+    def answer(site, name, message):
+        return translation.failure_reply(MemoryError()) if name == "fusion" else fusing_site(site, name, message)
+
+    def during(abort):
+        with pytest.raises(FusionAway) as error:
+            fuse(job, job.server.round + 1)
+        reasons.append(error.value.public)
+
+    job.answer, job.server.during_round = answer, during
+    job.run(fusion={"site": "site-2"}, rounds=1)
+    assert reasons == ["site-2, the fusion site: out of memory; a smaller crop, batch or width needs less"]
+
+
+def test_fusion_site_that_comes_back_gets_its_task_again(job):
+    """It is lost while it trains, logs in again a little later, prepares, and does the round."""
+    asked, fused = [], []
+
+    def answer(site, name, message):
+        if name == "fusion" and not asked:
+            asked.append(site)
+            job.engine.clients = [client("site-1"), client("site-10")]
+            back = [client("site-1"), client("site-2", login=2), client("site-10")]
+            threading.Timer(0.5, lambda: setattr(job.engine, "clients", back)).start()
+            return None
+        return fusing_site(site, name, message)
+
+    job.answer = answer
+    job.server.during_round = lambda abort: fused.append(fuse(job, job.server.round + 1))
+    job.run(fusion={"site": "site-2"}, rounds=1, aggregation={"round_timeout": 30})
+    assert not job.engine.panics and len(fused) == 1 and fused[0].losses == {"total": 1.5}
+    assert job.sites_of("prepare").count("site-2") == 2 and job.sites_of("fusion") == ["site-2", "site-2"]
+    assert "waiting for site-2, the fusion site, which is not connected" in job.log
+
+
+def test_fusion_site_that_stays_away(job):
+    def during(abort):
+        job.controller.communicator.gone.add("site-2")
+        with pytest.raises(FusionAway, match="site-2, the fusion site, gave no answer in time"):
+            fuse(job, 1)
+
+    job.answer, job.server.during_round = fusing_site, during
+    job.run(fusion={"site": "site-2"}, rounds=1, aggregation={"round_timeout": 0.5})
+    assert not job.engine.panics
+
+
+def test_abort_ends_the_wait_for_the_fusion_site(job):
+    def during(abort):
+        job.controller.communicator.gone.add("site-2")
+        with pytest.raises(Aborted):
+            fuse(job, 1, abort=lambda: True)
+
+    job.answer, job.server.during_round = fusing_site, during
+    job.run(fusion={"site": "site-2"}, rounds=1, aggregation={"round_timeout": 0})
+    assert not job.engine.panics
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [
+        ("site-7", "fusion.site is 'site-7', which has not joined the job"),
+        ("site-1", "site-1 does not know that it is"),
+    ],
+)
+def test_fusion_site_that_is_none(job, place, reason):
+    job.answer = fusing_site
+    job.run(fusion={"site": place}, aggregation={"round_timeout": 0.5})
+    assert reason in job.engine.panics[0] and "start" not in job.server.calls
+
+
+def test_hospital_that_is_the_fusion_site_alone_does_not_train(job):
+    def answer(site, name, message):
+        if name == "prepare" and site == "site-2":
+            none = dict.fromkeys(CASES, 0)
+            return translation.profile_reply(SiteProfile("site-2", (), none, "folder", fusion=CASES), START_UP)
+        return fusing_site(site, name, message)
+
+    register = job.server.register
+    job.server.register = lambda profile: register(profile) if profile.takes_part() else None
+    job.answer = answer
+    job.run(fusion={"site": "site-2"})
+    assert not job.engine.panics and "site-2" not in job.sites_of("train")

@@ -1,11 +1,13 @@
 import pytest
 import torch
+from nvflare.apis.signal import Signal
 
 from fedmepd.config import Settings
 from fedmepd.errors import Aborted, FedMEPDError
 from fedmepd.federation.cross_site import SERVER, CrossSiteTest, copy_of
 from fedmepd.federation.exchange import SiteProfile
 from fedmepd.flare import translation
+from fedmepd.flare.answers import Sender
 from fedmepd.flare.cross_site import CrossSiteEvaluation
 from fedmepd.networks.network import FedMEPDNet
 from fedmepd.tasks.brats import BRATS
@@ -13,7 +15,10 @@ from tests.evaluation import runs
 from tests.flare.fakes import CASES, Communicator, Engine
 
 SITES = ("site-1", "site-2", "site-3")
-SETTINGS = Settings.make("phantom", {"network": {"width": 4}, "evaluation": {"cross_site": True}})
+SETTINGS = Settings.make(
+    "phantom",
+    {"network": {"width": 4}, "evaluation": {"cross_site": True}, "aggregation": {"round_timeout": 1.0}},
+)
 RUN = translation.Run("run-1", SETTINGS)
 
 
@@ -36,7 +41,7 @@ class Server:
         return copy_of(network())
 
     def test_model(self, model, made, abort):
-        assert made.modalities == ("T2",)
+        assert made.modalities == ("T2",) and made.tensors
         self.tested.append(model)
         if model != SERVER:
             self.matrix.accept(model, SERVER, report())
@@ -58,30 +63,12 @@ class Job:
     def __init__(self, root, answer=good_site):
         engine = Engine(root, sites=SITES)
         self.communicator = Communicator(engine, answer)
+        self.sender = Sender(self.communicator, None, Signal())
         self.server, self.lines, self.connected = Server(), [], list(SITES)
 
     def run(self, abort=lambda: False):
-        from nvflare.apis.controller_spec import Task, TaskCompletionStatus
-
-        def send(name, site, message, take):
-            task = Task(name=name, data=message, result_received_cb=take)
-            self.communicator.send(task, None, [site])
-            return task
-
-        def wait(tasks):
-            unanswered = [task for _, _, task in self.communicator.open]
-            while any(task.completion_status is None for task in tasks.values() if task not in unanswered):
-                pass
-            return [site for site, task in tasks.items() if task.completion_status != TaskCompletionStatus.OK]
-
         CrossSiteEvaluation(
-            RUN,
-            self.server,
-            send=send,
-            wait=wait,
-            ready=lambda: self.connected,
-            say=self.lines.append,
-            warn=self.lines.append,
+            RUN, self.server, self.sender, lambda: self.connected, say=self.lines.append, warn=self.lines.append
         ).run(abort)
         nothing = {"test": None, "untested": None}
         return self.server.matrix.result(dict.fromkeys((SERVER, *SITES), nothing))

@@ -8,11 +8,9 @@ from nvflare.apis.fl_constant import ReturnCode
 from nvflare.apis.signal import Signal
 from nvflare.widgets.info_collector import GroupInfoCollector, InfoCollector
 
-import fedmepd.data.site
-import fedmepd.federation.site
 from fedmepd.config import Settings
 from fedmepd.errors import Aborted, DataError
-from fedmepd.federation.exchange import ModelCopy, Payload, SiteProfile, Update
+from fedmepd.federation.exchange import FusionReply, FusionTask, ModelCopy, Payload, SiteProfile, Update
 from fedmepd.flare import executor as module
 from fedmepd.flare import loading, translation
 from fedmepd.flare.executor import FedMEPDExecutor
@@ -24,20 +22,19 @@ SETTINGS = Settings.make("phantom", {"run_name": "first"})
 
 
 class Site:
-    made = []
-    error = None
+    """A site that does what its task says at once, or fails with ``error``."""
 
-    def __init__(self, name, settings, data, folder, device, log, cross_site):
-        self.cross_site = cross_site
-        self.name, self.data, self.folder, self.device = name, data, folder, device
-        Site.made.append(self)
+    def __init__(self, run, fl_ctx):
+        self.run, self.device = run, torch.device("cpu")
+        self.name = fl_ctx.get_identity_name()
+        self.error = None
 
-    def profile(self):
-        return SiteProfile(self.name, ("T2",), CASES, "folder")
+    def profile(self, fusion=None):
+        return SiteProfile(self.name, ("T2",), CASES, "folder", fusion=fusion)
 
     def train(self, payload, abort):
-        if Site.error:
-            raise Site.error
+        if self.error:
+            raise self.error
         if abort():
             raise Aborted
         return Update(payload.round, {"w": torch.ones(1)}, {"losses": {"total": 0.25}, "steps": 3, "seconds": 1.5})
@@ -55,12 +52,39 @@ class Site:
         return {"step": 3}
 
 
+class Desk:
+    """A fusion site's desk that adds one to every tensor."""
+
+    def __init__(self):
+        self.site = SimpleNamespace(data=SimpleNamespace(counts=lambda: CASES))
+        self.during = lambda: None
+
+    def do(self, task, abort, progress):
+        if abort():
+            raise Aborted
+        progress(2, 0.5)
+        self.during()
+        tensors = {key: value + 1 for key, value in task.tensors.items()}
+        return FusionReply(task.round, "v2", tensors, report={"losses": {}, "cases": 3, "seconds": 1.0})
+
+
+def make(desk=None, fails=None):
+    """An executor whose sites are fakes; they are kept in ``made``."""
+    executor = FedMEPDExecutor()
+    executor.made = []
+
+    def open_site(run, log, fl_ctx):
+        executor.made.append(Site(run, fl_ctx))
+        executor.made[-1].error = fails() if fails else None
+        return executor.made[-1], desk
+
+    executor.open_site = open_site
+    return executor
+
+
 @pytest.fixture
 def context(tmp_path, monkeypatch):
-    Site.made, Site.error = [], None
     monkeypatch.setattr(loading, "load", lambda: None)
-    monkeypatch.setattr(fedmepd.federation.site, "FederationSite", Site)
-    monkeypatch.setattr(fedmepd.data.site, "open_site_data", lambda name, *_: f"data of {name}")
     with Engine(tmp_path, "site-1").new_context() as fl_ctx:
         yield fl_ctx
 
@@ -70,30 +94,54 @@ def execute(executor, context, name, identity="run-1", payload=None, abort=None)
     return executor.execute(name, message, context, abort or Signal())
 
 
-def test_tasks_reach_the_site(context, tmp_path):
-    executor = FedMEPDExecutor()
+def test_tasks_reach_the_site(context):
+    executor = make()
     assert translation.profile_of("site-1", execute(executor, context, "prepare"), BRATS).modalities == ("T2",)
     update = translation.update_of("site-1", execute(executor, context, "train", payload=Payload(4)))
     assert (update.round, update.tensors["w"].tolist()) == (4, [1.0])
     assert translation.report_of(execute(executor, context, "test", payload=Payload(4))) == {"test": {"mdsc": 0.5}}
-    (site,) = Site.made
-    assert (site.name, site.data) == ("site-1", "data of site-1")
-    assert site.folder == tmp_path / "fedmepd_runs/first/run-1"
+    (site,) = executor.made
+    assert site.run == Run("run-1", SETTINGS)
 
 
-def test_models_are_given_and_tested(context, monkeypatch):
-    monkeypatch.setenv("FEDMEPD_CROSS_SITE", "share")
-    executor = FedMEPDExecutor()
+def test_models_are_given_and_tested(context):
+    executor = make()
     given = translation.model_of(execute(executor, context, "give_model"))
     assert (given.modalities, given.tensors["w"].tolist()) == (("T2",), [1.0, 1.0])
     message = translation.model_task(Run("run-1", SETTINGS), given)
     reply = executor.execute("test_model", message, context, Signal())
     assert translation.report_of(reply) == {"test": None, "cases": 2, "for": ("T2",)}
-    assert [site.cross_site for site in Site.made] == ["share"]
+
+
+FUSE = FusionTask("fuse", 3, ["w"], "v1", {"w": torch.zeros(2)})
+
+
+def test_fusion_site_says_so_and_gets_its_tasks(context):
+    desk = Desk()
+    executor = make(desk)
+    assert translation.profile_of("site-1", execute(executor, context, "prepare"), BRATS).fusion == CASES
+    live = []
+    desk.during = lambda: live.append(stats(executor, context))
+    reply = executor.execute("fusion", translation.fusion_task(Run("run-1", SETTINGS), FUSE), context, Signal())
+    found = translation.fusion_reply_of("site-1", reply)
+    assert (found.round, found.version, found.tensors["w"].tolist()) == (3, "v2", [1.0, 1.0])
+    assert (live[0]["fusion_round"], live[0]["fusion_step"], live[0]["fusion_loss"]) == (3, 2, 0.5)
+    assert "fusion_step" not in stats(executor, context)
+
+
+def test_site_that_is_not_the_fusion_site_refuses_its_task(context):
+    message = translation.fusion_task(Run("run-1", SETTINGS), FUSE)
+    reply = make().execute("fusion", message, context, Signal())
+    assert translation.failure_of(reply) == "this site is not the job's fusion site"
+
+
+def test_fusion_task_that_makes_no_sense(context):
+    reply = execute(make(Desk()), context, "fusion", payload=Payload(1))
+    assert "the same version of fedmepd" in translation.failure_of(reply) or reply.get_return_code() != ReturnCode.OK
 
 
 def test_model_that_is_none(context):
-    reply = execute(FedMEPDExecutor(), context, "test_model")
+    reply = execute(make(), context, "test_model")
     assert reply.get_return_code() == ReturnCode.EXECUTION_EXCEPTION
 
 
@@ -102,29 +150,28 @@ def test_answer_to_prepare_says_how_long_it_took(context, monkeypatch):
     clock = iter([103.0, 105.0])
     monkeypatch.setattr(module, "time", SimpleNamespace(time=lambda: next(clock)))
     monkeypatch.setattr(psutil.Process, "create_time", lambda process: 100.0)
-    answer = execute(FedMEPDExecutor(), context, "prepare")
+    answer = execute(make(), context, "prepare")
     assert translation.start_up_of("site-1", answer) == {"process": 3.0, "data": 2.0}
 
 
 def test_everything_is_imported_before_the_data_is_opened(context, monkeypatch):
     calls = []
     monkeypatch.setattr(loading, "load", lambda: calls.append("imports"))
-    monkeypatch.setattr(fedmepd.data.site, "open_site_data", lambda *_: calls.append("data"))
-    execute(FedMEPDExecutor(), context, "prepare")
+    execute(make(fails=lambda: calls.append("data")), context, "prepare")
     assert calls == ["imports", "data"]
 
 
 def test_site_log_has_a_line_per_round(context, caplog):
     caplog.set_level(logging.INFO)
-    execute(FedMEPDExecutor(), context, "train", payload=Payload(4))
+    execute(make(), context, "train", payload=Payload(4))
     assert "round 4: 3 steps, mean loss 0.250, 1.5 s" in caplog.text
 
 
 def test_state_of_another_run_is_not_used(context):
-    executor = FedMEPDExecutor()
+    executor = make()
     for identity in ("run-1", "run-2"):
         execute(executor, context, "train", identity, Payload(1))
-    assert [site.folder.name for site in Site.made] == ["run-1", "run-2"]
+    assert [site.run.identity for site in executor.made] == ["run-1", "run-2"]
 
 
 @pytest.mark.parametrize(
@@ -142,43 +189,45 @@ def test_state_of_another_run_is_not_used(context):
     ],
 )
 def test_failure_is_an_answer_and_the_next_task_starts_from_disk(context, error, code, reason):
-    executor = FedMEPDExecutor()
-    Site.error = error
+    errors = [error, None]
+    executor = make(fails=lambda: errors.pop(0))
     reply = execute(executor, context, "train", payload=Payload(1))
     assert reply.get_return_code() == code and translation.failure_of(reply).startswith(reason)
-    Site.error = None
     assert execute(executor, context, "train", payload=Payload(2)).get_return_code() == ReturnCode.OK
-    assert len(Site.made) == 2
+    assert len(executor.made) == 2
 
 
 def test_abort_signal_reaches_the_training(context):
     abort = Signal()
     abort.trigger(True)
-    reply = execute(FedMEPDExecutor(), context, "train", payload=Payload(1), abort=abort)
+    reply = execute(make(), context, "train", payload=Payload(1), abort=abort)
     assert reply.get_return_code() == ReturnCode.TASK_ABORTED
 
 
-def test_data_that_cannot_be_opened_is_an_answer(context, monkeypatch):
-    def fail(*_):
+def test_data_that_cannot_be_opened_is_an_answer(context):
+    def fail():
         raise DataError("/data/site-1 has no case", public="the data folder of site-1 has no case in it")
 
-    monkeypatch.setattr(fedmepd.data.site, "open_site_data", fail)
-    reply = execute(FedMEPDExecutor(), context, "prepare")
+    reply = execute(make(fails=fail), context, "prepare")
     assert translation.failure_of(reply) == "the data folder of site-1 has no case in it"
 
 
 def test_unknown_task(context):
-    assert execute(FedMEPDExecutor(), context, "dance").get_return_code() == ReturnCode.TASK_UNKNOWN
+    assert execute(make(), context, "dance").get_return_code() == ReturnCode.TASK_UNKNOWN
+
+
+def stats(executor, context):
+    collector = GroupInfoCollector()
+    context.set_prop(InfoCollector.CTX_KEY_STATS_COLLECTOR, collector, sticky=False, private=True)
+    executor.handle_event(InfoCollector.EVENT_TYPE_GET_STATS, context)
+    return collector.info.get("FedMEPDExecutor")
 
 
 def test_live_state_for_the_console(context):
-    executor, collector = FedMEPDExecutor(), GroupInfoCollector()
-    context.set_prop(InfoCollector.CTX_KEY_STATS_COLLECTOR, collector, sticky=False, private=True)
-    executor.handle_event(InfoCollector.EVENT_TYPE_GET_STATS, context)
-    assert collector.info == {}
+    executor = make()
+    assert stats(executor, context) is None
     execute(executor, context, "prepare")
-    executor.handle_event(InfoCollector.EVENT_TYPE_GET_STATS, context)
-    info = collector.info["FedMEPDExecutor"]
+    info = stats(executor, context)
     # A process with PyTorch in it holds more than 50 MiB, and less than this machine has.
     assert info.pop("memory_mib") in range(50, psutil.virtual_memory().total // 2**20)
     assert info == {"step": 3}

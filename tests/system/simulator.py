@@ -54,22 +54,28 @@ def simulate(
     cache: Path,
     kill_at: str | None = None,
     faults: dict | None = None,
+    notes: Path | None = None,
 ) -> Finished:
     """Runs the default job with other settings; kills all its processes once ``kill_at`` is in the output.
 
-    ``faults`` is the plan of tests/system/faulty's executor, which then stands in for the product's.
+    ``faults`` is the plan of tests/system/faulty's executor, ``notes`` the file of its controller that notes which
+    images the server opens; they then stand in for the product's.
     """
     job = workspace.with_name(workspace.name + "_job")
     shutil.copytree(ROOT / "jobs/fedmepd_brats", job, dirs_exist_ok=True)
     config = job / "app/config/config_fed_server.json"
     content = json.loads(config.read_text())
     content["workflows"][0]["args"]["settings"] = settings
+    if notes:
+        content["workflows"][0]["path"] = "faulty.WatchedController"
+        content["workflows"][0]["args"]["notes"] = str(notes)
     config.write_text(json.dumps(content))
     if faults:
         clients = job / "app/config/config_fed_client.json"
         content = json.loads(clients.read_text())
         content["executors"][0]["executor"] = {"path": "faulty.FaultyExecutor", "args": {"plan": faults}}
         clients.write_text(json.dumps(content))
+    if faults or notes:
         shutil.copy(Path(__file__).parent / "faulty/faulty.py", job / "app/custom")
     command = ["-m", "nvflare.cli", "simulator", str(job), "-w", str(workspace), "-c", ",".join(SITES), *options]
     code, output = run(command, data=data, cache=cache, kill_at=kill_at)
@@ -129,10 +135,10 @@ def _kill(pid: int) -> None:
 
 def weights(folder: Path, round_number: int) -> dict[str, dict]:
     """The final weights of the server and all sites below a folder of states, whatever the folder's layout."""
-    found = {"server": load_tensors(next(folder.rglob("server_state.pt")))["state"]}
+    found = {"server": load_tensors(next(folder.rglob("server_state.pt")))["method"]["weights"]}
     for path in sorted(folder.rglob(f"state_{round_number:05d}.pt")):
-        site = next(part for part in path.parts if part in SITES)
-        found[site] = load_tensors(path)["network"]
+        site = next((part for part in path.parts if part in SITES), "server")
+        found["fusion" if path.parent.name == "fusion" else site] = load_tensors(path)["network"]
     return found
 
 
@@ -145,7 +151,7 @@ def in_process(folder: Path, settings: dict, cohort: Path, cache: Path) -> tuple
 
 def assert_same(first: dict[str, dict], second: dict[str, dict]) -> None:
     """Compares weights of server and sites bit by bit."""
-    assert first.keys() == second.keys() == {"server", *SITES}
+    assert first.keys() == second.keys() == {"server", "fusion", *SITES}
     for owner in first:
         assert first[owner].keys() == second[owner].keys()
         different = [key for key in first[owner] if not torch.equal(first[owner][key], second[owner][key])]

@@ -22,7 +22,8 @@ def without_times(results):
 
 @pytest.fixture(scope="module")
 def parallel(tmp_path_factory, cohort, cache):
-    finished = simulate(tmp_path_factory.mktemp("parallel") / "w", TINY, "-t", "2", data=cohort, cache=cache)
+    folder = tmp_path_factory.mktemp("parallel")
+    finished = simulate(folder / "w", TINY, "-t", "2", data=cohort, cache=cache, notes=folder / "opened")
     assert finished.code == 0, finished.output
     return finished
 
@@ -129,6 +130,39 @@ def test_bad_data_at_a_site_ends_the_job_before_training(tmp_path, cohort, cache
     assert "site-2" in reason and "unreadable file (1)" in reason and label.parent.name not in reason
     assert label.parent.name in finished.output
     assert "round 1/" not in finished.output and not list(finished.workspace.rglob("state_*.pt"))
+
+
+@pytest.fixture(scope="module")
+def fused_at_a_site(tmp_path_factory, cohort, cache):
+    settings = TINY | {"fusion": {"site": "site-2"}}
+    folder = tmp_path_factory.mktemp("there")
+    options = {"data": cohort, "cache": cache, "notes": folder / "opened"}
+    finished = simulate(folder / "w", settings, "-t", "2", **options)
+    assert finished.code == 0, finished.output
+    return finished
+
+
+def test_fusion_at_a_site_gives_the_weights_of_fusion_at_the_server(fused_at_a_site, parallel):
+    assert_same(weights(fused_at_a_site.workspace, 2), weights(parallel.workspace, 2))
+    for key in ("mean", "server", "sites"):
+        assert fused_at_a_site.results[key] == parallel.results[key], key
+    states = [path.relative_to(fused_at_a_site.workspace) for path in fused_at_a_site.workspace.rglob("fusion/*.pt")]
+    assert states and all(path.parts[0] == "site-2" for path in states)
+
+
+def test_the_server_opens_no_image_where_fusion_is_at_a_site(fused_at_a_site, parallel):
+    assert "fusion" in (parallel.workspace.parent / "opened").read_text()
+    assert (fused_at_a_site.workspace.parent / "opened").read_text() == ""
+
+
+def test_fusion_at_a_site_is_counted_on_the_wire(fused_at_a_site, parallel):
+    assert parallel.results["fusion"] == {"site": "", "bytes_up": 0, "bytes_down": 0}
+    found = fused_at_a_site.results["fusion"]
+    assert found["site"] == "site-2" and found["bytes_up"] > 0
+    kept = weights(fused_at_a_site.workspace, 2)["server"].values()
+    whole = 4 * sum(value.numel() for value in kept)
+    # Rounds 0 to 2: up, weights and anchors each time; down, what changed. Scores of the last round cost nothing.
+    assert 3 * whole <= found["bytes_up"] < 3.2 * whole and 2 * whole < found["bytes_down"] <= 3.2 * whole
 
 
 def test_site_that_answers_in_another_sites_name_is_refused(tmp_path, cohort, cache):

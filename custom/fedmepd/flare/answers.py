@@ -24,15 +24,15 @@ class Answer:
 
     Attributes:
         site: its name, as FLARE knows it by the site's login.
-        token: of that login.
         message: the answer.
         reason: why the task was not done; empty if it was.
+        foreign: whether it says that it comes from somebody else.
     """
 
     site: str
-    token: str
     message: Shareable
     reason: str = ""
+    foreign: bool = False
 
     def require_done(self) -> None:
         """Raises an error if the task was not done.
@@ -64,8 +64,8 @@ class Sender:
         def received(client_task: ClientTask, fl_ctx: FLContext) -> None:
             client, result = client_task.client, client_task.result
             client_task.result = None
-            reason = impostor(client.name, fl_ctx) or translation.failure_of(result)
-            take(Answer(client.name, client.token, result, reason))
+            foreign = impostor(client.name, fl_ctx)
+            take(Answer(client.name, result, foreign or translation.failure_of(result), bool(foreign)))
 
         return self.send_as(name, site, message, received)
 

@@ -47,22 +47,20 @@ class FusionPost:
         """
         deadline = time.monotonic() + self._seconds if self._seconds else float("inf")
         told = False
-        while True:
+        while not abort():
             if self._there():
                 answer = self._ask(task, deadline)
                 if answer is not None:
                     return self._reply(answer)
-            elif not told:
-                self._say(f"waiting for {self._site}, the fusion site, which is not connected")
-                told = True
             left = deadline - time.monotonic()
-            if abort():
-                raise Aborted
-            if left <= 0 or not wait_until(self._back, left if self._seconds else 0, abort, _LOOK_AGAIN_SECONDS):
-                if abort():
-                    raise Aborted
+            if left <= 0:
                 reason = f"{self._site}, the fusion site, gave no answer in time"
                 raise FusionAway(reason, reason)
+            if not told:
+                self._say(f"waiting for {self._site}, the fusion site, which is not connected")
+                told = True
+            wait_until(self._back, left if self._seconds else 0, abort, _LOOK_AGAIN_SECONDS)
+        raise Aborted
 
     def _there(self) -> bool:
         return self._site in self._roll_call.ready()

@@ -68,17 +68,17 @@ class RollCall:
 
     def _take(self, answer: Answer) -> None:
         site = answer.site
+        if answer.reason and not answer.foreign:
+            self._failures[site] = answer.reason
+            return
         try:
-            if not answer.reason:
-                start_up = translation.start_up_of(site, answer.message)
-                self._profiles[site] = translation.profile_of(site, answer.message, self._task)
-                self._timing.sites[site] = start_up
+            answer.require_done()
+            start_up = translation.start_up_of(site, answer.message)
+            self._profiles[site] = translation.profile_of(site, answer.message, self._task)
+            self._timing.sites[site] = start_up
         except FedMEPDError as error:
             # No honest site answers so. It must not keep the others from training.
             self._warn(f"{site} is left out until it logs in again: its answer to 'prepare' is no profile: {error}")
-        else:
-            if answer.reason:
-                self._failures[site] = answer.reason
 
     def forget(self, sites: Iterable[str]) -> None:
         """Asks these sites again when they are connected: they were gone before they could answer."""

@@ -1,4 +1,4 @@
-"""Personalization (algorithm section 3.5), filter by filter in plain Python."""
+"""PersonalFilters (algorithm section 3.5), filter by filter in plain Python."""
 
 from __future__ import annotations
 

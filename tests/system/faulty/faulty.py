@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -13,10 +14,11 @@ from nvflare.apis.fl_constant import ReservedKey
 from nvflare.apis.utils import fl_context_utils
 from nvflare.private.fed.client import communicator
 
-from fedmepd.federation import server as server_module
-from fedmepd.flare import translation
+from fedmepd.flare import opening, translation
 from fedmepd.flare.controller import FedMEPDController
 from fedmepd.flare.executor import FedMEPDExecutor
+from fedmepd.methods.parts.aggregation import Aggregation
+from fedmepd.methods.parts.fusion_training import FusionTrainer
 
 
 class FaultyExecutor(FedMEPDExecutor):
@@ -24,12 +26,14 @@ class FaultyExecutor(FedMEPDExecutor):
 
     Args:
         plan: by site, and by round as text: ``raise``, ``memory``, ``nan``, ``shape``, seconds to wait, as text, or
-            ``as NAME``, to answer in another site's name.
+            ``as NAME``, to answer in another site's name. ``fusion`` before ``raise``, ``memory``, ``nan``, ``die`` or
+            seconds makes the fusion site fail so.
     """
 
     def __init__(self, plan: dict[str, dict[str, str]]):
         super().__init__()
         self.plan = plan
+        self.open_site = self.open_faulty
 
     def execute(self, task_name, shareable, fl_ctx, abort_signal):
         reply = super().execute(task_name, shareable, fl_ctx, abort_signal)
@@ -38,8 +42,11 @@ class FaultyExecutor(FedMEPDExecutor):
         communicator.gen_new_peer_ctx = _peer_context_of(fault.partition("as ")[2])
         return reply
 
-    def _open(self, run, fl_ctx):
-        return _FaultySite(super()._open(run, fl_ctx), self.plan.get(fl_ctx.get_identity_name(), {}))
+    def open_faulty(self, run, log, fl_ctx):
+        site, desk = opening.open_site(run, log, fl_ctx)
+        plan = self.plan.get(fl_ctx.get_identity_name(), {})
+        faulty = {number: fault.removeprefix("fusion ") for number, fault in plan.items() if "fusion " in fault}
+        return _FaultySite(site, plan), desk and _FaultyDesk(desk, faulty)
 
 
 def _peer_context_of(name: str):
@@ -54,32 +61,57 @@ def _peer_context_of(name: str):
     return make
 
 
+def _breaking(fault: str, owner: str, abort):
+    """What a training asks before each of its steps, which fails in the second one where a fault says so."""
+    steps = 0
+
+    def before_step() -> bool:
+        nonlocal steps
+        steps += 1
+        if steps == 2 and fault == "raise":
+            raise RuntimeError(f"the step failed for /data/{owner}/patient-7")
+        if steps == 2 and fault == "memory":
+            torch.empty(1 << 50, dtype=torch.uint8)
+        if steps == 2 and fault == "die":
+            # The site's own process too: FLARE runs a job in a process of its own.
+            _die()
+        return abort()
+
+    return before_step
+
+
 class _FaultySite:
     def __init__(self, site, plan: dict[str, str]):
         self.site, self.plan = site, plan
-        self.profile, self.test = site.profile, site.test
+        self.device = site.device
+        self.profile, self.test, self.stats = site.profile, site.test, site.stats
 
     def train(self, payload, abort):
         fault = self.plan.get(str(payload.round), "")
         if fault.isdigit():
             time.sleep(int(fault))
-        steps = 0
-
-        def before_step() -> bool:
-            nonlocal steps
-            steps += 1
-            if steps == 2 and fault == "raise":
-                raise RuntimeError(f"the step failed for /data/{self.site.name}/patient-7")
-            if steps == 2 and fault == "memory":
-                torch.empty(1 << 50, dtype=torch.uint8)
-            return abort()
-
-        update = self.site.train(payload, before_step)
+        update = self.site.train(payload, _breaking(fault, self.site.name, abort))
         if fault == "nan":
             update.tensors["decoder.classify.weight"][0] = float("nan")
         if fault == "shape":
             update.tensors["decoder.classify.weight"] = update.tensors["decoder.classify.weight"][:, :1]
         return update
+
+
+class _FaultyDesk:
+    """A fusion site that fails, once in each round of its plan."""
+
+    def __init__(self, desk, plan: dict[str, str]):
+        self.desk, self.plan, self.site = desk, plan, desk.site
+
+    def do(self, task, abort, progress=None):
+        fault = self.plan.pop(str(task.round), "") if task.kind == "fuse" else ""
+        if fault.isdigit():
+            time.sleep(int(fault))
+        reply = self.desk.do(task, _breaking(fault, "fusion", abort), progress)
+        if fault == "nan":
+            reply.tensors["decoder.classify.weight"][0] = float("nan")
+        return reply
 
 
 class FaultyController(FedMEPDController):
@@ -94,11 +126,11 @@ class FaultyController(FedMEPDController):
     def __init__(self, preset: str, settings: dict, plan: dict[str, str], marks: str):
         super().__init__(preset, settings)
         self.plan, self.marks = plan, Path(marks)
+        self.open_server = self.open_faulty
 
-    def _open_server(self, folder, abort_signal, fl_ctx):
-        server = super()._open_server(folder, abort_signal, fl_ctx)
-        if server is not None:
-            self._arm(server)
+    def open_faulty(self, *arguments, **keywords):
+        server = opening.open_server(*arguments, **keywords)
+        self._arm(server)
         return server
 
     def _arm(self, server) -> None:
@@ -110,7 +142,7 @@ class FaultyController(FedMEPDController):
                 mark.touch()
                 _die()
 
-        result, train, fsync = server_module.Aggregation.result, server._fusion.train, os.fsync
+        result, train, fsync = Aggregation.result, FusionTrainer.train, os.fsync
 
         def dying_result(aggregation):
             found = result(aggregation)
@@ -137,9 +169,29 @@ class FaultyController(FedMEPDController):
                     _die()
             fsync(descriptor)
 
-        server_module.Aggregation.result = dying_result
-        server._fusion.train = dying_train
+        Aggregation.result = dying_result
+        FusionTrainer.train = dying_train
         os.fsync = dying_fsync
+
+
+class WatchedController(FedMEPDController):
+    """Notes every image and prepared case that the server's process opens.
+
+    Args:
+        preset, settings: as of the controller.
+        notes: file for their paths.
+    """
+
+    def __init__(self, preset: str, settings: dict, notes: str):
+        super().__init__(preset, settings)
+        Path(notes).touch()
+
+        def watch(event, arguments):
+            if event == "open" and isinstance(arguments[0], str) and (".nii" in arguments[0] or ".npz" in arguments[0]):
+                with open(notes, "a") as file:
+                    print(arguments[0], file=file)
+
+        sys.addaudithook(watch)
 
 
 def _die() -> None:

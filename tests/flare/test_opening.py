@@ -1,0 +1,57 @@
+"""What a process opens: real data, folders of the run, and what the machine's own settings say."""
+
+import pytest
+
+from fedmepd.errors import DataError
+from fedmepd.federation.timing import Timing
+from fedmepd.flare.opening import open_server, open_site
+from fedmepd.flare.translation import Run
+from tests.flare.fakes import Engine
+from tests.tiny import COUNTS, settings
+
+
+@pytest.fixture
+def machine(tiny, monkeypatch):
+    monkeypatch.setenv("FEDMEPD_DATA", str(tiny.machine.data))
+    monkeypatch.setenv("FEDMEPD_CACHE", str(tiny.machine.cache))
+    monkeypatch.setenv("FEDMEPD_DEVICE", "cpu")
+
+
+def context(folder, name):
+    return Engine(folder, name).new_context()
+
+
+def nothing(line):
+    pass
+
+
+def test_site_of_a_named_run(machine, tmp_path, monkeypatch):
+    monkeypatch.setenv("FEDMEPD_CROSS_SITE", "share")
+    with context(tmp_path, "site-1") as fl_ctx:
+        site, desk = open_site(Run("run-1", settings(run_name="first")), nothing, fl_ctx)
+    assert desk is None and site.folder == tmp_path / "fedmepd_runs/first/run-1"
+    profile = site.profile()
+    assert (profile.name, profile.cases, profile.fusion) == ("site-1", COUNTS["site-1"], None)
+    assert profile.cross_site == "share"
+
+
+def test_fusion_site_at_a_site(machine, tmp_path):
+    run = Run("run-1", settings(fusion={"site": "site-1"}, aggregation={"wire_precision": "float32"}))
+    with context(tmp_path, "site-1") as fl_ctx:
+        site, desk = open_site(run, nothing, fl_ctx)
+    assert desk.site.data.counts() == COUNTS["fusion"] and site.data.counts() == COUNTS["site-1"]
+    with context(tmp_path / "other", "site-2") as fl_ctx:
+        assert open_site(run, nothing, fl_ctx)[1] is None
+
+
+def test_server_with_the_fusion_site_in_its_process(machine, tmp_path):
+    with context(tmp_path, "server") as fl_ctx:
+        server = open_server(Run("run-1", settings()), tmp_path / "state", None, Timing(), nothing, fl_ctx)
+    assert server.round == -1 and server.results()["server"]["cases"] == COUNTS["fusion"]
+
+
+def test_server_without_data(machine, tmp_path, monkeypatch):
+    """It needs them where it is the fusion site."""
+    monkeypatch.setenv("FEDMEPD_DATA", str(tmp_path / "nowhere"))
+    with context(tmp_path, "server") as fl_ctx, pytest.raises(DataError, match="nowhere does not exist"):
+        open_server(Run("run-1", settings()), tmp_path / "state", None, Timing(), nothing, fl_ctx)
