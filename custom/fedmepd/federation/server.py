@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from fedmepd import methods
@@ -20,8 +19,17 @@ from fedmepd.federation.norm_bound import NormBound
 from fedmepd.federation.open_round import OpenRound, TensorStore
 from fedmepd.federation.records import Records
 from fedmepd.federation.reports import TestReport, check_report
+from fedmepd.federation.round_figures import (
+    mean_personal_share,
+    note_filters,
+    note_fusion,
+    note_sites,
+    personal_share,
+    score_figures,
+    summary,
+)
 from fedmepd.federation.server_state import ServerState
-from fedmepd.federation.timing import SITE_PHASES, SITES, RoundSeconds, Timing, figures_of
+from fedmepd.federation.timing import SITES, RoundSeconds, Timing, figures_of
 from fedmepd.methods.method import Fused, Tensors
 from fedmepd.methods.parts.selection import DECODER
 from fedmepd.tasks.find import find_task
@@ -114,8 +122,7 @@ class FederationServer:
             return
         fused = self._method.begin(partial(self._fuse, abort))
         self.timing.enter("aggregation")
-        if fused is not None:
-            self._records.train(FUSION_SITE, 0, fused.losses, self._fusion.spent())
+        note_fusion(self._records, 0, fused, self._fusion.spent())
         self.round = 0
         self._keep_round()
 
@@ -187,9 +194,14 @@ class FederationServer:
         self._changes.clear()
         self.round = number
         validated = self._validate(number, abort)
-        figures = self._record(open_round, fused) | validated
+        figures = (
+            note_fusion(self._records, number, fused, self._fusion.spent())
+            | note_sites(self._records, open_round, self.profiles)
+            | note_filters(self._records, open_round, self._method)
+            | validated
+        )
         seconds = self._keep_round()
-        self.last_round = self._summary(open_round, fused, seconds)
+        self.last_round = summary(open_round, fused, self.profiles, seconds)
         give_back()
         return figures | figures_of(seconds)
 
@@ -224,67 +236,7 @@ class FederationServer:
             self.log(f"round {round_number}: the global model is not validated: {error}")
             return {}
         self._records.validate(FUSION_SITE, validation)
-        return _score_figures(SERVER, validation)
-
-    def _record(self, open_round: OpenRound, fused: Fused | None) -> dict[str, float]:
-        """Notes the round in everybody's records; returns its figures."""
-        number, figures = open_round.number, {"federation/sites": float(len(open_round.reports))}
-        if fused is not None:
-            up, down = self._fusion.spent()
-            self._records.train(FUSION_SITE, number, fused.losses, (up, down))
-            figures |= {f"{SERVER}/loss_{name}": value for name, value in fused.losses.items()}
-            figures |= {f"{SERVER}/bytes_up": float(up), f"{SERVER}/bytes_down": float(down)} if up or down else {}
-        for site, report in sorted(open_round.reports.items()):
-            wire_bytes = open_round.wire_bytes[site]
-            self._records.take(site, number, report, open_round.sizes.get(site), wire_bytes)
-            figures |= _figures_of_site(site, report, wire_bytes)
-        for site in sorted(set(self.profiles) - set(open_round.reports)):
-            self._records.miss(site, number, open_round.why_absent(site))
-        return figures | self._record_filters(open_round)
-
-    def _record_filters(self, open_round: OpenRound) -> dict[str, float]:
-        layers = self._method.layers()
-        if not layers:
-            return {}
-        shares: dict[str, list[float]] = {layer: [] for layer in layers}
-        figures = {}
-        for site in self._everybody():
-            personal = self._method.personal_filters(site)
-            self._records.personal(site, open_round.number, personal)
-            for layer, count in personal.items():
-                shares[layer].append(count / layers[layer])
-            if site in open_round.reports:
-                figures[f"{site}/personal_share"] = self._personal_share(site)
-        figures |= {f"personal_share/{layer.removeprefix(DECODER)}": fmean(of) for layer, of in shares.items() if of}
-        return figures | {"federation/personal_share": self._mean_personal_share()}
-
-    def _everybody(self) -> list[str]:
-        """All sites that have ever taken part in the run."""
-        return [name for name in self._records if name != FUSION_SITE]
-
-    def _personal_share(self, site: str) -> float | None:
-        """Share of a site's filters that are personal, 0 to 1; None where the method has none."""
-        layers = self._method.layers()
-        return sum(self._method.personal_filters(site).values()) / sum(layers.values()) if layers else None
-
-    def _mean_personal_share(self) -> float:
-        return fmean(self._personal_share(site) for site in self._everybody())
-
-    def _summary(self, open_round: OpenRound, fused: Fused | None, seconds: RoundSeconds) -> dict[str, Any]:
-        losses = {site: report["losses"].get("total") for site, report in sorted(open_round.reports.items())}
-        known = [loss for loss in losses.values() if loss is not None]
-        return {
-            "round": open_round.number,
-            "sites": len(open_round.reports),
-            "missing": sorted(set(self.profiles) - set(open_round.reports)),
-            "fused": fused is not None,
-            "loss": fmean(known) if known else None,
-            "loss_of_sites": losses,
-            "seconds": seconds.total,
-            "site_seconds": sum(seconds.phases[phase] for phase in SITE_PHASES),
-            "bytes_up": sum(up for up, _ in open_round.wire_bytes.values()),
-            "bytes_down": sum(down for _, down in open_round.wire_bytes.values()),
-        }
+        return score_figures(SERVER, validation)
 
     # The final test
 
@@ -361,8 +313,9 @@ class FederationServer:
             "sites_missing": self._open.waiting_for() if self._open else [],
             "mdsc": {site: validation["mdsc"] for site, validation in validated.items() if validation},
         }
-        if self._method.layers() and self._everybody():
-            stats["personal_share"] = round(self._mean_personal_share(), 4)
+        share = mean_personal_share(self._records, self._method)
+        if share is not None:
+            stats["personal_share"] = round(share, 4)
         return stats
 
     def _keep_round(self) -> RoundSeconds:
@@ -430,7 +383,7 @@ class FederationServer:
                     profile.modalities,
                     profile.cases,
                     self._records[name],
-                    personal_share=self._personal_share(name),
+                    personal_share=personal_share(self._method, name),
                 )
                 for name, profile in self.profiles.items()
             ],
@@ -441,19 +394,3 @@ class FederationServer:
                 for key in ("bytes_up", "bytes_down")
             ),
         )
-
-
-def _figures_of_site(site: str, report: dict[str, Any], wire_bytes: tuple[int, int]) -> dict[str, float]:
-    figures = {f"{site}/loss_{name}": value for name, value in report["losses"].items()}
-    figures |= {
-        f"{site}/seconds": report["seconds"],
-        f"{site}/bytes_up": float(wire_bytes[0]),
-        f"{site}/bytes_down": float(wire_bytes[1]),
-    }
-    return figures | _score_figures(site, report["validation"]) if report["validation"] else figures
-
-
-def _score_figures(owner: str, validation: dict[str, Any]) -> dict[str, float]:
-    figures = {f"{owner}/validation_dice_{region}": value for region, value in validation["dice"].items()}
-    figures[f"{owner}/validation_mdsc"] = validation["mdsc"]
-    return figures

@@ -72,10 +72,6 @@ class PersonalFilters:
         """Number of personal filters of each convolution."""
         return {layer: int((~self.shared(layer)).sum()) for layer in self.patience}
 
-    def personal_share(self) -> float:
-        """Share of the filters that are personal, 0 to 1."""
-        return sum(self.personal_filters().values()) / sum(len(values) for values in self.patience.values())
-
     def update(self, layer: str, server_change: Tensor, site_change: Tensor, case_share: float) -> None:
         """Counts one round (section 3.5): patience by the sign of the cosine, weight by the ratio of the norms.
 
@@ -133,12 +129,3 @@ def bound_weights(sites: Iterable[PersonalFilters], bound: float) -> None:
         limited = torch.where(shared, torch.minimum(weights, limit), weights)
         for site, row in zip(sites, limited, strict=True):
             site.weights[layer] = row.clone()
-
-
-def personal_shares_by_layer(sites: Iterable[PersonalFilters]) -> dict[str, float]:
-    """Mean share of personal filters in each convolution over the sites."""
-    sites = list(sites)
-    return {
-        layer: sum(float((~site.shared(layer)).float().mean()) for site in sites) / len(sites)
-        for layer in (sites[0].patience if sites else {})
-    }
