@@ -31,6 +31,7 @@ class NetworkSettings(Section):
 
     width: int = Field(16, ge=4, le=64, multiple_of=4, description="channels at full resolution")
     shared_encoder: bool = Field(False, description="one encoder for all modalities (ablation; FedAvg of the paper)")
+    affine: bool = Field(False, description="normalisations have a scale and a shift of their own; RFNet's have not")
 
 
 class AggregationSettings(Section):

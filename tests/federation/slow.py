@@ -32,7 +32,8 @@ class Party:
 
     def __init__(self, settings: Settings, data: SiteData, calibration: dict | None = None):
         self.settings, self.data = settings, data
-        self.network = FedMEPDNet(BRATS, data.modalities, settings.network.width, calibration=calibration)
+        network = settings.network
+        self.network = FedMEPDNet(BRATS, data.modalities, network.width, calibration=calibration, affine=network.affine)
         self.network.start(settings.seed)
         training = settings.training
         self.adam = torch.optim.Adam(

@@ -14,7 +14,7 @@ from tests.tiny import SITES, never, settings
 
 def close(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
     """Equal but for rounding, which Adam makes larger: a hundredth of how far a weight has come from its start."""
-    start = FedMEPDNet(BRATS, width=4, calibration={}).start(0).state_dict()
+    start = FedMEPDNet(BRATS, width=4, calibration={}, affine=True).start(0).state_dict()
     assert found.keys() == expected.keys()
     for key, value in expected.items():
         difference, way = (found[key] - value).norm(), (value - start[key]).norm()
@@ -85,6 +85,39 @@ def test_fedavg(tiny, tmp_path) -> None:
             whole[key] = sum(cases * state[key] for state, cases in states if key in state) / total
     play(*make(tiny, of, tmp_path), 2)
     close(server_state(tmp_path)["state"], whole)
+
+
+def test_fedbn(tiny, tmp_path) -> None:
+    """As FedAvg, but every participant keeps the scales and shifts of its own normalisations."""
+    of = settings("fedbn", rounds=2)
+    parties = {name: Party(of, tiny.data(name, of)) for name in ("fusion", *SITES)}
+    whole = parties["fusion"].state()
+    scales = [key for key in whole if ".norm." in key]
+    # Every convolution but the last one and those of the perceptrons has a normalisation with two parameters.
+    assert len(scales) == 2 * sum(".conv.weight" in key for key in whole) > 100
+    for number in (1, 2):
+        for party in parties.values():
+            own = party.state()
+            party.load({key: value for key, value in whole.items() if key in own and key not in scales})
+            party.train(number)
+        states = [(party.state(), len(party.data.train)) for party in parties.values()]
+        for key in whole:
+            total = sum(cases for state, cases in states if key in state)
+            whole[key] = sum(cases * state[key] for state, cases in states if key in state) / total
+        whole |= {key: parties["fusion"].state()[key] for key in scales}
+    server, sites = make(tiny, of, tmp_path)
+    play(server, sites, 2)
+    close(server_state(tmp_path)["state"], whole)
+    for name in SITES:
+        kept = site_state(tmp_path, name, 2)["network"]
+        close(dict(kept), parties[name].state())
+        assert any(not torch.equal(kept[key], whole[key]) for key in scales if key in kept)
+    server.begin_round()
+    assert not any(".norm." in key for key in server.payload("site-1").tensors)
+    # A model says that its normalisations have parameters, and is built with them.
+    sites["site-1"].test(server.test_payload("site-1"), never)
+    model = load_model(tmp_path / "site-1/model_best.pt")
+    assert model.affine and any(".norm." in key for key in model.state_dict())
 
 
 def test_fedavg_starts_alike_everywhere(tiny, tmp_path) -> None:

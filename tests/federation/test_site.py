@@ -2,15 +2,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 from fedmepd.errors import Aborted, CheckpointError, FedMEPDError
-from fedmepd.federation import site as module
 from fedmepd.federation.exchange import Payload, SiteProfile, Update
+from fedmepd.federation.kept_states import KeptStates
 from fedmepd.federation.site import FederationSite
+from fedmepd.methods.fedmepd import FedMEPDAtSite
 from fedmepd.networks.network import FedMEPDNet
 from fedmepd.tasks.brats import BRATS
 from fedmepd.training.checkpoints import describe, load_model
@@ -128,20 +128,20 @@ def test_abort_leaves_the_state_of_the_round_before(tiny, tmp_path, payloads) ->
     assert same_update(train(undone, payloads[2]), expected)
 
 
-def test_shared_filters_are_replaced_and_personal_ones_stay(tiny, tmp_path, payloads, monkeypatch) -> None:
+def test_shared_filters_are_replaced_and_personal_ones_stay(tiny, tmp_path, payloads) -> None:
     of = settings()
     site = make_site(tiny, of, tmp_path, NAME)
     train(site, payloads[1])
     before = site_state(tmp_path, NAME, 1)["network"]
     seen: dict[str, torch.Tensor] = {}
 
-    def look(network, *args, **kwargs):
-        seen.update({key: value.clone() for key, value in network.state_dict().items()})
-        return real(network, *args, **kwargs)
+    def look() -> bool:
+        """Asked before every step: the first time, what came has been taken in and nothing is trained."""
+        if not seen:
+            seen.update({key: value.clone() for key, value in site._network.state_dict().items()})
+        return False
 
-    real = module.train_epoch
-    monkeypatch.setattr(module, "train_epoch", look)
-    update = train(site, payloads[2])
+    update = site.train(copy(payloads[2]), look)
     after = site_state(tmp_path, NAME, 2)["network"]
     sent = payloads[2].tensors
     for key, value in seen.items():
@@ -207,10 +207,14 @@ def test_seconds_of_a_round(tiny, tmp_path, payloads, monkeypatch) -> None:
     """Loading the network takes 1 s here, an epoch 8, a validation 4, and writing to disk 2."""
     clock = Clock()
 
-    for name, seconds in {"FedMEPDNet": 1, "train_epoch": 8, "score_cases": 4, "save_tensors": 2}.items():
-        monkeypatch.setattr(module, name, clock.slowly(seconds, getattr(module, name)))
-    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=clock))
-    site = make_site(tiny, settings(), tmp_path, NAME)
+    for owner, name, seconds in [
+        (FedMEPDAtSite, "network", 1),
+        (FederationSite, "_train_epochs", 8),
+        (FederationSite, "_validate", 4),
+        (KeptStates, "save", 2),
+    ]:
+        monkeypatch.setattr(owner, name, clock.slowly(seconds, getattr(owner, name)))
+    site = FederationSite(NAME, settings(), tiny.data(NAME), tmp_path, CPU, clock=clock)
     reports = [train(site, payload).report for payload in payloads.values()]
     # Every second round is validated, and the last one.
     assert [report["train_seconds"] for report in reports] == [1 + 8, 8, 8]
@@ -249,7 +253,7 @@ def test_payload_that_does_not_fit(key: str, value: torch.Tensor, text: str, tin
     payload = copy(payloads[1])
     payload.tensors[key] = value
     site = make_site(tiny, settings(), tmp_path, NAME)
-    with pytest.raises(FedMEPDError, match=f"site-1: received {text}.*different settings or versions"):
+    with pytest.raises(FedMEPDError, match=f"received {text}.*different settings or versions"):
         site.train(payload, never)
     assert not list(Path(tmp_path).rglob("state_*"))
     expected = train(make_site(tiny, settings(), tmp_path / "fresh", NAME), payloads[1])

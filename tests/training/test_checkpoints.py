@@ -62,6 +62,7 @@ def test_describes_itself(saved: Path) -> None:
         "modalities": ["FLAIR", "T2"],
         "width": 4,
         "shared_encoder": False,
+        "affine": False,
         "calibration": {"residual": True, "dropout": 0.25},
         "about": {
             "owner": "site-2",

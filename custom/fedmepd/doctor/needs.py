@@ -7,8 +7,7 @@ from collections.abc import Iterable, Sequence
 import torch
 
 from fedmepd.config import Settings
-from fedmepd.networks.network import FedMEPDNet
-from fedmepd.tasks.find import find_task
+from fedmepd.networks.build import build_network
 
 MIB = 2**20
 GIB = 2**30
@@ -70,13 +69,7 @@ def _training(settings: Settings, modalities: Sequence[str]) -> int:
 def weights(settings: Settings, modalities: Sequence[str]) -> int:
     """Returns the bytes of a site's network."""
     with torch.device("meta"):
-        network = FedMEPDNet(
-            find_task(settings.task),
-            modalities,
-            settings.network.width,
-            calibration={},
-            shared_encoder=settings.network.shared_encoder,
-        )
+        network = build_network(settings, modalities, calibration={})
     return sum(value.numel() * value.element_size() for value in network.state_dict().values())
 
 

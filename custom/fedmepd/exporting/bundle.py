@@ -87,7 +87,7 @@ def _inference(task: Task, model: dict[str, Any], anchors: dict[str, int]) -> di
         "datalist": [{name: f"@{name}" for name in modalities}],
         "network_def": {
             "_target_": "fedmepd.exporting.network.BundledNetwork",
-            **{key: model[key] for key in ("modalities", "width", "calibration", "shared_encoder", "task")},
+            **{key: model[key] for key in ("modalities", "width", "calibration", "shared_encoder", "affine", "task")},
             "anchors": anchors,
         },
         "network": "$@network_def.to(@device)",

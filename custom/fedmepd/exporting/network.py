@@ -16,7 +16,7 @@ class BundledNetwork(FedMEPDNet):
     """The network with its anchors among its weights, since MONAI's tools carry over nothing else.
 
     Args:
-        modalities, width, calibration, shared_encoder: as for :class:`~fedmepd.networks.network.FedMEPDNet`.
+        modalities, width, calibration, shared_encoder, affine: as for :class:`~fedmepd.networks.network.FedMEPDNet`.
         anchors: number of anchors by level.
         task: name of the task; older bundles do not say it.
     """
@@ -27,10 +27,13 @@ class BundledNetwork(FedMEPDNet):
         width: int,
         calibration: dict | None,
         shared_encoder: bool,
+        affine: bool,
         anchors: Mapping[str, int],
         task: str = DEFAULT,
     ):
-        super().__init__(find_task(task), modalities, width, calibration=calibration, shared_encoder=shared_encoder)
+        super().__init__(
+            find_task(task), modalities, width, calibration=calibration, shared_encoder=shared_encoder, affine=affine
+        )
         for level, rows in anchors.items():
             self.register_buffer(buffer(level), torch.zeros(rows, channels(width, int(level))))
         self._levels = [int(level) for level in anchors]

@@ -12,7 +12,7 @@ from fedmepd.errors import UpdateRefused
 from fedmepd.federation.evaluate import score_cases
 from fedmepd.federation.exchange import ModelCopy, SiteProfile
 from fedmepd.federation.reports import CrossSiteReport, check_report
-from fedmepd.methods.method import build_network
+from fedmepd.networks.build import build_network
 from fedmepd.networks.encoder import LEVELS, channels
 from fedmepd.networks.network import SHARED, FedMEPDNet
 from fedmepd.tasks.find import find_task

@@ -11,8 +11,9 @@ from fedmepd.evaluation.model_card import write_model_card
 from fedmepd.federation.cross_site import SERVER, copy_of
 from fedmepd.federation.exchange import ModelCopy
 from fedmepd.federation.fusion_site import Abort, Fusion
-from fedmepd.methods.method import AtServer, Tensors, build_network
+from fedmepd.methods.method import AtServer, Tensors
 from fedmepd.methods.parts.selection import ANCHORS, SEGMENTING, parts
+from fedmepd.networks.build import build_network
 from fedmepd.networks.network import FedMEPDNet
 from fedmepd.training.best_model import ModelFiles
 from fedmepd.training.checkpoints import About, load_model

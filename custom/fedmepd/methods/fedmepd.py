@@ -36,13 +36,13 @@ from fedmepd.methods.method import (
     Shapes,
     Store,
     Tensors,
-    build_network,
 )
 from fedmepd.methods.parts.aggregation import Aggregation
 from fedmepd.methods.parts.anchors import Anchors
 from fedmepd.methods.parts.fusion_training import CaseVectors
 from fedmepd.methods.parts.personal_filters import PersonalFilters, bound_weights, decoder_layers, layer_of
 from fedmepd.methods.parts.selection import ANCHORS, DECODER, SEGMENTING, copy_into, of_modalities, parts
+from fedmepd.networks.build import build_network
 from fedmepd.networks.network import FedMEPDNet
 from fedmepd.tasks.find import find_task
 

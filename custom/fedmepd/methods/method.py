@@ -18,8 +18,8 @@ from torch import Tensor
 from fedmepd.config import Settings
 from fedmepd.methods.parts.fusion_training import CaseVectors
 from fedmepd.methods.parts.selection import copy_into
+from fedmepd.networks.build import build_network
 from fedmepd.networks.network import FedMEPDNet
-from fedmepd.tasks.find import find_task
 
 Tensors = dict[str, Tensor]
 Shapes = dict[str, torch.Size]
@@ -233,17 +233,3 @@ class Method:
     at_site: Callable[[Settings], AtSite] = AtSite
     at_fusion_site: Callable[[Settings, Log], AtFusionSite] = AtFusionSite
     settings: type[Settings] = Settings
-
-
-def build_network(
-    settings: Settings, modalities: Iterable[str] | None = None, *, calibration: dict | None = None
-) -> FedMEPDNet:
-    """Builds a network according to the job's settings.
-
-    Args:
-        settings: of the job.
-        modalities: modalities that have an encoder; None: all of the job's task.
-        calibration: arguments of LACCA, or None for a network without it.
-    """
-    task, network = find_task(settings.task), settings.network
-    return FedMEPDNet(task, modalities, network.width, calibration=calibration, shared_encoder=network.shared_encoder)

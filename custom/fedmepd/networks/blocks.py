@@ -18,10 +18,45 @@ from fedmepd.networks.kernels.normalisation import normalise_and_activate
 from fedmepd.networks.kernels.portable import is_exported
 
 
-class ConvBlock(nn.Module):
-    """Convolution, instance normalisation without affine parameters, LeakyReLU(0.2).
+class Affine(nn.Module):
+    """Scale and shift of a normalisation's channels; they start as the identity."""
 
-    The convolution has no bias: the normalisation that follows would subtract it again.
+    def __init__(self, channels: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+
+class Block(nn.Module):
+    """What the blocks have in common: a convolution, and the normalisation after it.
+
+    Attributes:
+        conv: the convolution; without a bias, which the normalisation would subtract again.
+        norm: scale and shift of the normalisation; None as in RFNet, see :func:`give_affine_parameters`.
+    """
+
+    conv: nn.Conv3d
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm: Affine | None = None
+
+    def activate(self, x: Tensor) -> Tensor:
+        """Instance normalisation and LeakyReLU(0.2) of what the convolution returned."""
+        if self.norm is None:
+            return normalise_and_activate(x)
+        return normalise_and_activate(x, self.norm.weight, self.norm.bias)
+
+
+def give_affine_parameters(module: nn.Module) -> None:
+    """Gives every normalisation of a network's part a scale and a shift, as FedBN needs them."""
+    for block in module.modules():
+        if isinstance(block, Block):
+            block.norm = Affine(block.conv.out_channels)
+
+
+class ConvBlock(Block):
+    """Convolution, instance normalisation, LeakyReLU(0.2).
 
     Args:
         inputs, outputs: numbers of channels.
@@ -35,7 +70,7 @@ class ConvBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, X, Y, Z) -> (B, outputs, X/stride, Y/stride, Z/stride)."""
-        return normalise_and_activate(_convolve(self.conv, x))
+        return self.activate(_convolve(self.conv, x))
 
 
 class ImageConvBlock(ConvBlock):
@@ -58,7 +93,7 @@ class ImageConvBlock(ConvBlock):
         padded = F.pad(x[:, 0], (1, 1))
         neighbours = torch.stack([padded[..., :-2], padded[..., 1:-1], padded[..., 2:]], dim=-1).permute(0, 4, 1, 2, 3)
         weight = self.conv.weight[:, 0].permute(0, 3, 1, 2)[..., None]
-        return normalise_and_activate(convolve(neighbours, weight, (1, 1, 0), (1, 1, 1)))
+        return self.activate(convolve(neighbours, weight, (1, 1, 0), (1, 1, 1)))
 
 
 class UpsampledConvBlock(ConvBlock):
@@ -66,7 +101,7 @@ class UpsampledConvBlock(ConvBlock):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, X, Y, Z) -> (B, outputs, 2X, 2Y, 2Z)."""
-        return normalise_and_activate(_convolve_made(self.conv, lambda x: upsample(x, 2), x))
+        return self.activate(_convolve_made(self.conv, lambda x: upsample(x, 2), x))
 
 
 class JoinedConvBlock(ConvBlock):
@@ -74,7 +109,7 @@ class JoinedConvBlock(ConvBlock):
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         """(B, C, X, Y, Z), (B, inputs - C, X, Y, Z) -> (B, outputs, X, Y, Z)."""
-        return normalise_and_activate(_convolve_made(self.conv, lambda *maps: torch.cat(maps, dim=1), first, second))
+        return self.activate(_convolve_made(self.conv, lambda *maps: torch.cat(maps, dim=1), first, second))
 
 
 def _convolve(conv: nn.Conv3d, x: Tensor) -> Tensor:
@@ -89,7 +124,7 @@ def _convolve_made(conv: nn.Conv3d, make: Callable[..., Tensor], *maps: Tensor) 
     return checkpoint(lambda *maps: _convolve(conv, make(*maps)), *maps, use_reentrant=False, preserve_rng_state=False)
 
 
-class ModalityConvBlock(nn.Module):
+class ModalityConvBlock(Block):
     """A 1x1x1 convolution block over the stacked features of all modalities, of which only the present ones are given.
 
     An absent modality's features count as zero, so its slice of the weight is left out of the product.
@@ -110,7 +145,7 @@ class ModalityConvBlock(nn.Module):
         weight = self.conv.weight
         if len(present) < self.modalities:
             weight = weight.unflatten(1, (self.modalities, -1))[:, present].flatten(1, 2)
-        return normalise_and_activate(convolve(features, weight, (0, 0, 0), (1, 1, 1)))
+        return self.activate(convolve(features, weight, (0, 0, 0), (1, 1, 1)))
 
 
 def full_precision(x: Tensor) -> Tensor:

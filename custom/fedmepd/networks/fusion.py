@@ -12,7 +12,6 @@ from fedmepd.networks.blocks import (
     full_precision,
     voxel_major,
 )
-from fedmepd.networks.kernels.normalisation import normalise_and_activate
 from fedmepd.networks.kernels.region_sum import sum_over_regions
 
 _HIDDEN = 128
@@ -105,7 +104,7 @@ class RegionFusion(nn.Module):
         with torch.autocast(flat.device.type, enabled=False):
             matrix = torch.einsum("bkm,okc->bkomc", weights, by_region).flatten(3)
         fused = sum_over_regions(flat, matrix, regions)
-        fused = halve(mix(normalise_and_activate(channel_major(fused, features.shape[2:]))))
+        fused = halve(mix(first.activate(channel_major(fused, features.shape[2:]))))
         reduce, mix, halve = self.short_cut
         return torch.cat([fused, halve(mix(reduce(features, present)))], dim=1)
 

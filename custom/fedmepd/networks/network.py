@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fedmepd.errors import FedMEPDError
 from fedmepd.networks.auxiliary import AuxiliaryDecoder
-from fedmepd.networks.blocks import start_weights, upsample
+from fedmepd.networks.blocks import give_affine_parameters, start_weights, upsample
 from fedmepd.networks.calibration import Calibration
 from fedmepd.networks.decoder import FusionDecoder
 from fedmepd.networks.encoder import LEVELS, Encoder, channels
@@ -51,6 +51,7 @@ class FedMEPDNet(nn.Module):
         calibration: settings of LACCA as keyword arguments of :class:`Calibration` (``residual``, ``dropout``), or None
             for a network without it, as the fusion site has.
         shared_encoder: one encoder for all modalities.
+        affine: whether normalisations have a scale and a shift; RFNet's have not.
 
     Attributes:
         anchors: by level, (rows, C_l); calibration starts with the first round that has them.
@@ -64,17 +65,21 @@ class FedMEPDNet(nn.Module):
         *,
         calibration: dict | None = None,
         shared_encoder: bool = False,
+        affine: bool = False,
     ):
         super().__init__()
         self.task = task
         self.modalities = task.modalities if modalities is None else task.subset(modalities)
         self.width = width
         self.shared_encoder = shared_encoder
+        self.affine = affine
         count, classes = len(task.modalities), len(task.classes)
         names = (SHARED,) if shared_encoder else self.modalities
         self.encoders = nn.ModuleDict({name: Encoder(width) for name in names})
         self.decoder = FusionDecoder(count, classes, width)
         self.auxiliary = AuxiliaryDecoder(width, classes)
+        if affine:
+            give_affine_parameters(self)
         self.calibration = None
         if calibration is not None:
             # The paper halves the heads at full resolution, where memory is scarcest.

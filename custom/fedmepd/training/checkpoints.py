@@ -78,6 +78,7 @@ def save_model(path: Path, network: FedMEPDNet, about: About) -> None:
         "modalities": list(network.modalities),
         "width": network.width,
         "shared_encoder": network.shared_encoder,
+        "affine": network.affine,
         "calibration": calibration,
         "about": asdict(about),
         "state": {key: value.contiguous() for key, value in network.state_dict().items()},
@@ -125,6 +126,7 @@ def load_model(path: str | Path) -> FedMEPDNet:
         content["width"],
         calibration=content["calibration"],
         shared_encoder=content["shared_encoder"],
+        affine=content["affine"],
     )
     _check_weights(path, network, content["state"])
     network.load_state_dict(content["state"])
@@ -157,7 +159,8 @@ def _read(path: str | Path) -> dict:
     missing = [key for key in _KEYS if key not in content]
     if missing:
         raise CheckpointError(f"{path}: key {missing[0]} is missing: {_DAMAGED}")
-    return content | {"task": _EARLIER_TASKS.get(content["task"], content["task"])}
+    # Models of 0.1 do not say that their normalisations have no parameters.
+    return {"affine": False} | content | {"task": _EARLIER_TASKS.get(content["task"], content["task"])}
 
 
 def model_task(path: str | Path, content: dict) -> Task:

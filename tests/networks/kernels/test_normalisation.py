@@ -54,3 +54,32 @@ def test_sums_over_many_voxels_lose_nothing(dtype: torch.dtype, tolerance: float
     expected.backward(weight.double())
     for mine, theirs in ((found, expected), (x.grad, exact.grad)):
         assert (mine - theirs).norm() <= tolerance * theirs.norm()
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("batch", "channels"), [(1, 3), (2, 8)])
+def test_scale_and_shift(batch: int, channels: int, size: tuple[int, int, int]) -> None:
+    """A scale may be negative, and zero."""
+    start, toward = draw(batch, channels, size, 0), draw(batch, channels, size, 1)
+    numbers = torch.linspace(-1, 1, 2 * channels, dtype=torch.float64)
+    scale, shift = numbers[:channels].clone(), numbers[channels:].clone()
+    scale[1] = 0
+    inputs = [start.clone(memory_format=torch.channels_last_3d), scale, shift]
+    x, weight, bias = (value.clone().requires_grad_() for value in inputs)
+    centred = x - x.mean(dim=(2, 3, 4), keepdim=True)
+    normalised = centred / ((centred**2).mean(dim=(2, 3, 4), keepdim=True) + 1e-5).sqrt()
+    expected = F.leaky_relu(normalised * weight[:, None, None, None] + bias[:, None, None, None], 0.2)
+    expected_gradients = torch.autograd.grad(expected, [x, weight, bias], toward)
+    mine = [value.clone().requires_grad_() for value in inputs]
+    found = normalise_and_activate(*mine)
+    assert found.is_contiguous(memory_format=torch.channels_last_3d)
+    gradients = torch.autograd.grad(found, mine, toward)
+    torch.testing.assert_close([found, *gradients], [expected, *expected_gradients], rtol=1e-8, atol=1e-8)
+
+
+def test_scale_and_shift_in_bfloat16() -> None:
+    start = draw(1, 8, (12, 10, 8), 0)
+    scale, shift = torch.linspace(0.5, 1.5, 8), torch.linspace(-1, 1, 8)
+    found = normalise_and_activate(start.bfloat16(), scale, shift)
+    expected = F.leaky_relu(F.instance_norm(start, weight=scale.double(), bias=shift.double(), eps=1e-5), 0.2)
+    assert (found.double() - expected).norm() <= 0.01 * expected.norm()

@@ -14,7 +14,8 @@ from fedmepd.config import Settings
 from fedmepd.data.batches import Batch, TrainingBatches
 from fedmepd.data.site import SiteData
 from fedmepd.errors import DataError
-from fedmepd.networks.network import FedMEPDNet, Outputs
+from fedmepd.networks.build import build_network
+from fedmepd.networks.network import Outputs
 from fedmepd.seeds import derive_seed
 from fedmepd.training.epoch import (
     EpochReport,
@@ -75,10 +76,7 @@ class FusionTrainer:
             )
         self.cases = len(cases)
         self.batches = TrainingBatches(cases, settings, (data.name,), data.cache)
-        self.network = FedMEPDNet(
-            self.task, width=settings.network.width, shared_encoder=settings.network.shared_encoder
-        ).start(settings.seed)
-        self.network.to(device)
+        self.network = build_network(settings).start(settings.seed).to(device)
         self.device = device
         self.optimizer = make_optimizer(self.network, settings.training)
 

@@ -26,23 +26,30 @@ _ROW = 1024
 _FEW_VOXELS = 8192
 
 
-def normalise_and_activate(x: Tensor) -> Tensor:
-    """Instance normalisation (no affine, eps 1e-5), then LeakyReLU(0.2).
+def normalise_and_activate(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
+    """Instance normalisation (eps 1e-5), then LeakyReLU(0.2).
 
     Args:
         x: (B, C, X, Y, Z).
+        weight, bias: (C,), scale and shift of the normalisation; None as in RFNet. With them PyTorch does the work,
+            since the result of a scale of 0 cannot be inverted.
 
     Returns:
         the same shape, in channels_last_3d.
     """
     if is_exported():
-        return plain_normalise_and_activate(x)
-    return _NormaliseAndActivate.apply(x)
+        return plain_normalise_and_activate(x, weight, bias)
+    if weight is None:
+        return _NormaliseAndActivate.apply(x)
+    # PyTorch's gradient is right in this memory format alone, for a single sample.
+    scaled = plain_normalise_and_activate(x.contiguous(), weight, bias)
+    return scaled.contiguous(memory_format=torch.channels_last_3d)
 
 
-def plain_normalise_and_activate(x: Tensor) -> Tensor:
+def plain_normalise_and_activate(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
     """The plain twin of :func:`normalise_and_activate`."""
-    return F.leaky_relu(F.instance_norm(x, eps=_EPSILON), _SLOPE)
+    normalised = F.instance_norm(x, weight=weight, bias=bias, eps=_EPSILON)
+    return F.leaky_relu(normalised, _SLOPE)
 
 
 class _NormaliseAndActivate(torch.autograd.Function):
