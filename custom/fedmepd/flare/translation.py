@@ -300,7 +300,11 @@ def is_out_of_memory(error: BaseException) -> bool:
 def failure_of(message: Shareable) -> str:
     """Returns why a site could not do a task; an empty text if it could."""
     code = message.get_return_code()
-    return "" if code == ReturnCode.OK else str(message.get_header(_REASON, f"FLARE answered {code}"))
+    if code == ReturnCode.OK:
+        return ""
+    if code == ReturnCode.TASK_UNKNOWN:
+        return "the job has no executor for this task: another version of fedmepd wrote it; write or export it again"
+    return str(message.get_header(_REASON, f"FLARE answered {code}"))
 
 
 def _weights(tensors: dict[str, torch.Tensor], meta: dict[str, Any]) -> DXO:
