@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 
 from fedmepd.cli import main
-from fedmepd.segmentation import segmenter as module
 from tests.data.files import save, tumour, write_case
 from tests.evaluation.shapes import sphere
-from tests.segmentation.models import by_brightness, save_tiny
+from tests.segmentation.models import save_tiny
 
 
 @pytest.fixture(autouse=True)
@@ -116,8 +115,7 @@ def test_refused(tmp_path: Path, run) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_a_model_scores_what_its_predictions_do(tmp_path: Path, run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "class_probabilities", by_brightness)
+def test_a_model_scores_what_its_predictions_do(tmp_path: Path, run) -> None:
     model, data = tmp_path / "model.pt", tmp_path / "site"
     save_tiny(model)
     for number in range(4):

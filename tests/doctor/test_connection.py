@@ -9,7 +9,6 @@ import time
 import pytest
 from cryptography.hazmat.primitives import serialization
 
-from fedmepd.doctor import connection as connection_module
 from fedmepd.doctor.connection import Answer, check_server
 from fedmepd.doctor.kit import Kit
 from tests.doctor import servers
@@ -17,13 +16,8 @@ from tests.doctor.authority import Authority
 from tests.doctor.conftest import change
 
 
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch):
-    monkeypatch.setattr(connection_module, "_REFUSAL_SECONDS", 0.3)
-
-
 def check(kit, answer=None, seconds=10.0):
-    [found] = check_server(Kit.read(kit), answer or Answer(), seconds)
+    [found] = check_server(Kit.read(kit), answer or Answer(), seconds, refusal_seconds=0.3)
     assert bool(found.advice) == (found.status != "ok")
     return found
 

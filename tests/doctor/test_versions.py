@@ -7,32 +7,24 @@ import pytest
 
 from fedmepd import __version__
 from fedmepd.config import Settings
-from fedmepd.doctor import versions as module
-from fedmepd.doctor.federation import Expected, expected, job_settings, write_federation
-from fedmepd.doctor.versions import check_versions
+from fedmepd.doctor.federation import Expected, expected, installed_versions, job_settings, write_federation
+from fedmepd.doctor.versions import Installed, check_versions, unmet_requirements
 from fedmepd.errors import SettingsError
 
 JOBS = Path(__file__).parents[2] / "jobs"
 HERE = {"python": "3.11.9", "fedmepd": "0.1.0", "nvflare": "2.9.0", "torch": "2.13.0+cpu"}
 
 
-@pytest.fixture
-def here(monkeypatch):
-    """What is installed, and that everything the package asks for is."""
-    monkeypatch.setattr(module, "installed_versions", lambda: dict(HERE))
-    monkeypatch.setattr(module, "_unmet", lambda: iter(()))
-
-
 def test_this_environment():
     """Whatever the environment of the tests is, it fits itself."""
-    mine = module.installed_versions()
-    assert mine == {
+    mine = Installed.here()
+    assert mine.versions == {
         "python": platform.python_version(),
         "fedmepd": __version__,
         "nvflare": metadata.version("nvflare"),
         "torch": metadata.version("torch"),
     }
-    assert [check.status for check in check_versions(mine, "")] == ["ok", "ok"]
+    assert [check.status for check in check_versions(mine, mine.versions, "")] == ["ok", "ok"]
 
 
 @pytest.mark.parametrize(
@@ -48,8 +40,8 @@ def test_this_environment():
         ({"torch": "nightly"}, ["warning: torch"]),
     ],
 )
-def test_against_the_server(here, there, found):
-    first, *rest = check_versions(HERE | there, "3.11")
+def test_against_the_server(there, found):
+    first, *rest = check_versions(Installed(HERE), HERE | there, "3.11")
     assert first.status == "ok" and "nvflare 2.9.0" in first.text
     said = [f"{check.status}: {check.text}" for check in rest]
     if found == ["ok"]:
@@ -60,23 +52,22 @@ def test_against_the_server(here, there, found):
         assert all("+" not in check.advice for check in rest)
 
 
-def test_a_server_that_is_not_known(here):
-    _, check = check_versions(None, "3.12")
+def test_a_server_that_is_not_known():
+    _, check = check_versions(Installed(HERE), None, "3.12")
     assert (check.status, check.kind) == ("note", "server's versions not known") and "3.12" in check.text
     assert "--write" in check.advice and "--against" in check.advice
 
 
-def test_packages_that_are_missing(monkeypatch):
+def test_packages_that_are_missing():
     wanted = ["nosuchpackage>=1", "numpy<1", "torch>=2.6", 'pytest>=99; extra == "tests"']
-    monkeypatch.setattr(module.metadata, "requires", lambda name: wanted)
-    check = next(check_versions(None, ""))
+    check = next(check_versions(Installed(HERE, tuple(unmet_requirements(wanted))), None, ""))
     numpy = metadata.version("numpy")
     assert (check.status, check.text) == ("error", f"nosuchpackage is not installed, numpy {numpy}, expected <1")
 
 
-def test_an_old_python(here, monkeypatch):
-    monkeypatch.setattr(module.sys, "version_info", (3, 10, 4))
-    check = next(check_versions(None, ""))
+def test_an_old_python(monkeypatch):
+    monkeypatch.setattr("sys.version_info", (3, 10, 4))
+    check = next(check_versions(Installed.here(), None, ""))
     assert check.status == "error" and "expected 3.11 or newer" in check.text
 
 
@@ -84,7 +75,7 @@ def test_the_servers_file(tmp_path):
     file = tmp_path / "f.json"
     write_federation(file, "study", JOBS / "fedmepd_brats")
     written = json.loads(file.read_text())
-    assert (written["project"], written["versions"]) == ("study", module.installed_versions())
+    assert (written["project"], written["versions"]) == ("study", installed_versions())
     found = expected(file, None)
     assert (found.settings, found.versions, found.source) == (Settings.make("phantom"), written["versions"], str(file))
     # A job that the user names wins.

@@ -7,8 +7,8 @@ from matplotlib.image import imread
 
 from fedmepd.data.batches import evaluation_cases
 from fedmepd.evaluation.metrics import CaseScores
-from fedmepd.segmentation import examples as module
 from fedmepd.segmentation.examples import Examples
+from fedmepd.segmentation.overlay import draw_overlay
 from fedmepd.tasks.brats import BRATS
 from tests.tiny import settings
 
@@ -51,29 +51,31 @@ def test_some_kinds_alone(made, tmp_path) -> None:
     assert made([0.6, 0.2, 0.9]).draw(tmp_path, ("median",)) == pytest.approx({"median": 0.6})
 
 
-def test_what_is_drawn(made, tmp_path, monkeypatch, tiny) -> None:
+def test_what_is_drawn(tmp_path, tiny) -> None:
     """Images, segmentation and label of the right case, with the modalities that it has of those asked for."""
-    seen = {}
-
-    def note(task, file, modalities, images, classes, spacing, label) -> None:
-        assert task is BRATS
-        seen[file.stem] = (list(modalities), images, classes, label)
-
-    monkeypatch.setattr(module, "draw_overlay", note)
-    made([0.6, 0.2, 0.9]).draw(tmp_path)
-    data = tiny.data("fusion")
+    data, of = tiny.data("fusion"), settings()
+    shown = list(evaluation_cases(data.train[:3], of, data.cache))
+    examples = Examples(data.train[:3], of, data.cache, ("T1ce", "T2"))
+    # What is segmented is the label with ET as ED, so that the two cannot be taken for each other.
+    found = [torch.where(case.label == 3, 2, case.label) for case in shown]
+    for place, mdsc in enumerate((0.6, 0.2, 0.9)):
+        assert not torch.equal(found[place], shown[place].label)
+        examples.watch(place, shown[place], found[place], scored(mdsc))
+    examples.draw(tmp_path)
+    pictures = {}
     for kind, place in {"worst": 1, "best": 2, "median": 0}.items():
-        [case] = evaluation_cases([data.train[place]], settings(), data.cache)
-        modalities, images, classes, label = seen[kind]
+        case = shown[place]
         rows = [case.modalities.index(name) for name in ("T1ce", "T2")]
-        assert modalities == ["T1ce", "T2"] and np.array_equal(images, case.images[0, rows].numpy())
-        assert np.array_equal(classes, case.label.numpy()) and np.array_equal(label, case.label.numpy())
+        images, label = case.images[0, rows].numpy(), case.label.numpy()
+        classes = found[place].numpy().astype(np.uint8)
+        draw_overlay(BRATS, tmp_path / "expected.png", ("T1ce", "T2"), images, classes, case.spacing, label)
+        pictures[kind] = imread(tmp_path / "expected.png")
+        assert np.array_equal(imread(tmp_path / f"{kind}.png"), pictures[kind])
+    assert not np.array_equal(pictures["worst"], pictures["median"])
 
 
 def test_label_is_drawn_too(tmp_path) -> None:
     """Where segmentation and label differ, the picture with the label has pixels that the one without has not."""
-    from fedmepd.segmentation.overlay import draw_overlay
-
     images = np.ones((1, 20, 20, 20), np.float32)
     classes, label = np.zeros((2, 20, 20, 20), np.uint8)
     label[5:15, 5:15, 5:15] = 2

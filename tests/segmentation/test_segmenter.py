@@ -14,7 +14,7 @@ from fedmepd.data.grids import save_image
 from fedmepd.data.preparation import PreparedCases
 from fedmepd.errors import DataError, FedMEPDError
 from fedmepd.federation.evaluate import score_cases
-from fedmepd.segmentation import segmenter as module
+from fedmepd.segmentation.outputs import files_beside
 from fedmepd.segmentation.segmenter import Segmenter, modality_warnings
 from fedmepd.tasks.brats import BRATS
 from fedmepd.training.inference import class_probabilities
@@ -24,6 +24,7 @@ from tests.tiny import never, settings
 
 INFERENCE = EvaluationSettings(window=24)
 CPU = torch.device("cpu")
+REAL = Path(__file__).parents[3] / "shared" / "real"
 
 
 def opened(path: Path, **options) -> Segmenter:
@@ -48,11 +49,8 @@ def oblique() -> np.ndarray:
 
 
 @pytest.mark.parametrize("affine", [oblique(), np.eye(4), np.diag([-1.0, -1, 1, 1])], ids=["oblique", "RAS", "LPS"])
-def test_a_segmentation_stands_where_its_voxels_are(
-    affine: np.ndarray, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_segmentation_stands_where_its_voxels_are(affine: np.ndarray, model: Path, tmp_path: Path) -> None:
     """With a network that calls bright voxels enhancing tumour, it is the bright voxels that are called so."""
-    monkeypatch.setattr(module, "class_probabilities", by_brightness)
     values = np.zeros((9, 10, 11), dtype="int16")
     values[2:8, 1:8, 3:9] = 100
     values[3:5, 2:7, 4:5] = 900
@@ -61,7 +59,7 @@ def test_a_segmentation_stands_where_its_voxels_are(
     header.set_sform(affine, 4)
     header.set_qform(affine, 2)
     nibabel.save(header, path)
-    made = opened(model).segment(Case("a", {"FLAIR": path}, None, task=BRATS))
+    made = opened(model, infer=by_brightness).segment(Case("a", {"FLAIR": path}, None, task=BRATS))
     for name, image, expected in (
         ("labels", made.image("brats"), np.where(values == 900, 4, 0)),
         ("2023", made.image("brats2023"), np.where(values == 900, 3, 0)),
@@ -95,12 +93,11 @@ def test_the_same_as_at_the_end_of_training(tiny, model: Path, tmp_path: Path) -
     assert summarise(scores) == expected
 
 
-def test_clipping_is_that_of_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "class_probabilities", by_brightness)
+def test_clipping_is_that_of_the_model(tmp_path: Path) -> None:
     case = replace(write_case(tmp_path / "data", modalities=("FLAIR",)), label=None)
     for percent in (0.0, 5.0):
         save_tiny(tmp_path / f"{percent}.pt", clip_percent=percent)
-        images = opened(tmp_path / f"{percent}.pt").segment(case).images
+        images = opened(tmp_path / f"{percent}.pt", infer=by_brightness).segment(case).images
         expected = PreparedCases([case], tmp_path / "cache", percent)[0]["image"]
         assert np.array_equal(images, expected.float().numpy())
     assert not np.array_equal(images, PreparedCases([case], tmp_path / "cache", 0.0)[0]["image"].float().numpy())
@@ -148,36 +145,33 @@ def test_checks_of_the_files(model: Path, tmp_path: Path) -> None:
         segmenter.segment(segmenter.usable(good))
 
 
-def test_files_that_vanish_while_it_works(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "class_probabilities", by_brightness)
+def test_files_that_vanish_while_it_works(model: Path, tmp_path: Path) -> None:
     case = write_case(tmp_path, "a", modalities=("FLAIR",))
-    made = opened(model).segment(case)
+    made = opened(model, infer=by_brightness).segment(case)
     case.images["FLAIR"].unlink()
     with pytest.raises(DataError, match="case a cannot be read any more"):
         made.image("brats")
 
 
-def test_too_little_memory_on_the_gpu(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_memory_on_the_gpu(model: Path, tmp_path: Path) -> None:
     def full(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(module, "class_probabilities", full)
     with pytest.raises(FedMEPDError, match="case a does not fit .* --device cpu"):
-        opened(model).segment(write_case(tmp_path, "a", modalities=("FLAIR",)))
+        opened(model, infer=full).segment(write_case(tmp_path, "a", modalities=("FLAIR",)))
 
 
-def test_clean_up_is_off_unless_asked_for(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clean_up_is_off_unless_asked_for(model: Path, tmp_path: Path) -> None:
     def one_voxel(network, images, *_, **__):
         made = torch.zeros(4, *images.shape[2:])
         made[0] = 0.5
         made[3, 1, 1, 1] = 1
         return made
 
-    monkeypatch.setattr(module, "class_probabilities", one_voxel)
     case = write_case(tmp_path, "a", modalities=("FLAIR",))
-    assert opened(model).segment(case).classes[1, 1, 1] == 3
-    assert opened(model, min_enhancing_ml=0.5).segment(case).classes[1, 1, 1] == 1
-    made = opened(model, min_component_ml=0.5).segment(case)
+    assert opened(model, infer=one_voxel).segment(case).classes[1, 1, 1] == 3
+    assert opened(model, infer=one_voxel, min_enhancing_ml=0.5).segment(case).classes[1, 1, 1] == 1
+    made = opened(model, infer=one_voxel, min_component_ml=0.5).segment(case)
     assert not made.classes.any() and made.probabilities[3, 1, 1, 1] == 1
 
 
@@ -209,7 +203,7 @@ def test_differences_from_the_model_are_named() -> None:
     ],
 )
 def test_window_is_that_of_the_models_job(
-    said: dict | None, options: dict, expected: tuple, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    said: dict | None, options: dict, expected: tuple, model: Path, tmp_path: Path
 ) -> None:
     content = torch.load(model, weights_only=True)
     for key in ("window", "overlap"):
@@ -222,8 +216,23 @@ def test_window_is_that_of_the_models_job(
         seen.append((inference.window, inference.overlap))
         return by_brightness(network, images)
 
-    monkeypatch.setattr(module, "class_probabilities", spy)
     case = write_case(tmp_path, modalities=("FLAIR",))
-    segmenter = Segmenter(model, CPU, **options)
+    segmenter = Segmenter(model, CPU, infer=spy, **options)
     segmenter.segment(segmenter.usable(case))
     assert seen == [expected]
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason=f"no real cases in {REAL}")
+def test_real_cases_come_back_into_their_grid(model: Path, tmp_path: Path) -> None:
+    flair = REAL / "TCGA-DU-7294" / "fla.nii.gz"
+    segmenter = opened(model, infer=by_brightness)
+    case = Case("s", {"FLAIR": flair}, None, task=BRATS)
+    assert segmenter.check(case) == []
+    files, _ = files_beside(BRATS, tmp_path / "s.nii.gz", overlay=True, probabilities=False)
+    files.write(segmenter.segment(case), "brats")
+    found, original = nibabel.load(tmp_path / "s.nii.gz"), nibabel.load(flair)
+    assert np.array_equal(found.affine, original.affine) and found.shape == (240, 240, 155)
+    values = original.get_fdata()
+    # A threshold of the z-score is one of the intensity.
+    called = found.get_fdata() == 4
+    assert called.any() and values[called].min() >= values[(values > 0) & ~called].max()

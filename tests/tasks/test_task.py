@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fedmepd.errors import SettingsError
-from fedmepd.tasks import find
 from fedmepd.tasks.brats import BRATS
 from fedmepd.tasks.find import find_task, task_names, task_of
 from fedmepd.tasks.task import CaseNames, Convention, Doubt, SmallClass
@@ -100,22 +100,19 @@ def test_tasks_are_found_by_name() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("TASK = 1 / 0", "broken_task.py of fedmepd/tasks cannot be used: division by zero"),
-        ("", "broken_task.py of fedmepd/tasks cannot be used: .* has no attribute 'TASK'"),
+        ("TASK = 1 / 0", "broken_task.py of hospital_tasks cannot be used: division by zero"),
+        ("", "broken_task.py of hospital_tasks cannot be used: .* has no attribute 'TASK'"),
         ("from fedmepd.tasks.brats import TASK", "broken_task.py .* holds a task 'brats': expected the same name"),
     ],
 )
 def test_a_file_that_holds_no_task(content: str, message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    import sys
-
-    import fedmepd.tasks
-
-    (tmp_path / "broken_task.py").write_text(content)
-    monkeypatch.setattr(fedmepd.tasks, "__path__", [str(tmp_path)])
-    monkeypatch.setattr(find, "__file__", str(tmp_path / "find.py"))
-    assert task_names() == ("broken_task",)
+    (tmp_path / "hospital_tasks").mkdir()
+    (tmp_path / "hospital_tasks" / "broken_task.py").write_text(content)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert task_names("hospital_tasks") == ("broken_task",)
     try:
         with pytest.raises(SettingsError, match=message):
-            find_task("broken_task")
+            find_task("broken_task", "hospital_tasks")
     finally:
-        sys.modules.pop("fedmepd.tasks.broken_task", None)
+        for name in ("hospital_tasks.broken_task", "hospital_tasks"):
+            sys.modules.pop(name, None)

@@ -36,7 +36,6 @@ _SERVER = Topic("server")
 
 # What an HTTP/2 client begins with: the preface, then a settings frame (type 4) without any setting.
 _HTTP2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\x04" + bytes(5)
-_REFUSAL_SECONDS = 1.0
 
 _OPERATOR = "ask the server's operator"
 
@@ -59,13 +58,14 @@ class Answer:
     python: str = ""
 
 
-def check_server(kit: Kit, answer: Answer, seconds: float) -> Iterator[Check]:
+def check_server(kit: Kit, answer: Answer, seconds: float, refusal_seconds: float = 1.0) -> Iterator[Check]:
     """Connects to the kit's server step by step, and stops at the first failure.
 
     Args:
         kit: of a site, or the server's own.
         answer: receives what the server reveals.
         seconds: to wait for each step.
+        refusal_seconds: to wait for the server to refuse the site's certificate; a refusal takes one round trip.
     """
     place = f"{kit.host}:{kit.port}"
     try:
@@ -85,7 +85,7 @@ def check_server(kit: Kit, answer: Answer, seconds: float) -> Iterator[Check]:
             advice = "for patients' data have the project provisioned with mutual TLS, FLARE's default"
             yield _SERVER.warning("connection without TLS", text, advice)
             return
-        yield from _handshake(kit, connection, place, answer)
+        yield from _handshake(kit, connection, place, answer, refusal_seconds)
 
 
 def _connect(addresses: list, seconds: float) -> tuple[socket.socket | None, OSError]:
@@ -112,7 +112,9 @@ def _unreached(kit: Kit, place: str, problem: OSError) -> Check:
     return _SERVER.error("no way to the server", f"{place} ({problem.strerror or problem})", advice)
 
 
-def _handshake(kit: Kit, connection: socket.socket, place: str, answer: Answer) -> Iterator[Check]:
+def _handshake(
+    kit: Kit, connection: socket.socket, place: str, answer: Answer, refusal_seconds: float
+) -> Iterator[Check]:
     try:
         context = _context(kit)
     except (OSError, ValueError) as error:
@@ -126,7 +128,7 @@ def _handshake(kit: Kit, connection: socket.socket, place: str, answer: Answer) 
             if wrong:
                 yield wrong
                 return
-            _ask(kit, secure, answer)
+            _ask(kit, secure, answer, refusal_seconds)
             yield _SERVER.ok("reachable by TLS", f"{place}, {secure.version()}, {kit.scheme}, {common_name(theirs)}")
     except (OSError, ValueError) as error:
         yield _failed(kit, place, error)
@@ -172,7 +174,7 @@ def _covers(certificate: x509.Certificate, host: str) -> bool:
     return host.lower() in patterns or f"*.{host.lower().partition('.')[2]}" in patterns
 
 
-def _ask(kit: Kit, connection: ssl.SSLSocket, answer: Answer) -> None:
+def _ask(kit: Kit, connection: ssl.SSLSocket, answer: Answer, refusal_seconds: float) -> None:
     """Waits for the server to refuse the site's certificate, then asks the server something.
 
     Raises:
@@ -180,7 +182,7 @@ def _ask(kit: Kit, connection: ssl.SSLSocket, answer: Answer) -> None:
         ValueError: it answers something that FLARE's server would not.
     """
     # Nothing is sent before a refusal could have arrived: if a server closes with unread data, its reason is lost.
-    first = _listen(connection)
+    first = _listen(connection, refusal_seconds)
     if kit.scheme == "tcp":
         return
     if kit.scheme == "grpc":
@@ -206,10 +208,10 @@ def _ask(kit: Kit, connection: ssl.SSLSocket, answer: Answer) -> None:
     answer.python = python[1] if python else ""
 
 
-def _listen(connection: ssl.SSLSocket) -> bytes:
-    """Returns the first byte that arrives within a second; empty if none does."""
+def _listen(connection: ssl.SSLSocket, seconds: float) -> bytes:
+    """Returns the first byte that arrives in time; empty if none does."""
     patience = connection.gettimeout()
-    connection.settimeout(_REFUSAL_SECONDS)
+    connection.settimeout(seconds)
     try:
         found = connection.recv(1)
     except TimeoutError:

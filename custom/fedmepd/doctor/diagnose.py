@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator
 from fedmepd.doctor.certificates import check_certificates
 from fedmepd.doctor.checks import Check
 from fedmepd.doctor.clock import check_clock
+from fedmepd.doctor.computer import Computer
 from fedmepd.doctor.connection import Answer, check_server
 from fedmepd.doctor.federation import Expected
 from fedmepd.doctor.kit import Kit
 from fedmepd.doctor.machine import check_compute, check_disk
 from fedmepd.doctor.site_data import Looked, check_data
-from fedmepd.doctor.versions import check_versions
+from fedmepd.doctor.versions import Installed, check_versions
 from fedmepd.site_settings import SiteSettings
 from fedmepd.tasks.find import find_task
 
@@ -43,7 +44,8 @@ def diagnose(
     yield from check_certificates(kit, datetime.datetime.now(datetime.UTC))
     yield from check_server(kit, answer, seconds)
     yield from check_clock(answer, ntp, seconds)
-    yield from check_versions(expected.versions, answer.python)
+    yield from check_versions(Installed.here(), expected.versions, answer.python)
     yield from check_data(kit.site, expected.settings, machine, looked, progress)
-    yield from check_compute(expected, machine, looked)
-    yield from check_disk(kit, expected, machine, looked)
+    computer = Computer()
+    yield from check_compute(expected, machine, looked, computer)
+    yield from check_disk(kit, expected, machine, looked, computer)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
-
-import psutil
+from typing import TYPE_CHECKING
 
 from fedmepd.doctor.checks import Check, Topic
+from fedmepd.doctor.computer import Computer
 from fedmepd.doctor.federation import Expected
 from fedmepd.doctor.kit import Kit
 from fedmepd.doctor.needs import GIB, gpu_need, memory_need, prepared_need, run_need
 from fedmepd.doctor.site_data import Looked
 from fedmepd.errors import SettingsError
 from fedmepd.site_settings import SiteSettings
+
+if TYPE_CHECKING:
+    import torch
 
 _JOB, _GPU, _MEMORY, _DISK = Topic("job"), Topic("GPU"), Topic("memory"), Topic("disk")
 
@@ -25,13 +26,14 @@ _LARGE_STEP = 80**3 * 16 / 2
 _SMALLER = "or a job with smaller training.crop, training.batch or network.width"
 
 
-def check_compute(expected: Expected, machine: SiteSettings, looked: Looked) -> Iterator[Check]:
+def check_compute(expected: Expected, machine: SiteSettings, looked: Looked, computer: Computer) -> Iterator[Check]:
     """Compares memory and GPU with the job's needs, see :mod:`fedmepd.doctor.needs`.
 
     Args:
         expected: with the job's settings.
         machine: the site's settings, with the device to train on.
         looked: the site's modalities.
+        computer: the machine itself.
     """
     settings, modalities = expected.settings, looked.modalities
     training = settings.training
@@ -51,20 +53,17 @@ def check_compute(expected: Expected, machine: SiteSettings, looked: Looked) -> 
     need = memory_need(settings, modalities)
     if device.type == "cuda":
         gpu, need = gpu_need(settings, modalities)
-        yield _check_gpu(device, gpu)
+        yield _check_gpu(computer, device, gpu)
     elif training.batch * training.crop**3 * settings.network.width >= _LARGE_STEP:
         text = "the processor trains; at width 16 with crops of 80 that took 2 to 13 s a step on 2 cores"
         yield _GPU.warning("none, for a large job", text, "use a machine with a GPU, or expect long rounds")
     else:
         yield _GPU.ok("none needed", "the processor trains")
-    yield _check_memory(need)
+    yield _check_memory(computer, need)
 
 
-def _check_gpu(device: object, need: int) -> Check:
-    import torch
-
-    free, total = torch.cuda.mem_get_info(device)
-    name = torch.cuda.get_device_name(device)
+def _check_gpu(computer: Computer, device: torch.device, need: int) -> Check:
+    name, total, free = computer.gpu(device)
     text = f"{name}: {_gib(free)} of {_gib(total)} free; up to {_gib(need)} needed"
     if need > total:
         return _GPU.error("too little GPU memory", text, f"use a larger GPU, {_SMALLER}")
@@ -73,8 +72,8 @@ def _check_gpu(device: object, need: int) -> Check:
     return _GPU.ok("enough", text)
 
 
-def _check_memory(need: int) -> Check:
-    total, free = available_memory()
+def _check_memory(computer: Computer, need: int) -> Check:
+    total, free = computer.memory()
     text = f"{_gib(free)} of {_gib(total)} free; up to {_gib(need)} needed"
     if need > total:
         return _MEMORY.error("too little memory", text, f"use a machine with more, {_SMALLER}")
@@ -83,23 +82,9 @@ def _check_memory(need: int) -> Check:
     return _MEMORY.ok("enough", text)
 
 
-def available_memory(group: Path = Path("/sys/fs/cgroup")) -> tuple[int, int]:
-    """Returns the total and the free memory for this process in bytes; a container's limit counts.
-
-    Args:
-        group: folder in which the kernel shows the container's limit (control groups, version 2).
-    """
-    machine = psutil.virtual_memory()
-    total, free = machine.total, machine.available
-    try:
-        limit = int((group / "memory.max").read_text())
-        used = int((group / "memory.current").read_text())
-    except (OSError, ValueError):
-        return total, free
-    return min(total, limit), min(free, max(0, limit - used))
-
-
-def check_disk(kit: Kit, expected: Expected, machine: SiteSettings, looked: Looked) -> Iterator[Check]:
+def check_disk(
+    kit: Kit, expected: Expected, machine: SiteSettings, looked: Looked, computer: Computer
+) -> Iterator[Check]:
     """Compares free space with what a run leaves in the kit's folder, and prepared cases in the cache folder.
 
     Args:
@@ -107,6 +92,7 @@ def check_disk(kit: Kit, expected: Expected, machine: SiteSettings, looked: Look
         expected: with the job's settings.
         machine: the site's settings, with the cache folder.
         looked: the sizes of the site's cases.
+        computer: the machine itself.
     """
     needs = {
         "the kit's folder": (kit.folder, run_need(expected.settings, looked.modalities)),
@@ -114,17 +100,17 @@ def check_disk(kit: Kit, expected: Expected, machine: SiteSettings, looked: Look
     }
     disks: dict[int, list[str]] = {}
     for name, (folder, _) in needs.items():
-        disks.setdefault(_existing(folder).stat().st_dev, []).append(name)
+        disks.setdefault(computer.disk(folder), []).append(name)
     for names in disks.values():
-        yield _check_disk(names, [needs[name][0] for name in names], sum(needs[name][1] for name in names))
+        folders = [needs[name][0] for name in names]
+        yield _check_disk(names, folders, sum(needs[name][1] for name in names), computer.free_space(folders[0]))
     for name, (folder, _) in needs.items():
-        if not os.access(_existing(folder), os.W_OK | os.X_OK):
+        if not computer.writable(folder):
             advice = "give it to the account that starts the kit, or start it with another"
             yield _DISK.error("folder that cannot be written", f"{name}, {folder}", advice)
 
 
-def _check_disk(names: list[str], folders: list[Path], need: int) -> Check:
-    free = shutil.disk_usage(_existing(folders[0])).free
+def _check_disk(names: list[str], folders: list[Path], need: int, free: int) -> Check:
     text = f"{_gib(free)} free, up to {_gib(need)} needed, for {' and '.join(names)} ({', '.join(map(str, folders))})"
     if need > free:
         advice = "free space, unpack the kit on another disk, or set cache in the kit's local/fedmepd.json to one"
@@ -132,11 +118,6 @@ def _check_disk(names: list[str], folders: list[Path], need: int) -> Check:
     if need * 2 > free:
         return _DISK.warning("little space", text, "a second run kept beside the first may not fit")
     return _DISK.ok("enough", text)
-
-
-def _existing(folder: Path) -> Path:
-    """Returns the folder, or the nearest one above it that exists."""
-    return next(place for place in (folder, *folder.parents) if place.is_dir())
 
 
 def _gib(size: float) -> str:

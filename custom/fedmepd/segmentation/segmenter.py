@@ -81,6 +81,7 @@ class Segmenter:
         precision: of the forward pass: ``auto``, ``float32`` or ``bfloat16``.
         flips: also segment the seven mirror images and average.
         min_component_ml, min_enhancing_ml: see :func:`fedmepd.segmentation.cleanup.clean`.
+        infer: what applies the network to a prepared case, with the arguments of :func:`class_probabilities`.
 
     Raises:
         CheckpointError: the file is not a model of fedmepd.
@@ -110,6 +111,7 @@ class Segmenter:
         flips: bool = False,
         min_component_ml: float = 0.0,
         min_enhancing_ml: float = 0.0,
+        infer: Callable[..., torch.Tensor] = class_probabilities,
     ):
         about = describe(model)["about"]
         # Models of older versions do not contain it.
@@ -123,6 +125,7 @@ class Segmenter:
         require_rule(self.task, min_enhancing_ml)
         self._precision = precision
         self._flips = flips
+        self._infer = infer
         self._thresholds = {"min_component_ml": min_component_ml, "min_enhancing_ml": min_enhancing_ml}
 
     @property
@@ -173,7 +176,7 @@ class Segmenter:
         item = prepare_case(case, self._clip_percent)
         spacing = tuple(item["spacing"].tolist())
         try:
-            probabilities = class_probabilities(
+            probabilities = self._infer(
                 self._network,
                 item["image"][None].float(),
                 case.modalities,
