@@ -17,10 +17,11 @@ from fedmepd import cli
 from fedmepd.errors import FedMEPDError
 from fedmepd.evaluation import results
 from fedmepd.flare import poc as module
-from fedmepd.flare.poc import FlareError, Poc, answer_of, round_line
+from fedmepd.flare.poc import FlareError, Poc, answer_of
 from tests.evaluation import runs
 
-LAST = {"round": 3, "sites": 7, "missing": ["site-4"], "loss": 4.5678, "seconds": 12.34}
+LAST = {"round": 3, "sites": 7, "missing": ["site-4"], "fused": True, "loss": 4.5678, "seconds": 12.34}
+LAST |= {"site_seconds": 9.0, "bytes_up": 0, "bytes_down": 0}
 LIVE = {
     "phase": "sites train",
     "rounds": 20,
@@ -301,15 +302,6 @@ def test_clean(flare, tmp_path, data):
     poc.prepare(["site-1"], data)
     poc.clean()
     assert not (tmp_path / "w").exists() and flare.commands[-1] == "poc clean" and (data / "site-1").exists()
-
-
-def test_lines_of_a_round():
-    assert round_line(LAST, LIVE) == (
-        "round 3/20: 7 sites (without site-4), mean loss 4.568, mDSC of the sites 0.600, of the server 0.810, "
-        "personal 12.5%, 12.3 s"
-    )
-    bare = {"round": 1, "sites": 2, "missing": [], "loss": None, "seconds": 1}
-    assert round_line(bare, {"rounds": 2, "mdsc": {}}) == "round 1/2: 2 sites, 1.0 s"
 
 
 @pytest.mark.parametrize(

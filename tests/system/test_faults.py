@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -21,7 +20,18 @@ from fedmepd.federation.in_process import run_in_process
 from fedmepd.flare.poc import COMPLETED
 from fedmepd.site_settings import SiteSettings
 from fedmepd.storage import load_tensors
-from tests.system.eight import EIGHT, ROUNDS, SETTINGS, Eight, merged, missed_by, rounds_of, wait_for, write_cohort
+from tests.system.eight import (
+    EIGHT,
+    ROUNDS,
+    SETTINGS,
+    Eight,
+    fill,
+    merged,
+    missed_by,
+    rounds_of,
+    wait_for,
+    write_cohort,
+)
 
 pytestmark = [pytest.mark.system, pytest.mark.slow]
 ALL = list(range(1, ROUNDS + 1))
@@ -200,33 +210,6 @@ def test_a_server_that_is_killed_three_times(eight, eight_data, cache, tmp_path)
         first, second = load_tensors(kept)[key], load_tensors(plain)[key]
         assert first.keys() == second.keys()
         assert not [name for name in first if not torch.equal(first[name], second[name])], kept
-
-
-@pytest.fixture
-def small_disk(monkeypatch):
-    """Mounts a small disk of its own over a folder; needs the rights for it."""
-    mounted = []
-
-    def mount(folder: Path) -> Path:
-        folder.mkdir(parents=True, exist_ok=True)
-        command = ["mount", "-t", "tmpfs", "-o", "size=32m", "fedmepd", str(folder)]
-        if subprocess.run(command, capture_output=True).returncode:
-            pytest.skip("no right to mount a disk")
-        mounted.append(folder)
-        return folder
-
-    yield mount
-    for folder in mounted:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-def fill(folder: Path) -> Path:
-    """Fills a disk to the last byte; returns the file that does it."""
-    filler = folder / "filler"
-    with contextlib.suppress(OSError), open(filler, "wb", buffering=0) as file:
-        while file.write(b"0" * 4096):
-            pass
-    return filler
 
 
 def test_full_disks(eight, small_disk):

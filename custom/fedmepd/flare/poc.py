@@ -26,6 +26,7 @@ import yaml
 from fedmepd.errors import FedMEPDError
 from fedmepd.flare.export import deployed_everywhere, read_meta
 from fedmepd.flare.kits import Kit
+from fedmepd.flare.progress import lines_about
 from fedmepd.modalities import FUSION_SITE
 from fedmepd.site_settings import FILE_NAME
 from fedmepd.storage import write_json, write_text
@@ -74,7 +75,13 @@ class Poc:
         self._flare_folder = self.workspace / "poc"
 
     def prepare(
-        self, sites: Sequence[str], data: Path | None, *, port: int | None = None, everywhere: bool = False
+        self,
+        sites: Sequence[str],
+        data: Path | None,
+        *,
+        port: int | None = None,
+        everywhere: bool = False,
+        fusion_site: str = "",
     ) -> None:
         """Makes the workspace: a kit for the server and every site, each with a data folder of its own.
 
@@ -83,11 +90,15 @@ class Poc:
             data: folder with a sub-folder for each site and one for the fusion site; None: phantoms are made.
             port: of the server, the next one is its admin port; None: free ones.
             everywhere: let the server listen on all of the machine's addresses instead of loopback alone.
+            fusion_site: the site that has the fusion cases, and reads the whole folder ``data``; the server then has no
+                data folder. Empty: the server has them.
 
         Raises:
-            FedMEPDError: a site has no data, a port is taken, or the workspace is in use, is something else, or holds
-                what jobs have left.
+            FedMEPDError: a site has no data, a port is taken, the fusion site is none of the sites, or the workspace is
+                in use, is something else, or holds what jobs have left.
         """
+        if fusion_site and fusion_site not in sites:
+            raise FedMEPDError(f"the fusion site {fusion_site!r} is none of the sites: {', '.join(sites)}")
         if self.processes():
             raise FedMEPDError(f"{self.workspace} is running: stop it first, `fedmepd poc stop`")
         if self.workspace.exists() and any(self.workspace.iterdir()) and not self._project_file.is_file():
@@ -102,10 +113,14 @@ class Poc:
         ports = _ports(port)
         write_text(self._project_file, yaml.safe_dump(_project(sites, ports, everywhere), sort_keys=False))
         self._flare("poc", "prepare", "-i", str(self._project_file), "--force")
+        if fusion_site:
+            # Its own cases and the fusion cases are sub-folders there.
+            folders[fusion_site] = folders.pop(FUSION_SITE).parent
         for name, folder in folders.items():
             kit = self.server_kit if name == FUSION_SITE else self.kit(name)
             write_json(kit / "local" / FILE_NAME, {"data": str(folder)})
-            Kit(kit).set_up()
+        for name in (self.server_kit.name, *sites):
+            Kit(self.kit(name)).set_up()
         self.log(f"prepared {len(sites)} sites and a server on port {ports[0]} in {self.workspace}")
 
     def _data_folders(self, sites: Sequence[str], data: Path | None) -> dict[str, Path]:
@@ -330,39 +345,6 @@ def answer_of(arguments: Sequence[str], output: str, errors: str) -> dict[str, A
                 raise FlareError(f"{name}: {answer.get('message')}.{hint}", answer.get("error_code", ""))
     last = (errors or output).strip().splitlines()[-1:] or ["it printed nothing"]
     raise FlareError(f"{name} failed: {last[0]}")
-
-
-def lines_about(live: dict[str, Any]) -> dict[str, str]:
-    """Returns a line for each event of a job that its server tells of in the admin console, by the event's name."""
-    lines = {}
-    if live.get("phase") == "fusion training" and live.get("round") == 0:
-        lines["round 0"] = "round 0: the fusion site trains before the sites begin"
-    if live.get("last_round"):
-        lines[f"round {live['last_round']['round']}"] = round_line(live["last_round"], live)
-    if live.get("phase") == "testing":
-        lines["testing"] = "testing the models that were best on validation"
-    return lines
-
-
-def round_line(last: dict[str, Any], live: dict[str, Any]) -> str:
-    """Returns one line about a finished round, of what the server says in the admin console.
-
-    Args:
-        last: its ``last_round``.
-        live: all that it says.
-    """
-    scores = dict(live.get("mdsc") or {})
-    server = scores.pop(FUSION_SITE, None)
-    mean = sum(scores.values()) / len(scores) if scores else None
-    return (
-        f"round {last['round']}/{live['rounds']}: {last['sites']} sites"
-        + (f" (without {', '.join(last['missing'])})" if last["missing"] else "")
-        + (f", mean loss {last['loss']:.3f}" if last["loss"] is not None else "")
-        + (f", mDSC of the sites {mean:.3f}" if mean is not None else "")
-        + (f", of the server {server:.3f}" if server is not None else "")
-        + (f", personal {live['personal_share']:.1%}" if "personal_share" in live else "")
-        + f", {last['seconds']:.1f} s"
-    )
 
 
 def _project(sites: Sequence[str], ports: tuple[int, int], everywhere: bool) -> dict[str, Any]:

@@ -1,0 +1,50 @@
+"""Lines about a job's progress."""
+
+import pytest
+
+from fedmepd.flare.progress import lines_about, round_line
+
+LAST = {
+    "round": 3,
+    "sites": 7,
+    "missing": ["site-4"],
+    "fused": True,
+    "loss": 4.5678,
+    "seconds": 12.34,
+    "site_seconds": 9.06,
+    "bytes_up": 2_500_000,
+    "bytes_down": 1_000_000,
+}
+LIVE = {
+    "rounds": 20,
+    "mdsc": {"site-1": 0.5, "site-2": 0.7, "fusion": 0.81},
+    "personal_share": 0.125,
+    "last_round": LAST,
+}
+
+
+def test_a_round():
+    assert round_line(LIVE) == (
+        "round 3/20: 7 sites (without site-4), mean loss 4.568, mDSC of the sites 0.600, of the fusion site 0.810, "
+        "personal 12.5%, 12.3 s (sites 9.1 s), MB up 2.5 down 1.0"
+    )
+
+
+def test_a_round_of_which_little_is_known():
+    bare = LAST | {"missing": [], "fused": False, "loss": None}
+    assert round_line({"rounds": 3, "mdsc": {}, "last_round": bare}) == (
+        "round 3/3: 7 sites (without fusion training), 12.3 s (sites 9.1 s), MB up 2.5 down 1.0"
+    )
+
+
+@pytest.mark.parametrize(
+    ("live", "events"),
+    [
+        ({}, []),
+        ({"phase": "fusion training", "round": 0}, ["round 0"]),
+        ({"phase": "fusion training", "round": 4}, []),
+        (LIVE | {"phase": "testing"}, ["round 3", "testing"]),
+    ],
+)
+def test_events(live, events):
+    assert list(lines_about(live)) == events
