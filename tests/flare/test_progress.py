@@ -35,6 +35,8 @@ def test_a_round_of_which_little_is_known():
     assert round_line({"rounds": 3, "mdsc": {}, "last_round": bare}) == (
         "round 3/3: 7 sites (without fusion training), 12.3 s (sites 9.1 s), MB up 2.5 down 1.0"
     )
+    away = LAST | {"fused": False}
+    assert "7 sites (without site-4, fusion training), mean" in round_line(LIVE | {"last_round": away})
 
 
 @pytest.mark.parametrize(

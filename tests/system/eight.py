@@ -153,13 +153,17 @@ class Eight:
         """Whether a site says in the console that it is in the middle of an epoch."""
         return self._stats(name).get("phase") == "training"
 
+    def delivered(self) -> list[str]:
+        """The sites whose update is in, as the server says in the console."""
+        return self._stats("server").get("sites_in", [])
+
     def is_fusing(self, name: str, number: int) -> bool:
         """Whether the fusion site says in the console that it is in the middle of a round's training."""
         return self._stats(name).get("fusion_round") == number
 
     def _stats(self, name: str) -> dict[str, Any]:
         stats = self.poc._flare("job", "stats", self.job_id)["stats"].get(name, {})
-        return next((values for group, values in stats.items() if group.endswith("Executor")), {})
+        return next((values for group, values in stats.items() if group.endswith(("Executor", "Controller"))), {})
 
     def working_on_job(self) -> list[int]:
         """The processes of the job that compute: more than a tenth of a core for a second."""
@@ -268,6 +272,15 @@ def fill(folder: Path) -> Path:
         while file.write(b"0" * 4096):
             pass
     return filler
+
+
+def expand(ranges: str) -> set[int]:
+    """Reads 2-3, 5."""
+    found = set()
+    for part in ranges.split(", "):
+        first, _, last = part.partition("-")
+        found |= set(range(int(first), int(last or first) + 1))
+    return found
 
 
 def wait_for(condition: Callable[[], bool], what: str, seconds: float = SECONDS) -> None:
