@@ -78,7 +78,7 @@ def test_round_without(method, tiny, tmp_path) -> None:
     assert results["server"]["validation"]["round"] == 1 and server.last_round["fused"] is False
     assert "patient-7" not in (tmp_path / "results/results.json").read_text()
     seconds = server.timing.rounds[-1].phases
-    assert (seconds["waiting"], seconds["fusion_training"], seconds["fusion_evaluation"]) == (3600, 0, 0)
+    assert (seconds["fusion_training"], seconds["fusion_evaluation"], seconds["aggregation"]) == (1800, 1800, 0)
     play(server, sites, 3)
     assert not same(without["weights"], kept(tmp_path)["weights"]) and server.last_round["fused"] is True
     rounds = [entry["round"] for entry in server.histories()["server"]["rounds"]]

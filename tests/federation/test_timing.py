@@ -232,14 +232,3 @@ def test_figures(timing: Timing, clock: Clock) -> None:
     assert figures.keys() == {f"server/seconds/{name}" for name in (*PHASES, "total", "overhead")}
     assert figures["server/seconds/total"] == 41.5 and figures["server/seconds/overhead"] == 9.5
     assert figures["server/seconds/transfer"] == 2
-
-
-def test_work_that_came_to_nothing_was_waiting(timing, clock) -> None:
-    timing.enter("aggregation")
-    clock.wait(1)
-    with timing.during("fusion_training"):
-        clock.wait(30)
-        timing.in_vain()
-    clock.wait(0.5)
-    timing.name_round(1)
-    assert timing.end_round().phases == phases(aggregation=1.5, waiting=30)

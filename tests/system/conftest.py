@@ -42,9 +42,9 @@ def small_disk(monkeypatch):
     """Mounts a small disk of its own over a folder; needs the rights for it."""
     mounted = []
 
-    def mount(folder: Path) -> Path:
+    def mount(folder: Path, megabytes: int = 32) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
-        command = ["mount", "-t", "tmpfs", "-o", "size=32m", "fedmepd", str(folder)]
+        command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "fedmepd", str(folder)]
         if subprocess.run(command, capture_output=True).returncode:
             pytest.skip("no right to mount a disk")
         mounted.append(folder)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -203,7 +202,7 @@ class FederationServer:
 
         self._live = {"phase": "fusion training", "round": round_number}
         try:
-            with self._fusion_site_at("fusion_training"):
+            with self.timing.during("fusion_training"):
                 return self._fusion.fuse(weights, round_number, abort, progress)
         except FusionAway as error:
             if round_number == 0:
@@ -212,22 +211,13 @@ class FederationServer:
             self._records.miss(FUSION_SITE, round_number, error.public)
             return None
 
-    @contextlib.contextmanager
-    def _fusion_site_at(self, phase: str) -> Iterator[None]:
-        with self.timing.during(phase):
-            try:
-                yield
-            except FusionAway:
-                self.timing.in_vain()
-                raise
-
     def _validate(self, round_number: int, abort: Abort) -> dict[str, float]:
         """Scores the global model where that is due; returns the figures."""
         if not self.settings.validation_is_due(round_number) or not self._fusion.profile.cases["validation"]:
             return {}
         self._live = {"phase": "validating", "round": round_number}
         try:
-            with self._fusion_site_at("fusion_evaluation"):
+            with self.timing.during("fusion_evaluation"):
                 validation = self._model.validate(self._method, round_number, abort)
         except FusionAway as error:
             self.log(f"round {round_number}: the global model is not validated: {error}")

@@ -121,10 +121,6 @@ class Timing:
         finally:
             self.enter(outer)
 
-    def in_vain(self) -> None:
-        """Counts the running phase as waiting: what it was for did not come."""
-        self._phase = "waiting"
-
     def handed_out(self, site: str) -> None:
         """Notes that a site's task is ready to be fetched."""
         self._sent[site] = self.now()
