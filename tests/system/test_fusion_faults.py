@@ -144,6 +144,21 @@ def test_a_hospital_that_dies_in_fusion_training_and_later_for_good(three):
     assert all(site["test"] for site in found["sites"] if site["name"] != HOSPITAL)
 
 
+def test_a_hospital_whose_process_for_the_job_is_killed(three):
+    """As the system does when memory runs out: the process is started again, and does the same round."""
+    three.start()
+    settings = merged(AT_HOSPITAL, rounds=2, aggregation={"round_timeout": 400})
+    three.submit(settings, faults={HOSPITAL: {"1": "fusion 45"}})
+    wait_for_fusion(three, 1)
+    three.kill_job_process(HOSPITAL)
+    assert three.end_of_job() == COMPLETED
+    found, table, log = three.fetch()
+    assert trained(three) == [0, 1, 2] and not missed(found)
+    assert rounds_of(found) == dict.fromkeys(SITES, [1, 2])
+    assert three.server_log().count(f"{HOSPITAL}: let into job {three.job_id}") == 1
+    assert_told(table, log, found)
+
+
 def test_a_hospital_whose_disk_is_full(three, small_disk):
     # Room for two states as a site, two as the fusion site, and the models.
     small_disk(three.poc.kit(HOSPITAL) / "fedmepd_runs", megabytes=128)
