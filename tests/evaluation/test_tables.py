@@ -13,11 +13,11 @@ site-2             T1                8/0/0          -        -        -      -  
 site-10            T2                8/2/4      0.600    0.600    0.300  0.500      9.0      9.0     18.0       25%
 -------------------------------------------------------------------------------------------------------------------
 mean of the sites                               0.750    0.750    0.375  0.625      6.0      6.0     12.0       10%
-server             FLAIR T1ce T1 T2  24/3/12    0.840    0.840    0.420  0.700      5.0      5.0     10.0         -
+fusion site        FLAIR T1ce T1 T2  24/3/12    0.840    0.840    0.420  0.700      5.0      5.0     10.0         -
 
 cases: train/validation/test; Dice and mDSC as fractions; HD95 in mm; personal: share of decoder filters
 test cases with an empty prediction or label (in both: Dice 1, HD95 0; in one alone: Dice 0, HD95 373.13): \
-site-10 ET 2, server ET 1
+site-10 ET 2, fusion site ET 1
 not tested, and not in the mean: site-2
 site-10: took part in round 1, 3; without round 2 (out of memory)
 the other sites took part in every round
@@ -37,7 +37,7 @@ def test_a_running_run_shows_validation_and_says_so() -> None:
     assert lines["site-1"][-8:] == ["0.700"] * 4 + ["-"] * 3 + ["5%"]
     assert lines["site-2"][-8:] == ["-"] * 7 + ["0%"]
     assert lines["mean of the sites"][-8:] == ["0.600"] * 4 + ["-"] * 3 + ["10%"]
-    assert lines["server"][-8:] == ["0.800"] * 4 + ["-"] * 4
+    assert lines["fusion site"][-8:] == ["0.800"] * 4 + ["-"] * 4
     assert "not finished: these are scores on the validation cases, of round 3" in table
     assert "373.13" not in table
 
@@ -120,7 +120,18 @@ def test_updates_that_were_scaled_down() -> None:
     assert line in console_table(run).splitlines()
 
 
+def test_rounds_without_fusion_training() -> None:
+    run = runs.finished()
+    assert "without fusion training" not in console_table(run)
+    reasons = {2: "no answer in time", 3: "no answer in time", 5: "out of memory"}
+    run["server"]["rounds_missed"] = [{"round": number, "reason": reason} for number, reason in reasons.items()]
+    line = "without fusion training: round 2-3 (no answer in time); round 5 (out of memory)"
+    assert line in console_table(run).splitlines() and f"- {line}" in markdown_table(run).splitlines()
+
+
 def test_why_a_site_is_not_tested() -> None:
     run = runs.finished()
     run["sites"][1]["untested"] = "no answer in time"
     assert "not tested, and not in the mean: site-2 (no answer in time)" in console_table(run)
+    run["server"] |= {"test": None, "untested": "it was away"}
+    assert "site-2 (no answer in time), fusion site (it was away)" in console_table(run)

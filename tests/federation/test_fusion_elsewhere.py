@@ -32,3 +32,11 @@ def test_same_bits_here_and_there(method, tiny, tmp_path) -> None:
     for key in ("mean", "server", "sites"):
         assert here[key] == there[key]
     assert not (tmp_path / "there/server/fusion").exists()
+
+
+@pytest.mark.parametrize(("place", "line"), [("", "2 steps at the fusion site"), ("site-1", "the fusion site trains")])
+def test_round_0_is_told(place, line, tiny, tmp_path) -> None:
+    lines: list[str] = []
+    of = settings("fedmepd", fusion={"site": place}, rounds=1)
+    run_in_process(of, tiny.machine, tmp_path, list(SITES), lines.append)
+    assert f"round 0: {line} before the sites begin" in lines

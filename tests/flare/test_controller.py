@@ -501,15 +501,61 @@ def test_fusion_site_that_comes_back_gets_its_task_again(job):
     assert "waiting for site-2, the fusion site, which is not connected" in job.log
 
 
+def test_fusion_site_that_logs_in_again_before_flare_misses_it(job):
+    """Only the newest list of sites, which the server's main process has, says so."""
+    fused, lists = [], []
+
+    def answer(site, name, message):
+        if name == "fusion" and not lists:
+            lists.append([client("site-1"), client("site-2", login=2), client("site-10")])
+            return None
+        return fusing_site(site, name, message)
+
+    def newest():
+        job.engine.clients = lists[-1] if lists else job.engine.clients
+
+    job.answer, job.engine.sync_clients_from_main_process = answer, newest
+    job.server.during_round = lambda abort: fused.append(fuse(job, job.server.round + 1))
+    job.run(fusion={"site": "site-2"}, rounds=1, aggregation={"round_timeout": 30})
+    assert not job.engine.panics and len(fused) == 1
+    assert job.sites_of("prepare").count("site-2") == 2 and job.sites_of("fusion") == ["site-2", "site-2"]
+
+
 def test_fusion_site_that_stays_away(job):
+    """Its round waits once: for the training, and not for the validation again. The final test waits."""
+    seconds = []
+
+    def missed(work):
+        begun = time.monotonic()
+        with pytest.raises(FusionAway, match="site-2, the fusion site, gave no answer in time"):
+            work({"decoder.w": torch.zeros(2)}, 1, lambda: False)
+        seconds.append(time.monotonic() - begun)
+
     def during(abort):
         job.controller.communicator.gone.add("site-2")
-        with pytest.raises(FusionAway, match="site-2, the fusion site, gave no answer in time"):
-            fuse(job, 1)
+        for work in (job.fusion.fuse, job.fusion.validate, job.fusion.test):
+            missed(work)
 
     job.answer, job.server.during_round = fusing_site, during
     job.run(fusion={"site": "site-2"}, rounds=1, aggregation={"round_timeout": 0.5})
     assert not job.engine.panics
+    assert seconds[0] >= 0.5 > seconds[1] and seconds[2] >= 0.5
+
+
+def test_abort_while_the_fusion_site_trains(job):
+    def answer(site, name, message):
+        if name == "fusion":
+            threading.Timer(0.3, job.engine.abort.trigger, [True]).start()
+            return None
+        return fusing_site(site, name, message)
+
+    def during(abort):
+        with pytest.raises(Aborted):
+            fuse(job, 1)
+
+    job.answer, job.server.during_round = answer, during
+    job.run(fusion={"site": "site-2"}, rounds=1, aggregation={"round_timeout": 0})
+    assert not job.engine.panics and "waiting for site-2" not in job.log
 
 
 def test_abort_ends_the_wait_for_the_fusion_site(job):

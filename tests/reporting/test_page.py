@@ -159,7 +159,7 @@ def test_every_model_at_every_site(tmp_path):
     text = write_report(write(tmp_path, runs.finished() | {"cross_site": cells})).read_text()
     assert "<li>a: site-10 tests no model but its own</li><li>b: no modality in common</li>" in text
     # Of the four test cases of site-1 three have a modality of the model.
-    assert "<li>server at site-1: on 3 of 4 cases, the others have no modality in common</li>" in text
+    assert "<li>fusion site at site-1: on 3 of 4 cases, the others have no modality in common</li>" in text
     assert (tmp_path / "report/figures/cross_site.png").is_file()
     assert figures.obstacles(cells)["no modality in common"] == ("b", [("site-1", "site-10"), ("site-10", "site-1")])
 

@@ -1,3 +1,6 @@
+import subprocess
+from pathlib import Path
+
 import nibabel
 import numpy as np
 import pytest
@@ -32,3 +35,21 @@ def cohort(tmp_path_factory):
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory):
     return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def small_disk(monkeypatch):
+    """Mounts a small disk of its own over a folder; needs the rights for it."""
+    mounted = []
+
+    def mount(folder: Path, megabytes: int = 32) -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
+        command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "fedmepd", str(folder)]
+        if subprocess.run(command, capture_output=True).returncode:
+            pytest.skip("no right to mount a disk")
+        mounted.append(folder)
+        return folder
+
+    yield mount
+    for folder in mounted:
+        subprocess.run(["umount", "-l", str(folder)], check=True)

@@ -57,14 +57,23 @@ class Eight:
         folder: for everything.
         data: as of :func:`write_cohort`.
         names: the sites that have a kit.
+        everywhere, fusion_site: as of :meth:`fedmepd.flare.poc.Poc.prepare`.
     """
 
-    def __init__(self, folder: Path, data: Path, names: Sequence[str] = EIGHT, *, everywhere: bool = False):
+    def __init__(
+        self,
+        folder: Path,
+        data: Path,
+        names: Sequence[str] = EIGHT,
+        *,
+        everywhere: bool = False,
+        fusion_site: str = "",
+    ):
         self.folder = folder
         self.names = tuple(names)
         self.lines: list[str] = []
         self.poc = Poc(folder / "w", log=self.lines.append)
-        self.poc.prepare(self.names, data, everywhere=everywhere)
+        self.poc.prepare(self.names, data, everywhere=everywhere, fusion_site=fusion_site)
         self.job_id = ""
         self._seen: set[str] = set()
 
@@ -129,6 +138,8 @@ class Eight:
         if deaths:
             workflow["path"] = "faulty.FaultyController"
             workflow["args"] |= {"plan": deaths, "marks": str(self.folder / "deaths")}
+            # By this name, the server knows a job whose sites may come back.
+            content["stands_for"] = "fedmepd.flare.controller.FedMEPDController"
         server.write_text(json.dumps(content))
         if faults:
             content = json.loads(client.read_text())
@@ -142,8 +153,19 @@ class Eight:
 
     def is_training(self, name: str) -> bool:
         """Whether a site says in the console that it is in the middle of an epoch."""
+        return self._stats(name).get("phase") == "training"
+
+    def delivered(self) -> list[str]:
+        """The sites whose update is in, as the server says in the console."""
+        return self._stats("server").get("sites_in", [])
+
+    def is_fusing(self, name: str, number: int) -> bool:
+        """Whether the fusion site says in the console that it is in the middle of a round's training."""
+        return self._stats(name).get("fusion_round") == number
+
+    def _stats(self, name: str) -> dict[str, Any]:
         stats = self.poc._flare("job", "stats", self.job_id)["stats"].get(name, {})
-        return stats.get("FedMEPDExecutor", {}).get("phase") == "training"
+        return next((values for group, values in stats.items() if group.endswith(("Executor", "Controller"))), {})
 
     def working_on_job(self) -> list[int]:
         """The processes of the job that compute: more than a tenth of a core for a second."""
@@ -191,9 +213,13 @@ class Eight:
 
     def patience_of(self, name: str) -> dict[str, torch.Tensor]:
         """What the server keeps of a site's patience, by layer of the decoder."""
-        kept = load_tensors(self.poc.server_kit / self.job_id / "fedmepd/server_state.pt")["personalization"]
+        kept = self.server_state()["method"]["filters"]
         place = kept["sites"].index(name)
         return {layer: rows[place] for layer, rows in kept["state"]["patience"].items()}
+
+    def server_state(self) -> dict[str, Any]:
+        """What the server keeps of a run without a name."""
+        return load_tensors(self.poc.server_kit / self.job_id / "fedmepd/server_state.pt")
 
     def status(self) -> str:
         return self.poc._flare("job", "meta", self.job_id)["status"]
@@ -239,6 +265,24 @@ def missed_by(found: dict, name: str) -> dict[int, str]:
     """Returns why a site missed which round."""
     [site] = [one for one in found["sites"] if one["name"] == name]
     return {entry["round"]: entry["reason"] for entry in site["rounds_missed"]}
+
+
+def fill(folder: Path) -> Path:
+    """Fills a disk to the last byte; returns the file that does it."""
+    filler = folder / "filler"
+    with contextlib.suppress(OSError), open(filler, "wb", buffering=0) as file:
+        while file.write(b"0" * 4096):
+            pass
+    return filler
+
+
+def expand(ranges: str) -> set[int]:
+    """Reads 2-3, 5."""
+    found = set()
+    for part in ranges.split(", "):
+        first, _, last = part.partition("-")
+        found |= set(range(int(first), int(last or first) + 1))
+    return found
 
 
 def wait_for(condition: Callable[[], bool], what: str, seconds: float = SECONDS) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -14,14 +13,26 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import torch
 
 from fedmepd.config import Settings
 from fedmepd.federation.in_process import run_in_process
 from fedmepd.flare.poc.workspace import COMPLETED
 from fedmepd.site_settings import SiteSettings
 from fedmepd.storage import load_tensors
-from tests.system.eight import EIGHT, ROUNDS, SETTINGS, Eight, merged, missed_by, rounds_of, wait_for, write_cohort
+from tests.federation.drive import same
+from tests.system.eight import (
+    EIGHT,
+    ROUNDS,
+    SETTINGS,
+    Eight,
+    expand,
+    fill,
+    merged,
+    missed_by,
+    rounds_of,
+    wait_for,
+    write_cohort,
+)
 
 pytestmark = [pytest.mark.system, pytest.mark.slow]
 ALL = list(range(1, ROUNDS + 1))
@@ -91,15 +102,6 @@ def test_sites_that_fail_and_work_again(eight):
     # What the error said of a patient stays at the site.
     assert "patient-7" not in log + str(found) and "patient-7" in federation.site_log("site-1")
     assert_told(table, found)
-
-
-def expand(ranges: str) -> set[int]:
-    """Reads 2-3, 5."""
-    found = set()
-    for part in ranges.split(", "):
-        first, _, last = part.partition("-")
-        found |= set(range(int(first), int(last or first) + 1))
-    return found
 
 
 def assert_told(table: str, found: dict) -> None:
@@ -191,42 +193,13 @@ def test_a_server_that_is_killed_three_times(eight, eight_data, cache, tmp_path)
     undisturbed = tmp_path / "undisturbed"
     site_settings = SiteSettings(data=eight_data, cache=cache, device="cpu")
     run_in_process(Settings.make("phantom", settings), site_settings, undisturbed, sites=EIGHT)
-    pairs = [(named(federation, server) / "server_state.pt", next(undisturbed.rglob("server_state.pt")), "state")]
+    pairs = [(named(federation, server) / "server_state.pt", next(undisturbed.rglob("server_state.pt")), "method")]
     for name in EIGHT:
         [kept] = named(federation, name).rglob(f"state_{ROUNDS:05d}.pt")
         [plain] = [path for path in undisturbed.rglob(kept.name) if name in path.parts]
         pairs.append((kept, plain, "network"))
     for kept, plain, key in pairs:
-        first, second = load_tensors(kept)[key], load_tensors(plain)[key]
-        assert first.keys() == second.keys()
-        assert not [name for name in first if not torch.equal(first[name], second[name])], kept
-
-
-@pytest.fixture
-def small_disk(monkeypatch):
-    """Mounts a small disk of its own over a folder; needs the rights for it."""
-    mounted = []
-
-    def mount(folder: Path) -> Path:
-        folder.mkdir(parents=True, exist_ok=True)
-        command = ["mount", "-t", "tmpfs", "-o", "size=32m", "fedmepd", str(folder)]
-        if subprocess.run(command, capture_output=True).returncode:
-            pytest.skip("no right to mount a disk")
-        mounted.append(folder)
-        return folder
-
-    yield mount
-    for folder in mounted:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-def fill(folder: Path) -> Path:
-    """Fills a disk to the last byte; returns the file that does it."""
-    filler = folder / "filler"
-    with contextlib.suppress(OSError), open(filler, "wb", buffering=0) as file:
-        while file.write(b"0" * 4096):
-            pass
-    return filler
+        assert same(load_tensors(kept)[key], load_tensors(plain)[key]), kept
 
 
 def test_full_disks(eight, small_disk):

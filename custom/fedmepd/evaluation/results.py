@@ -34,7 +34,17 @@ _PLACES = (
     f"*/prod_*/*/*/results/{FILE_NAME}",  # a POC workspace
 )
 _KEYS = ("method", "seed", "rounds", "seconds", "mean", "server", "sites", "status", "round", "timing")
+_SERVER, _LABEL = "server", "fusion site"
 _RECORDED = ("test", "untested", "validation", "joined", "rounds_taken", "rounds_missed", "limited")
+
+
+def label(owner: str) -> str:
+    """Returns how tables and figures call the owner of an entry.
+
+    Args:
+        owner: a site's name; ``server`` for the fusion site, wherever it is.
+    """
+    return _LABEL if owner == _SERVER else owner
 
 
 def site_entry(
@@ -45,10 +55,10 @@ def site_entry(
     *,
     personal_share: float | None = None,
 ) -> dict[str, Any]:
-    """Returns what the results hold about one site, or about the server.
+    """Returns what the results hold about one site, or about the fusion site.
 
     Args:
-        name: the site's name.
+        name: the site's name; ``server`` for the fusion site.
         modalities: the modalities it has.
         cases: number of cases for ``train``, ``validation`` and ``test``.
         record: what happened to it, see :class:`fedmepd.federation.records.Records`: ``joined``, ``rounds_taken``,
@@ -87,7 +97,7 @@ def build(
         round: the last finished round.
         seconds: wall-clock time spent so far.
         timing: where it went: what :meth:`fedmepd.federation.timing.Timing.summary` returned.
-        server: the server's :func:`site_entry`.
+        server: the fusion site's :func:`site_entry`.
         sites: those of the sites, in any order.
         filters: number of filters of each of the decoder's convolutions, where filters may become personal.
         cross_site: what :meth:`fedmepd.federation.cross_site.CrossSiteTest.result` returned; None where the job did not
@@ -126,7 +136,8 @@ def write(folder: Path, results: dict[str, Any], histories: dict[str, Any]) -> N
     Args:
         folder: to write to.
         results: what :func:`build` returned.
-        histories: curves of the server and of every site, see :class:`fedmepd.federation.records.Records`.
+        histories: curves of the fusion site (``server``) and of every site, see
+            :class:`fedmepd.federation.records.Records`.
 
     Raises:
         FedMEPDError: the disk is full or the folder cannot be written; existing files are unchanged.

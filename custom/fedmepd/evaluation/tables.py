@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from fedmepd.evaluation.results import label
 from fedmepd.tasks.find import task_of
 from fedmepd.text_table import table
 
@@ -28,7 +29,7 @@ def console_table(results: dict[str, Any]) -> str:
     """Returns the results as an aligned plain-text table with notes under it."""
     lines = table(header(results), rows(results), left=range(TEXT_COLUMNS))
     rule = "-" * max(map(len, lines))
-    # The mean and the server stand apart from the sites.
+    # The mean and the fusion site stand apart from the sites.
     body = [lines[0], rule, *lines[1:-2], rule, *lines[-2:]]
     return "\n".join([title(results), "", *body, "", *notes(results)]) + "\n"
 
@@ -52,14 +53,14 @@ def title(results: dict[str, Any]) -> str:
 
 
 def rows(results: dict[str, Any]) -> list[tuple[str, ...]]:
-    """Returns the cells under :func:`header`: a row for each site, the sites' mean, the server."""
+    """Returns the cells under :func:`header`: a row for each site, the sites' mean, the fusion site."""
     scores = "test" if _is_tested(results) else "validation"
     regions = tuple(task_of(results["settings"]).regions)
     cells = [_row(regions, entry["name"], entry, entry[scores]) for entry in results["sites"]]
     mean = results["mean"]
     means = mean if _is_tested(results) else mean["validation"]
     cells.append(_row(regions, "mean of the sites", {"personal_share": mean["personal_share"]}, means))
-    cells.append(_row(regions, results["server"]["name"], results["server"], results["server"][scores]))
+    cells.append(_row(regions, label(results["server"]["name"]), results["server"], results["server"][scores]))
     return cells
 
 
@@ -93,7 +94,7 @@ def notes(results: dict[str, Any]) -> list[str]:
     if _is_tested(results):
         said.append(_note_on_empty(entries, task_of(results["settings"]).empty_distance_mm))
         untested = [
-            entry["name"] + (f" ({entry['untested']})" if entry["untested"] else "")
+            label(entry["name"]) + (f" ({entry['untested']})" if entry["untested"] else "")
             for entry in entries
             if entry["test"] is None
         ]
@@ -102,6 +103,8 @@ def notes(results: dict[str, Any]) -> list[str]:
     else:
         said.append(f"the run is not finished: these are scores on the validation cases, {_validated(entries)}")
     said += _notes_on_rounds(results["sites"])
+    if results["server"]["rounds_missed"]:
+        said.append(f"without fusion training: {_rounds_and_reasons(results['server']['rounds_missed'])}")
     said += [_note_on_limits(site) for site in results["sites"] if site["limited"]]
     if results["timing"]["mean_round"]:
         said.append(_note_on_time(results["timing"]))
@@ -117,11 +120,15 @@ def _notes_on_rounds(sites: list[dict[str, Any]]) -> list[str]:
 
 def _note_on_rounds(site: dict[str, Any]) -> str:
     joined = f"joined in round {site['joined']}; " if site["joined"] > 1 else ""
-    reasons: dict[str, list[int]] = {}
-    for missed in site["rounds_missed"]:
-        reasons.setdefault(missed["reason"], []).append(missed["round"])
-    without = "; ".join(f"without round {ranges(rounds)} ({reason})" for reason, rounds in reasons.items())
+    without = _rounds_and_reasons(site["rounds_missed"], "without round")
     return f"{site['name']}: {joined}took part in round {ranges(site['rounds_taken'])}" + (without and f"; {without}")
+
+
+def _rounds_and_reasons(missed: list[dict[str, Any]], word: str = "round") -> str:
+    reasons: dict[str, list[int]] = {}
+    for entry in missed:
+        reasons.setdefault(entry["reason"], []).append(entry["round"])
+    return "; ".join(f"{word} {ranges(rounds)} ({reason})" for reason, rounds in reasons.items())
 
 
 def _note_on_limits(site: dict[str, Any]) -> str:
@@ -159,7 +166,7 @@ def _validated(entries: list[dict[str, Any]]) -> str:
 
 def _note_on_empty(entries: list[dict[str, Any]], empty_mm: float) -> str:
     counts = [
-        f"{entry['name']} {region} {number}"
+        f"{label(entry['name'])} {region} {number}"
         for entry in entries
         if entry["test"]
         for region, number in entry["test"]["empty"].items()

@@ -9,6 +9,7 @@ from fedmepd import methods
 from fedmepd.config import Settings
 from fedmepd.data.site import SiteData
 from fedmepd.errors import UpdateRefused
+from fedmepd.evaluation.results import label
 from fedmepd.federation.evaluate import score_cases
 from fedmepd.federation.exchange import ModelCopy, SiteProfile
 from fedmepd.federation.reports import CrossSiteReport, check_report
@@ -103,13 +104,13 @@ class CrossSiteTest:
 
     def _obstacle(self, model: str, owner: SiteProfile, site: str, tester: SiteProfile) -> str | None:
         if not tester.cases["test"]:
-            return f"{site} has no test case"
+            return f"{label(site)} has no test case"
         if model == site:
             return None
         if owner.cross_site != "share":
-            return f"{model} does not share its model"
+            return f"{label(model)} does not share its model"
         if tester.cross_site == "none":
-            return f"{site} tests no model but its own"
+            return f"{label(site)} tests no model but its own"
         if not set(owner.modalities) & set(tester.modalities):
             return "no modality in common"
         return None

@@ -208,7 +208,8 @@ class FederationServer:
     def _fuse(self, abort: Abort, weights: Tensors, round_number: int) -> Fused | None:
         steps = self._fusion.steps()
         if round_number == 0:
-            self.log(f"round 0: {f'{steps} steps at' if steps else ''} the fusion site before the sites begin")
+            work = f"{steps} steps at the fusion site" if steps else "the fusion site trains"
+            self.log(f"round 0: {work} before the sites begin")
 
         def progress(step: int, loss: float) -> None:
             self._live |= {"step": step, "steps": steps, "loss": loss}

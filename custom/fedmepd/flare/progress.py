@@ -28,11 +28,11 @@ def round_line(live: dict[str, Any]) -> str:
     last = live["last_round"]
     scores = dict(live.get("mdsc") or {})
     fusion = scores.pop(FUSION_SITE, None)
+    missing = [*last["missing"], *([] if last["fused"] else ["fusion training"])]
     mean = sum(scores.values()) / len(scores) if scores else None
     return (
         f"round {last['round']}/{live['rounds']}: {last['sites']} sites"
-        + (f" (without {', '.join(last['missing'])})" if last["missing"] else "")
-        + ("" if last["fused"] else " (without fusion training)")
+        + (f" (without {', '.join(missing)})" if missing else "")
         + (f", mean loss {last['loss']:.3f}" if last["loss"] is not None else "")
         + (f", mDSC of the sites {mean:.3f}" if mean is not None else "")
         + (f", of the fusion site {fusion:.3f}" if fusion is not None else "")

@@ -115,9 +115,9 @@ class RollCall:
             self._timing.enter("start_up")
             self._sender.wait(tasks, self._newcomer_seconds, cancel=False)
 
-    def ready(self) -> list[str]:
-        """The sites that have prepared since their last login and are connected."""
-        return sorted(site for site, token in self._connected(False).items() if self._prepared.get(site) == token)
+    def ready(self, now: bool = False) -> list[str]:
+        """The sites that have prepared since their last login and are connected; ``now``: by the newest list."""
+        return sorted(site for site, token in self._connected(now).items() if self._prepared.get(site) == token)
 
     def known(self) -> list[str]:
         """All sites that have ever been admitted and not left out."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fedmepd.evaluation.results import label
 from fedmepd.federation.timing import PHASES
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def pixels(figure: Figure) -> np.ndarray:
 
 
 def scores(history: dict[str, Any]) -> Figure | None:
-    """Validation Dice of every site and the server, an axis for each region; None before the first validation."""
+    """Validation Dice of every site and the fusion site, an axis for each region; None before the first validation."""
     validations = [entry for of in history.values() for entry in of["validation"]]
     if not validations:
         return None
@@ -46,7 +47,7 @@ def scores(history: dict[str, Any]) -> Figure | None:
         for name, style in _styles(history).items():
             points = [(entry["round"], entry["dice"][region]) for entry in history[name]["validation"]]
             if points:
-                axis.plot(*zip(*points, strict=True), marker=".", label=name, **style)
+                axis.plot(*zip(*points, strict=True), marker=".", label=label(name), **style)
         axis.set(title=region, xlabel="round", ylim=(0, 1))
     axes[0].set_ylabel("Dice on validation cases")
     _legend(figure, axes[0])
@@ -59,7 +60,7 @@ def losses(history: dict[str, Any]) -> Figure | None:
     for name, style in _styles(history).items():
         points = [(entry["round"], entry["total"]) for entry in history[name]["rounds"] if "total" in entry]
         if points:
-            axis.plot(*zip(*points, strict=True), label=name, **style)
+            axis.plot(*zip(*points, strict=True), label=label(name), **style)
     axis.set(xlabel="round", ylabel="mean training loss")
     if not axis.lines:
         return None
@@ -140,10 +141,10 @@ def participation(results: dict[str, Any]) -> Figure | None:
             {"marker": "o", "facecolors": "none", "edgecolors": "black", "s": 60},
         ),
     }
-    for label, (numbers, style) in kinds.items():
+    for kind, (numbers, style) in kinds.items():
         points = [(number, place) for place, site in enumerate(sites) for number in numbers(site)]
         if points:
-            axis.scatter(*zip(*points, strict=True), label=label, **style)
+            axis.scatter(*zip(*points, strict=True), label=kind, **style)
     axis.set(xlabel="round", xlim=(0.5, rounds + 0.5), ylim=(len(sites) - 0.5, -0.5))
     axis.set_yticks(range(len(sites)), [site["name"] for site in sites])
     _legend(figure, axis)
@@ -183,7 +184,7 @@ def megabytes(history: dict[str, Any]) -> Figure | None:
         for name, style in _styles(history).items():
             points = [(one["round"], one[key] / 1e6) for one in history[name]["rounds"] if one.get(key)]
             if points:
-                axis.plot(*zip(*points, strict=True), label=name, **style)
+                axis.plot(*zip(*points, strict=True), label=label(name), **style)
         axis.set(title=title, xlabel="round", ylim=(0, None))
     axes[0].set_ylabel("MB")
     if not axes[0].lines and not axes[1].lines:
@@ -213,8 +214,8 @@ def cross_site(results: dict[str, Any]) -> Figure | None:
             colour = "black" if missing or score > 0.55 else "white"
             weight = "bold" if model == site else "normal"
             axis.text(column, row, text, ha="center", va="center", color=colour, weight=weight, fontsize=9)
-    axis.set_xticks(range(len(sites)), sites, rotation=30, ha="right")
-    axis.set_yticks(range(len(models)), models)
+    axis.set_xticks(range(len(sites)), map(label, sites), rotation=30, ha="right")
+    axis.set_yticks(range(len(models)), map(label, models))
     axis.set(xlabel="test cases of", ylabel="model of")
     figure.colorbar(image, ax=axis, label="mDSC", fraction=0.03, pad=0.02)
     return figure

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fedmepd.evaluation import tables
-from fedmepd.evaluation.results import HISTORY, find, read
+from fedmepd.evaluation.results import HISTORY, find, label, read
 from fedmepd.reporting import figures, html
 from fedmepd.storage import read_json, write_atomically, write_text
 
@@ -16,7 +16,7 @@ FILE_NAME = "report.html"
 _PICTURES = {
     "scores": (
         "Validation scores",
-        "Dice on validation cases by round, for each region. One line per site; the server is black.",
+        "Dice on validation cases by round, for each region. One line per site; the fusion site is black.",
     ),
     "losses": ("Training losses", "Mean training loss by round. One line per site; the fusion site is black."),
     "cross_site": (
@@ -117,7 +117,8 @@ def _obstacles(results: dict[str, Any]) -> str:
     said = [f"{letter}: {reason}" for reason, (letter, _) in figures.obstacles(cells).items()]
     counts = {entry["name"]: entry["cases"]["test"] for entry in (results["server"], *results["sites"])}
     said += [
-        f"{model} at {site}: on {cell['cases']} of {counts[site]} cases, the others have no modality in common"
+        f"{label(model)} at {label(site)}: on {cell['cases']} of {counts[site]} cases, "
+        "the others have no modality in common"
         for model, row in cells.items()
         for site, cell in row.items()
         if cell["test"] is not None and cell["cases"] < counts[site]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -17,8 +18,11 @@ from nvflare.private.fed.client import communicator
 from fedmepd.flare import opening, translation
 from fedmepd.flare.controller import FedMEPDController
 from fedmepd.flare.executor import FedMEPDExecutor
+from fedmepd.flare.fusion_at_a_site import FusionPost
 from fedmepd.methods.parts.aggregation import Aggregation
 from fedmepd.methods.parts.fusion_training import FusionTrainer
+
+_SECONDS_OF_TRAINING = 5
 
 
 class FaultyExecutor(FedMEPDExecutor):
@@ -27,7 +31,8 @@ class FaultyExecutor(FedMEPDExecutor):
     Args:
         plan: by site, and by round as text: ``raise``, ``memory``, ``nan``, ``shape``, seconds to wait, as text, or
             ``as NAME``, to answer in another site's name. ``fusion`` before ``raise``, ``memory``, ``nan``, ``die`` or
-            seconds makes the fusion site fail so.
+            seconds makes the fusion site fail so in training; it waits after its first step. ``test`` in place of the
+            round: in its test of the global model.
     """
 
     def __init__(self, plan: dict[str, dict[str, str]]):
@@ -61,20 +66,22 @@ def _peer_context_of(name: str):
     return make
 
 
-def _breaking(fault: str, owner: str, abort):
-    """What a training asks before each of its steps, which fails in the second one where a fault says so."""
+def _breaking(fault: str, owner: str, abort, step: int = 2):
+    """What a training or test asks before each of its steps, which fails in that one where a fault says so."""
     steps = 0
 
     def before_step() -> bool:
         nonlocal steps
         steps += 1
-        if steps == 2 and fault == "raise":
+        if steps == step and fault == "raise":
             raise RuntimeError(f"the step failed for /data/{owner}/patient-7")
-        if steps == 2 and fault == "memory":
+        if steps == step and fault == "memory":
             torch.empty(1 << 50, dtype=torch.uint8)
-        if steps == 2 and fault == "die":
+        if steps == step and fault == "die":
             # The site's own process too: FLARE runs a job in a process of its own.
             _die()
+        if steps == step and fault.startswith("wait "):
+            time.sleep(int(fault.removeprefix("wait ")))
         return abort()
 
     return before_step
@@ -105,10 +112,9 @@ class _FaultyDesk:
         self.desk, self.plan, self.site = desk, plan, desk.site
 
     def do(self, task, abort, progress=None):
-        fault = self.plan.pop(str(task.round), "") if task.kind == "fuse" else ""
-        if fault.isdigit():
-            time.sleep(int(fault))
-        reply = self.desk.do(task, _breaking(fault, "fusion", abort), progress)
+        fault = self.plan.pop({"fuse": str(task.round)}.get(task.kind, task.kind), "")
+        fault = f"wait {fault}" if fault.isdigit() else fault
+        reply = self.desk.do(task, _breaking(fault, "fusion", abort, 2 if task.kind == "fuse" else 1), progress)
         if fault == "nan":
             reply.tensors["decoder.classify.weight"][0] = float("nan")
         return reply
@@ -119,7 +125,8 @@ class FaultyController(FedMEPDController):
 
     Args:
         preset, settings: as of the controller.
-        plan: by round as text: ``aggregation``, ``fusion training`` or ``checkpoint``.
+        plan: by round as text: ``aggregation``, ``fusion training`` or ``checkpoint``; with the fusion site at a
+            hospital, ``fusion task`` (while that trains) or ``fusion answer`` (as it arrives).
         marks: folder for a file for each death, so that it does not repeat.
     """
 
@@ -143,6 +150,7 @@ class FaultyController(FedMEPDController):
                 _die()
 
         result, train, fsync = Aggregation.result, FusionTrainer.train, os.fsync
+        ask = FusionPost._ask
 
         def dying_result(aggregation):
             found = result(aggregation)
@@ -169,6 +177,17 @@ class FaultyController(FedMEPDController):
                     _die()
             fsync(descriptor)
 
+        def dying_ask(post, task, deadline):
+            late = threading.Timer(_SECONDS_OF_TRAINING, die_in, ["fusion task"])
+            if task.kind == "fuse":
+                late.start()
+            answer = ask(post, task, deadline)
+            late.cancel()
+            if task.kind == "fuse":
+                die_in("fusion answer")
+            return answer
+
+        FusionPost._ask = dying_ask
         Aggregation.result = dying_result
         FusionTrainer.train = dying_train
         os.fsync = dying_fsync

@@ -57,7 +57,13 @@ class Poc:
         self._flare_folder = self.workspace / "poc"
 
     def prepare(
-        self, sites: Sequence[str], data: Path | None, *, port: int | None = None, everywhere: bool = False
+        self,
+        sites: Sequence[str],
+        data: Path | None,
+        *,
+        port: int | None = None,
+        everywhere: bool = False,
+        fusion_site: str = "",
     ) -> None:
         """Makes the workspace: a kit for the server and every site, each with a data folder of its own.
 
@@ -66,11 +72,15 @@ class Poc:
             data: folder with a sub-folder for each site and one for the fusion site; None: phantoms are made.
             port: of the server, the next one is its admin port; None: free ones.
             everywhere: let the server listen on all of the machine's addresses instead of loopback alone.
+            fusion_site: the site that has the fusion cases, and reads the whole folder ``data``; the server then has no
+                data folder. Empty: the server has them.
 
         Raises:
-            FedMEPDError: a site has no data, a port is taken, or the workspace is in use, is something else, or holds
-                what jobs have left.
+            FedMEPDError: a site has no data, a port is taken, the fusion site is none of the sites, or the workspace is
+                in use, is something else, or holds what jobs have left.
         """
+        if fusion_site and fusion_site not in sites:
+            raise FedMEPDError(f"the fusion site {fusion_site!r} is none of the sites: {', '.join(sites)}")
         if self.processes():
             raise FedMEPDError(f"{self.workspace} is running: stop it first, `fedmepd poc stop`")
         if self.workspace.exists() and any(self.workspace.iterdir()) and not self._project_file.is_file():
@@ -85,10 +95,14 @@ class Poc:
         ports = _ports(port)
         write_text(self._project_file, yaml.safe_dump(_project(sites, ports, everywhere), sort_keys=False))
         self._flare("poc", "prepare", "-i", str(self._project_file), "--force")
+        if fusion_site:
+            # Its own cases and the fusion cases are sub-folders there.
+            folders[fusion_site] = folders.pop(FUSION_SITE).parent
         for name, folder in folders.items():
             kit = self.server_kit if name == FUSION_SITE else self.kit(name)
             write_json(kit / "local" / FILE_NAME, {"data": str(folder)})
-            KitSettings(kit).set_up()
+        for name in (self.server_kit.name, *sites):
+            KitSettings(self.kit(name)).set_up()
         self.log(f"prepared {len(sites)} sites and a server on port {ports[0]} in {self.workspace}")
 
     def _data_folders(self, sites: Sequence[str], data: Path | None) -> dict[str, Path]:
