@@ -93,7 +93,7 @@ class Poc:
                 "`submit`, `watch`, `download` and `stop`; or remove it all with `fedmepd poc clean`"
             )
         if fusion_site and fusion_site not in sites:
-            raise FedMEPDError(f"fusion site {fusion_site!r}: expected one of the sites {', '.join(sites)}")
+            raise FedMEPDError(f"the fusion site {fusion_site!r} is none of the sites: {', '.join(sites)}")
         folders = self._data_folders(sites, data)
         ports = _ports(port)
         project = _project(sites, ports, everywhere) | {_FUSION_SITE: fusion_site}
