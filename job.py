@@ -36,6 +36,7 @@ def main() -> int:
             width=arguments.width,
             crop=arguments.crop,
             run_name=arguments.run_name,
+            fusion_site=arguments.fusion_site,
             settings={"evaluation": {"cross_site": True}} if arguments.cross_site else None,
         )
     except FedMEPDError as error:
@@ -46,6 +47,9 @@ def main() -> int:
         print(f"wrote {os.path.join(arguments.export, recipe.name)}")
         return 0
     sites = [f"site-{number}" for number in range(1, arguments.sites + 1)]
+    if arguments.fusion_site and arguments.fusion_site not in sites:
+        print(f"job.py: --fusion-site {arguments.fusion_site}: expected one of {', '.join(sites)}", file=sys.stderr)
+        return 2
     workspace = os.path.abspath(arguments.workspace)
     environment = SimEnv(clients=sites, num_threads=arguments.threads, workspace_root=workspace)
     # An environment variable of FLARE's may name another one.
@@ -78,6 +82,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--rounds", type=int, help="rounds of training")
     parser.add_argument("--sites", type=positive, default=DEFAULT_SITES, help="number of sites; default: 8")
+    parser.add_argument(
+        "--fusion-site",
+        metavar="NAME",
+        help="the site that has the fusion data and trains on them, besides its own cases; default: the server",
+    )
     parser.add_argument("--threads", type=positive, help="sites that train at the same time; default: all")
     parser.add_argument("--width", type=int, help="channels of the network at full resolution")
     parser.add_argument("--crop", type=int, help="side of the training crops in voxels")

@@ -6,15 +6,16 @@ the filter hands them over, and the message around them as FLARE writes it: name
 FLARE's transport adds a few kilobytes to each message.
 
 The report has a row for each round and site: ``down`` and ``up`` hold the bytes of the ``tensors`` and of the whole
-``message``; ``contents`` says what a task of round 1 is made of.
+``message``; ``contents`` says what a task of round 1 is made of. ``fusion`` has the same for every task of a fusion
+site at a hospital, by method and precision.
 """
 
 from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -26,9 +27,13 @@ from nvflare.fuel.utils import fobs
 
 from benchmarks import measure
 from benchmarks.phantoms import phantom_data
+from fedmepd import methods
 from fedmepd.config import FUSION_SITE, Settings
 from fedmepd.data.phantom import phantom_sites
-from fedmepd.federation.fusion_site import FusionSite
+from fedmepd.federation.exchange import FusionReply, FusionTask
+from fedmepd.federation.fusion_desk import FusionDesk
+from fedmepd.federation.fusion_elsewhere import FusionElsewhere
+from fedmepd.federation.fusion_site import Fusion, FusionSite
 from fedmepd.federation.server import FederationServer
 from fedmepd.federation.server_state import FILE_NAME
 from fedmepd.federation.site import FederationSite
@@ -47,6 +52,10 @@ TARGETS = {len(BRATS.modalities): 0.45, 1: 0.22}
 
 # Shares of personal filters, one round each.
 SHARES = (0.0, 0.25, 0.5, 1.0)
+
+# The hospital with the fusion site, where there is one: a site with all modalities.
+HOSPITAL = "site-8"
+PRECISIONS = ("float16", "float32")
 
 _CPU = torch.device("cpu")
 
@@ -71,6 +80,18 @@ class Exchange:
     up: Size
 
 
+@dataclass(frozen=True)
+class FusionExchange:
+    """What went to a fusion site at a hospital with one task, and what came back."""
+
+    method: str
+    precision: str
+    round: int
+    kind: str
+    down: Size
+    up: Size
+
+
 def whole_model(width: int) -> int:
     """Returns the bytes of everything that a network with all modalities consists of, in float32."""
     calibration = Settings.make().calibration.model_dump(include={"residual", "dropout"})
@@ -82,7 +103,8 @@ def write(message: Shareable) -> tuple[bytes, Size]:
     """Returns a message as it leaves: through the product's filter, then written by FLARE."""
     sent = ToWirePrecision().process(message, FLContext())
     written = fobs.dumps(sent)
-    return written, Size(from_shareable(sent).meta[translation.BYTES], len(written))
+    # FLARE calls no filter for a message without tensors.
+    return written, Size(from_shareable(sent).get_meta_prop(translation.BYTES, 0), len(written))
 
 
 def read(written: bytes) -> Shareable:
@@ -105,6 +127,32 @@ def contents(message: Shareable) -> dict[str, int]:
     return dict(sorted(parts.items(), key=lambda part: -part[1]))
 
 
+class Courier:
+    """The way to a fusion site in this process, in messages as FLARE writes them.
+
+    Args:
+        run: the job's.
+        desk: does the tasks.
+
+    Attributes:
+        exchanges: what has gone there and back, task by task.
+    """
+
+    def __init__(self, run: translation.Run, desk: FusionDesk):
+        self._run, self._desk = run, desk
+        self.exchanges: list[FusionExchange] = []
+
+    def __call__(self, task: FusionTask, abort: Callable[[], bool]) -> FusionReply:
+        written, down = write(translation.fusion_task(self._run, task))
+        received = read(written)
+        reply = self._desk.do(translation.fusion_task_of(received), abort)
+        written, up = write(translation.fusion_reply(reply, self._run, received))
+        settings = self._run.settings
+        of = settings.method, settings.aggregation.wire_precision
+        self.exchanges.append(FusionExchange(*of, task.round, task.kind, down, up))
+        return translation.fusion_reply_of(HOSPITAL, read(written))
+
+
 class Federation:
     """The eight sites of the protocol and the fusion site, with a network of the given width and very little data.
 
@@ -114,21 +162,40 @@ class Federation:
         crop: side of the training crops.
         precision: of the tensors on the wire.
         fusion_cases: at the fusion site; four make all the anchors that the paper has.
+        method: of the job.
+        hospital: the site that is the fusion site too, and is then the only one; empty: the server.
+
+    Attributes:
+        courier: the way to the fusion site at the hospital; None where there is none.
     """
 
-    def __init__(self, folder: Path, width: int, crop: int, precision: str = "float16", fusion_cases: int = 4):
+    def __init__(
+        self,
+        folder: Path,
+        width: int,
+        crop: int,
+        precision: str = "float16",
+        fusion_cases: int = 4,
+        method: str = "fedmepd",
+        hospital: str = "",
+    ):
         changes = {
+            "method": method,
+            "fusion": {"site": hospital},
+            "evaluation": {"window": 48},
             "network": {"width": width},
             "training": {"crop": crop},
             "augmentation": {"tumour_share": 1.0, "rotation_degrees": 0},
-            "aggregation": {"wire_precision": precision},
+            "aggregation": {"wire_precision": precision, "min_sites": 1},
         }
         self.run = translation.Run("wire", Settings.make("paper", changes))
         self._folder = folder
-        self._fusion = phantom_data(folder, FUSION_SITE, fusion_cases)
+        data = phantom_data(folder, FUSION_SITE, fusion_cases)
+        self._fusion = replace(data, validation=data.train[:1]) if hospital else data
+        self.courier: Courier | None = None
         self.sites = {
             name: FederationSite(name, self.run.settings, phantom_data(folder, name, 1), folder / name, _CPU)
-            for name in SITES
+            for name in ([hospital] if hospital else SITES)
         }
         self.server = self._make_server()
         self._register()
@@ -140,8 +207,17 @@ class Federation:
 
     def _make_server(self) -> FederationServer:
         folder = self._folder / "server"
-        fusion = FusionSite(self.run.settings, self._fusion, self._folder / FUSION_SITE, _CPU)
-        return FederationServer(self.run.settings, fusion, folder, folder)
+        return FederationServer(self.run.settings, self._make_fusion(), folder, folder)
+
+    def _make_fusion(self) -> Fusion:
+        settings = self.run.settings
+        here = FusionSite(settings, self._fusion, self._folder / FUSION_SITE, _CPU)
+        if not settings.fusion.site:
+            return here
+        desk = FusionDesk(here, half_precision=settings.aggregation.wire_precision == "float16")
+        self.courier = Courier(self.run, desk)
+        profile = self.sites[settings.fusion.site].profile(self._fusion.counts())
+        return FusionElsewhere(settings, profile, self.courier)
 
     def task(self, site: str) -> Shareable:
         """The next round's task for a site."""
@@ -184,6 +260,19 @@ def rounds(federation: Federation, shares: Sequence[float]) -> list[Exchange]:
     return found
 
 
+def fusion_at_a_hospital(width: int, crop: int, cases: int, last: int = 2) -> list[FusionExchange]:
+    """Plays the rounds up to ``last`` of every method in every precision; returns all that the fusion site is sent."""
+    found = []
+    for method in methods.names():
+        for precision in PRECISIONS:
+            with tempfile.TemporaryDirectory() as folder:
+                federation = Federation(Path(folder), width, crop, precision, cases, method, HOSPITAL)
+                for _ in range(last):
+                    federation.play(0.0)
+                found += federation.courier.exchanges
+    return found
+
+
 def _never() -> bool:
     return False
 
@@ -204,6 +293,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         federation.server.begin_round()
         messages = {site: contents(federation.task(site)) for site in _smallest_and_largest()}
         exchanges = rounds(federation, SHARES)
+    fusion = fusion_at_a_hospital(width, crop, fusion_cases, last=1 if options.quick else 2)
     environment = measure.environment()
     print(measure.describe(environment))
     print(f"\nWhole model of width {width} in float32: {whole / 1e6:.1f} MB = 100 %\n")
@@ -217,6 +307,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         total = sum(parts.values())
         rows = [(part, f"{size:,}", f"{size / total:.3%}") for part, size in parts.items()]
         print(measure.table(("part", "bytes", "of the message"), rows))
+    print("\nThe fusion site at a hospital: message down + up, MB")
+    print(_fusion_table(fusion))
     if width == TARGET_WIDTH:
         print("\n" + "\n".join(_judge(first, whole)))
     path = measure.write_report(
@@ -227,6 +319,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         width=width,
         whole_model=whole,
         contents=messages,
+        fusion=[asdict(exchange) for exchange in fusion],
     )
     print(f"\nwritten to {path}")
 
@@ -259,6 +352,17 @@ def _later_rounds(exchanges: list[Exchange], whole: int) -> str:
         cells = [f"{exchange.down.message / whole:.1%} + {exchange.up.message / whole:.1%}" for exchange in of_site]
         rows.append([f"{site}: {', '.join(modalities)}", *cells])
     return measure.table(["site", *(f"{share:.0%} personal" for share in SHARES)], rows)
+
+
+def _fusion_table(exchanges: list[FusionExchange]) -> str:
+    columns = sorted({(exchange.round, exchange.kind) for exchange in exchanges})
+    cells: dict[tuple[str, str], dict[tuple[int, str], str]] = {}
+    for exchange in exchanges:
+        sizes = f"{exchange.down.message / 1e6:.3f} + {exchange.up.message / 1e6:.3f}"
+        cells.setdefault((exchange.method, exchange.precision), {})[exchange.round, exchange.kind] = sizes
+    names = {"fuse": "training", "validate": "validation"}
+    headers = ["method", "precision", *(f"round {number}: {names[kind]}" for number, kind in columns)]
+    return measure.table(headers, [[*of, *(found.get(key, "") for key in columns)] for of, found in cells.items()])
 
 
 def _judge(exchanges: list[Exchange], whole: int) -> list[str]:

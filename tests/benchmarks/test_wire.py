@@ -58,6 +58,34 @@ def expected_up(modalities: tuple[str, ...], share: float) -> int:
     return 2 * numbers
 
 
+def check_fusion(rows: list[dict]) -> None:
+    """Only what the other side does not hold travels: the method's weights, and up the anchors too."""
+    state = FedMEPDNet(BRATS, width=4).state_dict()
+    segmenting = sum(value.numel() for key, value in state.items() if key.split(".")[0] in ("encoders", "decoder"))
+    whole = sum(value.numel() for value in state.values())
+    assert whole > segmenting
+    numbers = {"fedmepd": segmenting, "fedavg": whole, "local": segmenting, "fusion_only": segmenting}
+    size = {"float16": 2, "float32": 4}
+    known = [row for row in rows if row["method"] in numbers]
+    # FedAvg has no round 0.
+    assert len(known) == 2 * (2 + 3 * 3)
+    for row in known:
+        weights = numbers[row["method"]] * size[row["precision"]]
+        up, down = row["up"]["tensors"], row["down"]["tensors"]
+        if row["kind"] == "validate" and row["method"] != "fedavg":
+            assert up == down == 0
+        elif row["kind"] == "validate":
+            # The model that is validated is averaged after the fusion training.
+            assert up == 0 and down == weights
+        else:
+            # What these methods' server holds is what the fusion site has sent it.
+            kept = row["round"] == 1 and row["method"] in ("local", "fusion_only")
+            assert down == (0 if kept else weights), row
+            anchors = (up - weights) / size[row["precision"]]
+            assert anchors % 60 == 0 and 0 <= anchors / 60 <= 16 and (anchors > 0) == (row["method"] == "fedmepd")
+        assert row["up"]["message"] > up and row["down"]["message"] > down
+
+
 def test_bytes_of_every_round(tmp_path, monkeypatch, capsys):
     sites = {"site-5": ("T1ce",), "site-8": ("FLAIR", "T1ce", "T1", "T2")}
     monkeypatch.setattr(wire, "SITES", sites)
@@ -77,8 +105,9 @@ def test_bytes_of_every_round(tmp_path, monkeypatch, capsys):
         anchors = down - up - filters
         assert anchors % (2 * (4 + 8 + 16 + 32)) == 0 and 1 <= anchors // 120 <= 16
         assert row["up"]["message"] > up and row["down"]["message"] > down
+    check_fusion(report["fusion"])
     printed = capsys.readouterr().out
-    assert "50% personal" in printed and "target" not in printed
+    assert "round 1: validation" in printed and "50% personal" in printed and "target" not in printed
 
 
 @pytest.mark.parametrize(("size", "verdict"), [(45, "met"), (46, "MISSED")])

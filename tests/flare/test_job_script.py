@@ -13,10 +13,12 @@ def job(*options, folder):
 
 
 def test_export_writes_the_job_into_the_named_folder(tmp_path):
-    done = job("--method", "local", "--rounds", "3", "--export", "there", folder=tmp_path)
+    options = ("--method", "local", "--rounds", "3", "--fusion-site", "north")
+    done = job(*options, "--export", "there", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     config = json.loads((tmp_path / "there/local_brats/app/config/config_fed_server.json").read_text())
-    assert config["workflows"][0]["args"]["settings"] == {"method": "local", "rounds": 3}
+    settings = {"method": "local", "rounds": 3, "fusion": {"site": "north"}}
+    assert config["workflows"][0]["args"]["settings"] == settings
     # FLARE warns when it finds --export itself.
     assert "NVFlare reserves" not in done.stderr
 
@@ -27,6 +29,7 @@ def test_export_writes_the_job_into_the_named_folder(tmp_path):
         (("--rounds", "0"), "rounds = 0"),
         (("--sites", "0"), "expected 1 or more"),
         (("--method", "sgd"), "invalid choice"),
+        (("--sites", "2", "--fusion-site", "site-3"), "--fusion-site site-3: expected one of site-1, site-2"),
     ],
 )
 def test_bad_option_is_one_clear_line(tmp_path, options, message):

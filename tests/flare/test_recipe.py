@@ -19,6 +19,7 @@ def test_arguments_become_settings():
         width=16,
         crop=48,
         run_name="x",
+        fusion_site="site-8",
         preset="paper",
         settings={"network": {"shared_encoder": True}},
     )
@@ -29,6 +30,7 @@ def test_arguments_become_settings():
         "network": {"shared_encoder": True, "width": 16},
         "training": {"crop": 48},
         "run_name": "x",
+        "fusion": {"site": "site-8"},
     }
 
 
@@ -40,6 +42,7 @@ def test_arguments_become_settings():
         ({"crop": 33}, "crop = 33"),
         ({"method": "sgd"}, "method = 'sgd'"),
         ({"run_name": "../up"}, "run_name = '../up'"),
+        ({"fusion_site": "a/b"}, "site = 'a/b'"),
         ({"preset": "tiny"}, "preset 'tiny'"),
         ({"settings": {"round": 3}}, "unknown key round"),
         ({"rounds": 3, "settings": {"rounds": 4}}, "rounds is given twice"),

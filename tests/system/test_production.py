@@ -9,18 +9,25 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 
+from fedmepd.config import Settings
 from fedmepd.data.phantom import case_names
+from fedmepd.data.site import open_fusion_data
 from fedmepd.evaluation import results
+from fedmepd.federation.fusion_site import FusionSite
 from fedmepd.flare.poc.commands import FlareError
 from fedmepd.flare.poc.workspace import COMPLETED
+from fedmepd.methods.method import build_network
 from fedmepd.networks.encoder import Encoder
+from fedmepd.site_settings import SiteSettings
+from fedmepd.storage import load_tensors
 from provisioning.distributed.root import hand_over
 from tests.system.conftest import CASES, SITES, write_cases
 from tests.system.production import ADMIN, LEAD, MEMBER, SERVER, Federation, provision, wait_for
-from tests.system.simulator import ROOT, TINY
+from tests.system.simulator import ROOT, TINY, assert_same, in_process, weights
 
 pytestmark = pytest.mark.system
 
@@ -36,11 +43,12 @@ def federation(tmp_path_factory, cohort, cache):
     data = made.folder / "data"
     for site in (STRICT, "site-4"):
         write_cases(data / site, site, CASES, modalities=MODALITIES[site])
+    write_cases(data / "fusion", "fusion", CASES)
     agreed = {"site-1": {"cross_site": "test"}, STRICT: {"cross_site": "share"}}
+    # Two hospitals have fusion cases beside their own; those of site 1 are the server's too.
+    folders = {SERVER: cohort / "fusion", "site-1": cohort, "site-2": cohort / "site-2", STRICT: data}
     for name in (SERVER, *OPEN, STRICT):
-        owner = "fusion" if name == SERVER else name
-        folder = data / owner if (data / owner).is_dir() else cohort / owner
-        content = {"data": str(folder)} | agreed.get(name, {})
+        content = {"data": str(folders.get(name, data / name))} | agreed.get(name, {})
         (made.kit(name) / "local/fedmepd.json").write_text(json.dumps(content))
     made.fedmepd("kit", made.kit(SERVER), "--jobs", made.jobs)
     for site in OPEN[:2]:
@@ -149,6 +157,80 @@ def check_matrix(found):
     assert cells["site-1"][STRICT]["reason"] == "site-1 does not share its model"
     for site in found["sites"]:
         assert cells[site["name"]][site["name"]]["test"] == site["test"]
+
+
+@pytest.fixture
+def server_without_data(federation):
+    """The server's operator has set up no data folder at all."""
+    file = federation.kit(SERVER) / "local/fedmepd.json"
+    kept = file.read_bytes()
+    file.unlink()
+    yield
+    file.write_bytes(kept)
+
+
+def fetched(federation, job_id, place, out):
+    """Downloads a job, and copies what its sites keep beside it; returns the results and the server's log."""
+    found = read_results(federation, job_id, out)
+    for site in place:
+        shutil.copytree(federation.kit(site) / job_id / "fedmepd", out / site)
+    return found, next(out.glob("*/workspace/log.txt")).read_text()
+
+
+def test_the_fusion_site_at_a_hospital(federation, server_without_data, job, cohort, cache, tmp_path):
+    """The same bits as in one process, and nothing of the fusion cases at the server but what may leave them."""
+    # Two training cases are enough for an anchor here, so that anchors travel.
+    changes = {"fusion": {"site": "site-1"}, "calibration": TINY["calibration"] | {"anchor_cases": 1}}
+    job_id, status = federation.run_job(job("fusion", OPEN[:2], **changes))
+    assert status == COMPLETED
+    found, log = fetched(federation, job_id, OPEN[:2], tmp_path / "run")
+    expected, weights_of_one = in_process(tmp_path / "once", TINY | changes, cohort, cache)
+    assert_same(weights(tmp_path / "run", TINY["rounds"]), weights_of_one)
+    for key in ("mean", "server", "sites"):
+        assert found[key] == expected[key]
+    # The states of the fusion training, with its optimizer and class vectors, are at the hospital alone.
+    assert {path.parts[-3] for path in (tmp_path / "run").rglob("fusion/state_*.pt")} == {"site-1"}
+    assert found["fusion"]["site"] == "site-1"
+    encoders_and_decoder = 4 * sum(value.numel() for value in weights_of_one["server"].values())
+    # Rounds 0, 1 and 2 send all of it both ways; neither validation nor the final test sends it again.
+    assert found["fusion"]["bytes_down"] == 3 * encoders_and_decoder
+    # An anchor is one mean for each level: 4, 8, 16 and 32 channels; two at most for each class.
+    anchors = (found["fusion"]["bytes_up"] - 3 * encoders_and_decoder) / (4 * (4 + 8 + 16 + 32))
+    assert 3 <= anchors <= 3 * 2 * 4 and anchors == int(anchors)
+    kept = [path.read_text(errors="replace") for path in federation.kit(SERVER).glob("*log*")]
+    for secret in (str(cohort), case_names("fusion")[0]):
+        assert not any(secret in text for text in [log, *kept])
+
+
+def test_a_fusion_site_that_withholds_an_encoder(federation, server_without_data, job, cache, tmp_path):
+    """No site but the fusion site has T1ce, and its training of that encoder never leaves the hospital."""
+    plain = tmp_path / "plain"
+    withheld = job("fusion", ("site-2", STRICT), fusion={"site": STRICT})
+    federation.fedmepd("job", "export", withheld, plain, "--without-code")
+    job_id, status = federation.run_job(plain)
+    assert status == COMPLETED
+    found, log = fetched(federation, job_id, ("site-2", STRICT), tmp_path / "run")
+    for text in ("round 1/2: 2 sites", "round 2/2: 2 sites"):
+        assert text in log
+    for text in ("refused", "left out", "without fusion", "not validated", "not tested"):
+        assert text not in log
+    assert found["server"]["rounds_missed"] == [] and found["server"]["validation"]["round"] == TINY["rounds"]
+    settings = Settings.make("phantom", TINY | {"fusion": {"site": STRICT}})
+    started = build_network(settings).start(settings.seed).state_dict()
+    at_server = load_tensors(next((tmp_path / "run").rglob("server_state.pt")))["method"]["weights"]
+    [state] = (tmp_path / "run" / STRICT / "fusion").glob(f"state_{TINY['rounds']:05d}.pt")
+    at_hospital = load_tensors(state)["network"]
+    for key, value in at_server.items():
+        if key.startswith("encoders.T1ce."):
+            assert torch.equal(value, started[key]), key
+            assert not torch.equal(value, at_hospital[key]), key
+        else:
+            assert torch.equal(value, at_hospital[key]), key
+    # So the hospital gets that encoder again in every task, and what it scores is the model that the server has.
+    site_settings = SiteSettings(data=federation.folder / "data", cache=cache, device="cpu")
+    again = FusionSite(settings, open_fusion_data(STRICT, settings, site_settings), tmp_path / "x", torch.device("cpu"))
+    validation = again.validate(at_server, TINY["rounds"], lambda: False)
+    assert found["server"]["validation"]["mdsc"] == validation["mdsc"]
 
 
 def test_a_job_with_code_where_code_is_refused(federation, job):

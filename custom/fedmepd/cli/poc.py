@@ -73,6 +73,12 @@ def _add_sites(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", type=Path, help="folder with one sub-folder per site and one named fusion; default: phantoms"
     )
+    parser.add_argument(
+        "--fusion-site",
+        metavar="NAME",
+        default="",
+        help="the site that has the fusion data and trains on them, besides its own cases; default: the server",
+    )
     parser.add_argument("--port", type=int, help="port of the server; admins use the next one; default: free ports")
     parser.add_argument(
         "--everywhere", action="store_true", help="listen on all addresses of the machine; default: loopback only"
@@ -86,7 +92,17 @@ def _poc(options: argparse.Namespace) -> Poc:
 
 
 def _prepare(options: argparse.Namespace) -> None:
-    _poc(options).prepare(options.sites, options.data, port=options.port, everywhere=options.everywhere)
+    _prepare_kits(_poc(options), options)
+
+
+def _prepare_kits(poc: Poc, options: argparse.Namespace) -> None:
+    poc.prepare(
+        options.sites,
+        options.data,
+        port=options.port,
+        everywhere=options.everywhere,
+        fusion_site=options.fusion_site,
+    )
 
 
 def _submit(options: argparse.Namespace) -> None:
@@ -125,7 +141,7 @@ def _run(options: argparse.Namespace) -> int:
     poc = _poc(options)
     try:
         with _interruptible():
-            poc.prepare(options.sites, options.data, port=options.port, everywhere=options.everywhere)
+            _prepare_kits(poc, options)
             poc.start()
             job_id = poc.submit(options.job)
             status = poc.watch(job_id)

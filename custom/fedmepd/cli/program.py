@@ -92,6 +92,12 @@ def build_parser() -> argparse.ArgumentParser:
     export.add_argument(
         "--all-sites", action="store_true", help="deploy the job to all connected sites; default: those that it names"
     )
+    export.add_argument(
+        "--fusion-site",
+        metavar="NAME",
+        default="",
+        help="the site that has the fusion data and trains on them; default: what the job says",
+    )
     export.set_defaults(run=_export_job)
 
     kit = topics.add_parser(
@@ -157,7 +163,13 @@ def _show_checkpoint(options: argparse.Namespace) -> None:
 def _export_job(options: argparse.Namespace) -> None:
     from fedmepd.flare.export import export_job
 
-    export_job(options.job_folder, options.out, with_code=not options.without_code, all_sites=options.all_sites)
+    export_job(
+        options.job_folder,
+        options.out,
+        with_code=not options.without_code,
+        all_sites=options.all_sites,
+        fusion_site=options.fusion_site,
+    )
     print(f"wrote {options.out}")
 
 

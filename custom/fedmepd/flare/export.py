@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import fedmepd
+from fedmepd.config import Settings
 from fedmepd.errors import FedMEPDError
 from fedmepd.storage import read_json, write_json
 
@@ -17,7 +19,9 @@ carries the package with it.
 """
 
 
-def export_job(job_folder: Path, out: Path, *, with_code: bool = True, all_sites: bool = False) -> Path:
+def export_job(
+    job_folder: Path, out: Path, *, with_code: bool = True, all_sites: bool = False, fusion_site: str = ""
+) -> Path:
     """Copies a job, with this package in its ``custom`` folders or without such folders.
 
     A site runs a job with code only if its policy allows foreign code ("byoc" in its ``authorization.json``), and one
@@ -28,12 +32,13 @@ def export_job(job_folder: Path, out: Path, *, with_code: bool = True, all_sites
         out: the new job folder; must not exist yet.
         with_code: whether it carries the package.
         all_sites: deploy it to every connected site instead of those that ``job_folder`` names.
+        fusion_site: the site that is to be the fusion site; empty: what ``job_folder`` says.
 
     Returns:
         ``out``.
 
     Raises:
-        FedMEPDError: ``job_folder`` is no job, or ``out`` exists.
+        FedMEPDError: ``job_folder`` is no job, ``out`` exists, or the job cannot have that fusion site.
     """
     job_folder, out = Path(job_folder), Path(out)
     meta = read_meta(job_folder)
@@ -52,10 +57,13 @@ def export_job(job_folder: Path, out: Path, *, with_code: bool = True, all_sites
                 shutil.rmtree(custom)
         if all_sites:
             write_json(partial / "meta.json", deployed_everywhere(meta))
+        if fusion_site:
+            set_fusion_site(partial, fusion_site)
         partial.rename(out)
     except (OSError, shutil.Error) as error:
-        shutil.rmtree(partial, ignore_errors=True)
         raise FedMEPDError(f"cannot write {out}: {error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     return out
 
 
@@ -75,6 +83,54 @@ def read_meta(job_folder: Path) -> dict[str, Any]:
             f"{job_folder} is no job: expected a folder with meta.json and its deploy_map, such as jobs/fedmepd_brats"
         )
     return meta
+
+
+def fusion_site_of(job_folder: Path) -> str:
+    """Returns the site that a job names as its fusion site; empty: the server, or the job is none of this package.
+
+    Raises:
+        FedMEPDError: the job's configuration cannot be read.
+    """
+    for _, _, arguments in _controllers(job_folder):
+        fusion = (arguments.get("settings") or {}).get("fusion") or {}
+        if fusion.get("site"):
+            return fusion["site"]
+    return ""
+
+
+def set_fusion_site(job_folder: Path, site: str) -> None:
+    """Makes a site the fusion site of a job, in the job's own folder.
+
+    Raises:
+        FedMEPDError: the job is none of this package, is not deployed to the site, or the name can be none of a site.
+    """
+    named = {name for places in read_meta(job_folder)["deploy_map"].values() for name in places}
+    if site not in named and "@ALL" not in named:
+        raise FedMEPDError(
+            f"{site} cannot be the fusion site: the job is for {', '.join(sorted(named))}; "
+            "`fedmepd job export --all-sites` deploys it to every site"
+        )
+    controllers = list(_controllers(job_folder))
+    if not controllers:
+        raise FedMEPDError(f"{job_folder} is no job of FedMEPD: expected a folder such as jobs/fedmepd_brats")
+    for file, content, arguments in controllers:
+        settings = arguments.get("settings") or {}
+        arguments["settings"] = settings | {"fusion": (settings.get("fusion") or {}) | {"site": site}}
+        Settings.make(arguments.get("preset", "paper"), arguments["settings"])
+        write_json(file, content)
+
+
+def _controllers(job_folder: Path) -> Iterator[tuple[Path, dict[str, Any], dict[str, Any]]]:
+    """Gives the job's files with a controller of ours: file, its content, and in it the controller's arguments."""
+    for file in sorted(job_folder.glob("*/config/config_fed_server.json")):
+        content = read_json(file, "a job's configuration")
+        try:
+            for workflow in content["workflows"]:
+                arguments = workflow.setdefault("args", {})
+                if workflow["path"].startswith("fedmepd.") or "settings" in arguments:
+                    yield file, content, arguments
+        except (KeyError, TypeError, AttributeError) as error:
+            raise FedMEPDError(f"{file} cannot be read as a job's configuration: {error}") from error
 
 
 def deployed_everywhere(meta: dict[str, Any]) -> dict[str, Any]:

@@ -31,8 +31,8 @@ _TASK_REQUEST_SECONDS = 0.5
 class FedMEPDRecipe(Recipe):
     """A FedMEPD federation, or one of the methods it is compared with.
 
-    The server trains too: it is the fusion site. Every site needs this package installed, or a job that carries it (see
-    :mod:`fedmepd.flare.export`).
+    The server is the fusion site, unless ``fusion_site`` names a site. Every site needs this package installed, or a
+    job that carries it (see :mod:`fedmepd.flare.export`).
 
     Args:
         name: the job's name.
@@ -43,6 +43,7 @@ class FedMEPDRecipe(Recipe):
         width: channels of the network at full resolution, ``network.width``.
         crop: side of the training crops in voxels, ``training.crop``.
         run_name: name of the run; a job with the same name continues it.
+        fusion_site: name of the site that has the fusion data and trains on them, ``fusion.site``.
         settings: any other setting of the method, nested like :class:`fedmepd.config.Settings`.
         min_clients: sites that FLARE needs to start the job.
 
@@ -63,6 +64,7 @@ class FedMEPDRecipe(Recipe):
         width: int | None = None,
         crop: int | None = None,
         run_name: str | None = None,
+        fusion_site: str | None = None,
         settings: dict[str, Any] | None = None,
         min_clients: int = 1,
     ):
@@ -73,6 +75,7 @@ class FedMEPDRecipe(Recipe):
             ("network", "width"): width,
             ("training", "crop"): crop,
             ("run_name",): run_name,
+            ("fusion", "site"): fusion_site,
         }
         self.settings = _with_arguments(settings or {}, arguments)
         Settings.make(preset, self.settings)

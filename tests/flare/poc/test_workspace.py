@@ -16,6 +16,7 @@ import yaml
 from fedmepd import cli
 from fedmepd.errors import FedMEPDError
 from fedmepd.evaluation import results
+from fedmepd.flare.export import fusion_site_of
 from fedmepd.flare.poc import workspace as module
 from fedmepd.flare.poc.commands import FlareError
 from fedmepd.flare.poc.workspace import Poc
@@ -54,6 +55,7 @@ class Flare:
             return {"ready": True, "clients": poc.sites()}
         if command == "job submit":
             self.meta = json.loads((Path(arguments[3]) / "meta.json").read_text())
+            self.fusion_site = fusion_site_of(Path(arguments[3]))
             return {"job_id": "j1"}
         if command == "job stats":
             if not self.phases:
@@ -113,6 +115,70 @@ def test_all_in_one(flare, tmp_path, data, job, capsys):
     # North is not among the sites that the job names.
     assert flare.meta["deploy_map"] == {"app": ["@ALL"]}
     assert json.loads((job / "meta.json").read_text())["deploy_map"]["app"] == ["server", "site-1", "site-2"]
+
+
+def settings_of(tmp_path, kit):
+    file = Poc(tmp_path / "w").kit(kit) / "local" / "fedmepd.json"
+    return json.loads(file.read_text()) if file.exists() else None
+
+
+@pytest.fixture
+def real_job(tmp_path):
+    """A job with settings, for site 1 and the server."""
+    (tmp_path / "real/app/config").mkdir(parents=True)
+    (tmp_path / "real/meta.json").write_text(json.dumps({"deploy_map": {"app": ["server", "site-1"]}}))
+    content = {"workflows": [{"path": "fedmepd.flare.controller.FedMEPDController"}]}
+    (tmp_path / "real/app/config/config_fed_server.json").write_text(json.dumps(content))
+    return tmp_path / "real"
+
+
+def test_the_fusion_site_at_a_hospital(flare, tmp_path, data, real_job):
+    """The server has no data, the hospital the folder with both; every job that is submitted says so."""
+    before = (real_job / "app/config/config_fed_server.json").read_text()
+    assert run(tmp_path, real_job, data, "--fusion-site", "north") == 0
+    assert settings_of(tmp_path, "localhost") is None
+    assert settings_of(tmp_path, "north") == {"data": str(data)}
+    assert settings_of(tmp_path, "site-1") == {"data": str(data / "site-1")}
+    assert (Poc(tmp_path / "w").server_kit / "local/resources.json").is_file()
+    assert flare.fusion_site == "north" and flare.meta["deploy_map"] == {"app": ["@ALL"]}
+    assert (real_job / "app/config/config_fed_server.json").read_text() == before
+    # Each step can be done alone.
+    assert command("submit", tmp_path, real_job) == 0 and flare.fusion_site == "north"
+
+
+def test_phantoms_of_the_fusion_site_at_a_hospital(flare, tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr("fedmepd.data.phantom.ensure_site", lambda root, name, seed: made.append(name) or root / name)
+    Poc(tmp_path / "w").prepare(["site-1", "site-2"], None, fusion_site="site-2")
+    assert made == ["site-1", "site-2", "fusion"]
+    assert settings_of(tmp_path, "site-2") == {"data": str(tmp_path / "w/data")}
+
+
+def test_fusion_sites_that_cannot_be(flare, tmp_path, data, real_job):
+    poc = Poc(tmp_path / "w")
+    with pytest.raises(FedMEPDError, match="the fusion site 'south' is none of the sites: site-1, north"):
+        poc.prepare(["site-1", "north"], data, fusion_site="south")
+    assert not flare.commands and not (tmp_path / "w").exists()
+    file = real_job / "app/config/config_fed_server.json"
+    content = json.loads(file.read_text())
+
+    def ask_for(site):
+        content["workflows"][0]["args"] = {"settings": {"fusion": {"site": site}}}
+        file.write_text(json.dumps(content))
+
+    ask_for("south")
+    poc.prepare(["site-1", "north"], data)
+    with pytest.raises(FedMEPDError, match="fusion.site is 'south', expected one of the sites site-1, north"):
+        poc.submit(real_job)
+    shutil.rmtree(tmp_path / "w" / "poc")
+    poc.prepare(["site-1", "north"], data, fusion_site="north")
+    ask_for("site-1")
+    with pytest.raises(FedMEPDError, match="'site-1', but this workspace was prepared for 'north'"):
+        poc.submit(real_job)
+    assert "job submit" not in flare.commands
+    ask_for("north")
+    poc.submit(real_job)
+    assert flare.fusion_site == "north"
 
 
 @pytest.mark.parametrize("left", ["site-1/4f6c1d2e-0000-4abc-8def-0123456789ab/fedmepd", "localhost/fedmepd_runs/a"])

@@ -22,7 +22,7 @@ import yaml
 
 from fedmepd.config import FUSION_SITE
 from fedmepd.errors import FedMEPDError
-from fedmepd.flare.export import deployed_everywhere, read_meta
+from fedmepd.flare.export import deployed_everywhere, fusion_site_of, read_meta, set_fusion_site
 from fedmepd.flare.kits import KitSettings
 from fedmepd.flare.poc.commands import FlareError, run_flare
 from fedmepd.flare.progress import lines_about
@@ -34,6 +34,9 @@ LOOPBACK = "localhost"
 ADMIN = "admin@poc.local"
 
 COMPLETED = "FINISHED:COMPLETED"
+
+# A key of the project's file, which FLARE passes over.
+_FUSION_SITE = "fusion_site"
 
 _JOB_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -72,15 +75,13 @@ class Poc:
             data: folder with a sub-folder for each site and one for the fusion site; None: phantoms are made.
             port: of the server, the next one is its admin port; None: free ones.
             everywhere: let the server listen on all of the machine's addresses instead of loopback alone.
-            fusion_site: the site that has the fusion cases, and reads the whole folder ``data``; the server then has no
-                data folder. Empty: the server has them.
+            fusion_site: the site that is the fusion site too, in all jobs that are submitted here; the server then gets
+                no data folder. Empty: the server.
 
         Raises:
-            FedMEPDError: a site has no data, a port is taken, the fusion site is none of the sites, or the workspace is
+            FedMEPDError: a site has no data, the fusion site is none of the sites, a port is taken, or the workspace is
                 in use, is something else, or holds what jobs have left.
         """
-        if fusion_site and fusion_site not in sites:
-            raise FedMEPDError(f"the fusion site {fusion_site!r} is none of the sites: {', '.join(sites)}")
         if self.processes():
             raise FedMEPDError(f"{self.workspace} is running: stop it first, `fedmepd poc stop`")
         if self.workspace.exists() and any(self.workspace.iterdir()) and not self._project_file.is_file():
@@ -91,22 +92,28 @@ class Poc:
                 "would remove: choose another --workspace; or run one more job in this one with `fedmepd poc start`, "
                 "`submit`, `watch`, `download` and `stop`; or remove it all with `fedmepd poc clean`"
             )
+        if fusion_site and fusion_site not in sites:
+            raise FedMEPDError(f"the fusion site {fusion_site!r} is none of the sites: {', '.join(sites)}")
         folders = self._data_folders(sites, data)
         ports = _ports(port)
-        write_text(self._project_file, yaml.safe_dump(_project(sites, ports, everywhere), sort_keys=False))
+        project = _project(sites, ports, everywhere) | {_FUSION_SITE: fusion_site}
+        write_text(self._project_file, yaml.safe_dump(project, sort_keys=False))
         self._flare("poc", "prepare", "-i", str(self._project_file), "--force")
+        fusion_folder = folders.pop(FUSION_SITE)
         if fusion_site:
-            # Its own cases and the fusion cases are sub-folders there.
-            folders[fusion_site] = folders.pop(FUSION_SITE).parent
+            # The folder that has both: the sub-folder of the site's own cases, and that of the fusion cases.
+            folders[fusion_site] = fusion_folder.parent
         for name, folder in folders.items():
-            kit = self.server_kit if name == FUSION_SITE else self.kit(name)
-            write_json(kit / "local" / FILE_NAME, {"data": str(folder)})
-        for name in (self.server_kit.name, *sites):
-            KitSettings(self.kit(name)).set_up()
-        self.log(f"prepared {len(sites)} sites and a server on port {ports[0]} in {self.workspace}")
+            write_json(self.kit(name) / "local" / FILE_NAME, {"data": str(folder)})
+        if not fusion_site:
+            write_json(self.server_kit / "local" / FILE_NAME, {"data": str(fusion_folder)})
+        for kit in (self.server_kit, *map(self.kit, sites)):
+            KitSettings(kit).set_up()
+        fusion = f"; {fusion_site} is the fusion site" if fusion_site else ""
+        self.log(f"prepared {len(sites)} sites and a server on port {ports[0]} in {self.workspace}{fusion}")
 
     def _data_folders(self, sites: Sequence[str], data: Path | None) -> dict[str, Path]:
-        """Returns the data folder of every site, and of the fusion site, which the server is."""
+        """Returns the folder with the cases of every site, and of the fusion site."""
         if len(set(sites)) < len(sites) or not sites:
             raise FedMEPDError(f"sites {', '.join(sites)}: expected each name once")
         names = [*sites, FUSION_SITE]
@@ -136,10 +143,11 @@ class Poc:
         """Submits a job; returns its id.
 
         Raises:
-            FedMEPDError: the folder is no job, or the server refuses it.
+            FedMEPDError: the folder is no job, it names another fusion site than the workspace has, or the server
+                refuses it.
         """
         self._require_prepared()
-        with _deployable(Path(job), self.sites()) as folder:
+        with _deployable(Path(job), self.sites(), self.fusion_site) as folder:
             job_id = self._flare("job", "submit", "-j", str(folder))["job_id"]
         self.log(f"submitted {Path(job).name}: job {job_id}")
         return job_id
@@ -262,6 +270,11 @@ class Poc:
         """Returns the names of the sites that the workspace was prepared for."""
         return [entry["name"] for entry in self._participants() if entry["type"] == "client"]
 
+    @property
+    def fusion_site(self) -> str:
+        """The site that is the fusion site of this workspace's jobs; empty: the server."""
+        return self._content().get(_FUSION_SITE, "")
+
     def _jobs(self) -> list[str]:
         """Returns the ids of the jobs that a kit holds files of, and the name of the folder of named runs."""
         names = {path.name for path in self._flare_folder.glob(f"{PROJECT}/prod_*/*/*") if path.is_dir()}
@@ -276,7 +289,10 @@ class Poc:
         return server
 
     def _participants(self) -> list[dict[str, Any]]:
-        return yaml.safe_load(self._project_file.read_text(encoding="utf-8"))["participants"]
+        return self._content()["participants"]
+
+    def _content(self) -> dict[str, Any]:
+        return yaml.safe_load(self._project_file.read_text(encoding="utf-8"))
 
     @property
     def _project_file(self) -> Path:
@@ -333,15 +349,27 @@ def _is_open(port: int) -> bool:
 
 
 @contextlib.contextmanager
-def _deployable(job: Path, sites: Sequence[str]) -> Iterator[Path]:
-    """Gives the job, or a copy of it that is deployed everywhere if it names other sites than there are."""
+def _deployable(job: Path, sites: Sequence[str], fusion_site: str) -> Iterator[Path]:
+    """Gives the job, or a copy of it: deployed everywhere if it names other sites, with the workspace's fusion site."""
     meta = read_meta(job)
     named = {name for places in meta["deploy_map"].values() for name in places}
-    if named >= set(sites) or "@ALL" in named:
+    asked = fusion_site_of(job)
+    if asked and asked not in sites:
+        raise FedMEPDError(f"{job}: fusion.site is {asked!r}, expected one of the sites {', '.join(sites)}")
+    if asked and fusion_site and asked != fusion_site:
+        raise FedMEPDError(
+            f"{job}: fusion.site is {asked!r}, but this workspace was prepared for {fusion_site!r}: change the job, or "
+            f"prepare another workspace with --fusion-site {asked}"
+        )
+    fits = named >= set(sites) or "@ALL" in named
+    if fits and fusion_site in ("", asked):
         yield job
         return
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / job.name
         shutil.copytree(job, copy)
-        write_json(copy / "meta.json", deployed_everywhere(meta))
+        if not fits:
+            write_json(copy / "meta.json", deployed_everywhere(meta))
+        if fusion_site:
+            set_fusion_site(copy, fusion_site)
         yield copy
