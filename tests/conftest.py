@@ -32,3 +32,11 @@ def tiny(tmp_path_factory):
     from tests.tiny import Tiny
 
     return Tiny(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def tiny_apart(tmp_path_factory):
+    """The same, and the patients of the fusion site are none of the sites'."""
+    from tests.tiny import Tiny
+
+    return Tiny(tmp_path_factory.mktemp("tiny-apart"), apart=True)

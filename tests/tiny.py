@@ -28,15 +28,21 @@ _SHAPE = (18, 16, 20)
 _INTENSITIES = {"FLAIR": (4, 5, 9, 7), "T1ce": (5, 2, 4, 9), "T1": (6, 2, 4, 5), "T2": (4, 8, 7, 6)}
 
 
-def write(folder: Path) -> Path:
-    """Writes the cohort's data folder, one sub-folder per site."""
+def write(folder: Path, apart: bool = False) -> Path:
+    """Writes the cohort's data folder, one sub-folder per site.
+
+    Args:
+        folder: to write to.
+        apart: whether the fusion site's patients are none of the sites', as where it is one of the hospitals.
+    """
     for site, count in CASES.items():
-        for number in range(count):
-            _write_case(folder / site / f"case-{number}", MODALITIES[site], number)
+        first = 100 if apart and site == "fusion" else 0
+        for number in range(first, first + count):
+            write_case(folder / site / f"case-{number}", MODALITIES[site], number)
     return folder
 
 
-def _write_case(folder: Path, modalities: tuple[str, ...], number: int) -> None:
+def write_case(folder: Path, modalities: tuple[str, ...], number: int) -> None:
     random = np.random.default_rng(number)
     grid = np.stack(np.meshgrid(*(np.arange(side) for side in _SHAPE), indexing="ij"), axis=-1)
     brain = (((grid - np.array(_SHAPE) / 2 + 0.5) / (np.array(_SHAPE) / 2 - 1)) ** 2).sum(axis=-1) < 1
@@ -84,10 +90,11 @@ class Tiny:
 
     Args:
         folder: to write it to.
+        apart: see :func:`write`.
     """
 
-    def __init__(self, folder: Path):
-        self.machine = SiteSettings(data=write(folder / "data"), cache=folder / "cache", device="cpu")
+    def __init__(self, folder: Path, apart: bool = False):
+        self.machine = SiteSettings(data=write(folder / "data", apart), cache=folder / "cache", device="cpu")
 
     def data(self, site: str, of: Settings | None = None) -> SiteData:
         """The data of a site, or of the fusion site."""

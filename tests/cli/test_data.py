@@ -218,6 +218,94 @@ def test_init_refuses(arguments: tuple[str, ...], expected: str, tmp_path: Path,
     assert not (tmp_path / "data" / FILE_NAME).exists()
 
 
+def test_init_for_fusion_training(tmp_path: Path, run) -> None:
+    """A half of ten patients, then of twenty: who was dealt stays, and a test case never trains."""
+    data = tmp_path / "data"
+    for number in range(10):
+        write_case(data, f"p{number}")
+    write_case(data, "few", ("T1",))
+    assert run("init", data)[0] == 0
+    parts = read_manifest(BRATS, data)[1]
+    status, printed = run("init", data, "--fusion", "0.5")
+    assert status == 0 and "for fusion training: train " in printed
+    cases, later = read_manifest(BRATS, data)
+    chosen = {case.name for case in cases if case.for_fusion}
+    assert len(chosen) == 5 and "few" not in chosen and later == parts
+    for number in range(10, 20):
+        write_case(data, f"p{number}")
+    # Newcomers are the site's own unless somebody says otherwise.
+    assert run("init", data)[0] == 0
+    assert {case.name for case in read_manifest(BRATS, data)[0] if case.for_fusion} == chosen
+    for number in range(20, 30):
+        write_case(data, f"p{number}")
+    status, printed = run("init", data, "--fusion", "0.5")
+    cases, later = read_manifest(BRATS, data)
+    more = {case.name for case in cases if case.for_fusion}
+    # Of 30 patients 15; the five of before, and ten newcomers: those that the run before gave to the site stay there.
+    assert chosen < more and more - chosen == {f"p{number}" for number in range(20, 30)}
+    assert {name: later[name] for name in parts} == parts
+    (tmp_path / "few.txt").write_text("few\n")
+    status, printed = run("init", data, "--fusion", tmp_path / "few.txt")
+    assert status == 2 and "patient few has no FLAIR, T1ce, T2 in case few" in printed
+    status, printed = run("init", data, "--fusion", "2")
+    assert status == 2 and "--fusion 2: expected a share above 0 and at most 1" in printed
+    assert {case.name for case in read_manifest(BRATS, data)[0] if case.for_fusion} == more
+
+
+def test_patients_for_fusion_training_who_lose_a_modality(tmp_path: Path, run) -> None:
+    data = tmp_path / "data"
+    for name in "ab":
+        write_case(data, name)
+    assert run("init", data, "--fusion", "all")[0] == 0
+    next(data.glob("a/*_t2.nii.gz")).unlink()
+    status, printed = run("init", data)
+    assert status == 2 and "patient a has no T2 in case a: add them, or take the patient out" in printed
+    assert run("init", data, "--fusion", "all")[0] == 0
+    assert [case.for_fusion for case in read_manifest(BRATS, data)[0]] == [False, True]
+
+
+def test_check_counts_cases_for_fusion_training(tmp_path: Path, run) -> None:
+    """Of a hospital's folder, and of a federation's; what nobody marked is the site's own."""
+    data = tmp_path / "data"
+    for number in range(6):
+        write_case(data / "site-1", f"p{number}")
+    (tmp_path / "three.txt").write_text("p0\np1\np2\n")
+    status, printed = run("init", data / "site-1", "--fusion", tmp_path / "three.txt")
+    assert "data.json written: train 1, validation 1, test 1, without" in printed
+    assert "\nfor fusion training: train 1, validation 1, test 1, without" in printed
+    _, printed = run("check", data / "site-1")
+    rows = [line.split(maxsplit=2) for line in printed.splitlines()]
+    for part in ("train", "validation", "test"):
+        assert ["1", part, "the site"] in rows and ["1", part, "fusion training"] in rows
+    write_case(data / "site-2", "q", ("T1",))
+    run("init", data / "site-2")
+    status, printed = run("check", data)
+    assert status == 0 and "found a federation of 2 sites" in printed
+    rows = [" ".join(line.split()) for line in printed.splitlines()]
+    assert "site-1 3 1 1 1 0 0 FLAIR T1ce T1 T2" in rows and "site-1, for fusion 3 1 1 1 0 0 FLAIR T1ce T1 T2" in rows
+    assert "site-2 1 1 0 0 0 0 T1" in rows
+
+
+def test_a_hospital_with_a_folder_for_fusion_training(tmp_path: Path, run) -> None:
+    """Each is a data set of its own; a case in both is an error."""
+    data = tmp_path / "data"
+    for name in "abc":
+        write_case(data, name, ("T1",))
+        write_case(data / "fusion", f"full-{name}")
+    status, printed = run("init", data)
+    assert status == 0 and "found a folder per case: 3 cases" in printed
+    assert f"the cases in {data / 'fusion'} are for fusion training" in printed
+    status, printed = run("init", data, "--fusion", "all")
+    assert status == 2 and "leave one out" in printed
+    status, printed = run("check", data)
+    assert status == 0 and "found the cases of a hospital and those for fusion training" in printed
+    rows = [" ".join(line.split()) for line in printed.splitlines()]
+    assert "its own 3 1 1 1 0 0 T1" in rows and "fusion 3 0 0 0 3 0 FLAIR T1ce T1 T2" in rows
+    shutil.copytree(data / "a", data / "fusion" / "a")
+    status, printed = run("check", data)
+    assert status == 1 and "its own and fusion share 2 volumes of the same content and 1 patient" in printed
+
+
 SITES = """
 sites:
   - {name: fusion, modalities: [FLAIR, T1ce, T1, T2], cases: 5}

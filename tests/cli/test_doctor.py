@@ -79,6 +79,18 @@ def test_the_server(doctor, provisioned, tiny, tmp_path, monkeypatch):  # noqa: 
     assert "server localhost: 0 errors" in out and "job fedmepd_brats" in out
 
 
+def test_a_site_as_the_fusion_site(doctor, kit_folder, tiny_apart, tmp_path, provisioned):  # noqa: F811
+    """By option while no job is known; a job that names another site, or the server, is not contradicted."""
+    (kit_folder / "local" / "fedmepd.json").write_text(json.dumps({"data": str(tiny_apart.machine.data)}))
+    _, out, _ = doctor(kit_folder, "--fusion")
+    assert "ok       data         can be used for fusion training: 6 cases: train 3 (3 with all of" in out
+    assert "1 x 80^3 voxels a step, FLAIR T1ce T1 T2" in out
+    status, _, err = doctor(kit_folder, "--fusion", "--job", JOB)
+    assert status == 2 and "the fusion site in job fedmepd_brats is the server, not site-1" in err
+    status, _, err = doctor(provisioned / "localhost", "--fusion")
+    assert status == 2 and "is the server's kit" in err
+
+
 def test_what_cannot_be_run(doctor, provisioned, tmp_path):  # noqa: F811
     kit = provisioned / "site-1"
     for arguments, words in [

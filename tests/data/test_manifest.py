@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -77,6 +78,8 @@ def entry(**changes):
         ({"cases": [entry(labels=None)]}, "labels is missing"),
         ({"cases": [entry(label=None)]}, "expected a part for a case with a label, and null for one without"),
         ({"cases": [entry(part=None)]}, "expected a part for a case with a label, and null for one without"),
+        ({"cases": [entry(fusion="yes")]}, "fusion"),
+        ({"cases": [entry(fusion=True)]}, "case a is for fusion training, but has no FLAIR, T1ce, T2"),
         ({"cases": [entry(), entry()]}, "case a stands there twice"),
         ({"cases": [entry(), entry(name="b", part="test")]}, "no patient may both train and test"),
     ],
@@ -87,3 +90,14 @@ def test_manifests_that_make_no_sense(tmp_path, content, expected):
         read_manifest(BRATS, tmp_path)
     assert expected in str(error.value) and FILE_NAME in str(error.value)
     assert error.value.public == "the manifest of the site's data cannot be used"
+
+
+def test_cases_for_fusion_training(tmp_path):
+    """The mark is written where it is true, so that other manifests stay as they were."""
+    write(tmp_path)
+    assert "fusion" not in (tmp_path / FILE_NAME).read_text()
+    made = [replace(case, for_fusion=case.name == "p_2", patient=case.name) for case in cases(tmp_path)]
+    digests = dict.fromkeys((path for case in made for path in case.files), HASH)
+    write_manifest(tmp_path, make_manifest(BRATS, tmp_path, made, {"p_1": "test"}, digests))
+    assert (tmp_path / FILE_NAME).read_text().count('"fusion": true') == 1
+    assert [case.for_fusion for case in read_manifest(BRATS, tmp_path)[0]] == [False, True]

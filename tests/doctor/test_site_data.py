@@ -89,6 +89,56 @@ def test_no_data(look, tmp_path, name):
         assert ("server's kit" in check.advice) == (name == "fusion") and not looked.known
 
 
+def fusion_at(site):
+    return Settings.make("paper", {"fusion": {"site": site}})
+
+
+def test_the_fusion_site(look, tiny_apart):
+    """At a hospital: its own cases and those for fusion training, and the memory of all modalities."""
+    own, fusion = look(tiny_apart.machine.data, settings=fusion_at("site-1"))[0]
+    assert (own.kind, own.text) == ("can be used", "6 cases, 6 with a label, FLAIR T1ce")
+    # Of six: 3.6, 0.6 and 1.8 by the published shares.
+    expected = "6 cases: train 3 (3 with all of FLAIR, T1ce, T1, T2), validation 1, test 2"
+    assert (fusion.status, fusion.kind, fusion.text) == ("ok", "can be used for fusion training", expected)
+    looked = look(tiny_apart.machine.data, settings=fusion_at("site-1"))[1]
+    assert (looked.modalities, looked.networks, len(looked.voxels)) == (BRATS.modalities, 2, 12)
+    # Another site, and the server, have nothing to do with it.
+    [check], looked = look(tiny_apart.machine.data, settings=fusion_at("site-2"))
+    assert check.text == own.text and looked.networks == 1
+    [check], looked = look(None, "fusion", fusion_at("site-2"))
+    assert (check.status, check.kind, check.text) == ("ok", "none needed", "site-2 is the fusion site")
+    assert looked.networks == 0
+
+
+def test_a_fusion_site_that_shares_patients_with_itself(look, tiny):
+    check, *_ = look(tiny.machine.data, settings=fusion_at("site-1"))[0]
+    assert (check.status, check.kind) == ("error", "cases both of the site and of fusion training")
+    assert check.text == "patient of the site and of fusion training (6)" and "case-" not in check.text
+
+
+def test_a_fusion_site_without_such_cases(look, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("FEDMEPD_CACHE", str(tmp_path / "cache"))
+    data = tmp_path / "patients"
+    write_case(data, "a")
+    write_case(data, "b", ("T1",))
+    [check], _ = look(data, settings=fusion_at("site-1"))
+    assert check.text == "site-1 does not say which of its cases are for fusion training"
+    assert "its option --fusion says" in check.advice
+    write_case(data / "fusion", "c", ("T1", "T2"))
+    checks = {check.kind: check for check in look(data, settings=fusion_at("site-1"))[0]}
+    assert checks["no case for fusion training"].status == "error"
+    assert "train 1 (0 with all" in checks["no case for fusion training"].text
+
+
+def test_a_hospital_that_is_the_fusion_site_alone(look, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("FEDMEPD_CACHE", str(tmp_path / "cache"))
+    data = tmp_path / "patients"
+    write_case(data, "a")
+    assert cli.main(["data", "init", str(data), "--fusion", "all"]) == 0
+    [check], looked = look(data, settings=fusion_at("site-1"))
+    assert (check.status, check.kind) == ("ok", "can be used for fusion training") and looked.networks == 1
+
+
 def test_phantoms(look, tmp_path):
     """They are the job's to make: nothing is written for a check."""
     [check], _ = look(None, settings=Settings.make("phantom"))

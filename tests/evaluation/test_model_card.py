@@ -63,6 +63,15 @@ def test_phantoms_are_named(tmp_path: Path) -> None:
     assert "Trained on phantoms" in text and "never seen" not in text and "of the fusion site" in text
 
 
+@pytest.mark.parametrize(("site", "place"), [("", "the server"), ("site-7", "site-7")])
+def test_where_the_cases_of_the_global_model_are(site: str, place: str, tmp_path: Path) -> None:
+    """A hospital's own card counts its own cases alone."""
+    settings = Settings.make("phantom", {"fusion": {"site": site}})
+    counts = "12 for training, 3 for validation, 5 for testing"
+    assert f"| cases | {counts}, for fusion training at {place} |" in card(tmp_path, settings=settings, owner="server")
+    assert f"| cases | {counts} |" in card(tmp_path, settings=settings, owner="site-7")
+
+
 @pytest.mark.parametrize("method", ["fedmepd", "local", "fedavg", "fusion_only"])
 def test_every_method_is_described(method: str, tmp_path: Path) -> None:
     """The server's model has no filters of its own."""

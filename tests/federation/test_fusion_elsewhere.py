@@ -19,8 +19,8 @@ def run(tiny, folder, method, place, precision="float32", **changes) -> dict:
 
 
 @pytest.mark.parametrize("method", methods.names())
-def test_same_bits_here_and_there(method, tiny, tmp_path) -> None:
-    here, there = run(tiny, tmp_path / "here", method, ""), run(tiny, tmp_path / "there", method, "site-1")
+def test_same_bits_here_and_there(method, tiny_apart, tmp_path) -> None:
+    here, there = run(tiny_apart, tmp_path / "here", method, ""), run(tiny_apart, tmp_path / "there", method, "site-1")
     states = [load_tensors(tmp_path / place / "server/server_state.pt")["method"] for place in ("here", "there")]
     assert same(*states)
     for site in SITES:

@@ -5,13 +5,14 @@ import shutil
 
 import pytest
 
+from fedmepd.cli import main
 from fedmepd.config import Settings
 from fedmepd.federation.in_process import run_in_process
 from fedmepd.site_settings import SiteSettings
 from fedmepd.storage import load_tensors
 from fedmepd.training.checkpoints import load_model
 from tests.federation.drive import assert_same_run, same, server_state
-from tests.tiny import CASES, COUNTS, SITES, settings, write
+from tests.tiny import CASES, COUNTS, SITES, settings, write, write_case
 
 RESULTS = ("mean", "server", "sites", "status", "round", "method", "seed", "rounds")
 
@@ -51,6 +52,47 @@ def test_results_of_every_method(method, tiny, tmp_path) -> None:
     assert results["mean"]["mdsc"] == pytest.approx(mean)
     shares = {site["personal_share"] is None for site in results["sites"]}
     assert shares == {method != "fedmepd"}
+
+
+def test_a_hospital_whose_manifest_marks_its_fusion_cases(tmp_path, monkeypatch) -> None:
+    """A flat folder gives the bits of the same cases in two folders, one of them for fusion training."""
+    monkeypatch.setenv("FEDMEPD_CACHE", str(tmp_path / "cache"))
+    of = settings(rounds=2, fusion={"site": "hospital"})
+    homes = {"flat": ("flat", "flat"), "apart": ("apart/hospital", "apart/fusion")}
+    for own, fusion in homes.values():
+        for number in range(6):
+            write_case(tmp_path / own / f"own-{number}", ("FLAIR", "T1ce"), number)
+            write_case(tmp_path / fusion / f"full-{number}", ("FLAIR", "T1ce", "T1", "T2"), 100 + number)
+        for folder in {own, fusion}:
+            which = ["--fusion", "all"] if own == fusion else []
+            shares = ["--train", "0.5", "--validation", "0.2"]
+            assert main(["data", "init", str(tmp_path / folder), *shares, *which]) == 0
+    results = {}
+    for name in homes:
+        machine = SiteSettings(data=tmp_path / name, cache=tmp_path / f"cache-{name}", device="cpu")
+        results[name] = run_in_process(of, machine, tmp_path / f"run-{name}", ["hospital"])
+        # The card of the global model counts the cases for fusion training; the hospital's own its own.
+        card = (tmp_path / f"run-{name}" / "server" / "model_card.md").read_text()
+        assert "| 3 for training, 1 for validation, 2 for testing, for fusion training at hospital |" in card
+        card = (tmp_path / f"run-{name}" / "hospital" / "model_card.md").read_text()
+        assert "| 3 for training, 1 for validation, 2 for testing |" in card
+    states = [load_tensors(tmp_path / f"run-{name}" / "server" / "server_state.pt") for name in homes]
+    assert same(states[0]["method"], states[1]["method"])
+    for place in ("hospital", "hospital/fusion"):
+        kept = [load_tensors(tmp_path / f"run-{name}" / place / "state_00002.pt") for name in homes]
+        assert same(kept[0]["network"], kept[1]["network"]) and same(kept[0]["optimizer"], kept[1]["optimizer"])
+    assert {key: results["flat"][key] for key in RESULTS} == {key: results["apart"][key] for key in RESULTS}
+
+
+def test_a_hospital_that_is_the_fusion_site_alone(tiny_apart, tmp_path) -> None:
+    """It has no model of its own, and no row among the sites."""
+    data = tmp_path / "data"
+    for site in ("fusion", "site-1"):
+        shutil.copytree(tiny_apart.machine.data / site, data / site)
+    machine = SiteSettings(data=data, cache=tmp_path / "cache", device="cpu")
+    results = run_in_process(settings(rounds=1, fusion={"site": "full"}), machine, tmp_path / "run", ["full", "site-1"])
+    assert [site["name"] for site in results["sites"]] == ["site-1"] and results["server"]["cases"] == COUNTS["fusion"]
+    assert results["status"] == "finished" and (tmp_path / "run/full/fusion/state_00001.pt").is_file()
 
 
 class Stopped(Exception):

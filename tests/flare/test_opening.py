@@ -35,13 +35,23 @@ def test_site_of_a_named_run(machine, tmp_path, monkeypatch):
     assert profile.cross_site == "share"
 
 
-def test_fusion_site_at_a_site(machine, tmp_path):
+def test_fusion_site_at_a_site(machine, tiny_apart, tmp_path, monkeypatch):
+    monkeypatch.setenv("FEDMEPD_DATA", str(tiny_apart.machine.data))
     run = Run("run-1", settings(fusion={"site": "site-1"}, aggregation={"wire_precision": "float32"}))
     with context(tmp_path, "site-1") as fl_ctx:
         site, desk = open_site(run, nothing, fl_ctx)
     assert desk.site.data.counts() == COUNTS["fusion"] and site.data.counts() == COUNTS["site-1"]
     with context(tmp_path / "other", "site-2") as fl_ctx:
         assert open_site(run, nothing, fl_ctx)[1] is None
+
+
+def test_fusion_site_with_patients_of_the_sites_own(machine, tmp_path):
+    """Refused before anything is trained; the public part of the message names nobody."""
+    run = Run("run-1", settings(fusion={"site": "site-1"}))
+    with context(tmp_path, "site-1") as fl_ctx, pytest.raises(DataError, match="patient case-3 is among") as error:
+        open_site(run, nothing, fl_ctx)
+    expected = "the site's data cannot be used: patient of the site and of fusion training (6)"
+    assert error.value.public == expected
 
 
 def test_server_with_the_fusion_site_in_its_process(machine, tmp_path):

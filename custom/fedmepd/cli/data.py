@@ -14,6 +14,7 @@ from fedmepd.cli.terminal import FAULTY, progress_bar
 from fedmepd.errors import FedMEPDError, SettingsError
 
 if TYPE_CHECKING:
+    from fedmepd.data.layouts import Dataset
     from fedmepd.data.source import Source
 
 _SHARES = {"train": 0.6, "validation": 0.1}
@@ -48,6 +49,12 @@ def add_data_commands(data: argparse._SubParsersAction) -> None:
     init.add_argument("folder", type=Path, help="folder of cases, or a list (.csv, .json)")
     init.add_argument("--out", type=Path, help="folder for the data set; default: the manifest goes into FOLDER")
     init.add_argument("--kit", type=Path, help="a FLARE kit that shall use the data set (local/fedmepd.json)")
+    init.add_argument(
+        "--fusion",
+        metavar="WHICH",
+        help="patients whose cases are for fusion training and not the site's own: all (of those with all modalities), "
+        "a share of them such as 0.5, or a text file with one patient per line; default: as before",
+    )
     _add_making(init)
     init.set_defaults(run=_init)
 
@@ -104,12 +111,15 @@ def _make_phantoms(options: argparse.Namespace) -> None:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from fedmepd.data.layouts import find_dataset, site_folders
+    from fedmepd.data.layouts import find_dataset
+    from fedmepd.data.ownership import data_sets
     from fedmepd.data.source import no_case
     from fedmepd.data.summary import describe_data
 
     task = chosen_task(options)
-    sites = site_folders(options.folder)
+    sites = data_sets(
+        task, options.folder, lambda what: print(f"found {what}", flush=True), follow_links=options.follow_links
+    )
     if sites:
         return _check_sites(sites, options)
     dataset = find_dataset(task, options.folder, follow_links=options.follow_links)
@@ -134,26 +144,31 @@ def _labels(options: argparse.Namespace) -> str | None:
     return None if options.labels is None else chosen_task(options).convention(options.labels)
 
 
-def _check_sites(sites: list[Path], options: argparse.Namespace) -> int:
+def _check_sites(sites: dict[str, Dataset], options: argparse.Namespace) -> int:
     from fedmepd.data.findings import Finding
-    from fedmepd.data.layouts import find_dataset
+    from fedmepd.data.ownership import own_cases
     from fedmepd.data.summary import describe_overlap
     from fedmepd.text_table import table
 
     task = chosen_task(options)
     inspections, findings, rows = {}, [], []
-    print(f"found a federation of {len(sites)} sites", flush=True)
-    for folder in sites:
-        print(f"{folder.name}: ", end="", flush=True)
-        dataset = find_dataset(task, folder)
-        inspection = inspections[folder.name] = _inspect(dataset, options)
-        parts = Counter((dataset.parts or {}).values())
-        errors = sum(found.severity == "error" for found in inspection.findings)
-        there = {modality for case in inspection.cases for modality in case.modalities}
-        names = " ".join(name for name in task.modalities if name in there)
-        numbers = [len(inspection.cases), parts["train"], parts["validation"], parts["test"], parts[None], errors]
-        rows.append([folder.name, *map(str, numbers), names])
+    for site, dataset in sites.items():
+        print(f"{site}: ", end="", flush=True)
+        inspection = inspections[site] = _inspect(dataset, options)
         findings += inspection.findings
+        marked = [case for case in inspection.cases if case.for_fusion]
+        for name, cases in ((site, own_cases(inspection.cases)), (f"{site}, for fusion", marked)):
+            if name != site and not cases:
+                continue
+            whose = inspection.only(cases)
+            parts = Counter((dataset.parts or {}).get(case.name) for case in cases)
+            errors = sum(found.severity == "error" for of_case in whose.of_cases for found in of_case)
+            # What concerns the whole data set is counted once.
+            errors += sum(found.severity == "error" for found in whose.general) * (name == site)
+            there = {modality for case in cases for modality in case.modalities}
+            names = " ".join(name for name in task.modalities if name in there)
+            numbers = [len(cases), parts["train"], parts["validation"], parts["test"], parts[None], errors]
+            rows.append([name, *map(str, numbers), names])
     heads = ["site", "cases", "train", "validation", "test", "unlabelled", "errors", "modalities"]
     print("\n".join(["", *table(heads, rows), ""]))
     lines, overlaps = describe_overlap(inspections)
@@ -176,7 +191,9 @@ def _conclude(findings: list[Any], options: argparse.Namespace, cases: int) -> i
     return FAULTY
 
 
-def _source(options: argparse.Namespace, earlier: Path | None = None) -> tuple[Source, Path]:
+def _source(
+    options: argparse.Namespace, earlier: Path | None = None, without: str | None = None
+) -> tuple[Source, Path]:
     from fedmepd.data.source import open_source
     from fedmepd.data.summary import describe_found
     from fedmepd.site_settings import SiteSettings
@@ -195,6 +212,7 @@ def _source(options: argparse.Namespace, earlier: Path | None = None) -> tuple[S
             skip_faulty=options.skip_faulty,
             cache=cache,
             earlier=earlier,
+            without=without,
             found=lambda dataset: print(describe_found(dataset), flush=True),
             progress=progress,
         )
@@ -204,15 +222,22 @@ def _source(options: argparse.Namespace, earlier: Path | None = None) -> tuple[S
 
 
 def _init(options: argparse.Namespace) -> None:
+    from fedmepd.config import FUSION_SITE
+    from fedmepd.data.fusion_choice import FusionChoice
     from fedmepd.data.manifest import FILE_NAME
+    from fedmepd.data.ownership import has_fusion_folder
     from fedmepd.data.site_folder import plan_site, write_site
 
+    choice = None if options.fusion is None else FusionChoice.read(options.fusion)
+    apart = options.folder / FUSION_SITE if has_fusion_folder(options.folder) else None
+    if apart and choice:
+        raise SettingsError(f"--fusion {options.fusion}: {apart} holds the cases for fusion training: leave one out")
     local = None if options.kit is None else _kit_settings(options.kit)
     in_place = options.out is None
     if in_place and options.copy:
         raise SettingsError("--copy: expected --out, the folder to copy to")
     folder = (options.folder.parent if options.folder.is_file() else options.folder) if in_place else options.out
-    source, cache = _source(options, earlier=folder)
+    source, cache = _source(options, earlier=folder, without=FUSION_SITE)
     site = plan_site(
         chosen_task(options),
         folder,
@@ -222,15 +247,28 @@ def _init(options: argparse.Namespace) -> None:
         seed=options.seed,
         name="site",
         cache=cache,
+        fusion=choice,
     )
     changed = write_site(site, copy=options.copy)
-    parts = Counter(entry.part for entry in site.manifest.cases)
+    parts = Counter(entry.part for entry in site.manifest.cases if not entry.fusion)
+    fusion = Counter(entry.part for entry in site.manifest.cases if entry.fusion)
     print(
         f"{folder / FILE_NAME} {'written' if changed else 'is up to date'}: train {parts['train']}, validation "
         f"{parts['validation']}, test {parts['test']}, without a label (inference only) {parts[None]}"
     )
-    if not parts["train"]:
+    if fusion:
+        print(
+            f"for fusion training: train {fusion['train']}, validation {fusion['validation']}, test {fusion['test']}, "
+            f"without a label (inference only) {fusion[None]}"
+        )
+    if apart:
+        print(f"the cases in {apart} are for fusion training: make a data set of that folder too")
+    if fusion and not parts.total():
+        print("no case is the site's own: it can take part as the fusion site alone")
+    elif not parts["train"]:
         print("no case to train on: a site needs at least one case with a label")
+    if fusion and not fusion["train"]:
+        print("no case to train on among those for fusion training: choose more patients")
     if local is None:
         place = quote(str(folder.absolute()))
         print(f"to train on it: FEDMEPD_DATA={place}, or data in local/fedmepd.json of a FLARE kit")

@@ -35,6 +35,11 @@ def add_doctor_command(topics: argparse._SubParsersAction) -> None:
         metavar="FILE",
         help="file with the server's versions; default: KIT/local/fedmepd-federation.json",
     )
+    doctor.add_argument(
+        "--fusion",
+        action="store_true",
+        help="check the site as the fusion site of the job; default: if the job says so",
+    )
     add_task_option(doctor, "the job's, or brats")
     doctor.add_argument("--ntp", metavar="HOST", help="a time server to compare the clock with; default: none")
     doctor.add_argument(
@@ -67,7 +72,7 @@ def _doctor(options: argparse.Namespace) -> int:
     with progress_bar("reading", "case") as progress:
         made = diagnose(
             kit,
-            _expected(federation, options),
+            _expected(kit, federation, options),
             ntp=options.ntp,
             seconds=options.timeout,
             progress=progress,
@@ -85,13 +90,13 @@ def _doctor(options: argparse.Namespace) -> int:
     return FAULTY if errors else 0
 
 
-def _expected(federation: Path | None, options: argparse.Namespace) -> Expected:
+def _expected(kit: Kit, federation: Path | None, options: argparse.Namespace) -> Expected:
     from fedmepd.doctor.federation import expected
 
     known = expected(federation, options.job, chosen_task(options).name)
     if options.task not in (None, known.settings.task):
         raise SettingsError(f"--task {options.task}: the settings of {known.source} are of task {known.settings.task}")
-    return known
+    return known.with_fusion_at(kit) if options.fusion else known
 
 
 def _count(number: int, noun: str) -> str:

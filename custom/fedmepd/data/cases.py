@@ -32,6 +32,7 @@ class Case:
         label_doubt: why the values of its label cannot be read unless the user says how; empty: they can.
         patient_doubt: why the patient is unknown; empty: the patient is known.
         tumour: the kind of tumour, if the case's name says that it is not the task's.
+        for_fusion: whether a manifest says that it is for fusion training, and not for the site's own.
         task: that its images and label are of.
     """
 
@@ -47,6 +48,7 @@ class Case:
     label_doubt: str = ""
     patient_doubt: str = ""
     tumour: str = ""
+    for_fusion: bool = False
     task: Task = field(kw_only=True, repr=False)
 
     def __post_init__(self):

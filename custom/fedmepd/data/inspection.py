@@ -46,10 +46,16 @@ class Inspection:
 
     def without_faulty(self) -> Inspection:
         """Returns the same without the cases that have an error."""
-        good = [not any(found.severity == ERROR for found in findings) for findings in self.of_cases]
+        return self._only([not any(found.severity == ERROR for found in findings) for findings in self.of_cases])
 
+    def only(self, cases: Sequence[Case]) -> Inspection:
+        """Returns the same with some of its cases alone."""
+        names = {case.name for case in cases}
+        return self._only([case.name in names for case in self.cases])
+
+    def _only(self, wanted: Sequence[bool]) -> Inspection:
         def kept(values: list) -> list:
-            return [value for value, keep in zip(values, good, strict=True) if keep]
+            return [value for value, keep in zip(values, wanted, strict=True) if keep]
 
         return Inspection(kept(self.cases), kept(self.facts), kept(self.of_cases), self.general)
 

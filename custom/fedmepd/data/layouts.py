@@ -63,7 +63,13 @@ class Dataset:
 
 
 def find_dataset(
-    task: Task, folder: Path, *, manifest: bool = True, follow_links: bool = False, deep: bool = True
+    task: Task,
+    folder: Path,
+    *,
+    manifest: bool = True,
+    follow_links: bool = False,
+    deep: bool = True,
+    without: str | None = None,
 ) -> Dataset:
     """Finds the cases of a folder without reading an image.
 
@@ -77,6 +83,7 @@ def find_dataset(
         manifest: whether to use a manifest; if not, the folder is searched as if it had none.
         follow_links: whether links may lead out of a case's folder.
         deep: whether to look into folders of folders; without, into those called HGG, LGG and the like alone.
+        without: name of a sub-folder whose cases belong to another data set.
 
     Raises:
         DataError: the folder cannot be read, its list or manifest is not valid, or the manifest is of another task.
@@ -96,7 +103,7 @@ def find_dataset(
     if lists:
         return _from_list(task, lists[0], follow_links)
     findings: list[Finding] = []
-    cases = list(_walk(task, folder, folder, _DEEPEST if deep else 0, follow_links, findings))
+    cases = list(_walk(task, folder, folder, _DEEPEST if deep else 0, follow_links, findings, without))
     examinations = [case for case in cases if case.layout == NESTED and not case.patient_doubt]
     if examinations:
         patients = len({case.patient for case in examinations})
@@ -106,6 +113,11 @@ def find_dataset(
         )
         findings.append(note("folders in folders, the upper one taken for the patient", text))
     return _dataset(folder, cases, findings)
+
+
+def holds_cases(folder: Path) -> bool:
+    """Whether a folder may hold cases, and is not one itself."""
+    return folder.is_dir() and not any(is_nifti(file) for file in _children(folder))
 
 
 def site_folders(folder: Path) -> list[Path]:
@@ -147,14 +159,20 @@ def _children(folder: Path) -> list[Path]:
 
 
 def _walk(
-    task: Task, folder: Path, root: Path, below: int, follow_links: bool, findings: list[Finding]
+    task: Task,
+    folder: Path,
+    root: Path,
+    below: int,
+    follow_links: bool,
+    findings: list[Finding],
+    without: str | None = None,
 ) -> Iterator[Case]:
     children = [child for child in _children(folder) if not child.name.startswith(".")]
     if any(child.name == "imagesTr" and child.is_dir() for child in children):
         yield from _decathlon(task, folder, follow_links, findings)
         return
     for child in children:
-        if not child.is_dir() or is_nifti(child):
+        if not child.is_dir() or is_nifti(child) or (child.name == without and holds_cases(child)):
             continue
         if (problem := outside(child, folder, follow_links)) is not None:
             findings.append(problem)

@@ -8,9 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    StrictBool,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from fedmepd.data.cases import Case
 from fedmepd.errors import DataError, SettingsError, explain
@@ -46,7 +56,11 @@ class FileEntry(_Entry):
 
 
 class CaseEntry(_Entry):
-    """A case; ``part`` is null for one without a label, which is for inference only."""
+    """A case.
+
+    ``part`` is null for a case without a label, which is for inference only. ``fusion`` marks a case for fusion
+    training; it is written only where it is true.
+    """
 
     name: str = Field(min_length=1)
     patient: str = Field(min_length=1)
@@ -55,6 +69,14 @@ class CaseEntry(_Entry):
     part: Part | None
     images: dict[str, FileEntry] = Field(min_length=1)
     label: FileEntry | None
+    fusion: StrictBool = False
+
+    @model_serializer(mode="wrap")
+    def _without_default(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content = write(self)
+        if not self.fusion:
+            del content["fusion"]
+        return content
 
     @model_validator(mode="after")
     def _consistent(self) -> CaseEntry:
@@ -73,6 +95,9 @@ class CaseEntry(_Entry):
         if self.labels is not None and self.labels not in task.conventions:
             expected = ", ".join(task.conventions)
             raise ValueError(f"case {self.name}: unknown labels {self.labels!r}: expected one of {expected}")
+        missing = [name for name in task.modalities if name not in self.images]
+        if self.fusion and self.label is not None and missing:
+            raise ValueError(f"case {self.name} is for fusion training, but has no {', '.join(missing)}")
 
 
 class Manifest(_Entry):
@@ -88,7 +113,7 @@ class Manifest(_Entry):
             task = find_task(self.task)
         except SettingsError as error:
             raise ValueError(str(error)) from error
-        names, parts = set(), {}
+        names, parts, fusion = set(), {}, {}
         for entry in self.cases:
             entry.check(task)
             if entry.name in names:
@@ -96,6 +121,8 @@ class Manifest(_Entry):
             names.add(entry.name)
             if entry.part is not None and parts.setdefault(entry.patient, entry.part) != entry.part:
                 raise ValueError(f"patient {entry.patient} is in two parts: no patient may both train and test")
+            if fusion.setdefault(entry.patient, entry.fusion) != entry.fusion:
+                raise ValueError(f"some cases of patient {entry.patient} are for fusion training and some are not")
         return self
 
 
@@ -121,6 +148,7 @@ def read_manifest(task: Task, folder: Path) -> tuple[list[Case], dict[str, Part 
             patient=entry.patient,
             institution=entry.institution,
             convention=entry.labels,
+            for_fusion=entry.fusion,
             task=task,
         )
         for entry in sorted(manifest.cases, key=lambda entry: entry.name)
@@ -182,6 +210,7 @@ def make_manifest(
                 part=parts.get(case.name),
                 images={name: entry(case.images[name], case.channels.get(name)) for name in case.modalities},
                 label=None if case.label is None else entry(case.label),
+                fusion=case.for_fusion,
             )
             for case in sorted(cases, key=lambda case: case.name)
         ],

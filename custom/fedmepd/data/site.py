@@ -12,9 +12,9 @@ from fedmepd.data.cases import Case
 from fedmepd.data.findings import WARNING, Finding, count_kinds, error, refuse
 from fedmepd.data.fingerprints import fingerprints
 from fedmepd.data.inspection import Inspection, inspect_cases
-from fedmepd.data.layouts import Dataset, find_dataset
+from fedmepd.data.layouts import Dataset
 from fedmepd.data.manifest import pinned_content
-from fedmepd.data.phantom import RECIPE, ensure_site, require_phantoms
+from fedmepd.data.ownership import Found, find_fusion_data, find_site_data, fusion_cases, own_cases, shared_cases
 from fedmepd.data.splits import Split, sort_into_parts, split_cases
 from fedmepd.errors import DataError, FedMEPDError
 from fedmepd.site_settings import SiteSettings
@@ -62,8 +62,9 @@ def open_site_data(
     """Finds, checks and splits the cases of a site.
 
     They are in the site's sub-folder of the data folder, or in the data folder itself if a hospital has only its own
-    cases. Without a data folder the site uses phantoms, if the job allows that. A manifest decides which patients train
-    and which test; without one the job's shares and seed do.
+    cases. Cases for fusion training are none of them (:mod:`fedmepd.data.ownership`). Without a data folder the site
+    uses phantoms, if the job allows that. A manifest decides which patients train and which test; without one the job's
+    shares and seed do.
 
     Args:
         name: the site's name.
@@ -71,41 +72,20 @@ def open_site_data(
         site_settings: the machine's.
         log: receives lines about warnings, and about cases that training does not use.
 
+    Returns:
+        the cases; none for the job's fusion site if it has no others.
+
     Raises:
         DataError: there is no data folder, no labelled case in it, a case that cannot be used, or a file that has
             changed since the manifest was written.
     """
-    task = find_task(settings.task)
-    dataset, source = find_site_data(name, settings, site_settings)
-    if dataset.parts is not None:
-        # Before anything else reads the files: a link may no longer lead to the manifest's file.
-        refuse(changed_files(dataset, site_settings.cache))
-    inspection = inspect_cases(dataset.cases, cache=site_settings.cache, known=dataset.findings)
-    inspection.require_good()
-    labelled = [case for case in inspection.cases if case.label is not None]
-    unlabelled = [case for case in inspection.cases if case.label is None]
-    if not labelled:
-        raise DataError(
-            f"{dataset.folder} has no case with a label: expected a segmentation beside the images of those to train "
-            f"on, such as {task.file_name('001', None)}",
-            public=f"no case of {name} has a label",
-        )
-    for kind, count in count_kinds(inspection.findings, WARNING).items():
-        log(f"{kind} ({count})")
-    if unlabelled:
-        log(f"{len(labelled)} cases with a label; {len(unlabelled)} without one are left out of training and tests")
-    split = _split(labelled, dataset, settings, name)
-    return SiteData(
-        name=name,
-        modalities=task.subset({modality for case in labelled for modality in case.modalities}),
-        train=split.train,
-        validation=split.validation,
-        test=split.test,
-        source=source,
-        cache=site_settings.cache / "prepared",
-        unlabelled=unlabelled,
-        task=task,
-    )
+    found = find_site_data(name, settings, site_settings)
+    inspection = _inspect_good(found[0], site_settings)
+    if settings.fusion.site == name and not any(case.label for case in own_cases(inspection.cases)):
+        log("no labelled case of its own: it takes part as the fusion site alone")
+        task = find_task(settings.task)
+        return SiteData(name, (), [], [], [], found[1], site_settings.cache / "prepared", task=task)
+    return _divide(name, found, inspection.only(own_cases(inspection.cases)), settings, site_settings, log)
 
 
 def open_fusion_data(
@@ -121,12 +101,82 @@ def open_fusion_data(
         settings, site_settings, log: as of :func:`open_site_data`.
 
     Raises:
-        DataError: as of :func:`open_site_data`.
+        DataError: as of :func:`open_site_data`; or it is not clear which of the site's cases they are, or a patient is
+            among the site's own cases too.
     """
-    return open_site_data(FUSION_SITE, settings, site_settings, log)
+    found = find_fusion_data(site, settings, site_settings)
+    inspection = _inspect_good(found[0], site_settings)
+    chosen = inspection.only(fusion_cases(inspection.cases))
+    if site and found[1] == "folder":
+        own = inspection
+        dataset, _ = find_site_data(site, settings, site_settings)
+        if dataset.folder != found[0].folder:
+            own = _inspect_good(dataset, site_settings)
+        refuse(shared_cases(own.only(own_cases(own.cases)), chosen))
+    return _divide(FUSION_SITE, found, chosen, settings, site_settings, log)
 
 
-def _split(labelled: list[Case], dataset: Dataset, settings: Settings, name: str) -> Split:
+def _inspect_good(dataset: Dataset, site_settings: SiteSettings) -> Inspection:
+    if dataset.parts is not None:
+        # Before anything else reads the files: a link may no longer lead to the manifest's file.
+        refuse(changed_files(dataset, site_settings.cache))
+    inspection = inspect_cases(dataset.cases, cache=site_settings.cache, known=dataset.findings)
+    inspection.require_good()
+    return inspection
+
+
+def _divide(
+    name: str,
+    found: Found,
+    inspection: Inspection,
+    settings: Settings,
+    site_settings: SiteSettings,
+    log: Callable[[str], None],
+) -> SiteData:
+    """Returns the cases of a participant, divided into parts."""
+    (dataset, source), task = found, find_task(settings.task)
+    labelled = [case for case in inspection.cases if case.label is not None]
+    unlabelled = [case for case in inspection.cases if case.label is None]
+    if not labelled:
+        if dataset.cases and not inspection.cases:
+            other = settings.fusion.site or "the server"
+            raise DataError(
+                f"all cases of {dataset.folder} are for fusion training, but the fusion site of the job is {other}: "
+                f"set fusion.site of the job to {name}, or choose fewer with `fedmepd data init --fusion WHICH`",
+                public=f"{name} has cases for fusion training alone",
+            )
+        raise DataError(
+            f"{dataset.folder} has no case with a label: expected a segmentation beside the images of those to train "
+            f"on, such as {task.file_name('001', None)}",
+            public=f"no case of {name} has a label",
+        )
+    for kind, count in count_kinds(inspection.findings, WARNING).items():
+        log(f"{kind} ({count})")
+    if unlabelled:
+        log(f"{len(labelled)} cases with a label; {len(unlabelled)} without one are left out of training and tests")
+    split = split_labelled(labelled, dataset, settings, name)
+    return SiteData(
+        name=name,
+        modalities=task.subset({modality for case in labelled for modality in case.modalities}),
+        train=split.train,
+        validation=split.validation,
+        test=split.test,
+        source=source,
+        cache=site_settings.cache / "prepared",
+        unlabelled=unlabelled,
+        task=task,
+    )
+
+
+def split_labelled(labelled: list[Case], dataset: Dataset, settings: Settings, name: str) -> Split:
+    """Returns labelled cases by part: as the data set's manifest says, without one by the job's shares and seed.
+
+    Args:
+        labelled: of the data set.
+        dataset: with the manifest's parts, if there is one.
+        settings: of the job.
+        name: of the participant that they belong to.
+    """
     if dataset.parts is None:
         return split_cases(labelled, settings.data, settings.seed, name)
     return sort_into_parts(labelled, {case.patient: dataset.parts[case.name] for case in labelled})
@@ -182,44 +232,3 @@ def changed_files(dataset: Dataset, cache: Path) -> list[Finding]:
             text = f"{file} has changed: restore it, or run `fedmepd data init` again to take it as it is"
             findings.append(error("file that has changed since the manifest was written", text))
     return findings
-
-
-def find_site_data(
-    name: str, settings: Settings, site_settings: SiteSettings
-) -> tuple[Dataset, Literal["phantom", "folder"]]:
-    """Finds the cases of a site, without looking into their files; see :func:`open_site_data`.
-
-    Raises:
-        DataError: there is no data folder, or no case in it.
-    """
-    data, task = site_settings.data, find_task(settings.task)
-    if data is None:
-        if not settings.data.phantom:
-            raise DataError(
-                f"{name} has no data folder: set FEDMEPD_DATA (or data in the site's fedmepd.json) to a folder with "
-                f"a sub-folder {name}, or with the site's cases; setting data.phantom allows made-up cases",
-                public=f"{name} has no data folder",
-            )
-        require_phantoms(task)
-        root = site_settings.cache / "phantoms" / f"recipe-{RECIPE}-seed-{settings.seed}"
-        return find_dataset(task, ensure_site(root, name, settings.seed)), "phantom"
-    if not data.is_dir():
-        raise DataError(
-            f"the data folder {data} does not exist, or is no folder: set FEDMEPD_DATA (or data in the site's "
-            "fedmepd.json) to one",
-            public=f"the data folder of {name} does not exist",
-        )
-    own = data / name
-    folder = own if own.is_dir() else data
-    # If the folder has sub-folders for other sites but none for this one, their cases are not this site's.
-    dataset = find_dataset(task, folder, deep=folder == own)
-    if not dataset.cases:
-        image, label = (task.file_name("001", kind) for kind in (task.modalities[0], None))
-        expected = f"one sub-folder per case with NIfTI files, such as 001/{image} and 001/{label}"
-        missing = "" if folder == own else f"no sub-folder {name} and "
-        raise DataError(
-            f"{folder} has {missing}no case in it: expected {expected}; `fedmepd data init` makes "
-            "a data set of any other layout",
-            public=f"the data folder of {name} has no case in it",
-        )
-    return dataset, "folder"

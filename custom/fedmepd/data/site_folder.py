@@ -13,6 +13,7 @@ from pathlib import Path
 
 from fedmepd.data.cases import LABEL, Case
 from fedmepd.data.fingerprints import fingerprints
+from fedmepd.data.fusion_choice import FusionChoice, require_full
 from fedmepd.data.manifest import (
     FILE_NAME,
     Manifest,
@@ -55,8 +56,12 @@ def plan_site(
     seed: int,
     name: str,
     cache: Path,
+    fusion: FusionChoice | None = None,
 ) -> SiteFolder:
-    """Decides what a site's data set is to hold; patients keep the part that an older manifest there gave them.
+    """Decides what a site's data set is to hold.
+
+    Patients keep the part that an older manifest there gave them. The cases for fusion training and the site's own are
+    divided into parts each by themselves.
 
     Args:
         task: that the cases are of.
@@ -66,14 +71,24 @@ def plan_site(
         shares: of the patients for training and validation.
         seed, name: decide which patients go where.
         cache: remembers the content of files.
+        fusion: says which patients are for fusion training; None: those of the older manifest.
 
     Raises:
-        DataError: a file cannot be read.
+        DataError: a file cannot be read, or a patient cannot be used for fusion training.
     """
     old = load_manifest(folder).cases if (folder / FILE_NAME).is_file() else []
     kept: dict[str, Part] = {entry.patient: entry.part for entry in old if entry.part is not None}
+    earlier = {entry.patient: entry.fusion for entry in old}
+    chosen = (
+        fusion.among(cases, earlier, seed) if fusion else {case.patient for case in cases if earlier.get(case.patient)}
+    )
+    require_full(cases, chosen)
+    cases = [replace(case, for_fusion=case.patient in chosen) for case in cases]
     labelled = [case for case in cases if case.label is not None]
-    by_patient = split_patients((case.patient for case in labelled), shares, seed, name, kept)
+    by_patient: dict[str, Part] = {}
+    for whose in (False, True):
+        patients = (case.patient for case in labelled if case.for_fusion == whose)
+        by_patient |= split_patients(patients, shares, seed, name, kept)
     digests = content_of(cases, cache)
     placed, files = list(cases), {}
     if not in_place:

@@ -37,6 +37,7 @@ def open_source(
     skip_faulty: bool,
     cache: Path,
     earlier: Path | None = None,
+    without: str | None = None,
     found: Callable[[Dataset], None] = lambda dataset: None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Source:
@@ -50,13 +51,14 @@ def open_source(
         skip_faulty: leave out cases with errors.
         cache: see :func:`~fedmepd.data.inspection.inspect_cases`.
         earlier: where a manifest may be that knows the convention of cases whose layout does not tell it.
+        without: name of a sub-folder whose cases belong to another data set.
         found: called with the data set before its images are read.
         progress: called with the number of cases read so far, and of all.
 
     Raises:
         DataError: there is no case, or, unless they are left out, a case has an error.
     """
-    dataset = find_dataset(task, folder, manifest=False, follow_links=follow_links)
+    dataset = find_dataset(task, folder, manifest=False, follow_links=follow_links, without=without)
     if not dataset.cases:
         raise no_case(task, folder)
     found(dataset)

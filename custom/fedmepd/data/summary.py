@@ -45,10 +45,20 @@ def describe_data(dataset: Dataset, inspection: Inspection) -> list[str]:
         rows = [[str(count), values, reads] for (values, reads), count in sets.most_common()]
         lines += ["", *table(["cases", "label values", "read as"], rows), "", *_classes(inspection)]
     if dataset.parts is not None:
-        parts = Counter(part or "inference only" for part in dataset.parts.values())
-        order = ("train", "validation", "test", "inference only")
-        lines += ["", *table(["cases", "part"], [[str(parts[part]), part] for part in order if parts[part]])]
+        lines += ["", *_parts(dataset)]
     return lines
+
+
+def _parts(dataset: Dataset) -> list[str]:
+    """How many cases are in which part; apart for the site and for fusion training if a manifest marks some."""
+    order = ("train", "validation", "test", "inference only")
+    heads, rows = ["cases", "part"], []
+    marked = any(case.for_fusion for case in dataset.cases)
+    for fusion, whose in ((False, "the site"), (True, "fusion training")):
+        cases = [case for case in dataset.cases if case.for_fusion == fusion]
+        counts = Counter(dataset.parts[case.name] or "inference only" for case in cases)
+        rows += [[str(counts[part]), part, *([whose] if marked else [])] for part in order if counts[part]]
+    return table([*heads, "for"] if marked else heads, rows)
 
 
 def _classes(inspection: Inspection) -> list[str]:

@@ -8,7 +8,7 @@ writes them into a small file (``fedmepd doctor SERVER_KIT --write FILE``) and s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fedmepd import __version__
 from fedmepd.config import Settings
+from fedmepd.doctor.kit import Kit
 from fedmepd.environment import versions
 from fedmepd.errors import SettingsError, explain
 from fedmepd.storage import read_json, write_text
@@ -51,6 +52,20 @@ class Expected:
     settings: Settings
     versions: dict[str, str] | None = None
     source: str = ""
+
+    def with_fusion_at(self, kit: Kit) -> Expected:
+        """The same with the fusion site at the kit's owner.
+
+        Raises:
+            SettingsError: it is the server, or the job names another site.
+        """
+        site = self.settings.fusion.site
+        if kit.role != "site":
+            raise SettingsError(f"--fusion: {kit.folder} is the server's kit: check that of the hospital")
+        if self.source and site != kit.name:
+            raise SettingsError(f"--fusion: the fusion site in {self.source} is {site or 'the server'}, not {kit.name}")
+        fusion = self.settings.fusion.model_copy(update={"site": kit.name})
+        return replace(self, settings=self.settings.model_copy(update={"fusion": fusion}))
 
 
 def expected(federation: Path | None, job: Path | None, task: str = DEFAULT) -> Expected:

@@ -32,7 +32,7 @@ def check_compute(expected: Expected, machine: SiteSettings, looked: Looked, com
     Args:
         expected: with the job's settings.
         machine: the site's settings, with the device to train on.
-        looked: the site's modalities.
+        looked: the site's modalities, and whether anything is trained here.
         computer: the machine itself.
     """
     settings, modalities = expected.settings, looked.modalities
@@ -45,6 +45,9 @@ def check_compute(expected: Expected, machine: SiteSettings, looked: Looked, com
         yield _JOB.note(
             "published settings assumed", text, "--job FOLDER, or --against FILE, says what the job will be"
         )
+    if not looked.networks:
+        yield _GPU.ok("none needed", "nothing is trained here")
+        return
     try:
         device = machine.torch_device()
     except SettingsError as error:
@@ -95,7 +98,7 @@ def check_disk(
         computer: the machine itself.
     """
     needs = {
-        "the kit's folder": (kit.folder, run_need(expected.settings, looked.modalities)),
+        "the kit's folder": (kit.folder, run_need(expected.settings, looked.modalities, max(1, looked.networks))),
         "the cache folder": (machine.cache, prepared_need(looked.voxels)),
     }
     disks: dict[int, list[str]] = {}

@@ -73,13 +73,18 @@ def weights(settings: Settings, modalities: Sequence[str]) -> int:
     return sum(value.numel() * value.element_size() for value in network.state_dict().values())
 
 
-def run_need(settings: Settings, modalities: Sequence[str]) -> int:
+def run_need(settings: Settings, modalities: Sequence[str], networks: int = 1) -> int:
     """Returns an upper bound in bytes of what a run leaves in the kit's folder.
 
     A site keeps its last two states (weights and Adam's two moments), its best and its last model, and writes each new
     file before it deletes the old one: three states and three models at a time. The server keeps less.
+
+    Args:
+        settings: of the job.
+        modalities: of the site.
+        networks: how many it trains: two if it is the fusion site too.
     """
-    return _LOGS + (3 * 3 + 3) * weights(settings, modalities)
+    return _LOGS + networks * (3 * 3 + 3) * weights(settings, modalities)
 
 
 def prepared_need(volumes: Iterable[tuple[int, int]]) -> int:

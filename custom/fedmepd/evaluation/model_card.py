@@ -44,11 +44,14 @@ def write_model_card(
         FedMEPDError: the card cannot be written.
     """
     phantoms, task = source == "phantom", find_task(settings.task)
+    # The global model's cases are the fusion site's; a site's card counts the site's own alone.
+    at = f", for fusion training at {settings.fusion.site or 'the server'}" * (owner == "server")
     method = methods.find(settings.method)
     rows = {
         "modalities": " ".join(modalities),
         "method": f"{method.title} ({method.paper}): {method.global_model if owner == 'server' else method.model}",
         "cases": f"{cases['train']} for training, {cases['validation']} for validation, {cases['test']} for testing"
+        + at
         + (" (phantoms)" if phantoms else ""),
         "round": f"{round_number} of {settings.rounds}, the best on validation"
         if validation

@@ -67,14 +67,17 @@ def run_in_process(
         raise FedMEPDError(f"fusion.site = {elsewhere!r}: expected one of the sites {', '.join(sites)}")
     place = folder / (elsewhere or "server") / FUSION_SITE
     fusion = FusionSite(settings, open_fusion_data(elsewhere, settings, site_settings), place, device, log)
+    profiles = {name: site.profile() for name, site in members.items() if name != elsewhere}
     if elsewhere:
         desk = FusionDesk(fusion, half_precision=settings.aggregation.wire_precision == "float16")
-        profile = members[elsewhere].profile(fusion.data.counts())
-        fusion = FusionElsewhere(settings, profile, desk.do)
+        profiles[elsewhere] = members[elsewhere].profile(fusion.data.counts())
+        fusion = FusionElsewhere(settings, profiles[elsewhere], desk.do)
     server = FederationServer(settings, fusion, folder / "server", folder / "results", log)
     server.restore()
-    for site in members.values():
-        server.register(site.profile())
+    # A hospital may be the fusion site alone.
+    members = {name: site for name, site in members.items() if profiles[name].takes_part()}
+    for name in members:
+        server.register(profiles[name])
     server.start(never)
     while server.round < settings.rounds:
         server.begin_round()

@@ -1,0 +1,192 @@
+"""Which cases are whose: a site's own, or the fusion site's.
+
+The fusion site may be a hospital that takes part with other cases of its own too. Its fusion cases are in a sub-folder
+``fusion``, or they are marked in the manifest of its data set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+from fedmepd.config import FUSION_SITE, Settings
+from fedmepd.data.cases import Case
+from fedmepd.data.findings import Finding, error
+from fedmepd.data.inspection import Inspection, tell_tale
+from fedmepd.data.layouts import Dataset, find_dataset, holds_cases, site_folders
+from fedmepd.data.phantom import RECIPE, ensure_site, require_phantoms
+from fedmepd.errors import DataError
+from fedmepd.site_settings import SiteSettings
+from fedmepd.tasks.find import find_task
+from fedmepd.tasks.task import Task
+
+Found = tuple[Dataset, Literal["phantom", "folder"]]
+
+
+def own_cases(cases: Sequence[Case]) -> list[Case]:
+    """Returns those of a data set that are the site's own."""
+    return [case for case in cases if not case.for_fusion]
+
+
+def fusion_cases(cases: Sequence[Case]) -> list[Case]:
+    """Returns those of the fusion site's data set that are for fusion training: the marked ones, or all."""
+    return [case for case in cases if case.for_fusion] or list(cases)
+
+
+def find_site_data(name: str, settings: Settings, site_settings: SiteSettings) -> Found:
+    """Finds the data set of a site, without looking into its files; see :func:`~fedmepd.data.site.open_site_data`.
+
+    Cases that are marked for fusion training are in it too. A site that is the job's fusion site need not have any case
+    of its own.
+
+    Raises:
+        DataError: there is no data folder, or no case in it.
+    """
+    data, task = site_settings.data, find_task(settings.task)
+    if data is None:
+        if not settings.data.phantom:
+            raise DataError(
+                f"{name} has no data folder: set FEDMEPD_DATA (or data in the site's fedmepd.json) to a folder with "
+                f"a sub-folder {name}, or with the site's cases; setting data.phantom allows made-up cases",
+                public=f"{name} has no data folder",
+            )
+        require_phantoms(task)
+        root = site_settings.cache / "phantoms" / f"recipe-{RECIPE}-seed-{settings.seed}"
+        return find_dataset(task, ensure_site(root, name, settings.seed)), "phantom"
+    folder = _folder_of(name, data)
+    # If the folder has sub-folders for other sites but none for this one, their cases are not this site's.
+    dataset = find_dataset(task, folder, deep=folder != data, without=FUSION_SITE)
+    if not dataset.cases and settings.fusion.site != name:
+        image, label = (task.file_name("001", kind) for kind in (task.modalities[0], None))
+        expected = f"one sub-folder per case with NIfTI files, such as 001/{image} and 001/{label}"
+        missing = f"no sub-folder {name} and " if folder == data else ""
+        raise DataError(
+            f"{folder} has {missing}no case in it: expected {expected}; `fedmepd data init` makes "
+            "a data set of any other layout",
+            public=f"the data folder of {name} has no case in it",
+        )
+    return dataset, "folder"
+
+
+def find_fusion_data(site: str, settings: Settings, site_settings: SiteSettings) -> Found:
+    """Finds the data set with the fusion cases, without looking into its files.
+
+    Args:
+        site: the hospital that is the fusion site; empty: the server, whose data folder, or its sub-folder ``fusion``,
+            holds them.
+        settings: the job's.
+        site_settings: the machine's.
+
+    Raises:
+        DataError: there is no data folder or no case, or it is not clear which of a hospital's cases they are.
+    """
+    data = site_settings.data
+    if not site or data is None:
+        return find_site_data(FUSION_SITE, settings, site_settings)
+    own, _ = find_site_data(site, settings, site_settings)
+    home = _folder_of(site, data)
+    folders = [place for place in dict.fromkeys((data / FUSION_SITE, home / FUSION_SITE)) if _holds_fusion_cases(place)]
+    marked = any(case.for_fusion for case in own.cases)
+    ways = (
+        f"put them into the sub-folder {FUSION_SITE} of {home}, or say which of its cases they are with "
+        f"`fedmepd data init {home} --fusion WHICH`"
+    )
+    if len(folders) + marked > 1:
+        places = [*map(str, folders), *([f"the marked cases of {own.folder}"] if marked else [])]
+        raise DataError(
+            f"{site} has fusion cases in {' and in '.join(places)}: expected one of these alone; {ways}",
+            public=f"{site} has fusion cases in {len(places)} places",
+        )
+    if marked:
+        return own, "folder"
+    dataset = find_dataset(find_task(settings.task), folders[0]) if folders else None
+    if dataset is None or not dataset.cases:
+        where = f"{folders[0]} has no case in it" if folders else f"{home} does not say which cases these are"
+        raise DataError(
+            f"{site} is the fusion site of the job, but {where}: {ways}",
+            public=f"{site} does not say which of its cases are for fusion training",
+        )
+    return dataset, "folder"
+
+
+def _folder_of(name: str, data: Path) -> Path:
+    if not data.is_dir():
+        raise DataError(
+            f"the data folder {data} does not exist, or is no folder: set FEDMEPD_DATA (or data in the site's "
+            "fedmepd.json) to one",
+            public=f"the data folder of {name} does not exist",
+        )
+    own = data / name
+    return own if own.is_dir() else data
+
+
+def _holds_fusion_cases(folder: Path) -> bool:
+    return folder.name == FUSION_SITE and holds_cases(folder)
+
+
+def has_fusion_folder(folder: Path) -> bool:
+    """Whether a hospital's folder has a sub-folder for fusion cases; a case may have that name too."""
+    return folder.is_dir() and holds_cases(folder / FUSION_SITE)
+
+
+def data_sets(task: Task, folder: Path, found: Callable[[str], None], *, follow_links: bool) -> dict[str, Dataset]:
+    """Finds the data sets of a folder of several: of a federation's sites, or of a hospital with fusion cases apart.
+
+    Args:
+        task: that the cases are of.
+        folder: the folder.
+        found: called with what it is.
+        follow_links: whether links may lead out of a case's folder.
+
+    Returns:
+        the data sets by site; none if the folder is a single data set.
+    """
+
+    def find(place: Path, deep: bool = True) -> Dataset:
+        return find_dataset(task, place, follow_links=follow_links, deep=deep, without=FUSION_SITE)
+
+    if has_fusion_folder(folder) and find(folder, deep=False).cases:
+        found("the cases of a hospital and those for fusion training")
+        return {"its own": find(folder, deep=False), FUSION_SITE: find(folder / FUSION_SITE)}
+    sites = site_folders(folder)
+    if sites:
+        found(f"a federation of {len(sites)} sites")
+    made = {}
+    for site in sites:
+        made[site.name] = find(site)
+        if has_fusion_folder(site):
+            made[f"{site.name}/{FUSION_SITE}"] = find(site / FUSION_SITE)
+    return made
+
+
+def shared_cases(own: Inspection, fusion: Inspection) -> list[Finding]:
+    """Says which patients and cases a site and the fusion site have in common: nobody's may be in both.
+
+    Args:
+        own: of the site's own cases.
+        fusion: of those for fusion training.
+    """
+    findings = []
+    patients = {case.patient for case in own.cases}
+    both = sorted(patients & {case.patient for case in fusion.cases})
+    for patient in both:
+        text = (
+            f"patient {patient} is among the site's own cases and among those for fusion training: remove one of them"
+        )
+        findings.append(error("patient of the site and of fusion training", text))
+    seen = {
+        digest: case.name
+        for case, facts in zip(own.cases, own.facts, strict=True)
+        for digest in tell_tale(facts).values()
+    }
+    for case, facts in zip(fusion.cases, fusion.facts, strict=True):
+        for kind, digest in tell_tale(facts).items():
+            if digest in seen and case.patient not in both:
+                text = (
+                    f"the {kind} of case {case.name}, patient {case.patient}, for fusion training is that of the "
+                    f"site's own case {seen[digest]}: remove one of the two"
+                )
+                findings.append(error("same content at the site and for fusion training", text))
+                break
+    return findings
