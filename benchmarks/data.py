@@ -16,7 +16,8 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
@@ -25,7 +26,6 @@ from statistics import linear_regression, median
 from time import perf_counter
 from types import SimpleNamespace
 from typing import Any
-from unittest.mock import patch
 
 import nibabel as nib
 import numpy as np
@@ -35,7 +35,7 @@ from benchmarks import measure
 from benchmarks.heads import BRAIN, VOLUME
 from benchmarks.phantoms import phantom_data, real_sized_cases
 from fedmepd.config import FUSION_SITE, Settings
-from fedmepd.data.batches import Batch, TrainingBatches
+from fedmepd.data.batches import TrainingBatches
 from fedmepd.data.cases import Case
 from fedmepd.data.inspection import inspect_cases
 from fedmepd.data.layouts import find_dataset
@@ -128,26 +128,11 @@ def keys(case: Case, folder: Path, crop: int) -> dict[str, bool]:
     return found
 
 
-class _Inline:
-    """In place of a thread pool: does the work when its result is asked for."""
-
-    def __init__(self, threads: int):
-        del threads
-
-    def __enter__(self) -> _Inline:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        pass
+class Inline(Executor):
+    """Does the work when its result is asked for: so each batch of the straightforward epoch is loaded."""
 
     def submit(self, work: Callable[..., Any], *arguments: Any) -> SimpleNamespace:
         return SimpleNamespace(result=partial(work, *arguments))
-
-
-def load_inside(batches: TrainingBatches, number: int) -> Iterator[Batch]:
-    """The straightforward epoch: the same batches, each loaded when it is asked for."""
-    with patch("fedmepd.data.batches.ThreadPoolExecutor", _Inline):
-        yield from batches.epoch(number)
 
 
 @dataclass(frozen=True)
@@ -193,14 +178,16 @@ def waiting(cases: Sequence[Case], folder: Path, crop: int, seconds: float, pair
         seconds: of a step, about.
         pairs: measured epochs of each way, by turns.
     """
-    batches = TrainingBatches(cases, settings(crop), ("site",), folder)
+    job = settings(crop)
+    batches = TrainingBatches(cases, job, ("site",), folder)
+    inside = TrainingBatches(cases, job, ("site",), folder, Inline)
     step = stand_in(seconds)
     first = run_epoch(batches.epoch(0), step)
-    for ours, plain in zip(batches.epoch(0), load_inside(batches, 0), strict=True):
+    for ours, plain in zip(batches.epoch(0), inside.epoch(0), strict=True):
         assert torch.equal(ours.images, plain.images) and torch.equal(ours.label, plain.label), "the batches differ"
     ways: dict[str, Callable[[int], Iterable[Any]]] = {
         "product": batches.epoch,
-        "straightforward": partial(load_inside, batches),
+        "straightforward": inside.epoch,
         "steps_alone": lambda number: range(len(batches)),
     }
     epochs: dict[str, list[Epoch]] = {name: [] for name in ways}

@@ -59,7 +59,8 @@ def test_straightforward_loads_the_same_batches_when_they_are_asked_for(cases, t
     batches = TrainingBatches(cases, data.settings(crop=16), (), tmp_path)
     expected = list(batches.epoch(3))
     loads.clear()
-    for step, (batch, ours) in enumerate(zip(data.load_inside(batches, 3), expected, strict=True), start=1):
+    inside = TrainingBatches(cases, data.settings(crop=16), (), tmp_path, data.Inline)
+    for step, (batch, ours) in enumerate(zip(inside.epoch(3), expected, strict=True), start=1):
         assert loads == [made.cases for made in expected[:step]]
         assert torch.equal(batch.images, ours.images) and torch.equal(batch.label, ours.label)
     # The product has the next one under way by then.

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,9 @@ import torch
 
 import fedmepd
 from fedmepd.cli import main
+from fedmepd.data.phantom import phantom_sites
 from fedmepd.evaluation import results
+from tests.data.phantoms import stand_in
 from tests.evaluation import runs
 from tests.networks import oracle
 
@@ -72,12 +76,16 @@ def test_a_reader_that_has_seen_enough(options: list[str], workspace: Path) -> N
     run.stderr.close()
 
 
-def test_interrupted(workspace: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    def stop(*_: object) -> None:
+class Interrupted(io.StringIO):
+    """A terminal at which the user interrupts the first line."""
+
+    def write(self, text: str) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(results, "find", stop)
-    assert main(["results", str(workspace)]) == 130
+
+def test_interrupted(workspace: Path, capsys: pytest.CaptureFixture) -> None:
+    with redirect_stdout(Interrupted()):
+        assert main(["results", str(workspace)]) == 130
     assert capsys.readouterr().err == "fedmepd: interrupted\n"
 
 
@@ -188,20 +196,17 @@ def test_job_export(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert "exported exists already" in capsys.readouterr().err
 
 
-def test_data_phantom_makes_every_site(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
-    """Which sites with which seed; the phantoms themselves have their own tests."""
-    from fedmepd.data import phantom
-
-    made = []
-
-    def ensure_site(root: Path, site: str, seed: int) -> Path:
-        made.append((root, site, seed))
-        return root / site
-
-    monkeypatch.setattr(phantom, "ensure_site", ensure_site)
+def test_data_phantom_makes_every_site(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Which sites with which seed; all but one are there already, since the phantoms have their own tests."""
+    protocol = phantom_sites()
+    assert list(protocol) == [*(f"site-{number}" for number in range(1, 9)), "fusion"]
+    for site in protocol:
+        if site != "site-5":
+            stand_in(tmp_path, site, 5)
     assert main(["data", "phantom", str(tmp_path), "--seed", "5"]) == 0
-    sites = [*(f"site-{number}" for number in range(1, 9)), "fusion"]
-    assert made == [(tmp_path, site, 5) for site in sites]
-    assert f"{tmp_path / 'site-5'}  T1ce" in capsys.readouterr().out.splitlines()
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in printed] == [str(tmp_path / site) for site in protocol]
+    assert f"{tmp_path / 'site-5'}  T1ce" in printed
+    assert json.loads((tmp_path / "site-5" / "phantom.json").read_text())["seed"] == 5
+    assert main(["data", "phantom", str(tmp_path), "--seed", "6"]) == 2
+    assert "site-1 is not the phantom of site-1 with seed 6" in capsys.readouterr().err

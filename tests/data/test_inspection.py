@@ -4,7 +4,6 @@ import nibabel
 import numpy as np
 import pytest
 
-from fedmepd.data import case_facts
 from fedmepd.data.cases import Case
 from fedmepd.data.inspection import class_counts, inspect_cases, tumour_millilitres
 from fedmepd.errors import DataError
@@ -132,12 +131,20 @@ def test_all_faults_are_told_and_the_first_twenty_shown(tmp_path):
     assert str(error).endswith("and 23 more")
 
 
-def test_cases_that_were_read_are_not_read_again(tmp_path, monkeypatch):
+def test_cases_that_were_read_are_not_read_again(tmp_path):
+    """Damage that leaves size and time as they were is seen by who reads the files alone."""
     cases, cache = [write_case(tmp_path, "case")], tmp_path / "cache"
-    first = inspect_cases(cases, cache=cache)
-    with monkeypatch.context() as patch:
-        patch.setattr(case_facts, "read_volumes", lambda path, channels: pytest.fail(f"{path} was read again"))
-        assert inspect_cases(cases, cache=cache) == first
+    first, good = inspect_cases(cases, cache=cache), {file: file.read_bytes() for file in cases[0].files}
+    for file, content in good.items():
+        stat = file.stat()
+        file.write_bytes(bytes(len(content)))
+        os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert inspect_cases(cases, cache=cache) == first
+    assert "cannot be read as NIfTI" in str(fault(cases))
+    for file, content in good.items():
+        stat = file.stat()
+        file.write_bytes(content)
+        os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert not any("case" in file.name for file in cache.rglob("*"))
     assert (cache / "checked").stat().st_mode & 0o777 == 0o700
 

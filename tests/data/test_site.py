@@ -6,16 +6,17 @@ import numpy as np
 import pytest
 
 from fedmepd.config import Settings
-from fedmepd.data import phantom
 from fedmepd.data.batches import TrainingBatches, evaluation_cases
 from fedmepd.data.inspection import inspect_cases
 from fedmepd.data.layouts import find_dataset
 from fedmepd.data.manifest import make_manifest, write_manifest
+from fedmepd.data.phantom import RECIPE
 from fedmepd.data.site import open_site_data
 from fedmepd.errors import DataError
 from fedmepd.site_settings import SiteSettings
 from fedmepd.tasks.brats import BRATS
 from tests.data.files import save, volume, write_case
+from tests.data.phantoms import stand_in
 
 REAL = Path(__file__).parents[3] / "shared" / "real"
 
@@ -32,22 +33,12 @@ def local(tmp_path):
         ("fusion", ("FLAIR", "T1ce", "T1", "T2"), {"train": 24, "validation": 6, "test": 18}),
     ],
 )
-def test_phantom_site(tmp_path, monkeypatch, site, modalities, counts):
-    # The volumes' content is no matter here; images of noise are made faster.
-    rng = np.random.default_rng(0)
-
-    def noise(high):
-        return rng.integers(1, high, (12, 12, 12)).astype("int16")
-
-    monkeypatch.setattr(
-        phantom,
-        "phantom_case",
-        lambda *_: ({name: noise(100) for name in ("FLAIR", "T1ce", "T1", "T2")}, noise(3).astype("uint8")),
-    )
+def test_phantom_site(tmp_path, site, modalities, counts):
+    folder = stand_in(tmp_path / "phantoms" / f"recipe-{RECIPE}-seed-5", site, 5)
     data = open_site_data(site, Settings.make("phantom", {"seed": 5}), SiteSettings(cache=tmp_path))
     assert (data.name, data.modalities, data.source, data.counts()) == (site, modalities, "phantom", counts)
     assert data == open_site_data(site, Settings.make("phantom", {"seed": 5}), SiteSettings(cache=tmp_path))
-    assert all(tmp_path in file.parents for case in data.train for file in case.files)
+    assert all(folder in file.parents for case in data.train for file in case.files)
 
 
 @pytest.mark.parametrize("own_folder", [False, True])

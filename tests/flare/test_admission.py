@@ -102,16 +102,15 @@ def engine(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def clock(monkeypatch):
-    now = SimpleNamespace(time=1000.0)
-    monkeypatch.setattr(admission.time, "monotonic", lambda: now.time)
-    return now
+def clock():
+    return SimpleNamespace(time=1000.0)
 
 
 @pytest.fixture
 def look(engine, clock, caplog):
     """Lets the component look once; returns what it logged."""
     component = admission.SiteAdmission()
+    component.clock = lambda: clock.time
     caplog.set_level(logging.INFO)
 
     def once() -> str:

@@ -1,4 +1,5 @@
 import logging
+import time
 from types import SimpleNamespace
 
 import psutil
@@ -11,9 +12,9 @@ from nvflare.widgets.info_collector import GroupInfoCollector, InfoCollector
 from fedmepd.config import Settings
 from fedmepd.errors import Aborted, DataError
 from fedmepd.federation.exchange import FusionReply, FusionTask, ModelCopy, Payload, SiteProfile, Update
-from fedmepd.flare import executor as module
 from fedmepd.flare import loading, translation
-from fedmepd.flare.executor import FedMEPDExecutor
+from fedmepd.flare.executor import FedMEPDExecutor, seconds_since_start
+from fedmepd.flare.opening import open_site
 from fedmepd.flare.translation import Run
 from fedmepd.tasks.brats import BRATS
 from tests.flare.fakes import CASES, Engine
@@ -79,12 +80,12 @@ def make(desk=None, fails=None):
         return executor.made[-1], desk
 
     executor.open_site = open_site
+    executor.load = lambda: None
     return executor
 
 
 @pytest.fixture
-def context(tmp_path, monkeypatch):
-    monkeypatch.setattr(loading, "load", lambda: None)
+def context(tmp_path):
     with Engine(tmp_path, "site-1").new_context() as fl_ctx:
         yield fl_ctx
 
@@ -145,20 +146,34 @@ def test_model_that_is_none(context):
     assert reply.get_return_code() == ReturnCode.EXECUTION_EXCEPTION
 
 
-def test_answer_to_prepare_says_how_long_it_took(context, monkeypatch):
-    # The process starts at 100; at 103 it has the task, and its data two seconds later.
-    clock = iter([103.0, 105.0])
-    monkeypatch.setattr(module, "time", SimpleNamespace(time=lambda: next(clock)))
-    monkeypatch.setattr(psutil.Process, "create_time", lambda process: 100.0)
-    answer = execute(make(), context, "prepare")
+def test_answer_to_prepare_says_how_long_it_took(context):
+    # Three seconds after its start the process has the task, and its data two seconds later.
+    executor = make()
+    executor.clock = iter([3.0, 5.0]).__next__
+    answer = execute(executor, context, "prepare")
     assert translation.start_up_of("site-1", answer) == {"process": 3.0, "data": 2.0}
 
 
-def test_everything_is_imported_before_the_data_is_opened(context, monkeypatch):
+def test_seconds_since_the_start(monkeypatch):
+    now = time.time()
+    monkeypatch.setattr(psutil.Process, "create_time", lambda process: now - 7)
+    assert 7 <= seconds_since_start() < 17
+    # A clock that was put back.
+    monkeypatch.setattr(psutil.Process, "create_time", lambda process: now + 100)
+    assert seconds_since_start() == 0
+
+
+def test_everything_is_imported_before_the_data_is_opened(context):
     calls = []
-    monkeypatch.setattr(loading, "load", lambda: calls.append("imports"))
-    execute(make(fails=lambda: calls.append("data")), context, "prepare")
+    executor = make(fails=lambda: calls.append("data"))
+    executor.load = lambda: calls.append("imports")
+    execute(executor, context, "prepare")
     assert calls == ["imports", "data"]
+
+
+def test_what_an_executor_begins_with():
+    executor = FedMEPDExecutor()
+    assert (executor.open_site, executor.load, executor.clock) == (open_site, loading.load, seconds_since_start)
 
 
 def test_site_log_has_a_line_per_round(context, caplog):

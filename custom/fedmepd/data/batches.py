@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -54,6 +54,10 @@ class EvaluationCase:
     spacing: tuple[float, float, float]
 
 
+def _one_thread() -> Executor:
+    return ThreadPoolExecutor(1)
+
+
 class TrainingBatches:
     """Random crops of a site's cases, each case once per epoch.
 
@@ -65,13 +69,23 @@ class TrainingBatches:
         settings: the job's settings; crop, batch, seed and augmentation are used.
         seed_parts: what distinguishes this sequence of epochs from others of the job, such as the site's name.
         cache: folder for prepared cases.
+        loader: makes what loads an epoch's batches; by default a thread, so that the next batch is loaded while the
+            network works on this one.
     """
 
-    def __init__(self, cases: Sequence[Case], settings: Settings, seed_parts: Sequence[str | int], cache: Path):
+    def __init__(
+        self,
+        cases: Sequence[Case],
+        settings: Settings,
+        seed_parts: Sequence[str | int],
+        cache: Path,
+        loader: Callable[[], Executor] = _one_thread,
+    ):
         self._cases = list(cases)
         self._prepared = PreparedCases(self._cases, Path(cache), settings.data.clip_percent)
         self._augment = _augmentation(settings)
         self._lock = Lock()
+        self._loader = loader
         self._batch = settings.training.batch
         self._seed = derive_seed(settings.seed, *seed_parts, "batches")
         groups: dict[tuple[str, ...], list[int]] = {}
@@ -93,8 +107,7 @@ class TrainingBatches:
         order = [batches[place] for place in rng.permutation(len(batches))]
         if not order:
             return
-        # The next batch is loaded while the network works on this one.
-        with ThreadPoolExecutor(1) as loader:
+        with self._loader() as loader:
             upcoming = loader.submit(self._load, order[0], number)
             for indices in order[1:]:
                 batch = upcoming.result()

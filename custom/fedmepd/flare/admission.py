@@ -47,10 +47,14 @@ class SiteAdmission(FLComponent):
     started. The job's controller asks it to prepare before the next round. A site whose process for the job has ended
     alone gets it started again. What fails is tried again after a minute. A site that an admin has disabled is taken
     out of the job: it gets nothing from the next round on.
+
+    Attributes:
+        clock: tells seconds that only grow.
     """
 
     def __init__(self):
         super().__init__()
+        self.clock = time.monotonic
         self._tried: dict[tuple[str, str], float] = {}
         self._missing: dict[tuple[str, str], float] = {}
         self._disabled: set[tuple[str, str]] = set()
@@ -80,7 +84,7 @@ class SiteAdmission(FLComponent):
             connected = list(engine.client_manager.clients.items())
             waiting = [client for token, client in connected if token not in participants]
             waiting += self._without_process(engine, job_id, participants, dict(connected))
-            waiting = [client for client in waiting if time.monotonic() >= self._tried.get((job_id, client.token), 0)]
+            waiting = [client for client in waiting if self.clock() >= self._tried.get((job_id, client.token), 0)]
             if not waiting:
                 continue
             job = engine.get_component(SystemComponents.JOB_MANAGER).get_job(job_id, fl_ctx)
@@ -88,7 +92,7 @@ class SiteAdmission(FLComponent):
                 app = _app_for(job, client.name)
                 if app is None:
                     continue
-                self._tried[job_id, client.token] = time.monotonic() + _AGAIN_SECONDS
+                self._tried[job_id, client.token] = self.clock() + _AGAIN_SECONDS
                 problem = self._let_in(engine, job, app, client, participants, fl_ctx)
                 if problem:
                     self.log_warning(fl_ctx, f"{client.name}: not let into job {job_id}: {problem}", fire_event=False)
@@ -121,11 +125,11 @@ class SiteAdmission(FLComponent):
             )
         lost = []
         for token, reply in replies.items():
-            since = self._missing.setdefault((job_id, token), time.monotonic())
+            since = self._missing.setdefault((job_id, token), self.clock())
             # No answer says nothing.
             if reply is None or _runs(reply, job_id):
                 del self._missing[job_id, token]
-            elif time.monotonic() - since >= _MISSING_SECONDS:
+            elif self.clock() - since >= _MISSING_SECONDS:
                 lost.append(connected[token])
         return lost
 

@@ -37,11 +37,15 @@ class FedMEPDExecutor(Executor):
 
     Attributes:
         open_site: opens the site, see :func:`fedmepd.flare.opening.open_site`.
+        load: imports what training needs, see :func:`fedmepd.flare.loading.load`.
+        clock: tells the seconds since the start of this process.
     """
 
     def __init__(self):
         super().__init__()
         self.open_site = open_site
+        self.load = loading.load
+        self.clock = seconds_since_start
         self._site = None
         self._desk = None
         self._run = None
@@ -103,12 +107,12 @@ class FedMEPDExecutor(Executor):
     def _open(self, run: Run, fl_ctx: FLContext) -> None:
         if self._site is not None and self._run == run:
             return
-        loading.load()
-        ready = _seconds_since_start()
+        self.load()
+        ready = self.clock()
         level = _level(fl_ctx)
         self._site, self._desk = self.open_site(run, lambda text: self.logger.log(level, text), fl_ctx)
         self._run = run
-        self._start_up = {"process": ready, "data": _seconds_since_start() - ready}
+        self._start_up = {"process": ready, "data": self.clock() - ready}
 
     def _log_round(self, update: Update, fl_ctx: FLContext) -> None:
         report = update.report
@@ -136,7 +140,7 @@ class FedMEPDExecutor(Executor):
                 )
 
 
-def _seconds_since_start() -> float:
+def seconds_since_start() -> float:
     """Since the start of this process, the interpreter's own included."""
     return max(0.0, time.time() - psutil.Process().create_time())
 

@@ -17,7 +17,6 @@ from fedmepd import cli
 from fedmepd.errors import FedMEPDError
 from fedmepd.evaluation import results
 from fedmepd.flare.export import fusion_site_of
-from fedmepd.flare.poc import workspace as module
 from fedmepd.flare.poc.commands import FlareError
 from fedmepd.flare.poc.workspace import Poc
 from tests.evaluation import runs
@@ -75,7 +74,7 @@ class Flare:
 def flare(monkeypatch):
     made = Flare()
     monkeypatch.setattr(Poc, "_flare", lambda poc, *arguments: made(poc, *arguments))
-    monkeypatch.setattr(module, "_POLL_SECONDS", 0)
+    monkeypatch.setattr(Poc, "poll_seconds", 0)
     return made
 
 
@@ -283,12 +282,8 @@ def test_stop_ends_what_belongs_to_the_workspace_alone(flare, tmp_path, data):
         with pytest.raises(FedMEPDError, match="is running: stop it first"):
             poc.clean()
         flare.fails = "poc stop"
-        module_seconds = module._STOP_SECONDS
-        try:
-            module._STOP_SECONDS = 0.1
-            poc.stop()
-        finally:
-            module._STOP_SECONDS = module_seconds
+        poc.stop_seconds = 0.1
+        poc.stop()
         assert ours.wait(5) == -signal.SIGKILL and other.poll() is None and poc.processes() == []
     finally:
         for process in (ours, other):
@@ -308,9 +303,9 @@ def test_a_port_that_closes_late_is_waited_for(flare, tmp_path, data):
     assert not timer.is_alive()
 
 
-def test_a_port_that_stays_open_is_told(flare, tmp_path, data, monkeypatch):
-    monkeypatch.setattr(module, "_PORT_SECONDS", 0.5)
+def test_a_port_that_stays_open_is_told(flare, tmp_path, data):
     poc = Poc(tmp_path / "w")
+    poc.port_seconds = 0.5
     poc.prepare(["site-1"], data)
     with socket.create_server(("127.0.0.1", poc._server_ports()[0])), pytest.raises(FedMEPDError, match="port"):
         poc.stop()

@@ -40,11 +40,6 @@ _FUSION_SITE = "fusion_site"
 
 _JOB_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
-_START_SECONDS = 120
-_PORT_SECONDS = 10
-_STOP_SECONDS = 30
-_POLL_SECONDS = 2.0
-
 
 class Poc:
     """A POC workspace.
@@ -52,7 +47,18 @@ class Poc:
     Args:
         workspace: its folder; made by :meth:`prepare`.
         log: takes lines about the progress.
+
+    Attributes:
+        start_seconds: to wait for the server and the sites to be ready.
+        poll_seconds: between two questions how far a job is.
+        stop_seconds: to wait for processes that were asked to end, before they are made to.
+        port_seconds: to wait for the server's ports to close.
     """
+
+    start_seconds = 120
+    poll_seconds = 2.0
+    stop_seconds = 30
+    port_seconds = 10
 
     def __init__(self, workspace: Path, log: Callable[[str], None] = lambda line: None):
         self.workspace = Path(workspace).absolute()
@@ -134,9 +140,9 @@ class Poc:
     def start(self) -> None:
         """Starts the server and all sites, and waits until they are ready."""
         self._require_prepared()
-        answer = self._flare("poc", "start", "--timeout", str(_START_SECONDS))
+        answer = self._flare("poc", "start", "--timeout", str(self.start_seconds))
         if not answer.get("ready"):
-            raise FlareError(f"the server is not ready after {_START_SECONDS} s: see {self.server_kit / 'log.txt'}")
+            raise FlareError(f"the server is not ready after {self.start_seconds} s: see {self.server_kit / 'log.txt'}")
         self.log(f"started the server and {len(answer['clients'])} sites")
 
     def submit(self, job: Path) -> str:
@@ -175,7 +181,7 @@ class Poc:
                 if event not in told:
                     told.add(event)
                     self.log(line)
-            time.sleep(_POLL_SECONDS)
+            time.sleep(self.poll_seconds)
 
     def download(self, job_id: str, out: Path) -> Path:
         """Downloads a job's results from the server and returns their folder.
@@ -206,7 +212,7 @@ class Poc:
             with contextlib.suppress(FlareError):
                 # What does not answer is ended below.
                 self._flare("poc", "stop")
-            self._wait_for_end(_STOP_SECONDS)
+            self._wait_for_end(self.stop_seconds)
         for end in (psutil.Process.terminate, psutil.Process.kill):
             left = self.processes()
             for process in left:
@@ -214,7 +220,7 @@ class Poc:
                     end(process)
             if left:
                 self._wait_for_end(5)
-        open_ports = self._wait_for_ports(_PORT_SECONDS)
+        open_ports = self._wait_for_ports(self.port_seconds)
         if self.processes() or open_ports:
             still = [str(process.pid) for process in self.processes()] + [f"port {port}" for port in open_ports]
             raise FedMEPDError(f"not everything has ended: {', '.join(still)}")
