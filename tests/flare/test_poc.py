@@ -123,6 +123,18 @@ def test_all_in_one(flare, tmp_path, data, job, capsys):
     assert json.loads((job / "meta.json").read_text())["deploy_map"]["app"] == ["server", "site-1", "site-2"]
 
 
+def test_the_fusion_site_is_a_hospital(flare, tmp_path, data):
+    """It reads the whole folder, the server none; the server's kit is set up all the same."""
+    poc = Poc(tmp_path / "w")
+    poc.prepare(["site-1", "north"], data, fusion_site="north")
+    for kit, folder in (("site-1", data / "site-1"), ("north", data)):
+        assert json.loads((poc.kit(kit) / "local/fedmepd.json").read_text()) == {"data": str(folder)}
+    assert not (poc.server_kit / "local/fedmepd.json").exists()
+    assert "SiteAdmission" in (poc.server_kit / "local/resources.json").read_text()
+    with pytest.raises(FedMEPDError, match="the fusion site 'south' is none of the sites: site-1, north"):
+        Poc(tmp_path / "v").prepare(["site-1", "north"], data, fusion_site="south")
+
+
 @pytest.mark.parametrize("left", ["site-1/4f6c1d2e-0000-4abc-8def-0123456789ab/fedmepd", "localhost/fedmepd_runs/a"])
 def test_what_an_earlier_job_left_is_kept(flare, tmp_path, data, job, capsys, left):
     """Preparing a workspace anew removes its kits, and with them the sites' models."""
