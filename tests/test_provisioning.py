@@ -23,6 +23,7 @@ from nvflare.fuel.sec.authz import AuthzContext, Person, parse_policy_config
 from nvflare.security.security import COMMAND_CATEGORIES
 
 from fedmepd.cli import main
+from fedmepd.doctor.federation import job_settings
 from fedmepd.flare import kits
 from fedmepd.flare.admission import SiteAdmission
 from fedmepd.networks.network import FedMEPDNet
@@ -238,6 +239,25 @@ def test_a_damaged_file_is_named(kit, capsys):
     (folder / "local/resources.json").write_text("{")
     assert main(["kit", str(folder)]) == 2
     assert f"{folder}/local/resources.json cannot be read as JSON" in capsys.readouterr().err
+
+
+def test_the_fusion_site_of_the_examples_is_a_site_that_gets_the_job(provisioned, tmp_path):
+    named = set()
+    for page in DOCUMENTS:
+        named |= set(re.findall(r"job export[^\n`]*--fusion-site ([\w-]+)", page.read_text()))
+    assert named == {"site-1"} and (provisioned / "site-1").is_dir()
+    arguments = ["--without-code", "--all-sites", "--fusion-site", *named]
+    assert main(["job", "export", str(ROOT / "jobs/fedmepd_brats"), str(tmp_path / "my_job"), *arguments]) == 0
+    assert job_settings(tmp_path / "my_job").fusion.site == "site-1"
+
+
+def test_a_server_without_data_in_a_container(tmp_path):
+    """As the README says: what the job's container needs no data folder for is left out."""
+    content = yaml.safe_load((ROOT / "provisioning/containers/local/study_runtime.yaml").read_text())
+    del content["studies"]["default"]["datasets"]
+    (tmp_path / "study_runtime.yaml").write_text(yaml.safe_dump(content))
+    study = load_study_runtime_file(str(tmp_path / "study_runtime.yaml"), "docker")["default"]
+    assert study.datasets == [] and study.container_image
 
 
 DOCUMENTS = [ROOT / "provisioning/README.md", ROOT / "docs/production.md"]

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.system
 SECONDS = 300
 
 
-def start(tmp_path, cohort, cache, settings):
+def start(tmp_path, cohort, cache, settings, *options):
     """Starts ``fedmepd poc run`` with a job of these settings."""
     job = tmp_path / "job"
     shutil.copytree(ROOT / "jobs/fedmepd_brats", job)
@@ -43,6 +43,7 @@ def start(tmp_path, cohort, cache, settings):
     }
     environment.pop("FEDMEPD_DATA", None)
     command = ["poc", "run", str(job), "--workspace", str(tmp_path / "w"), "--sites", *SITES, "--data", str(cohort)]
+    command += options
     return subprocess.Popen(
         [sys.executable, "-m", "fedmepd.cli", *command],
         env=environment,
@@ -106,6 +107,24 @@ def test_a_run_from_kits_to_the_table(tmp_path, cohort, cache, monkeypatch):
         settings = json.loads((Poc(tmp_path / "w").kit(site) / "local/fedmepd.json").read_text())
         assert settings["data"] == str(cohort / site)
     assert_same(weights(tmp_path / "w", 2), in_process(tmp_path / "once", TINY, cohort, cache)[1])
+
+
+@pytest.mark.slow
+def test_a_run_with_the_fusion_site_at_a_hospital(tmp_path, cohort, cache, monkeypatch):
+    monkeypatch.setenv("FEDMEPD_CACHE", str(cache))
+    monkeypatch.delenv("FEDMEPD_DATA", raising=False)
+    process = start(tmp_path, cohort, cache, TINY, "--fusion-site", "site-2")
+    code, output = follow(process, tmp_path / "w")
+    assert code == 0, output
+    assert "site-2 is the fusion site" in output and "stopped; no process and no port is left" in output
+    poc = Poc(tmp_path / "w")
+    assert not (poc.server_kit / "local/fedmepd.json").exists()
+    found = results.read(results.find(tmp_path / "w" / "results"))
+    assert found["status"] == "finished" and found["fusion"]["site"] == "site-2" and found["fusion"]["bytes_up"] > 0
+    states = {path.relative_to(poc.kit("*").parent).parts[0] for path in (tmp_path / "w").rglob("fusion/state_*.pt")}
+    assert states == {"site-2"}
+    settings = TINY | {"fusion": {"site": "site-2"}}
+    assert_same(weights(tmp_path / "w", 2), in_process(tmp_path / "once", settings, cohort, cache)[1])
 
 
 def console(workspace, commands):

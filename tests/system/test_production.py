@@ -177,6 +177,7 @@ def fetched(federation, job_id, place, out):
     return found, next(out.glob("*/workspace/log.txt")).read_text()
 
 
+@pytest.mark.slow
 def test_the_fusion_site_at_a_hospital(federation, server_without_data, job, cohort, cache, tmp_path):
     """The same bits as in one process, and nothing of the fusion cases at the server but what may leave them."""
     # Two training cases are enough for an anchor here, so that anchors travel.
