@@ -4,6 +4,7 @@ import pytest
 
 from fedmepd.data.phantom import SPACING_MM, case_names, phantom_case
 from fedmepd.tasks.brats import BRATS, PROTOCOL_SUBSETS
+from tests.system.simulator import TINY, in_process
 
 SITES = {"site-1": PROTOCOL_SUBSETS[0], "site-2": PROTOCOL_SUBSETS[1], "fusion": BRATS.modalities}
 CASES = 5
@@ -32,3 +33,9 @@ def cohort(tmp_path_factory):
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory):
     return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def reference(tmp_path_factory, cohort, cache):
+    """Results and final weights of the tiny federation in one process, without FLARE."""
+    return in_process(tmp_path_factory.mktemp("reference"), TINY, cohort, cache)
