@@ -10,18 +10,29 @@ SYSTEM = "tests/system/"
 
 
 def pytest_collection_modifyitems(items):
-    """System tests come first, since together they take longer than any other file."""
+    """System tests come first, since together they take longer than all others."""
     items.sort(key=lambda item: not item.nodeid.startswith(SYSTEM))
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Two workers: the system tests, each of which starts many processes, run one after the other in one of them."""
+    """A file runs in one worker. The first worker begins with the system tests, the others with the rest.
+
+    System tests start many processes and often wait for them: beside them, another file makes use of the cores. Whoever
+    is done with its own kind helps with the other.
+    """
     from xdist.scheduler import LoadScopeScheduling
 
     class Scheduler(LoadScopeScheduling):
         def _split_scope(self, nodeid):
-            return SYSTEM if nodeid.startswith(SYSTEM) else nodeid.partition("::")[0]
+            return nodeid.partition("::")[0]
+
+        def _assign_work_unit(self, node):
+            is_first = node is self.nodes[0]
+            own_kind = [scope for scope in self.workqueue if scope.startswith(SYSTEM) == is_first]
+            if own_kind:
+                self.workqueue.move_to_end(own_kind[0], last=False)
+            super()._assign_work_unit(node)
 
     return Scheduler(config, log)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -14,25 +15,44 @@ ROOT = Path(__file__).parents[2]
 SPREAD = {"median", "lowest", "highest"}
 
 
-def run(name: str, *options: str, report: Path) -> tuple[dict, str]:
-    command = [sys.executable, "-m", f"benchmarks.{name}", "--quick", "--threads", "1", "--subset", "T1ce"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, *options, "--json", str(report)],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    content = json.loads(report.read_text())
-    assert content["benchmark"] == name and content["environment"]["threads"] == 1
-    return content, done.stdout
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch, capsys):
+    """Runs ``python -m benchmarks.NAME``; returns its report and what it printed.
+
+    In this process, where all that it imports is at hand, or, for those that start processes, in one of its own.
+    """
+
+    def command(name: str, *options: str, starts_processes: bool = False) -> tuple[dict, str]:
+        report = tmp_path / f"{name}.json"
+        given = ["--quick", "--threads", "1", "--subset", "T1ce", *options, "--json", str(report)]
+        if starts_processes:
+            done = subprocess.run(
+                [sys.executable, "-m", f"benchmarks.{name}", *given],
+                cwd=ROOT,
+                env=os.environ | {"OMP_NUM_THREADS": "1"},
+                capture_output=True,
+                text=True,
+                timeout=300,
+            )
+            assert done.returncode == 0, done.stdout + done.stderr
+            output = done.stdout
+        else:
+            monkeypatch.setattr(sys, "argv", [name, *given])
+            # As a module of its own, which nobody has imported before.
+            monkeypatch.delitem(sys.modules, f"benchmarks.{name}", raising=False)
+            with pytest.raises(SystemExit) as end:
+                runpy.run_module(f"benchmarks.{name}", run_name="__main__")
+            output = capsys.readouterr().out
+            assert end.value.code == 0, output
+        content = json.loads(report.read_text())
+        assert content["benchmark"] == name and content["environment"]["threads"] == 1
+        return content, output
+
+    return command
 
 
-def test_step(tmp_path: Path) -> None:
-    content, output = run("step", "--pairs", "2", "--precision", "bfloat16", report=tmp_path / "step.json")
+def test_step(run) -> None:
+    content, output = run("step", "--pairs", "2", "--precision", "bfloat16")
     [row] = content["rows"]
     assert row["modalities"] == ["T1ce"]
     on_phantoms = {"float64", "straightforward float32", "float32", "bfloat16"}
@@ -43,8 +63,8 @@ def test_step(tmp_path: Path) -> None:
     assert "| T1ce " in output
 
 
-def test_memory(tmp_path: Path) -> None:
-    content, output = run("memory", "--pairs", "1", report=tmp_path / "memory.json")
+def test_memory(run) -> None:
+    content, output = run("memory", "--pairs", "1", starts_processes=True)
     [row] = content["rows"]
     for side in ("straightforward", "product"):
         peak, above = row[f"{side}_mib"], row[f"{side}_above_mib"]
@@ -55,8 +75,8 @@ def test_memory(tmp_path: Path) -> None:
     assert "| T1ce " in output
 
 
-def test_training(tmp_path: Path) -> None:
-    content, output = run("training", "--seeds", "2", report=tmp_path / "training.json")
+def test_training(run) -> None:
+    content, output = run("training", "--seeds", "2")
     sides = {"straightforward", "float32", "bfloat16"}
     [row] = content["rows"]
     assert row.keys() == {"first_step", *sides}
@@ -68,9 +88,9 @@ def test_training(tmp_path: Path) -> None:
 
 
 @pytest.mark.system
-def test_inference(tmp_path: Path) -> None:
+def test_inference(run, tmp_path: Path) -> None:
     model = tmp_path / "model.pt"
-    content, output = run("inference", "--model", str(model), report=tmp_path / "inference.json")
+    content, output = run("inference", "--model", str(model), starts_processes=True)
     [row] = content["rows"]
     sides = {"straightforward", "product", "cropped"}
     for key in ("seconds", "mib", "above_mib"):

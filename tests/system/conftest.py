@@ -7,6 +7,7 @@ import pytest
 
 from fedmepd.data.phantom import SPACING_MM, case_names, phantom_case
 from fedmepd.tasks.brats import BRATS, PROTOCOL_SUBSETS
+from tests.system.simulator import TINY, in_process
 
 SITES = {"site-1": PROTOCOL_SUBSETS[0], "site-2": PROTOCOL_SUBSETS[1], "fusion": BRATS.modalities}
 CASES = 5
@@ -53,3 +54,9 @@ def small_disk(monkeypatch):
     yield mount
     for folder in mounted:
         subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.fixture(scope="session")
+def reference(tmp_path_factory, cohort, cache):
+    """Results and final weights of the tiny federation in one process, without FLARE."""
+    return in_process(tmp_path_factory.mktemp("reference"), TINY, cohort, cache)

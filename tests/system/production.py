@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import shutil
 import socket
@@ -155,15 +157,16 @@ class Federation:
     def run_job(self, job: Path) -> tuple[str, str]:
         """Submits a job and waits for its end; returns its id and FLARE's word for how it ended."""
         job_id = self.flare("job", "submit", "-j", str(job))["job_id"]
-        status = ""
+        kept = self.jobs / "jobs" / job_id / "meta"
 
         def ended() -> bool:
-            nonlocal status
-            status = self.flare("job", "meta", job_id)["status"]
-            return status.startswith("FINISHED")
+            # Each question to FLARE is a process of its own: first wait for what can be seen without.
+            with contextlib.suppress(OSError, ValueError):
+                return json.loads(kept.read_text())["status"].startswith("FINISHED")
+            return False
 
         wait_for(ended, f"the end of {job.name}")
-        return job_id, status
+        return job_id, self.flare("job", "meta", job_id)["status"]
 
     def processes(self, of: Path | None = None) -> list[psutil.Process]:
         """The live processes of a kit, or of all kits below a folder; by default of copies too."""

@@ -16,7 +16,7 @@ from fedmepd.doctor.federation import expected
 from fedmepd.doctor.kit import Kit
 from fedmepd.evaluation import results
 from fedmepd.flare.poc.workspace import ADMIN, Poc
-from tests.system.simulator import ROOT, SITES, TINY, assert_same, in_process, weights
+from tests.system.simulator import ROOT, SITES, TINY, assert_same, weights
 
 pytestmark = pytest.mark.system
 
@@ -75,7 +75,7 @@ def follow(process, workspace, at=None, then=lambda: None):
     return process.wait(), "".join(lines)
 
 
-def test_a_run_from_kits_to_the_table(tmp_path, cohort, cache, monkeypatch):
+def test_a_run_from_kits_to_the_table(tmp_path, cohort, cache, reference, monkeypatch):
     monkeypatch.setenv("FEDMEPD_CACHE", str(cache))
     monkeypatch.setenv("FEDMEPD_DEVICE", "cpu")
     monkeypatch.delenv("FEDMEPD_DATA", raising=False)
@@ -106,7 +106,7 @@ def test_a_run_from_kits_to_the_table(tmp_path, cohort, cache, monkeypatch):
     for site in SITES:
         settings = json.loads((Poc(tmp_path / "w").kit(site) / "local/fedmepd.json").read_text())
         assert settings["data"] == str(cohort / site)
-    assert_same(weights(tmp_path / "w", 2), in_process(tmp_path / "once", TINY, cohort, cache)[1])
+    assert_same(weights(tmp_path / "w", 2), reference[1])
 
 
 @pytest.mark.slow
