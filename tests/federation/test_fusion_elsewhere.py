@@ -10,8 +10,6 @@ from fedmepd.storage import load_tensors
 from tests.federation.drive import same
 from tests.tiny import SITES, settings
 
-FULL = ("site-1",)
-
 
 def run(tiny, folder, method, place, precision="float32", **changes) -> dict:
     of = settings(method, fusion={"site": place}, aggregation={"wire_precision": precision}, **changes)
@@ -35,8 +33,8 @@ def test_same_bits_here_and_there(method, tiny_apart, tmp_path) -> None:
 
 
 @pytest.mark.parametrize(("place", "line"), [("", "2 steps at the fusion site"), ("site-1", "the fusion site trains")])
-def test_round_0_is_told(place, line, tiny, tmp_path) -> None:
+def test_round_0_is_told(place, line, tiny_apart, tmp_path) -> None:
     lines: list[str] = []
     of = settings("fedmepd", fusion={"site": place}, rounds=1)
-    run_in_process(of, tiny.machine, tmp_path, list(SITES), lines.append)
+    run_in_process(of, tiny_apart.machine, tmp_path, list(SITES), lines.append)
     assert f"round 0: {line} before the sites begin" in lines
