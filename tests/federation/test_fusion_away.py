@@ -82,8 +82,8 @@ def test_round_without(method, tiny, tmp_path) -> None:
     play(server, sites, 3)
     assert not same(without["weights"], kept(tmp_path)["weights"]) and server.last_round["fused"] is True
     rounds = [entry["round"] for entry in server.histories()["server"]["rounds"]]
-    # FedAvg begins with the sites.
-    assert rounds == ([1, 3] if method == "fedavg" else [0, 1, 3])
+    # FedAvg and FedBN begin with the sites.
+    assert rounds == ([1, 3] if method in ("fedavg", "fedbn") else [0, 1, 3])
     assert server.results()["server"]["validation"]["round"] == 3
     if method == "fedmepd":
         assert not same(before["anchors"], kept(tmp_path)["anchors"])
