@@ -42,7 +42,7 @@ class Job:
         self.caplog = caplog
         caplog.set_level(logging.INFO)
         self.newcomer_seconds = 10.0
-        self.fusion = None
+        self.fusion, self.kept = None, None
 
     def open_server(self, run, folder, fusion, timing, log, fl_ctx):
         self.timing, self.fusion = timing, fusion
@@ -52,6 +52,7 @@ class Job:
     def run(self, **settings):
         self.controller = FedMEPDController("phantom", {"rounds": 2} | settings)
         self.controller.open_server = self.open_server
+        self.controller.kept_fusion = lambda run, folder: self.kept
         self.controller.newcomer_seconds = self.newcomer_seconds
         self.controller.communicator = Communicator(
             self.engine, lambda *task: self.answer(*task), lambda *task: self.liar(*task)
@@ -594,3 +595,19 @@ def test_hospital_that_is_the_fusion_site_alone_does_not_train(job):
     job.answer = answer
     job.run(fusion={"site": "site-2"})
     assert not job.engine.panics and "site-2" not in job.sites_of("train")
+
+
+def test_run_goes_on_though_its_fusion_site_is_away(job):
+    """It has said what it has when the run began; nobody waits for it before the rounds do."""
+    job.server, job.kept = Server(round=1), (FUSION_PROFILE, False)
+    job.engine.clients = [client("site-1"), client("site-10")]
+    job.run(fusion={"site": "site-2"}, run_name="old", aggregation={"round_timeout": 0})
+    assert not job.engine.panics and job.fusion.profile.cases == CASES
+    assert sorted(job.server.taken[2]) == ["site-1", "site-10"] and "to join the job" not in job.log
+
+
+def test_finished_run_shows_its_table_though_its_fusion_site_is_away(job):
+    job.server, job.kept = Server(round=2, finished=True), (FUSION_PROFILE, True)
+    job.engine.clients = [client("site-1")]
+    job.run(fusion={"site": "site-2"}, run_name="old", aggregation={"round_timeout": 0})
+    assert not job.engine.panics and job.server.calls == ["restore", "finish"] and "is finished" in job.log

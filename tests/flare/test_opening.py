@@ -1,10 +1,14 @@
 """What a process opens: real data, folders of the run, and what the machine's own settings say."""
 
+from dataclasses import replace
+
 import pytest
 
 from fedmepd.errors import DataError
+from fedmepd.federation.exchange import SiteProfile
+from fedmepd.federation.fusion_elsewhere import FusionElsewhere
 from fedmepd.federation.timing import Timing
-from fedmepd.flare.opening import open_server, open_site
+from fedmepd.flare.opening import kept_fusion, open_server, open_site
 from fedmepd.flare.translation import Run
 from tests.flare.fakes import Engine
 from tests.tiny import COUNTS, settings
@@ -65,3 +69,16 @@ def test_server_without_data(machine, tmp_path, monkeypatch):
     monkeypatch.setenv("FEDMEPD_DATA", str(tmp_path / "nowhere"))
     with context(tmp_path, "server") as fl_ctx, pytest.raises(DataError, match="nowhere does not exist"):
         open_server(Run("run-1", settings()), tmp_path / "state", None, Timing(), nothing, fl_ctx)
+
+
+def test_what_a_run_keeps_of_its_fusion_site(machine, tmp_path):
+    run = Run("run-1", settings(fusion={"site": "site-1"}))
+    assert kept_fusion(run, tmp_path / "state") is None
+    hospital = SiteProfile("site-1", (), dict.fromkeys(COUNTS["fusion"], 0), "folder", fusion=COUNTS["fusion"])
+    elsewhere = FusionElsewhere(run.settings, replace(hospital, cross_site="share"), None)
+    with context(tmp_path, "server") as fl_ctx:
+        server = open_server(run, tmp_path / "state", elsewhere, Timing(), nothing, fl_ctx)
+    server.round = 0
+    server.finished = True
+    server._keep()
+    assert kept_fusion(run, tmp_path / "state") == (replace(hospital, cross_site="share"), True)

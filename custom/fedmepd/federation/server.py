@@ -331,6 +331,7 @@ class FederationServer:
                 "round": self.round,
                 "finished": self.finished,
                 "method": self._method.state(),
+                "fusion": self._fusion.profile.to_json(),
                 "profiles": {site: profile.to_json() for site, profile in self.profiles.items()},
                 "records": self._records.state(),
                 "median": self._bound.median,

@@ -27,7 +27,7 @@ from fedmepd.flare import console, folders, progress, translation
 from fedmepd.flare.answers import Answer, Sender, impostor
 from fedmepd.flare.cross_site import CrossSiteEvaluation
 from fedmepd.flare.fusion_at_a_site import FusionPost, profile_of_fusion
-from fedmepd.flare.opening import open_server
+from fedmepd.flare.opening import kept_fusion, open_server
 from fedmepd.flare.roll_call import NEWCOMER_SECONDS, RollCall, wait_until
 from fedmepd.flare.rounds import NoGlobalModel, RoundEnd
 
@@ -50,6 +50,7 @@ class FedMEPDController(ScatterAndGather):
 
     Attributes:
         open_server: opens the federation's server, see :func:`fedmepd.flare.opening.open_server`.
+        kept_fusion: what a run's state says of its fusion site, see :func:`fedmepd.flare.opening.kept_fusion`.
         newcomer_seconds: how long a round waits for sites that have just joined.
     """
 
@@ -65,6 +66,7 @@ class FedMEPDController(ScatterAndGather):
         self.preset = preset
         self.settings = settings
         self.open_server = open_server
+        self.kept_fusion = kept_fusion
         self.newcomer_seconds = NEWCOMER_SECONDS
         self._run: translation.Run | None = None
         self._server = None
@@ -136,23 +138,26 @@ class FedMEPDController(ScatterAndGather):
         tasks = roll_call.ask()
         self._say(f"{settings.method}, {settings.rounds} rounds: {len(tasks)} sites and the server prepare their data")
         opened = partial(self.open_server, self._run, folder, timing=self._timing, log=self._say, fl_ctx=fl_ctx)
-        server = None
+        post = FusionPost(self._run, self._sender, roll_call, partial(self._admit_newcomers, wait=False), self._say)
+        # The fusion site may be away when a run goes on: what it said of itself is kept.
+        kept, finished, server = {}, False, None
         try:
             if not settings.fusion.site:
                 server = opened(fusion=None)
-                if server.finished:
-                    return self._show_finished(server, abort)
+                finished = server.finished
+            elif (known := self.kept_fusion(self._run, folder)) is not None:
+                kept, finished = {settings.fusion.site: known[0]}, known[1]
+            if finished:
+                self._show_finished(server or opened(fusion=self._fusion_elsewhere(kept, post)), abort)
+                return None
             roll_call.forget(self._sender.wait(tasks))
         finally:
             self._sender.cancel(tasks)
-        profiles = {} if abort() else self._profiles_of(tasks, abort)
+        profiles = {} if abort() else self._profiles_of(tasks, kept, abort)
         if abort():
             return None
         if server is None:
-            post = FusionPost(self._run, self._sender, roll_call, partial(self._admit_newcomers, wait=False), self._say)
-            server = opened(fusion=self._fusion_elsewhere(profiles, post))
-            if server.finished:
-                return self._show_finished(server, abort)
+            server = opened(fusion=self._fusion_elsewhere(kept | profiles, post))
         for site, profile in profiles.items():
             server.register(profile)
             roll_call.admit(site)
@@ -164,14 +169,14 @@ class FedMEPDController(ScatterAndGather):
             self._say(f"run {settings.run_name!r} continues after round {server.round}")
         return server
 
-    def _profiles_of(self, asked: dict[str, Task], abort: Callable[[], bool]) -> dict:
-        """The profiles of the sites that have prepared, and of the fusion site, for which the job waits."""
+    def _profiles_of(self, asked: dict[str, Task], kept: dict, abort: Callable[[], bool]) -> dict:
+        """The profiles of the sites that have prepared, and of the fusion site, for which a new run waits."""
         roll_call, fusion = self._roll_call, self._run.settings.fusion.site
         self._require_prepared()
         profiles = roll_call.profiles()
         for site in sorted(asked.keys() - profiles.keys()):
             self._warn(f"{site}: gone before it was prepared; the job starts without it")
-        if fusion and fusion not in profiles:
+        if fusion and fusion not in kept | profiles:
             self._say(f"waiting for {fusion}, the fusion site, to join the job")
 
             def joined() -> bool:

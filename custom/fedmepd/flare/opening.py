@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nvflare.apis.fl_context import FLContext
 
 from fedmepd.config import FUSION_SITE
+from fedmepd.federation.exchange import SiteProfile
 from fedmepd.flare import folders
 from fedmepd.flare.translation import Run
 
@@ -57,6 +59,27 @@ def _fusion_here(run: Run, folder: Path, log: Log, fl_ctx: FLContext) -> Fusion:
     site_settings = SiteSettings.load(folders.local_folder(fl_ctx))
     data = open_fusion_data("", run.settings, site_settings, log)
     return FusionSite(run.settings, data, folder / FUSION_SITE, site_settings.torch_device(), log)
+
+
+def kept_fusion(run: Run, folder: Path) -> tuple[SiteProfile, bool] | None:
+    """Returns what the state of a run says of its fusion site at a hospital; None for a new run.
+
+    Args:
+        run: the job's.
+        folder: of the run's state.
+
+    Returns:
+        the hospital's profile as fusion site, and whether the run is finished.
+    """
+    from fedmepd.federation.server_state import ServerState
+
+    content = ServerState(folder, run.settings).load()
+    if content is None:
+        return None
+    profile = SiteProfile.from_json(content["fusion"])
+    none = dict.fromkeys(profile.cases, 0)
+    hospital = replace(profile, name=run.settings.fusion.site, modalities=(), cases=none, fusion=profile.cases)
+    return hospital, content["finished"]
 
 
 def open_site(run: Run, log: Log, fl_ctx: FLContext) -> tuple[FederationSite, FusionDesk | None]:
