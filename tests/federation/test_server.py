@@ -35,17 +35,38 @@ ROUNDS = 3
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tiny: Tiny, tmp_path_factory) -> Path:
+def snapshots(tiny: Tiny, tmp_path_factory) -> dict[int, Path]:
+    """Copies of a run's folder, which was never stopped, after some of its rounds."""
+    folder = tmp_path_factory.mktemp("run")
+    server, sites = make(tiny, settings(), folder)
+    copies = {}
+    for number in (0, 1, ROUNDS):
+        play(server, sites, number)
+        copies[number] = shutil.copytree(folder, tmp_path_factory.mktemp("after") / str(number))
+    return copies
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(snapshots: dict[int, Path]) -> Path:
     """Folder of a run that was never stopped."""
-    folder = tmp_path_factory.mktemp("uninterrupted")
-    play(*make(tiny, settings(), folder), ROUNDS)
-    return folder
+    return snapshots[ROUNDS]
 
 
 @pytest.fixture
-def started(tiny: Tiny, tmp_path: Path, uninterrupted: Path) -> tuple[FederationServer, dict[str, FederationSite]]:
+def resumed(tiny: Tiny, snapshots: dict[int, Path]):
+    """Gives server and sites that go on after a round, in a folder of their own."""
+
+    def after(number: int, folder: Path) -> tuple[FederationServer, dict[str, FederationSite]]:
+        shutil.copytree(snapshots[number], folder, dirs_exist_ok=True)
+        return make(tiny, settings(), folder)
+
+    return after
+
+
+@pytest.fixture
+def started(resumed, tmp_path: Path) -> tuple[FederationServer, dict[str, FederationSite]]:
     """A server and its sites after round 0."""
-    return make(tiny, settings(), tmp_path)
+    return resumed(0, tmp_path)
 
 
 def answer(server: FederationServer, site: str, value: float = 0.001) -> Update:
@@ -67,21 +88,21 @@ def test_something_became_personal(uninterrupted: Path) -> None:
         assert 0 < sum(counts) < sum(len(patience) for patience in state["patience"].values())
 
 
-def test_resumed_after_every_round(tiny, tmp_path, uninterrupted) -> None:
-    for until in range(ROUNDS + 1):
+def test_resumed_after_every_round(started, tiny, tmp_path, uninterrupted) -> None:
+    play(*started, 1)
+    for until in range(2, ROUNDS + 1):
         play(*make(tiny, settings(), tmp_path), until)
     assert_same_run(tmp_path, uninterrupted, ROUNDS)
 
 
-def test_order_of_the_sites(tiny, tmp_path, uninterrupted) -> None:
-    play(*make(tiny, settings(), tmp_path), ROUNDS, backwards=True)
+def test_order_of_the_sites(started, tmp_path, uninterrupted) -> None:
+    play(*started, ROUNDS, backwards=True)
     assert_same_run(tmp_path, uninterrupted, ROUNDS)
 
 
-def test_killed_before_its_state_was_written(tiny, tmp_path, uninterrupted) -> None:
+def test_killed_before_its_state_was_written(resumed, tiny, tmp_path, uninterrupted) -> None:
     """The sites have finished round 2, the server has not: it asks them for that round once more."""
-    server, sites = make(tiny, settings(), tmp_path)
-    play(server, sites, 1)
+    server, sites = resumed(1, tmp_path)
     server.begin_round()
     for name, site in sites.items():
         server.accept(name, site.train(server.payload(name), never))
@@ -89,9 +110,8 @@ def test_killed_before_its_state_was_written(tiny, tmp_path, uninterrupted) -> N
     assert_same_run(tmp_path, uninterrupted, ROUNDS)
 
 
-def test_aborted_fusion_training(tiny, tmp_path, uninterrupted) -> None:
-    server, sites = make(tiny, settings(), tmp_path)
-    play(server, sites, 1)
+def test_aborted_fusion_training(resumed, tiny, tmp_path, uninterrupted) -> None:
+    server, sites = resumed(1, tmp_path)
     before = (tmp_path / "server" / "server_state.pt").read_bytes()
     server.begin_round()
     for name, site in sites.items():
@@ -114,9 +134,8 @@ def test_state_that_cannot_be_written(started, tmp_path, monkeypatch) -> None:
     assert (tmp_path / "server" / "server_state.pt").read_bytes() == before
 
 
-def test_results_are_tested_once(tiny, tmp_path, uninterrupted) -> None:
-    shutil.copytree(uninterrupted, tmp_path / "run")
-    server, sites = make(tiny, settings(), tmp_path / "run")
+def test_results_are_tested_once(resumed, tiny, tmp_path) -> None:
+    server, sites = resumed(ROUNDS, tmp_path / "run")
     assert server.round == ROUNDS and not server.finished
     for name, site in sites.items():
         server.accept_test(name, site.test(server.test_payload(name), never))
@@ -185,10 +204,9 @@ def test_sites_that_share_all_filters_are_sent_the_same_tensors(started) -> None
     assert all(first[key].data_ptr() == second[key].data_ptr() for key in weights)
 
 
-def test_what_was_sent_is_not_kept(tiny, tmp_path, uninterrupted) -> None:
+def test_what_was_sent_is_not_kept(resumed, tmp_path) -> None:
     """A site with personal filters gets tensors of its own, which are gone as soon as they are sent."""
-    shutil.copytree(uninterrupted, tmp_path / "run")
-    server, _ = make(tiny, settings(), tmp_path / "run")
+    server, _ = resumed(ROUNDS, tmp_path / "run")
     server.begin_round()
     payload = server.payload("site-1")
     whole = server_state(tmp_path / "run")["state"]
@@ -235,9 +253,8 @@ def test_payload_of_a_decoder_that_is_all_personal_or_never(patience, decoder, t
     assert figures["federation/personal_share"] == (0 if decoder else 1)
 
 
-def test_personal_filters_are_not_sent(tiny, tmp_path, uninterrupted) -> None:
-    shutil.copytree(uninterrupted, tmp_path / "run")
-    server, _ = make(tiny, settings(), tmp_path / "run")
+def test_personal_filters_are_not_sent(resumed, tmp_path, uninterrupted) -> None:
+    server, _ = resumed(ROUNDS, tmp_path / "run")
     state = server_state(uninterrupted)
     server.begin_round()
     tensors = server.payload("site-2").tensors
@@ -278,11 +295,11 @@ def test_refused_updates(started) -> None:
             server.accept("site-1", update)
 
 
-def test_a_refused_update_leaves_no_trace(tiny, tmp_path) -> None:
+def test_a_refused_update_leaves_no_trace(resumed, tmp_path) -> None:
     """The round goes on with the other site, as if the refused one had not been there."""
     states = []
     for name in ("with", "without"):
-        server, _ = make(tiny, settings(), tmp_path / name)
+        server, _ = resumed(0, tmp_path / name)
         server.begin_round()
         good = answer(server, "site-2")
         bad = answer(server, "site-1", float("inf"))
@@ -314,8 +331,8 @@ def test_too_few_sites(tiny, tmp_path) -> None:
     assert server_state(tmp_path)["round"] == 0
 
 
-def test_fusion_sites_name_is_taken(tiny, tmp_path) -> None:
-    server, _ = make(tiny, settings(), tmp_path)
+def test_fusion_sites_name_is_taken(started) -> None:
+    server, _ = started
     with pytest.raises(FedMEPDError, match="a site is named 'fusion', .*: rename the site"):
         server.register(SiteProfile("fusion", SITES["site-1"], COUNTS["site-1"], "folder"))
 
@@ -490,22 +507,29 @@ def play_answers(server: FederationServer, values: dict[str, float]) -> dict[str
     return server_state(server.results_folder.parent)["state"]
 
 
+SIZES = {"site-1": 0.001, "site-2": 0.002, "site-3": 1.0}
+
+
+@pytest.fixture(scope="module")
+def tamed(tiny, tmp_path_factory) -> dict[int, dict[str, torch.Tensor]]:
+    """The weights after each of two rounds without a bound, in which site 3 answers with the median's size."""
+    server = three_sites(tiny, tmp_path_factory.mktemp("plain"), 0)
+    return {number: play_answers(server, SIZES | {"site-3": 0.002}) for number in (1, 2)}
+
+
 @pytest.mark.parametrize("order", [THREE, THREE[::-1], (THREE[1], THREE[2], THREE[0])])
-def test_update_of_a_thousand_times_the_median(order, tiny, tmp_path) -> None:
+def test_update_of_a_thousand_times_the_median(order, tamed, tiny, tmp_path) -> None:
     """In the first round and later ones, whoever comes first: as if the site had answered with the median's size."""
     log: list[str] = []
-    bounded, plain = three_sites(tiny, tmp_path / "bounded", 10, log), three_sites(tiny, tmp_path / "plain", 0)
-    sizes = {"site-1": 0.001, "site-2": 0.002, "site-3": 1.0}
-    tamed = sizes | {"site-3": 0.002}
+    bounded = three_sites(tiny, tmp_path, 10, log)
     for number in (1, 2):
-        found = play_answers(bounded, {name: sizes[name] for name in order})
-        expected = play_answers(plain, tamed)
-        for key, value in expected.items():
+        found = play_answers(bounded, {name: SIZES[name] for name in order})
+        for key, value in tamed[number].items():
             torch.testing.assert_close(found[key], value, rtol=1e-5, atol=1e-6)
-        assert not list((tmp_path / "bounded" / "server" / "waiting").glob("*"))
+        assert not list((tmp_path / "server" / "waiting").glob("*"))
         line = f"round {number}: the update of site-3 is scaled down to the median site's size: it was 500 times"
         assert sum(line in entry for entry in log) == 1
-    records = server_state(tmp_path / "bounded")["records"]
+    records = server_state(tmp_path)["records"]
     assert [entry["round"] for entry in records["site-3"]["limited"]] == [1, 2]
     assert records["site-3"]["limited"][0]["times_median"] == 500 and records["site-1"]["limited"] == []
     assert len([entry for entry in log if "scaled down" in entry]) == 2
@@ -560,7 +584,6 @@ def test_classes_without_anchors_are_named(tiny, tmp_path) -> None:
 @pytest.mark.parametrize("bound", [3.0, 0.0])
 def test_a_round_of_hardly_any_change_gives_a_site_no_say_above_others(bound, tiny, tmp_path) -> None:
     """Site 1 returns a decoder that has hardly moved, so that the paper's weight H of its filters explodes."""
-    of = settings(personalization={"patience": None, "warmup_rounds": 0, "weight_bound": bound})
     of = settings(personalization={"patience": 9, "warmup_rounds": 0, "weight_bound": bound})
     server, sites = make(tiny, of, tmp_path)
     server.begin_round()
