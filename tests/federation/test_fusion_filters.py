@@ -11,8 +11,8 @@ from fedmepd.federation.exchange import FusionReply, FusionTask
 from fedmepd.federation.fusion_desk import FusionDesk
 from fedmepd.federation.fusion_elsewhere import FusionElsewhere
 from fedmepd.federation.fusion_site import FusionSite
-from fedmepd.methods.method import build_network
 from fedmepd.methods.parts.selection import SEGMENTING, parts
+from fedmepd.networks.build import build_network
 from tests.federation.drive import CPU, make_site
 from tests.tiny import never, settings
 

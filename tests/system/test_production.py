@@ -20,7 +20,7 @@ from fedmepd.evaluation import results
 from fedmepd.federation.fusion_site import FusionSite
 from fedmepd.flare.poc.commands import FlareError
 from fedmepd.flare.poc.workspace import COMPLETED
-from fedmepd.methods.method import build_network
+from fedmepd.networks.build import build_network
 from fedmepd.networks.encoder import Encoder
 from fedmepd.site_settings import SiteSettings
 from fedmepd.storage import load_tensors
