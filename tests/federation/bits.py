@@ -9,6 +9,7 @@ import hashlib
 import json
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from nvflare.apis.dxo import DXO, DataKind
@@ -27,17 +28,18 @@ PRECISIONS = ("float32", "float16")
 ROUNDS = 3
 
 
-def of(method: str, precision: str):
+def of(method: str, precision: str, **changes: Any):
     return settings(
         method,
         rounds=ROUNDS,
         aggregation={"wire_precision": precision},
         personalization={"patience": 1, "warmup_rounds": 0},
+        **changes,
     )
 
 
-def run(tiny: Tiny, method: str, precision: str, folder: Path) -> dict[str, str]:
-    """Runs a federation in one process, everything on the wire as FLARE's filters leave it; returns its bits."""
+def train(tiny: Tiny, method: str, precision: str, folder: Path, **options: Any) -> dict:
+    """Runs a federation in one process, everything on the wire as FLARE's filters leave it; returns its results."""
 
     def wire(tensors: dict) -> dict:
         dxo = DXO(DataKind.WEIGHTS, tensors, {"wire_precision": precision})
@@ -45,14 +47,20 @@ def run(tiny: Tiny, method: str, precision: str, folder: Path) -> dict[str, str]
             dxo = part.process_dxo(dxo, Shareable(), FLContext())
         return dxo.data
 
-    run_in_process(
+    return run_in_process(
         of(method, precision),
         tiny.machine,
         folder,
         list(SITES),
         on_the_way=lambda site, update: Update(update.round, wire(update.tensors), update.report),
         on_the_way_down=lambda site, payload: Payload(payload.round, wire(payload.tensors)),
+        **options,
     )
+
+
+def run(tiny: Tiny, method: str, precision: str, folder: Path) -> dict[str, str]:
+    """Runs a federation; returns its bits."""
+    train(tiny, method, precision, folder)
     return bits(folder)
 
 

@@ -202,9 +202,8 @@ def test_the_matrix_of_a_run(tiny, tmp_path) -> None:
     assert load_tensors(tmp_path / "server" / "server_state.pt")["cross_site"] == cells
 
 
-def test_a_run_that_does_not_ask(tiny, tmp_path) -> None:
-    machine = tiny.machine.model_copy(update={"cross_site": "share"})
-    assert run_in_process(settings(rounds=1), machine, tmp_path, list(SITES))["cross_site"] is None
+def test_a_run_that_does_not_ask(finished) -> None:
+    assert finished("fedmepd").results["cross_site"] is None
 
 
 def test_made_up_cases_are_shared(tiny, tmp_path) -> None:

@@ -10,8 +10,9 @@ import torch
 from fedmepd.evaluation import site_results
 from fedmepd.federation.diary import Diary
 from tests.evaluation.runs import validation
-from tests.federation.drive import make, play
-from tests.tiny import never, settings
+from tests.federation import bits
+from tests.federation.drive import make, play, same, site_state
+from tests.tiny import settings
 
 FILTERS = {"levels.0.fuse": 4, "classifier": 4}
 
@@ -110,19 +111,15 @@ def test_tensorboard_goes_on_after_a_failed_write(diary, tmp_path, monkeypatch) 
     assert [entry["round"] for entry in written(tmp_path)["history"]["rounds"]] == [1, 2, 3, 4]
 
 
-def test_a_whole_run(tiny, tmp_path) -> None:
+def test_a_whole_run(finished) -> None:
     """What a site notes is what the server has of it, and its pictures are of its own cases."""
-    server, sites = make(tiny, settings(), tmp_path)
-    play(server, sites, 3)
-    for name, site in sites.items():
-        server.accept_test(name, site.test(server.test_payload(name), never))
-    results = server.finish(never)
+    run, results = finished("fedmepd").folder, finished("fedmepd").results
     for entry in results["sites"]:
-        folder = tmp_path / entry["name"]
+        folder = run / entry["name"]
         own = written(folder)
         assert (own["status"], own["test"], own["round"]) == ("finished", entry["test"], 3)
         assert own["cases"] == entry["cases"] and own["modalities"] == entry["modalities"]
-        history = json.loads((tmp_path / "results/history.json").read_text())[entry["name"]]
+        history = json.loads((run / "results/history.json").read_text())[entry["name"]]
         assert own["history"]["validation"] == history["validation"]
         losses = [(of["round"], of["total"]) for of in history["rounds"]]
         assert [(of["round"], of["total"]) for of in own["history"]["rounds"]] == losses
@@ -133,35 +130,29 @@ def test_a_whole_run(tiny, tmp_path) -> None:
         found = board(folder / "tb_events")
         assert found[f"{entry['name']}/overlay_best"] == [3] and found[f"{entry['name']}/test_dice_WT"] == [3]
         assert found[f"{entry['name']}/overlay_validation"][0] == 2
-        assert (
-            "case-" not in (folder / "site.json").read_text()
-            and str(tmp_path) not in (folder / "site.json").read_text()
-        )
+        assert "case-" not in (folder / "site.json").read_text() and str(run) not in (folder / "site.json").read_text()
 
 
-def test_filters_that_are_personal_are_counted_as_at_the_server(tiny, tmp_path) -> None:
+def test_filters_that_are_personal_are_counted_as_at_the_server(finished) -> None:
     """The site knows a round's personal filters when it is sent them: one round after the server counted them."""
-    server, sites = make(tiny, settings(rounds=4), tmp_path)
-    play(server, sites, 4)
-    history = json.loads((tmp_path / "results/history.json").read_text())["site-1"]["personal"]
-    own = written(tmp_path / "site-1")["history"]["personal"]
+    folder = finished("fedmepd").folder
+    history = json.loads((folder / "results/history.json").read_text())["site-1"]["personal"]
+    own = written(folder / "site-1")["history"]["personal"]
     expected = {
-        layer: [[number + 1, count] for number, count in steps if number < 4] for layer, steps in history.items()
+        layer: [[number + 1, count] for number, count in steps if number < bits.ROUNDS]
+        for layer, steps in history.items()
     }
     assert any(expected.values()) and {layer: steps for layer, steps in own.items() if steps} == {
         layer: steps for layer, steps in expected.items() if steps
     }
 
 
-def test_nothing_that_trains_depends_on_it(tiny, tmp_path, monkeypatch) -> None:
+def test_nothing_that_trains_depends_on_it(finished, tiny, tmp_path, monkeypatch) -> None:
     """With and without what a site notes, the weights are the same bits."""
-    from tests.federation.drive import same, site_state
-
-    for name in ("with", "without"):
-        if name == "without":
-            for method in ("end_round", "better", "rewind"):
-                monkeypatch.setattr(Diary, method, lambda *_: None)
-        server, sites = make(tiny, settings(rounds=2), tmp_path / name)
-        play(server, sites, 2)
-    states = [site_state(tmp_path / name, "site-1", 2)["network"] for name in ("with", "without")]
+    noted = finished("fedmepd").folder
+    for method in ("end_round", "better", "rewind"):
+        monkeypatch.setattr(Diary, method, lambda *_: None)
+    play(*make(tiny, bits.of("fedmepd", "float32"), tmp_path), bits.ROUNDS)
+    assert (noted / "site-1/site.json").is_file() and not (tmp_path / "site-1/site.json").exists()
+    states = [site_state(folder, "site-1", bits.ROUNDS)["network"] for folder in (noted, tmp_path)]
     assert same(*states) and all(torch.isfinite(value).all() for value in states[0].values())

@@ -6,48 +6,45 @@ import shutil
 import pytest
 
 from fedmepd.cli import main
-from fedmepd.config import Settings
 from fedmepd.federation.in_process import run_in_process
 from fedmepd.site_settings import SiteSettings
 from fedmepd.storage import load_tensors
 from fedmepd.training.checkpoints import load_model
-from tests.federation.drive import assert_same_run, same, server_state
+from tests.federation import bits
+from tests.federation.drive import assert_same_run, make, same, server_state
 from tests.tiny import CASES, COUNTS, SITES, settings, write, write_case
 
 RESULTS = ("mean", "server", "sites", "status", "round", "method", "seed", "rounds")
 
 
-def run(tiny, of: Settings, folder, **options) -> dict:
-    return run_in_process(of, tiny.machine, folder, list(SITES), **options)
-
-
 @pytest.mark.parametrize("method", ["fedmepd", "fedavg"])
-def test_same_seed_same_bits(method, tiny, tmp_path) -> None:
-    of = settings(method=method, rounds=2)
-    first, second = (run(tiny, of, tmp_path / name) for name in ("first", "second"))
-    assert_same_run(tmp_path / "first", tmp_path / "second", 2)
-    assert {key: first[key] for key in RESULTS} == {key: second[key] for key in RESULTS}
-    run(tiny, settings(method=method, rounds=2, seed=1), tmp_path / "other")
-    states = [server_state(tmp_path / name)["state"] for name in ("first", "other")]
-    assert not same(*states)
+def test_same_seed_same_bits(method, finished, tiny, tmp_path) -> None:
+    first = finished(method)
+    second = run_in_process(bits.of(method, "float32"), first.machine, tmp_path / "second", list(SITES))
+    assert_same_run(first.folder, tmp_path / "second", bits.ROUNDS)
+    assert {key: first.results[key] for key in RESULTS} == {key: second[key] for key in RESULTS}
+    starts = []
+    for seed in (0, 1):
+        make(tiny, bits.of(method, "float32", seed=seed), tmp_path / f"seed {seed}")
+        starts.append(server_state(tmp_path / f"seed {seed}")["state"])
+    assert not same(*starts)
 
 
 @pytest.mark.parametrize("method", ["fedmepd", "local", "fedavg", "fusion_only"])
-def test_results_of_every_method(method, tiny, tmp_path) -> None:
-    seen: list[int] = []
-    results = run(tiny, settings(method=method, rounds=2), tmp_path, watch=lambda number, figures: seen.append(number))
-    assert seen == [1, 2]
-    assert json.loads((tmp_path / "results" / "results.json").read_text()) == results
-    assert (results["method"], results["status"], results["round"]) == (method, "finished", 2)
+def test_results_of_every_method(method, finished) -> None:
+    folder, results = finished(method).folder, finished(method).results
+    assert finished(method).seen == [1, 2, 3]
+    assert json.loads((folder / "results" / "results.json").read_text()) == results
+    assert (results["method"], results["status"], results["round"]) == (method, "finished", 3)
     assert [(site["name"], site["cases"]) for site in results["sites"]] == [(name, COUNTS[name]) for name in SITES]
     for entry in (results["server"], *results["sites"]):
-        assert entry["validation"]["round"] == 2
+        assert entry["validation"]["round"] == 3
         assert entry["test"]["mdsc"] == pytest.approx(sum(entry["test"]["dice"].values()) / 3)
         # Beside every best model stands its card, with the scores of the final test.
-        [best] = (tmp_path / entry["name"]).glob("*_best.pt")
+        [best] = (folder / entry["name"]).glob("*_best.pt")
         text = best.with_name("model_card.md").read_text()
         assert f"model of {entry['name']}" in text and f"| {entry['test']['mdsc']:.3f} |" in text
-        assert "case-" not in text and str(tmp_path) not in text
+        assert "case-" not in text and str(folder) not in text
     mean = sum(site["test"]["mdsc"] for site in results["sites"]) / 2
     assert results["mean"]["mdsc"] == pytest.approx(mean)
     shares = {site["personal_share"] is None for site in results["sites"]}

@@ -1,0 +1,26 @@
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from tests.federation import bits
+
+
+@pytest.fixture(scope="session")
+def finished(tiny, tmp_path_factory):
+    """A finished federation in one process by method, float32 on the wire: trained once, read by many tests.
+
+    Its ``machine``, whose sites would test models of others, its ``folder``, its ``results`` and ``seen``, the rounds
+    that it told of.
+    """
+    agreeing = SimpleNamespace(machine=tiny.machine.model_copy(update={"cross_site": "share"}))
+
+    @cache
+    def of(method: str) -> SimpleNamespace:
+        folder: Path = tmp_path_factory.mktemp(method)
+        seen: list[int] = []
+        results = bits.train(agreeing, method, "float32", folder, watch=lambda number, figures: seen.append(number))
+        return SimpleNamespace(machine=agreeing.machine, folder=folder, results=results, seen=seen)
+
+    return of
