@@ -114,7 +114,7 @@ def test_fusion_at_a_site_gives_the_weights_of_fusion_at_the_server(fused_at_a_s
 
 
 def test_the_server_opens_no_image_where_fusion_is_at_a_site(fused_at_a_site, parallel):
-    assert "fusion" in (parallel.workspace.parent / "opened").read_text()
+    assert "prepared" in (parallel.workspace.parent / "opened").read_text()
     assert (fused_at_a_site.workspace.parent / "opened").read_text() == ""
 
 

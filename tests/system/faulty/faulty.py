@@ -194,7 +194,7 @@ class FaultyController(FedMEPDController):
 
 
 class WatchedController(FedMEPDController):
-    """Notes every image and prepared case that the server's process opens.
+    """Notes every file of the data folder and of the cache of prepared cases that the server's process opens.
 
     Args:
         preset, settings: as of the controller.
@@ -204,11 +204,14 @@ class WatchedController(FedMEPDController):
     def __init__(self, preset: str, settings: dict, notes: str):
         super().__init__(preset, settings)
         Path(notes).touch()
+        folders = tuple(os.environ[name] + os.sep for name in ("FEDMEPD_DATA", "FEDMEPD_CACHE"))
 
         def watch(event, arguments):
-            if event == "open" and isinstance(arguments[0], str) and (".nii" in arguments[0] or ".npz" in arguments[0]):
-                with open(notes, "a") as file:
-                    print(arguments[0], file=file)
+            if event == "open" and isinstance(arguments[0], (str, os.PathLike)):
+                path = os.fspath(arguments[0])
+                if path.startswith(folders):
+                    with open(notes, "a") as file:
+                        print(path, file=file)
 
         sys.addaudithook(watch)
 

@@ -41,7 +41,7 @@ def cosine_and_norms(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Ten
         cosine, 0 where a change is zero; norm of the first; norm of the second; each (filters,), float64.
     """
     # A scale or shift of a normalisation has a single dimension.
-    first, second = (change.double().reshape(len(change), -1) for change in (first, second))
+    first, second = (change.double()[:, None].flatten(1) for change in (first, second))
     norms = first.norm(dim=1), second.norm(dim=1)
     product = norms[0] * norms[1]
     cosine = torch.where(product > 0, (first * second).sum(dim=1) / product.clamp_min(1e-300), 0.0)
