@@ -7,18 +7,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+
 from fedmepd.errors import UpdateRefused
 from fedmepd.federation.checking import check_update
 from fedmepd.federation.exchange import SiteProfile, Update
 from fedmepd.federation.norm_bound import NormBound, Size, scaled, size_of
 from fedmepd.federation.reports import TrainReport, check_report
 from fedmepd.methods.method import AtServer, Tensors
-from fedmepd.storage import load_tensors, save_tensors
+from fedmepd.storage import cannot_write
 from fedmepd.tasks.task import Task
+
+_SUFFIX = ".npy"
 
 
 class TensorStore:
     """Tensors of sites, a file each, from which they are taken back once.
+
+    A file lives for a round. A server that stops in between starts the round anew, so nothing is flushed to disk.
 
     Args:
         folder: for the files.
@@ -33,21 +40,30 @@ class TensorStore:
         Raises:
             FedMEPDError: they cannot be written.
         """
-        save_tensors(self._file(site), tensors)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(self._file(site), "wb") as file:
+                np.save(file, np.array(list(tensors)), allow_pickle=False)
+                for value in tensors.values():
+                    np.save(file, value.numpy(), allow_pickle=False)
+        except OSError as error:
+            raise cannot_write(self._file(site), error) from error
 
     def load(self, site: str) -> Tensors:
         """Takes a site's tensors back."""
-        tensors = load_tensors(self._file(site))
+        with open(self._file(site), "rb") as file:
+            names = np.load(file).tolist()
+            tensors = {name: torch.from_numpy(np.load(file)) for name in names}
         self._file(site).unlink()
         return tensors
 
     def clear(self) -> None:
         """Forgets what nobody has taken back."""
-        for path in self._folder.glob("*.pt"):
+        for path in self._folder.glob(f"*{_SUFFIX}"):
             path.unlink(missing_ok=True)
 
     def _file(self, site: str) -> Path:
-        return self._folder / f"{site}.pt"
+        return self._folder / f"{site}{_SUFFIX}"
 
 
 class OpenRound:
