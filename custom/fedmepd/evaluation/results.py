@@ -104,7 +104,7 @@ def build(
             ask for it.
         fusion_bytes: of tensors from and to the fusion site, where it is not in the server's process.
     """
-    sites = sorted(sites, key=lambda entry: _natural(entry["name"]))
+    sites = sorted(sites, key=lambda entry: natural(entry["name"]))
     return {
         "method": settings.method,
         "run_name": settings.run_name,
@@ -206,6 +206,6 @@ def _mean_of(items: Iterable[Any], value: Callable[[Any], float | None]) -> floa
     return fmean(values) if values else None
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
-    """Sort key by which site-2 comes before site-10."""
+def natural(name: str) -> list[tuple[int, str]]:
+    """Returns a sort key by which site-2 comes before site-10."""
     return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]

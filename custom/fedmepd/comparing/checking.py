@@ -1,0 +1,142 @@
+"""Whether runs may be compared: the same cases, split and evaluation are required, other differences are said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from fedmepd.comparing.gathering import Gathered, differing, own_settings, shown
+from fedmepd.comparing.run import Entry, Run, RunFile
+from fedmepd.errors import FedMEPDError
+from fedmepd.evaluation.results import label
+
+# Settings that decide how a model is scored, and those that decide on which cases where no fingerprint says it.
+_SCORING = ("task", "evaluation.window", "evaluation.overlap")
+_SPLIT = ("data.split_seed", "data.train", "data.validation", "data.clip_percent")
+
+# What may differ, with the consequence.
+_MAY_DIFFER: tuple[tuple[str, Callable[[Run], str], str], ...] = (
+    ("the version of fedmepd", lambda run: run.version, "a method may have changed in between"),
+    ("the version of torch", lambda run: run.versions.get("torch", "not stated"), "last bits may differ"),
+    ("the precision", lambda run: run.precision or "not stated", "last bits may differ"),
+    (
+        "the hardware",
+        lambda run: " ".join(map(str, run.hardware.model_dump().values())) if run.hardware else "not stated",
+        "do not compare seconds and memory",
+    ),
+)
+
+
+def check(gathered: Gathered) -> list[str]:
+    """Returns sentences on what differs between the runs and does not forbid a comparison.
+
+    Raises:
+        FedMEPDError: the runs of one seed do not have the same sites, modalities, cases, split or evaluation, or runs
+            of two seeds not the same sites; the message names runs and difference.
+    """
+    runs = [file for files in gathered.methods.values() for file in files.values()]
+    first = next(iter(gathered.methods))
+    for seed in gathered.seeds():
+        for name, files in gathered.methods.items():
+            _same_cohort(first, gathered.methods[first][seed], name, files[seed])
+    for file in runs[1:]:
+        _same_evaluation(runs[0], file)
+    return [*_of_fingerprints(runs), *_of_machines(gathered), *_of_settings(gathered)]
+
+
+def _same_evaluation(first: RunFile, other: RunFile) -> None:
+    _refuse_unless_same("the version of the evaluation", first, other, lambda file: file.run.evaluation)
+    for key in _SCORING:
+        _refuse_unless_same(key, first, other, lambda file, key=key: file.run.setting(key))
+    names = [[entry.name for entry in file.run.sites] for file in (first, other)]
+    if names[0] != names[1]:
+        raise FedMEPDError(
+            f"{first.path} has the sites {', '.join(names[0])}, {other.path} has {', '.join(names[1])}: compare runs of "
+            "the same federation"
+        )
+    for mine, others in zip(first.run.entries().values(), other.run.entries().values(), strict=True):
+        _refuse_unless_same(
+            f"the modalities of {label(mine.name)}",
+            first,
+            other,
+            lambda file, name=mine.name: " ".join(file.run.entries()[name].modalities),
+        )
+
+
+def _refuse_unless_same(what: str, first: RunFile, other: RunFile, value: Callable[[RunFile], Any]) -> None:
+    values = [value(file) for file in (first, other)]
+    if values[0] != values[1]:
+        said = ["not stated" if each is None else shown(each) for each in values]
+        raise FedMEPDError(
+            f"{what} differs: {said[0]} in {first.path}, {said[1]} in {other.path}. Such scores cannot be compared"
+        )
+
+
+def _same_cohort(first_name: str, first: RunFile, name: str, other: RunFile) -> None:
+    """Of two runs with the same seed."""
+    _refuse_unless_same("the kind of data", first, other, lambda file: file.run.source)
+    mine, others = first.run.entries(), other.run.entries()
+    if mine.keys() != others.keys():
+        return  # Said by _same_evaluation.
+    for owner, entry in mine.items():
+        where = f"{label(owner)}, seed {first.run.seed}"
+        if entry.cases != others[owner].cases:
+            raise FedMEPDError(
+                f"{where}: {_cases(entry)} cases with {first_name}, {_cases(others[owner])} with {name} (training/"
+                "validation/test). Compare runs on the same cases"
+            )
+        prints = entry.test_fingerprint, others[owner].test_fingerprint
+        if None not in prints and prints[0] != prints[1]:
+            raise FedMEPDError(
+                f"{where}: the test cases of {first_name} are others than those of {name} ({first.path}, {other.path}). "
+                "Compare runs of the same cohort and split: the same data, `seed` and `data.split_seed`"
+            )
+        if None in prints:
+            for key in _SPLIT:
+                _refuse_unless_same(key, first, other, lambda file, key=key: file.run.setting(key))
+
+
+def _cases(entry: Entry) -> str:
+    return "/".join(str(entry.cases.get(part)) for part in ("train", "validation", "test"))
+
+
+def _of_fingerprints(runs: list[RunFile]) -> list[str]:
+    without = {
+        label(entry.name): None
+        for file in runs
+        for entry in file.run.entries().values()
+        if entry.test is not None and entry.test_fingerprint is None
+    }
+    if not without:
+        return []
+    return [
+        f"{', '.join(without)}: no fingerprint of the test cases, so only their numbers were compared; whether the cases "
+        "are the same is for you to know"
+    ]
+
+
+def _of_machines(gathered: Gathered) -> list[str]:
+    notes = []
+    for what, value, consequence in _MAY_DIFFER:
+        found: dict[str, dict[str, None]] = {}
+        for name, files in gathered.methods.items():
+            for file in files.values():
+                found.setdefault(value(file.run), {})[name] = None
+        if len(found) > 1:
+            said = "; ".join(f"{each}: {', '.join(names)}" for each, names in found.items())
+            notes.append(f"{what} differs ({said}): {consequence}")
+    return notes
+
+
+def _of_settings(gathered: Gathered) -> list[str]:
+    """Common settings that are not the same for all methods."""
+    settings = {name: own_settings(next(iter(files.values()))) for name, files in gathered.methods.items()}
+    shared = set.intersection(*(set(each) for each in settings.values()))
+    notes = []
+    for key in differing([{key: each[key] for key in each if key in shared} for each in settings.values()]):
+        values: dict[str, list[str]] = {}
+        for name, each in settings.items():
+            values.setdefault(shown(each[key]), []).append(name)
+        said = "; ".join(f"{value}: {', '.join(names)}" for value, names in values.items())
+        notes.append(f"the setting {key} is not the same for all methods ({said})")
+    return notes
