@@ -51,15 +51,15 @@ def _same_evaluation(first: RunFile, other: RunFile) -> None:
     names = [[entry.name for entry in file.run.sites] for file in (first, other)]
     if names[0] != names[1]:
         raise FedMEPDError(
-            f"{first.path} has the sites {', '.join(names[0])}, {other.path} has {', '.join(names[1])}: compare runs of "
-            "the same federation"
+            f"{first.path} has the sites {', '.join(names[0])}, {other.path} has {', '.join(names[1])}: compare runs "
+            "of the same federation"
         )
-    for mine, others in zip(first.run.entries().values(), other.run.entries().values(), strict=True):
+    for name in first.run.entries():
         _refuse_unless_same(
-            f"the modalities of {label(mine.name)}",
+            f"the list of modalities of {label(name)}",
             first,
             other,
-            lambda file, name=mine.name: " ".join(file.run.entries()[name].modalities),
+            lambda file, name=name: " ".join(file.run.entries()[name].modalities),
         )
 
 
@@ -88,7 +88,7 @@ def _same_cohort(first_name: str, first: RunFile, name: str, other: RunFile) -> 
         prints = entry.test_fingerprint, others[owner].test_fingerprint
         if None not in prints and prints[0] != prints[1]:
             raise FedMEPDError(
-                f"{where}: the test cases of {first_name} are others than those of {name} ({first.path}, {other.path}). "
+                f"{where}: {first_name} and {name} were tested on different cases ({first.path}, {other.path}). "
                 "Compare runs of the same cohort and split: the same data, `seed` and `data.split_seed`"
             )
         if None in prints:
@@ -110,8 +110,8 @@ def _of_fingerprints(runs: list[RunFile]) -> list[str]:
     if not without:
         return []
     return [
-        f"{', '.join(without)}: no fingerprint of the test cases, so only their numbers were compared; whether the cases "
-        "are the same is for you to know"
+        f"{', '.join(without)}: no fingerprint of the test cases. Their numbers agree; that they are the same cases "
+        "cannot be checked"
     ]
 
 

@@ -23,8 +23,8 @@ class Design:
     """What the seeds are.
 
     Args:
-        kind: ``independent``: every seed draws other cases, as phantoms do. ``fixed``: all seeds test on the same cases.
-            ``repeated``: every seed splits the same patients anew, so that the runs overlap.
+        kind: ``independent``: every seed draws other cases, as phantoms do. ``fixed``: all seeds test on the same
+            cases. ``repeated``: every seed splits the same patients anew, so that the runs overlap.
         seeds: how many there are.
         cases: whether the scores of single cases are known.
         phantom: whether the cases are made up.
@@ -70,10 +70,10 @@ class Design:
         said.append(
             {
                 "t": f"95 % intervals: t distribution over {self.seeds} seeds",
-                "corrected t": f"95 % intervals: t distribution over {self.seeds} seeds, with the variance for splits of "
-                "the same patients (Nadeau and Bengio 2003)",
-                "bootstrap": f"95 % intervals: percentiles of {draws} bootstrap draws; the sites are fixed, and at each "
-                "site the same cases are drawn for all methods" + (", and seeds are drawn too" * (self.seeds > 1)),
+                "corrected t": f"95 % intervals: t distribution over {self.seeds} seeds, with the variance for splits "
+                "of the same patients (Nadeau and Bengio 2003)",
+                "bootstrap": f"95 % intervals: percentiles of {draws} bootstrap draws; the sites are fixed, and at "
+                "each site the same cases are drawn for all methods" + (", and seeds are drawn too" * (self.seeds > 1)),
                 None: "there are no intervals: they need a second seed or the scores of single cases",
             }[self.interval]
         )
@@ -101,7 +101,7 @@ class Design:
             limits.append("the intervals are about repeated training, not about other patients")
         elif self.interval == "bootstrap" and self.seeds < ENOUGH_SEEDS:
             limits.append(
-                f"{self.seeds} seeds show little of what repeated training changes: such intervals tend to be too narrow"
+                f"{self.seeds} seeds show little of what repeated training changes: such intervals can be too narrow"
             )
         if self.seeds < LEAST_SEEDS:
             limits.append(f"no claim is made with fewer than {LEAST_SEEDS} seeds")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-
 from typing import Any
 
 import numpy as np
@@ -26,8 +25,8 @@ def differences(values: Values, against: str, trials: dict[str, int]) -> dict[st
         trials: how many configurations of each method were tried.
 
     Returns:
-        for every rival ``columns`` (``mean``, ``sd``, ``low`` and ``high`` of each; of the summaries and of the fusion site
-        also ``p`` and ``p_holm``), ``sites`` (won, level, lost), ``verdicts`` and ``sentence``.
+        for every rival ``columns`` (``mean``, ``sd``, ``low`` and ``high`` of each; of the summaries and of the fusion
+        site also ``p`` and ``p_holm``), ``sites`` (won, level, lost), ``verdicts`` and ``sentence``.
     """
     scores = values.scores
     reference, tested = scores.methods.index(against), [MEAN, WORST, *([FUSION] if FUSION in scores.owners else [])]
@@ -65,7 +64,10 @@ def _won(columns: dict[str, dict[str, float | None]], sites: list[str]) -> dict[
 
 
 def below_local(values: Values) -> dict[str, dict[str, list[str]]] | None:
-    """For every method, the sites that score less than alone, and those where the interval says so; None without local."""
+    """Returns for every method the sites that score less than alone, and those where the interval says so.
+
+    None without runs of ``local``.
+    """
     scores = values.scores
     if LOCAL not in scores.methods:
         return None

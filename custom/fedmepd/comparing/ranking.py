@@ -30,8 +30,8 @@ class Ranking:
 def ranks(cases: Cases) -> np.ndarray:
     """Returns every method's mean rank in every case, over regions and the metrics Dice and HD95, (methods, cases).
 
-    Equal scores have the better rank. A case whose region is empty in only one of prediction and label has Dice 0 and the
-    HD95 that the task sets, so nothing is missing.
+    Equal scores have the better rank. A case whose region is empty in only one of prediction and label has Dice 0 and
+    the HD95 that the task sets, so nothing is missing.
     """
     scores = np.concatenate([-cases.dice, cases.hd95_mm], axis=2)
     return rankdata(scores, method="min", axis=0).mean(axis=2)

@@ -27,8 +27,8 @@ def resample(
     Args:
         values: of every owner (outer) and seed (inner), (rows, cases).
         summarise: turns the owners' means (..., owners) into columns (..., columns) before seeds are averaged.
-        each_seed: whether every seed has cases of its own. Otherwise all seeds have the same cases, and a draw takes the
-            same ones of them for all seeds.
+        each_seed: whether every seed has cases of its own. Otherwise all seeds have the same cases, and a draw takes
+            the same ones of them for all seeds.
         draws: how many.
         seed: of the random numbers.
 

@@ -1,4 +1,4 @@
-"""A finished run as a comparison reads it: the part of results.json and history.json that counts, checked by a schema."""
+"""A run as a comparison reads it: the part of results.json and history.json that counts, checked by a schema."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Entry(_Part):
             return self
         if self.test is None or len(self.test_cases) != self.cases.get("test"):
             raise ValueError(
-                f"{self.name} has scores of {len(self.test_cases)} cases and says that it tested {self.cases.get('test')}"
+                f"{self.name} has scores of {len(self.test_cases)} cases and {self.cases.get('test')} test cases"
             )
         if self.test_fingerprint is None:
             raise ValueError(f"{self.name} has scores of cases and no test_fingerprint that says which cases these are")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedmepd.comparing.gathering import Gathered
-from fedmepd.comparing.run import CaseScore, Entry
+from fedmepd.comparing.run import CaseScore
 from fedmepd.evaluation.results import label
 
 MEAN, WORST, FUSION = "mean of the sites", "worst site", "server"
@@ -94,8 +94,8 @@ def collect(gathered: Gathered) -> Scores:
         ]
     else:
         notes.append(
-            f"{', '.join(missing)}: no scores of single test cases (a site shares them with `case_scores`), so there are "
-            "no intervals over cases and no ranking"
+            f"{', '.join(missing)}: no scores of single test cases (a site shares them with `case_scores`), so there "
+            "are no intervals over cases and no ranking"
         )
 
     def array(value) -> np.ndarray:
