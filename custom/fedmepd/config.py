@@ -134,6 +134,13 @@ class DataSettings(Section):
         lt=1,
         description="share used to select the best model, if no manifest decides; the rest is for testing",
     )
+    split_seed: int | None = Field(
+        None,
+        ge=0,
+        lt=2**31,
+        description="seed of the split into training, validation and test, if no manifest decides; null: `seed`. "
+        "With it, runs of several seeds on patients' data test on the same cases",
+    )
     clip_percent: float = Field(
         0.0, ge=0, lt=10, description="percentage of the brain's voxels whose intensity is clipped at either end"
     )
@@ -179,6 +186,9 @@ class Settings(Section):
     rounds: int = Field(
         1000, ge=1, description="rounds in which the sites train, after round 0, in which only the fusion site trains"
     )
+    trials: int = Field(
+        1, ge=1, description="configurations that were tried to find this one, itself included; for the results"
+    )
     network: NetworkSettings = NetworkSettings()
     aggregation: AggregationSettings = AggregationSettings()
     fusion: FusionSettings = FusionSettings()
@@ -221,6 +231,10 @@ class Settings(Section):
             return method.settings.model_validate(_merge(base, overrides))
         except ValidationError as error:
             raise SettingsError(explain(error, "settings", method.settings, _of_other_method(method.name))) from error
+
+    def split_seed(self) -> int:
+        """Returns the seed that decides which cases train, validate and test."""
+        return self.seed if self.data.split_seed is None else self.data.split_seed
 
     def validation_is_due(self, round_number: int) -> bool:
         """Whether a round ends with a validation."""

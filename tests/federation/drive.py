@@ -126,6 +126,7 @@ def _without_times(state: dict) -> dict:
     for record in state["records"].values():
         for entry in record["history"]["rounds"]:
             entry.pop("seconds", None)
+        record.pop("peak_mib", None)
     return state | {"timing": None}
 
 

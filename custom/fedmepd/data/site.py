@@ -178,7 +178,7 @@ def split_labelled(labelled: list[Case], dataset: Dataset, settings: Settings, n
         name: of the participant that they belong to.
     """
     if dataset.parts is None:
-        return split_cases(labelled, settings.data, settings.seed, name)
+        return split_cases(labelled, settings.data, settings.split_seed(), name)
     return sort_into_parts(labelled, {case.patient: dataset.parts[case.name] for case in labelled})
 
 

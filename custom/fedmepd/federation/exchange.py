@@ -51,6 +51,19 @@ class ModelCopy:
     tensors: dict[str, Tensor]
 
 
+@dataclass
+class Tested:
+    """What the fusion site says of the tested global model.
+
+    Attributes:
+        scores: averages; None without test cases.
+        each: a :class:`~fedmepd.federation.reports.CaseReports` as plain values.
+    """
+
+    scores: dict[str, Any] | None
+    each: dict[str, Any]
+
+
 FusionKind = Literal["fuse", "validate", "test", "test_copy"]
 
 

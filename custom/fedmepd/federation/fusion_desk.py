@@ -57,8 +57,11 @@ class FusionDesk:
         weights = self._complete(task)
         if task.kind == "fuse":
             return self._fuse(weights, task.round, abort, progress)
-        score = self.site.validate if task.kind == "validate" else self.site.test
-        report = {"scores": score(weights, task.round, abort)}
+        if task.kind == "validate":
+            report = {"scores": self.site.validate(weights, task.round, abort)}
+        else:
+            tested = self.site.test(weights, task.round, abort)
+            report = {"scores": tested.scores, "each": tested.each}
         return FusionReply(task.round, self.site.version, report=report)
 
     def _complete(self, task: FusionTask) -> Tensors:
@@ -86,7 +89,12 @@ class FusionDesk:
             tensors,
             relative=self._half_precision,
             digests={key: digest(value) for key, value in tensors.items()},
-            report={"losses": fused.losses, "cases": fused.cases},
+            report={
+                "losses": fused.losses,
+                "cases": fused.cases,
+                "steps": fused.spent.steps,
+                "peak_mib": fused.spent.peak_mib,
+            },
         )
 
 

@@ -10,11 +10,11 @@ import torch
 from fedmepd.config import FUSION_SITE, Settings
 from fedmepd.errors import FusionAway, UpdateRefused
 from fedmepd.federation.checking import check_anchors, check_fused
-from fedmepd.federation.exchange import FusionReply, FusionTask, ModelCopy, SiteProfile
+from fedmepd.federation.exchange import FusionReply, FusionTask, ModelCopy, SiteProfile, Tested
 from fedmepd.federation.fusion_desk import digest
 from fedmepd.federation.fusion_site import Abort
-from fedmepd.federation.reports import FusionReport, check_report
-from fedmepd.methods.method import Fused, Tensors
+from fedmepd.federation.reports import FusionReport, check_cases, check_report
+from fedmepd.methods.method import Fused, Spent, Tensors
 from fedmepd.methods.parts.selection import ANCHORS, parts
 from fedmepd.tasks.find import find_task
 from fedmepd.training.epoch import Progress
@@ -38,6 +38,7 @@ class FusionElsewhere:
         self._task = find_task(settings.task)
         self.profile = SiteProfile(FUSION_SITE, self._task.modalities, profile.fusion, profile.source, "share")
         self._post = post
+        self.device = torch.device("cpu")
         self._held: Tensors = {}
         self._version = ""
         self._bytes = 0, 0
@@ -64,25 +65,31 @@ class FusionElsewhere:
         # What a filter of the hospital's has changed, both sides hold differently.
         same = {key for key, value in arrived.items() if reply.digests.get(key) == digest(value)}
         self._held, self._version = {key: fused[key] for key in same}, reply.version
-        return Fused(fused, report["losses"], report["cases"], anchors)
+        spent = Spent(report["steps"], report["seconds"], report["peak_mib"])
+        return Fused(fused, report["losses"], report["cases"], anchors, spent)
 
     def validate(self, weights: Tensors, round_number: int, abort: Abort) -> dict[str, Any] | None:
         """See :meth:`~fedmepd.federation.fusion_site.Fusion.validate`."""
-        return self._score("validate", weights, round_number, abort)
+        return self._score("validate", weights, round_number, abort)["scores"]
 
-    def test(self, weights: Tensors, round_number: int, abort: Abort) -> dict[str, Any] | None:
+    def test(self, weights: Tensors, round_number: int, abort: Abort) -> Tested:
         """See :meth:`~fedmepd.federation.fusion_site.Fusion.test`."""
-        return self._score("test", weights, round_number, abort)
+        report = self._score("test", weights, round_number, abort)
+        try:
+            check_cases(self.name, report["each"], self.profile.cases["test"])
+        except UpdateRefused as error:
+            raise FusionAway(str(error), str(error)) from error
+        return Tested(report["scores"], report["each"])
 
     def test_copy(self, copy: ModelCopy, round_number: int, abort: Abort) -> dict[str, Any]:
         """See :meth:`~fedmepd.federation.fusion_site.Fusion.test_copy`."""
         task = FusionTask("test_copy", round_number, tensors=copy.tensors, modalities=copy.modalities)
         return self._answer(task, abort)[1]["cross_site"]
 
-    def _score(self, kind: str, weights: Tensors, round_number: int, abort: Abort) -> dict[str, Any] | None:
+    def _score(self, kind: str, weights: Tensors, round_number: int, abort: Abort) -> dict[str, Any]:
         reply, report = self._ask(kind, weights, round_number, abort)
         self._held, self._version = dict(weights), reply.version
-        return report["scores"]
+        return report
 
     def _ask(self, kind: str, weights: Tensors, round_number: int, abort: Abort) -> tuple[FusionReply, dict[str, Any]]:
         """Sends the weights that the site does not hold; all of them if it turns out to hold something else."""

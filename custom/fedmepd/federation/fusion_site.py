@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -13,14 +14,16 @@ from fedmepd import methods
 from fedmepd.config import FUSION_SITE, Settings
 from fedmepd.data.cases import Case
 from fedmepd.data.site import SiteData
+from fedmepd.federation.case_list import CaseList
 from fedmepd.federation.cross_site import network_of, test_copy
 from fedmepd.federation.evaluate import score_cases
-from fedmepd.federation.exchange import ModelCopy, SiteProfile
+from fedmepd.federation.exchange import ModelCopy, SiteProfile, Tested
 from fedmepd.federation.kept_states import KeptStates
-from fedmepd.methods.method import Fused, Tensors
+from fedmepd.methods.method import Fused, Spent, Tensors
 from fedmepd.methods.parts.fusion_training import FusionTrainer
 from fedmepd.training.arithmetic import use_threads
 from fedmepd.training.epoch import Progress
+from fedmepd.training.memory import peak_mib
 
 Abort = Callable[[], bool]
 
@@ -30,9 +33,11 @@ class Fusion(Protocol):
 
     Attributes:
         profile: what it says of its cases.
+        device: of this process that trains; the CPU where nothing trains here.
     """
 
     profile: SiteProfile
+    device: torch.device
 
     def fuse(self, weights: Tensors, round_number: int, abort: Abort, progress: Progress | None = None) -> Fused:
         """Trains a round, starting from the given weights of the global model.
@@ -59,8 +64,8 @@ class Fusion(Protocol):
         """
         ...
 
-    def test(self, weights: Tensors, round_number: int, abort: Abort) -> dict[str, Any] | None:
-        """Scores a global model on the test cases, distances included; None without such cases.
+    def test(self, weights: Tensors, round_number: int, abort: Abort) -> Tested:
+        """Scores a global model on the test cases, distances included.
 
         Raises:
             FusionAway, Aborted: as of :meth:`fuse`.
@@ -88,6 +93,7 @@ class FusionSite:
         folder: for its states.
         device: to train on.
         log: takes lines about the progress.
+        case_scores: what its machine agrees to, see :class:`fedmepd.site_settings.SiteSettings`.
 
     Raises:
         DataError: no training case has all modalities.
@@ -100,11 +106,13 @@ class FusionSite:
         folder: Path,
         device: torch.device,
         log: Callable[[str], None] = lambda line: None,
+        case_scores: str = "none",
     ):
         self.settings = settings
         self.data = data
         self.device = device
         self.log = log
+        self._case_scores = case_scores
         # It has agreed to test models of others by taking part.
         self.profile = SiteProfile(FUSION_SITE, data.modalities, data.counts(), data.source, "share")
         self._states = KeptStates(folder)
@@ -137,6 +145,7 @@ class FusionSite:
 
         ``settle`` makes of the weights before and after the training those that count.
         """
+        started = time.monotonic()
         use_threads(self.settings.training.fusion_threads)
         self.bring_to_before(round_number)
         # Whatever goes wrong from here on, the next round starts from the state on disk.
@@ -153,7 +162,8 @@ class FusionSite:
         self.load(fused)
         extras = self._method.leave(result.vectors, round_number)
         self._keep(round_number)
-        return Fused(fused, result.losses, self._trainer.cases, extras)
+        spent = Spent(result.steps, time.monotonic() - started, peak_mib())
+        return Fused(fused, result.losses, self._trainer.cases, extras, spent)
 
     def weights(self) -> Tensors:
         """Of its whole network as it is now, by name."""
@@ -196,15 +206,16 @@ class FusionSite:
         """See :meth:`Fusion.validate`."""
         return self._score(weights, self.data.validation, abort, distances=False)
 
-    def test(self, weights: Tensors, round_number: int, abort: Abort) -> dict[str, Any] | None:
+    def test(self, weights: Tensors, round_number: int, abort: Abort) -> Tested:
         """See :meth:`Fusion.test`."""
-        return self._score(weights, self.data.test, abort, distances=True)
+        each = CaseList(self.data, self._case_scores)
+        scores = self._score(weights, self.data.test, abort, distances=True, watch=each.watch)
+        return Tested(scores, each.report())
 
-    def _score(self, weights: Tensors, cases: list[Case], abort: Abort, *, distances: bool) -> dict[str, Any] | None:
+    def _score(self, weights: Tensors, cases: list[Case], abort: Abort, **options: Any) -> dict[str, Any] | None:
         use_threads(self.settings.training.fusion_threads)
         self.load(weights)
-        network, cache = self._trainer.network, self.data.cache
-        return score_cases(network, cases, self.settings, cache, distances=distances, abort=abort)
+        return score_cases(self._trainer.network, cases, self.settings, self.data.cache, abort=abort, **options)
 
     def test_copy(self, copy: ModelCopy, round_number: int, abort: Abort) -> dict[str, Any]:
         """See :meth:`Fusion.test_copy`."""

@@ -28,7 +28,7 @@ def note_fusion(records: Records, round_number: int, fused: Fused | None, wire_b
     """
     if fused is None:
         return {}
-    records.train(FUSION_SITE, round_number, fused.losses, wire_bytes)
+    records.train(FUSION_SITE, round_number, fused, wire_bytes)
     figures = {f"{SERVER}/loss_{name}": value for name, value in fused.losses.items()}
     up, down = wire_bytes
     return figures | ({f"{SERVER}/bytes_up": float(up), f"{SERVER}/bytes_down": float(down)} if up or down else {})

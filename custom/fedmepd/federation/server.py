@@ -7,8 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from fedmepd import methods
 from fedmepd.config import FUSION_SITE, Settings
+from fedmepd.environment import hardware
 from fedmepd.errors import FedMEPDError, FusionAway, UpdateRefused
 from fedmepd.evaluation import results
 from fedmepd.federation.cross_site import SERVER, CrossSiteTest
@@ -18,7 +21,7 @@ from fedmepd.federation.global_model import GlobalModel
 from fedmepd.federation.norm_bound import NormBound
 from fedmepd.federation.open_round import OpenRound, TensorStore
 from fedmepd.federation.records import Records
-from fedmepd.federation.reports import TestReport, check_report
+from fedmepd.federation.reports import TestReport, check_cases, check_report
 from fedmepd.federation.round_figures import (
     mean_personal_share,
     note_filters,
@@ -33,6 +36,7 @@ from fedmepd.federation.timing import SITES, RoundSeconds, Timing, figures_of
 from fedmepd.methods.method import Fused, Tensors
 from fedmepd.methods.parts.selection import DECODER
 from fedmepd.tasks.find import find_task
+from fedmepd.training.arithmetic import chosen_precision, device_name
 from fedmepd.training.memory import give_back
 
 
@@ -251,7 +255,9 @@ class FederationServer:
         Raises:
             UpdateRefused: the report is not what a site's test returns.
         """
-        self._records[site]["test"] = check_report(site, TestReport, report, self._task)["test"]
+        checked = check_report(site, TestReport, report, self._task)
+        cases = check_cases(site, checked["each"], self.profiles[site].cases["test"])
+        self._records.test(site, checked["test"], cases)
 
     def miss_test(self, site: str, reason: str) -> None:
         """Notes why a site's model is not tested."""
@@ -294,7 +300,9 @@ class FederationServer:
     def _test(self, abort: Abort) -> None:
         record = self._records[FUSION_SITE]
         try:
-            record["test"] = self._model.test(self.round, abort)
+            tested = self._model.test(self.round, abort)
+            cases = check_cases(FUSION_SITE, tested.each, self._fusion.profile.cases["test"])
+            self._records.test(FUSION_SITE, tested.scores, cases)
         except FusionAway as error:
             self.log(f"the global model is not tested: {error}")
             record["untested"] = error.public
@@ -378,7 +386,13 @@ class FederationServer:
             round=self.round,
             seconds=self.timing.total(),
             timing=self.timing.summary(),
-            server=results.site_entry(SERVER, fusion.modalities, fusion.cases, self._records[FUSION_SITE]),
+            server=results.site_entry(
+                SERVER,
+                fusion.modalities,
+                fusion.cases,
+                self._records[FUSION_SITE],
+                work=self._work(FUSION_SITE, fusion, networks=1),
+            ),
             sites=[
                 results.site_entry(
                     name,
@@ -386,6 +400,7 @@ class FederationServer:
                     profile.cases,
                     self._records[name],
                     personal_share=personal_share(self._method, name),
+                    work=self._work(name, profile, methods.find(self.settings.method).networks),
                 )
                 for name, profile in self.profiles.items()
             ],
@@ -395,4 +410,9 @@ class FederationServer:
                 sum(entry.get(key, 0) for entry in self._records[FUSION_SITE]["history"]["rounds"])
                 for key in ("bytes_up", "bytes_down")
             ),
+            machine=hardware(device_name(self._fusion.device), torch.get_num_threads()),
+            precision=chosen_precision(self._fusion.device, self.settings.training.training_precision()),
         )
+
+    def _work(self, owner: str, profile: SiteProfile, networks: int) -> dict[str, Any]:
+        return self._records.work(owner, profile.cases["train"], self.settings.training.batch, networks)

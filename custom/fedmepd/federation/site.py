@@ -16,6 +16,7 @@ from fedmepd.data.batches import TrainingBatches
 from fedmepd.data.site import SiteData
 from fedmepd.errors import FedMEPDError
 from fedmepd.evaluation.model_card import write_model_card
+from fedmepd.federation.case_list import CaseList
 from fedmepd.federation.cross_site import copy_of, network_of, test_copy
 from fedmepd.federation.diary import Diary
 from fedmepd.federation.evaluate import score_cases
@@ -31,7 +32,7 @@ from fedmepd.training.arithmetic import use_threads
 from fedmepd.training.best_model import ModelFiles
 from fedmepd.training.checkpoints import About, load_model
 from fedmepd.training.epoch import EpochReport, learning_rate, make_optimizer, train_epoch
-from fedmepd.training.memory import give_back
+from fedmepd.training.memory import give_back, peak_mib
 
 BEST = "model_best.pt"
 LAST = "model_last.pt"
@@ -51,7 +52,8 @@ class FederationSite:
         folder: where the site keeps its state and models for this run.
         device: to train on.
         log: takes lines about the progress.
-        cross_site: what the site agrees to, see :class:`fedmepd.site_settings.SiteSettings`.
+        cross_site, case_scores: what the site agrees to, see :class:`fedmepd.site_settings.SiteSettings`.
+        peak: returns the most memory in MiB that the site's process has held; None if it is not the site's alone.
         clock: seconds; only differences count.
     """
 
@@ -64,6 +66,8 @@ class FederationSite:
         device: torch.device,
         log: Callable[[str], None] = lambda line: None,
         cross_site: str = "none",
+        case_scores: str = "none",
+        peak: Callable[[], float | None] = peak_mib,
         clock: Callable[[], float] = time.monotonic,
     ):
         # Made-up cases are nobody's: their sites always agree.
@@ -74,6 +78,7 @@ class FederationSite:
         self.folder = Path(folder)
         self.device = device
         self.log = log
+        self._case_scores, self._peak = case_scores, peak
         self._clock = clock
         self._method = methods.find(settings.method).at_site(settings)
         self._states = KeptStates(self.folder)
@@ -152,7 +157,7 @@ class FederationSite:
         self._keep(round_number)
         self._noted().end_round(round_number, report["losses"], report["validation"], self._personal_filters(payload))
         give_back()
-        report["seconds"] = self._clock() - started
+        report |= {"seconds": self._clock() - started, "peak_mib": self._peak()}
         self._live["phase"] = "waiting"
         return Update(round_number, changes, report)
 
@@ -160,20 +165,26 @@ class FederationSite:
         """Tests the model that was best on validation (without validation cases: the last one) on the test cases.
 
         Returns:
-            ``test``: scores or None without test cases; ``selected_round``: the round of the tested model.
+            a :class:`~fedmepd.federation.reports.TestReport` as plain values.
         """
         path = self._models.tested()
         self._live = {"phase": "testing"}
         use_threads(self.settings.training.threads)
         network = load_model(path).to(self.device)
         examples = self._noted().test_examples()
+        each = CaseList(self.data, self._case_scores)
+
+        def watch(*of_case: Any) -> None:
+            examples.watch(*of_case)
+            each.watch(*of_case)
+
         scores = score_cases(
-            network, self.data.test, self.settings, self.data.cache, distances=True, abort=abort, watch=examples.watch
+            network, self.data.test, self.settings, self.data.cache, distances=True, abort=abort, watch=watch
         )
         selected = self._models.end_test(scores)
         self._noted().end_test(scores, selected, examples)
         self._live["phase"] = "finished"
-        return {"test": scores, "selected_round": selected}
+        return {"test": scores, "selected_round": selected, "each": each.report()}
 
     def give_model(self) -> ModelCopy:
         """Returns the tested model, for the other sites to test.

@@ -26,6 +26,14 @@ def grow(tensor: Tensor, exponent: int) -> Tensor:
     return tensor.float() * 2.0 ** (exponent - _TOP)
 
 
+def wire_bytes(tensors: dict[str, Tensor], half: bool) -> int:
+    """Returns how many bytes tensors have on the wire; ``half``: float32 travels as float16."""
+    return sum(
+        tensor.numel() * (2 if half and tensor.dtype == torch.float32 else tensor.element_size())
+        for tensor in tensors.values()
+    )
+
+
 def _exponent(tensor: Tensor) -> int:
     """The smallest e for which all finite values are below 2 ** e."""
     if not tensor.numel():

@@ -58,7 +58,9 @@ def _fusion_here(run: Run, folder: Path, log: Log, fl_ctx: FLContext) -> Fusion:
 
     site_settings = SiteSettings.load(folders.local_folder(fl_ctx))
     data = open_fusion_data("", run.settings, site_settings, log)
-    return FusionSite(run.settings, data, folder / FUSION_SITE, site_settings.torch_device(), log)
+    return FusionSite(
+        run.settings, data, folder / FUSION_SITE, site_settings.torch_device(), log, site_settings.case_scores
+    )
 
 
 def kept_fusion(run: Run, folder: Path) -> tuple[SiteProfile, bool] | None:
@@ -108,9 +110,10 @@ def open_site(run: Run, log: Log, fl_ctx: FLContext) -> tuple[FederationSite, Fu
         device=device,
         log=log,
         cross_site=site_settings.cross_site,
+        case_scores=site_settings.case_scores,
     )
     if settings.fusion.site != name:
         return site, None
     data = open_fusion_data(name, settings, site_settings, log)
-    fusion = FusionSite(settings, data, folder / FUSION_SITE, device, log)
+    fusion = FusionSite(settings, data, folder / FUSION_SITE, device, log, site_settings.case_scores)
     return site, FusionDesk(fusion, half_precision=settings.aggregation.wire_precision == "float16")

@@ -26,6 +26,21 @@ Shapes = dict[str, torch.Size]
 Log = Callable[[str], None]
 
 
+@dataclass(frozen=True)
+class Spent:
+    """What a round of training has cost.
+
+    Attributes:
+        steps: of training.
+        seconds: of the whole work.
+        peak_mib: the most memory that the process has held; None if it is not known.
+    """
+
+    steps: int = 0
+    seconds: float = 0.0
+    peak_mib: float | None = None
+
+
 @dataclass
 class Fused:
     """What the fusion site returns after a round.
@@ -35,12 +50,14 @@ class Fused:
         losses: means over its steps.
         cases: number of cases that it trained on.
         extras: other tensors that may leave it (anchors), by name.
+        spent: what its training has cost.
     """
 
     weights: Tensors
     losses: dict[str, float]
     cases: int
     extras: Tensors = field(default_factory=dict)
+    spent: Spent = Spent()
 
 
 class Fuse(Protocol):
@@ -216,6 +233,7 @@ class Method:
         model: how a site's model was trained, for its model card.
         global_model: how the global model was trained.
         settings: class of the job's settings, including the method's own.
+        networks: how many networks a site keeps.
         at_server: its part at the server.
         at_site: its part at a site.
         at_fusion_site: its part at the fusion site.
@@ -233,3 +251,4 @@ class Method:
     at_site: Callable[[Settings], AtSite] = AtSite
     at_fusion_site: Callable[[Settings, Log], AtFusionSite] = AtFusionSite
     settings: type[Settings] = Settings
+    networks: int = 1

@@ -42,11 +42,13 @@ class FusionResult:
     Attributes:
         state: the new weights, by name, on the CPU.
         losses: mean losses.
+        steps: of training.
         vectors: class vectors by the case's index in the training list.
     """
 
     state: dict[str, Tensor]
     losses: dict[str, float]
+    steps: int
     vectors: dict[int, CaseVectors] = field(default_factory=dict)
 
 
@@ -125,7 +127,7 @@ class FusionTrainer:
                 choose_modalities=(lambda _: subsets[random.integers(len(subsets))]) if modality_dropout else None,
                 observe=(lambda batch, outputs: self._collect(batch, outputs, collected)) if vectors else None,
             )
-        return FusionResult(self.state(), report.means(), collected)
+        return FusionResult(self.state(), report.means(), report.steps, collected)
 
     def _collect(self, batch: Batch, outputs: Outputs, collected: dict[int, CaseVectors]) -> None:
         label = batch.label.to(outputs.segmentation.device)
