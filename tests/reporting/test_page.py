@@ -169,7 +169,9 @@ def test_the_matrix_shows_its_scores():
 
     def lightness(score: float | str) -> float:
         cells = matrix({("server", "server"): 0.5, ("server", "site-1"): score})
-        pixels = np.asarray(Image.open(io.BytesIO(plotting.png(figures.cross_site({"cross_site": cells})))).convert("L"))
+        pixels = np.asarray(
+            Image.open(io.BytesIO(plotting.png(figures.cross_site({"cross_site": cells})))).convert("L")
+        )
         # The right half of the map, without its letters: the commonest value in a strip below the cell's middle.
         height, width = pixels.shape
         strip = pixels[int(height * 0.3) : int(height * 0.35), int(width * 0.55) : int(width * 0.75)]

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fedmepd import __version__
+from fedmepd.cli.compare import add_compare_commands
 from fedmepd.cli.data import add_data_commands
 from fedmepd.cli.doctor import add_doctor_command
 from fedmepd.cli.evaluate import add_evaluate_command
@@ -64,6 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_report_command(topics)
     add_predict_command(topics)
     add_evaluate_command(topics)
+    add_compare_commands(_topic(topics, "compare", "compare methods on the same cases"))
     add_methods_command(topics)
     add_tasks_command(topics)
 

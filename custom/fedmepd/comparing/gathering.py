@@ -101,18 +101,28 @@ def find_all(paths: Iterable[Path]) -> list[Path]:
 
 
 def _by_method(files: Sequence[RunFile]) -> dict[str, list[RunFile]]:
-    """Puts runs together whose method and settings agree; names them by what differs."""
+    """Puts runs together whose name and settings agree; settings under one name are told apart by what differs."""
     names: dict[str, dict[str, list[RunFile]]] = defaultdict(lambda: defaultdict(list))
     for file in files:
-        names[file.run.method][json.dumps(own_settings(file), sort_keys=True)].append(file)
+        names[_name(file)][json.dumps(_method_and_settings(file), sort_keys=True)].append(file)
     methods = {}
     for name, variants in names.items():
-        keys = differing([own_settings(files[0]) for files in variants.values()])
+        keys = differing([_method_and_settings(runs[0]) for runs in variants.values()])
         for runs in variants.values():
-            settings = own_settings(runs[0])
+            settings = _method_and_settings(runs[0])
             said = ", ".join(f"{key}={shown(settings.get(key))}" for key in keys)
             methods[f"{name} {said}".strip()] = runs
     return methods
+
+
+def _name(file: RunFile) -> str:
+    """What a plan of `fedmepd compare run` calls the method with its settings; else the method."""
+    name, ends_in_seed, seed = file.run.run_name.rpartition("-seed-")
+    return name if ends_in_seed and seed == str(file.run.seed) else file.run.method
+
+
+def _method_and_settings(file: RunFile) -> dict[str, Any]:
+    return {"method": file.run.method, **own_settings(file)}
 
 
 def _by_seed(methods: dict[str, list[RunFile]]) -> dict[str, dict[int, RunFile]]:

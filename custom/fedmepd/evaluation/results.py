@@ -97,6 +97,7 @@ def build(
     fusion_bytes: tuple[int, int] = (0, 0),
     machine: dict[str, Any] | None = None,
     precision: str = "",
+    source: Literal["phantom", "folder"] | None = None,
 ) -> dict[str, Any]:
     """Returns the results of a run.
 
@@ -114,6 +115,7 @@ def build(
         fusion_bytes: of tensors from and to the fusion site, where it is not in the server's process.
         machine: of the server, see :func:`fedmepd.environment.hardware`.
         precision: of the training's convolutions at the server.
+        source: whether the cases are phantoms or come from data folders; None where that is not known.
     """
     sites = sorted(sites, key=lambda entry: natural(entry["name"]))
     return {
@@ -139,6 +141,7 @@ def build(
         "settings": settings.model_dump(mode="json"),
         "hardware": machine,
         "precision": precision,
+        "source": source,
         "evaluation": EVALUATION,
         "version": __version__,
         "versions": versions(),

@@ -46,6 +46,9 @@ def differences(comparison: dict[str, Any]) -> Figure | None:
     found = [comparison["differences"][name]["columns"] for name in rivals]
     columns = [column for column in (MEAN, WORST, FUSION) if column in found[0]]
     figure, axes = plotting.axes(1, len(columns), height=1.4 + 0.34 * len(rivals))
+    ends = [of[column][key] for of in found for column in columns for key in ("mean", "low", "high")]
+    ends = [0.0, *(end for end in ends if end is not None)]
+    margin = 0.05 * (max(ends) - min(ends)) or 0.01
     for axis, column in zip(axes, columns, strict=True):
         for row, of_rival in enumerate(found):
             of_column = of_rival[column]
@@ -57,6 +60,8 @@ def differences(comparison: dict[str, Any]) -> Figure | None:
             axis.errorbar([of_column["mean"]], [row], xerr=np.maximum(error, 0) if error else None, **style)
         axis.axvline(0, color="black", linewidth=0.8)
         axis.set(title=label(column), ylim=(len(rivals) - 0.5, -0.5), xlabel="difference of mDSC")
+        # One scale for all, so that lengths can be compared.
+        axis.set_xlim(min(ends) - margin, max(ends) + margin)
         axis.xaxis.set_major_locator(_few_ticks())
         axis.set_yticks(range(len(rivals)), rivals if axis is axes[0] else [""] * len(rivals))
     return figure
