@@ -62,6 +62,20 @@ def sections(comparison: dict[str, Any]) -> list[Section]:
     return [section for section in made if section.rows or section.notes]
 
 
+def summary(comparison: dict[str, Any]) -> Section:
+    """Returns the shortest table: every method's mean of the sites and fusion site, with the differences' intervals."""
+    rows = []
+    for name, of_method in comparison["scores"].items():
+        cells = [name]
+        for column in (MEAN, FUSION):
+            cells.append(_spread(of_method[column]) if column in of_method else "-")
+            found = comparison["differences"].get(name, {}).get("columns", {}).get(column)
+            cells.append("-" if found is None else interval(found, "+.3f"))
+        rows.append(tuple(cells))
+    gap = f"{comparison['against']} minus it"
+    return Section("Summary", ("method", "mean of the sites", gap, label(FUSION), gap), rows)
+
+
 def _in_words(comparison: dict[str, Any]) -> Section:
     return Section(f"Compared with {comparison['against']}", notes=comparison["sentences"])
 
