@@ -222,7 +222,9 @@ def how_many(runs: Sequence[PlannedRun], threads: int, machine: SiteSettings) ->
     if any(run.engine == "simulator" for run in runs) or machine.torch_device().type != "cpu":
         return 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    need = max(_memory(run) for run in runs)
+    # A network is built to know its size: once for all runs of one.
+    alike = {(run.settings.network, run.settings.training.crop, run.settings.training.batch): run for run in runs}
+    need = max(_memory(run) for run in alike.values())
     fits = int(psutil.virtual_memory().available * _SHARE_OF_MEMORY // need)
     return max(1, min(cores // threads, fits, len(runs)))
 

@@ -48,7 +48,7 @@ def cost_table(results: Iterable[dict[str, Any]]) -> list[str]:
                 f"{middle['networks']:.0f}",
             ]
         )
-    return table(HEADS, rows)
+    return table(HEADS, rows, left={0})
 
 
 def costs(results: dict[str, Any]) -> dict[str, float]:

@@ -121,10 +121,20 @@ class Plan(_Part):
     threads: int = Field(1, ge=1)
     tune: Tuning | None = None
 
+    @field_validator("variations", mode="before")
+    @classmethod
+    def _one_may_change_nothing(cls, value: Any) -> Any:
+        # A name with nothing behind it is null in YAML.
+        return (
+            {name: {} if settings is None else settings for name, settings in value.items()}
+            if isinstance(value, dict)
+            else value
+        )
+
     @field_validator("variations")
     @classmethod
     def _vary_what_is_open(cls, value: dict[str, Overrides]) -> dict[str, Overrides]:
-        return {name: _own(settings or {}) for name, settings in value.items()}
+        return {name: _own(settings) for name, settings in value.items()}
 
     @model_validator(mode="after")
     def _runs_are_different(self) -> Plan:
