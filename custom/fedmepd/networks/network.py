@@ -14,7 +14,7 @@ from fedmepd.networks.auxiliary import AuxiliaryDecoder
 from fedmepd.networks.blocks import give_affine_parameters, start_weights, upsample
 from fedmepd.networks.calibration import Calibration
 from fedmepd.networks.decoder import FusionDecoder
-from fedmepd.networks.encoder import LEVELS, Encoder, channels
+from fedmepd.networks.encoder import LEVELS, Encoder, EncoderNorms, channels
 from fedmepd.tasks.task import Task
 
 SHARED = "shared"
@@ -52,6 +52,7 @@ class FedMEPDNet(nn.Module):
             for a network without it, as the fusion site has.
         shared_encoder: one encoder for all modalities.
         affine: whether normalisations have a scale and a shift; RFNet's have not.
+        modality_norms: whether the shared encoder has one set of them for each modality (FedNorm+).
 
     Attributes:
         anchors: by level, (rows, C_l); calibration starts with the first round that has them.
@@ -66,6 +67,7 @@ class FedMEPDNet(nn.Module):
         calibration: dict | None = None,
         shared_encoder: bool = False,
         affine: bool = False,
+        modality_norms: bool = False,
     ):
         super().__init__()
         self.task = task
@@ -73,13 +75,17 @@ class FedMEPDNet(nn.Module):
         self.width = width
         self.shared_encoder = shared_encoder
         self.affine = affine
+        self.modality_norms = modality_norms
         count, classes = len(task.modalities), len(task.classes)
         names = (SHARED,) if shared_encoder else self.modalities
         self.encoders = nn.ModuleDict({name: Encoder(width) for name in names})
         self.decoder = FusionDecoder(count, classes, width)
         self.auxiliary = AuxiliaryDecoder(width, classes)
         if affine:
-            give_affine_parameters(self)
+            for part in (self.decoder, self.auxiliary) if modality_norms else (self,):
+                give_affine_parameters(part)
+        if modality_norms:
+            self.encoders.update({name: EncoderNorms(width) for name in self.modalities})
         self.calibration = None
         if calibration is not None:
             # The paper halves the heads at full resolution, where memory is scarcest.
@@ -109,7 +115,8 @@ class FedMEPDNet(nn.Module):
         by_modality = []
         for index, name in enumerate(modalities):
             encoder = self.encoders[SHARED if self.shared_encoder else name]
-            by_modality.append(encoder(images[:, index : index + 1]))
+            norms = self.encoders[name] if self.modality_norms else None
+            by_modality.append(encoder(images[:, index : index + 1], norms))
         return [list(level) for level in zip(*by_modality, strict=True)]
 
     def _calibrate(self, level: int, feature: Tensor) -> Tensor:
