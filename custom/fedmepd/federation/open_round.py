@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,12 @@ from fedmepd.federation.exchange import SiteProfile, Update
 from fedmepd.federation.norm_bound import NormBound, Size, scaled, size_of
 from fedmepd.federation.reports import TrainReport, check_report
 from fedmepd.methods.method import AtServer, Tensors
-from fedmepd.storage import load_tensors, save_tensors
+from fedmepd.storage import load_tensors, remove_leftovers, save_tensors
 from fedmepd.tasks.task import Task
 
 
 class TensorStore:
-    """Tensors of sites, a file each, from which they are taken back once.
+    """Tensors on disk: of a site for the time of a round, or under a name and a round for as long as they are needed.
 
     Args:
         folder: for the files.
@@ -46,8 +46,35 @@ class TensorStore:
         for path in self._folder.glob("*.pt"):
             path.unlink(missing_ok=True)
 
+    def keep(self, name: str, round_number: int, tensors: Tensors) -> None:
+        """Keeps tensors of a round until :meth:`forget_others`. A new object on the same folder still has them.
+
+        Raises:
+            FedMEPDError: they cannot be written.
+        """
+        save_tensors(self._kept_file(name, round_number), tensors)
+
+    def kept(self, name: str, round_number: int) -> Tensors:
+        """Returns what :meth:`keep` has kept.
+
+        Raises:
+            CheckpointError: it cannot be read.
+        """
+        return load_tensors(self._kept_file(name, round_number))
+
+    def forget_others(self, needed: Collection[tuple[str, int]]) -> None:
+        """Forgets all that is kept but what is needed, by name and round."""
+        files = {self._kept_file(name, round_number) for name, round_number in needed}
+        remove_leftovers(self._folder / "kept")
+        for path in (self._folder / "kept").glob("*.pt"):
+            if path not in files:
+                path.unlink(missing_ok=True)
+
     def _file(self, site: str) -> Path:
         return self._folder / f"{site}.pt"
+
+    def _kept_file(self, name: str, round_number: int) -> Path:
+        return self._folder / "kept" / f"{name}.{round_number:05d}.pt"
 
 
 class OpenRound:

@@ -8,7 +8,7 @@ with a :class:`Method` that names them. Code that several methods use is in :mod
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -50,11 +50,21 @@ class Fuse(Protocol):
 
 
 class Store(Protocol):
-    """Keeps a site's tensors from its update to the end of the round, so that memory does not grow with the sites."""
+    """Keeps tensors on disk, so that memory does not grow with the sites.
+
+    A site's tensors stay from its update to the end of the round (``save``, ``load``). What belongs to the method's
+    state stays as long as the method needs it, under a name and a round (``keep``, ``kept``, ``forget_others``).
+    """
 
     def save(self, site: str, tensors: Tensors) -> None: ...
 
     def load(self, site: str) -> Tensors: ...
+
+    def keep(self, name: str, round_number: int, tensors: Tensors) -> None: ...
+
+    def kept(self, name: str, round_number: int) -> Tensors: ...
+
+    def forget_others(self, needed: Collection[tuple[str, int]]) -> None: ...
 
 
 class AtServer(ABC):
