@@ -16,7 +16,8 @@ class Records:
     ``validation``, ``test``, ``untested`` (why there is no test), and ``history``:
 
     - ``validation``: every one, with its round;
-    - ``rounds``: for every round taken, losses, seconds, bytes, and how large the update was (``times_median``);
+    - ``rounds``: for every round taken, losses, the method's own figures, seconds, bytes, and how large the update was
+      (``times_median``);
     - ``personal``: by layer, pairs of round and number of personal filters, wherever the number changed.
     """
 
@@ -61,7 +62,9 @@ class Records:
         record["rounds_taken"].append(round_number)
         seconds_and_bytes = {"seconds": report["seconds"], "bytes_up": sizes[0], "bytes_down": sizes[1]}
         compared = {"times_median": round(size.own / size.median, 3)} if size is not None and size.median else {}
-        record["history"]["rounds"].append({"round": round_number, **report["losses"], **seconds_and_bytes, **compared})
+        record["history"]["rounds"].append(
+            {"round": round_number, **report["losses"], **report["figures"], **seconds_and_bytes, **compared}
+        )
         if size is not None and size.factor < 1:
             record["limited"].append({"round": round_number, **compared})
         if report["validation"]:
@@ -72,9 +75,13 @@ class Records:
         self._records[site]["rounds_missed"].append({"round": round_number, "reason": reason})
 
     def train(self, owner: str, round_number: int, losses: dict[str, float], wire_bytes: tuple[int, int]) -> None:
-        """Notes the fusion site's training of a round, and the bytes up and down where it is elsewhere."""
+        """Notes the losses and figures of the fusion site's training, and the bytes up and down if it is elsewhere."""
         sizes = {"bytes_up": wire_bytes[0], "bytes_down": wire_bytes[1]} if any(wire_bytes) else {}
         self._records[owner]["history"]["rounds"].append({"round": round_number, **losses, **sizes})
+
+    def add(self, owner: str, figures: dict[str, float]) -> None:
+        """Adds figures to what is noted of an owner's last round."""
+        self._records[owner]["history"]["rounds"][-1] |= figures
 
     def validate(self, owner: str, validation: dict[str, Any]) -> None:
         """Notes a validation: ``round``, ``dice`` and ``mdsc``."""

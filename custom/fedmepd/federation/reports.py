@@ -106,12 +106,14 @@ class StartUpReport(_Report):
 class TrainReport(_Report):
     """A site's report on a round.
 
+    ``figures`` are the method's own, beside the losses. ``steps`` counts those of every network that was trained.
     ``seconds`` is the site's whole work on it. Training has a part of it (with taking in what came, and making ready
     what is read for the first time), validation another; the rest is saving the state.
     """
 
     cases: _Cases
     losses: dict[str, float]
+    figures: dict[str, float] = {}
     steps: _Count
     train_seconds: _Seconds
     validation_seconds: _Seconds
@@ -144,7 +146,7 @@ class FusionReport(_Report):
 
     Attributes:
         lacks_weights: whether it does not hold what the server believes, so that everything has to be sent again.
-        losses, cases: of a round of training.
+        losses, figures, cases: of a round of training.
         seconds: its whole work on the task.
         scores: of the global model; without distances where it was validated.
         cross_site: of a site's model.
@@ -152,6 +154,7 @@ class FusionReport(_Report):
 
     lacks_weights: bool = False
     losses: dict[str, float] = {}
+    figures: dict[str, float] = {}
     cases: _Cases = 0
     seconds: _Seconds = 0.0
     scores: TestScores | GlobalScores | None = None

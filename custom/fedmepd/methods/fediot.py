@@ -23,10 +23,11 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from fedmepd.config import Section, Settings
-from fedmepd.methods.method import AtFusionSite, AtServer, AtSite, Fuse, Fused, Log, Method, Shapes, Store, Tensors
+from fedmepd.methods.method import AtFusionSite, AtServer, AtSite, Fuse, Fused, Method, Shapes, Store, Tensors
 from fedmepd.methods.parts.aggregation import Aggregation
 from fedmepd.methods.parts.selection import ENCODERS, SEGMENTING, of_modalities, parts
 from fedmepd.networks.network import FedMEPDNet
+from fedmepd.training.round import RoundTraining
 
 
 class FedIoTSection(Section):
@@ -95,9 +96,8 @@ class FedIoTAtSite(AtSite):
 class FedIoTAtFusionSite(AtFusionSite):
     """Trains the decoder while the encoders stand still."""
 
-    def __init__(self, settings: FedIoTSettings, log: Log):
-        super().__init__(settings, log)
-        self.frozen = (ENCODERS,)
+    def train(self, training: RoundTraining, weights: Tensors, extras: Tensors) -> None:
+        training.run(frozen=(ENCODERS,))
 
 
 METHOD = Method(

@@ -27,11 +27,13 @@ from pydantic import Field
 from torch import Tensor
 
 from fedmepd.config import FUSION_SITE, Section, Settings
-from fedmepd.methods.method import AtServer, Fuse, Fused, Method, Shapes, Store, Tensors
+from fedmepd.methods.method import AtFusionSite, AtServer, AtSite, Fuse, Fused, Method, Shapes, Store, Tensors
 from fedmepd.methods.parts.blocks import in_blocks
 from fedmepd.methods.parts.mixing import mixing_weights, mixture, products
+from fedmepd.methods.parts.proximal import ProximalTerm
 from fedmepd.methods.parts.selection import of_modalities
 from fedmepd.tasks.find import find_task
+from fedmepd.training.round import RoundTraining
 
 
 class MixingSettings(Section):
@@ -145,6 +147,31 @@ def _trained_name(site: str, block: str) -> str:
     return f"{site}.{block}.trained"
 
 
+def _train(training: RoundTraining, mixture: Tensors, settings: FedMSplitSettings) -> None:
+    # The loss has lambda |w - mixture|^2, the term half of its strength.
+    term = ProximalTerm(training.network, mixture, 2 * settings.mixing.proximal)
+    training.run(adjust=term.adjust)
+    training.figures["proximal"] = term.value()
+
+
+class FedMSplitAtSite(AtSite):
+    """Trains near its mixture."""
+
+    settings: FedMSplitSettings
+
+    def train(self, training: RoundTraining, received: Tensors) -> None:
+        _train(training, received, self.settings)
+
+
+class FedMSplitAtFusionSite(AtFusionSite):
+    """Trains like a site."""
+
+    settings: FedMSplitSettings
+
+    def train(self, training: RoundTraining, weights: Tensors, extras: Tensors) -> None:
+        _train(training, weights, self.settings)
+
+
 METHOD = Method(
     name="fedmsplit",
     title="FedMSplit",
@@ -155,4 +182,7 @@ METHOD = Method(
     model="a mixture of all sites' blocks, weighted by their similarity to this site's, then trained here",
     global_model="the fusion site's own: a mixture of all blocks, weighted by their similarity, then trained there",
     at_server=FedMSplitAtServer,
+    at_site=FedMSplitAtSite,
+    at_fusion_site=FedMSplitAtFusionSite,
+    settings=FedMSplitSettings,
 )

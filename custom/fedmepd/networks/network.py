@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -29,12 +29,14 @@ class Outputs:
         regions: region probabilities by level, at the level's resolution.
         features: level features before calibration, by level.
         auxiliary: class probabilities of each modality alone, (M, B, classes, X, Y, Z).
+        encoded: the encoders' features, for each level from 1 to 4 those of the modalities, each (B, C_l, ...).
     """
 
     segmentation: Tensor
     regions: dict[int, Tensor]
     features: dict[int, Tensor]
     auxiliary: Tensor
+    encoded: list[list[Tensor]] = field(default_factory=list)
 
     def full_size_regions(self) -> dict[int, Tensor]:
         """The region maps upsampled to full size, each in one step (deep supervision)."""
@@ -138,7 +140,7 @@ class FedMEPDNet(nn.Module):
         segmentation, regions, features, encoded = self.run(images, modalities)
         # The modalities go through the auxiliary decoder as one batch; instance normalisation keeps them apart.
         auxiliary = self.auxiliary([torch.cat(level, dim=0) for level in encoded])
-        return Outputs(segmentation, regions, features, auxiliary.unflatten(0, (len(modalities), -1)))
+        return Outputs(segmentation, regions, features, auxiliary.unflatten(0, (len(modalities), -1)), encoded)
 
     def forward(self, images: Tensor, modalities: Sequence[str]) -> Tensor:
         """Class probabilities of preprocessed images.
