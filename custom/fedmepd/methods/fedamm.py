@@ -87,7 +87,7 @@ class FedAMMAtServer(AtServer):
         self._subsets = subsets_of(task.modalities)
         shape = len(self._subsets), len(task.classes), settings.network.width
         self._means, self._known = torch.zeros(shape), torch.zeros(shape[:2], dtype=torch.bool)
-        # By participant, its cases with each subset.
+        # By participant, its cases with each subset in the last round that it took part in.
         self._cases: dict[str, Tensor] = {}
 
     def join(self, site: str, modalities: Sequence[str]) -> None:
@@ -100,7 +100,7 @@ class FedAMMAtServer(AtServer):
         """Of a participant's subsets: prototypes, which there are, and its share of all cases."""
         rows = self._rows(owner)
         none = torch.zeros(len(self._subsets), dtype=torch.float64)
-        total = sum(self._cases.values(), none)
+        total = sum((self._cases[name] for name in sorted(self._cases)), none)
         share = self._cases.get(owner, none) / total.clamp_min(1)
         return {MEANS: self._means[rows], COUNTS: self._known[rows].float(), SHARES: share[rows].float()}
 
@@ -117,7 +117,8 @@ class FedAMMAtServer(AtServer):
     def open(self, round_number: int) -> None:
         self._sums = Aggregation(self.weights, list(self.weights), server_share=0.0)
         self._mean_sums, self._count_sums = ExactSum(self._means.shape), ExactSum(self._known.shape)
-        self._cases, self._changes = {}, {}
+        self._counted: dict[str, Tensor] = {}
+        self._changes: Tensors = {}
 
     def take(self, site: str, changes: Tensors, cases: int) -> None:
         # The weights of its encoders come with the rest.
@@ -128,7 +129,7 @@ class FedAMMAtServer(AtServer):
         # As shares of all its cases, so that no site can claim more of them than it has.
         of_subsets = torch.zeros(len(self._subsets), dtype=torch.float64)
         of_subsets[rows] = extras[CASES].double().clamp(0, 1) * cases
-        self._cases[site] = of_subsets
+        self._counted[site] = of_subsets
         for key, change in self._changes.items():
             modality = encoder_of(key)
             having = [place for place, subset in enumerate(self._subsets) if modality in (SHARED, *subset)]
@@ -151,6 +152,7 @@ class FedAMMAtServer(AtServer):
             )
             self.take_extras(FUSION_SITE, fused.extras, fused.cases)
         self.weights = self._sums.result()
+        self._cases |= self._counted
         counts = self._count_sums.value()
         means = self._mean_sums.value() * _SCALE / counts[..., None].clamp_min(1e-12)
         keep = torch.where(self._known, self.settings.prototypes.ema, 0.0)[..., None]
