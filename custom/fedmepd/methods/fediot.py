@@ -18,14 +18,12 @@ the sites is unknown; both can be run.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from pydantic import Field
 
 from fedmepd.config import Section, Settings
-from fedmepd.methods.method import AtFusionSite, AtServer, AtSite, Fuse, Fused, Method, Shapes, Store, Tensors
-from fedmepd.methods.parts.aggregation import Aggregation
-from fedmepd.methods.parts.selection import ENCODERS, SEGMENTING, of_modalities, parts
+from fedmepd.methods.method import AtFusionSite, AtSite, Fuse, Method, Tensors
+from fedmepd.methods.parts.encoders_only import EncodersAtServer
+from fedmepd.methods.parts.selection import DECODER, ENCODERS, parts
 from fedmepd.networks.network import FedMEPDNet
 from fedmepd.training.round import RoundTraining
 
@@ -45,45 +43,22 @@ class FedIoTSettings(Settings):
     fediot: FedIoTSection = FedIoTSection()
 
 
-class FedIoTAtServer(AtServer):
-    """Averages encoders, and has the decoder trained on them."""
+class FedIoTAtServer(EncodersAtServer):
+    """Averages encoders with its own weights, and has the decoder trained on them."""
 
     settings: FedIoTSettings
 
-    def __init__(self, settings: FedIoTSettings, weights: Tensors, store: Store):
-        super().__init__(settings, parts(weights, SEGMENTING), store)
-        self._modalities: dict[str, Sequence[str]] = {}
-
-    def join(self, site: str, modalities: Sequence[str]) -> None:
-        self._modalities[site] = modalities
-
     def send(self, site: str) -> Tensors:
-        own = of_modalities(self.weights, self._modalities[site])
-        return parts(own, (ENCODERS,)) if self.settings.fediot.personal_decoder else own
+        decoder = {} if self.settings.fediot.personal_decoder else parts(self.weights, (DECODER,))
+        return super().send(site) | decoder
 
-    def expect(self, site: str) -> Shapes:
-        own = of_modalities(parts(self.weights, (ENCODERS,)), self._modalities[site])
-        return {key: value.shape for key, value in own.items()}
-
-    def open(self, round_number: int) -> None:
-        self._sums = Aggregation(self.weights, list(parts(self.weights, (ENCODERS,))), server_share=0.0)
-
-    def take(self, site: str, changes: Tensors, cases: int) -> None:
+    def weight(self, site: str, cases: int) -> float:
         # Divided, not multiplied: exact sums have room for weights up to the largest number of cases.
         single = len(self._modalities[site]) == 1
-        weight = cases / self.settings.fediot.multimodal_weight if single else float(cases)
-        for key, change in changes.items():
-            self._sums.add(key, change, weight)
+        return cases / self.settings.fediot.multimodal_weight if single else float(cases)
 
     def begin(self, fuse: Fuse) -> None:
         return None
-
-    def close(self, fuse: Fuse, round_number: int) -> Fused | None:
-        self.weights = self._sums.result()
-        fused = fuse(self.weights, round_number)
-        if fused is not None:
-            self.weights = fused.weights
-        return fused
 
 
 class FedIoTAtSite(AtSite):

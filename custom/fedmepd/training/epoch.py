@@ -82,9 +82,15 @@ def make_optimizer(network: FedMEPDNet, settings: TrainingSettings) -> torch.opt
     )
 
 
-def learning_rate(settings: Settings, round_number: int) -> float:
-    """Polynomial decay over rounds 0 to ``settings.rounds``; above 0 in the last one."""
-    share = round_number / (settings.rounds + 1)
+def learning_rate(settings: Settings, round_number: int, rounds: int | None = None) -> float:
+    """Polynomial decay over rounds 0 to the last one, in which it is above 0.
+
+    Args:
+        settings: of the job.
+        round_number: the round.
+        rounds: the last round of the decay; None: that of the job.
+    """
+    share = round_number / ((settings.rounds if rounds is None else rounds) + 1)
     return settings.training.learning_rate * (1 - share) ** settings.training.decay_power
 
 
