@@ -32,6 +32,16 @@ class NetworkSettings(Section):
     width: int = Field(16, ge=4, le=64, multiple_of=4, description="channels at full resolution")
     shared_encoder: bool = Field(False, description="one encoder for all modalities (ablation; FedAvg of the paper)")
     affine: bool = Field(False, description="normalisations have a scale and a shift of their own; RFNet's have not")
+    modality_norms: bool = Field(
+        False,
+        description="the shared encoder has a scale and a shift for each modality; needs shared_encoder and affine",
+    )
+
+    @model_validator(mode="after")
+    def _norms_have_an_encoder(self) -> NetworkSettings:
+        if self.modality_norms and not (self.shared_encoder and self.affine):
+            raise ValueError("modality_norms needs shared_encoder true and affine true")
+        return self
 
 
 class AggregationSettings(Section):
