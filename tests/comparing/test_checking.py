@@ -33,7 +33,7 @@ def other_site(run: dict) -> None:
 
 
 def other_counts(run: dict) -> None:
-    run["sites"][2]["cases"]["train"] = 9
+    run["sites"][2] |= {"test_cases": None, "test_fingerprint": None, "cases": {"train": 8, "validation": 2, "test": 5}}
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def other_counts(run: dict) -> None:
         (lambda run: None, {"settings": {"evaluation": {"overlap": 0.25}}}, "evaluation.overlap differs: 0.5 in"),
         (other_site, {}, "has the sites site-1, site-2, site-10"),
         (other_modalities, {}, "the list of modalities of site-2 differs: T1 in"),
-        (other_counts, {}, "site-10, seed 0: 8/2/6 cases with fedmepd, 9/2/6 with local"),
+        (other_counts, {}, "site-10, seed 0: 6 test cases with fedmepd, 5 with local"),
     ],
     ids=str,
 )
@@ -79,6 +79,17 @@ def test_without_fingerprints_the_split_must_be_set_alike(tmp_path: Path) -> Non
     changes = {"settings": {"data": {"split_seed": 5}}}
     with pytest.raises(FedMEPDError, match="data.split_seed differs: not stated in .*, 5 in"):
         check(gather([pair(tmp_path / "other", without_cases, **changes)]))
+
+
+def test_fewer_training_cases_are_said(tmp_path: Path) -> None:
+    """As in a sweep over the share of fusion data, whose test cases are the same."""
+
+    def fewer(run: dict) -> None:
+        run["server"]["cases"]["train"] = 4
+
+    assert check(gather([pair(tmp_path, fewer)])) == [
+        "fusion site has different numbers of training/validation cases (8/2: fedmepd; 4/2: local)"
+    ]
 
 
 def test_what_may_differ_is_said(tmp_path: Path) -> None:

@@ -8,7 +8,14 @@ from fedmepd.methods.method import Fused, Spent
 
 
 def report(**of) -> dict:
-    return {"losses": {"total": 2.5}, "steps": 6, "seconds": 3.0, "validation": None, "peak_mib": 500.0} | of
+    return {
+        "losses": {"total": 2.5},
+        "figures": {},
+        "steps": 6,
+        "seconds": 3.0,
+        "validation": None,
+        "peak_mib": 500.0,
+    } | of
 
 
 def test_rounds_of_a_site() -> None:

@@ -16,6 +16,7 @@ DICE = {"WT": 0.5, "TC": 0.25, "ET": 0.0}
 TRAIN = {
     "cases": 3,
     "losses": {"total": 5.5},
+    "figures": {"pace": 0.5},
     "steps": 2,
     "train_seconds": 0.5,
     "validation_seconds": 0.125,
@@ -96,7 +97,7 @@ def test_refused(kind: type, place: str, value: object) -> None:
         check_report("clinic", kind, report, BRATS)
 
 
-@pytest.mark.parametrize("key", sorted(TRAIN.keys() - {"peak_mib"}))
+@pytest.mark.parametrize("key", sorted(TRAIN.keys() - {"peak_mib", "figures"}))
 def test_missing_key(key: str) -> None:
     with pytest.raises(UpdateRefused, match=f"report of clinic refused: {key} is missing"):
         check_report("clinic", TrainReport, {name: value for name, value in TRAIN.items() if name != key}, BRATS)

@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 
 
-def add_show_command(compare: argparse._SubParsersAction) -> None:
-    """Adds it to the commands of ``fedmepd compare``."""
+def add_compare_show_command(compare: argparse._SubParsersAction) -> None:
+    """Adds it to the parser of ``fedmepd compare``."""
     parser = compare.add_parser(
         "show",
         help="compare finished runs: scores, differences with intervals, ranking, cost",

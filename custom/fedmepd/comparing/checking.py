@@ -31,8 +31,8 @@ def check(gathered: Gathered) -> list[str]:
     """Returns sentences on what differs between the runs and does not forbid a comparison.
 
     Raises:
-        FedMEPDError: the runs of one seed do not have the same sites, modalities, cases, split or evaluation, or runs
-            of two seeds not the same sites; the message names runs and difference.
+        FedMEPDError: the runs of one seed do not have the same sites, modalities, test cases or evaluation, or runs of
+            two seeds not the same sites; the message names runs and difference.
     """
     runs = [file for files in gathered.methods.values() for file in files.values()]
     first = next(iter(gathered.methods))
@@ -41,7 +41,12 @@ def check(gathered: Gathered) -> list[str]:
             _same_cohort(first, gathered.methods[first][seed], name, files[seed])
     for file in runs[1:]:
         _same_evaluation(runs[0], file)
-    return [*_of_fingerprints(runs), *_of_machines(gathered), *_of_settings(gathered)]
+    return [
+        *_of_fingerprints(runs),
+        *_of_training_cases(gathered),
+        *_of_machines(gathered),
+        *_of_settings(gathered),
+    ]
 
 
 def _same_evaluation(first: RunFile, other: RunFile) -> None:
@@ -80,10 +85,11 @@ def _same_cohort(first_name: str, first: RunFile, name: str, other: RunFile) -> 
         return  # Said by _same_evaluation.
     for owner, entry in mine.items():
         where = f"{label(owner)}, seed {first.run.seed}"
-        if entry.cases != others[owner].cases:
+        counts = entry.cases.get("test"), others[owner].cases.get("test")
+        if counts[0] != counts[1]:
             raise FedMEPDError(
-                f"{where}: {_cases(entry)} cases with {first_name}, {_cases(others[owner])} with {name} (training/"
-                "validation/test). Compare runs on the same cases"
+                f"{where}: {counts[0]} test cases with {first_name}, {counts[1]} with {name}. Compare runs on the same "
+                "cases"
             )
         prints = entry.test_fingerprint, others[owner].test_fingerprint
         if None not in prints and prints[0] != prints[1]:
@@ -96,8 +102,22 @@ def _same_cohort(first_name: str, first: RunFile, name: str, other: RunFile) -> 
                 _refuse_unless_same(key, first, other, lambda file, key=key: file.run.setting(key))
 
 
-def _cases(entry: Entry) -> str:
-    return "/".join(str(entry.cases.get(part)) for part in ("train", "validation", "test"))
+def _of_training_cases(gathered: Gathered) -> list[str]:
+    """Where the methods do not learn from the same number of cases, as in a sweep over the share of fusion data."""
+    notes = []
+    runs = {name: next(iter(files.values())).run for name, files in gathered.methods.items()}
+    for owner in next(iter(runs.values())).entries():
+        counts: dict[str, list[str]] = {}
+        for name, run in runs.items():
+            counts.setdefault(_training_cases(run.entries()[owner]), []).append(name)
+        if len(counts) > 1:
+            said = "; ".join(f"{count}: {', '.join(names)}" for count, names in counts.items())
+            notes.append(f"{label(owner)} has different numbers of training/validation cases ({said})")
+    return notes
+
+
+def _training_cases(entry: Entry) -> str:
+    return "/".join(str(entry.cases.get(part)) for part in ("train", "validation"))
 
 
 def _of_fingerprints(runs: list[RunFile]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +15,7 @@ from fedmepd.data.inspection import Inspection, inspect_cases
 from fedmepd.data.layouts import Dataset
 from fedmepd.data.manifest import pinned_content
 from fedmepd.data.ownership import Found, find_fusion_data, find_site_data, fusion_cases, own_cases, shared_cases
-from fedmepd.data.splits import Split, sort_into_parts, split_cases
+from fedmepd.data.splits import Split, some_cases, sort_into_parts, split_cases
 from fedmepd.errors import DataError, FedMEPDError
 from fedmepd.site_settings import SiteSettings
 from fedmepd.tasks.find import find_task
@@ -113,7 +113,8 @@ def open_fusion_data(
         if dataset.folder != found[0].folder:
             own = _inspect_good(dataset, site_settings)
         refuse(shared_cases(own.only(own_cases(own.cases)), chosen))
-    return _divide(FUSION_SITE, found, chosen, settings, site_settings, log)
+    data = _divide(FUSION_SITE, found, chosen, settings, site_settings, log)
+    return replace(data, train=some_cases(data.train, settings.data.fusion_share, settings.split_seed()))
 
 
 def _inspect_good(dataset: Dataset, site_settings: SiteSettings) -> Inspection:

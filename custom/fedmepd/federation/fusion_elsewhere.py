@@ -15,7 +15,7 @@ from fedmepd.federation.fusion_desk import digest
 from fedmepd.federation.fusion_site import Abort
 from fedmepd.federation.reports import FusionReport, check_cases, check_report
 from fedmepd.methods.method import Fused, Spent, Tensors
-from fedmepd.methods.parts.selection import ANCHORS, parts
+from fedmepd.methods.parts.selection import ANCHORS, EXTRA, parts
 from fedmepd.tasks.find import find_task
 from fedmepd.training.epoch import Progress
 
@@ -52,11 +52,18 @@ class FusionElsewhere:
         """See :meth:`~fedmepd.federation.fusion_site.Fusion.steps`."""
         return None
 
-    def fuse(self, weights: Tensors, round_number: int, abort: Abort, progress: Progress | None = None) -> Fused:
+    def fuse(
+        self,
+        weights: Tensors,
+        round_number: int,
+        abort: Abort,
+        progress: Progress | None = None,
+        extras: Tensors | None = None,
+    ) -> Fused:
         """See :meth:`~fedmepd.federation.fusion_site.Fusion.fuse`."""
-        reply, report = self._ask("fuse", weights, round_number, abort)
-        anchors = parts(reply.tensors, (ANCHORS,))
-        arrived = {key: value for key, value in reply.tensors.items() if key not in anchors}
+        reply, report = self._ask("fuse", weights, round_number, abort, extras or {})
+        anchors, others = parts(reply.tensors, (ANCHORS,)), parts(reply.tensors, (EXTRA,))
+        arrived = {key: value for key, value in reply.tensors.items() if key not in anchors and key not in others}
         try:
             fused = check_fused(self.name, weights, arrived, relative=reply.relative)
             check_anchors(self.name, anchors, self.settings)
@@ -66,7 +73,7 @@ class FusionElsewhere:
         same = {key for key, value in arrived.items() if reply.digests.get(key) == digest(value)}
         self._held, self._version = {key: fused[key] for key in same}, reply.version
         spent = Spent(report["steps"], report["seconds"], report["peak_mib"])
-        return Fused(fused, report["losses"], report["cases"], anchors, spent)
+        return Fused(fused, report["losses"], report["cases"], anchors | others, report["figures"], spent)
 
     def validate(self, weights: Tensors, round_number: int, abort: Abort) -> dict[str, Any] | None:
         """See :meth:`~fedmepd.federation.fusion_site.Fusion.validate`."""
@@ -91,13 +98,16 @@ class FusionElsewhere:
         self._held, self._version = dict(weights), reply.version
         return report
 
-    def _ask(self, kind: str, weights: Tensors, round_number: int, abort: Abort) -> tuple[FusionReply, dict[str, Any]]:
+    def _ask(
+        self, kind: str, weights: Tensors, round_number: int, abort: Abort, extras: Tensors | None = None
+    ) -> tuple[FusionReply, dict[str, Any]]:
         """Sends the weights that the site does not hold; all of them if it turns out to hold something else."""
+        extras = extras or {}
         changed = {key: value for key, value in weights.items() if not self._holds(key, value)}
-        task = FusionTask(kind, round_number, list(weights), self._version, changed)
+        task = FusionTask(kind, round_number, list(weights), self._version, changed | extras)
         reply, report = self._answer(task, abort)
         if report["lacks_weights"]:
-            reply, report = self._answer(FusionTask(kind, round_number, list(weights), "", dict(weights)), abort)
+            reply, report = self._answer(FusionTask(kind, round_number, list(weights), "", weights | extras), abort)
         return reply, report
 
     def _holds(self, key: str, value: torch.Tensor) -> bool:

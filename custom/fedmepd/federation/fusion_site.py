@@ -39,8 +39,17 @@ class Fusion(Protocol):
     profile: SiteProfile
     device: torch.device
 
-    def fuse(self, weights: Tensors, round_number: int, abort: Abort, progress: Progress | None = None) -> Fused:
+    def fuse(
+        self,
+        weights: Tensors,
+        round_number: int,
+        abort: Abort,
+        progress: Progress | None = None,
+        extras: Tensors | None = None,
+    ) -> Fused:
         """Trains a round, starting from the given weights of the global model.
+
+        ``extras`` are other tensors that the method needs there, with names ``extra.<name>``.
 
         Raises:
             FusionAway: it is not there, or could not do it; the round goes on without.
@@ -97,6 +106,7 @@ class FusionSite:
 
     Raises:
         DataError: no training case has all modalities.
+        FedMEPDError: the method must not be used with patients' images, which these are.
     """
 
     def __init__(
@@ -108,6 +118,7 @@ class FusionSite:
         log: Callable[[str], None] = lambda line: None,
         case_scores: str = "none",
     ):
+        methods.find(settings.method).require_source(FUSION_SITE, data.source)
         self.settings = settings
         self.data = data
         self.device = device
@@ -122,8 +133,9 @@ class FusionSite:
         self._start()
 
     def _start(self) -> None:
-        self._trainer = FusionTrainer(self.settings, self.data, self.device)
         self._method = methods.find(self.settings.method).at_fusion_site(self.settings, self.log)
+        self._trainer = FusionTrainer(self.settings, self.data, self._method.cases(self.data), self.device)
+        self._method.start(self._trainer.network, self.data)
 
     def steps(self) -> int:
         """How many steps a round has."""
@@ -139,6 +151,7 @@ class FusionSite:
         round_number: int,
         abort: Abort,
         progress: Progress | None = None,
+        extras: Tensors | None = None,
         settle: Callable[[Tensors, Tensors], Tensors] = lambda before, after: after,
     ) -> Fused:
         """See :meth:`Fusion.fuse`.
@@ -150,20 +163,20 @@ class FusionSite:
         self.bring_to_before(round_number)
         # Whatever goes wrong from here on, the next round starts from the state on disk.
         self._round = None
-        result = self._trainer.train(
+        training = self._trainer.train(
             weights,
             round_number,
-            vectors=self._method.collects_vectors,
-            modality_dropout=self._method.drops_modalities,
+            lambda training: self._method.train(training, weights, extras or {}),
             abort=abort,
             progress=progress,
         )
-        fused = settle(weights, {key: result.state[key] for key in weights})
+        trained = self._trainer.state()
+        fused = settle(weights, {key: trained[key] for key in weights})
         self.load(fused)
-        extras = self._method.leave(result.vectors, round_number)
+        leaving = self._method.leave(round_number)
         self._keep(round_number)
-        spent = Spent(result.steps, time.monotonic() - started, peak_mib())
-        return Fused(fused, result.losses, self._trainer.cases, extras, spent)
+        spent = Spent(training.taken, time.monotonic() - started, peak_mib())
+        return Fused(fused, training.report.means(), self._trainer.cases, leaving, training.figures, spent)
 
     def weights(self) -> Tensors:
         """Of its whole network as it is now, by name."""

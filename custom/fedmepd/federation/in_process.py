@@ -29,6 +29,7 @@ def run_in_process(
     watch: Callable[[int, dict[str, float]], None] = lambda round_number, figures: None,
     on_the_way: Callable[[str, Update], Update] = lambda site, update: update,
     on_the_way_down: Callable[[str, Payload], Payload] = lambda site, payload: payload,
+    results_folder: Path | None = None,
 ) -> dict[str, Any]:
     """Trains and tests a federation, one site after the other.
 
@@ -41,6 +42,7 @@ def run_in_process(
         watch: called with every round's figures.
         on_the_way: what becomes of a site's update before it reaches the server.
         on_the_way_down: what becomes of the server's payload before it reaches a site.
+        results_folder: for the results, in place of ``results``.
 
     Returns:
         the results.
@@ -84,7 +86,7 @@ def run_in_process(
 
         profiles[elsewhere] = members[elsewhere].profile(fusion.data.counts())
         fusion = FusionElsewhere(settings, profiles[elsewhere], post)
-    server = FederationServer(settings, fusion, folder / "server", folder / "results", log)
+    server = FederationServer(settings, fusion, folder / "server", results_folder or folder / "results", log)
     server.restore()
     # A hospital may be the fusion site alone.
     members = {name: site for name, site in members.items() if profiles[name].takes_part()}

@@ -19,8 +19,8 @@ class Records:
     memory that its process has held), and ``history``:
 
     - ``validation``: every one, with its round;
-    - ``rounds``: for every round taken, losses, steps, seconds, bytes, and how large the update was
-      (``times_median``);
+    - ``rounds``: for every round taken, losses, the method's own figures, steps, seconds, bytes, and how large the
+      update was (``times_median``);
     - ``personal``: by layer, pairs of round and number of personal filters, wherever the number changed.
     """
 
@@ -68,7 +68,7 @@ class Records:
         record["rounds_taken"].append(round_number)
         compared = {"times_median": round(size.own / size.median, 3)} if size is not None and size.median else {}
         spent = Spent(report["steps"], report["seconds"], report["peak_mib"])
-        self._spend(site, round_number, report["losses"], spent, sizes, compared)
+        self._spend(site, round_number, report["losses"] | report["figures"], spent, sizes, compared)
         if size is not None and size.factor < 1:
             record["limited"].append({"round": round_number, **compared})
         if report["validation"]:
@@ -80,20 +80,20 @@ class Records:
 
     def train(self, owner: str, round_number: int, fused: Fused, wire_bytes: tuple[int, int]) -> None:
         """Notes the fusion site's training of a round, and the bytes up and down where it is elsewhere."""
-        self._spend(owner, round_number, fused.losses, fused.spent, wire_bytes, {})
+        self._spend(owner, round_number, fused.losses | fused.figures, fused.spent, wire_bytes, {})
 
     def _spend(
         self,
         owner: str,
         round_number: int,
-        losses: dict[str, float],
+        figures: dict[str, float],
         spent: Spent,
         sizes: tuple[int, int],
         more: dict[str, float],
     ) -> None:
         record = self._records[owner]
         cost = {"steps": spent.steps, "seconds": spent.seconds, "bytes_up": sizes[0], "bytes_down": sizes[1]}
-        record["history"]["rounds"].append({"round": round_number, **losses, **cost, **more})
+        record["history"]["rounds"].append({"round": round_number, **figures, **cost, **more})
         if spent.peak_mib is not None:
             record["peak_mib"] = max(spent.peak_mib, record.get("peak_mib") or 0.0)
 
@@ -135,6 +135,10 @@ class Records:
             "peak_mib": record.get("peak_mib"),
             "networks": networks,
         }
+
+    def add(self, owner: str, figures: dict[str, float]) -> None:
+        """Adds figures to what is noted of an owner's last round."""
+        self._records[owner]["history"]["rounds"][-1] |= figures
 
     def validate(self, owner: str, validation: dict[str, Any]) -> None:
         """Notes a validation: ``round``, ``dice`` and ``mdsc``."""

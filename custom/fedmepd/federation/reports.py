@@ -133,6 +133,7 @@ class StartUpReport(_Report):
 class TrainReport(_Report):
     """A site's report on a round.
 
+    ``figures`` are the method's own, beside the losses. ``steps`` counts those of every network that was trained.
     ``seconds`` is the site's whole work on it. Training has a part of it (with taking in what came, and making ready
     what is read for the first time), validation another; the rest is saving the state. ``peak_mib`` is the most memory
     that its process has held; None where it is not known.
@@ -140,6 +141,7 @@ class TrainReport(_Report):
 
     cases: _Cases
     losses: dict[str, float]
+    figures: dict[str, float] = {}
     steps: _Count
     train_seconds: _Seconds
     validation_seconds: _Seconds
@@ -174,7 +176,7 @@ class FusionReport(_Report):
 
     Attributes:
         lacks_weights: whether it does not hold what the server believes, so that everything has to be sent again.
-        losses, cases, steps, peak_mib: of a round of training.
+        losses, figures, cases, steps, peak_mib: of a round of training.
         seconds: its whole work on the task.
         scores: of the global model; without distances where it was validated.
         each: of its test, see :class:`CaseReports`.
@@ -183,6 +185,7 @@ class FusionReport(_Report):
 
     lacks_weights: bool = False
     losses: dict[str, float] = {}
+    figures: dict[str, float] = {}
     cases: _Cases = 0
     steps: _Count = 0
     seconds: _Seconds = 0.0

@@ -14,6 +14,7 @@ from fedmepd.config import FUSION_SITE, Settings
 from fedmepd.environment import hardware
 from fedmepd.errors import FedMEPDError, FusionAway, UpdateRefused
 from fedmepd.evaluation import results
+from fedmepd.federation.checking import check_extras
 from fedmepd.federation.cross_site import SERVER, CrossSiteTest
 from fedmepd.federation.exchange import ModelCopy, Payload, SiteProfile, Update
 from fedmepd.federation.fusion_site import Abort, Fusion
@@ -26,6 +27,7 @@ from fedmepd.federation.round_figures import (
     mean_personal_share,
     note_filters,
     note_fusion,
+    note_method,
     note_sites,
     personal_share,
     score_figures,
@@ -34,7 +36,7 @@ from fedmepd.federation.round_figures import (
 from fedmepd.federation.server_state import ServerState
 from fedmepd.federation.timing import SITES, RoundSeconds, Timing, figures_of
 from fedmepd.methods.method import Fused, Tensors
-from fedmepd.methods.parts.selection import DECODER
+from fedmepd.methods.parts.selection import DECODER, EXTRA, parts
 from fedmepd.tasks.find import find_task
 from fedmepd.training.arithmetic import chosen_precision, device_name
 from fedmepd.training.memory import give_back
@@ -86,10 +88,12 @@ class FederationServer:
         self._records = Records()
         self._records.join(FUSION_SITE, 0)
         self._bound = NormBound(settings.aggregation.norm_bound)
+        self._extras_bound = NormBound(settings.aggregation.norm_bound)
         self._state = ServerState(folder, settings)
         self._cross_site_test: CrossSiteTest | None = None
         self._cross_site: dict[str, Any] | None = None
         self._open: OpenRound | None = None
+        self._fusion_missed = False
         self._live: dict[str, Any] = {"phase": "preparing"}
 
     # Before the rounds
@@ -135,7 +139,8 @@ class FederationServer:
     def begin_round(self) -> None:
         """Opens the next round for updates."""
         number = self.round + 1
-        self._open = OpenRound(number, self._method, self._task, self._bound, self._waiting, self.log)
+        bounds = self._bound, self._extras_bound
+        self._open = OpenRound(number, self._method, self._task, *bounds, self._waiting, self.log)
         self._live = {"phase": "sites train", "round": number}
         self.timing.enter(SITES)
 
@@ -194,6 +199,7 @@ class FederationServer:
                 f"aggregation.min_sites is {self.settings.aggregation.min_sites}; the log says what kept the others"
             )
         open_round.close()
+        self._fusion_missed = False
         fused = self._method.close(partial(self._fuse, abort), number)
         self._changes.clear()
         self.round = number
@@ -202,14 +208,15 @@ class FederationServer:
             note_fusion(self._records, number, fused, self._fusion.spent())
             | note_sites(self._records, open_round, self.profiles)
             | note_filters(self._records, open_round, self._method)
+            | note_method(self._records, self._method)
             | validated
         )
         seconds = self._keep_round()
-        self.last_round = summary(open_round, fused, self.profiles, seconds)
+        self.last_round = summary(open_round, not self._fusion_missed, self.profiles, seconds)
         give_back()
         return figures | figures_of(seconds)
 
-    def _fuse(self, abort: Abort, weights: Tensors, round_number: int) -> Fused | None:
+    def _fuse(self, abort: Abort, weights: Tensors, round_number: int, extras: Tensors | None = None) -> Fused | None:
         steps = self._fusion.steps()
         if round_number == 0:
             work = f"{steps} steps at the fusion site" if steps else "the fusion site trains"
@@ -221,13 +228,22 @@ class FederationServer:
         self._live = {"phase": "fusion training", "round": round_number}
         try:
             with self.timing.during("fusion_training"):
-                return self._fusion.fuse(weights, round_number, abort, progress)
+                fused = self._fusion.fuse(weights, round_number, abort, progress, extras)
+            self._check_extras(fused)
+            return fused
         except FusionAway as error:
             if round_number == 0:
                 raise
             self.log(f"round {round_number}: goes on without fusion training: {error}")
             self._records.miss(FUSION_SITE, round_number, error.public)
+            self._fusion_missed = True
             return None
+
+    def _check_extras(self, fused: Fused) -> None:
+        try:
+            check_extras(FUSION_SITE, self._method.expect_extras(FUSION_SITE), parts(fused.extras, (EXTRA,)))
+        except UpdateRefused as error:
+            raise FusionAway(str(error), str(error)) from error
 
     def _validate(self, round_number: int, abort: Abort) -> dict[str, float]:
         """Scores the global model where that is due; returns the figures."""
@@ -343,6 +359,7 @@ class FederationServer:
                 "profiles": {site: profile.to_json() for site, profile in self.profiles.items()},
                 "records": self._records.state(),
                 "median": self._bound.median,
+                "extras_median": self._extras_bound.median,
                 "best": self._model.files.score,
                 "timing": self.timing.state(),
                 "cross_site": self._cross_site,
@@ -364,6 +381,8 @@ class FederationServer:
         self.profiles = {site: SiteProfile.from_json(profile) for site, profile in content["profiles"].items()}
         self._records.restore(content["records"])
         self._model.files.score, self._bound.median = content["best"], content["median"]
+        # A state of version 0.2 has none, and no method that has extra tensors.
+        self._extras_bound.median = content.get("extras_median")
         self.timing.restore(content["timing"])
         self._cross_site = content["cross_site"]
 
