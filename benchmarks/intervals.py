@@ -2,8 +2,8 @@
 
     python -m benchmarks.intervals
 
-Differences between two methods are drawn with a true value of 0: an effect of the seed, one of seed and site, and one of
-the case. Eight sites with six test cases, as in the default job.
+Differences between two methods are drawn whose true value is 0: effects of the seed, of seed and site, and of the
+case. Eight sites with six test cases, as in the default job.
 """
 
 from __future__ import annotations

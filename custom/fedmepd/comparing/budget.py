@@ -17,7 +17,8 @@ def budget(runs: Sequence[Run]) -> dict[str, Any]:
         ``rounds``; ``site_steps`` and ``site_passes`` (of an average site), ``fusion_steps``, ``fusion_passes``,
         ``steps`` (of all together); ``bytes_up`` and ``bytes_down`` (of all sites, from and to them); ``seconds`` (of
         the whole run); ``peak_mib`` (the largest of any participant); ``networks`` (the most that a site keeps);
-        ``trials`` (configurations that were tried); ``shared`` and ``fusion``: what the method says of itself.
+        ``trials`` (configurations that were tried); ``shared``, ``fusion`` and ``phantoms_only``: what the method
+        says of itself.
     """
     known = [run for run in runs if all(entry.work for entry in run.entries().values())]
     every = len(known) == len(runs)
@@ -42,4 +43,5 @@ def budget(runs: Sequence[Run]) -> dict[str, Any]:
         "trials": max(run.trials for run in runs),
         "shared": described.shared if described else None,
         "fusion": described.fusion if described else None,
+        "phantoms_only": described.phantoms_only if described else None,
     }

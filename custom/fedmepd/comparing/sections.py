@@ -137,10 +137,11 @@ def _budget(comparison: dict[str, Any]) -> Section:
 
 def _needs(comparison: dict[str, Any]) -> Section:
     rows = [
-        (name, of_method["shared"] or "-", of_method["fusion"] or "-")
+        (name, *(of_method[key] or "-" for key in ("shared", "fusion", "phantoms_only")))
         for name, of_method in comparison["budget"].items()
     ]
-    return Section("What the methods do", ("method", "what sites share", "what the fusion site does"), rows, 3)
+    heads = ("method", "what sites share", "what the fusion site does", "not for patients' images because")
+    return Section("What the methods do", heads, rows, 4)
 
 
 def _scores(comparison: dict[str, Any]) -> Section:
