@@ -128,7 +128,7 @@ def _budget(comparison: dict[str, Any]) -> Section:
         rows.append((name, *numbers))
     notes = [
         "a whole run, mean over seeds: training steps and passes over the training cases of an average site and of the "
-        "fusion site, MB that all sites send and receive, seconds; the largest memory of a participant",
+        "fusion site, MB that all sites send and receive, seconds; the largest memory of a process",
         "networks: how many a site keeps; trials: configurations of the method that were tried to find this one, "
         "itself included",
     ]
