@@ -20,7 +20,10 @@ def folder(tmp_path: Path) -> Path:
 def test_text(folder: Path, capsys: pytest.CaptureFixture) -> None:
     assert main(["compare", "show", str(folder)]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("2 methods, seeds 0, 1, 2\n") and "fedmepd against local: at the sites better by 0.125" in out
+    assert (
+        out.startswith("Comparison of 2 methods, seeds 0, 1, 2\n")
+        and "fedmepd against local: at the sites better by 0.125" in out
+    )
 
 
 def test_json_and_markdown(folder: Path, capsys: pytest.CaptureFixture) -> None:
@@ -30,7 +33,7 @@ def test_json_and_markdown(folder: Path, capsys: pytest.CaptureFixture) -> None:
     found = json.loads(capsys.readouterr().out)
     assert (found["against"], found["seeds"]) == ("local", [0, 1, 2])
     assert main(["compare", "show", str(folder), "--markdown"]) == 0
-    assert capsys.readouterr().out.startswith("# 2 methods, seeds 0, 1, 2\n\n## Compared with fedmepd\n")
+    assert capsys.readouterr().out.startswith("# Comparison of 2 methods, seeds 0, 1, 2\n\n## Compared with fedmepd\n")
     with pytest.raises(SystemExit):
         main(["compare", "show", str(folder), "--markdown", "--json"])
 

@@ -20,7 +20,7 @@ def comparison(tmp_path: Path) -> dict:
 
 def test_the_console_ends_with_the_sentences(comparison: dict) -> None:
     lines = console_text(comparison).splitlines()
-    assert lines[0] == "2 methods, seeds 0, 1, 2"
+    assert lines[0] == "Comparison of 2 methods, seeds 0, 1, 2"
     assert lines[-3:] == ["Compared with fedmepd", "---------------------", f"- {comparison['sentences'][0]}"]
     [row] = [line.split() for line in lines if line.startswith("local   mean of the sites  ") and "+" in line]
     assert row == "local mean of the sites +0.125 +0.125 to +0.125 0.250 0.250".split()
@@ -29,7 +29,8 @@ def test_the_console_ends_with_the_sentences(comparison: dict) -> None:
 def test_markdown_begins_with_them(comparison: dict) -> None:
     text = markdown(comparison, level=2)
     assert text.startswith(
-        f"## 2 methods, seeds 0, 1, 2\n\n### Compared with fedmepd\n\n- {comparison['sentences'][0]}\n\n### What"
+        "## Comparison of 2 methods, seeds 0, 1, 2\n\n### Compared with fedmepd\n\n"
+        f"- {comparison['sentences'][0]}\n\n### What is compared\n"
     )
     tables = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
     assert len(tables) >= 10

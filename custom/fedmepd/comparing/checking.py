@@ -14,6 +14,9 @@ from fedmepd.evaluation.results import label
 _SCORING = ("task", "evaluation.window", "evaluation.overlap")
 _SPLIT = ("data.split_seed", "data.train", "data.validation", "data.clip_percent")
 
+# Methods that are named; more of them are "the others".
+_MOST_LISTED = 3
+
 # What may differ, with the consequence.
 _MAY_DIFFER: tuple[tuple[str, Callable[[Run], str], str], ...] = (
     ("the version of fedmepd", lambda run: run.version, "a method may have changed in between"),
@@ -107,12 +110,9 @@ def _of_training_cases(gathered: Gathered) -> list[str]:
     notes = []
     runs = {name: next(iter(files.values())).run for name, files in gathered.methods.items()}
     for owner in next(iter(runs.values())).entries():
-        counts: dict[str, list[str]] = {}
-        for name, run in runs.items():
-            counts.setdefault(_training_cases(run.entries()[owner]), []).append(name)
-        if len(counts) > 1:
-            said = "; ".join(f"{count}: {', '.join(names)}" for count, names in counts.items())
-            notes.append(f"{label(owner)} has different numbers of training/validation cases ({said})")
+        counts = {name: _training_cases(run.entries()[owner]) for name, run in runs.items()}
+        if len(set(counts.values())) > 1:
+            notes.append(f"{label(owner)} has different numbers of training/validation cases ({_listed(counts)})")
     return notes
 
 
@@ -138,13 +138,12 @@ def _of_fingerprints(runs: list[RunFile]) -> list[str]:
 def _of_machines(gathered: Gathered) -> list[str]:
     notes = []
     for what, value, consequence in _MAY_DIFFER:
-        found: dict[str, dict[str, None]] = {}
-        for name, files in gathered.methods.items():
-            for file in files.values():
-                found.setdefault(value(file.run), {})[name] = None
-        if len(found) > 1:
-            said = "; ".join(f"{each}: {', '.join(names)}" for each, names in found.items())
-            notes.append(f"{what} differs ({said}): {consequence}")
+        found = {
+            name: " and ".join(dict.fromkeys(value(file.run) for file in files.values()))
+            for name, files in gathered.methods.items()
+        }
+        if len({value(file.run) for files in gathered.methods.values() for file in files.values()}) > 1:
+            notes.append(f"{what} differs ({_listed(found)}): {consequence}")
     return notes
 
 
@@ -154,9 +153,18 @@ def _of_settings(gathered: Gathered) -> list[str]:
     shared = set.intersection(*(set(each) for each in settings.values()))
     notes = []
     for key in differing([{key: each[key] for key in each if key in shared} for each in settings.values()]):
-        values: dict[str, list[str]] = {}
-        for name, each in settings.items():
-            values.setdefault(shown(each[key]), []).append(name)
-        said = "; ".join(f"{value}: {', '.join(names)}" for value, names in values.items())
+        said = _listed({name: shown(each[key]) for name, each in settings.items()})
         notes.append(f"the setting {key} is not the same for all methods ({said})")
     return notes
+
+
+def _listed(values: dict[str, str]) -> str:
+    """Lists values with the methods that have them; the methods with the commonest one of many are the others."""
+    names: dict[str, list[str]] = {}
+    for name, value in values.items():
+        names.setdefault(value, []).append(name)
+    ordered = sorted(names.items(), key=lambda item: len(item[1]))
+    said = [f"{value}: {', '.join(of_value)}" for value, of_value in ordered]
+    if len(ordered[-1][1]) > _MOST_LISTED:
+        said[-1] = f"{ordered[-1][0]}: the others"
+    return "; ".join(said)

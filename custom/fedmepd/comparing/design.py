@@ -66,7 +66,8 @@ class Design:
         Args:
             draws: of the bootstrap.
         """
-        said = [_SEEDS[self.kind]] if self.seeds > 1 else []
+        said = ["the cases are phantoms: nothing here is about patients"] if self.phantom else []
+        said += [_SEEDS[self.kind]] if self.seeds > 1 else []
         said.append(
             {
                 "t": f"95 % intervals: t distribution over {self.seeds} seeds",
@@ -103,10 +104,10 @@ class Design:
             limits.append(
                 f"{self.seeds} seeds show little of what repeated training changes: such intervals can be too narrow"
             )
+        if self.interval == "bootstrap":
+            limits.append("the worst of drawn sites scores less than the worst site: its interval lies low")
         if self.seeds < LEAST_SEEDS:
             limits.append(f"no claim is made with fewer than {LEAST_SEEDS} seeds")
-        if self.phantom:
-            limits.append("the cases are phantoms: nothing here is about patients")
         return limits
 
 

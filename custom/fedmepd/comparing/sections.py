@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from fedmepd.comparing.scores import FUSION, MEAN, WORST
@@ -22,20 +22,22 @@ class Section:
         rows: cells.
         text_columns: columns at the left that hold text, the others hold numbers.
         notes: sentences under the table.
+        wraps: whether cells are sentences, which may take several lines.
     """
 
     title: str
     header: Row = ()
     rows: Sequence[Row] = ()
     text_columns: int = 1
-    notes: Sequence[str] = field(default=())
+    notes: Sequence[str] = ()
+    wraps: bool = False
 
 
 def title(comparison: dict[str, Any]) -> str:
     """Returns one line on what is compared."""
     methods, seeds = len(comparison["methods"]), comparison["seeds"]
     listed = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {', '.join(map(str, seeds))}"
-    return f"{methods} method{'s' * (methods > 1)}, {listed}"
+    return f"Comparison of {methods} method{'s' * (methods > 1)}, {listed}"
 
 
 def sections(comparison: dict[str, Any]) -> list[Section]:
@@ -96,7 +98,7 @@ def _compared(comparison: dict[str, Any]) -> Section:
                 ", ".join(str(run["seed"]) for run in runs),
             )
         )
-    notes = [*comparison["notes"], *comparison["design"]["sentences"]]
+    notes = [*comparison["design"]["sentences"], *comparison["notes"]]
     return Section("What is compared", ("method", "fedmepd", "precision", "hardware", "seeds"), rows, 5, notes)
 
 
@@ -141,7 +143,7 @@ def _needs(comparison: dict[str, Any]) -> Section:
         for name, of_method in comparison["budget"].items()
     ]
     heads = ("method", "what sites share", "what the fusion site does", "not for patients' images because")
-    return Section("What the methods do", heads, rows, 4)
+    return Section("What the methods do", heads, rows, 4, wraps=True)
 
 
 def _scores(comparison: dict[str, Any]) -> Section:

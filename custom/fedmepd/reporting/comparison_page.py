@@ -80,7 +80,7 @@ def page(comparison: dict[str, Any], pictures: dict[str, bytes]) -> str:
 def _section(section: Section) -> list[str]:
     parts = [f"<h2>{html.escape(section.title)}</h2>"]
     if section.rows:
-        parts.append(html.table(section.header, section.rows, section.text_columns))
+        parts.append(html.table(section.header, section.rows, section.text_columns, wraps=section.wraps))
     if section.notes:
         parts.append(html.items(section.notes))
     return parts
