@@ -73,7 +73,7 @@ def compare(paths: Iterable[Path], against: str | None = None, *, draws: int = D
             "interval": design.interval,
             "test": design.test,
             "draws": draws if scores.cases is not None else 0,
-            "sentences": design.sentences(draws),
+            "sentences": design.sentences(draws, len(scores.methods) - 1),
         },
         "budget": {name: budget([file.run for file in files.values()]) for name, files in gathered.methods.items()},
         "scores": {

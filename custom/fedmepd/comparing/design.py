@@ -60,11 +60,12 @@ class Design:
         """Whether every seed has cases of its own to resample."""
         return self.kind != "fixed"
 
-    def sentences(self, draws: int) -> list[str]:
+    def sentences(self, draws: int, rivals: int) -> list[str]:
         """Says how intervals and p were found, and what they leave out.
 
         Args:
             draws: of the bootstrap.
+            rivals: how many methods the reference is compared with.
         """
         said = ["the cases are phantoms: nothing here is about patients"] if self.phantom else []
         said += [_SEEDS[self.kind]] if self.seeds > 1 else []
@@ -78,6 +79,8 @@ class Design:
                 None: "there are no intervals: they need a second seed or the scores of single cases",
             }[self.interval]
         )
+        if not rivals:
+            return [*said, *self._limits()]
         if self.test == "sign flips":
             said.append(
                 f"p: exact sign flips of the seeds' differences; with {self.seeds} seeds p cannot be below "
@@ -89,7 +92,7 @@ class Design:
             )
         elif self.test:
             said.append("p: from the same t distribution")
-        if self.test:
+        if self.test and rivals > 1:
             said.append("p after Holm: for all rivals together; every interval stands for itself alone")
         said += self._limits()
         return said
