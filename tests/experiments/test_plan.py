@@ -5,9 +5,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from fedmepd import methods
 from fedmepd.errors import FedMEPDError
 from fedmepd.experiments.plan import Choice, Plan, read_plan, runs_of
+from fedmepd.experiments.tuning import trials_of
 
+ROOT = Path(__file__).parents[2]
 SMALL = {"methods": ["local", "fedavg"], "seeds": [0, 1]}
 
 
@@ -96,6 +99,23 @@ def test_refused_before_anything_starts(content: object, expected: str, tmp_path
     with pytest.raises(FedMEPDError) as caught:
         runs(read_plan(write(tmp_path, content), None))
     assert expected in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks" / "plans").glob("*.yaml")), ids=lambda path: path.stem)
+def test_plans_of_the_repository(path: Path) -> None:
+    """Every setting is known to its method, and the methods can be tuned where the plan says how."""
+    plan = read_plan(path, None)
+    found = runs(plan)
+    assert len({run.name for run in found}) == len(found) >= 3 * len(list(plan.choices()))
+    if plan.tune:
+        assert {len(choice.candidates) for choice in plan.choices()} == {3}
+        assert len(trials_of(plan)) == 4 * len(list(plan.choices()))
+
+
+def test_all_methods(tmp_path) -> None:
+    plan = read_plan(write(tmp_path, "methods: all\nseeds: [0]\nvariations: {10: }"), None)
+    assert [choice.method for choice in plan.choices()] == methods.names()
+    assert {choice.name for choice in plan.choices()} == {f"{name}-10" for name in methods.names()}
 
 
 def test_no_file(tmp_path) -> None:

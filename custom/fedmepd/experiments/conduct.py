@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -151,15 +151,16 @@ class Conductor:
         self._progress("preparing cases", 0, len(cohorts))
         preparing = [folders[run.name] for run in cohorts.values()]
         without = set()
-        ended = self._run(preparing, at_once=at_once, threads=self.plan.threads, options=("--prepare",))
-        for number, one in enumerate(ended, 1):
-            self._progress("preparing cases", number, len(cohorts))
-            if one.reason is not None:
+        pool = self._run(preparing, at_once=at_once, threads=self.plan.threads, options=("--prepare",))
+        # Whatever happens meanwhile, the processes end with the pool.
+        with closing(pool):
+            for number, one in enumerate(pool, 1):
+                self._progress("preparing cases", number, len(cohorts))
+                if one.reason is None:
+                    continue
                 cohort = next(run.cohort() for run in runs if run.name == one.folder.path.name)
                 without.add(cohort)
-                for run in runs:
-                    if run.cohort() == cohort:
-                        outcome.failed[run.name] = one.reason
+                outcome.failed |= {run.name: one.reason for run in runs if run.cohort() == cohort}
                 self._say(f"cases of {one.folder.path.name} cannot be prepared: {one.reason}")
         return [run for run in runs if run.cohort() not in without]
 
@@ -173,14 +174,15 @@ class Conductor:
             self._progress(what, rounds.done(), total)
 
         look()
-        ended = self._run([folders[run.name] for run in runs], at_once=at_once, threads=self.plan.threads, look=look)
-        for number, one in enumerate(ended, 1):
-            name = one.folder.path.name
-            if one.reason is not None:
-                outcome.failed[name] = one.reason
-                rounds.give_up(name)
-            said = "finished" if one.reason is None else f"failed: {one.reason}"
-            self._say(f"{name}: {said} ({one.seconds / 60:.1f} min; {number} of {len(runs)})")
+        pool = self._run([folders[run.name] for run in runs], at_once=at_once, threads=self.plan.threads, look=look)
+        with closing(pool):
+            for number, one in enumerate(pool, 1):
+                name = one.folder.path.name
+                if one.reason is not None:
+                    outcome.failed[name] = one.reason
+                    rounds.give_up(name)
+                said = "finished" if one.reason is None else f"failed: {one.reason}"
+                self._say(f"{name}: {said} ({one.seconds / 60:.1f} min; {number} of {len(runs)})")
         look()
 
 

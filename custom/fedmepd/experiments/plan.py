@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from fedmepd import methods
 from fedmepd.config import FUSION_SITE, PRESETS, Settings, merge
 from fedmepd.data.phantom import phantom_sites
 from fedmepd.errors import FedMEPDError, SettingsError, explain
@@ -99,7 +100,7 @@ class Plan(_Part):
     Attributes:
         preset: that the settings start from.
         settings: of all runs, nested like :class:`fedmepd.config.Settings`.
-        methods: to run.
+        methods: to run; in the file, ``all`` stands for every method there is.
         variations: settings by name; every method is run with each of them. Without any, once.
         seeds: every method is run with each of them.
         sites: their number, or their names; by default all that have cases.
@@ -124,12 +125,15 @@ class Plan(_Part):
     @field_validator("variations", mode="before")
     @classmethod
     def _one_may_change_nothing(cls, value: Any) -> Any:
-        # A name with nothing behind it is null in YAML.
-        return (
-            {name: {} if settings is None else settings for name, settings in value.items()}
-            if isinstance(value, dict)
-            else value
-        )
+        if not isinstance(value, dict):
+            return value
+        # In YAML a number is no text, and a name with nothing behind it is null.
+        return {str(name): {} if settings is None else settings for name, settings in value.items()}
+
+    @field_validator("methods", mode="before")
+    @classmethod
+    def _all(cls, value: Any) -> Any:
+        return methods.names() if value == "all" else value
 
     @field_validator("variations")
     @classmethod

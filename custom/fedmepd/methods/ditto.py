@@ -85,4 +85,5 @@ METHOD = Method(
     at_server=FedAvgAtServer,
     at_site=DittoAtSite,
     settings=DittoSettings,
+    networks=2,
 )

@@ -92,4 +92,5 @@ METHOD = Method(
     at_server=FedAvgAtServer,
     at_site=IOPFLAtSite,
     settings=IOPFLSettings,
+    networks=2,
 )
