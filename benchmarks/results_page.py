@@ -4,8 +4,8 @@
     python -m benchmarks.results_page               # writes the pages' tables from docs/results
 
 A page says where a table belongs by two comments, `<!-- comparison: NAME -->` and `<!-- end of comparison -->`. What
-stands between them is replaced. NAME is one of `summary` (a line for each method) and `all` (everything that
-`fedmepd compare show --markdown` prints).
+stands between them is replaced. NAME is `all` (everything that `fedmepd compare show --markdown` prints) or `summary`
+(two scores of each method), which may be followed by the names of the methods to show.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[1]
 RUNS = ROOT / "docs" / "results"
 PAGES = (ROOT / "docs" / "results.md", ROOT / "README.md")
 
-_PLACE = re.compile(r"(<!-- comparison: ([a-z]+) -->\n).*?(<!-- end of comparison -->)", re.DOTALL)
+_PLACE = re.compile(r"(<!-- comparison: (\w+)((?: \S+)*?) -->\n).*?(<!-- end of comparison -->)", re.DOTALL)
 # Decimals of what is kept: fewer would no longer fit the means beside them.
 _DECIMALS = 7
 
@@ -83,21 +83,28 @@ def filled(text: str, comparison: dict[str, Any]) -> str:
         comparison: what :func:`fedmepd.comparing.comparison.compare` returned.
 
     Raises:
-        FedMEPDError: the page asks for a table that does not exist.
+        FedMEPDError: the page asks for a table or a method that does not exist.
     """
-    tables: dict[str, Callable[[], str]] = {
-        "summary": lambda: "\n".join(markdown_table(summary(comparison))),
-        # Without its own title, since the page has one.
-        "all": lambda: markdown(comparison, level=1).partition("\n\n")[2].rstrip("\n"),
-    }
 
     def replaced(place: re.Match) -> str:
-        begin, name, end = place.groups()
-        if name not in tables:
-            raise FedMEPDError(f"comparison: {name}: expected one of {', '.join(tables)}")
-        return f"{begin}{tables[name]()}\n{end}"
+        begin, name, methods, end = place.groups()
+        if name == "summary":
+            table = "\n".join(markdown_table(summary(comparison, _known(methods.split(), comparison["methods"]))))
+        elif name == "all":
+            # Without its own title, since the page has one.
+            table = markdown(comparison, level=1).partition("\n\n")[2].rstrip("\n")
+        else:
+            raise FedMEPDError(f"comparison: {name}: expected summary or all")
+        return f"{begin}{table}\n{end}"
 
     return _PLACE.sub(replaced, text)
+
+
+def _known(asked: list[str], methods: list[str]) -> list[str]:
+    for name in asked:
+        if name not in methods:
+            raise FedMEPDError(f"comparison: summary {name}: there are no runs of it, only of {', '.join(methods)}")
+    return asked
 
 
 def has_tables(text: str) -> bool:

@@ -60,22 +60,37 @@ def test_the_command_writes_the_pages(out: Path, tmp_path: Path, capsys: pytest.
     text = page.read_text()
     assert plain.read_text() == "no table\n"
     # What a person wrote stays, and so do the places: the command can be repeated.
-    assert text.startswith("# A page\n\nBefore.\n\n<!-- comparison: summary -->\n| method |") and "\nold\n" not in text
+    assert (
+        text.startswith(
+            "# A page\n\nBefore.\n\n<!-- comparison: summary -->\n| mDSC on test cases | fedmepd | local |\n"
+        )
+        and "\nold\n" not in text
+    )
     assert "\n\nBetween.\n\n<!-- comparison: all -->\n## Compared with fedmepd\n" in text
     assert text.endswith("<!-- end of comparison -->\n\nAfter.\n")
     assert results_page.filled(text, compare([kept])) == text
-    difference = "+0.125 to +0.125"
-    [row] = [line for line in text.split("Between")[0].splitlines() if line.startswith("| local |")]
-    assert [cell.strip() for cell in row.split("|")][3] == difference
+    assert text.split("Between")[0].count("| 95 % interval of fedmepd minus it | - | +0.125 to +0.125 |\n") == 2
     assert "- fedmepd against local: at the sites better by 0.125 [0.125, 0.125]" in text
+
+
+def test_a_page_may_show_some_methods(out: Path) -> None:
+    text = "<!-- comparison: summary local -->\n<!-- end of comparison -->\n"
+    lines = results_page.filled(text, compare([out], draws=50)).splitlines()
+    assert lines[1] == "| mDSC on test cases | local |" and lines[-1] == "<!-- end of comparison -->"
+    mean = f"{np.mean([runs.scores(seed).mean() for seed in range(3)]):.3f}"
+    assert lines[3].startswith(f"| mean of the sites | {mean} ± ")
 
 
 def test_mistakes_are_named(out: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     page = tmp_path / "page.md"
-    page.write_text("<!-- comparison: best -->\n<!-- end of comparison -->\n")
-    assert results_page.main([], runs=out, pages=(page,)) == 2
-    assert "comparison: best: expected one of summary, all" in capsys.readouterr().err
-    assert page.read_text().count("\n") == 2
+    for asked, said in (
+        ("best", "comparison: best: expected summary or all"),
+        ("summary fedavg", "comparison: summary fedavg: there are no runs of it, only of fedmepd, local"),
+    ):
+        page.write_text(f"<!-- comparison: {asked} -->\n<!-- end of comparison -->\n")
+        assert results_page.main([], runs=out, pages=(page,)) == 2
+        assert said in capsys.readouterr().err
+        assert page.read_text().count("\n") == 2
     assert results_page.main([], runs=tmp_path / "none", pages=(page,)) == 2
 
 

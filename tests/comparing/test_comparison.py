@@ -14,6 +14,7 @@ import pytest
 from fedmepd.comparing.comparison import compare
 from fedmepd.comparing.scores import FUSION, MEAN, WORST
 from fedmepd.comparing.sections import sections
+from fedmepd.comparing.text import console_text
 from fedmepd.errors import FedMEPDError
 from tests.comparing import runs, slow
 
@@ -208,6 +209,23 @@ def test_without_scores_of_cases(tmp_path: Path) -> None:
     single = closed(tmp_path / "single", 1)
     assert single["sentences"][0].count("no interval") == 2
     assert columns(single, "local")[MEAN]["low"] is None and columns(single, "local")[MEAN]["p"] is None
+
+
+def test_results_of_an_older_version(tmp_path: Path) -> None:
+    """They say nothing of cases, work and machine; that the cases are phantoms they do not say either."""
+    for name, amount in (("fedmepd", 0.1), ("local", 0.0)):
+        for seed in range(3):
+            run = runs.run(name, seed, runs.scores(seed) + amount * (1 + 0.1 * seed))
+            for key in ("source", "trials", "hardware", "precision", "evaluation"):
+                del run[key]
+            for entry in (run["server"], *run["sites"]):
+                for key in ("test_cases", "test_fingerprint", "work"):
+                    del entry[key]
+            runs.write(tmp_path, run)
+    found = compare([tmp_path], draws=10)
+    assert found["design"]["interval"] == "corrected t" and found["budget"]["local"]["steps"] is None
+    assert "at the sites better by 0.110 [" in found["sentences"][0]
+    assert "cannot be checked" in console_text(found)
 
 
 def test_an_untested_site_is_left_out_everywhere(tmp_path: Path) -> None:

@@ -50,6 +50,8 @@ def test_everything_is_written(written: tuple[dict, Path]) -> None:
     assert json.loads((path.parent / "comparison.json").read_text()) == found
     assert (path.parent / "comparison.md").read_text().startswith("# Comparison of 2 methods, seeds 0, 1, 2\n")
     assert "fedmepd against local: at the sites better by 0.125 [0.125, 0.125]" in text
+    # Sentences in cells may take several lines; numbers may not.
+    assert text.count('<table class="wraps">') == 1
     place = seen.cells.index("+0.125")
     assert seen.cells[place - 2 : place + 2] == ["local", "mean of the sites", "+0.125", "+0.125 to +0.125"]
 

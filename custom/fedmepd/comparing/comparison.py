@@ -27,12 +27,7 @@ REFERENCE = "fedmepd"
 
 
 def compare(paths: Iterable[Path], against: str | None = None, *, draws: int = DRAWS) -> dict[str, Any]:
-    """Compares all runs below some paths.
-
-    >>> from pathlib import Path
-    >>> compare([Path("no-such-folder")])
-    Traceback (most recent call last):
-    fedmepd.errors.FedMEPDError: no-such-folder does not exist: expected a results.json, or a folder with runs below it
+    """Compares all runs below some paths, as in ``compare([Path("comparison")], against="fedavg")["sentences"]``.
 
     Args:
         paths: results.json files, and folders with any number of runs below them.

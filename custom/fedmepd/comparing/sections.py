@@ -64,18 +64,24 @@ def sections(comparison: dict[str, Any]) -> list[Section]:
     return [section for section in made if section.rows or section.notes]
 
 
-def summary(comparison: dict[str, Any]) -> Section:
-    """Returns the shortest table: every method's mean of the sites and fusion site, with the differences' intervals."""
+def summary(comparison: dict[str, Any], methods: Sequence[str] = ()) -> Section:
+    """Returns the shortest table: a column for each method, a row for the sites and one for the fusion site.
+
+    Args:
+        comparison: what :func:`fedmepd.comparing.comparison.compare` returned.
+        methods: to show; none: all.
+    """
+    scores, against = comparison["scores"], comparison["against"]
+    methods = methods or comparison["methods"]
     rows = []
-    for name, of_method in comparison["scores"].items():
-        cells = [name]
-        for column in (MEAN, FUSION):
-            cells.append(_spread(of_method[column]) if column in of_method else "-")
-            found = comparison["differences"].get(name, {}).get("columns", {}).get(column)
-            cells.append("-" if found is None else interval(found, "+.3f"))
-        rows.append(tuple(cells))
-    gap = f"{comparison['against']} minus it"
-    return Section("Summary", ("method", "mean of the sites", gap, label(FUSION), gap), rows)
+    for column in (MEAN, FUSION):
+        found = [scores[name].get(column) for name in methods]
+        if None not in found:
+            differences = [comparison["differences"].get(name) for name in methods]
+            rows.append((label(column), *map(_spread, found)))
+            gaps = ["-" if of is None else interval(of["columns"][column], "+.3f") for of in differences]
+            rows.append((f"95 % interval of {against} minus it", *gaps))
+    return Section("Summary", ("mDSC on test cases", *methods), rows)
 
 
 def _in_words(comparison: dict[str, Any]) -> Section:
