@@ -272,8 +272,9 @@ def test_budget_and_curves(tmp_path: Path) -> None:
     assert of["shared"].startswith("encoders")
     curve = found["curves"]["fedmepd"]
     assert curve["spent"]["steps"] == [50, 90] and curve["mean"] == pytest.approx([0.3, 0.5])
+    assert curve["sd"] == pytest.approx([0, 0])
     # Nothing for 50 of 90 steps, then 0.3.
-    assert curve["area"]["steps"] == pytest.approx(0.3 * 40 / 90)
+    assert curve["area"]["steps"] == pytest.approx({"mean": 0.3 * 40 / 90, "sd": 0})
     assert found["chosen_rounds"]["local"]["1"] == dict.fromkeys(("server", "site-1", "site-2", "site-10"), 2)
 
 

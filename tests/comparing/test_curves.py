@@ -19,9 +19,10 @@ def test_a_curve(tmp_path: Path) -> None:
     """Three sites and the fusion site, 10 steps and 1000 bytes each a round, 10 steps of the fusion site in round 0."""
     found = curve([file(tmp_path, 0, [0.2, 0.4]), file(tmp_path, 1, [0.4, 0.8])])
     assert found.rounds.tolist() == [1, 2]
-    assert found.spent["steps"].tolist() == [50, 90] and found.spent["bytes"].tolist() == [4000, 8000]
-    assert found.mean == pytest.approx([0.3, 0.6])
-    assert found.sd == pytest.approx([0.1 * 2**0.5, 0.2 * 2**0.5])
+    assert found.spent["steps"].tolist() == [[50, 90]] * 2 and found.spent["bytes"].tolist() == [[4000, 8000]] * 2
+    assert found.scores == pytest.approx(np.array([[0.2, 0.4], [0.4, 0.8]]))
+    # Each seed by itself: nothing for 50 of 100 steps, the first score for 40, the second for 10.
+    assert found.areas("steps", 100) == pytest.approx([0.12, 0.24])
 
 
 def test_rounds_that_not_every_site_has_validated(tmp_path: Path) -> None:
@@ -29,7 +30,7 @@ def test_rounds_that_not_every_site_has_validated(tmp_path: Path) -> None:
     history["site-2"] = history["site-2"] | {"validation": history["site-2"]["validation"][:1]}
     content = runs.run("fedmepd", 0, runs.scores(0))
     found = curve([read(runs.write(tmp_path, content, history))])
-    assert found.rounds.tolist() == [1] and np.isnan(found.sd).all()
+    assert found.rounds.tolist() == [1] and found.scores == pytest.approx(np.array([[0.2]]))
 
 
 def test_without_steps_there_is_no_curve(tmp_path: Path) -> None:
@@ -63,4 +64,4 @@ def test_the_common_budget(tmp_path: Path) -> None:
     assert common_budget([short, long, None], "steps") == 50
     # A method that sends nothing, such as local, does not shorten the others' curves.
     assert common_budget([short, silent], "bytes") == 4000
-    assert common_budget([silent], "bytes") == 0
+    assert common_budget([silent], "bytes") == 0 and silent.areas("bytes", 100) is None

@@ -11,10 +11,11 @@ import numpy as np
 from fedmepd import __version__
 from fedmepd.comparing.budget import budget
 from fedmepd.comparing.checking import check
-from fedmepd.comparing.curves import BUDGETS, area, common_budget, curve
+from fedmepd.comparing.curves import BUDGETS, Curve, common_budget, curve
 from fedmepd.comparing.design import design_of
 from fedmepd.comparing.differences import below_local, differences
 from fedmepd.comparing.gathering import Gathered, gather
+from fedmepd.comparing.intervals import mean_and_sd
 from fedmepd.comparing.ranking import rank
 from fedmepd.comparing.resampling import DRAWS
 from fedmepd.comparing.run import RunFile
@@ -153,23 +154,27 @@ def _ranking(values: Values) -> dict[str, dict[str, float]] | None:
 
 
 def _curves(gathered: Gathered) -> dict[str, dict[str, Any] | None]:
+    """Curves as means over the seeds; the area is each seed's own."""
     found = {name: curve(list(files.values())) for name, files in gathered.methods.items()}
-    budgets = {name: common_budget(list(found.values()), name) for name in BUDGETS}
+    up_to = {kind: common_budget(list(found.values()), kind) for kind in BUDGETS}
+    return {name: None if of_method is None else _curve(of_method, up_to) for name, of_method in found.items()}
+
+
+def _curve(of_method: Curve, up_to: dict[str, float]) -> dict[str, Any]:
+    mean, sd = mean_and_sd(np.moveaxis(of_method.scores, 0, -1))
+    areas = {kind: of_method.areas(kind, up_to[kind]) for kind in BUDGETS}
     return {
-        name: None
-        if of_method is None
-        else {
-            "rounds": of_method.rounds.tolist(),
-            "spent": {budget: spent.tolist() for budget, spent in of_method.spent.items()},
-            "mean": of_method.mean.tolist(),
-            "sd": [plain(each) for each in of_method.sd],
-            "area": {
-                budget: area(spent, of_method.mean, budgets[budget]) if spent[-1] > 0 else None
-                for budget, spent in of_method.spent.items()
-            },
-            "area_up_to": budgets,
-        }
-        for name, of_method in found.items()
+        "rounds": of_method.rounds.tolist(),
+        "spent": {name: spent.mean(axis=0).tolist() for name, spent in of_method.spent.items()},
+        "mean": mean.tolist(),
+        "sd": [plain(each) for each in sd],
+        "area": {
+            name: None
+            if of_seeds is None
+            else dict(zip(("mean", "sd"), map(plain, mean_and_sd(of_seeds)), strict=True))
+            for name, of_seeds in areas.items()
+        },
+        "area_up_to": up_to,
     }
 
 

@@ -15,19 +15,23 @@ BUDGETS = ("steps", "bytes")
 
 @dataclass(frozen=True)
 class Curve:
-    """A method's mean validation score over the sites, by validation.
+    """A method's mean validation score over the sites, by seed and validation.
 
     Args:
         rounds: of the validations that every seed has, (points,).
-        spent: what all participants together had spent by then, mean over the seeds, by budget, (points,).
-        mean: over the seeds, (points,).
-        sd: over the seeds, (points,); NaN with a single one.
+        spent: what all participants together had spent by then, by budget, (seeds, points).
+        scores: (seeds, points).
     """
 
     rounds: np.ndarray
     spent: dict[str, np.ndarray]
-    mean: np.ndarray
-    sd: np.ndarray
+    scores: np.ndarray
+
+    def areas(self, budget: str, up_to: float) -> np.ndarray | None:
+        """Returns the :func:`area` of every seed; None if a seed spends nothing of that budget."""
+        if not (self.spent[budget][:, -1] > 0).all():
+            return None
+        return np.array([area(*of_seed, up_to) for of_seed in zip(self.spent[budget], self.scores, strict=True)])
 
 
 def curve(runs: Sequence[RunFile]) -> Curve | None:
@@ -44,10 +48,8 @@ def curve(runs: Sequence[RunFile]) -> Curve | None:
         return None
     # (seeds, points, score and budgets)
     points = np.array([[of_run[number] for number in rounds] for of_run in found])
-    sd = points[..., 0].std(axis=0, ddof=1) if len(runs) > 1 else np.full(len(rounds), np.nan)
-    means = points.mean(axis=0)
-    spent = {name: means[:, place] for place, name in enumerate(BUDGETS, 1)}
-    return Curve(np.array(rounds), spent, means[:, 0], sd)
+    spent = {name: points[..., place] for place, name in enumerate(BUDGETS, 1)}
+    return Curve(np.array(rounds), spent, points[..., 0])
 
 
 def _of_run(file: RunFile) -> dict[int, tuple[float, float, float]]:
@@ -91,6 +93,6 @@ def area(spent: np.ndarray, score: np.ndarray, budget: float) -> float:
 
 
 def common_budget(curves: Sequence[Curve | None], name: str) -> float:
-    """Returns the largest budget that every method with a curve has spent; 0 where there is none."""
-    ends = [curve.spent[name][-1] for curve in curves if curve is not None and curve.spent[name][-1] > 0]
+    """Returns the largest budget that every run with a curve has spent; 0 where there is none."""
+    ends = [end for curve in curves if curve is not None for end in curve.spent[name][:, -1] if end > 0]
     return float(min(ends, default=0.0))

@@ -39,8 +39,7 @@ def estimate(
         replicates: the same mean over seeds in every draw of the bootstrap, (draws, ...); None without cases.
         overlap: test cases for each training case, for repeated splits; broadcast to (...).
     """
-    mean = per_seed.mean(axis=-1)
-    sd = per_seed.std(axis=-1, ddof=1) if design.seeds > 1 else np.full_like(mean, np.nan)
+    mean, sd = mean_and_sd(per_seed)
     if design.interval == "bootstrap":
         low, high = np.quantile(replicates, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
     elif design.interval:
@@ -48,6 +47,12 @@ def estimate(
     else:
         low = high = np.full_like(mean, np.nan)
     return Estimate(mean, sd, low, high)
+
+
+def mean_and_sd(per_seed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns mean and standard deviation over the seeds, the last axis; NaN for that of a single one."""
+    mean = per_seed.mean(axis=-1)
+    return mean, per_seed.std(axis=-1, ddof=1) if per_seed.shape[-1] > 1 else np.full_like(mean, np.nan)
 
 
 def t_interval(per_seed: np.ndarray, overlap: np.ndarray | float = 0.0) -> tuple[np.ndarray, np.ndarray]:

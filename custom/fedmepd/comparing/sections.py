@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fedmepd.comparing.curves import BUDGETS
 from fedmepd.comparing.scores import FUSION, MEAN, WORST
 from fedmepd.evaluation.results import label
 
@@ -246,16 +247,13 @@ def _ranking(comparison: dict[str, Any]) -> Section:
 
 def _areas(comparison: dict[str, Any]) -> Section:
     curves = {name: of for name, of in comparison["curves"].items() if of is not None}
-    rows = [
-        (name, *(_or_dash(of["area"][budget], "{:.3f}".format) for budget in ("steps", "bytes")))
-        for name, of in curves.items()
-    ]
+    rows = [(name, *(_or_dash(of["area"][budget], _spread) for budget in BUDGETS)) for name, of in curves.items()]
     if not rows:
         return Section("Convergence", notes=["no curves: history.json is missing, or does not count steps"])
     budgets = next(iter(curves.values()))["area_up_to"]
     notes = [
-        "area under the best validation mDSC so far (mean of the sites), as a mean over the budget that all methods "
-        f"have spent: {budgets['steps']:.0f} steps of all participants, {budgets['bytes'] / 1e6:.1f} MB"
+        "area under the best validation mDSC so far (mean of the sites), as a mean over the budget that all runs have "
+        f"spent: {budgets['steps']:.0f} steps of all participants, {budgets['bytes'] / 1e6:.1f} MB"
     ]
     return Section("Convergence", ("method", "over steps", "over bytes"), rows, 1, notes)
 
