@@ -398,7 +398,7 @@ class FederationServer:
 
     def results(self) -> dict[str, Any]:
         """The results so far, see :func:`fedmepd.evaluation.results.build`."""
-        fusion = self._fusion.profile
+        fusion, batch = self._fusion.profile, self.settings.training.batch
         return results.build(
             self.settings,
             status="finished" if self.finished else "running",
@@ -410,7 +410,7 @@ class FederationServer:
                 fusion.modalities,
                 fusion.cases,
                 self._records[FUSION_SITE],
-                work=self._work(FUSION_SITE, fusion, networks=1),
+                work=self._records.work(FUSION_SITE, batch, networks=1),
             ),
             sites=[
                 results.site_entry(
@@ -419,7 +419,7 @@ class FederationServer:
                     profile.cases,
                     self._records[name],
                     personal_share=personal_share(self._method, name),
-                    work=self._work(name, profile, methods.find(self.settings.method).networks),
+                    work=self._records.work(name, batch, methods.find(self.settings.method).networks),
                 )
                 for name, profile in self.profiles.items()
             ],
@@ -432,6 +432,3 @@ class FederationServer:
             machine=hardware(device_name(self._fusion.device), torch.get_num_threads()),
             precision=chosen_precision(self._fusion.device, self.settings.training.training_precision()),
         )
-
-    def _work(self, owner: str, profile: SiteProfile, networks: int) -> dict[str, Any]:
-        return self._records.work(owner, profile.cases["train"], self.settings.training.batch, networks)
