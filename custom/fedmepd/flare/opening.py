@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,13 +53,14 @@ def open_server(
 
 
 def _fusion_here(run: Run, folder: Path, log: Log, fl_ctx: FLContext) -> Fusion:
-    from fedmepd.data.site import open_fusion_data
+    from fedmepd.data.site import open_copy, open_fusion_data
     from fedmepd.federation.fusion_site import FusionSite
     from fedmepd.site_settings import SiteSettings
 
     site_settings = SiteSettings.load(folders.local_folder(fl_ctx))
     data = open_fusion_data("", run.settings, site_settings, log)
-    return FusionSite(run.settings, data, folder / FUSION_SITE, site_settings.torch_device(), log)
+    open_site = partial(open_copy, settings=run.settings, site_settings=site_settings)
+    return FusionSite(run.settings, data, folder / FUSION_SITE, site_settings.torch_device(), log, open_site)
 
 
 def kept_fusion(run: Run, folder: Path) -> tuple[SiteProfile, bool] | None:
