@@ -80,7 +80,7 @@ METHOD = Method(
     title="FedIoT",
     paper="Zhao et al., IoTDI 2022",
     shared="encoders; sites with several modalities have more weight",
-    personal="the decoder, if fediot.personal_decoder is true",
+    personal="nothing; as a setting says, the decoder",
     fusion="trains the decoder in every round, with the encoders as they are",
     model="encoders averaged with other sites' and, unless it is the site's own, the fusion site's decoder, then "
     "trained here",
