@@ -103,7 +103,8 @@ class FederationServer:
 
         Raises:
             FedMEPDError: it uses phantoms while others use patients' images, or the other way round; or it has the name
-                of the fusion site, and so its data folder.
+                of the fusion site, and so its data folder; or the fusion site refuses it
+                (:meth:`~fedmepd.federation.fusion_site.Fusion.join`).
         """
         if profile.name == FUSION_SITE:
             raise FedMEPDError(f"a site is named {FUSION_SITE!r}, which is the fusion site's name: rename the site")
@@ -115,6 +116,7 @@ class FederationServer:
             )
         if not profile.takes_part():
             return
+        self._fusion.join(profile)
         self.profiles[profile.name] = profile
         self._records.join(profile.name, self.round + 1 if self.round > 0 else 1)
         self._method.join(profile.name, profile.modalities)
