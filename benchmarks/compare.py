@@ -118,7 +118,7 @@ def weights(runs: Sequence[RunFolder]) -> dict[str, str]:
 
 
 # What server, fusion site, sites and models keep of weights and optimizers.
-_TRAINED = ("network", "optimizer", "method", "weights", "state_dict")
+_TRAINED = ("network", "optimizer", "method", "state", "anchors")
 
 
 def _add(digest: Any, content: Any) -> None:

@@ -64,7 +64,7 @@ def test_limits_are_said() -> None:
     single = said(Design("fixed", 1, True, False))
     assert "a single seed" in single and "no claim is made with fewer than 3 seeds" in single
     assert "not about other patients" in said(Design("fixed", 5, False, False))
-    assert "the runs overlap (`data.split_seed` fixes the split)" in said(Design("repeated", 3, True, False))
+    assert "the runs overlap (data.split_seed fixes the split)" in said(Design("repeated", 3, True, False))
     alone = "\n".join(Design("independent", 5, True, True).sentences(10_000, 0))
     assert "p:" not in alone and "Holm" not in alone
     assert "there are no intervals" in said(Design("independent", 1, False, True))

@@ -41,7 +41,7 @@ def test_work_by_hand() -> None:
     """Two rounds of six steps with batches of two are 24 crops, three passes over eight cases."""
     records = Records()
     records.join("site-1", 1)
-    assert records.work("site-1", 8, 2, 1) == {
+    assert records.work("site-1", 2, 1) == {
         "steps": 0,
         "passes": 0.0,
         "seconds": 0,
@@ -53,15 +53,17 @@ def test_work_by_hand() -> None:
     records.take("site-1", 1, report(), None, (10, 20))
     records.take("site-1", 2, report(peak_mib=None), None, (30, 40))
     work = {"steps": 12, "passes": 3.0, "seconds": 6.0, "bytes_up": 40, "bytes_down": 60, "peak_mib": 500.0}
-    assert records.work("site-1", 8, 2, 2) == {**work, "networks": 2}
-    assert records.work("site-1", 0, 2, 2)["passes"] == 0.0
+    assert records.work("site-1", 2, 2) == {**work, "networks": 2}
+    records.join("idle", 1)
+    records.take("idle", 1, report(cases=0, steps=0), None, (0, 0))
+    assert records.work("idle", 2, 1)["passes"] == 0.0
 
 
 def test_work_of_a_run_that_an_older_version_began() -> None:
     records = Records()
     old = {"round": 1, "total": 0.5, "seconds": 3.0, "bytes_up": 10, "bytes_down": 20}
     records.restore({"site-1": {"history": {"rounds": [old]}}})
-    work = records.work("site-1", 8, 2, 1)
+    work = records.work("site-1", 2, 1)
     assert (work["steps"], work["seconds"], work["bytes_down"], work["peak_mib"]) == (0, 3.0, 20, None)
 
 

@@ -11,11 +11,15 @@ from fedmepd.data.batches import evaluation_cases
 from fedmepd.data.phantom import RECIPE
 from fedmepd.data.site import open_fusion_data, open_site_data
 from fedmepd.errors import DataError, FedMEPDError
+from fedmepd.federation.fusion_desk import FusionDesk
+from fedmepd.federation.fusion_elsewhere import FusionElsewhere
 from fedmepd.federation.fusion_site import FusionSite
 from fedmepd.federation.in_process import run_in_process
+from fedmepd.federation.server import FederationServer
 from fedmepd.methods.parts.representations import agreed, contrast, of_others
 from fedmepd.seeds import derive_seed
 from fedmepd.site_settings import SiteSettings
+from fedmepd.storage import load_tensors
 from tests.data.phantoms import stand_in
 from tests.federation.drive import CPU, make, make_site, play, same, server_state, site_state
 from tests.federation.slow import Party
@@ -204,13 +208,24 @@ def test_more_public_cases_than_there_are(phantoms, tmp_path) -> None:
 
 
 def test_the_fusion_site_elsewhere(phantoms, tmp_path) -> None:
-    """The same bits, and as many bytes as there are numbers in the vectors."""
-    states = []
-    for place in ("", "site-1"):
-        of = of_stand_ins(rounds=2, fusion={"site": place}, aggregation={"wire_precision": "float32"})
-        run_in_process(of, phantoms.machine, tmp_path / f"at {place}", list(SITES))
-        states.append({name: site_state(tmp_path / f"at {place}", name, 2)["network"] for name in SITES})
+    """The same bits as in the server's process."""
+    here, members = make(phantoms, of_stand_ins(rounds=1), tmp_path / "here", SITES)
+    play(here, members, 1)
+    of = of_stand_ins(rounds=1, fusion={"site": "site-1"})
+    members = {name: make_site(phantoms, of, tmp_path / "there", name) for name in SITES}
+    desk = FusionDesk(FusionSite(of, phantoms.data("fusion", of), tmp_path / "there/fusion", CPU), False)
+    fusion = FusionElsewhere(of, members["site-1"].profile(desk.site.data.counts()), desk.do)
+    there = FederationServer(of, fusion, tmp_path / "there/server", tmp_path / "there/results")
+    for member in members.values():
+        there.register(member.profile())
+    there.start(lambda: False)
+    play(there, members, 1)
+    states = [load_tensors(tmp_path / place / "server/server_state.pt")["method"] for place in ("here", "there")]
     assert same(*states)
+    networks = [
+        {name: site_state(tmp_path / place, name, 1)["network"] for name in SITES} for place in ("here", "there")
+    ]
+    assert same(*networks)
 
 
 def test_survives_a_kill(phantoms, tmp_path) -> None:

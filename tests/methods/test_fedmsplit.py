@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
-import pytest
 import torch
 
-from fedmepd.errors import FusionAway
-from fedmepd.federation.fusion_site import FusionSite
-from fedmepd.federation.server import FederationServer
-from tests.federation.drive import CPU, make, make_site, play, same, server_state
+from fedmepd.federation.open_round import TensorStore
+from fedmepd.methods.fedmsplit import FedMSplitAtServer
+from fedmepd.methods.method import Fused
+from fedmepd.networks.build import build_network
+from tests.federation.drive import make, play, same, server_state
 from tests.federation.slow import Party
 from tests.methods.plain import assert_survives_a_kill, hand_out, near, parties
-from tests.tiny import SITES, never, settings
+from tests.tiny import SITES, settings
 
 State = dict[str, torch.Tensor]
 
@@ -101,66 +102,80 @@ def test_fedmsplit(tiny, tmp_path) -> None:
         assert (entry["round"], entry["mixing_own_decoder"]) == (2, figures[f"{name}/mixing_own_decoder"])
 
 
-def test_order_of_answers_changes_no_bit(tiny, tmp_path) -> None:
-    payloads = []
-    for backwards in (False, True):
-        server, sites = make(tiny, of_tiny(), tmp_path / str(backwards))
-        play(server, sites, 1, backwards=backwards)
-        server.begin_round()
-        payloads.append({name: server.payload(name).tensors for name in SITES})
-    assert same(*payloads)
+OWNED = {"a": ("FLAIR", "T1ce"), "b": ("T1ce", "T2")}
 
 
-def test_who_is_away_keeps_a_mixture(tiny, tmp_path) -> None:
-    """In round 2 site 2 and the fusion site are away: site 1 is alone with its blocks, the others keep theirs."""
+class Server:
+    """The method's part at the server alone; participants answer with random changes."""
 
-    class Away(FusionSite):
-        away = False
+    def __init__(self, folder) -> None:
+        of = of_tiny()
+        self.weights = build_network(of).start(0).state_dict()
+        self.method = FedMSplitAtServer(of, self.weights, TensorStore(folder))
+        for name, modalities in OWNED.items():
+            self.method.join(name, modalities)
 
-        def fuse(self, *arguments, **options):
-            if self.away:
-                raise FusionAway("away", "away")
-            return super().fuse(*arguments, **options)
+    def round(self, number: int, answers: Sequence[str], fusion: bool = True, withheld: str = "nothing") -> State:
+        """Plays a round; returns what everyone who answers has trained, as ``<name> <key>``."""
+        generator = torch.Generator().manual_seed(number)
+        changes = {
+            name: {
+                key: 0.1 * torch.randn(shape, generator=generator) for key, shape in self.method.expect(name).items()
+            }
+            for name in ("a", "b", "fusion")
+        }
+        trained = {}
+        self.method.open(number)
+        for name in answers:
+            given = {key: change for key, change in changes[name].items() if not key.startswith(withheld)}
+            sent = self.method.send(name)
+            trained |= {f"{name} {key}": sent[key] + change for key, change in given.items()}
+            self.method.take(name, given, 3)
 
-    of = of_tiny()
-    fusion = Away(of, tiny.data("fusion", of), tmp_path / "server/fusion", CPU)
-    server = FederationServer(of, fusion, tmp_path / "server", tmp_path / "results")
-    sites = {name: make_site(tiny, of, tmp_path, name) for name in SITES}
-    for site in sites.values():
-        server.register(site.profile())
-    server.start(never)
-    play(server, sites, 1)
-    fusion.away = True
-    server.begin_round()
-    before = {name: server.payload(name).tensors for name in SITES}
-    update = sites["site-1"].train(server.payload("site-1"), never)
-    server.accept("site-1", update)
-    figures = server.finish_round(never)
-    assert figures["site-1/mixing_own_decoder"] == 1 and "site-2/mixing_own_decoder" not in figures
-    server.begin_round()
-    assert same(server.payload("site-2").tensors, before["site-2"])
-    for key, value in server.payload("site-1").tensors.items():
-        torch.testing.assert_close(value, before["site-1"][key] + update.tensors[key], rtol=0, atol=1e-6)
+        def fuse(weights, number, extras=None):
+            return Fused({key: weights[key] + changes["fusion"][key] for key in weights}, {}, 3) if fusion else None
+
+        self.method.close(fuse, number)
+        return trained
 
 
-def test_a_withheld_encoder_stays_out_of_the_mixtures(tiny, tmp_path) -> None:
-    server, sites = make(tiny, of_tiny(), tmp_path)
-    server.begin_round()
-    sent = {name: server.payload(name).tensors for name in SITES}
-    for name, site in sites.items():
-        update = site.train(server.payload(name), never)
-        if name == "site-2":
-            for key in [key for key in update.tensors if key.startswith("encoders.T1ce.")]:
-                del update.tensors[key]
-        server.accept(name, update)
-    figures = server.finish_round(never)
-    assert "site-2/mixing_own_encoders.T1ce" not in figures and "site-2/mixing_own_encoders.T2" in figures
-    assert figures["site-1/mixing_own_encoders.T1ce"] == pytest.approx(0.5, abs=0.01)
-    server.begin_round()
-    payload = server.payload("site-2").tensors
-    assert torch.equal(
-        payload["encoders.T1ce.levels.1.1.conv.weight"], sent["site-2"]["encoders.T1ce.levels.1.1.conv.weight"]
-    )
+def test_order_of_answers_changes_no_bit(tmp_path) -> None:
+    sent = []
+    for names in (("a", "b"), ("b", "a")):
+        server = Server(tmp_path / "".join(names))
+        for number in (1, 2):
+            server.round(number, names)
+        sent.append({name: server.method.send(name) for name in (*names, "fusion")})
+    assert same(*sent)
+
+
+def test_who_is_away_keeps_a_mixture(tmp_path) -> None:
+    """In round 2 b and the fusion site are away: a is alone with its blocks, the others keep theirs."""
+    server = Server(tmp_path)
+    server.round(1, ("a", "b"))
+    before = {name: server.method.send(name) for name in ("b", "fusion")}
+    weights = server.method.weights
+    trained = server.round(2, ("a",), fusion=False)
+    assert same({name: server.method.send(name) for name in ("b", "fusion")}, before)
+    assert same(server.method.weights, weights) and server.method.figures()["a"]["mixing_own_decoder"] == 1
+    assert server.method.figures().keys() == {"a"}
+    for key, value in server.method.send("a").items():
+        torch.testing.assert_close(value, trained[f"a {key}"])
+
+
+def test_who_has_no_mixture_receives_the_global_model(tmp_path) -> None:
+    """A site that joins later; one that withholds an encoder from the first round on."""
+    server = Server(tmp_path)
+    server.round(1, ("a", "b"), withheld="encoders.T1ce.")
+    server.method.join("late", ("T1ce", "T1"))
+    received = server.method.send("late")
+    assert {key.split(".")[1] for key in received if key.startswith("encoders.")} == {"T1ce", "T1"}
+    assert all(torch.equal(value, server.method.weights[key]) for key, value in received.items())
+    for name in OWNED:
+        own = server.method.figures()[name]
+        assert "mixing_own_encoders.T1ce" not in own and 0 < own["mixing_own_decoder"] < 1
+        for key, value in server.method.send(name).items():
+            assert torch.equal(value, server.method.weights[key]) == key.startswith("encoders.T1ce.")
 
 
 def test_survives_a_kill(tiny, tmp_path) -> None:

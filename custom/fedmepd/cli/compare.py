@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from fedmepd.cli.terminal import INTERRUPTED, positive
 
 if TYPE_CHECKING:
-    from fedmepd.experiments.conduct import Outcome
+    from fedmepd.experiments.conduct import Conductor, Outcome
 
 # Exit status if a run has failed.
 FAILED = 1
@@ -65,7 +65,7 @@ def _run(options: argparse.Namespace) -> int:
     return _show(outcome, options.out)
 
 
-def _list(conductor, out: Path) -> int:
+def _list(conductor: Conductor, out: Path) -> int:
     from fedmepd.experiments.run_folder import RunFolder
     from fedmepd.text_table import table
 
@@ -112,7 +112,9 @@ class _Bar:
             self.close()
             self._what = what
             # What was done before this start says nothing about the time that is left.
-            self._bar = tqdm(desc=what, total=total, initial=done, unit="round", leave=False, disable=None)
+            # The time left is that of the average round, since methods take turns; the clock goes on between rounds.
+            steady = {"smoothing": 0, "mininterval": 1.0, "miniters": 0}
+            self._bar = tqdm(desc=what, total=total, initial=done, unit="round", leave=False, disable=None, **steady)
         self._bar.update(done - self._bar.n)
 
     def say(self, line: str) -> None:

@@ -98,7 +98,7 @@ def _same_cohort(first_name: str, first: RunFile, name: str, other: RunFile) -> 
         if None not in prints and prints[0] != prints[1]:
             raise FedMEPDError(
                 f"{where}: {first_name} and {name} were tested on different cases ({first.path}, {other.path}). "
-                "Compare runs of the same cohort and split: the same data, `seed` and `data.split_seed`"
+                "Compare runs of the same cohort and split: the same data, seed and data.split_seed"
             )
         if None in prints:
             for key in _SPLIT:

@@ -117,7 +117,7 @@ class Design:
 _SEEDS = {
     "independent": "every seed has a cohort of its own, so the seeds are independent",
     "fixed": "all seeds test on the same cases",
-    "repeated": "every seed splits the same patients anew, so the runs overlap (`data.split_seed` fixes the split)",
+    "repeated": "every seed splits the same patients anew, so the runs overlap (data.split_seed fixes the split)",
 }
 
 

@@ -94,7 +94,7 @@ def collect(gathered: Gathered) -> Scores:
         ]
     else:
         notes.append(
-            f"{', '.join(missing)}: no scores of single test cases (a site shares them with `case_scores`), so there "
+            f"{', '.join(missing)}: no scores of single test cases (a site shares them with case_scores), so there "
             "are no intervals over cases and no ranking"
         )
 

@@ -213,18 +213,21 @@ def _won(comparison: dict[str, Any]) -> Section:
         if found["sites"] is not None
     ]
     against = comparison["against"]
-    notes = [f"better, worse: the site's interval of the difference does not hold 0; {against} is better or worse"]
-    heads = ("method", "better", "level", "worse")
-    return Section(f"Sites where {against} is better or worse", heads, rows, 4, notes if rows else [])
+    notes = [
+        f"won, lost: the site's interval of the difference lies above 0 (in favour of {against}) or below 0; of many "
+        "sites and methods some do by chance"
+    ]
+    heads = ("method", "won", "level", "lost")
+    return Section(f"Sites won and lost by {against}", heads, rows, 4, notes if rows else [])
 
 
 def _below_local(comparison: dict[str, Any]) -> Section:
     below = comparison["below_local"]
     heading = "Sites below local"
     if below is None:
-        return Section(heading, notes=["there are no runs of `local`: which sites lose by joining is not known"])
+        return Section(heading, notes=["there are no runs of local: which sites lose by joining is not known"])
     rows = [(name, _sites_cell(found["below"]), _sites_cell(found["shown"])) for name, found in below.items()]
-    notes = ["sites whose score is lower than with `local`, and those of them whose interval of the difference says so"]
+    notes = ["sites whose score is lower than with local, and those of them whose interval of the difference says so"]
     return Section(heading, ("method", "below", "interval below 0"), rows, 3, notes if rows else [])
 
 

@@ -88,6 +88,25 @@ def open_site_data(
     return _divide(name, found, inspection.only(own_cases(inspection.cases)), settings, site_settings, log)
 
 
+def open_copy(name: str, settings: Settings, site_settings: SiteSettings) -> SiteData:
+    """Opens a site's data in another process, which has a copy of them or the same disk.
+
+    Args:
+        name: the site's name.
+        settings: the job's settings.
+        site_settings: of the machine with the other process.
+
+    Raises:
+        DataError: as of :func:`open_site_data`; or the data folder has no sub-folder of this name.
+    """
+    data = site_settings.data
+    if data is not None and not (data / name).is_dir():
+        # Without the sub-folder the folder's own cases would be taken for the site's.
+        missing = f"has no sub-folder {name}: expected one with the cases of this site"
+        raise DataError(f"{data} {missing}", f"the server's data folder {missing}")
+    return open_site_data(name, settings, site_settings)
+
+
 def open_fusion_data(
     site: str,
     settings: Settings,

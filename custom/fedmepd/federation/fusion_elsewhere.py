@@ -43,6 +43,9 @@ class FusionElsewhere:
         self._version = ""
         self._bytes = 0, 0
 
+    def join(self, site: SiteProfile) -> None:
+        """See :meth:`~fedmepd.federation.fusion_site.Fusion.join`: a hospital has nobody else's cases."""
+
     def spent(self) -> tuple[int, int]:
         """See :meth:`~fedmepd.federation.fusion_site.Fusion.spent`."""
         spent, self._bytes = self._bytes, (0, 0)

@@ -14,6 +14,7 @@ from fedmepd import methods
 from fedmepd.config import FUSION_SITE, Settings
 from fedmepd.data.cases import Case
 from fedmepd.data.site import SiteData
+from fedmepd.errors import FedMEPDError
 from fedmepd.federation.case_list import CaseList
 from fedmepd.federation.cross_site import network_of, test_copy
 from fedmepd.federation.evaluate import score_cases
@@ -38,6 +39,14 @@ class Fusion(Protocol):
 
     profile: SiteProfile
     device: torch.device
+
+    def join(self, site: SiteProfile) -> None:
+        """Learns of a site that takes part, before its first round.
+
+        Raises:
+            FedMEPDError: the method needs the site's cases here, and they are not the ones that the site has.
+        """
+        ...
 
     def fuse(
         self,
@@ -102,6 +111,7 @@ class FusionSite:
         folder: for its states.
         device: to train on.
         log: takes lines about the progress.
+        open_site: finds the data of a site in this process's data folder, for a method that pools all cases.
         case_scores: what its machine agrees to, see :class:`fedmepd.site_settings.SiteSettings`.
 
     Raises:
@@ -116,9 +126,12 @@ class FusionSite:
         folder: Path,
         device: torch.device,
         log: Callable[[str], None] = lambda line: None,
+        open_site: Callable[[str], SiteData] | None = None,
         case_scores: str = "none",
     ):
         methods.find(settings.method).require_source(FUSION_SITE, data.source)
+        self._open_site = open_site
+        self._pooled: dict[str, SiteData] = {}
         self.settings = settings
         self.data = data
         self.device = device
@@ -134,8 +147,29 @@ class FusionSite:
 
     def _start(self) -> None:
         self._method = methods.find(self.settings.method).at_fusion_site(self.settings, self.log)
-        self._trainer = FusionTrainer(self.settings, self.data, self._method.cases(self.data), self.device)
+        self._trainer = FusionTrainer(self.settings, self.data, self._cases(), self.device)
         self._method.start(self._trainer.network, self.data)
+
+    def _cases(self) -> list[Case]:
+        # By name, not in the order in which the sites have come.
+        pooled = [case for _, data in sorted(self._pooled.items()) for case in data.train]
+        return self._method.cases(self.data) + pooled
+
+    def join(self, site: SiteProfile) -> None:
+        """See :meth:`Fusion.join`."""
+        data = self._method.pool(site.name, self._open_site)
+        if data is None:
+            return
+        found, own = (data.modalities, data.counts()), (site.modalities, site.cases)
+        if found != own:
+            said, here = (f"{', '.join(modalities)}; {counts}" for modalities, counts in (own, found))
+            raise FedMEPDError(
+                f"{site.name} has other cases than the server's data folder has of it ({said}, here {here}): method "
+                f"{self.settings.method} trains on all cases where the server runs",
+                public="the server does not have the site's cases",
+            )
+        self._pooled[site.name] = data
+        self._trainer.train_on(self._cases())
 
     def steps(self) -> int:
         """How many steps a round has."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fedmepd.config import FUSION_SITE, Settings
-from fedmepd.data.site import open_fusion_data, open_site_data
+from fedmepd.data.site import open_copy, open_fusion_data, open_site_data
 from fedmepd.errors import FedMEPDError, UpdateRefused
 from fedmepd.federation.cross_site import SERVER
 from fedmepd.federation.exchange import FusionReply, FusionTask, Payload, Update
@@ -74,7 +75,8 @@ def run_in_process(
         raise FedMEPDError(f"fusion.site = {elsewhere!r}: expected one of the sites {', '.join(sites)}")
     place = folder / (elsewhere or "server") / FUSION_SITE
     data = open_fusion_data(elsewhere, settings, site_settings)
-    fusion = FusionSite(settings, data, place, device, log, site_settings.case_scores)
+    open_site = partial(open_copy, settings=settings, site_settings=site_settings)
+    fusion = FusionSite(settings, data, place, device, log, open_site, site_settings.case_scores)
     profiles = {name: site.profile() for name, site in members.items() if name != elsewhere}
     if elsewhere:
         desk = FusionDesk(fusion, half_precision=half)

@@ -182,7 +182,7 @@ class OpenRound:
         self._method.take(site, changes, cases)
         if extras:
             size = self._extras_bound.judge(self._extra_sizes[site].own)
-            self._method.take_extras(site, self._bounded(site, "extra tensors", extras, size), cases)
+            self._method.take_extras(site, self._bounded(site, "extra part of the update", extras, size), cases)
 
     def _bounded(self, site: str, what: str, tensors: Tensors, size: Size) -> Tensors:
         if size.factor < 1:

@@ -15,8 +15,8 @@ class Records:
     A record holds ``joined`` (the first round that the site could take part in), ``rounds_taken``, ``rounds_missed``
     (round and reason), ``limited`` (round, and how many times the median site's size the update had), the latest
     ``validation``, ``test``, ``test_cases`` and ``test_fingerprint`` (see
-    :class:`~fedmepd.federation.reports.CaseReports`), ``untested`` (why there is no test), ``peak_mib`` (the most
-    memory that its process has held), and ``history``:
+    :class:`~fedmepd.federation.reports.CaseReports`), ``untested`` (why there is no test), ``trained_on`` (number
+    of cases), ``peak_mib`` (the most memory that its process has held), and ``history``:
 
     - ``validation``: every one, with its round;
     - ``rounds``: for every round taken, losses, the method's own figures, steps, seconds, bytes, and how large the
@@ -41,6 +41,7 @@ class Records:
                 "test_cases": None,
                 "test_fingerprint": None,
                 "untested": None,
+                "trained_on": None,
                 "peak_mib": None,
                 "history": {"validation": [], "rounds": [], "personal": {}},
             },
@@ -68,7 +69,8 @@ class Records:
         record["rounds_taken"].append(round_number)
         compared = {"times_median": round(size.own / size.median, 3)} if size is not None and size.median else {}
         spent = Spent(report["steps"], report["seconds"], report["peak_mib"])
-        self._spend(site, round_number, report["losses"] | report["figures"], spent, sizes, compared)
+        figures = report["losses"] | report["figures"]
+        self._spend(site, round_number, figures, report["cases"], spent, sizes, compared)
         if size is not None and size.factor < 1:
             record["limited"].append({"round": round_number, **compared})
         if report["validation"]:
@@ -80,13 +82,14 @@ class Records:
 
     def train(self, owner: str, round_number: int, fused: Fused, wire_bytes: tuple[int, int]) -> None:
         """Notes the fusion site's training of a round, and the bytes up and down where it is elsewhere."""
-        self._spend(owner, round_number, fused.losses | fused.figures, fused.spent, wire_bytes, {})
+        self._spend(owner, round_number, fused.losses | fused.figures, fused.cases, fused.spent, wire_bytes, {})
 
     def _spend(
         self,
         owner: str,
         round_number: int,
         figures: dict[str, float],
+        cases: int,
         spent: Spent,
         sizes: tuple[int, int],
         more: dict[str, float],
@@ -94,6 +97,8 @@ class Records:
         record = self._records[owner]
         cost = {"steps": spent.steps, "seconds": spent.seconds, "bytes_up": sizes[0], "bytes_down": sizes[1]}
         record["history"]["rounds"].append({"round": round_number, **figures, **cost, **more})
+        # With some methods the fusion site trains on more cases than its own.
+        record["trained_on"] = cases
         if spent.peak_mib is not None:
             record["peak_mib"] = max(spent.peak_mib, record.get("peak_mib") or 0.0)
 
@@ -107,12 +112,11 @@ class Records:
         """
         self._records[owner] |= {"test": scores, **cases}
 
-    def work(self, owner: str, cases: int, batch: int, networks: int) -> dict[str, Any]:
+    def work(self, owner: str, batch: int, networks: int) -> dict[str, Any]:
         """Returns what the run has cost somebody so far.
 
         Args:
             owner: whose record it is.
-            cases: number of its training cases.
             batch: crops in a step.
             networks: that it keeps.
 
@@ -121,7 +125,7 @@ class Records:
             ``bytes_down`` of tensors, ``peak_mib`` (the most memory that its process has held), ``networks``.
         """
         record = self._records[owner]
-        rounds = record["history"]["rounds"]
+        rounds, cases = record["history"]["rounds"], record.get("trained_on")
         # A round of a run that an older version began does not say everything.
         sums = {
             key: sum(entry.get(key, 0) for entry in rounds) for key in ("steps", "seconds", "bytes_up", "bytes_down")

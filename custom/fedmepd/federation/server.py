@@ -103,7 +103,8 @@ class FederationServer:
 
         Raises:
             FedMEPDError: it uses phantoms while others use patients' images, or the other way round; or it has the name
-                of the fusion site, and so its data folder.
+                of the fusion site, and so its data folder; or the fusion site refuses it
+                (:meth:`~fedmepd.federation.fusion_site.Fusion.join`).
         """
         if profile.name == FUSION_SITE:
             raise FedMEPDError(f"a site is named {FUSION_SITE!r}, which is the fusion site's name: rename the site")
@@ -115,6 +116,7 @@ class FederationServer:
             )
         if not profile.takes_part():
             return
+        self._fusion.join(profile)
         self.profiles[profile.name] = profile
         self._records.join(profile.name, self.round + 1 if self.round > 0 else 1)
         self._method.join(profile.name, profile.modalities)
@@ -398,7 +400,7 @@ class FederationServer:
 
     def results(self) -> dict[str, Any]:
         """The results so far, see :func:`fedmepd.evaluation.results.build`."""
-        fusion = self._fusion.profile
+        fusion, batch = self._fusion.profile, self.settings.training.batch
         return results.build(
             self.settings,
             status="finished" if self.finished else "running",
@@ -410,7 +412,7 @@ class FederationServer:
                 fusion.modalities,
                 fusion.cases,
                 self._records[FUSION_SITE],
-                work=self._work(FUSION_SITE, fusion, networks=1),
+                work=self._records.work(FUSION_SITE, batch, networks=1),
             ),
             sites=[
                 results.site_entry(
@@ -419,7 +421,7 @@ class FederationServer:
                     profile.cases,
                     self._records[name],
                     personal_share=personal_share(self._method, name),
-                    work=self._work(name, profile, methods.find(self.settings.method).networks),
+                    work=self._records.work(name, batch, methods.find(self.settings.method).networks),
                 )
                 for name, profile in self.profiles.items()
             ],
@@ -433,6 +435,3 @@ class FederationServer:
             precision=chosen_precision(self._fusion.device, self.settings.training.training_precision()),
             source=fusion.source,
         )
-
-    def _work(self, owner: str, profile: SiteProfile, networks: int) -> dict[str, Any]:
-        return self._records.work(owner, profile.cases["train"], self.settings.training.batch, networks)

@@ -32,7 +32,7 @@ class FedIoTSection(Section):
     """FedIoT's weights, and who has the decoder."""
 
     multimodal_weight: float = Field(
-        100, ge=1, le=1e6, description="how many times a case of a site with several modalities counts, alpha"
+        100, ge=1, description="how many times a case of a site with several modalities counts, alpha"
     )
     personal_decoder: bool = Field(False, description="sites keep decoders of their own instead of receiving one")
 
@@ -80,7 +80,7 @@ METHOD = Method(
     title="FedIoT",
     paper="Zhao et al., IoTDI 2022",
     shared="encoders; sites with several modalities have more weight",
-    personal="the decoder, if fediot.personal_decoder is true",
+    personal="nothing; as a setting says, the decoder",
     fusion="trains the decoder in every round, with the encoders as they are",
     model="encoders averaged with other sites' and, unless it is the site's own, the fusion site's decoder, then "
     "trained here",

@@ -287,6 +287,20 @@ class AtFusionSite:
         """Returns the cases that it trains on: those with all modalities."""
         return [case for case in data.train if case.modalities == data.task.modalities]
 
+    def pool(self, site: str, open_site: Callable[[str], SiteData]) -> SiteData | None:
+        """Returns the data of a site that has joined if the fusion site trains on its training cases too.
+
+        Only a method that is no federation does; see :mod:`fedmepd.methods.central`.
+
+        Args:
+            site: its name.
+            open_site: finds the site's data in the data folder of the fusion site's process.
+
+        Raises:
+            DataError: they are not there.
+        """
+        return None
+
     def start(self, network: FedMEPDNet, data: SiteData) -> None:
         """Begins what the method keeps at the fusion site, before round 0; see :meth:`AtSite.start`."""
 

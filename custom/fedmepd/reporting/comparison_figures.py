@@ -83,7 +83,7 @@ def curves(comparison: dict[str, Any]) -> Figure | None:
             if None not in found[name]["sd"]:
                 sd = np.array(found[name]["sd"])
                 axis.fill_between(spent, mean - sd, mean + sd, color=style["color"], alpha=0.15, linewidth=0)
-        axis.set(xlabel=text, ylim=(0, 1), xlim=(0, None))
+        axis.set(xlabel=text, ylim=(0, None), xlim=(0, None))
         axis.xaxis.set_major_locator(_few_ticks())
     axes[0].set_ylabel("validation mDSC, mean of the sites")
     plotting.legend(figure, axes[0])

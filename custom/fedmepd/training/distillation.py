@@ -41,9 +41,10 @@ def class_means(feature: Tensor, label: Tensor, classes: int) -> tuple[Tensor, T
         label: class numbers (B, X, Y, Z).
         classes: their number.
     """
-    one_hot = F.one_hot(label.flatten(1), classes).transpose(1, 2).float()
+    voxels = full_precision(feature).flatten(2).transpose(1, 2)
+    one_hot = F.one_hot(label.flatten(1), classes).transpose(1, 2).to(voxels.dtype)
     counts = one_hot.sum(dim=2)
-    sums = torch.matmul(one_hot, full_precision(feature).flatten(2).transpose(1, 2))
+    sums = torch.matmul(one_hot, voxels)
     return sums / counts[..., None].clamp_min(1), counts > 0
 
 

@@ -35,16 +35,21 @@ class FusionTrainer:
 
     def __init__(self, settings: Settings, data: SiteData, cases: Sequence[Case], device: torch.device):
         self.settings = settings
+        self.data = data
         if not cases:
             missing = f"the fusion site has no training case with all of {', '.join(data.task.modalities)}"
             raise DataError(
                 f"{missing}: add cases with all of them to its data folder",
                 missing,
             )
-        self.cases = len(cases)
-        self.batches = TrainingBatches(cases, settings, (data.name,), data.cache)
+        self.train_on(cases)
         self.network = build_network(settings).start(settings.seed).to(device)
         self.optimizer = make_optimizer(self.network, settings.training)
+
+    def train_on(self, cases: Sequence[Case]) -> None:
+        """Takes other cases to train on, from the next round."""
+        self.cases = len(cases)
+        self.batches = TrainingBatches(cases, self.settings, (self.data.name,), self.data.cache)
 
     def state(self) -> dict[str, Tensor]:
         """The network's weights by name, on the CPU."""
