@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from fedmepd.networks.kernels.convolution import convolve
+from fedmepd.networks.kernels.convolution import convolve, convolve_voxels
 from fedmepd.networks.kernels.normalisation import normalise_and_activate
 from fedmepd.networks.kernels.portable import is_exported
 
@@ -146,6 +146,11 @@ class ModalityConvBlock(Block):
         if len(present) < self.modalities:
             weight = weight.unflatten(1, (self.modalities, -1))[:, present].flatten(1, 2)
         return self.activate(convolve(features, weight, (0, 0, 0), (1, 1, 1)))
+
+
+def classify(conv: nn.Conv3d, x: Tensor) -> Tensor:
+    """The classes' logits: a convolution of kernel 1 with a bias, (B, C, X, Y, Z) -> (B, classes, X, Y, Z)."""
+    return convolve_voxels(x, conv.weight, conv.bias)
 
 
 def full_precision(x: Tensor) -> Tensor:

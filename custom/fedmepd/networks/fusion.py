@@ -9,6 +9,7 @@ from fedmepd.networks.blocks import (
     ConvBlock,
     ModalityConvBlock,
     channel_major,
+    classify,
     full_precision,
     voxel_major,
 )
@@ -41,7 +42,7 @@ class RegionProbabilities(nn.Module):
         if below is not None:
             x = torch.cat([below, x], dim=1)
         # Stored class by class, because the following operations work on whole maps of one class.
-        return self.classify(self.gather(x)).contiguous().softmax(dim=1)
+        return classify(self.classify, self.gather(x)).contiguous().softmax(dim=1)
 
 
 class RegionFusion(nn.Module):
