@@ -1,7 +1,7 @@
-"""Convolution in float32 on a processor, where PyTorch by itself uses slow kernels: of small maps, and of single voxels.
+"""Convolution in float32 on a processor, where PyTorch uses slow kernels for small maps and for single voxels.
 
-A convolution with a kernel of one voxel is a matrix product. oneDNN's convolution takes four to ten times as long as the
-product in float32, and as long in bfloat16.
+A convolution with a kernel of one voxel is a matrix product. In float32 oneDNN's convolution takes four to ten times as
+long as the product; in bfloat16 it takes as long.
 """
 
 from __future__ import annotations
