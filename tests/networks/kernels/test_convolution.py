@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch.profiler import ProfilerActivity, profile
 
 from fedmepd.networks.kernels import convolution
-from fedmepd.networks.kernels.convolution import convolve
+from fedmepd.networks.kernels.convolution import convolve, convolve_voxels
 
 with_kernels = pytest.mark.skipif(not convolution._HAS_KERNELS, reason="not a processor that this is about")
 
@@ -25,7 +25,13 @@ def slow(names: set[str]) -> bool:
 @pytest.mark.parametrize("shape", [SMALL, LARGE, PAIR])
 @pytest.mark.parametrize(
     ("kernel", "padding", "stride"),
-    [((3, 3, 3), (1, 1, 1), (1, 1, 1)), ((3, 3, 3), (1, 1, 1), (2, 2, 2)), ((3, 3, 1), (1, 1, 0), (1, 1, 1))],
+    [
+        ((3, 3, 3), (1, 1, 1), (1, 1, 1)),
+        ((3, 3, 3), (1, 1, 1), (2, 2, 2)),
+        ((3, 3, 1), (1, 1, 0), (1, 1, 1)),
+        ((1, 1, 1), (0, 0, 0), (1, 1, 1)),
+        ((1, 1, 1), (0, 0, 0), (2, 2, 2)),
+    ],
 )
 def test_values_and_gradients(shape, kernel, padding, stride) -> None:
     """Against float64, which goes another way."""
@@ -41,6 +47,19 @@ def test_values_and_gradients(shape, kernel, padding, stride) -> None:
     for one, other in zip([result, *gradients], [expected, *of_exact], strict=True):
         assert one.dtype == torch.float32 and one.shape == other.shape
         assert (one.double() - other).norm() < 1e-5 * other.norm()
+
+
+def test_kernels_of_one_voxel_are_products_in_float32() -> None:
+    image = torch.randn(PAIR).to(memory_format=torch.channels_last_3d)
+    weight, bias = torch.randn(6, PAIR[1], 1, 1, 1), torch.randn(6)
+
+    def run() -> None:
+        convolve(image, weight, (0, 0, 0), (1, 1, 1))
+        convolve_voxels(image, weight, bias)
+
+    assert not any("conv" in name for name in kernels(run))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert any("conv" in name for name in kernels(run))
 
 
 @with_kernels
