@@ -296,7 +296,8 @@ def test_a_large_comparison_takes_seconds(tmp_path: Path) -> None:
             run = runs.run("fedmepd", seed, scores, cohort=f"{seed}") | {"method": name}
             more = [runs.entry(f"site-{number}", ("T2",), scores[number % 3], str(seed)) for number in range(11, 16)]
             runs.write(tmp_path, run | {"sites": [*run["sites"], *more]})
-    began = time.perf_counter()
+    # Of the processor: others may use it too.
+    began = time.process_time()
     found = compare([tmp_path], names[0])
-    assert time.perf_counter() - began < 20
+    assert time.process_time() - began < 10
     assert len(found["differences"]) == 14 and len(found["sites"]) == 8
