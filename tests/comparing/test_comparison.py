@@ -100,15 +100,23 @@ def test_five_independent_seeds_by_the_slow_formulas(tmp_path: Path) -> None:
 
 
 def test_repeated_splits_are_corrected(tmp_path: Path) -> None:
-    """Six test cases for eight training cases at every site, and so for all together."""
+    """Six test cases everywhere, for 8, 16 and 8 training cases at the sites and 24 at the fusion site."""
     noise = {seed: 0.02 * np.random.default_rng(seed + 50).standard_normal((3, 6, 3)) for seed in range(3)}
-    methods = {"fedmepd": lambda seed: runs.scores(seed) + noise[seed], "local": better(0)}
-    found = compare([write(tmp_path, methods, 3, source="folder")], draws=500)
-    for column, of_seed in ((MEAN, lambda seed: noise[seed].mean()), ("site-1", lambda seed: noise[seed][0].mean())):
-        expected = slow.t_interval([of_seed(seed) for seed in range(3)], 6 / 8)
-        assert (columns(found, "local")[column]["low"], columns(found, "local")[column]["high"]) == pytest.approx(
-            expected, abs=1e-5
-        )
+    for seed in range(3):
+        for name, scores in (("fedmepd", runs.scores(seed) + noise[seed]), ("local", runs.scores(seed))):
+            run = runs.run(name, seed, scores, source="folder")
+            run["sites"][1]["cases"]["train"], run["server"]["cases"]["train"] = 16, 24
+            runs.write(tmp_path, run)
+    found = compare([tmp_path], draws=500)
+    for column, of_seed, overlap in (
+        (MEAN, lambda seed: noise[seed].mean(), 18 / 32),
+        ("site-1", lambda seed: noise[seed][0].mean(), 6 / 8),
+        ("site-2", lambda seed: noise[seed][1].mean(), 6 / 16),
+        (FUSION, lambda seed: noise[seed][0].mean(), 6 / 24),
+    ):
+        of = columns(found, "local")[column]
+        expected = slow.t_interval([of_seed(seed) for seed in range(3)], overlap)
+        assert (of["low"], of["high"]) == pytest.approx(expected, abs=1e-5)
 
 
 def test_a_fixed_split(tmp_path: Path) -> None:
@@ -296,7 +304,8 @@ def test_a_large_comparison_takes_seconds(tmp_path: Path) -> None:
             run = runs.run("fedmepd", seed, scores, cohort=f"{seed}") | {"method": name}
             more = [runs.entry(f"site-{number}", ("T2",), scores[number % 3], str(seed)) for number in range(11, 16)]
             runs.write(tmp_path, run | {"sites": [*run["sites"], *more]})
-    began = time.perf_counter()
+    # Of the processor: others may use it too.
+    began = time.process_time()
     found = compare([tmp_path], names[0])
-    assert time.perf_counter() - began < 20
+    assert time.process_time() - began < 10
     assert len(found["differences"]) == 14 and len(found["sites"]) == 8

@@ -118,6 +118,13 @@ def test_all_methods(tmp_path) -> None:
     assert {choice.name for choice in plan.choices()} == {f"{name}-10" for name in methods.names()}
 
 
+def test_a_method_for_phantoms_alone_is_refused_with_patients(tmp_path) -> None:
+    (tmp_path / "cases" / "clinic").mkdir(parents=True)
+    content = {"methods": ["local", "creamfl"], "seeds": [0], "data": "cases"}
+    with pytest.raises(FedMEPDError, match="creamfl: CreamFL is for phantoms alone"):
+        runs(read_plan(write(tmp_path, content), None))
+
+
 def test_no_file(tmp_path) -> None:
     with pytest.raises(FedMEPDError, match="plan.yaml cannot be read .*: expected a plan"):
         read_plan(tmp_path / "plan.yaml", None)

@@ -248,9 +248,12 @@ def runs_of(
         trials: how many configurations were tried to find these settings.
 
     Raises:
-        SettingsError: a method, a setting or a site is unknown, or a value is out of bounds.
+        FedMEPDError: a method, a setting or a site is unknown, a value is out of bounds, or the method is for phantoms
+            alone.
     """
     sites = _sites(plan)
+    if plan.data is not None:
+        methods.find(choice.method).require_source(choice.name, "folder")
     found = []
     for seed in seeds:
         name = f"{choice.name}-seed-{seed}"
