@@ -86,6 +86,30 @@ def test_gradients_of_small_maps_are_taken_in_a_batch(monkeypatch) -> None:
     assert batches == [(2, 2)]
 
 
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="oneDNN computes the forward pass")
+def test_without_avx512_products_give_the_gradient_of_the_weight(batch, monkeypatch) -> None:
+    monkeypatch.setattr(convolution, "_WITHOUT_AVX512", True)
+    torch.manual_seed(0)
+    exact = [torch.randn(batch, 16, 6, 5, 4), torch.randn(6, 16, 3, 3, 3)]
+    exact = [each.double().requires_grad_() for each in exact]
+    given = [each.detach().float().to(memory_format=torch.channels_last_3d).requires_grad_() for each in exact]
+    masks, take = [], torch.ops.aten.convolution_backward
+
+    def counted(*arguments):
+        masks.append(arguments[-1])
+        return take(*arguments)
+
+    monkeypatch.setattr(torch.ops.aten, "convolution_backward", counted)
+    result = convolve(*given, (1, 1, 1), (1, 1, 1))
+    toward = torch.randn_like(result)
+    found = torch.autograd.grad(result, given, toward)
+    expected = torch.autograd.grad(F.conv3d(*exact, padding=1), exact, toward.double())
+    assert masks == [(True, False, False)]
+    for one, other in zip(found, expected, strict=True):
+        assert one.shape == other.shape and (one.double() - other).norm() < 1e-5 * other.norm()
+
+
 @pytest.mark.parametrize("needed", [(True, False), (False, True)])
 def test_only_the_gradient_that_is_needed(needed) -> None:
     torch.manual_seed(0)
