@@ -56,11 +56,16 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
             os.unlink(temporary)
         if not isinstance(error, OSError):
             raise
-        raise FedMEPDError(
-            f"cannot write {path}: {error}. What was there before is unchanged; free space on that disk or "
-            "choose another folder, then start the run again.",
-            public=f"the state cannot be written: {error.strerror or type(error).__name__}",
-        ) from error
+        raise cannot_write(path, error) from error
+
+
+def cannot_write(path: Path, error: OSError) -> FedMEPDError:
+    """Returns the error that says why a file could not be written."""
+    return FedMEPDError(
+        f"cannot write {path}: {error}. What was there before is unchanged; free space on that disk or "
+        "choose another folder, then start the run again.",
+        public=f"the state cannot be written: {error.strerror or type(error).__name__}",
+    )
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -97,6 +97,7 @@ def build(
     fusion_bytes: tuple[int, int] = (0, 0),
     machine: dict[str, Any] | None = None,
     precision: str = "",
+    source: Literal["phantom", "folder"] | None = None,
 ) -> dict[str, Any]:
     """Returns the results of a run.
 
@@ -114,8 +115,9 @@ def build(
         fusion_bytes: of tensors from and to the fusion site, where it is not in the server's process.
         machine: of the server, see :func:`fedmepd.environment.hardware`.
         precision: of the training's convolutions at the server.
+        source: whether the cases are phantoms or come from data folders; None where that is not known.
     """
-    sites = sorted(sites, key=lambda entry: _natural(entry["name"]))
+    sites = sorted(sites, key=lambda entry: natural(entry["name"]))
     return {
         "method": settings.method,
         "run_name": settings.run_name,
@@ -139,6 +141,7 @@ def build(
         "settings": settings.model_dump(mode="json"),
         "hardware": machine,
         "precision": precision,
+        "source": source,
         "evaluation": EVALUATION,
         "version": __version__,
         "versions": versions(),
@@ -221,6 +224,6 @@ def _mean_of(items: Iterable[Any], value: Callable[[Any], float | None]) -> floa
     return fmean(values) if values else None
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
-    """Sort key by which site-2 comes before site-10."""
+def natural(name: str) -> list[tuple[int, str]]:
+    """Returns a sort key by which site-2 comes before site-10."""
     return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]

@@ -7,6 +7,9 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+
 from fedmepd.errors import UpdateRefused
 from fedmepd.federation.checking import check_update
 from fedmepd.federation.exchange import SiteProfile, Update
@@ -14,12 +17,16 @@ from fedmepd.federation.norm_bound import NormBound, Size, scaled, size_of
 from fedmepd.federation.reports import TrainReport, check_report
 from fedmepd.methods.method import AtServer, Tensors
 from fedmepd.methods.parts.selection import EXTRA, parts
-from fedmepd.storage import load_tensors, remove_leftovers, save_tensors
+from fedmepd.storage import cannot_write, load_tensors, remove_leftovers, save_tensors
 from fedmepd.tasks.task import Task
+
+_SUFFIX = ".npy"
 
 
 class TensorStore:
     """Tensors on disk: of a site for the time of a round, or under a name and a round for as long as they are needed.
+
+    What is there for a round is not flushed to disk: a server that stops in between starts the round anew.
 
     Args:
         folder: for the files.
@@ -34,17 +41,26 @@ class TensorStore:
         Raises:
             FedMEPDError: they cannot be written.
         """
-        save_tensors(self._file(site), tensors)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(self._file(site), "wb") as file:
+                np.save(file, np.array(list(tensors)), allow_pickle=False)
+                for value in tensors.values():
+                    np.save(file, value.numpy(), allow_pickle=False)
+        except OSError as error:
+            raise cannot_write(self._file(site), error) from error
 
     def load(self, site: str) -> Tensors:
         """Takes a site's tensors back."""
-        tensors = load_tensors(self._file(site))
+        with open(self._file(site), "rb") as file:
+            names = np.load(file).tolist()
+            tensors = {name: torch.from_numpy(np.load(file)) for name in names}
         self._file(site).unlink()
         return tensors
 
     def clear(self) -> None:
         """Forgets what nobody has taken back."""
-        for path in self._folder.glob("*.pt"):
+        for path in self._folder.glob(f"*{_SUFFIX}"):
             path.unlink(missing_ok=True)
 
     def keep(self, name: str, round_number: int, tensors: Tensors) -> None:
@@ -72,7 +88,7 @@ class TensorStore:
                 path.unlink(missing_ok=True)
 
     def _file(self, site: str) -> Path:
-        return self._folder / f"{site}.pt"
+        return self._folder / f"{site}{_SUFFIX}"
 
     def _kept_file(self, name: str, round_number: int) -> Path:
         return self._folder / "kept" / f"{name}.{round_number:05d}.pt"

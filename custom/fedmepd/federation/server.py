@@ -433,4 +433,5 @@ class FederationServer:
             ),
             machine=hardware(device_name(self._fusion.device), torch.get_num_threads()),
             precision=chosen_precision(self._fusion.device, self.settings.training.training_precision()),
+            source=fusion.source,
         )

@@ -185,13 +185,12 @@ class FedMEPDAtServer(AtServer):
     def _personalize(self, before: Tensors) -> None:
         """Compares how the round changed the server's filters with how each site changed its own."""
         total = max(1, sum(self._cases.values()))
+        weights = {layer: f"{layer}.weight" for layer in self._layers}
+        of_server = {layer: (self.weights[key] - before[key]).double() for layer, key in weights.items()}
         for site in sorted(self._cases):
             changes = self.store.load(site)
-            for layer in self._layers:
-                key = f"{layer}.weight"
-                if key in changes:
-                    of_server = self.weights[key] - before[key]
-                    self._filters[site].update(layer, of_server, changes[key], self._cases[site] / total)
+            of_site = {layer: changes[key] for layer, key in weights.items() if key in changes}
+            self._filters[site].update(of_server, of_site, self._cases[site] / total)
         bound_weights(self._filters.values(), self.settings.personalization.weight_bound)
 
     def layers(self) -> dict[str, int]:
