@@ -173,8 +173,24 @@ def test_sites_below_local(tmp_path: Path) -> None:
 
     found = compare([write(tmp_path, {"fedmepd": joined, "local": better(0)}, 5)], draws=500)
     assert found["below_local"] == {"fedmepd": {"below": ["site-2", "site-10"], "shown": ["site-2"]}}
+    # What is lost has an interval below 0, not only a mean.
+    assert columns(found, "local")["site-10"]["mean"] < 0
+    sites = found["differences"]["local"]["sites"]
+    assert sites == {"won": ["site-1"], "level": ["site-10"], "lost": ["site-2"]}
     without = compare([write(tmp_path / "without", {"fedmepd": joined, "fedavg": better(0)}, 5)], draws=500)
     assert without["below_local"] is None
+
+
+def test_the_ranking_is_over_the_mean_of_the_sites(tmp_path: Path) -> None:
+    """Ranks by site: fedavg 1, 3, 3; local 2, 2, 2; fedmepd 3, 1, 1. In every draw the means have the same order."""
+    offsets = {"fedavg": (0.2, 0.0, 0.0), "local": (0.1, 0.1, 0.1), "fedmepd": (0.0, 0.2, 0.2)}
+    methods = {
+        name: (lambda seed, of=of: runs.scores(seed) + np.array(of)[:, None, None]) for name, of in offsets.items()
+    }
+    ranking = compare([write(tmp_path, methods, 2)], draws=100)["ranking"]
+    assert [ranking[name]["rank"] for name in offsets] == pytest.approx([7 / 3, 2, 5 / 3])
+    for name, place in (("fedmepd", 1), ("local", 2), ("fedavg", 3)):
+        assert (ranking[name]["place"], ranking[name]["first"], ranking[name]["last"]) == (place, place, place)
 
 
 def test_distances_and_penalties(tmp_path: Path) -> None:
