@@ -16,6 +16,7 @@ DICE = {"WT": 0.5, "TC": 0.25, "ET": 0.0}
 TRAIN = {
     "cases": 3,
     "losses": {"total": 5.5},
+    "figures": {"proximal": 0.25},
     "steps": 2,
     "train_seconds": 0.5,
     "validation_seconds": 0.125,
@@ -51,6 +52,7 @@ NAN, INF = float("nan"), float("inf")
         (TrainReport, "losses", 1.0),
         (TrainReport, "losses.total", NAN),
         (TrainReport, "losses.total", "much"),
+        (TrainReport, "figures.proximal", NAN),
         (TrainReport, "seconds", -1.0),
         (TrainReport, "seconds", INF),
         (TrainReport, "steps", -1),
