@@ -100,15 +100,23 @@ def test_five_independent_seeds_by_the_slow_formulas(tmp_path: Path) -> None:
 
 
 def test_repeated_splits_are_corrected(tmp_path: Path) -> None:
-    """Six test cases for eight training cases at every site, and so for all together."""
+    """Six test cases everywhere, for 8, 16 and 8 training cases at the sites and 24 at the fusion site."""
     noise = {seed: 0.02 * np.random.default_rng(seed + 50).standard_normal((3, 6, 3)) for seed in range(3)}
-    methods = {"fedmepd": lambda seed: runs.scores(seed) + noise[seed], "local": better(0)}
-    found = compare([write(tmp_path, methods, 3, source="folder")], draws=500)
-    for column, of_seed in ((MEAN, lambda seed: noise[seed].mean()), ("site-1", lambda seed: noise[seed][0].mean())):
-        expected = slow.t_interval([of_seed(seed) for seed in range(3)], 6 / 8)
-        assert (columns(found, "local")[column]["low"], columns(found, "local")[column]["high"]) == pytest.approx(
-            expected, abs=1e-5
-        )
+    for seed in range(3):
+        for name, scores in (("fedmepd", runs.scores(seed) + noise[seed]), ("local", runs.scores(seed))):
+            run = runs.run(name, seed, scores, source="folder")
+            run["sites"][1]["cases"]["train"], run["server"]["cases"]["train"] = 16, 24
+            runs.write(tmp_path, run)
+    found = compare([tmp_path], draws=500)
+    for column, of_seed, overlap in (
+        (MEAN, lambda seed: noise[seed].mean(), 18 / 32),
+        ("site-1", lambda seed: noise[seed][0].mean(), 6 / 8),
+        ("site-2", lambda seed: noise[seed][1].mean(), 6 / 16),
+        (FUSION, lambda seed: noise[seed][0].mean(), 6 / 24),
+    ):
+        of = columns(found, "local")[column]
+        expected = slow.t_interval([of_seed(seed) for seed in range(3)], overlap)
+        assert (of["low"], of["high"]) == pytest.approx(expected, abs=1e-5)
 
 
 def test_a_fixed_split(tmp_path: Path) -> None:
@@ -165,8 +173,24 @@ def test_sites_below_local(tmp_path: Path) -> None:
 
     found = compare([write(tmp_path, {"fedmepd": joined, "local": better(0)}, 5)], draws=500)
     assert found["below_local"] == {"fedmepd": {"below": ["site-2", "site-10"], "shown": ["site-2"]}}
+    # What is lost has an interval below 0, not only a mean.
+    assert columns(found, "local")["site-10"]["mean"] < 0
+    sites = found["differences"]["local"]["sites"]
+    assert sites == {"won": ["site-1"], "level": ["site-10"], "lost": ["site-2"]}
     without = compare([write(tmp_path / "without", {"fedmepd": joined, "fedavg": better(0)}, 5)], draws=500)
     assert without["below_local"] is None
+
+
+def test_the_ranking_is_over_the_mean_of_the_sites(tmp_path: Path) -> None:
+    """Ranks by site: fedavg 1, 3, 3; local 2, 2, 2; fedmepd 3, 1, 1. In every draw the means have the same order."""
+    offsets = {"fedavg": (0.2, 0.0, 0.0), "local": (0.1, 0.1, 0.1), "fedmepd": (0.0, 0.2, 0.2)}
+    methods = {
+        name: (lambda seed, of=of: runs.scores(seed) + np.array(of)[:, None, None]) for name, of in offsets.items()
+    }
+    ranking = compare([write(tmp_path, methods, 2)], draws=100)["ranking"]
+    assert [ranking[name]["rank"] for name in offsets] == pytest.approx([7 / 3, 2, 5 / 3])
+    for name, place in (("fedmepd", 1), ("local", 2), ("fedavg", 3)):
+        assert (ranking[name]["place"], ranking[name]["first"], ranking[name]["last"]) == (place, place, place)
 
 
 def test_distances_and_penalties(tmp_path: Path) -> None:
@@ -296,7 +320,8 @@ def test_a_large_comparison_takes_seconds(tmp_path: Path) -> None:
             run = runs.run("fedmepd", seed, scores, cohort=f"{seed}") | {"method": name}
             more = [runs.entry(f"site-{number}", ("T2",), scores[number % 3], str(seed)) for number in range(11, 16)]
             runs.write(tmp_path, run | {"sites": [*run["sites"], *more]})
-    began = time.perf_counter()
+    # Of the processor: others may use it too.
+    began = time.process_time()
     found = compare([tmp_path], names[0])
-    assert time.perf_counter() - began < 20
+    assert time.process_time() - began < 10
     assert len(found["differences"]) == 14 and len(found["sites"]) == 8

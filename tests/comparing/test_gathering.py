@@ -82,6 +82,8 @@ def test_unfinished_runs_are_listed(tmp_path: Path) -> None:
     assert list(gathered.methods) == ["fedmepd"]
     assert gathered.notes == ["local, seed 0: not finished (round 2 of 4), not used"]
     assert [reason for _, reason in gathered.unused] == ["not finished"]
+    write(tmp_path / "plan", "fedmepd", 3, status="running", round=1, run_name="one-anchor-seed-3")
+    assert "one-anchor, seed 3: not finished (round 1 of 4), not used" in gather([tmp_path]).notes
 
 
 def refused(paths: list[Path], *parts: str) -> None:

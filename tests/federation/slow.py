@@ -54,6 +54,11 @@ class Party:
         training = self.settings.training
         return training.learning_rate * (1 - number / (last + 1)) ** training.decay_power
 
+    def go_on_from(self, kept: dict) -> None:
+        """Takes over a kept state, so that the rounding errors of the rounds before do not add up."""
+        self.load(dict(kept["network"]))
+        self.adam.load_state_dict(kept["optimizer"])
+
     def train(
         self,
         number: int,

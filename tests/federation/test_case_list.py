@@ -78,6 +78,7 @@ def test_results_hold_them_with_what_the_run_has_cost(method, finished, tiny) ->
     assert results["server"]["work"]["peak_mib"] > 50
     assert results["hardware"]["device"] == "cpu" and results["hardware"]["threads"] == 1
     assert results["precision"] == "float32" and (results["trials"], results["evaluation"]) == (1, 1)
+    assert results["source"] == "folder"
 
 
 def test_a_split_of_its_own(tiny) -> None:

@@ -90,6 +90,8 @@ def _show(outcome: Outcome, out: Path) -> int:
         for name, reason in outcome.failed.items():
             print(f"  {name}: {reason}", file=sys.stderr)
     print(f"{len(finished)} of {len(outcome.runs)} runs are finished. Their results are in {out}")
+    if finished:
+        print(f"To compare them: fedmepd compare show {shlex.quote(str(out))}")
     return FAILED if outcome.failed else 0
 
 

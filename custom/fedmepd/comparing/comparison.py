@@ -14,7 +14,7 @@ from fedmepd.comparing.checking import check
 from fedmepd.comparing.curves import BUDGETS, Curve, common_budget, curve
 from fedmepd.comparing.design import design_of
 from fedmepd.comparing.differences import below_local, differences
-from fedmepd.comparing.gathering import Gathered, gather
+from fedmepd.comparing.gathering import Gathered, gather, name_of
 from fedmepd.comparing.intervals import mean_and_sd
 from fedmepd.comparing.ranking import rank
 from fedmepd.comparing.resampling import DRAWS
@@ -96,7 +96,7 @@ def _reference(names: list[str], asked: str | None) -> str:
 
 def _runs(gathered: Gathered) -> list[dict[str, Any]]:
     used = [(name, file, None) for name, files in gathered.methods.items() for file in files.values()]
-    unused = [(file.run.method, file, reason) for file, reason in gathered.unused]
+    unused = [(name_of(file), file, reason) for file, reason in gathered.unused]
     return [_about(name, file) | {"unused": reason} for name, file, reason in [*used, *unused]]
 
 

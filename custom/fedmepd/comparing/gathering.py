@@ -69,7 +69,7 @@ def gather(paths: Iterable[Path]) -> Gathered:
         said = "; ".join(f"{name}: {_listed(runs)}" for name, runs in methods.items())
         raise FedMEPDError(f"no seed was run with every method ({said}): run the missing ones, or name fewer runs")
     notes = [
-        f"{file.run.method}, seed {file.run.seed}: not finished (round {file.run.round} of {file.run.rounds}), not used"
+        f"{name_of(file)}, seed {file.run.seed}: not finished (round {file.run.round} of {file.run.rounds}), not used"
         for file in unfinished
     ]
     unused = [(file, "not finished") for file in unfinished]
@@ -104,7 +104,7 @@ def _by_method(files: Sequence[RunFile]) -> dict[str, list[RunFile]]:
     """Puts runs together whose name and settings agree; settings under one name are told apart by what differs."""
     names: dict[str, dict[str, list[RunFile]]] = defaultdict(lambda: defaultdict(list))
     for file in files:
-        names[_name(file)][json.dumps(_method_and_settings(file), sort_keys=True)].append(file)
+        names[name_of(file)][json.dumps(_method_and_settings(file), sort_keys=True)].append(file)
     methods = {}
     for name, variants in names.items():
         keys = differing([_method_and_settings(runs[0]) for runs in variants.values()])
@@ -115,8 +115,8 @@ def _by_method(files: Sequence[RunFile]) -> dict[str, list[RunFile]]:
     return methods
 
 
-def _name(file: RunFile) -> str:
-    """What a plan of `fedmepd compare run` calls the method with its settings; else the method."""
+def name_of(file: RunFile) -> str:
+    """Returns what a plan of `fedmepd compare run` calls the method with its settings; else the method."""
     name, ends_in_seed, seed = file.run.run_name.rpartition("-seed-")
     return name if ends_in_seed and seed == str(file.run.seed) else file.run.method
 

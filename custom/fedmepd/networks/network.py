@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from fedmepd.errors import FedMEPDError
 from fedmepd.networks.auxiliary import AuxiliaryDecoder
-from fedmepd.networks.blocks import give_affine_parameters, start_weights, upsample
+from fedmepd.networks.blocks import full_precision, give_affine_parameters, join, start_weights
 from fedmepd.networks.calibration import Calibration
 from fedmepd.networks.decoder import FusionDecoder
 from fedmepd.networks.encoder import LEVELS, Encoder, EncoderNorms, channels
+from fedmepd.networks.kernels.upsampling import upsample_maps
 from fedmepd.tasks.task import Task
 
 SHARED = "shared"
@@ -39,8 +40,10 @@ class Outputs:
     encoded: list[list[Tensor]] = field(default_factory=list)
 
     def full_size_regions(self) -> dict[int, Tensor]:
-        """The region maps upsampled to full size, each in one step (deep supervision)."""
-        return {level: upsample(region, 2 ** (level - 1)) for level, region in self.regions.items()}
+        """The region maps upsampled to full size, each in one step (deep supervision), in full precision."""
+        return {
+            level: upsample_maps(full_precision(region), 2 ** (level - 1)) for level, region in self.regions.items()
+        }
 
 
 class FedMEPDNet(nn.Module):
@@ -133,7 +136,7 @@ class FedMEPDNet(nn.Module):
         encoded = self.encode(images, modalities)
         present = [self.task.modalities.index(name) for name in modalities]
         calibrate = self._calibrate if self.calibration is not None and self.anchors else None
-        return (*self.decoder([torch.cat(level, dim=1) for level in encoded], present, calibrate), encoded)
+        return (*self.decoder([join(*level) for level in encoded], present, calibrate), encoded)
 
     def training_outputs(self, images: Tensor, modalities: Sequence[str]) -> Outputs:
         """images (B, M, X, Y, Z), sides multiples of 8, modalities in the task's order -> everything the loss needs."""
