@@ -36,8 +36,15 @@ def test_same_bits_here_and_there(method, tiny_apart, tmp_path) -> None:
     assert fusion[0]["round"] == fusion[1]["round"]
     for key in ("network", "optimizer", "method"):
         assert same(fusion[0][key], fusion[1][key])
-    for key in ("mean", "server", "sites"):
-        assert here[key] == there[key]
+    assert here["mean"] == there["mean"]
+    for one, other in zip([here["server"], *here["sites"]], [there["server"], *there["sites"]], strict=True):
+        work = [entry.pop("work") for entry in (one, other)]
+        assert one == other and work[0]["steps"] == work[1]["steps"]
+        # What travels to and from the fusion site counts there alone.
+        up, down = (work[1][key] - work[0][key] for key in ("bytes_up", "bytes_down"))
+        assert (up, down) == (
+            (there["fusion"]["bytes_up"], there["fusion"]["bytes_down"]) if one["name"] == "server" else (0, 0)
+        )
     assert not (tmp_path / "there/server/fusion").exists()
 
 
