@@ -106,8 +106,8 @@ def with_processor(task: Task, arithmetic: str) -> Agreement:
 
     Args:
         task: of the GPU.
-        arithmetic: of the GPU: ``float64``, compared with float64 on the processor; ``float32`` or ``bfloat16``, compared
-            with float32.
+        arithmetic: of the GPU: ``float64``, compared with float64 on the processor; ``float32`` or ``bfloat16``, both
+            compared with float32.
     """
     there = replace(
         task,

@@ -169,9 +169,7 @@ def stand_in(seconds: float) -> Callable[[Any], None]:
     return lambda _: work(times)
 
 
-def waiting(
-    cases: Sequence[Case], folder: Path, crop: int, step: Callable[[Any], Any], pairs: int
-) -> dict[str, Any]:
+def waiting(cases: Sequence[Case], folder: Path, crop: int, step: Callable[[Any], Any], pairs: int) -> dict[str, Any]:
     """Measures what the steps of epochs wait for their batches; returns a row of the report.
 
     Args:

@@ -123,7 +123,7 @@ class _Keep:
 def processor_bits(seed: int) -> Callable[[torch.Size], Tensor]:
     """Returns what draws tensors of random int16 of a shape, on the processor.
 
-    NumPy makes them several times as fast as PyTorch, whose dropout would take more time than the rest of the attention.
+    NumPy makes them several times as fast as PyTorch, whose dropout would take longer than the rest of the attention.
     """
     generator = np.random.Generator(np.random.SFC64(seed))
 
@@ -135,6 +135,6 @@ def processor_bits(seed: int) -> Callable[[torch.Size], Tensor]:
 
 
 def device_bits(seed: int, device: torch.device) -> Callable[[torch.Size], Tensor]:
-    """Returns what draws tensors of random int16 of a shape on a GPU, where numbers of the processor arrive too late."""
+    """Returns what draws tensors of random int16 of a shape on a GPU, which need not be sent to it."""
     generator = torch.Generator(device).manual_seed(seed)
     return lambda shape: torch.randint(-(2**15), 2**15, shape, dtype=torch.int16, device=device, generator=generator)
