@@ -16,6 +16,7 @@ from fedmepd.doctor.federation import expected
 from fedmepd.doctor.kit import Kit
 from fedmepd.evaluation import results
 from fedmepd.flare.poc.workspace import ADMIN, Poc
+from tests.signals import WITH_INTERRUPTS_IGNORED
 from tests.system.simulator import ROOT, SITES, TINY, assert_same, weights
 
 pytestmark = pytest.mark.system
@@ -23,8 +24,8 @@ pytestmark = pytest.mark.system
 SECONDS = 300
 
 
-def start(tmp_path, cohort, cache, settings, *options):
-    """Starts ``fedmepd poc run`` with a job of these settings."""
+def start(tmp_path, cohort, cache, settings, *options, before=()):
+    """Starts ``fedmepd poc run`` with a job of these settings; ``before`` stands before the command."""
     job = tmp_path / "job"
     shutil.copytree(ROOT / "jobs/fedmepd_brats", job)
     config = job / "app/config/config_fed_server.json"
@@ -45,7 +46,7 @@ def start(tmp_path, cohort, cache, settings, *options):
     command = ["poc", "run", str(job), "--workspace", str(tmp_path / "w"), "--sites", *SITES, "--data", str(cohort)]
     command += options
     return subprocess.Popen(
-        [sys.executable, "-m", "fedmepd.cli", *command],
+        [*before, sys.executable, "-m", "fedmepd.cli", *command],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -152,7 +153,7 @@ def test_the_console_in_the_middle_of_a_round_and_an_interrupt(tmp_path, cohort,
         process.send_signal(signal.SIGINT)
 
     settings = TINY | {"rounds": 200, "evaluation": TINY["evaluation"] | {"every": 1}}
-    process = start(tmp_path, cohort, cache, settings)
+    process = start(tmp_path, cohort, cache, settings, before=WITH_INTERRUPTS_IGNORED)
     # The first round that is told: rounds that are shorter than the time between two looks may be passed over.
     code, output = follow(process, tmp_path / "w", at="/200:", then=look)
     assert code == 130, output
