@@ -85,7 +85,7 @@ class Steps(_Measured):
             plain, in_float32 = (self._plain.get((modalities, crop, kind)) for kind in (precision, "float32"))
             if plain is not None and not abs(found["loss"] / plain["loss"] - 1) <= LOSS_TOLERANCE:
                 raise RuntimeError(f"first loss {found['loss']:.4f}, straightforward {plain['loss']:.4f}")
-            return found | _ratios(found, plain, in_float32)
+            return found | ratios(found, plain, in_float32)
 
         return Part(about, self.seconds_for(kind), run)
 
@@ -211,7 +211,7 @@ class Segmenting(_Measured):
         found = {"seconds": Spread.of(times).as_dict(), "peak_mib": _peak_mib(options.device)}
         if side == "straightforward":
             self._plain, self._classes = found, classes
-        found |= _ratios(found, self._plain, self._plain)
+        found |= ratios(found, self._plain, self._plain)
         if self._classes is not None:
             brain = (load_tensors(self._case)["images"] != 0).any(dim=0)
             scores = inference.dice(self._classes[brain], classes[brain])
@@ -245,7 +245,7 @@ def _peak_mib(device: str) -> float | None:
     return torch.cuda.max_memory_allocated(device) / MIB if torch.device(device).type == "cuda" else None
 
 
-def _ratios(
+def ratios(
     found: dict[str, Any], plain: dict[str, Any] | None, in_float32: dict[str, Any] | None
 ) -> dict[str, float | None]:
     """How many times as long and as much the straightforward formulation takes, as far as it was measured."""

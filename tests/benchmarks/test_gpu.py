@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from benchmarks import gpu
-from benchmarks.gpu_parts import Segmenting, Steps
+from benchmarks.gpu_parts import Segmenting, Steps, ratios
 from benchmarks.gpu_tables import tables
 from benchmarks.ways import PRODUCT, STRAIGHTFORWARD
 from fedmepd.storage import save_tensors
@@ -69,16 +69,22 @@ def test_what_is_done_first(tmp_path) -> None:
 
 def test_steps_are_compared_with_the_straightforward_formulation() -> None:
     steps = Steps(options())
-    plain = steps.part(STRAIGHTFORWARD, ("T1ce",), 24, "float32").measure()
-    product = steps.part(PRODUCT, ("T1ce",), 24, "float32").measure()
-    half = steps.part(PRODUCT, ("T1ce",), 24, "bfloat16").measure()
+    plain = steps.part(STRAIGHTFORWARD, ("T1ce",), 16, "float32").measure()
+    product = steps.part(PRODUCT, ("T1ce",), 16, "float32").measure()
     assert product["seconds"].keys() == SPREAD and product["peak_mib"] is None
     ratio = plain["seconds"]["median"] / product["seconds"]["median"]
     assert product["ratio"] == product["ratio_float32"] == ratio and plain["ratio"] == 1
-    assert half["ratio"] is None and half["ratio_float32"] == plain["seconds"]["median"] / half["seconds"]["median"]
-    steps._plain[("T1ce",), 24, "float32"]["loss"] *= 1.2
+    steps._plain[("T1ce",), 16, "float32"]["loss"] *= 1.2
     with pytest.raises(RuntimeError, match="first loss"):
-        steps.part(PRODUCT, ("T1ce",), 24, "float32").measure()
+        steps.part(PRODUCT, ("T1ce",), 16, "float32").measure()
+
+
+def test_ratios_by_hand() -> None:
+    """Of the same precision, and of float32; none of what was not measured."""
+    half, plain_half, plain = ({"seconds": {"median": s}, "peak_mib": m} for s, m in ((2, 10), (4, 30), (6, 50)))
+    assert ratios(half, plain_half, plain) == {"ratio": 2, "ratio_float32": 3, "ratio_memory": 3}
+    assert ratios(half, None, plain) == {"ratio": None, "ratio_float32": 3, "ratio_memory": None}
+    assert ratios(half | {"peak_mib": None}, plain, None) == {"ratio": 3, "ratio_float32": None, "ratio_memory": None}
 
 
 def test_segmenting(tmp_path) -> None:
