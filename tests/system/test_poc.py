@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import psutil
 import pytest
@@ -131,8 +132,11 @@ def test_a_run_with_the_fusion_site_at_a_hospital(tmp_path, cohort, cache, refer
 def console(workspace, commands):
     """Types commands into FLARE's admin console; returns what it printed."""
     admin = Poc(workspace).kit(ADMIN) / "startup/fl_admin.sh"
+    # FLARE's script takes the first python3 that it finds.
+    programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     run = subprocess.run(
         [admin],
+        env=os.environ | {"PATH": programs},
         input="".join(f"{command}\n" for command in (*commands, "bye")),
         capture_output=True,
         text=True,
