@@ -73,7 +73,7 @@ def test_all_faults_at_once(tmp_path: Path, run) -> None:
         make(tmp_path / "data")
     status, printed = run("check", tmp_path / "data")
     assert status == 1 and f"{len(ERRORS)} errors: a site with this data would refuse to train" in printed
-    assert "     5  unreadable file\n" in printed
+    assert "     4  unreadable file\n" in printed
 
 
 def test_what_check_prints(tmp_path: Path, run) -> None:
@@ -127,7 +127,7 @@ def dicom(folder: Path) -> None:
     [
         pytest.param(lambda folder: None, "{folder} cannot be read", id="no folder"),
         pytest.param(lambda folder: folder.mkdir(), "no case in {folder}", id="no case"),
-        pytest.param(lambda folder: dicom(folder), "DICOM files: convert them to NIfTI", id="DICOM"),
+        pytest.param(lambda folder: dicom(folder), "DICOM: convert them with dcm2niix", id="DICOM"),
         pytest.param(lambda folder: (folder.mkdir(), (folder / FILE_NAME).write_text("{")), "JSON", id="bad manifest"),
     ],
 )

@@ -2,6 +2,7 @@ import pytest
 
 from fedmepd.data.cases import PLAIN
 from fedmepd.data.layouts import NESTED, find_dataset
+from fedmepd.data.source import no_case
 from fedmepd.errors import DataError
 from fedmepd.tasks.brats import BRATS
 
@@ -236,6 +237,42 @@ def test_what_is_made_of_a_modality_is_none(tmp_path, name):
     [case] = find_dataset(BRATS, tmp_path).cases
     assert [path.name for path in case.files] == ["flair.nii.gz", "t1.nii.gz", "t2.nii.gz", "seg_mask.nii.gz"]
     assert [found.kind for found in case.findings] == ["file of another name, passed over"]
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        *((f"a_flair{end}", "FreeSurfer volumes: convert them with mri_convert") for end in (".mgz", ".MGH")),
+        *((f"a_flair{end}", "NRRD or MetaImage") for end in (".nrrd", ".nhdr", ".mha", ".mhd")),
+        ("a_flair.img", "pairs of .hdr and .img"),
+        ("a_flair.mnc", "MINC volumes"),
+        *((f"a_flair{end}", "packed in another way than gzip") for end in (".nii.zip", ".nii.bz2", ".nii.gz.part")),
+        ("a_flair.dcm", "DICOM: convert them with dcm2niix"),
+        ("IM0001", "DICOM: convert them with dcm2niix"),
+    ],
+)
+def test_images_in_other_formats_do_not_vanish(tmp_path, name, says):
+    data = tmp_path / "data"
+    touch(data, "a/a_t1.nii.gz", "b/notes", "c/c_t1.nii.gz", "c/raw/x.dcm")
+    for folder in ("a", "b"):
+        (data / folder / name).write_bytes(bytes(128) + b"DICM")
+    a, b, c = find_dataset(BRATS, data).cases
+    # The case without any other image is there, and the training refuses it; raw images beside a case are none.
+    assert (a.modalities, b.modalities, c.modalities) == (("T1",), (), ("T1",)) and not c.findings
+    for case in (a, b):
+        [found] = case.findings
+        assert (found.severity, found.kind) == ("warning", "images in a format that is not read")
+        assert name in found.text and says in found.text
+    # Another file of the modality is read.
+    touch(data, "a/a_flair.nii.gz")
+    [found] = find_dataset(BRATS, data).cases[0].findings
+    assert found.severity == ("note" if "flair" in name else "warning")
+
+
+def test_a_folder_of_other_formats_alone(tmp_path):
+    touch(tmp_path, "a/t1.mgz", "b/t1.mgz")
+    assert not find_dataset(BRATS, tmp_path).cases
+    assert "FreeSurfer volumes: convert them with mri_convert" in str(no_case(BRATS, tmp_path))
 
 
 @pytest.mark.parametrize("what", ["file", "folder", "circle"])

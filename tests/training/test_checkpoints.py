@@ -72,6 +72,7 @@ def test_describes_itself(saved: Path) -> None:
             "clip_percent": 0.0,
             "window": 80,
             "overlap": 0.5,
+            "voxel_mm": (),
             "version": fedmepd.__version__,
         },
     }

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 
 from fedmepd.data.case_facts import CaseFacts, case_facts
 from fedmepd.data.cases import LABEL, Case
@@ -53,6 +54,11 @@ class Inspection:
         names = {case.name for case in cases}
         return self._only([case.name in names for case in self.cases])
 
+    def voxel_mm(self) -> tuple[float, ...]:
+        """The median size of a voxel of the cases, from the shortest side to the longest; empty without any."""
+        sides = [sorted(found.spacing) for found in self.facts if found.spacing]
+        return tuple(float(median(side)) for side in zip(*sides, strict=True))
+
     def _only(self, wanted: Sequence[bool]) -> Inspection:
         def kept(values: list) -> list:
             return [value for value, keep in zip(values, wanted, strict=True) if keep]
@@ -96,7 +102,7 @@ def inspect_cases(
     ]
     read, general = _conventions(cases, facts, labels, of_cases, option)
     _duplicates(read, facts, of_cases)
-    return Inspection(read, facts, of_cases, [*known, *general])
+    return Inspection(read, facts, of_cases, [*known, *general, *_voxel_sizes(facts)])
 
 
 def inspect_labels(
@@ -139,6 +145,31 @@ def _patient(case: Case) -> Iterator[Finding]:
     if case.label is not None and case.patient_doubt:
         text = f"case {case.name}: {case.patient_doubt}: write a list cases.csv with a column patient"
         yield error("case in folders that do not tell its patient", text)
+
+
+# Voxels whose sides differ by more than this are of another size.
+MOST_OTHER_SIZE = 0.1
+
+
+def other_size(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether two voxels have different sizes in mm, whatever the order of their sides."""
+    pairs = zip(sorted(one), sorted(other), strict=True)
+    return any(abs(side - beside) > MOST_OTHER_SIZE * min(side, beside) for side, beside in pairs)
+
+
+def _voxel_sizes(facts: Sequence[CaseFacts]) -> Iterator[Finding]:
+    sizes = Counter(tuple(sorted(found.spacing)) for found in facts if found.spacing)
+    if not sizes:
+        return
+    [(usual, _)] = sizes.most_common(1)
+    others = sum(count for size, count in sizes.items() if other_size(size, usual))
+    if others:
+        most = " x ".join(f"{side:g}" for side in usual)
+        text = (
+            f"{others} of {sizes.total()} cases have voxels of another size than {most} mm: nothing is resampled, so "
+            "the network sees them larger or smaller; resample all to one size"
+        )
+        yield warning("cases with voxels of different sizes", text)
 
 
 _MIXED = "label values of two conventions"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,10 +12,11 @@ from fedmepd.data.case_lists import read_case_list
 from fedmepd.data.cases import LABEL, PLAIN, Case
 from fedmepd.data.containment import outside
 from fedmepd.data.dataset_json import read_dataset_json
-from fedmepd.data.findings import Finding, error, note
+from fedmepd.data.findings import Finding, error, note, warning
+from fedmepd.data.formats import describe_formats, other_format
 from fedmepd.data.manifest import FILE_NAME as MANIFEST
 from fedmepd.data.manifest import Part, read_manifest
-from fedmepd.data.names import kinds_of_file, read_case_name, read_label_name, words_of
+from fedmepd.data.names import kinds_of, kinds_of_file, read_case_name, read_label_name, words_of
 from fedmepd.data.volumes import is_nifti, stem
 from fedmepd.errors import DataError
 from fedmepd.tasks.task import Task
@@ -39,6 +40,7 @@ _DATE = re.compile(
     r"|([0-2]\d|3[01])[-_. ](0[1-9]|1[0-2])[-_. ](19|20)\d\d)([^0-9].*)?"
 )
 
+_UNREAD = "images in a format that is not read"
 _AMBIGUOUS = "file name that may be two modalities"
 _TWICE = "two files that look like the same modality"
 
@@ -103,7 +105,9 @@ def find_dataset(
     if lists:
         return _from_list(task, lists[0], follow_links)
     findings: list[Finding] = []
-    cases = list(_walk(task, folder, folder, _DEEPEST if deep else 0, follow_links, findings, without))
+    unread: list[Path] = []
+    cases = list(_walk(task, folder, folder, _DEEPEST if deep else 0, follow_links, findings, unread, without))
+    cases += _unread_cases(task, folder, cases, unread)
     examinations = [case for case in cases if case.layout == NESTED and not case.patient_doubt]
     if examinations:
         patients = len({case.patient for case in examinations})
@@ -165,6 +169,7 @@ def _walk(
     below: int,
     follow_links: bool,
     findings: list[Finding],
+    unread: list[Path],
     without: str | None = None,
 ) -> Iterator[Case]:
     children = [child for child in _children(folder) if not child.name.startswith(".")]
@@ -180,9 +185,31 @@ def _walk(
         volumes = [file for file in _children(child) if is_nifti(file)]
         if volumes:
             yield _case(task, child, root, volumes, follow_links)
+        elif any(other_format(file) for file in _children(child)):
+            unread.append(child)
         # Ends the search even if links that the user allows form a circle.
         if below > 0 or (child.name.lower() in _GROUPS and below > -_DEEPEST):
-            yield from _walk(task, child, root, below - 1, follow_links, findings)
+            yield from _walk(task, child, root, below - 1, follow_links, findings, unread)
+
+
+def _unread_cases(task: Task, root: Path, cases: list[Case], unread: list[Path]) -> Iterator[Case]:
+    """Folders with images in other formats alone are cases too, unless their patient's folder holds a case beside them.
+
+    A data set without any image in NIfTI is none.
+    """
+    patients = {_place(case).relative_to(root).parts[0] for case in cases if isinstance(_place(case), Path)}
+    for folder in unread if cases else ():
+        if folder.relative_to(root).parts[0] not in patients:
+            yield _case(task, folder, root, [], follow_links=False)
+
+
+def _unread_files(task: Task, folder: Path, files: Collection[str]) -> Iterator[Finding]:
+    """Says which images of a case are not read: a warning if the case has no other file of that kind."""
+    for first, count, told in describe_formats(_children(folder)):
+        kinds = kinds_of(task, first.name.partition(".")[0])
+        lost = not kinds or set(kinds) - set(files)
+        text = f"{first}{f' and {count - 1} more' if count > 1 else ''}: not read, since these are {told}"
+        yield warning(_UNREAD, text) if lost else note(_UNREAD, text)
 
 
 def _case(task: Task, folder: Path, root: Path, volumes: list[Path], follow_links: bool) -> Case:
@@ -213,6 +240,7 @@ def _case(task: Task, folder: Path, root: Path, volumes: list[Path], follow_link
             findings.append(error(_TWICE, text))
         else:
             files[kinds[0]] = file
+    findings += _unread_files(task, folder, files)
     label = files.pop(LABEL, None)
     of_label = read_label_name(task, folder.name, label)
     return Case(

@@ -36,6 +36,7 @@ class SiteData:
         cache: folder for prepared cases.
         unlabelled: cases for inference only.
         task: that the cases are of.
+        voxel_mm: the median size of a voxel of the training cases, from the shortest side to the longest.
     """
 
     name: str
@@ -47,6 +48,7 @@ class SiteData:
     cache: Path
     unlabelled: list[Case] = field(default_factory=list)
     task: Task = field(kw_only=True, repr=False)
+    voxel_mm: tuple[float, ...] = ()
 
     def counts(self) -> dict[str, int]:
         """Returns the number of labelled cases of each part."""
@@ -165,6 +167,7 @@ def _divide(
         cache=site_settings.cache / "prepared",
         unlabelled=unlabelled,
         task=task,
+        voxel_mm=inspection.only(split.train).voxel_mm(),
     )
 
 

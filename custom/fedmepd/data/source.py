@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
+from fedmepd.data.formats import describe_formats, other_format
 from fedmepd.data.inspection import Inspection, inspect_cases
 from fedmepd.data.layouts import Dataset, find_dataset
 from fedmepd.data.manifest import FILE_NAME, read_manifest
@@ -74,9 +76,12 @@ def open_source(
 
 def no_case(task: Task, folder: Path) -> DataError:
     """The error of a folder without any case."""
-    raw = ""
-    if folder.is_dir() and next(folder.rglob("*.[dD][cC][mM]"), None) is not None:
-        raw = ". It holds DICOM files: convert them to NIfTI, register and skull-strip them first"
+    unread = []
+    if folder.is_dir():
+        # A few are enough to say what they are.
+        files = islice((file for file in folder.rglob("*") if other_format(file)), 1000)
+        unread = [told for _, _, told in describe_formats(files)]
+    raw = f". It holds images in formats that are not read: {'; '.join(unread)}" if unread else ""
     return DataError(
         f"no case in {folder}: expected a folder per case with NIfTI files in it, such as "
         f"001/{task.file_name('001', task.modalities[0])}, the Decathlon's folders of images and labels, or a list "
