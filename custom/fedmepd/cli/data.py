@@ -9,7 +9,7 @@ from shlex import quote
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from fedmepd.cli.tasks import add_task_option, chosen_task, conventions_help
+from fedmepd.cli.tasks import add_task_option, chosen_task, convention_of, conventions_help
 from fedmepd.cli.terminal import FAULTY, progress_bar
 from fedmepd.errors import FedMEPDError, SettingsError
 
@@ -116,7 +116,7 @@ def _check(options: argparse.Namespace) -> int:
     from fedmepd.data.source import no_case
     from fedmepd.data.summary import describe_data
 
-    task = chosen_task(options)
+    task = chosen_task(options, [options.labels])
     sites = data_sets(
         task, options.folder, lambda what: print(f"found {what}", flush=True), follow_links=options.follow_links
     )
@@ -141,7 +141,7 @@ def _inspect(dataset: Any, options: argparse.Namespace) -> Any:
 
 
 def _labels(options: argparse.Namespace) -> str | None:
-    return None if options.labels is None else chosen_task(options).convention(options.labels)
+    return convention_of(chosen_task(options, [options.labels]), options.labels)
 
 
 def _check_sites(sites: dict[str, Dataset], options: argparse.Namespace) -> int:
@@ -150,7 +150,7 @@ def _check_sites(sites: dict[str, Dataset], options: argparse.Namespace) -> int:
     from fedmepd.data.summary import describe_overlap
     from fedmepd.text_table import table
 
-    task = chosen_task(options)
+    task = chosen_task(options, [options.labels])
     inspections, findings, rows = {}, [], []
     for site, dataset in sites.items():
         print(f"{site}: ", end="", flush=True)
@@ -205,7 +205,7 @@ def _source(
     cache = SiteSettings.load().cache
     with progress_bar("reading", "case") as progress:
         source = open_source(
-            chosen_task(options),
+            chosen_task(options, [options.labels]),
             options.folder,
             labels=_labels(options),
             follow_links=options.follow_links,
@@ -239,7 +239,7 @@ def _init(options: argparse.Namespace) -> None:
     folder = (options.folder.parent if options.folder.is_file() else options.folder) if in_place else options.out
     source, cache = _source(options, earlier=folder, without=FUSION_SITE)
     site = plan_site(
-        chosen_task(options),
+        chosen_task(options, [options.labels]),
         folder,
         source.inspection.cases,
         in_place=in_place,
@@ -297,7 +297,7 @@ def _split(options: argparse.Namespace) -> None:
 
     if options.out.resolve().is_relative_to(options.folder.resolve()):
         raise FedMEPDError(f"{options.out} is inside {options.folder}: choose a folder outside the data set")
-    task = chosen_task(options)
+    task = chosen_task(options, [options.labels])
     source, cache = _source(options)
     labelled = sum(case.label is not None for case in source.inspection.cases)
     plan = None

@@ -158,6 +158,7 @@ def _case(
         layout=LAYOUT,
         findings=tuple(findings),
         label_doubt=of_label.label_doubt,
+        label_choices=of_label.label_choices,
         tumour=of_label.tumour,
         task=task,
     )

@@ -14,6 +14,7 @@ from fedmepd.data.cases import LABEL, Case
 from fedmepd.data.findings import ERROR, Finding, error, note, refuse, warning
 from fedmepd.data.names import words_of
 from fedmepd.errors import DataError, FedMEPDError
+from fedmepd.tasks.labels import IGNORE
 from fedmepd.tasks.task import Task
 
 # Decompression releases Python's global lock, so a few threads read several files at a time.
@@ -193,15 +194,18 @@ def _conventions(
     ]
     plain, general = (given, []) if given else _by_values(task, undecided, option)
     any_values = {value for convention in task.conventions.values() for value in convention.classes}
+    doubtful = {
+        value
+        for case, found in zip(cases, facts, strict=True)
+        if case.label_doubt
+        for value in found.label_counts.keys() & any_values
+    }
     decided = []
     for case, found, findings in zip(cases, facts, of_cases, strict=True):
         convention = given or case.convention or (None if case.label_doubt else plain)
         decided.append(replace(case, convention=convention))
         if case.label is not None and case.label_doubt and convention is None:
-            text = (
-                f"{case.label}: {case.label_doubt}; if its values are those of one of {', '.join(task.conventions)} "
-                f"all the same, say which with {option}"
-            )
+            text = f"{case.label}: {case.label_doubt}; {_choices(case, doubtful, option)}"
             findings.append(error("label of other classes, by the name of its case or dataset.json", text))
             continue
         if case.label is not None and case.tumour:
@@ -211,17 +215,39 @@ def _conventions(
         unknown = sorted(found.label_counts.keys() - known)
         if unknown:
             reads = f"as {task.describe_convention(convention)}" if convention else "in any convention"
-            elsewhere = task.conventions[convention].elsewhere if convention else {}
+            elsewhere = task.conventions[convention].elsewhere if convention and not case.label_doubt else {}
             hint = "".join(f"; {elsewhere[value]}" for value in unknown if value in elsewhere)
             text = f"{case.label} holds the label values {', '.join(map(str, unknown))}, unknown {reads}{hint}"
             findings.append(error("unknown label value", text))
     return decided, general
 
 
+def _choices(case: Case, found: set[int], option: str) -> str:
+    """What a user may say of a label of unclear values: the conventions that fit the values of all such labels.
+
+    Args:
+        case: with the label.
+        found: values of all labels of the data set that are as unclear.
+        option: the option by which the user says it.
+    """
+    task = case.task
+    if not case.label_choices:
+        known = ", ".join(task.conventions)
+        return (
+            f"if its values are those of one of {known} all the same, say which with {option}, or describe them in a "
+            "file and name that"
+        )
+    fitting = [name for name in case.label_choices if found <= task.conventions[name].classes.keys()]
+    choices = [f"{option} {name} ({task.describe_convention(name)})" for name in fitting or case.label_choices]
+    return f"say {' or '.join(choices)}"
+
+
 def _by_values(task: Task, labels: Sequence[set[int]], option: str) -> tuple[str | None, list[Finding]]:
     """Returns the convention that follows from the values of a plain folder's labels, if one does."""
     found = {value for values in labels for value in values}
-    values = {name: set(convention.classes) for name, convention in task.conventions.items()}
+    # A convention that the user has to name is none of those that the values tell.
+    values = {name: set(convention.classes) for name, convention in task.conventions.items() if convention.by_values}
+    others = [name for name in task.conventions if name not in values]
     found &= set.union(*values.values())
     fitting = [name for name in values if found <= values[name]]
     if not fitting:
@@ -230,6 +256,10 @@ def _by_values(task: Task, labels: Sequence[set[int]], option: str) -> tuple[str
             f"some labels hold the value {', others '.join(map(str, telling))}: they are of different conventions; "
             "keep such cases in folders of their own"
         )
+        if fitting := [name for name in others if found <= task.conventions[name].classes.keys()]:
+            text += "; or, if they are of one, say " + " or ".join(
+                f"{option} {name} ({task.describe_convention(name)})" for name in fitting
+            )
         return None, [error(_MIXED, text)]
     default = task.default_convention
     if default not in fitting:
@@ -240,11 +270,11 @@ def _by_values(task: Task, labels: Sequence[set[int]], option: str) -> tuple[str
         text = f"the labels hold {_listed(found | {0})}, which {sources} read differently: say {choices}"
         return None, [error("label values that two conventions read differently", text)]
     classes = task.conventions[default].classes
-    others = [
+    unlike = [
         name for name in fitting if any(task.conventions[name].classes[value] != classes[value] for value in found)
     ]
-    if others:
-        choices = " or ".join(f"{option} {name} ({task.describe_convention(name)})" for name in others)
+    if unlike:
+        choices = " or ".join(f"{option} {name} ({task.describe_convention(name)})" for name in unlike)
         text = (
             f"the labels hold {_listed(found)}, which fit more than one convention: read as "
             f"{task.describe_convention(default)}; say {choices} if they are of that"
@@ -276,17 +306,19 @@ def tell_tale(facts: CaseFacts) -> dict[str, str]:
 
 
 def class_counts(case: Case, facts: CaseFacts) -> Counter[str]:
-    """Returns the voxels of every class in a case's label; empty without one."""
+    """Returns the voxels of every class in a case's label, or of what it tells; empty without one."""
     if case.convention is None:
         return Counter()
     numbers, counts = case.task.conventions[case.convention].classes, Counter()
     for value, voxels in facts.label_counts.items():
         if value in numbers:
-            counts[case.task.classes[numbers[value]]] += voxels
+            counts[case.task.meaning(case.convention, numbers[value])] += voxels
     return counts
 
 
 def tumour_millilitres(case: Case, facts: CaseFacts) -> float:
-    """Returns the volume of a case's whole tumour."""
+    """Returns the volume of all that a case's label calls another class than the background."""
     x, y, z = facts.spacing or (0, 0, 0)
-    return sum(voxels for value, voxels in facts.label_counts.items() if value) * x * y * z / 1000
+    classes = case.task.conventions[case.convention].classes if case.convention else {}
+    tumour = [value for value in facts.label_counts if classes.get(value, value) not in (0, IGNORE)]
+    return sum(facts.label_counts[value] for value in tumour) * x * y * z / 1000

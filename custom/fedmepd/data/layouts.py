@@ -253,6 +253,7 @@ def _case(task: Task, folder: Path, root: Path, volumes: list[Path], follow_link
         layout=layout,
         findings=tuple(findings),
         label_doubt=of_label.label_doubt,
+        label_choices=of_label.label_choices,
         patient_doubt=doubt,
         tumour=of_label.tumour,
         task=task,

@@ -74,6 +74,7 @@ class CaseName:
         convention: meaning of the label's values, if the data set defines it.
         label_doubt: why the values of its label may not be the task's classes; empty: no doubt.
         tumour: the kind of tumour if it is not the task's but has labels of the same classes; else empty.
+        label_choices: conventions of which its label may be, if there is a doubt.
     """
 
     layout: str
@@ -82,6 +83,7 @@ class CaseName:
     convention: str | None
     label_doubt: str = ""
     tumour: str = ""
+    label_choices: tuple[str, ...] = ()
 
 
 def read_case_name(task: Task, name: str) -> CaseName:
@@ -97,6 +99,7 @@ def read_case_name(task: Task, name: str) -> CaseName:
                 names.convention,
                 f"{name} says {names.other_classes}" if names.other_classes else "",
                 names.other_tumour,
+                names.choices,
             )
     return CaseName(PLAIN, name, None, None)
 

@@ -15,6 +15,7 @@ from fedmepd.data.fingerprints import fingerprints
 from fedmepd.data.grids import frame_spacing, into_frame
 from fedmepd.data.volumes import VolumeError, nearest_whole, read_volumes, without_nan_outside
 from fedmepd.errors import DataError, FedMEPDError
+from fedmepd.tasks.labels import IGNORE
 from fedmepd.tasks.task import Task
 
 # Raise this number when the content of the cache changes.
@@ -202,7 +203,11 @@ def read_case(case: Case) -> dict[str, Any]:
 
 
 def classes_of_label(task: Task, values: np.ndarray, convention: str) -> np.ndarray:
-    """Returns the class numbers, uint8, of a label file's values (X, Y, Z); background where they are unknown."""
+    """Returns the class numbers, uint8, of a label file's values (X, Y, Z); background where they are unknown.
+
+    Voxels that the label leaves out are :data:`~fedmepd.tasks.labels.IGNORE`; of classes that it does not tell apart,
+    it is the smallest.
+    """
     classes, values = np.zeros(values.shape, dtype=np.uint8), nearest_whole(values)
     for value, number in task.conventions[convention].classes.items():
         classes[values == value] = number
@@ -231,7 +236,7 @@ def _finish(item: dict[str, Any]) -> dict[str, Any]:
     # Copies, because torch writes a view together with the whole tensor behind it.
     label = item["label"].as_tensor().clone(memory_format=torch.contiguous_format)
     brain = (image != 0).any(0).flatten().nonzero()[:, 0]
-    tumour = label.flatten().nonzero()[:, 0]
+    tumour = ((label != 0) & (label != IGNORE)).flatten().nonzero()[:, 0]
     centres = brain[:: max(1, len(brain) // _CENTRES)].clone()
     return {
         "image": image.half(),

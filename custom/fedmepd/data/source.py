@@ -10,7 +10,7 @@ from pathlib import Path
 from fedmepd.data.formats import describe_formats, other_format
 from fedmepd.data.inspection import Inspection, inspect_cases
 from fedmepd.data.layouts import Dataset, find_dataset
-from fedmepd.data.manifest import FILE_NAME, read_manifest
+from fedmepd.data.manifest import FILE_NAME, load_manifest, read_manifest
 from fedmepd.errors import DataError
 from fedmepd.tasks.task import Task
 
@@ -60,12 +60,13 @@ def open_source(
     Raises:
         DataError: there is no case, or, unless they are left out, a case has an error.
     """
+    task = _with_earlier_values(task, earlier)
     dataset = find_dataset(task, folder, manifest=False, follow_links=follow_links, without=without)
     if not dataset.cases:
         raise no_case(task, folder)
     found(dataset)
-    known = _known(task, earlier)
-    cases = [replace(case, convention=case.convention or known.get(case.name)) for case in dataset.cases]
+    known, own = _known(task, earlier)
+    cases = [replace(case, convention=case.convention or known.get(case.name) or own) for case in dataset.cases]
     inspection = inspect_cases(cases, labels=labels, cache=cache, progress=progress, known=dataset.findings)
     usable = inspection.without_faulty() if skip_faulty else inspection
     usable.require_good()
@@ -89,8 +90,22 @@ def no_case(task: Task, folder: Path) -> DataError:
     )
 
 
-def _known(task: Task, folder: Path | None) -> dict[str, str | None]:
-    """The conventions that an earlier manifest of the folder holds."""
+def _with_earlier_values(task: Task, folder: Path | None) -> Task:
+    """The task with the label values that a user has described for an earlier data set."""
+    if folder is None or not (folder / FILE_NAME).is_file() or (manifest := load_manifest(folder)).task != task.name:
+        return task
+    for name, values in manifest.label_values.items():
+        # What the user says is the latest.
+        if name not in task.conventions:
+            task = task.with_convention(name, values.convention())
+    return task
+
+
+def _known(task: Task, folder: Path | None) -> tuple[dict[str, str | None], str | None]:
+    """The conventions that an earlier manifest of the folder holds, and the one that the user has described for all."""
     if folder is None or not (folder / FILE_NAME).is_file():
-        return {}
-    return {case.name: case.convention for case in read_manifest(task, folder)[0]}
+        return {}, None
+    known = {case.name: case.convention for case in read_manifest(task, folder)[0]}
+    described = set(known.values()) - {None}
+    own = described.pop() if len(described) == 1 and described <= load_manifest(folder).label_values.keys() else None
+    return known, own

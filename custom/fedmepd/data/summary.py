@@ -64,7 +64,8 @@ def _parts(dataset: Dataset) -> list[str]:
 def _classes(inspection: Inspection) -> list[str]:
     by_case = [class_counts(case, found) for case, found in zip(inspection.cases, inspection.facts, strict=True)]
     rows = []
-    for name in inspection.cases[0].task.classes:
+    names = dict.fromkeys([*inspection.cases[0].task.classes, *(name for counts in by_case for name in counts)])
+    for name in names:
         there = [counts[name] for counts in by_case if counts[name]]
         middle = f"{median(there):.0f}" if there else ""
         rows.append([str(len(there)), str(sum(there)), middle, name])

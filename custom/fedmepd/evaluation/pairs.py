@@ -167,7 +167,15 @@ def _named_after(task: Task, file: Path, expected: Collection[str]) -> Case:
         # A file seg.nii.gz belongs to the case that its folder is named after.
         name = _before(name, word) or file.absolute().parent.name
     told = read_case_name(task, name)
-    return Case(name, {}, file, convention=told.convention, label_doubt=told.label_doubt, task=task)
+    return Case(
+        name,
+        {},
+        file,
+        convention=told.convention,
+        label_doubt=told.label_doubt,
+        label_choices=told.label_choices,
+        task=task,
+    )
 
 
 def _name(file: Path) -> str:

@@ -195,8 +195,11 @@ def _mean(summaries: Sequence[dict | None], by_region: Sequence[str]) -> dict[st
     present = [summary for summary in summaries if summary is not None]
     mean: dict[str, Any] = {"mdsc": _mean_of(present, lambda summary: summary["mdsc"])}
     for key in by_region:
-        regions = present[0][key] if present else {}
-        mean[key] = {region: fmean(summary[key][region] for summary in present) for region in regions} or None
+        # A site whose labels do not tell a region has no share in its mean.
+        regions = dict.fromkeys(region for summary in present for region in summary[key])
+        mean[key] = {
+            region: fmean(summary[key][region] for summary in present if region in summary[key]) for region in regions
+        } or None
     return mean
 
 

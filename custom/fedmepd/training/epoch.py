@@ -12,6 +12,7 @@ from fedmepd.config import Settings, TrainingSettings
 from fedmepd.data.batches import Batch
 from fedmepd.errors import Aborted, FedMEPDError
 from fedmepd.networks.network import FedMEPDNet, Outputs
+from fedmepd.tasks.labels import IGNORE
 from fedmepd.training.arithmetic import autocast
 from fedmepd.training.losses import Loss, training_loss
 
@@ -97,7 +98,7 @@ def train_epoch(
             images, modalities = images[:, [modalities.index(name) for name in chosen]], chosen
         with autocast(device, precision):
             outputs = network.training_outputs(images.to(device), modalities)
-        loss = training_loss(outputs, batch.label.to(device))
+        loss = training_loss(outputs, batch.label.to(device), batch.groups)
         value = report.add(loss)
         if not torch.isfinite(loss.total):
             message = (
@@ -122,13 +123,16 @@ def class_vectors(features: dict[int, Tensor], label: Tensor, classes: int) -> t
 
     Args:
         features: by level, (B, C_l, X/2^(l-1), ...).
-        label: class numbers, (B, X, Y, Z).
+        label: class numbers, (B, X, Y, Z); voxels of :data:`~fedmepd.tasks.labels.IGNORE` are of no class.
         classes: number of classes.
 
     Returns:
         by level (B, classes, C_l), zero where the class is absent; which classes are present, bool (B, classes).
     """
-    one_hot = torch.nn.functional.one_hot(label, classes).movedim(-1, 1).float()
+    known = label != IGNORE
+    one_hot = torch.nn.functional.one_hot(label.where(known, 0), classes).movedim(-1, 1).float()
+    if not known.all():
+        one_hot = one_hot * known[:, None]
     there = one_hot.flatten(2).any(dim=2)
     vectors = {}
     for level, feature in features.items():
