@@ -373,13 +373,13 @@ def test_check_tells_sites_that_share_cases(cohort: Path, tmp_path: Path, run) -
 
 
 def test_examinations_of_one_patient_stay_together(tmp_path: Path, run) -> None:
-    """In patient/date they do; in patient/date/NIfTI it is asked who the patient is, and a list tells."""
+    """In patient/date they do; in patient/visit/NIfTI it is asked who the patient is, and a list tells."""
     rows, number = ["case,patient,t1,seg"], 0
     for patient in ("PatA", "PatB"):
         for date in ("2021-01-02", "2021-07-01", "2022-03-03"):
             label = tumour_of(number := number + 1)
-            for folder in (tmp_path / "flat" / patient, tmp_path / "deep" / patient / date):
-                name = "NIfTI" if folder.name == date else date
+            for folder in (tmp_path / "flat" / patient, tmp_path / "deep" / patient / f"visit{number}"):
+                name = "NIfTI" if "deep" in folder.parts else date
                 case = write_case(folder, name, ("T1",), T1=volume(300 + number), label=label)
             files = [path.relative_to(tmp_path / "deep") for path in case.files]
             rows.append(f"{patient}-{date},{patient},{files[0]},{files[1]}")

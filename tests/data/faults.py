@@ -114,8 +114,8 @@ def paediatric(folder: Path) -> None:
 
 
 @fault(ERRORS, "case in folders that do not tell its patient")
-def by_date(folder: Path) -> None:
-    write_case(folder / "by_date" / "2021-01-02", "NIfTI")
+def by_visit(folder: Path) -> None:
+    write_case(folder / "by_visit" / "visit", "NIfTI")
 
 
 @fault(ERRORS, "label that does not fit its images")

@@ -274,3 +274,14 @@ def test_progress(tmp_path):
     told = []
     inspect_cases([write_case(tmp_path, name) for name in "ab"], progress=lambda *numbers: told.append(numbers))
     assert told == [(1, 2), (2, 2)]
+
+
+@pytest.mark.parametrize(("lacking", "named"), [(0, 0), (1, 1), (2, 0)])
+def test_a_modality_that_most_cases_have(tmp_path, lacking, named):
+    """One of six cases lacks T2: it is named. If a third lacks it, that is how the site works."""
+    cases = []
+    for number in range(6):
+        modalities = ("T1",) if number < lacking else ("T1", "T2")
+        cases.append(write_case(tmp_path, f"case-{number}", modalities, label=None))
+    found = [one for one in inspect_cases(cases).findings if one.kind == "modality that most other cases have, missing"]
+    assert [one.text for one in found] == ["case case-0 has no T2, which 5 of 6 cases have"] * named

@@ -14,6 +14,7 @@ from fedmepd.cli.terminal import FAULTY, progress_bar
 from fedmepd.errors import FedMEPDError, SettingsError
 
 if TYPE_CHECKING:
+    from fedmepd.data.file_kinds import Pattern
     from fedmepd.data.layouts import Dataset
     from fedmepd.data.source import Source
 
@@ -81,6 +82,14 @@ def _add_reading(parser: argparse.ArgumentParser) -> None:
         metavar="VALUES",
         help=f"meaning of the label values: {conventions_help()}; default: that of the layout",
     )
+    parser.add_argument(
+        "--pattern",
+        action="append",
+        default=[],
+        metavar="KIND=PATTERN",
+        help="which files of a case are a modality or the label, such as 'T1ce=*_T1c.nii.gz'; may be given several "
+        "times; default: by the words of their names, or as before",
+    )
     parser.add_argument("--follow-links", action="store_true", help="read links that lead out of a case's folder")
 
 
@@ -122,7 +131,13 @@ def _check(options: argparse.Namespace) -> int:
     )
     if sites:
         return _check_sites(sites, options)
-    dataset = find_dataset(task, options.folder, follow_links=options.follow_links)
+    dataset = find_dataset(
+        task,
+        options.folder,
+        follow_links=options.follow_links,
+        patterns=_patterns(options),
+        manifest=not options.pattern,
+    )
     if not dataset.cases and not dataset.findings:
         raise no_case(task, options.folder)
     inspection = _inspect(dataset, options)
@@ -138,6 +153,12 @@ def _inspect(dataset: Any, options: argparse.Namespace) -> Any:
     print(describe_found(dataset), flush=True)
     with progress_bar("reading", "case") as progress:
         return inspect_dataset(dataset, SiteSettings.load().cache, labels=_labels(options), progress=progress)
+
+
+def _patterns(options: argparse.Namespace) -> list[Pattern]:
+    from fedmepd.data.file_kinds import Pattern
+
+    return [Pattern.read(chosen_task(options, [options.labels]), text) for text in options.pattern]
 
 
 def _labels(options: argparse.Namespace) -> str | None:
@@ -213,6 +234,7 @@ def _source(
             cache=cache,
             earlier=earlier,
             without=without,
+            patterns=_patterns(options),
             found=lambda dataset: print(describe_found(dataset), flush=True),
             progress=progress,
         )
@@ -248,6 +270,7 @@ def _init(options: argparse.Namespace) -> None:
         name="site",
         cache=cache,
         fusion=choice,
+        patterns=source.patterns,
     )
     changed = write_site(site, copy=options.copy)
     parts = Counter(entry.part for entry in site.manifest.cases if not entry.fusion)

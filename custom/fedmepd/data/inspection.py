@@ -103,6 +103,7 @@ def inspect_cases(
     ]
     read, general = _conventions(cases, facts, labels, of_cases, option)
     _duplicates(read, facts, of_cases)
+    _lacking(read, of_cases)
     return Inspection(read, facts, of_cases, [*known, *general, *_voxel_sizes(facts)])
 
 
@@ -139,6 +140,24 @@ def _completeness(case: Case) -> Iterator[Finding]:
         words = " or ".join(case.task.label_words)
         text = f"case {case.name} has no label: it is for inference only; a label's file name has the word {words}"
         yield note("case without a label, for inference only", text)
+
+
+# A modality that at most this share of the cases lacks is missed there; in fewer cases than this, none is usual.
+_FEW_LACK, _SOME_CASES = 0.2, 5
+
+
+def _lacking(cases: Sequence[Case], of_cases: list[list[Finding]]) -> None:
+    """Names the modality that a few cases lack and all others have."""
+    with_images = [(case, findings) for case, findings in zip(cases, of_cases, strict=True) if case.images]
+    if len(with_images) < _SOME_CASES:
+        return
+    for modality in with_images[0][0].task.modalities:
+        lacking = [(case, findings) for case, findings in with_images if modality not in case.images]
+        if 0 < len(lacking) <= _FEW_LACK * len(with_images):
+            for case, findings in lacking:
+                there = len(with_images) - len(lacking)
+                text = f"case {case.name} has no {modality}, which {there} of {len(with_images)} cases have"
+                findings.append(note("modality that most other cases have, missing", text))
 
 
 def _patient(case: Case) -> Iterator[Finding]:

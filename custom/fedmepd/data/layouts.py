@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,11 +12,12 @@ from fedmepd.data.case_lists import read_case_list
 from fedmepd.data.cases import LABEL, PLAIN, Case
 from fedmepd.data.containment import outside
 from fedmepd.data.dataset_json import read_dataset_json
-from fedmepd.data.findings import Finding, error, note, warning
-from fedmepd.data.formats import describe_formats, other_format
+from fedmepd.data.file_kinds import Pattern, matching, sort_files
+from fedmepd.data.findings import Finding, error, note
+from fedmepd.data.formats import other_format
 from fedmepd.data.manifest import FILE_NAME as MANIFEST
 from fedmepd.data.manifest import Part, read_manifest
-from fedmepd.data.names import kinds_of, kinds_of_file, read_case_name, read_label_name, words_of
+from fedmepd.data.names import read_case_name, read_label_name
 from fedmepd.data.volumes import is_nifti, stem
 from fedmepd.errors import DataError
 from fedmepd.tasks.task import Task
@@ -40,9 +41,8 @@ _DATE = re.compile(
     r"|([0-2]\d|3[01])[-_. ](0[1-9]|1[0-2])[-_. ](19|20)\d\d)([^0-9].*)?"
 )
 
-_UNREAD = "images in a format that is not read"
-_AMBIGUOUS = "file name that may be two modalities"
-_TWICE = "two files that look like the same modality"
+# A session of a patient in BIDS, and a week of LUMIERE's.
+_SESSION = re.compile(r"ses-\w+|week-\d+(-\d+)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,7 @@ def find_dataset(
     follow_links: bool = False,
     deep: bool = True,
     without: str | None = None,
+    patterns: Sequence[Pattern] = (),
 ) -> Dataset:
     """Finds the cases of a folder without reading an image.
 
@@ -86,6 +87,7 @@ def find_dataset(
         follow_links: whether links may lead out of a case's folder.
         deep: whether to look into folders of folders; without, into those called HGG, LGG and the like alone.
         without: name of a sub-folder whose cases belong to another data set.
+        patterns: which files of a case's folder are of which kind, where their names' words do not tell it.
 
     Raises:
         DataError: the folder cannot be read, its list or manifest is not valid, or the manifest is of another task.
@@ -106,14 +108,15 @@ def find_dataset(
         return _from_list(task, lists[0], follow_links)
     findings: list[Finding] = []
     unread: list[Path] = []
-    cases = list(_walk(task, folder, folder, _DEEPEST if deep else 0, follow_links, findings, unread, without))
+    search = _Search(task, folder, follow_links, tuple(patterns), findings, unread)
+    cases = list(_walk(search, folder, _DEEPEST if deep else 0, without))
     cases += _unread_cases(task, folder, cases, unread)
     examinations = [case for case in cases if case.layout == NESTED and not case.patient_doubt]
     if examinations:
         patients = len({case.patient for case in examinations})
         text = (
-            f"{len(examinations)} cases are in folders in folders: the upper folder, of which there are {patients}, is "
-            "taken for the patient"
+            f"{len(examinations)} cases are in folders in folders: the upper folder, or the one above a date or a "
+            f"session, of which there are {patients}, is taken for the patient"
         )
         findings.append(note("folders in folders, the upper one taken for the patient", text))
     return _dataset(folder, cases, findings)
@@ -162,34 +165,38 @@ def _children(folder: Path) -> list[Path]:
         ) from problem
 
 
-def _walk(
-    task: Task,
-    folder: Path,
-    root: Path,
-    below: int,
-    follow_links: bool,
-    findings: list[Finding],
-    unread: list[Path],
-    without: str | None = None,
-) -> Iterator[Case]:
+@dataclass(frozen=True)
+class _Search:
+    """A search for cases: what is looked for, and what is noted on the way."""
+
+    task: Task
+    root: Path
+    follow_links: bool
+    patterns: tuple[Pattern, ...]
+    findings: list[Finding]
+    unread: list[Path]
+
+
+def _walk(search: _Search, folder: Path, below: int, without: str | None = None) -> Iterator[Case]:
     children = [child for child in _children(folder) if not child.name.startswith(".")]
     if any(child.name == "imagesTr" and child.is_dir() for child in children):
-        yield from _decathlon(task, folder, follow_links, findings)
+        yield from _decathlon(search.task, folder, search.follow_links, search.findings)
         return
     for child in children:
         if not child.is_dir() or is_nifti(child) or (child.name == without and holds_cases(child)):
             continue
-        if (problem := outside(child, folder, follow_links)) is not None:
-            findings.append(problem)
+        if (problem := outside(child, folder, search.follow_links)) is not None:
+            search.findings.append(problem)
             continue
         volumes = [file for file in _children(child) if is_nifti(file)]
-        if volumes:
-            yield _case(task, child, root, volumes, follow_links)
+        deep = matching(child, search.patterns)
+        if volumes or deep:
+            yield _case(search.task, child, search.root, volumes + deep, search.follow_links, search.patterns)
         elif any(other_format(file) for file in _children(child)):
-            unread.append(child)
+            search.unread.append(child)
         # Ends the search even if links that the user allows form a circle.
-        if below > 0 or (child.name.lower() in _GROUPS and below > -_DEEPEST):
-            yield from _walk(task, child, root, below - 1, follow_links, findings, unread)
+        if not deep and (below > 0 or (child.name.lower() in _GROUPS and below > -_DEEPEST)):
+            yield from _walk(search, child, below - 1)
 
 
 def _unread_cases(task: Task, root: Path, cases: list[Case], unread: list[Path]) -> Iterator[Case]:
@@ -203,44 +210,19 @@ def _unread_cases(task: Task, root: Path, cases: list[Case], unread: list[Path])
             yield _case(task, folder, root, [], follow_links=False)
 
 
-def _unread_files(task: Task, folder: Path, files: Collection[str]) -> Iterator[Finding]:
-    """Says which images of a case are not read: a warning if the case has no other file of that kind."""
-    for first, count, told in describe_formats(_children(folder)):
-        kinds = kinds_of(task, first.name.partition(".")[0])
-        lost = not kinds or set(kinds) - set(files)
-        text = f"{first}{f' and {count - 1} more' if count > 1 else ''}: not read, since these are {told}"
-        yield warning(_UNREAD, text) if lost else note(_UNREAD, text)
-
-
-def _case(task: Task, folder: Path, root: Path, volumes: list[Path], follow_links: bool) -> Case:
+def _case(
+    task: Task, folder: Path, root: Path, volumes: list[Path], follow_links: bool, patterns: Sequence[Pattern] = ()
+) -> Case:
     """A folder with NIfTI files in it; one in a patient's folder is an examination of that patient."""
     told = read_case_name(task, folder.name)
     name, patient, layout, doubt = folder.name, told.patient, told.layout, ""
     above = _folders_above(task, folder, root) if layout == PLAIN else []
     if above:
-        name, patient, layout = "_".join([*above, folder.name]), above[0], NESTED
-    if layout in (PLAIN, NESTED):
-        doubt = _patient_doubt(above or [folder.name], folder)
-    findings: list[Finding] = []
-    files: dict[str, Path] = {}
-    for file in volumes:
-        if (problem := outside(file, folder, follow_links)) is not None:
-            findings.append(problem)
-            continue
-        kinds = kinds_of_file(task, file)
-        if len(kinds) > 1:
-            text = f"{file} may be {' or '.join(kinds)}: rename it so that one of these words is left"
-            findings.append(error(_AMBIGUOUS, text))
-        elif not kinds:
-            words = ", ".join(words_of(task))
-            text = f"{file} is passed over: its name has none of the words {words}"
-            findings.append(note("file of another name, passed over", text))
-        elif kinds[0] in files:
-            text = f"{folder}: both {files[kinds[0]].name} and {file.name} look like {kinds[0]}: remove or rename one"
-            findings.append(error(_TWICE, text))
-        else:
-            files[kinds[0]] = file
-    findings += _unread_files(task, folder, files)
+        name, layout = "_".join([*above, folder.name]), NESTED
+        patient, doubt = _patient(above, folder)
+    elif layout == PLAIN and _DATE.fullmatch(folder.name):
+        doubt = f"{folder.name}, which should be the patient of {folder}, is a date"
+    files, findings = sort_files(task, folder, volumes, patterns, follow_links)
     label = files.pop(LABEL, None)
     of_label = read_label_name(task, folder.name, label)
     return Case(
@@ -267,13 +249,23 @@ def _folders_above(task: Task, folder: Path, root: Path) -> list[str]:
     return [place.name for place in above if not _says_nothing(task, place.name, place, root)]
 
 
-def _patient_doubt(above: list[str], folder: Path) -> str:
-    """Why the uppermost folder of a case may not be the patient's; empty if there is no doubt."""
-    if len(above) > 1:
-        return f"it is not clear which of the folders {', '.join(above)} above {folder} is the patient"
+def _patient(above: list[str], folder: Path) -> tuple[str, str]:
+    """The patient of an examination, and why it may be another.
+
+    Args:
+        above: the folders between the data set and the examination's, the uppermost first.
+        folder: the examination's.
+    """
+    # Whose folder holds one of a date, or a session as in BIDS, is the patient.
+    levels = [*above, folder.name]
+    dated = [place for place, name in enumerate(levels) if _DATE.fullmatch(name) or _SESSION.fullmatch(name)]
+    if dated and dated[0] > 0:
+        return levels[dated[0] - 1], ""
     if _DATE.fullmatch(above[0]):
-        return f"{above[0]}, which should be the patient of {folder}, is a date"
-    return ""
+        return above[0], f"{above[0]}, which should be the patient of {folder}, is a date"
+    if len(above) > 1:
+        return above[0], f"it is not clear which of the folders {', '.join(above)} above {folder} is the patient"
+    return above[0], ""
 
 
 def _says_nothing(task: Task, name: str, folder: Path, root: Path) -> bool:

@@ -123,19 +123,22 @@ class LabelValues(_Entry):
 class Manifest(_Entry):
     """What ``fedmepd-data.json`` holds; older ones do not say their task, which was the default one.
 
-    ``label_values`` holds conventions of labels that the task does not have; it is written only where there are some.
+    ``label_values`` holds conventions of labels that the task does not have, ``patterns`` what the user has said of the
+    names of files (`--pattern`); each is written only where there are some.
     """
 
     format: Literal[1] = FORMAT
     task: str = DEFAULT
     label_values: dict[str, LabelValues] = {}
+    patterns: list[str] = []
     cases: list[CaseEntry]
 
     @model_serializer(mode="wrap")
     def _without_default(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         content = write(self)
-        if not self.label_values:
-            del content["label_values"]
+        for key in ("label_values", "patterns"):
+            if not content[key]:
+                del content[key]
         return content
 
     def own_task(self) -> Task:
@@ -229,7 +232,12 @@ def pinned_content(folder: Path) -> dict[Path, str]:
 
 
 def make_manifest(
-    task: Task, folder: Path, cases: Iterable[Case], parts: dict[str, Part | None], digests: dict[Path, str]
+    task: Task,
+    folder: Path,
+    cases: Iterable[Case],
+    parts: dict[str, Part | None],
+    digests: dict[Path, str],
+    patterns: Iterable[str] = (),
 ) -> Manifest:
     """Describes cases whose files lie below ``folder``.
 
@@ -239,6 +247,7 @@ def make_manifest(
         cases: with known conventions if they have labels.
         parts: by case name.
         digests: SHA-256 of every file.
+        patterns: what the user has said of the names of files.
     """
 
     def entry(path: Path, channel: int | None = None) -> FileEntry:
@@ -254,6 +263,7 @@ def make_manifest(
     return Manifest(
         task=task.name,
         label_values=values,
+        patterns=list(patterns),
         cases=[
             CaseEntry(
                 name=case.name,

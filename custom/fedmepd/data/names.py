@@ -19,10 +19,11 @@ def words_of(task: Task) -> dict[str, str]:
 
 def kinds_of(task: Task, word_or_name: str) -> list[str]:
     """Returns the kinds (modalities or :data:`LABEL`) that the words of a name may stand for, each once."""
-    return _kinds(task, _words(word_or_name))
+    return _kinds(task, split_words(word_or_name))
 
 
-def _words(name: str) -> list[str]:
+def split_words(name: str) -> list[str]:
+    """Returns the words of a name, in small letters."""
     return [word for word in re.split(r"[^a-z0-9]+", name.lower()) if word]
 
 
@@ -42,6 +43,8 @@ def _kinds(task: Task, words: list[str]) -> list[str]:
     kinds = list(dict.fromkeys(found))
     if others & set(task.derived_words) and LABEL not in kinds:
         return []
+    if LABEL in kinds and others & set(task.other_label_words):
+        return []
     for doubt in task.doubts:
         if kinds == [doubt.modality] and others & set(doubt.words):
             return [doubt.modality, doubt.other]
@@ -54,8 +57,8 @@ def kinds_of_file(task: Task, path: Path) -> list[str]:
     The names of the file's folder and of the folder above it do not count at the beginning: the folder of a patient or
     of an examination may be named after a modality. They do count if the folder is named so and no other word is left.
     """
-    words, folder = _words(stem(path) or ""), _words(path.parent.name)
-    for before in (_words(path.parent.parent.name) + folder, folder):
+    words, folder = split_words(stem(path) or ""), split_words(path.parent.name)
+    for before in (split_words(path.parent.parent.name) + folder, folder):
         if before and words[: len(before)] == before:
             left = _kinds(task, words[len(before) :])
             if left or kind_of(task, path.parent.name) is None:

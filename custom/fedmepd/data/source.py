@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
+from fedmepd.data.file_kinds import Pattern
 from fedmepd.data.formats import describe_formats, other_format
 from fedmepd.data.inspection import Inspection, inspect_cases
 from fedmepd.data.layouts import Dataset, find_dataset
@@ -23,11 +24,13 @@ class Source:
         dataset: what was found.
         inspection: of all cases.
         left_out: number of faulty cases that the user allowed to leave out.
+        patterns: which files of a case are of which kind, where the user has said it.
     """
 
     dataset: Dataset
     inspection: Inspection
     left_out: int
+    patterns: tuple[Pattern, ...] = ()
 
 
 def open_source(
@@ -40,6 +43,7 @@ def open_source(
     cache: Path,
     earlier: Path | None = None,
     without: str | None = None,
+    patterns: Sequence[Pattern] = (),
     found: Callable[[Dataset], None] = lambda dataset: None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Source:
@@ -54,6 +58,7 @@ def open_source(
         cache: see :func:`~fedmepd.data.inspection.inspect_cases`.
         earlier: where a manifest may be that knows the convention of cases whose layout does not tell it.
         without: name of a sub-folder whose cases belong to another data set.
+        patterns: which files are of which kind; none: those of the earlier manifest.
         found: called with the data set before its images are read.
         progress: called with the number of cases read so far, and of all.
 
@@ -61,7 +66,8 @@ def open_source(
         DataError: there is no case, or, unless they are left out, a case has an error.
     """
     task = _with_earlier_values(task, earlier)
-    dataset = find_dataset(task, folder, manifest=False, follow_links=follow_links, without=without)
+    patterns = tuple(patterns) or _earlier_patterns(task, earlier)
+    dataset = find_dataset(task, folder, manifest=False, follow_links=follow_links, without=without, patterns=patterns)
     if not dataset.cases:
         raise no_case(task, folder)
     found(dataset)
@@ -72,7 +78,7 @@ def open_source(
     usable.require_good()
     if not usable.cases:
         raise DataError(f"all cases of {folder} have errors: see `fedmepd data check {folder} --details`")
-    return Source(dataset, usable, len(inspection.cases) - len(usable.cases))
+    return Source(dataset, usable, len(inspection.cases) - len(usable.cases), patterns)
 
 
 def no_case(task: Task, folder: Path) -> DataError:
@@ -99,6 +105,12 @@ def _with_earlier_values(task: Task, folder: Path | None) -> Task:
         if name not in task.conventions:
             task = task.with_convention(name, values.convention())
     return task
+
+
+def _earlier_patterns(task: Task, folder: Path | None) -> tuple[Pattern, ...]:
+    if folder is None or not (folder / FILE_NAME).is_file() or (manifest := load_manifest(folder)).task != task.name:
+        return ()
+    return tuple(Pattern.read(task, text) for text in manifest.patterns)
 
 
 def _known(task: Task, folder: Path | None) -> tuple[dict[str, str | None], str | None]:

@@ -27,6 +27,11 @@ DOUBTS = (
 # With one of these words, the file is not the image itself but was derived from it, or it is T2*.
 DERIVED_WORDS = ("map", "mask", "subtraction", "subtracted", "star", "t2star", "gre", "swi")
 
+# As UCSF-PDGM calls images that are corrected for the coil's bias.
+VARIANT_WORDS = ("bias",)
+LABEL_NEIGHBOURS = ("mask", "dseg", "roi", "glistrboost", "tumor", "tumour", "lesion", "annotation", "gt", "manual")
+OTHER_LABEL_WORDS = ("brain", "brainmask", "parenchyma", "tissue", "skull", "ventricles")
+
 # In the names of classes.
 FILLER_WORDS = ("tumor", "tumour", "core", "and", "peritumoral", "peritumoural")
 
@@ -112,6 +117,9 @@ TASK = BRATS = Task(
     ),
     doubts=DOUBTS,
     derived_words=DERIVED_WORDS,
+    variant_words=VARIANT_WORDS,
+    label_neighbours=LABEL_NEIGHBOURS,
+    other_label_words=OTHER_LABEL_WORDS,
     class_words={
         "NCR/NET": ("ncr", "net", "netc", "necrosis", "necrotic", "nonenhancing"),
         "ED": ("ed", "edema", "oedema", "snfh"),

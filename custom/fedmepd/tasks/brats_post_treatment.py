@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from fedmepd.tasks.brats import DERIVED_WORDS, DOUBTS, FILLER_WORDS
+from fedmepd.tasks.brats import (
+    DERIVED_WORDS,
+    DOUBTS,
+    FILLER_WORDS,
+    LABEL_NEIGHBOURS,
+    OTHER_LABEL_WORDS,
+    VARIANT_WORDS,
+)
 from fedmepd.tasks.labels import Convention
 from fedmepd.tasks.task import CaseNames, Task
 
@@ -39,6 +46,9 @@ TASK = Task(
     ),
     doubts=DOUBTS,
     derived_words=DERIVED_WORDS,
+    variant_words=VARIANT_WORDS,
+    label_neighbours=LABEL_NEIGHBOURS,
+    other_label_words=OTHER_LABEL_WORDS,
     class_words={
         "NETC": ("netc", "ncr", "net", "necrosis", "necrotic", "nonenhancing"),
         "SNFH": ("snfh", "surrounding", "nonenhancing", "flair", "hyperintensity", "ed", "edema", "oedema"),

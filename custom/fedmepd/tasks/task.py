@@ -113,6 +113,9 @@ class Task:
         doubts: words of file names that leave the modality open.
         derived_words: words of file names that say that a file is no image of the modality that it names, but was
             derived from it.
+        variant_words: words of file names that say that an image was corrected; it is used if there is no plain one.
+        label_neighbours: words of file names that a label may have instead of its own.
+        other_label_words: words of file names that say that a label is of something else.
         class_words: of a class, the words that stand for it in a ``dataset.json``, in small letters; a class without is
             meant by the words of its name.
         filler_words: words beside them that say nothing about the class.
@@ -146,6 +149,9 @@ class Task:
     case_names: tuple[CaseNames, ...] = ()
     doubts: tuple[Doubt, ...] = ()
     derived_words: tuple[str, ...] = ()
+    variant_words: tuple[str, ...] = ()
+    label_neighbours: tuple[str, ...] = ()
+    other_label_words: tuple[str, ...] = ()
     class_words: dict[str, tuple[str, ...]] = field(default_factory=dict)
     filler_words: tuple[str, ...] = ()
     decathlon: Decathlon | None = None
