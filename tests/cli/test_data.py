@@ -18,7 +18,7 @@ from fedmepd.data.site import open_site_data
 from fedmepd.site_settings import SiteSettings
 from fedmepd.tasks.brats import BRATS
 from tests.data.faults import ERRORS, NOTES, WARNINGS, write_good
-from tests.data.files import save, tumour, volume, write_case
+from tests.data.files import LPS, save, tumour, volume, write_case
 
 ALL_FAULTS = {
     **{name: ("error", *entry) for name, entry in ERRORS.items()},
@@ -46,12 +46,12 @@ def run(capsys: pytest.CaptureFixture):
 
 @pytest.mark.parametrize("name", ALL_FAULTS)
 def test_every_fault(name: str, tmp_path: Path, run) -> None:
-    """Severity, message and exit status; no name or path unless asked for; a good case beside it is still read."""
+    """Severity, message and exit status; no name or path in output to be sent; a good case beside it is still read."""
     severity, message, make = ALL_FAULTS[name]
     data = tmp_path / "folder-of-patients"
     write_good(data)
     make(data)
-    status, printed = run("check", data)
+    status, printed = run("check", data, "--anonymous")
     assert status == (1 if severity == "error" else 0)
     assert re.search(rf"^ +\d+  {message}$", printed, re.MULTILINE)
     titles = {"error": "errors, which keep", "warning": "\nwarnings:", "note": "\nnotes:"}
@@ -59,6 +59,11 @@ def test_every_fault(name: str, tmp_path: Path, run) -> None:
     assert name not in printed and str(tmp_path) not in printed and ".nii" not in printed and "good" not in printed
     _, detailed = run("check", data, "--details")
     assert name in detailed
+    # Without an option errors and warnings are named, before the tables; notes are counted.
+    _, usual = run("check", data)
+    assert (name in usual) == (severity != "note")
+    place, tables = usual.find(f"  {message}\n"), usual.find("cases  labelled  modalities")
+    assert 0 < place and (place < tables) == (severity != "note")
     # To make a data set of it is refused, or done without the faulty case.
     status, printed = run("init", data)
     assert status == (2 if severity == "error" else 0)
@@ -74,6 +79,15 @@ def test_all_faults_at_once(tmp_path: Path, run) -> None:
     status, printed = run("check", tmp_path / "data")
     assert status == 1 and f"{len(ERRORS)} errors: a site with this data would refuse to train" in printed
     assert "     4  unreadable file\n" in printed
+
+
+def test_many_findings_of_a_kind(tmp_path: Path, run) -> None:
+    for number in range(23):
+        write_case(tmp_path / "data", f"c{number:02d}", ("T1",), T1=volume(0), label=None)
+    _, printed = run("check", tmp_path / "data")
+    assert "c19_t1.nii.gz" in printed and "c20_t1.nii.gz" not in printed
+    assert "          and 3 more: --details names all\n" in printed
+    assert "c22_t1.nii.gz" in run("check", tmp_path / "data", "--details")[1]
 
 
 def test_what_check_prints(tmp_path: Path, run) -> None:
@@ -209,6 +223,7 @@ def test_init_elsewhere(tmp_path: Path, run) -> None:
         (("--copy",), "--copy: expected --out"),
         (("--train", "0.8", "--validation", "0.3"), "expected shares above 0, at most 1 together"),
         (("--train", "0"), "expected shares above 0"),
+        (("--validation", "0.1"), "--validation 0.1 of 1 cases with labels gives no validation case: raise the share"),
     ],
 )
 def test_init_refuses(arguments: tuple[str, ...], expected: str, tmp_path: Path, run) -> None:
@@ -216,6 +231,29 @@ def test_init_refuses(arguments: tuple[str, ...], expected: str, tmp_path: Path,
     status, printed = run("init", tmp_path / "data", *arguments)
     assert status == 2 and expected in printed
     assert not (tmp_path / "data" / FILE_NAME).exists()
+
+
+def test_init_of_unlabelled_cases_alone_is_refused(tmp_path: Path, run) -> None:
+    write_case(tmp_path / "data", "a", label=None)
+    status, printed = run("init", tmp_path / "data")
+    assert status == 2 and "no case to train on: a site needs at least one case with a label" in printed
+    assert not (tmp_path / "data" / FILE_NAME).exists()
+
+
+def test_init_says_what_check_says(tmp_path: Path, run) -> None:
+    """Warnings with names, notes as counts, the site's modalities, and which part has no case."""
+    data = tmp_path / "data"
+    write_case(data, "a", ("T1", "FLAIR"), affine=LPS * [1, 1, 9, 1])
+    write_case(data, "b", ("T1",), label=tumour_of(3))
+    save(data / "b" / "adc.nii.gz", volume(1))
+    status, printed = run("init", data)
+    assert status == 0
+    assert "     3  unusual voxel size\n" in printed and "a_t1.nii.gz has voxels of 1 x 1 x 9 mm" in printed
+    assert "     1  file of another name, passed over\n" in printed and "adc" not in printed
+    assert "modalities of the site: FLAIR T1\n" in printed
+    assert (
+        "no validation case: the last model is taken, and not the best one" in printed and "no test case" not in printed
+    )
 
 
 def test_init_for_fusion_training(tmp_path: Path, run) -> None:

@@ -1,9 +1,13 @@
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from fedmepd.errors import DataError
+from tests.data.files import write_case
 
 SCRIPT = Path(__file__).parents[2] / "job.py"
 
@@ -36,6 +40,23 @@ def test_bad_option_is_one_clear_line(tmp_path, options, message):
     done = job(*options, folder=tmp_path)
     assert done.returncode == 2 and message in done.stderr.splitlines()[-1]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_sites_are_those_of_the_folder(tmp_path):
+    """A folder of a split, and one without manifests; phantoms have the protocol's names."""
+    script = runpy.run_path(str(SCRIPT))["site_names"]
+    for site in ("north", "south-10", "south-9", "fusion"):
+        write_case(tmp_path / "data" / site, "a", ("T1",))
+    (tmp_path / "data" / "notes").mkdir()
+    assert script(str(tmp_path / "data"), None) == ["north", "south-9", "south-10"]
+    assert script(str(tmp_path / "data"), 2) == ["north", "south-9"]
+    with pytest.raises(DataError, match="--sites 4: .* holds 3 sites, north, south-9, south-10"):
+        script(str(tmp_path / "data"), 4)
+    assert script(None, None) == [f"site-{number}" for number in range(1, 9)]
+    # The folder of one data set holds cases, and no sites.
+    assert script(str(tmp_path / "data" / "north"), 2) == ["site-1", "site-2"]
+    done = job("--data", str(tmp_path / "nowhere"), folder=tmp_path)
+    assert done.returncode == 2 and "nowhere cannot be read" in done.stderr.splitlines()[-1]
 
 
 def test_a_finished_run_is_not_replaced(tmp_path):

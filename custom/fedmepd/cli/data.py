@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from shlex import quote
 from statistics import median
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedmepd.cli.tasks import add_task_option, chosen_task, convention_of, conventions_help
 from fedmepd.cli.terminal import FAULTY, progress_bar
-from fedmepd.errors import FedMEPDError, SettingsError
+from fedmepd.errors import DataError, FedMEPDError, SettingsError
 
 if TYPE_CHECKING:
     from fedmepd.data.file_kinds import Pattern
@@ -32,11 +33,13 @@ def add_data_commands(data: argparse._SubParsersAction) -> None:
         "check",
         help="list what a folder contains and what is wrong with it",
         description="Lists what a folder of cases, a list, or a federation's folder of sites contains and what "
-        "is wrong with it, without names of cases or files. Exit status: 0 no errors, 1 errors in the data, 2 it "
+        "is wrong with it, errors and warnings first. Exit status: 0 no errors, 1 errors in the data, 2 it "
         "cannot be read.",
     )
     check.add_argument("folder", type=Path, help="folder of cases or of sites, or a list (.csv, .json)")
-    check.add_argument("--details", action="store_true", help="also name the cases and files")
+    names = check.add_mutually_exclusive_group()
+    names.add_argument("--details", action="store_true", help="name all cases and files, also those of notes")
+    names.add_argument("--anonymous", action="store_true", help="name no case and no file: for output that you send")
     _add_reading(check)
     check.set_defaults(run=_check)
 
@@ -105,7 +108,6 @@ def _add_making(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--validation",
         type=float,
-        default=_SHARES["validation"],
         help="share of patients to validate on; default: 0.1; the rest is for testing",
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the random assignment of patients; default: 0")
@@ -120,6 +122,7 @@ def _make_phantoms(options: argparse.Namespace) -> None:
 
 
 def _check(options: argparse.Namespace) -> int:
+    from fedmepd.data.findings import ERROR, WARNING
     from fedmepd.data.layouts import find_dataset
     from fedmepd.data.ownership import data_sets
     from fedmepd.data.source import no_case
@@ -141,6 +144,7 @@ def _check(options: argparse.Namespace) -> int:
     if not dataset.cases and not dataset.findings:
         raise no_case(task, options.folder)
     inspection = _inspect(dataset, options)
+    _print_findings(inspection.findings, options, (ERROR, WARNING))
     print("\n".join(["", *describe_data(dataset, inspection)]))
     return _conclude(inspection.findings, options, len(inspection.cases))
 
@@ -166,7 +170,7 @@ def _labels(options: argparse.Namespace) -> str | None:
 
 
 def _check_sites(sites: dict[str, Dataset], options: argparse.Namespace) -> int:
-    from fedmepd.data.findings import Finding
+    from fedmepd.data.findings import ERROR, WARNING, Finding
     from fedmepd.data.ownership import own_cases
     from fedmepd.data.summary import describe_overlap
     from fedmepd.text_table import table
@@ -190,24 +194,36 @@ def _check_sites(sites: dict[str, Dataset], options: argparse.Namespace) -> int:
             names = " ".join(name for name in task.modalities if name in there)
             numbers = [len(cases), parts["train"], parts["validation"], parts["test"], parts[None], errors]
             rows.append([name, *map(str, numbers), names])
+    lines, overlaps = describe_overlap(inspections)
+    findings += [Finding("error", "two sites that share cases", line) for line in lines[:overlaps]]
+    _print_findings(findings, options, (ERROR, WARNING))
     heads = ["site", "cases", "train", "validation", "test", "unlabelled", "errors", "modalities"]
     print("\n".join(["", *table(heads, rows), ""]))
-    lines, overlaps = describe_overlap(inspections)
     print("\n".join(lines))
-    findings += [Finding("error", "two sites that share cases", line) for line in lines[:overlaps]]
     return _conclude(findings, options, sum(len(inspection.cases) for inspection in inspections.values()))
 
 
-def _conclude(findings: list[Any], options: argparse.Namespace, cases: int) -> int:
-    from fedmepd.data.findings import ERROR
+def _print_findings(findings: list[Any], options: argparse.Namespace, severities: Sequence[str]) -> None:
+    """Prints findings: with names of cases and files, unless the output is to be sent."""
+    from fedmepd.data.findings import ERROR, MOST_SHOWN, NOTE, WARNING
     from fedmepd.data.summary import describe_findings
 
-    print("\n".join(describe_findings(findings, options.details)), end="\n\n" if findings else "\n")
+    named = () if options.anonymous else (ERROR, WARNING, *([NOTE] if options.details else []))
+    lines = describe_findings(findings, severities, named, None if options.details else MOST_SHOWN)
+    if lines:
+        print("\n".join(lines))
+
+
+def _conclude(findings: list[Any], options: argparse.Namespace, cases: int) -> int:
+    from fedmepd.data.findings import ERROR, NOTE
+
+    _print_findings(findings, options, (NOTE,))
+    print()
     errors = sum(found.severity == ERROR for found in findings)
     if not errors:
         print(f"no error in {cases} cases" if cases != 1 else "no error in 1 case")
         return 0
-    hint = "" if options.details else "; --details names cases and files, docs/data.md says what each message means"
+    hint = "; docs/data.md says what each message means"
     print(f"{errors} error{'s' if errors > 1 else ''}: a site with this data would refuse to train{hint}")
     return FAULTY
 
@@ -219,6 +235,7 @@ def _source(
     from fedmepd.data.summary import describe_found
     from fedmepd.site_settings import SiteSettings
 
+    options.validation = _SHARES["validation"] if options.validation is None else options.validation
     if not (0 < options.train <= 1 and 0 <= options.validation and options.train + options.validation <= 1 + 1e-9):
         raise SettingsError(
             f"--train {options.train} --validation {options.validation}: expected shares above 0, at most 1 together"
@@ -255,6 +272,7 @@ def _init(options: argparse.Namespace) -> None:
     if apart and choice:
         raise SettingsError(f"--fusion {options.fusion}: {apart} holds the cases for fusion training: leave one out")
     local = None if options.kit is None else _kit_settings(options.kit)
+    validation_asked = bool(options.validation)
     in_place = options.out is None
     if in_place and options.copy:
         raise SettingsError("--copy: expected --out, the folder to copy to")
@@ -272,9 +290,11 @@ def _init(options: argparse.Namespace) -> None:
         fusion=choice,
         patterns=source.patterns,
     )
-    changed = write_site(site, copy=options.copy)
     parts = Counter(entry.part for entry in site.manifest.cases if not entry.fusion)
     fusion = Counter(entry.part for entry in site.manifest.cases if entry.fusion)
+    _refuse_useless(parts + fusion, options.validation if validation_asked else 0)
+    _tell_findings(source.inspection)
+    changed = write_site(site, copy=options.copy)
     print(
         f"{folder / FILE_NAME} {'written' if changed else 'is up to date'}: train {parts['train']}, validation "
         f"{parts['validation']}, test {parts['test']}, without a label (inference only) {parts[None]}"
@@ -286,10 +306,15 @@ def _init(options: argparse.Namespace) -> None:
         )
     if apart:
         print(f"the cases in {apart} are for fusion training: make a data set of that folder too")
+    there = {modality for entry in site.manifest.cases if entry.part for modality in entry.images}
+    print(f"modalities of the site: {' '.join(name for name in chosen_task(options).modalities if name in there)}")
     if fusion and not parts.total():
         print("no case is the site's own: it can take part as the fusion site alone")
     elif not parts["train"]:
-        print("no case to train on: a site needs at least one case with a label")
+        print("no case of its own to train on: it can take part as the fusion site alone")
+    for part, use in (("validation", "the last model is taken, and not the best one"), ("test", "nothing is tested")):
+        if parts["train"] and not parts[part]:
+            print(f"no {part} case: {use}; more patients, or another share, would give one")
     if fusion and not fusion["train"]:
         print("no case to train on among those for fusion training: choose more patients")
     if local is None:
@@ -298,6 +323,28 @@ def _init(options: argparse.Namespace) -> None:
     else:
         _point_kit(local, folder)
         print(f"{local} points to it")
+
+
+def _refuse_useless(parts: Counter[str | None], validation: float) -> None:
+    """Refuses a data set that nobody could train on, or that lacks the validation cases that were asked for."""
+    if not parts["train"]:
+        raise DataError(
+            "no case to train on: a site needs at least one case with a label; `fedmepd predict` segments cases "
+            "without a label, and needs no data set"
+        )
+    if validation and not parts["validation"]:
+        raise DataError(
+            f"--validation {validation:g} of {parts.total() - parts[None]} cases with labels gives no validation case: "
+            "raise the share, or leave the option out"
+        )
+
+
+def _tell_findings(inspection: Any) -> None:
+    from fedmepd.data.findings import NOTE, WARNING
+    from fedmepd.data.summary import describe_findings
+
+    if lines := describe_findings(inspection.findings, (WARNING, NOTE), (WARNING,)):
+        print("\n".join([*lines, ""]))
 
 
 def _kit_settings(kit: Path) -> Path:
@@ -354,4 +401,23 @@ def _split(options: argparse.Namespace) -> None:
     if over:
         print(f"{over} cases are left over")
     print(f"{options.out} {'written' if changed else 'is up to date'}")
-    print(f"to train on it: FEDMEPD_DATA={quote(str(options.out.absolute()))}")
+    _tell_training(options.out, [site.plan.name for site in made])
+
+
+def _tell_training(out: Path, names: list[str]) -> None:
+    """Prints the command that trains on the sites of a folder."""
+    from fedmepd.config import FUSION_SITE
+    from fedmepd.data.distribution import protocol_names
+
+    place, sites = quote(str(out.absolute())), [name for name in names if name != FUSION_SITE]
+    missing = "" if FUSION_SITE in names else " --fusion-site NAME"
+    print(f"to train on it: python job.py --data {place}{missing}")
+    if missing:
+        print(f"NAME is the site with the cases for fusion training, as no folder is called {FUSION_SITE}")
+    elif sites == protocol_names():
+        print(f"or: FEDMEPD_DATA={place} nvflare simulator jobs/fedmepd_brats -w workspace -t {len(sites)}")
+    else:
+        print(
+            f"or: python job.py --data {place} --export jobs_own && FEDMEPD_DATA={place} nvflare simulator "
+            f"jobs_own/fedmepd_brats -w workspace -c {','.join(sites)} -t {len(sites)}"
+        )

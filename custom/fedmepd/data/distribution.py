@@ -71,6 +71,11 @@ def protocol_sites(task: Task) -> dict[str, tuple[str, ...]]:
     return sites | {FUSION_SITE: task.modalities}
 
 
+def protocol_names() -> list[str]:
+    """Returns the names of the sites of the published protocol, without the fusion site."""
+    return [name for name in _LIST_OF_SITE if name != FUSION_SITE]
+
+
 def _proportional(shares: Mapping[str, float], count: int) -> dict[str, int]:
     """Whole numbers that sum to ``count``, by largest remainder."""
     total = sum(shares.values())

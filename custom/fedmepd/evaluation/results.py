@@ -6,7 +6,6 @@ Scores and shares are fractions (0 to 1), distances millimetres. Nothing in it n
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -17,6 +16,7 @@ from fedmepd.config import Settings
 from fedmepd.environment import versions
 from fedmepd.errors import FedMEPDError
 from fedmepd.storage import read_json, write_json, write_text
+from fedmepd.text_table import natural_order
 
 FILE_NAME = "results.json"
 HISTORY = "history.json"
@@ -104,7 +104,7 @@ def build(
             ask for it.
         fusion_bytes: of tensors from and to the fusion site, where it is not in the server's process.
     """
-    sites = sorted(sites, key=lambda entry: _natural(entry["name"]))
+    sites = sorted(sites, key=lambda entry: natural_order(entry["name"]))
     return {
         "method": settings.method,
         "run_name": settings.run_name,
@@ -207,8 +207,3 @@ def _mean_of(items: Iterable[Any], value: Callable[[Any], float | None]) -> floa
     values = [value(item) for item in items]
     values = [number for number in values if number is not None]
     return fmean(values) if values else None
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    """Sort key by which site-2 comes before site-10."""
-    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]
