@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -498,3 +499,39 @@ def test_a_full_disk_leaves_nothing(cohort: Path, tmp_path: Path, run, monkeypat
     status, printed = run("split", cohort, out, "--sites", tmp_path / "sites.yaml", "--copy")
     assert status == 2 and "No space left on device" in printed
     assert not out.exists() and not list(tmp_path.glob(".sites*"))
+
+
+def test_a_split_says_how_to_train_on_it(cohort: Path, tmp_path: Path, run) -> None:
+    out = tmp_path / "sites"
+    _, printed = run("split", cohort, out, "--sites", tmp_path / "sites.yaml")
+    assert f"to train on it: python job.py --data {out}\n" in printed
+    assert "nvflare simulator jobs_own/fedmepd_brats -w workspace -c north,south -t 2" in printed
+    (tmp_path / "sites.yaml").write_text("sites: [{name: north, modalities: [T1], cases: 4}]")
+    _, printed = run("split", cohort, tmp_path / "one", "--sites", tmp_path / "sites.yaml")
+    assert f"python job.py --data {tmp_path / 'one'} --fusion-site NAME\n" in printed
+
+
+def test_the_folder_of_one_case(tmp_path: Path, run, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = write_case(tmp_path / "data", "p-7")
+    monkeypatch.chdir(tmp_path / "data")
+    for folder in (case.label.parent, "p-7"):
+        status, printed = run("check", folder)
+        assert status == 0 and "found the folder of one case: 1 case of 1 patient" in printed
+    status, printed = run("check", case.label)
+    assert status == 2 and f"{case.label.parent} is its case: name that, or the folder of all cases" in printed
+    for name in ("p-8_t1", "p-8_flair"):
+        save(case.label.with_name(f"{name}.nii.gz"), volume(7))
+    status, printed = run("check", case.label.parent)
+    assert status == 2 and "holds the files of several cases, such as p-7_flair.nii.gz" in printed
+
+
+def test_names_that_are_not_utf_8(tmp_path: Path, run) -> None:
+    """One such name is an error of its own, and the other cases go on."""
+    write_case(tmp_path / "data", "good")
+    bad = write_case(tmp_path / "data", "bad").label.parent
+    os.rename(bad, os.fsencode(bad.parent) + b"/M\xfc")
+    status, printed = run("check", tmp_path / "data")
+    assert status == 1 and "     1  name that is not UTF-8\n" in printed and "M\\udcfc has a name" in printed
+    assert run("init", tmp_path / "data")[0] == 2
+    assert run("init", tmp_path / "data", "--skip-faulty")[0] == 0
+    assert [case.name for case in read_manifest(BRATS, tmp_path / "data")[0]] == ["good"]

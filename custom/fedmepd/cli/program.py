@@ -23,7 +23,7 @@ from fedmepd.cli.predict import add_predict_command
 from fedmepd.cli.report import add_report_command
 from fedmepd.cli.tasks import add_task_option, add_tasks_command, chosen_task
 from fedmepd.cli.terminal import INTERRUPTED, REFUSED
-from fedmepd.errors import FedMEPDError
+from fedmepd.errors import FedMEPDError, remedy
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,6 +31,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     0, or the command's own; 2 when the user can put something right; 130 when the user interrupts it.
     """
+    for stream in (sys.stdout, sys.stderr):
+        # A name that the terminal cannot show must not stop a command.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     try:
         options = build_parser().parse_args(arguments)
         status = options.run(options) or 0
@@ -38,6 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return status
     except FedMEPDError as error:
         print(f"fedmepd: {error}", file=sys.stderr)
+        return REFUSED
+    except PermissionError as error:
+        print(f"fedmepd: {error.filename}: {error.strerror}; {remedy(error)}", file=sys.stderr)
         return REFUSED
     except KeyboardInterrupt:
         print("fedmepd: interrupted", file=sys.stderr)

@@ -18,7 +18,7 @@ from fedmepd.errors import SettingsError
 from fedmepd.tasks.task import Task
 
 _AMBIGUOUS = "file name that may be two modalities"
-_TWICE = "two files that look like the same modality"
+TWICE = "two files that look like the same modality"
 _UNREAD = "images in a format that is not read"
 
 # Shorter words are one letter away from too many others.
@@ -119,7 +119,7 @@ def sort_files(
                 f"{folder}: both {chosen[0].name} and {chosen[1].name} look like {kind}: remove or rename one, or say "
                 f"{ways}"
             )
-            findings.append(error(_TWICE, text))
+            findings.append(error(TWICE, text))
     findings += (_passed_over(task, folder, file, LABEL in files) for file in passed_over)
     findings += _unread_files(task, folder, files)
     return files, findings

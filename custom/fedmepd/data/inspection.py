@@ -95,10 +95,13 @@ def inspect_cases(
             try:
                 facts.append(case_facts(case, cache, pool))
             except FedMEPDError as problem:
-                raise DataError(str(problem), public="the site's cache folder cannot be written") from problem
+                raise DataError(
+                    f"{problem} The cache folder is FEDMEPD_CACHE, or cache in the site's fedmepd.json",
+                    public="the site's cache folder cannot be written",
+                ) from problem
             progress(number, len(cases))
     of_cases = [
-        [*case.findings, *_completeness(case), *_patient(case), *found.findings]
+        [*case.findings, *_names(case), *_completeness(case), *_patient(case), *found.findings]
         for case, found in zip(cases, facts, strict=True)
     ]
     read, general = _conventions(cases, facts, labels, of_cases, option)
@@ -130,6 +133,20 @@ def inspect_labels(
     of_cases = [list(found.findings) for found in facts]
     read, general = _conventions(cases, facts, labels, of_cases, option)
     return Inspection(read, facts, of_cases, general)
+
+
+def _names(case: Case) -> Iterator[Finding]:
+    for name in dict.fromkeys([case.name, case.patient, *(str(path) for path in case.files)]):
+        if not is_text(name):
+            shown = name.encode("utf-8", "backslashreplace").decode()
+            text = f"{shown} has a name that is not UTF-8, as old archives and network drives write them: rename it"
+            yield error("name that is not UTF-8", text)
+            return
+
+
+def is_text(name: str) -> bool:
+    """Whether a name can be written: the file system may hold any bytes."""
+    return name.isprintable() or not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def _completeness(case: Case) -> Iterator[Finding]:

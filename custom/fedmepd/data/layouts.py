@@ -5,23 +5,24 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fedmepd.data.case_lists import read_case_list
 from fedmepd.data.cases import LABEL, PLAIN, Case
 from fedmepd.data.containment import outside
 from fedmepd.data.dataset_json import read_dataset_json
-from fedmepd.data.file_kinds import Pattern, matching, sort_files
+from fedmepd.data.file_kinds import TWICE, Pattern, matching, sort_files
 from fedmepd.data.findings import Finding, error, note
 from fedmepd.data.formats import other_format
 from fedmepd.data.manifest import FILE_NAME as MANIFEST
 from fedmepd.data.manifest import Part, read_manifest
 from fedmepd.data.names import read_case_name, read_label_name
 from fedmepd.data.volumes import is_nifti, stem
-from fedmepd.errors import DataError
+from fedmepd.errors import DataError, remedy
 from fedmepd.tasks.task import Task
 
+SINGLE = "the folder of one case"
 NESTED = "a folder per patient, in it one per examination"
 
 LISTS = ("cases.csv", "cases.json")
@@ -95,7 +96,10 @@ def find_dataset(
     folder = Path(folder)
     if folder.is_file():
         if folder.suffix.lower() not in (".csv", ".json"):
-            raise DataError(f"{folder} is a file: expected a folder of cases, or a list that ends in .csv or .json")
+            meant = f"; {folder.parent} is its case: name that, or the folder of all cases" if is_nifti(folder) else ""
+            raise DataError(
+                f"{folder} is a file: expected a folder of cases, or a list that ends in .csv or .json{meant}"
+            )
         return _from_list(task, folder, follow_links)
     children = _children(folder)
     if manifest and any(child.name == MANIFEST for child in children):
@@ -111,6 +115,8 @@ def find_dataset(
     search = _Search(task, folder, follow_links, tuple(patterns), findings, unread)
     cases = list(_walk(search, folder, _DEEPEST if deep else 0, without))
     cases += _unread_cases(task, folder, cases, unread)
+    if not cases:
+        cases = list(_single_case(search))
     examinations = [case for case in cases if case.layout == NESTED and not case.patient_doubt]
     if examinations:
         patients = len({case.patient for case in examinations})
@@ -159,8 +165,9 @@ def _children(folder: Path) -> list[Path]:
     try:
         return sorted(folder.iterdir())
     except OSError as problem:
+        way = "expected a folder with one sub-folder per case"
         raise DataError(
-            f"{folder} cannot be read: {problem.strerror}; expected a folder with one sub-folder per case",
+            f"{folder} cannot be read: {problem.strerror}; {remedy(problem) if folder.exists() else way}",
             public="a data folder cannot be read",
         ) from problem
 
@@ -197,6 +204,34 @@ def _walk(search: _Search, folder: Path, below: int, without: str | None = None)
         # Ends the search even if links that the user allows form a circle.
         if not deep and (below > 0 or (child.name.lower() in _GROUPS and below > -_DEEPEST)):
             yield from _walk(search, child, below - 1)
+
+
+def _single_case(search: _Search) -> Iterator[Case]:
+    """The folder itself, if it is that of one case.
+
+    Raises:
+        DataError: it holds the files of several cases.
+    """
+    folder = search.root
+    volumes = [file for file in _children(folder) if is_nifti(file)]
+    if not volumes and not matching(folder, search.patterns):
+        return
+    case = _case(
+        search.task,
+        folder.absolute(),
+        folder.absolute().parent,
+        [folder.absolute() / file.name for file in volumes] + matching(folder.absolute(), search.patterns),
+        search.follow_links,
+        search.patterns,
+    )
+    if any(found.kind == TWICE for found in case.findings):
+        raise DataError(
+            f"{folder} holds the files of several cases, such as {volumes[0].name}: put those of each case into a "
+            "folder of its own, or write a list cases.csv",
+            public="a data folder holds the files of several cases",
+        )
+    if case.images:
+        yield replace(case, layout=SINGLE)
 
 
 def _unread_cases(task: Task, root: Path, cases: list[Case], unread: list[Path]) -> Iterator[Case]:

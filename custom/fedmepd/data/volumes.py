@@ -118,12 +118,13 @@ def read_volumes(path: Path, channels: bool = False) -> Volumes:
     Raises:
         VolumeError: the file is not a regular file, empty, truncated, damaged or not NIfTI; it is not 3-D (with
             ``channels``: 4-D), not of plain numbers, too large, or its header gives no usable position in space.
+        PermissionError: the user may not read it.
     """
     try:
         header, shape, offset, size = _header(path, channels)
         content = _content(path, offset + size)
         values = _values(content, header).reshape(shape)
-    except VolumeError:
+    except (VolumeError, PermissionError):
         raise
     # A damaged file can make the decoders fail in any way.
     except Exception as error:
