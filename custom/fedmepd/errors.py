@@ -64,7 +64,7 @@ def remedy(problem: OSError) -> str:
         return "give the user who runs this the right to it (`chmod`, `chown`), or choose another folder"
     if problem.errno == errno.EROFS:
         return "it is on a disk that can only be read: choose another folder"
-    if problem.errno in (errno.ENOSPC, errno.EDQUOT):
+    if problem.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return "free space on that disk, or choose another folder"
     return "choose another folder"
 

@@ -49,7 +49,7 @@ def data(*arguments):
 )
 def test_other_classes_are_refused(tmp_path, capsys, name, says, values):
     write_case(tmp_path / "data", name, label=label(*values))
-    assert data("check", tmp_path / "data") == 1
+    assert data("check", tmp_path / "data", "--anonymous") == 1
     printed = capsys.readouterr().out
     assert f"1  {KIND}\n" in printed and name not in printed
     assert data("init", tmp_path / "data") == 2

@@ -228,7 +228,7 @@ def test_the_folders_name_is_left_out_as_a_whole_alone(tmp_path, folder, templat
     ("name", "kinds"),
     [
         *((name, "T1 or T1ce") for name in ("T1_contrast", "T1_Gad", "T1w_gd", "T1w_post", "T1_KM", "t1_mprage_post")),
-        *((name, "T1 or T1ce") for name in ("T1_SE_post", "T1_MPRAGE_CE", "sub-01_ce-gadolinium_T1w")),
+        *((name, "T1 or T1ce") for name in ("T1_SE_post", "T1_MPRAGE_CE", "sub-01_ce-ferumoxytol_T1w")),
         *((name, "T2 or FLAIR") for name in ("t2_tirm_tra_dark-fluid", "T2_dark_fluid", "t2_spc_da-fl")),
     ],
 )

@@ -65,7 +65,13 @@ def matching(folder: Path, patterns: Sequence[Pattern]) -> list[Path]:
 
 
 def sort_files(
-    task: Task, folder: Path, volumes: Sequence[Path], patterns: Sequence[Pattern], follow_links: bool
+    task: Task,
+    folder: Path,
+    volumes: Sequence[Path],
+    patterns: Sequence[Pattern],
+    follow_links: bool,
+    label_words: Collection[str] = (),
+    varies: Sequence[str] = (),
 ) -> tuple[dict[str, Path], list[Finding]]:
     """Sorts the files of a case.
 
@@ -75,6 +81,8 @@ def sort_files(
         volumes: its NIfTI files.
         patterns: what the user says of them.
         follow_links: whether links may lead out of the folder.
+        label_words: what the data set calls its labels, beside the task's words.
+        varies: parts of the files' paths that are others in every case.
 
     Returns:
         the file of each kind, and what was found.
@@ -90,11 +98,11 @@ def sort_files(
         place = file.relative_to(folder).as_posix()
         kinds = list(dict.fromkeys(one.kind for one in patterns if fnmatchcase(place, one.glob)))
         if not kinds:
-            kinds = kinds_of_file(task, file)
+            kinds = [LABEL] if stem(file) in label_words else kinds_of_file(task, file)
             # A file that may be of a kind that the user has described otherwise is not taken for another kind.
             kinds = [] if said & set(kinds) else kinds
         if len(kinds) > 1:
-            ways = " or ".join(propose(folder, file, kind) for kind in kinds)
+            ways = " or ".join(propose(folder, file, kind, varies) for kind in kinds)
             text = (
                 f"{file} may be {' or '.join(kinds)}: rename it so that one of these words is left, or say {ways}; the "
                 "pattern is for all cases"
@@ -114,7 +122,7 @@ def sort_files(
                 text = f"{file} is passed over: {chosen[0].name} beside it is the same image without it"
                 findings.append(note("variant of an image, passed over", text))
         if len(chosen) > 1:
-            ways = " or ".join(propose(folder, file, kind) for file in chosen[:2])
+            ways = " or ".join(propose(folder, file, kind, varies) for file in chosen[:2])
             text = (
                 f"{folder}: both {chosen[0].name} and {chosen[1].name} look like {kind}: remove or rename one, or say "
                 f"{ways}"
@@ -125,13 +133,16 @@ def sort_files(
     return files, findings
 
 
-def propose(folder: Path, file: Path, kind: str) -> str:
+def propose(folder: Path, file: Path, kind: str, varies: Sequence[str] = ()) -> str:
     """Returns the option that says of what kind a file is, and the files of the same name in other cases."""
     place = file.relative_to(folder)
     name = place.name
     if name.lower().startswith(folder.name.lower()) and len(name) > len(folder.name):
         name = "*" + name[len(folder.name) :]
-    return f"--pattern '{kind}={place.with_name(name).as_posix()}'"
+    glob = place.with_name(name).as_posix()
+    for part in varies:
+        glob = glob.replace(part, "*")
+    return f"--pattern '{kind}={glob}'"
 
 
 def _passed_over(task: Task, folder: Path, file: Path, labelled: bool) -> Finding:

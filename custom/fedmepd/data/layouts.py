@@ -8,17 +8,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from fedmepd.data.bids import is_bids, read_bids
 from fedmepd.data.case_lists import read_case_list
 from fedmepd.data.cases import LABEL, PLAIN, Case
 from fedmepd.data.containment import outside
-from fedmepd.data.dataset_json import read_dataset_json
+from fedmepd.data.decathlon import read_images_tr
 from fedmepd.data.file_kinds import TWICE, Pattern, matching, sort_files
 from fedmepd.data.findings import Finding, error, note
 from fedmepd.data.formats import other_format
+from fedmepd.data.label_folders import named_labels, with_labels
 from fedmepd.data.manifest import FILE_NAME as MANIFEST
 from fedmepd.data.manifest import Part, read_manifest
 from fedmepd.data.names import read_case_name, read_label_name
-from fedmepd.data.volumes import is_nifti, stem
+from fedmepd.data.volumes import is_nifti
 from fedmepd.errors import DataError, remedy
 from fedmepd.tasks.task import Task
 
@@ -26,9 +28,6 @@ SINGLE = "the folder of one case"
 NESTED = "a folder per patient, in it one per examination"
 
 LISTS = ("cases.csv", "cases.json")
-
-# The layout of a data set that is not the Decathlon's own.
-_DECATHLON = "the Decathlon's layout"
 
 # Folders between a data set and its cases that say nothing about a patient.
 _GROUPS = ("hgg", "lgg", "training", "train", "trainingdata", "validation", "data")
@@ -78,8 +77,9 @@ def find_dataset(
     """Finds the cases of a folder without reading an image.
 
     In this order: a manifest of ``fedmepd data init`` or ``split``; a list, ``cases.csv`` or ``cases.json``; the
-    Decathlon's folders of images and labels; a folder per case, at any depth, as BraTS 2017 to 2024 and most others
-    have it. What is wrong with a case becomes one of its findings, so that one bad case hides no other.
+    Decathlon's or nnU-Net's folders of images and labels; BIDS; a folder per case, at any depth, as BraTS 2017 to 2025
+    and most others have it, where labels may lie in a folder of their own. What is wrong with a case becomes one of its
+    findings, so that one bad case hides no other.
 
     Args:
         task: that the cases are of.
@@ -112,8 +112,8 @@ def find_dataset(
         return _from_list(task, lists[0], follow_links)
     findings: list[Finding] = []
     unread: list[Path] = []
-    search = _Search(task, folder, follow_links, tuple(patterns), findings, unread)
-    cases = list(_walk(search, folder, _DEEPEST if deep else 0, without))
+    search = _Search(task, folder, follow_links, tuple(patterns), findings, unread, {})
+    cases = with_labels(list(_walk(search, folder, _DEEPEST if deep else 0, without)), search.labels, findings)
     cases += _unread_cases(task, folder, cases, unread)
     if not cases:
         cases = list(_single_case(search))
@@ -182,12 +182,16 @@ class _Search:
     patterns: tuple[Pattern, ...]
     findings: list[Finding]
     unread: list[Path]
+    labels: dict[str, Path]
 
 
 def _walk(search: _Search, folder: Path, below: int, without: str | None = None) -> Iterator[Case]:
     children = [child for child in _children(folder) if not child.name.startswith(".")]
     if any(child.name == "imagesTr" and child.is_dir() for child in children):
-        yield from _decathlon(search.task, folder, search.follow_links, search.findings)
+        yield from read_images_tr(search.task, folder, search.follow_links, search.findings)
+        return
+    if is_bids(folder):
+        yield from read_bids(search.task, folder, search.follow_links, search.patterns)
         return
     for child in children:
         if not child.is_dir() or is_nifti(child) or (child.name == without and holds_cases(child)):
@@ -197,6 +201,11 @@ def _walk(search: _Search, folder: Path, below: int, without: str | None = None)
             continue
         volumes = [file for file in _children(child) if is_nifti(file)]
         deep = matching(child, search.patterns)
+        if not deep and read_case_name(search.task, child.name).gathered:
+            deep = sorted(file for file in child.rglob("*") if is_nifti(file) and file not in volumes)
+        if (labels := named_labels(search.task, child, volumes)) is not None:
+            search.labels.update(labels)
+            continue
         if volumes or deep:
             yield _case(search.task, child, search.root, volumes + deep, search.follow_links, search.patterns)
         elif any(other_format(file) for file in _children(child)):
@@ -257,7 +266,7 @@ def _case(
         patient, doubt = _patient(above, folder)
     elif layout == PLAIN and _DATE.fullmatch(folder.name):
         doubt = f"{folder.name}, which should be the patient of {folder}, is a date"
-    files, findings = sort_files(task, folder, volumes, patterns, follow_links)
+    files, findings = sort_files(task, folder, volumes, patterns, follow_links, told.label_words)
     label = files.pop(LABEL, None)
     of_label = read_label_name(task, folder.name, label)
     return Case(
@@ -310,31 +319,3 @@ def _says_nothing(task: Task, name: str, folder: Path, root: Path) -> bool:
     # A single folder, as an unpacked download has it.
     siblings = [child for child in _children(folder.parent) if child.is_dir() and not child.name.startswith(".")]
     return folder.parent == root and len(siblings) == 1
-
-
-def _decathlon(task: Task, folder: Path, follow_links: bool, findings: list[Finding]) -> Iterator[Case]:
-    groups = [folder / group for group in ("imagesTr", "imagesTs") if (folder / group).is_dir()]
-    images = {
-        image: image.name[: len(stem(image) or "")] for group in groups for image in _children(group) if is_nifti(image)
-    }
-    if not images:
-        return
-    described = read_dataset_json(task, folder, images.values(), follow_links)
-    findings += described.findings
-    for image, name in images.items():
-        label = folder / "labelsTr" / image.name
-        files = [file for file in (image, label) if file.is_file() or file.is_symlink()]
-        problems = {file: outside(file, folder, follow_links) for file in files}
-        found = [problem for problem in problems.values() if problem is not None]
-        good = [file for file in files if problems[file] is None]
-        yield Case(
-            name,
-            dict.fromkeys(described.channels, image) if image in good else {},
-            label if label in good else None,
-            channels=described.channels if image in good else {},
-            convention=described.convention,
-            layout=task.decathlon.layout if task.decathlon else _DECATHLON,
-            findings=tuple(found),
-            label_doubt=described.label_doubt,
-            task=task,
-        )

@@ -58,12 +58,22 @@ def kinds_of_file(task: Task, path: Path) -> list[str]:
     of an examination may be named after a modality. They do count if the folder is named so and no other word is left.
     """
     words, folder = split_words(stem(path) or ""), split_words(path.parent.name)
+    if (kind := _kind_in_bids(task, stem(path) or "")) is not None:
+        return [kind]
     for before in (split_words(path.parent.parent.name) + folder, folder):
         if before and words[: len(before)] == before:
             left = _kinds(task, words[len(before) :])
             if left or kind_of(task, path.parent.name) is None:
                 return left
     return _kinds(task, words)
+
+
+def _kind_in_bids(task: Task, name: str) -> str | None:
+    """The modality of an image with contrast agent as BIDS names it, such as ``sub-1_ce-gadolinium_T1w``."""
+    if not re.match(r"sub-[a-z0-9]+_", name) or not re.search(r"_ce-(gd|gad)[a-z0-9]*_", name):
+        return None
+    last = kind_of(task, name.rpartition("_")[2])
+    return next((doubt.other for doubt in task.doubts if doubt.modality == last and "ce" in doubt.words), None)
 
 
 @dataclass(frozen=True)
@@ -78,6 +88,8 @@ class CaseName:
         label_doubt: why the values of its label may not be the task's classes; empty: no doubt.
         tumour: the kind of tumour if it is not the task's but has labels of the same classes; else empty.
         label_choices: conventions of which its label may be, if there is a doubt.
+        gathered: whether each of the case's images lies in a folder of its own.
+        label_words: what the data set calls its labels, beside the task's words.
     """
 
     layout: str
@@ -87,6 +99,8 @@ class CaseName:
     label_doubt: str = ""
     tumour: str = ""
     label_choices: tuple[str, ...] = ()
+    gathered: bool = False
+    label_words: tuple[str, ...] = ()
 
 
 def read_case_name(task: Task, name: str) -> CaseName:
@@ -103,6 +117,8 @@ def read_case_name(task: Task, name: str) -> CaseName:
                 f"{name} says {names.other_classes}" if names.other_classes else "",
                 names.other_tumour,
                 names.choices,
+                names.gathered,
+                names.label_words,
             )
     return CaseName(PLAIN, name, None, None)
 

@@ -8,6 +8,7 @@ from fedmepd.tasks.brats import (
     FILLER_WORDS,
     LABEL_NEIGHBOURS,
     OTHER_LABEL_WORDS,
+    REGION_WORDS,
     VARIANT_WORDS,
 )
 from fedmepd.tasks.labels import Convention
@@ -55,6 +56,7 @@ TASK = Task(
         "ET": ("et", "enhancing", "tissue"),
         "RC": ("rc", "resection", "cavity"),
     },
+    region_words=REGION_WORDS,
     filler_words=FILLER_WORDS,
     limits=(
         "It was trained for glioma after treatment. It knows other tumours and children only if the training cases "

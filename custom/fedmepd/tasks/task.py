@@ -28,6 +28,8 @@ class CaseNames:
         other_tumour: the kind of tumour if it is not the task's but the labels have the same classes; such a case is
             warned about.
         choices: conventions that its labels may be of, where the name does not tell which; the user is asked.
+        gathered: whether each of a case's images lies in a folder of its own.
+        label_words: what the data set calls its labels, beside the task's words, in small letters.
     """
 
     layout: str
@@ -36,6 +38,8 @@ class CaseNames:
     other_classes: str = ""
     other_tumour: str = ""
     choices: tuple[str, ...] = ()
+    gathered: bool = False
+    label_words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,10 @@ class SmallClass:
     becomes: int
 
 
+# In the names of regions, beside their own words.
+_BARE_WORDS = {"tumor", "tumour", "region"}
+
+
 @dataclass(frozen=True)
 class Task:
     """A task: everything that code for any task has to be told about one of them.
@@ -118,6 +126,7 @@ class Task:
         other_label_words: words of file names that say that a label is of something else.
         class_words: of a class, the words that stand for it in a ``dataset.json``, in small letters; a class without is
             meant by the words of its name.
+        region_words: the same of a region.
         filler_words: words beside them that say nothing about the class.
         decathlon: the Decathlon's data set of the task, if there is one.
         protocol: the modalities of sites 1, 2, ... of a published protocol; empty without one.
@@ -153,6 +162,7 @@ class Task:
     label_neighbours: tuple[str, ...] = ()
     other_label_words: tuple[str, ...] = ()
     class_words: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    region_words: dict[str, tuple[str, ...]] = field(default_factory=dict)
     filler_words: tuple[str, ...] = ()
     decathlon: Decathlon | None = None
     protocol: tuple[tuple[str, ...], ...] = ()
@@ -274,6 +284,16 @@ class Task:
             if words and words <= set(self.class_words.get(class_name, _words(class_name))):
                 return number
         return None
+
+    def named(self, name: str) -> tuple[int, ...] | None:
+        """Returns the classes that a label's name stands for: one, or those of a region; None if it is not clear."""
+        number = self.class_named(name)
+        if number is not None:
+            return (number,)
+        words = set(_words(name)) - _BARE_WORDS
+        known = {region: {region.lower(), *self.region_words.get(region, ())} for region in self.regions}
+        found = [region for region, of_region in known.items() if words and words <= of_region]
+        return tuple(sorted(self.regions[found[0]])) if len(found) == 1 else None
 
     def with_convention(self, name: str, convention: Convention) -> Task:
         """Returns the same task with one more convention, which a user has described.
