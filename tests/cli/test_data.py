@@ -535,3 +535,31 @@ def test_names_that_are_not_utf_8(tmp_path: Path, run) -> None:
     assert run("init", tmp_path / "data")[0] == 2
     assert run("init", tmp_path / "data", "--skip-faulty")[0] == 0
     assert [case.name for case in read_manifest(BRATS, tmp_path / "data")[0]] == ["good"]
+
+
+def test_a_partition_of_fets(tmp_path: Path, run) -> None:
+    """Whose each case is; a site has the modalities that all its cases have."""
+    for number in range(6):
+        modalities = ("FLAIR", "T1", "T2") if number else ("FLAIR", "T1")
+        write_case(tmp_path / "fets", f"FeTS2022_0000{number}", modalities, label=tumour_of(number))
+    rows = ["Partition_ID,Subject_ID", *(f"{1 + number // 4 * 9},FeTS2022_0000{number}" for number in range(5))]
+    (tmp_path / "partitioning_1.csv").write_text("\n".join(rows) + "\n")
+    out = tmp_path / "sites"
+    status, printed = run("split", tmp_path / "fets", out, "--partition", tmp_path / "partitioning_1.csv")
+    assert status == 0 and "1 cases are left over" in printed
+    assert {site.name: len(read_manifest(BRATS, site)[0]) for site in out.iterdir() if site.is_dir()} == {
+        "site-1": 4,
+        "site-10": 1,
+    }
+    assert read_manifest(BRATS, out / "site-1")[0][1].modalities == ("FLAIR", "T1")
+    assert read_manifest(BRATS, out / "site-10")[0][0].modalities == ("FLAIR", "T1", "T2")
+    assert f"python job.py --data {out} --fusion-site NAME\n" in printed
+    for text, expected in {
+        "Partition_ID,Subject_ID\n1,unknown\n": "1 of 1 subjects are no labelled case of the data set, such as unknown",
+        "site,case\n1,2\n": "expected the columns Partition_ID and Subject_ID",
+        "Partition_ID,Subject_ID\n1,FeTS2022_00000\n2,FeTS2022_00000\n": "is at site-1 and at site-2",
+        "Partition_ID,Subject_ID\na b,FeTS2022_00000\n": "'a b' can be no name of a site",
+    }.items():
+        (tmp_path / "bad.csv").write_text(text)
+        status, printed = run("split", tmp_path / "fets", tmp_path / "other", "--partition", tmp_path / "bad.csv")
+        assert status == 2 and expected in printed and not (tmp_path / "other").exists()

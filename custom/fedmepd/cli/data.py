@@ -74,6 +74,9 @@ def add_data_commands(data: argparse._SubParsersAction) -> None:
     how.add_argument("--protocol", choices=("brats2018", "brats2020"), help="the paper's eight sites and fusion site")
     how.add_argument("--split-dir", type=Path, help="folder of published lists: server.csv, c1.csv to c8.csv")
     how.add_argument("--sites", type=Path, help="YAML file with the sites of any other federation")
+    how.add_argument(
+        "--partition", type=Path, help="CSV file of FeTS, such as partitioning_1.csv, with Partition_ID and Subject_ID"
+    )
     _add_making(split)
     split.set_defaults(run=_split)
 
@@ -90,7 +93,7 @@ def _add_reading(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="KIND=PATTERN",
-        help="which files of a case are a modality or the label, such as 'T1ce=*_T1c.nii.gz'; may be given several "
+        help="which files of a case are a modality or the label, such as 'label=*_MASK.nii.gz'; may be given several "
         "times; default: by the words of their names, or as before",
     )
     parser.add_argument("--follow-links", action="store_true", help="read links that lead out of a case's folder")
@@ -382,6 +385,7 @@ def _split(options: argparse.Namespace) -> None:
         options.out,
         plan=plan,
         lists=options.split_dir,
+        partition=options.partition,
         copy=options.copy,
         shares=options,
         seed=options.seed,

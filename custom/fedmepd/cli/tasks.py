@@ -71,11 +71,13 @@ def _name(file: str) -> str:
     return Path(file).name.rpartition(".")[0]
 
 
-def conventions_help() -> str:
-    """The label values of the default task, as a part of an option's help."""
+def conventions_help(*, to_write: bool = False) -> str:
+    """The label values of the default task, as a part of an option's help; to read labels by, or to write them."""
     task = find_task(DEFAULT)
-    known = [f"{name} ({task.describe_convention(name)})" for name in task.conventions]
-    return f"{', '.join(known)}, or a YAML file that describes them; `fedmepd tasks` lists those of other tasks"
+    names = [name for name, convention in task.conventions.items() if not (to_write and convention.groups)]
+    known = ", ".join(f"{name} ({task.describe_convention(name)})" for name in names)
+    own = "" if to_write else ", or a YAML file that describes them"
+    return f"{known}{own}; `fedmepd tasks` lists those of other tasks"
 
 
 def image_options() -> dict[str, str]:
