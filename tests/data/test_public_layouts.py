@@ -137,3 +137,13 @@ def test_two_labels_of_bids(bids):
     assert f"--pattern '{way}'" in error.text
     said = [Pattern.read(BRATS, way)]
     assert found(bids, patterns=said)["sub-02"][2]["label"].startswith("derivatives/second")
+
+
+def test_phantoms_of_this_package(tmp_path):
+    """Every case is a patient, also where the folder of the sites is looked at as a whole."""
+    for site in ("site-1", "fusion"):
+        for number in (1, 2):
+            case = f"Phantom_{site}_{number:03d}"
+            touch(tmp_path, f"{site}/{case}/{case}_t1.nii.gz", f"{site}/{case}/{case}_seg.nii.gz")
+    cases = found(tmp_path)
+    assert len(cases) == 4 and all(patient == name for name, (patient, _, _) in cases.items())

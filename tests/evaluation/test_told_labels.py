@@ -49,6 +49,9 @@ def test_means_count_what_is_known():
     summary = summarise([full, whole])
     assert summary["dice"] == {"WT": 0.5, "TC": 1, "ET": 1} and summary["mdsc"] == pytest.approx(2.5 / 3)
     assert list(summary["hd95_mm"]) == ["WT", "TC", "ET"] and summary["hd95_mm"]["TC"] == 0
+    part = case_scores(BRATS, volume(et=(2, 4)), volume(et=(2, 4)), SPACING, ((0, 1, 2), (3,)))
+    # In the order of the task, whatever the first case tells.
+    assert list(summarise([part, whole], BRATS.regions)["dice"]) == ["WT", "ET"]
     nothing = case_scores(BRATS, volume(), volume(), SPACING, ((0, 1, 2, 3),))
     assert nothing.dice == {} and summarise([nothing]) is None
 

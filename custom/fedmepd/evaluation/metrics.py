@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -83,17 +83,20 @@ def dice_only(task: Task, prediction: Tensor | ArrayLike, label: Tensor | ArrayL
     return _overlap(known_regions(task.regions, groups), *masks)
 
 
-def summarise(scores: Sequence[CaseScores]) -> dict | None:
+def summarise(scores: Sequence[CaseScores], order: Iterable[str] = ()) -> dict | None:
     """Averages the scores of a site's cases; a region's over the cases whose labels tell it.
+
+    Args:
+        scores: of the cases.
+        order: of the regions in the result; without, that in which they are first met.
 
     Returns:
         ``dice`` by region, ``mdsc`` (mean of the regions' Dice), ``empty`` (number of cases by region) and, unless it
         was left out, ``hd95_mm`` by region; None without any case, or without any region that a label tells.
     """
-    told: dict[str, list[CaseScores]] = {}
-    for score in scores:
-        for region in score.dice:
-            told.setdefault(region, []).append(score)
+    names = dict.fromkeys([*order, *(region for score in scores for region in score.dice)])
+    told = {region: [score for score in scores if region in score.dice] for region in names}
+    told = {region: of_region for region, of_region in told.items() if of_region}
     if not told:
         return None
     dice = {region: fmean(score.dice[region] for score in of_region) for region, of_region in told.items()}

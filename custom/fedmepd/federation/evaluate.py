@@ -62,4 +62,4 @@ def score_cases(
         else:
             scores.append(dice_only(network.task, prediction, case.label, case.groups))
         watch(place, case, prediction, scores[-1])
-    return summarise(scores)
+    return summarise(scores, network.task.regions)

@@ -92,6 +92,8 @@ TASK = BRATS = Task(
         ),
         CaseNames("BraTS 2020", r"brats20_(training|validation)_\d+", "brats"),
         CaseNames("BraTS 2021", r"brats2021_\d+", "brats"),
+        # Phantom_site-1_006, of fedmepd data phantom.
+        CaseNames("phantoms", r"phantom_.+_\d+", "brats"),
         CaseNames("UPENN-GBM", r"(?P<patient>upenn-gbm-\d+)_\d+", "brats"),
         CaseNames("UCSF-PDGM", r"(?P<patient>ucsf-pdgm-\d+)(_fu\d+d)?(_nifti)?", "brats"),
         CaseNames("EGD", r"egd-\d+", "egd", gathered=True, label_words=("mask",)),
