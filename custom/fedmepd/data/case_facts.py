@@ -189,8 +189,11 @@ def _label_as_image(volumes: list[CaseVolume]) -> Iterator[Finding]:
     # A label without any background says nothing.
     if label is None or not (tumour := label.values != 0).any() or tumour.all():
         return
+    total = np.count_nonzero(tumour)
     for volume in volumes:
-        if volume is not label and np.array_equal(volume.values != 0, tumour):
+        if volume is label or np.count_nonzero(volume.values) != total:
+            continue
+        if np.array_equal(volume.values != 0, tumour):
             text = (
                 f"{volume.path} ({volume.kind}) is above 0 exactly where {label.path.name} is: replace it by the image"
             )

@@ -28,6 +28,9 @@ _FEWEST_VALUES, _WHOLE_BRAIN_VOXELS = 24, 1000
 # Sums of squares of larger or smaller intensities leave the range of float32.
 _INTENSITIES = (1e-15, 1e15)
 
+# Voxels of the brain that stand for all where single ones do not matter.
+_SAMPLE = 50_000
+
 # Single voxels far outside the rest: the deviation is more than twice that of the values up to this percentile.
 _MOST_DEVIATION, _PERCENTILE = 2.0, 99.0
 
@@ -97,7 +100,9 @@ def _check_image(volume: CaseVolume) -> Iterator[Finding]:
         text = f"{path} holds intensities up to {largest:.3g}: expected them between {low:g} and {high:g}; scale it"
         yield error("intensities that are too large or too small", text)
         return
-    yield from _check_intensities(path, values[values > 0])
+    # In the order of the memory, which is several times as fast.
+    flat = values.ravel(order="K")
+    yield from _check_intensities(path, flat[flat > 0])
     negative, there = np.count_nonzero(values < 0), np.count_nonzero(values)
     if negative > _MOST_NEGATIVE * there:
         yield error(
@@ -118,14 +123,14 @@ def _check_intensities(path: Path, brain: np.ndarray) -> Iterator[Finding]:
     """
     if len(brain) < _WHOLE_BRAIN_VOXELS:
         return
-    few = np.unique(brain[:: max(1, len(brain) // 10_000)])
+    sample = brain[:: max(1, len(brain) // _SAMPLE)].astype(np.float64)
+    few = np.unique(sample)
     if len(few) < _FEWEST_VALUES and len(np.unique(brain)) < _FEWEST_VALUES:
         text = f"{path} holds {len(np.unique(brain))} different values above 0: look whether it is a mask"
         yield warning("image with few different values", text)
         return
-    brain = brain.astype(np.float64)
-    rest = np.minimum(brain, np.percentile(brain, _PERCENTILE))
-    if brain.std() > _MOST_DEVIATION * rest.std():
+    rest = np.minimum(sample, np.percentile(sample, _PERCENTILE))
+    if brain.std(dtype=np.float64) > _MOST_DEVIATION * rest.std():
         text = (
             f"{path}: a few voxels (up to {brain.max():.4g}) lie far outside the rest (up to {rest.max():.4g}) and "
             "would decide how the image is normalised: correct them, or set data.clip_percent of the job to 1"
@@ -195,5 +200,6 @@ def _comparable(image: np.ndarray) -> np.ndarray:
         inside = np.flatnonzero(brain.any(axis=tuple(other for other in range(3) if other != axis)))
         box = (slice(None),) * axis + (slice(inside[0], inside[-1] + 1),)
         image, brain = image[box], brain[box]
-    there = np.where(brain, image, 0).astype(np.float64)
-    return np.floor(there * (_STEPS / there[brain].mean())).clip(max=255).astype(np.uint8)
+    there = np.multiply(image, brain, dtype=np.float64)
+    steps = there * (_STEPS * np.count_nonzero(brain) / there.sum())
+    return np.minimum(steps, 255, out=steps).astype(np.uint8)
