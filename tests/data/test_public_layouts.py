@@ -59,8 +59,15 @@ def test_upenn_gbm(tmp_path):
         assert case.label is None
         [warned] = [one for one in case.findings if one.severity == "warning"]
         assert warned.kind == "file that may be the label, passed over" and "automated_approx_segm" in warned.text
-    assert [one.kind for one in dataset.findings] == ["labels without a case, passed over"]
-    assert not errors(tmp_path)
+    assert [one.kind for one in dataset.findings] == [
+        "labels in a folder of their own, taken by their names",
+        "labels without a case, passed over",
+    ]
+    assert "those of 1 cases" in dataset.findings[0].text and not errors(tmp_path)
+    # Two labels of a case are asked about.
+    touch(root, "other/UPENN-GBM-00001_11_segm.nii.gz")
+    [error] = errors(tmp_path)
+    assert error.kind == "two files that look like the same modality" and "other/UPENN-GBM-00001_11_segm" in error.text
 
 
 def test_egd(tmp_path):

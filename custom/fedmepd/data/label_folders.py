@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from fedmepd.data.cases import LABEL, Case
-from fedmepd.data.findings import Finding, note, warning
+from fedmepd.data.findings import Finding, error, note, warning
 from fedmepd.data.names import kinds_of, kinds_of_file, read_label_name
 from fedmepd.data.volumes import stem
 from fedmepd.tasks.task import Task
@@ -28,7 +29,7 @@ def named_labels(task: Task, folder: Path, volumes: Sequence[Path]) -> dict[str,
     return None if set(found) <= {folder.name} else found
 
 
-def with_labels(cases: list[Case], labels: dict[str, Path], findings: list[Finding]) -> list[Case]:
+def with_labels(cases: list[Case], labels: dict[str, list[Path]], findings: list[Finding]) -> list[Case]:
     """Gives cases without a label the one that is named after them, and drops what is no case beside one of its name.
 
     Args:
@@ -38,38 +39,47 @@ def with_labels(cases: list[Case], labels: dict[str, Path], findings: list[Findi
     """
     if not labels:
         return cases
-    kept, named = [], {case.name for case in cases if case.images}
-    for case in cases:
-        if not case.images and case.label is None and case.name in named:
-            continue
-        label = labels.pop(case.name, None)
-        if label is None or case.label is not None:
-            near = next((file for name, file in labels.items() if name.startswith(f"{case.name}_")), None)
-            if case.label is None and near is not None:
-                text = (
-                    f"{near} is passed over, and case {case.name} has no label: its name says more than the case's; if "
-                    "it is the label, rename it"
-                )
-                case = replace(
-                    case, findings=(*case.findings, warning("file that may be the label, passed over", text))
-                )
-            kept.append(case)
-            continue
-        told = read_label_name(case.task, case.name, label)
-        kept.append(
-            replace(
-                case,
-                label=label,
-                convention=told.convention,
-                label_doubt=told.label_doubt,
-                label_choices=told.label_choices,
-                findings=tuple(
-                    found for found in case.findings if not found.kind.startswith("file that may be the label")
-                ),
-            )
-        )
-    left = [file for name, file in labels.items() if not any(name.startswith(f"{case}_") for case in named)]
+    named = {case.name for case in cases if case.images}
+    kept = [_labelled(case, labels) for case in cases if case.images or case.label or case.name not in named]
+    folders = Counter(case.label.parent for case in kept if case.label in labels.get(case.name, []))
+    for folder, count in folders.items():
+        text = f"{folder} holds labels alone: those of {count} cases are taken from there, by the names of the cases"
+        findings.append(note("labels in a folder of their own, taken by their names", text))
+    left = [
+        file
+        for name, files in labels.items()
+        for file in files
+        if name not in named and not any(name.startswith(f"{case}_") for case in named)
+    ]
     if left:
         text = f"{left[0]}{f' and {len(left) - 1} more' if len(left) > 1 else ''}: no case of this name has been found"
         findings.append(note("labels without a case, passed over", text))
     return kept
+
+
+def _labelled(case: Case, labels: dict[str, list[Path]]) -> Case:
+    files = labels.get(case.name, [])
+    if case.label is None and not files:
+        near = next((one[0] for name, one in labels.items() if name.startswith(f"{case.name}_")), None)
+        if near is None:
+            return case
+        text = (
+            f"{near} is passed over, and case {case.name} has no label: its name says more than the case's; if it is "
+            "the label, rename it"
+        )
+        return replace(case, findings=(*case.findings, warning("file that may be the label, passed over", text)))
+    both = [*([case.label] if case.label else []), *files]
+    if len(both) > 1:
+        text = f"both {both[0]} and {both[1]} are labels of case {case.name}: remove or rename one"
+        return replace(case, findings=(*case.findings, error("two files that look like the same modality", text)))
+    if case.label is not None:
+        return case
+    told = read_label_name(case.task, case.name, files[0])
+    return replace(
+        case,
+        label=files[0],
+        convention=told.convention,
+        label_doubt=told.label_doubt,
+        label_choices=told.label_choices,
+        findings=tuple(found for found in case.findings if found.kind != "file that may be the label, passed over"),
+    )

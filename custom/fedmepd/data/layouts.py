@@ -182,7 +182,7 @@ class _Search:
     patterns: tuple[Pattern, ...]
     findings: list[Finding]
     unread: list[Path]
-    labels: dict[str, Path]
+    labels: dict[str, list[Path]]
 
 
 def _walk(search: _Search, folder: Path, below: int, without: str | None = None) -> Iterator[Case]:
@@ -204,7 +204,8 @@ def _walk(search: _Search, folder: Path, below: int, without: str | None = None)
         if not deep and read_case_name(search.task, child.name).gathered:
             deep = sorted(file for file in child.rglob("*") if is_nifti(file) and file not in volumes)
         if (labels := named_labels(search.task, child, volumes)) is not None:
-            search.labels.update(labels)
+            for name, label in labels.items():
+                search.labels.setdefault(name, []).append(label)
             continue
         if volumes or deep:
             yield _case(search.task, child, search.root, volumes + deep, search.follow_links, search.patterns)
