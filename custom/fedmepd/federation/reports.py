@@ -60,7 +60,7 @@ class _Scores(_Report):
 
     @field_validator("dice")
     @classmethod
-    def _every_region(cls, value: dict[str, float], info: ValidationInfo) -> dict[str, float]:
+    def _told_regions(cls, value: dict[str, float], info: ValidationInfo) -> dict[str, float]:
         return _by_region(value, info.context)
 
 
@@ -78,10 +78,11 @@ class TestScores(_Scores):
     hd95_mm: dict[str, Annotated[float, Field(ge=0)]]
     empty: dict[str, _Count]
 
-    @field_validator("hd95_mm", "empty")
-    @classmethod
-    def _every_region_too(cls, value: dict, info: ValidationInfo) -> dict:
-        return _by_region(value, info.context)
+    @model_validator(mode="after")
+    def _same_regions(self) -> TestScores:
+        if not list(self.dice) == list(self.hd95_mm) == list(self.empty):
+            raise ValueError("expected the same regions of dice, hd95_mm and empty, in this order")
+        return self
 
 
 class GlobalScores(_Scores):
