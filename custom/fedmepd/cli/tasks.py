@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedmepd.tasks.find import DEFAULT, find_task, task_names
-from fedmepd.tasks.label_map import is_label_map, read_label_map
 
 if TYPE_CHECKING:
     from fedmepd.tasks.task import Task
@@ -48,6 +47,8 @@ def chosen_task(options: argparse.Namespace, values: Iterable[str | None] = ()) 
 
 def with_label_maps(task: Task, values: Iterable[str | None]) -> Task:
     """Returns the task with the label values that files describe, each under its file's name without the ending."""
+    from fedmepd.tasks.label_map import is_label_map, read_label_map
+
     for given in values:
         if given is not None and is_label_map(given):
             task = task.with_convention(_name(given), read_label_map(task, Path(given)))
@@ -64,6 +65,8 @@ def convention_of(task: Task, given: str | None) -> str | None:
     Raises:
         SettingsError: the task has none of that name.
     """
+    from fedmepd.tasks.label_map import is_label_map
+
     return None if given is None else task.convention(_name(given) if is_label_map(given) else given)
 
 
