@@ -10,8 +10,9 @@ import torch
 
 from fedmepd.networks.network import Outputs
 from fedmepd.tasks.labels import IGNORE
+from fedmepd.training.distillation import class_means
 from fedmepd.training.epoch import class_vectors
-from fedmepd.training.losses import training_loss
+from fedmepd.training.losses import told_apart, training_loss
 
 SHAPE = (2, 4, 8, 8, 8)
 
@@ -102,3 +103,15 @@ def test_voxels_that_are_left_out_are_in_no_anchor():
     assert there.tolist() == [[True, True, False, True], [True] * 4]
     expected = features[1][0][:, truth[0] == 3].mean(dim=1)
     assert torch.allclose(vectors[1][0, 3], expected, atol=1e-6) and not vectors[1][0, 2].any()
+
+
+def test_classes_that_are_not_told_apart_have_no_mean():
+    """Neither prototypes nor class means may take a region for a class."""
+    truth = label()
+    apart = told_apart(truth, ((0,), (1, 3), (2,)))
+    assert apart.unique().tolist() == [0, 2, IGNORE] and torch.equal(apart == 2, truth == 2)
+    assert told_apart(truth, ()) is truth
+    features = torch.randn(2, 3, 8, 8, 8, generator=torch.Generator().manual_seed(3))
+    means, there = class_means(features, apart, 4)
+    assert there.tolist() == [[True, False, True, False]] * 2
+    assert torch.allclose(means[1, 2], features[1][:, truth[1] == 2].mean(dim=1), atol=1e-6)

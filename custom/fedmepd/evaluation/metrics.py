@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from fedmepd.tasks.labels import IGNORE, Groups, known_regions
 from fedmepd.tasks.task import Task
@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
     from torch import Tensor
 
+# Raise this number when the same segmentation gets other scores: runs of two versions are not compared.
+VERSION = 1
+
+Empty = Literal["both", "label", "prediction"]
+
 
 @dataclass(frozen=True)
 class CaseScores:
@@ -22,12 +27,13 @@ class CaseScores:
 
     Args:
         dice: Dice, 0 to 1.
-        empty: whether the region is empty in the prediction or in the label.
+        empty: where the region is empty: in ``both``, only in the ``label``, only in the ``prediction``; None: in
+            neither.
         hd95_mm: 95th percentile of the Hausdorff distance in mm; None if it was not requested.
     """
 
     dice: dict[str, float]
-    empty: dict[str, bool]
+    empty: dict[str, Empty | None]
     hd95_mm: dict[str, float] | None = None
 
 
@@ -103,7 +109,9 @@ def summarise(scores: Sequence[CaseScores], order: Iterable[str] = ()) -> dict |
     summary = {
         "dice": dice,
         "mdsc": fmean(dice.values()),
-        "empty": {region: sum(score.empty[region] for score in of_region) for region, of_region in told.items()},
+        "empty": {
+            region: sum(score.empty[region] is not None for score in of_region) for region, of_region in told.items()
+        },
     }
     if all(score.hd95_mm is not None for score in scores):
         summary["hd95_mm"] = {
@@ -145,5 +153,12 @@ def _overlap(regions: Sequence[str], predicted: Tensor, true: Tensor) -> CaseSco
     if not regions:
         return CaseScores({}, {})
     dice = compute_dice(predicted[None], true[None], ignore_empty=False)[0].tolist()
-    empty = [not (p.any() and t.any()) for p, t in zip(predicted, true, strict=True)]
+    empty = [_empty(bool(p.any()), bool(t.any())) for p, t in zip(predicted, true, strict=True)]
     return CaseScores(dict(zip(regions, dice, strict=True)), dict(zip(regions, empty, strict=True)))
+
+
+def _empty(predicted: bool, true: bool) -> Empty | None:
+    """Where a region is empty, by whether there is any of it."""
+    if predicted and true:
+        return None
+    return "label" if predicted else "prediction" if true else "both"

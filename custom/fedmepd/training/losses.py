@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -87,12 +87,17 @@ class _DiceAndCrossEntropy(torch.autograd.Function):
 
 @dataclass
 class Loss:
-    """The loss and its parts, each [cross entropy, Dice]: of the segmentation, each level's map, each modality."""
+    """The loss and its parts, each [cross entropy, Dice]: of the segmentation, each level's map, each modality.
+
+    Attributes:
+        extra: a method's own terms by name; ``total`` contains them.
+    """
 
     total: Tensor
     segmentation: tuple[Tensor, Tensor]
     regions: dict[int, tuple[Tensor, Tensor]]
     auxiliary: list[tuple[Tensor, Tensor]]
+    extra: dict[str, Tensor] = field(default_factory=dict)
 
 
 class _Told:
@@ -125,6 +130,14 @@ class _Told:
         if self._groups:
             of_all = torch.stack([of_all[:, list(group)].sum(dim=1) for group in self._groups], dim=1)
         return of_all.movedim(1, 0)[:, self._known][None]
+
+
+def told_apart(label: Tensor, groups: Groups) -> Tensor:
+    """Returns a label (B, X, Y, Z) that ignores the voxels of which it does not tell a single class."""
+    together = [number for group in groups if len(group) > 1 for number in group]
+    if not together:
+        return label
+    return label.masked_fill(torch.isin(label, torch.tensor(together, device=label.device)), IGNORE)
 
 
 def training_loss(outputs: Outputs, label: Tensor, groups: Groups = ()) -> Loss:
