@@ -78,7 +78,13 @@ class SiteSettings(BaseModel):
         except ValidationError as error:
             raise SettingsError(explain(error, lambda key: origin.get(key, "site settings"), cls)) from error
         paths = {"data": settings.data, "cache": settings.cache}
-        return settings.model_copy(update={key: path and path.expanduser().absolute() for key, path in paths.items()})
+        try:
+            absolute = {key: path and path.expanduser().absolute() for key, path in paths.items()}
+        # A user without a home folder.
+        except RuntimeError as error:
+            message = f"the user has no home folder ({error}): set FEDMEPD_CACHE, or cache in {FILE_NAME}"
+            raise SettingsError(message) from error
+        return settings.model_copy(update=absolute)
 
     def torch_device(self) -> torch.device:
         """Returns the device to compute on.

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from fedmepd.errors import CheckpointError, FedMEPDError
+from fedmepd.errors import CheckpointError, FedMEPDError, remedy
 
 _IMPORT = ". A checkpoint published by FedMEPD's authors is brought in with `fedmepd checkpoint import`"
 
@@ -62,8 +62,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
 def cannot_write(path: Path, error: OSError) -> FedMEPDError:
     """Returns the error that says why a file could not be written."""
     return FedMEPDError(
-        f"cannot write {path}: {error}. What was there before is unchanged; free space on that disk or "
-        "choose another folder, then start the run again.",
+        f"cannot write {path}: {error}. What was there before is unchanged; {remedy(error)}, then start the run again.",
         public=f"the state cannot be written: {error.strerror or type(error).__name__}",
     )
 

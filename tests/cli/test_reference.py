@@ -24,11 +24,11 @@ def test_what_a_command_looks_like() -> None:
     text = PAGE.read_text().partition("### `fedmepd data split`\n")[2].partition("\n### ")[0]
     assert (
         "\n    fedmepd data split FOLDER OUT (--protocol {brats2018,brats2020} | --split-dir SPLIT_DIR | "
-        "--sites SITES) [options]\n"
+        "--sites SITES | --partition PARTITION) [options]\n"
     ) in text
     assert (
         "| `--sites SITES` | YAML file with the sites of any other federation; not together with --protocol, "
-        "--split-dir |\n"
+        "--split-dir, --partition |\n"
     ) in text
     assert "| `--copy` | copy files instead of linking to them |" in text
 

@@ -44,6 +44,13 @@ def test_taken() -> None:
         assert check_report("clinic", TestReport, silent, BRATS)["each"] == nothing
 
 
+def test_a_site_whose_labels_tell_some_regions_reports_these() -> None:
+    whole = TRAIN | {"validation": {"round": 2, "dice": {"WT": 0.5}, "mdsc": 0.5}}
+    assert check_report("clinic", TrainReport, whole, BRATS) == whole
+    scores = {"dice": {"WT": 0.5}, "mdsc": 0.5, "empty": {"WT": 0}, "hd95_mm": {"WT": 3.0}}
+    assert check_report("clinic", TestReport, TEST | {"test": scores}, BRATS)["test"] == scores
+
+
 NAN, INF = float("nan"), float("inf")
 
 
@@ -66,13 +73,16 @@ NAN, INF = float("nan"), float("inf")
         (TrainReport, "validation", {}),
         (TrainReport, "validation.mdsc", NAN),
         (TrainReport, "validation.mdsc", 1.5),
-        (TrainReport, "validation.dice", {"WT": 1.0}),
+        (TrainReport, "validation.dice", {}),
+        (TrainReport, "validation.dice", {"TC": 0.25, "WT": 0.5}),
         (TrainReport, "validation.dice", DICE | {"liver": 1.0}),
         (TrainReport, "validation.dice.TC", -0.1),
         (TrainReport, "patient", "Smith"),
         (TestReport, "test.hd95_mm.ET", INF),
         (TestReport, "test.hd95_mm.ET", -1.0),
         (TestReport, "test.empty", {"WT": 0}),
+        (TestReport, "test.hd95_mm", {"WT": 1.0, "TC": 1.0}),
+        (TestReport, "test.dice", {"WT": 0.5}),
         (TestReport, "test.mdsc", None),
         (TestReport, "selected_round", -1),
         (TrainReport, "peak_mib", -1.0),

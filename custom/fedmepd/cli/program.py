@@ -25,7 +25,7 @@ from fedmepd.cli.predict import add_predict_command
 from fedmepd.cli.report import add_report_command
 from fedmepd.cli.tasks import add_task_option, add_tasks_command, chosen_task
 from fedmepd.cli.terminal import INTERRUPTED, REFUSED, interruptible
-from fedmepd.errors import FedMEPDError
+from fedmepd.errors import FedMEPDError, remedy
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,6 +33,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     0, or the command's own; 2 when the user can put something right; 130 when the user interrupts or terminates it.
     """
+    for stream in (sys.stdout, sys.stderr):
+        # A name that the terminal cannot show must not stop a command.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     try:
         with interruptible():
             options = build_parser().parse_args(arguments)
@@ -41,6 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return status
     except FedMEPDError as error:
         print(f"fedmepd: {error}", file=sys.stderr)
+        return REFUSED
+    except PermissionError as error:
+        print(f"fedmepd: {error.filename}: {error.strerror}; {remedy(error)}", file=sys.stderr)
         return REFUSED
     except KeyboardInterrupt:
         print("fedmepd: interrupted", file=sys.stderr)

@@ -11,7 +11,8 @@ from typing import Any
 
 from fedmepd.comparing.run import RunFile, read
 from fedmepd.errors import FedMEPDError
-from fedmepd.evaluation.results import FILE_NAME, natural
+from fedmepd.evaluation.results import FILE_NAME
+from fedmepd.text_table import natural_order
 
 # Settings that make no other method of a run: its name, its random numbers, where it runs, how long it waits.
 _SAME_METHOD = {
@@ -92,7 +93,7 @@ def find_all(paths: Iterable[Path]) -> list[Path]:
     for path in map(Path, paths):
         if not path.exists():
             raise FedMEPDError(f"{path} does not exist: expected a {FILE_NAME}, or a folder with runs below it")
-        files = [path] if path.is_file() else sorted(path.rglob(FILE_NAME), key=lambda file: natural(str(file)))
+        files = [path] if path.is_file() else sorted(path.rglob(FILE_NAME), key=lambda file: natural_order(str(file)))
         if not files:
             raise FedMEPDError(f"no {FILE_NAME} below {path}: name run folders, workspaces or downloaded jobs")
         for file in files:
@@ -127,7 +128,7 @@ def _method_and_settings(file: RunFile) -> dict[str, Any]:
 
 def _by_seed(methods: dict[str, list[RunFile]]) -> dict[str, dict[int, RunFile]]:
     ordered: dict[str, dict[int, RunFile]] = {}
-    for name, files in sorted(methods.items(), key=lambda item: natural(item[0])):
+    for name, files in sorted(methods.items(), key=lambda item: natural_order(item[0])):
         runs = ordered.setdefault(name, {})
         for file in sorted(files, key=lambda file: file.run.seed):
             if file.run.seed in runs:

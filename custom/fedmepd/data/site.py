@@ -19,6 +19,7 @@ from fedmepd.data.splits import Split, some_cases, sort_into_parts, split_cases
 from fedmepd.errors import DataError, FedMEPDError
 from fedmepd.site_settings import SiteSettings
 from fedmepd.tasks.find import find_task
+from fedmepd.tasks.labels import known_regions
 from fedmepd.tasks.task import Task
 
 
@@ -36,6 +37,7 @@ class SiteData:
         cache: folder for prepared cases.
         unlabelled: cases for inference only.
         task: that the cases are of.
+        voxel_mm: the median size of a voxel of the training cases, from the shortest side to the longest.
     """
 
     name: str
@@ -47,6 +49,7 @@ class SiteData:
     cache: Path
     unlabelled: list[Case] = field(default_factory=list)
     task: Task = field(kw_only=True, repr=False)
+    voxel_mm: tuple[float, ...] = ()
 
     def counts(self) -> dict[str, int]:
         """Returns the number of labelled cases of each part."""
@@ -170,6 +173,7 @@ def _divide(
             f"on, such as {task.file_name('001', None)}",
             public=f"no case of {name} has a label",
         )
+    _check_told(name, labelled)
     for kind, count in count_kinds(inspection.findings, WARNING).items():
         log(f"{kind} ({count})")
     if unlabelled:
@@ -185,7 +189,25 @@ def _divide(
         cache=site_settings.cache / "prepared",
         unlabelled=unlabelled,
         task=task,
+        voxel_mm=inspection.only(split.train).voxel_mm(),
     )
+
+
+def _check_told(name: str, labelled: list[Case]) -> None:
+    """Checks that a participant's labels tell what it needs: a site any region, the fusion site all classes."""
+    for case in labelled:
+        if name == FUSION_SITE and case.label_groups:
+            raise DataError(
+                f"{case.label}: fusion training needs labels that tell all of {', '.join(case.task.classes[1:])}: take "
+                "other cases, or let them be a site's own",
+                public="labels for fusion training do not tell all classes",
+            )
+        if not known_regions(case.task.regions, case.label_groups):
+            raise DataError(
+                f"{case.label} tells none of the regions {', '.join(case.task.regions)}, so nothing could be tested: "
+                "describe its values otherwise, or leave it out",
+                public=f"labels of {name} tell no region of the task",
+            )
 
 
 def split_labelled(labelled: list[Case], dataset: Dataset, settings: Settings, name: str) -> Split:

@@ -6,7 +6,6 @@ Scores and shares are fractions (0 to 1), distances millimetres. Nothing in it n
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -18,6 +17,7 @@ from fedmepd.environment import versions
 from fedmepd.errors import FedMEPDError
 from fedmepd.evaluation.metrics import VERSION as EVALUATION
 from fedmepd.storage import read_json, write_json, write_text
+from fedmepd.text_table import natural_order
 
 FILE_NAME = "results.json"
 HISTORY = "history.json"
@@ -117,7 +117,7 @@ def build(
         precision: of the training's convolutions at the server.
         source: whether the cases are phantoms or come from data folders; None where that is not known.
     """
-    sites = sorted(sites, key=lambda entry: natural(entry["name"]))
+    sites = sorted(sites, key=lambda entry: natural_order(entry["name"]))
     return {
         "method": settings.method,
         "run_name": settings.run_name,
@@ -213,8 +213,11 @@ def _mean(summaries: Sequence[dict | None], by_region: Sequence[str]) -> dict[st
     present = [summary for summary in summaries if summary is not None]
     mean: dict[str, Any] = {"mdsc": _mean_of(present, lambda summary: summary["mdsc"])}
     for key in by_region:
-        regions = present[0][key] if present else {}
-        mean[key] = {region: fmean(summary[key][region] for summary in present) for region in regions} or None
+        # A site whose labels do not tell a region has no share in its mean.
+        regions = dict.fromkeys(region for summary in present for region in summary[key])
+        mean[key] = {
+            region: fmean(summary[key][region] for summary in present if region in summary[key]) for region in regions
+        } or None
     return mean
 
 
@@ -222,8 +225,3 @@ def _mean_of(items: Iterable[Any], value: Callable[[Any], float | None]) -> floa
     values = [value(item) for item in items]
     values = [number for number in values if number is not None]
     return fmean(values) if values else None
-
-
-def natural(name: str) -> list[tuple[int, str]]:
-    """Returns a sort key by which site-2 comes before site-10."""
-    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]

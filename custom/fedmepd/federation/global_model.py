@@ -43,7 +43,8 @@ class GlobalModel:
             cases=profile.cases,
             source=profile.source,
         )
-        self.files = ModelFiles(folder, BEST, LAST, partial(About.of, FUSION_SITE, settings), card)
+        # The fusion site does not tell the size of its voxels.
+        self.files = ModelFiles(folder, BEST, LAST, partial(About.of, FUSION_SITE, settings, ()), card)
 
     def start(self) -> Tensors:
         """The weights of the whole network as the job begins, by name."""

@@ -61,7 +61,7 @@ class _Scores(_Report):
 
     @field_validator("dice")
     @classmethod
-    def _every_region(cls, value: dict[str, float], info: ValidationInfo) -> dict[str, float]:
+    def _told_regions(cls, value: dict[str, float], info: ValidationInfo) -> dict[str, float]:
         return _by_region(value, info.context)
 
 
@@ -79,10 +79,11 @@ class TestScores(_Scores):
     hd95_mm: dict[str, Annotated[float, Field(ge=0)]]
     empty: dict[str, _Count]
 
-    @field_validator("hd95_mm", "empty")
-    @classmethod
-    def _every_region_too(cls, value: dict, info: ValidationInfo) -> dict:
-        return _by_region(value, info.context)
+    @model_validator(mode="after")
+    def _same_regions(self) -> TestScores:
+        if not list(self.dice) == list(self.hd95_mm) == list(self.empty):
+            raise ValueError("expected the same regions of dice, hd95_mm and empty, in this order")
+        return self
 
 
 class CaseReport(_Report):
@@ -196,9 +197,10 @@ class FusionReport(_Report):
 
 
 def _by_region(value: dict, task: Task | None) -> dict:
+    """Checks that a dictionary holds the task's regions in order, or those of them that the site's labels tell."""
     regions = [] if task is None else list(task.regions)
-    if list(value) != regions:
-        raise ValueError(f"expected the regions {', '.join(regions)}")
+    if not value or list(value) != [region for region in regions if region in value]:
+        raise ValueError(f"expected some of the regions {', '.join(regions)}, in this order")
     return value
 
 

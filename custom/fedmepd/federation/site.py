@@ -87,7 +87,7 @@ class FederationSite:
             self.folder,
             BEST,
             LAST,
-            partial(About.of, name, settings),
+            partial(About.of, name, settings, data.voxel_mm),
             partial(
                 write_model_card,
                 owner=name,

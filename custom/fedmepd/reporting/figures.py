@@ -23,11 +23,16 @@ def scores(history: dict[str, Any]) -> Figure | None:
     validations = [entry for of in history.values() for entry in of["validation"]]
     if not validations:
         return None
-    regions = list(validations[0]["dice"])
+    # A site whose labels do not tell a region has no curve there.
+    regions = list(dict.fromkeys(region for entry in validations for region in entry["dice"]))
     figure, axes = plotting.axes(1, len(regions), height=3.2)
     for axis, region in zip(axes, regions, strict=True):
         for name, style in _styles(history).items():
-            points = [(entry["round"], entry["dice"][region]) for entry in history[name]["validation"]]
+            points = [
+                (entry["round"], entry["dice"][region])
+                for entry in history[name]["validation"]
+                if region in entry["dice"]
+            ]
             if points:
                 axis.plot(*zip(*points, strict=True), marker=".", label=label(name), **style)
         axis.set(title=region, xlabel="round", ylim=(0, 1))

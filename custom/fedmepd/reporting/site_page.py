@@ -94,7 +94,7 @@ def _scores(run: dict[str, Any]) -> str:
 def _numbers(regions: tuple[str, ...], scores: dict[str, Any]) -> tuple[str, ...]:
     distances = scores.get("hd95_mm") or {}
     return (
-        *(f"{scores['dice'][region]:.3f}" for region in regions),
+        *(f"{scores['dice'][region]:.3f}" if region in scores["dice"] else "-" for region in regions),
         f"{scores['mdsc']:.3f}",
         *(f"{distances[region]:.1f}" if region in distances else "-" for region in regions),
     )

@@ -34,6 +34,8 @@ class About:
         clip_percent: how the images were prepared, see :class:`fedmepd.data.preparation.PreparedCases`.
         window, overlap: of the inference with which the model was validated, see
             :class:`fedmepd.config.EvaluationSettings`.
+        voxel_mm: the median size of a voxel of the owner's training cases, from the shortest side to the longest; empty
+            in models of older versions.
     """
 
     owner: str
@@ -43,10 +45,13 @@ class About:
     clip_percent: float = 0.0
     window: int = 80
     overlap: float = 0.5
+    voxel_mm: tuple[float, ...] = ()
     version: str = field(default=__version__)
 
     @classmethod
-    def of(cls, owner: str, settings: Settings, round_number: int, scores: dict | None) -> About:
+    def of(
+        cls, owner: str, settings: Settings, voxel_mm: tuple[float, ...], round_number: int, scores: dict | None
+    ) -> About:
         """Returns the description of a job's model."""
         return cls(
             owner,
@@ -56,6 +61,7 @@ class About:
             settings.data.clip_percent,
             settings.evaluation.window,
             settings.evaluation.overlap,
+            voxel_mm,
         )
 
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fedmepd.networks.blocks import full_precision
+from fedmepd.tasks.labels import IGNORE
 
 _EPSILON = 1e-7
 
@@ -38,11 +39,15 @@ def class_means(feature: Tensor, label: Tensor, classes: int) -> tuple[Tensor, T
 
     Args:
         feature: (B, C, X, Y, Z), at the label's resolution.
-        label: class numbers (B, X, Y, Z).
+        label: class numbers (B, X, Y, Z); voxels of :data:`~fedmepd.tasks.labels.IGNORE` are of no class.
         classes: their number.
     """
     voxels = full_precision(feature).flatten(2).transpose(1, 2)
-    one_hot = F.one_hot(label.flatten(1), classes).transpose(1, 2).to(voxels.dtype)
+    flat = label.flatten(1)
+    known = flat != IGNORE
+    one_hot = F.one_hot(flat.where(known, 0), classes).transpose(1, 2).to(voxels.dtype)
+    if not known.all():
+        one_hot = one_hot * known[:, None]
     counts = one_hot.sum(dim=2)
     sums = torch.matmul(one_hot, voxels)
     return sums / counts[..., None].clamp_min(1), counts > 0

@@ -12,6 +12,7 @@ from fedmepd.config import Settings, TrainingSettings
 from fedmepd.data.batches import Batch
 from fedmepd.errors import Aborted, FedMEPDError
 from fedmepd.networks.network import FedMEPDNet, Outputs
+from fedmepd.tasks.labels import IGNORE
 from fedmepd.training.arithmetic import autocast
 from fedmepd.training.losses import Loss, training_loss
 
@@ -46,7 +47,7 @@ class Step:
 
 def plain_loss(step: Step) -> Loss:
     """The training loss of a step (algorithm section 2)."""
-    return training_loss(step.outputs, step.label)
+    return training_loss(step.outputs, step.label, step.batch.groups)
 
 
 @dataclass
@@ -165,13 +166,16 @@ def class_vectors(features: dict[int, Tensor], label: Tensor, classes: int) -> t
 
     Args:
         features: by level, (B, C_l, X/2^(l-1), ...).
-        label: class numbers, (B, X, Y, Z).
+        label: class numbers, (B, X, Y, Z); voxels of :data:`~fedmepd.tasks.labels.IGNORE` are of no class.
         classes: number of classes.
 
     Returns:
         by level (B, classes, C_l), zero where the class is absent; which classes are present, bool (B, classes).
     """
-    one_hot = torch.nn.functional.one_hot(label, classes).movedim(-1, 1).float()
+    known = label != IGNORE
+    one_hot = torch.nn.functional.one_hot(label.where(known, 0), classes).movedim(-1, 1).float()
+    if not known.all():
+        one_hot = one_hot * known[:, None]
     there = one_hot.flatten(2).any(dim=2)
     vectors = {}
     for level, feature in features.items():

@@ -11,7 +11,7 @@ from torch import Tensor
 from fedmepd.training.arithmetic import autocast
 from fedmepd.training.distillation import class_means, divergence, map_differences, similarity_maps
 from fedmepd.training.epoch import Step
-from fedmepd.training.losses import Loss, training_loss
+from fedmepd.training.losses import Loss, told_apart, training_loss
 
 TEMPERATURE = 4.0
 OF_DIVERGENCE, OF_MAPS = 0.5, 0.1
@@ -56,9 +56,10 @@ class FedAMMLoss:
 
     def __call__(self, step: Step) -> Loss:
         """Returns the loss: of the fused output, the region maps and each modality, and the terms of distillation."""
-        plain = training_loss(step.outputs, step.label)
+        plain = training_loss(step.outputs, step.label, step.batch.groups)
         classes = step.outputs.segmentation.shape[1]
-        means, there = class_means(step.outputs.features[1], step.label, classes)
+        label = told_apart(step.label, step.batch.groups)
+        means, there = class_means(step.outputs.features[1], label, classes)
         for place, case in enumerate(step.batch.cases):
             self.seen[case] = step.modalities, means[place].detach().cpu(), there[place].cpu()
 
@@ -66,14 +67,14 @@ class FedAMMLoss:
         total = total + sum(2.0**-level * sum(pair) for level, pair in plain.regions.items())
         behind, extra = [True], {}
         if len(step.modalities) > 1:
-            behind, extra = self._distil(step, means.detach(), there)
+            behind, extra = self._distil(step, label, means.detach(), there)
         for modality, is_behind, pair in zip(step.modalities, behind, plain.auxiliary, strict=True):
             total = total + is_behind * self.weights[modality] * sum(pair)
         extra["prototypes"] = self._to_prototypes(step.modalities, means, there)
         total = total + sum(extra.values())
         return Loss(total, plain.segmentation, plain.regions, plain.auxiliary, extra)
 
-    def _distil(self, step: Step, means: Tensor, there: Tensor) -> tuple[list[bool], dict[str, Tensor]]:
+    def _distil(self, step: Step, label: Tensor, means: Tensor, there: Tensor) -> tuple[list[bool], dict[str, Tensor]]:
         """Which modalities are behind, and the two terms that draw each of them to what all give together."""
         fused = similarity_maps(step.outputs.features[1].detach(), means)
         divergences, squares, distances = [], [], []
@@ -84,7 +85,7 @@ class FedAMMLoss:
                 for level, region in regions.items()
             ]
             divergences.append(divergence(segmentation, step.outputs.segmentation, TEMPERATURE) + sum(of_levels))
-            own, _ = class_means(feature, step.label, means.shape[1])
+            own, _ = class_means(feature, label, means.shape[1])
             squared, absolute = map_differences(similarity_maps(feature, own), fused, there)
             squares.append(squared)
             distances.append(float(absolute.detach()))
