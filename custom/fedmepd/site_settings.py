@@ -26,6 +26,7 @@ VARIABLES = {
     "device": "FEDMEPD_DEVICE",
     "cache": "FEDMEPD_CACHE",
     "cross_site": "FEDMEPD_CROSS_SITE",
+    "case_scores": "FEDMEPD_CASE_SCORES",
 }
 
 
@@ -42,6 +43,11 @@ class SiteSettings(BaseModel):
         "none",
         description="for jobs that ask for it. test: other sites' models are tested on this site's test cases; share: "
         "this site's own model, with its personal filters, is also tested at other sites. Sites with phantoms share",
+    )
+    case_scores: Literal["none", "share"] = Field(
+        "none",
+        description="share: the final test's scores of every test case leave the site, without names, for `fedmepd "
+        "compare`. none: means over the test cases only. Sites with phantoms share",
     )
 
     @classmethod

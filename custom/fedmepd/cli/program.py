@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fedmepd import __version__
+from fedmepd.cli.compare import add_compare_run_command
+from fedmepd.cli.compare_show import add_compare_show_command
 from fedmepd.cli.data import add_data_commands
 from fedmepd.cli.doctor import add_doctor_command
 from fedmepd.cli.evaluate import add_evaluate_command
@@ -124,6 +126,10 @@ def build_parser() -> argparse.ArgumentParser:
 
     data = _topic(topics, "data", "look at data, and make sites of it")
     add_data_commands(data)
+
+    compare = _topic(topics, "compare", "compare methods on the same cases")
+    add_compare_run_command(compare)
+    add_compare_show_command(compare)
 
     add_doctor_command(topics)
     add_export_commands(_topic(topics, "export", "write a model for MONAI bundles, TorchScript or ONNX"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +15,7 @@ from fedmepd.data.inspection import Inspection, inspect_cases
 from fedmepd.data.layouts import Dataset
 from fedmepd.data.manifest import pinned_content
 from fedmepd.data.ownership import Found, find_fusion_data, find_site_data, fusion_cases, own_cases, shared_cases
-from fedmepd.data.splits import Split, sort_into_parts, split_cases
+from fedmepd.data.splits import Split, some_cases, sort_into_parts, split_cases
 from fedmepd.errors import DataError, FedMEPDError
 from fedmepd.site_settings import SiteSettings
 from fedmepd.tasks.find import find_task
@@ -88,6 +88,25 @@ def open_site_data(
     return _divide(name, found, inspection.only(own_cases(inspection.cases)), settings, site_settings, log)
 
 
+def open_copy(name: str, settings: Settings, site_settings: SiteSettings) -> SiteData:
+    """Opens a site's data in another process, which has a copy of them or the same disk.
+
+    Args:
+        name: the site's name.
+        settings: the job's settings.
+        site_settings: of the machine with the other process.
+
+    Raises:
+        DataError: as of :func:`open_site_data`; or the data folder has no sub-folder of this name.
+    """
+    data = site_settings.data
+    if data is not None and not (data / name).is_dir():
+        # Without the sub-folder the folder's own cases would be taken for the site's.
+        missing = f"has no sub-folder {name}: expected one with the cases of this site"
+        raise DataError(f"{data} {missing}", f"the server's data folder {missing}")
+    return open_site_data(name, settings, site_settings)
+
+
 def open_fusion_data(
     site: str,
     settings: Settings,
@@ -113,7 +132,8 @@ def open_fusion_data(
         if dataset.folder != found[0].folder:
             own = _inspect_good(dataset, site_settings)
         refuse(shared_cases(own.only(own_cases(own.cases)), chosen))
-    return _divide(FUSION_SITE, found, chosen, settings, site_settings, log)
+    data = _divide(FUSION_SITE, found, chosen, settings, site_settings, log)
+    return replace(data, train=some_cases(data.train, settings.data.fusion_share, settings.split_seed()))
 
 
 def _inspect_good(dataset: Dataset, site_settings: SiteSettings) -> Inspection:
@@ -178,7 +198,7 @@ def split_labelled(labelled: list[Case], dataset: Dataset, settings: Settings, n
         name: of the participant that they belong to.
     """
     if dataset.parts is None:
-        return split_cases(labelled, settings.data, settings.seed, name)
+        return split_cases(labelled, settings.data, settings.split_seed(), name)
     return sort_into_parts(labelled, {case.patient: dataset.parts[case.name] for case in labelled})
 
 

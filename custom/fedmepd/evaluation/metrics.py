@@ -6,13 +6,18 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from fedmepd.tasks.task import Task
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
     from torch import Tensor
+
+# Raise this number when the same segmentation gets other scores: runs of two versions are not compared.
+VERSION = 1
+
+Empty = Literal["both", "label", "prediction"]
 
 
 @dataclass(frozen=True)
@@ -21,12 +26,13 @@ class CaseScores:
 
     Args:
         dice: Dice, 0 to 1.
-        empty: whether the region is empty in the prediction or in the label.
+        empty: where the region is empty: in ``both``, only in the ``label``, only in the ``prediction``; None: in
+            neither.
         hd95_mm: 95th percentile of the Hausdorff distance in mm; None if it was not requested.
     """
 
     dice: dict[str, float]
-    empty: dict[str, bool]
+    empty: dict[str, Empty | None]
     hd95_mm: dict[str, float] | None = None
 
 
@@ -89,7 +95,7 @@ def summarise(scores: Sequence[CaseScores]) -> dict | None:
     summary = {
         "dice": dice,
         "mdsc": fmean(dice.values()),
-        "empty": {region: sum(score.empty[region] for score in scores) for region in regions},
+        "empty": {region: sum(score.empty[region] is not None for score in scores) for region in regions},
     }
     if all(score.hd95_mm is not None for score in scores):
         summary["hd95_mm"] = {region: fmean(score.hd95_mm[region] for score in scores) for region in regions}
@@ -112,5 +118,12 @@ def _overlap(task: Task, predicted: Tensor, true: Tensor) -> CaseScores:
             f"prediction {tuple(predicted.shape[1:])} and label {tuple(true.shape[1:])}: expected the same (X, Y, Z)"
         )
     dice = compute_dice(predicted[None], true[None], ignore_empty=False)[0].tolist()
-    empty = [not (p.any() and t.any()) for p, t in zip(predicted, true, strict=True)]
+    empty = [_empty(bool(p.any()), bool(t.any())) for p, t in zip(predicted, true, strict=True)]
     return CaseScores(dict(zip(task.regions, dice, strict=True)), dict(zip(task.regions, empty, strict=True)))
+
+
+def _empty(predicted: bool, true: bool) -> Empty | None:
+    """Where a region is empty, by whether there is any of it."""
+    if predicted and true:
+        return None
+    return "label" if predicted else "prediction" if true else "both"

@@ -48,11 +48,10 @@ class Block(nn.Module):
         super().__init__()
         self.norm: Affine | None = None
 
-    def activate(self, x: Tensor) -> Tensor:
-        """Instance normalisation and LeakyReLU(0.2) of what the convolution returned."""
-        if self.norm is None:
-            return normalise_and_activate(x)
-        return normalise_and_activate(x, self.norm.weight, self.norm.bias)
+    def activate(self, x: Tensor, norm: Affine | None = None) -> Tensor:
+        """Instance normalisation and LeakyReLU(0.2) of what the convolution returned; ``norm`` replaces the own one."""
+        norm = norm or self.norm
+        return normalise_and_activate(x) if norm is None else normalise_and_activate(x, norm.weight, norm.bias)
 
 
 def give_affine_parameters(module: nn.Module) -> None:
@@ -75,9 +74,9 @@ class ConvBlock(Block):
         super().__init__()
         self.conv = nn.Conv3d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, inputs, X, Y, Z) -> (B, outputs, X/stride, Y/stride, Z/stride)."""
-        return self.activate(_convolve(self.conv, x))
+    def forward(self, x: Tensor, norm: Affine | None = None) -> Tensor:
+        """(B, inputs, X, Y, Z) -> (B, outputs, X/stride, Y/stride, Z/stride); ``norm`` as in :meth:`Block.activate`."""
+        return self.activate(_convolve(self.conv, x), norm)
 
     def _convolve_made(self, values: int, make: Callable[..., Tensor], *maps: Tensor) -> Tensor:
         """conv(make(*maps)). If the result of ``make`` has many values, the backward pass computes it again."""
@@ -101,14 +100,14 @@ class ImageConvBlock(ConvBlock):
     def __init__(self, outputs: int):
         super().__init__(1, outputs)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, 1, X, Y, Z) -> (B, outputs, X, Y, Z)."""
+    def forward(self, x: Tensor, norm: Affine | None = None) -> Tensor:
+        """(B, 1, X, Y, Z) -> (B, outputs, X, Y, Z); ``norm`` as in :meth:`Block.activate`."""
         if is_exported():
             return super().forward(x)
         padded = F.pad(x[:, 0], (1, 1))
         neighbours = torch.stack([padded[..., :-2], padded[..., 1:-1], padded[..., 2:]], dim=-1).permute(0, 4, 1, 2, 3)
         weight = self.conv.weight[:, 0].permute(0, 3, 1, 2)[..., None]
-        return self.activate(convolve(neighbours, weight, (1, 1, 0), (1, 1, 1)))
+        return self.activate(convolve(neighbours, weight, (1, 1, 0), (1, 1, 1)), norm)
 
 
 class UpsampledConvBlock(ConvBlock):

@@ -79,6 +79,7 @@ def save_model(path: Path, network: FedMEPDNet, about: About) -> None:
         "width": network.width,
         "shared_encoder": network.shared_encoder,
         "affine": network.affine,
+        "modality_norms": network.modality_norms,
         "calibration": calibration,
         "about": asdict(about),
         "state": {key: value.contiguous() for key, value in network.state_dict().items()},
@@ -127,6 +128,7 @@ def load_model(path: str | Path) -> FedMEPDNet:
         calibration=content["calibration"],
         shared_encoder=content["shared_encoder"],
         affine=content["affine"],
+        modality_norms=content["modality_norms"],
     )
     _check_weights(path, network, content["state"])
     network.load_state_dict(content["state"])
@@ -159,8 +161,12 @@ def _read(path: str | Path) -> dict:
     missing = [key for key in _KEYS if key not in content]
     if missing:
         raise CheckpointError(f"{path}: key {missing[0]} is missing: {_DAMAGED}")
-    # Models of 0.1 do not say that their normalisations have no parameters.
-    return {"affine": False} | content | {"task": _EARLIER_TASKS.get(content["task"], content["task"])}
+    # Older models do not say that their normalisations have no parameters.
+    return (
+        {"affine": False, "modality_norms": False}
+        | content
+        | {"task": _EARLIER_TASKS.get(content["task"], content["task"])}
+    )
 
 
 def model_task(path: str | Path, content: dict) -> Task:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -86,12 +86,17 @@ class _DiceAndCrossEntropy(torch.autograd.Function):
 
 @dataclass
 class Loss:
-    """The loss and its parts, each [cross entropy, Dice]: of the segmentation, each level's map, each modality."""
+    """The loss and its parts, each [cross entropy, Dice]: of the segmentation, each level's map, each modality.
+
+    Attributes:
+        extra: a method's own terms by name; ``total`` contains them.
+    """
 
     total: Tensor
     segmentation: tuple[Tensor, Tensor]
     regions: dict[int, tuple[Tensor, Tensor]]
     auxiliary: list[tuple[Tensor, Tensor]]
+    extra: dict[str, Tensor] = field(default_factory=dict)
 
 
 def training_loss(outputs: Outputs, label: Tensor) -> Loss:
