@@ -42,7 +42,7 @@ def run(*arguments):
 
 
 def test_a_map_is_kept_in_the_manifest(tmp_path, capsys):
-    data, values = tmp_path / "data", tmp_path / "egd.yaml"
+    data, values = tmp_path / "data", tmp_path / "own.yaml"
     values.write_text(WHOLE)
     for number in range(4):
         write_case(data, f"case-{number}", label=whole(number))
@@ -50,13 +50,13 @@ def test_a_map_is_kept_in_the_manifest(tmp_path, capsys):
     assert "describe them in a file" not in capsys.readouterr().out
     assert run("check", data, "--labels", values) == 0
     printed = capsys.readouterr().out
-    assert "0 5 9  egd.yaml: 0, 5 WT, 9 left out" in printed
+    assert "0 5 9  own.yaml: 0, 5 WT, 9 left out" in printed
     rows = [line.split() for line in printed.splitlines()]
     # 8 voxels of tumour and 0, 1, 1 and 2 beside it, in four cases of 720 voxels; 2 of each are left out.
     assert ["4", "36", "9", "WT"] in rows and ["4", "8", "2", "left", "out"] in rows and ["0", "0", "ET"] in rows
     assert run("init", data, "--labels", values, "--train", "0.5", "--validation", "0.25") == 0
     content = json.loads((data / FILE_NAME).read_text())
-    assert content["label_values"]["egd"]["groups"] == [[0], [1, 2, 3]] and content["cases"][0]["labels"] == "egd"
+    assert content["label_values"]["own"]["groups"] == [[0], [1, 2, 3]] and content["cases"][0]["labels"] == "own"
     # The next time nobody has to say it, and a site without the file can read it.
     values.unlink()
     write_case(data, "case-4", label=whole(5))
@@ -75,7 +75,7 @@ def test_a_map_is_kept_in_the_manifest(tmp_path, capsys):
 
 
 def test_split_keeps_it_too(tmp_path):
-    values, data, out = tmp_path / "egd.yaml", tmp_path / "data", tmp_path / "sites"
+    values, data, out = tmp_path / "own.yaml", tmp_path / "data", tmp_path / "sites"
     values.write_text(WHOLE)
     for number in range(4):
         write_case(data, f"case-{number}", label=whole(number))
@@ -85,7 +85,7 @@ def test_split_keeps_it_too(tmp_path):
 
 
 def test_evaluate_with_a_map(tmp_path, capsys):
-    values = tmp_path / "egd.yaml"
+    values = tmp_path / "own.yaml"
     values.write_text(WHOLE)
     write_case(tmp_path / "labels", "a", label=whole(0))
     case = write_case(tmp_path / "made", "a", label=tumour(kind=0))
@@ -100,7 +100,7 @@ def test_evaluate_with_a_map(tmp_path, capsys):
 
 def test_a_site_that_annotates_the_whole_tumour_alone_trains(tmp_path):
     """It learns, and it is scored by what it knows."""
-    values, data = tmp_path / "egd.yaml", tmp_path / "data"
+    values, data = tmp_path / "own.yaml", tmp_path / "data"
     values.write_text(WHOLE.replace("5", "1").replace("9", "7") + "# 1 to 4 are drawn as 1\n")
     import nibabel
 

@@ -28,7 +28,7 @@ def test_a_region_is_scored_if_its_label_tells_it():
     scores = case_scores(BRATS, prediction, label, SPACING, WHOLE)
     # 3 of 4 and 3 slices in common.
     assert (
-        scores.dice == {"WT": pytest.approx(6 / 7)} and scores.hd95_mm == {"WT": 1.0} and scores.empty == {"WT": False}
+        scores.dice == {"WT": pytest.approx(6 / 7)} and scores.hd95_mm == {"WT": 1.0} and scores.empty == {"WT": None}
     )
     assert dice_only(BRATS, prediction, label, WHOLE).dice == scores.dice
     [(region, measures)] = measure_case(BRATS, prediction, label, SPACING, WHOLE).items()

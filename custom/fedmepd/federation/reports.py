@@ -81,9 +81,7 @@ class TestScores(_Scores):
 
     @model_validator(mode="after")
     def _same_regions(self) -> TestScores:
-        if not list(self.dice) == list(self.hd95_mm) == list(self.empty):
-            raise ValueError("expected the same regions of dice, hd95_mm and empty, in this order")
-        return self
+        return _of_the_same_regions(self)
 
 
 class CaseReport(_Report):
@@ -93,10 +91,14 @@ class CaseReport(_Report):
     hd95_mm: dict[str, Annotated[float, Field(ge=0)]]
     empty: dict[str, Literal["both", "label", "prediction"] | None]
 
-    @field_validator("dice", "hd95_mm", "empty")
+    @field_validator("dice")
     @classmethod
-    def _every_region(cls, value: dict, info: ValidationInfo) -> dict:
+    def _told_regions(cls, value: dict, info: ValidationInfo) -> dict:
         return _by_region(value, info.context)
+
+    @model_validator(mode="after")
+    def _same_regions(self) -> CaseReport:
+        return _of_the_same_regions(self)
 
 
 class CaseReports(_Report):
@@ -194,6 +196,12 @@ class FusionReport(_Report):
     scores: TestScores | GlobalScores | None = None
     each: CaseReports = CaseReports()
     cross_site: CrossSiteReport | None = None
+
+
+def _of_the_same_regions(scores: Any) -> Any:
+    if not list(scores.dice) == list(scores.hd95_mm) == list(scores.empty):
+        raise ValueError("expected the same regions of dice, hd95_mm and empty, in this order")
+    return scores
 
 
 def _by_region(value: dict, task: Task | None) -> dict:
