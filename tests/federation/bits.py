@@ -1,12 +1,14 @@
-"""The bits of a tiny run of every method: what a rebuilt house must not change.
+"""The bits of a tiny run of the oldest methods, to see whether a change of the code changes a number.
 
-``python -m tests.federation.bits`` records them anew; do that only where arithmetic is meant to change.
+``python -m tests.federation.bits FILE`` records them. The same command after the change says what differs. Both have to
+run on the same machine: on another processor, or with another PyTorch, the same arithmetic gives other bits.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,6 @@ from fedmepd.flare.filters import FromWirePrecision, ToWirePrecision
 from fedmepd.storage import load_tensors
 from tests.tiny import SITES, Tiny, settings
 
-RECORDED = Path(__file__).with_name("bits.json")
 METHODS = ("fedmepd", "local", "fedavg", "fusion_only")
 PRECISIONS = ("float32", "float16")
 ROUNDS = 3
@@ -80,22 +81,13 @@ def bits(folder: Path) -> dict[str, str]:
     return {key: _hash(value) for key, value in found.items()}
 
 
-def machine() -> str:
-    """Differs where the same arithmetic gives other bits: another processor, another PyTorch."""
-    generator = torch.Generator().manual_seed(0)
-    image = torch.randn(2, 8, 16, 16, 16, generator=generator).to(memory_format=torch.channels_last_3d)
-    weight = torch.randn(8, 8, 3, 3, 3, generator=generator, requires_grad=True)
-    out = torch.nn.functional.conv3d(image, weight, padding=1)
-    (torch.nn.functional.instance_norm(out).sigmoid().softmax(dim=1) ** 2).sum().backward()
-    product = torch.randn(64, 65, generator=generator) @ torch.randn(65, 31, generator=generator)
-    return _hash(torch.cat([weight.grad.flatten(), out.detach().flatten(), product.flatten()]))
-
-
 def _hash(value: torch.Tensor) -> str:
     return hashlib.sha256(value.detach().contiguous().numpy().tobytes()).hexdigest()[:12]
 
 
 def main() -> None:
+    """Records the bits of every method in a file; if the file is there already, says what differs."""
+    file = Path(sys.argv[1])
     with tempfile.TemporaryDirectory() as folder:
         tiny = Tiny(Path(folder) / "tiny")
         found = {
@@ -103,7 +95,16 @@ def main() -> None:
             for method in METHODS
             for precision in PRECISIONS
         }
-    RECORDED.write_text(json.dumps({"machine": machine(), "runs": found}, indent=0) + "\n")
+    if not file.exists():
+        file.write_text(json.dumps(found, indent=0) + "\n")
+        print(f"recorded in {file}")
+        return
+    recorded = json.loads(file.read_text())
+    for name, of_run in found.items():
+        before = recorded[name]
+        names = sorted(before.keys() | of_run.keys())
+        different = [key for key in names if before.get(key) != of_run.get(key)]
+        print(f"{name}: {len(different)} of {len(names)} tensors differ", *different[:5])
 
 
 if __name__ == "__main__":
