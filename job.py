@@ -6,13 +6,33 @@ import sys
 from pathlib import Path
 
 from fedmepd import methods
-from fedmepd.cli.terminal import positive
+from fedmepd.cli.terminal import INTERRUPTED, interruptible, positive
 
 DEFAULT_SITES = 8
 
 
 def main() -> int:
     arguments = build_parser().parse_args()
+    with interruptible() as interrupted:
+        try:
+            return run(arguments)
+        except KeyboardInterrupt:
+            pass
+        except RuntimeError as error:
+            # FLARE answers an interrupt itself: it ends all processes of the simulator, and says that it has failed.
+            if not interrupted.is_set():
+                print(f"job.py: {error}", file=sys.stderr)
+                return 1
+    print("job.py: interrupted: everything is stopped", file=sys.stderr)
+    return INTERRUPTED
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs or exports the job; returns the exit status.
+
+    Raises:
+        RuntimeError: the simulator failed.
+    """
     # These belong to a machine, not to the job; all processes of the simulator inherit them.
     for variable, value in (("FEDMEPD_DATA", arguments.data), ("FEDMEPD_DEVICE", arguments.device)):
         if value is not None:
@@ -64,9 +84,6 @@ def main() -> int:
     except FedMEPDError as error:
         print(f"job.py: {error}", file=sys.stderr)
         return 2
-    except RuntimeError as error:
-        print(f"job.py: {error}", file=sys.stderr)
-        return 1
     print(f"results: {folder / 'server' / 'simulate_job' / 'results'}")
     return 0
 
@@ -98,7 +115,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="job.py",
         description="Trains a federation of sites with different MRI modalities on this machine.",
-        epilog="An option that is not given keeps the preset's value. Exit status 1: the run failed.",
+        epilog="An option that is not given keeps the preset's value. Exit status 1: the run failed; 130: interrupted.",
     )
     parser.add_argument(
         "--method", default="fedmepd", choices=methods.names(), help="see `fedmepd methods`; default: fedmepd"

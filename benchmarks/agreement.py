@@ -101,6 +101,25 @@ def compare(task: Task, slack: float = 1.0) -> dict[str, dict[str, float]]:
     return {name: asdict(agreement) for name, agreement in found.items()}
 
 
+def with_processor(task: Task, arithmetic: str) -> Agreement:
+    """Compares one step of the product on a GPU with one on the processor, without dropout, on a small crop.
+
+    Args:
+        task: of the GPU.
+        arithmetic: of the GPU: ``float64``, compared with float64 on the processor; ``float32`` or ``bfloat16``, both
+            compared with float32.
+    """
+    there = replace(
+        task,
+        dropout=0.0,
+        crop=min(task.crop, FLOAT64_CROP),
+        dtype=torch.float64 if arithmetic == "float64" else torch.float32,
+        precision="bfloat16" if arithmetic == "bfloat16" else "float32",
+    )
+    here = replace(there, device="cpu", precision="float32")
+    return difference(_step(here.product(), here), _step(there.product(), there))
+
+
 def worst(agreements: list[dict[str, dict[str, float]]]) -> str:
     """Returns a table of the largest differences (and the lowest cosine) among several results of :func:`compare`."""
     rows = []
@@ -118,7 +137,7 @@ def _step(side: Straightforward | Product, task: Task) -> _Step:
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         loss = side.step(batch, keep=True)
         synchronise(task.device)
-    return _Step(loss, side.segmentation, side.gradients())
+    return _Step(loss, side.segmentation.cpu(), {name: of.cpu() for name, of in side.gradients().items()})
 
 
 def difference(reference: _Step, other: _Step) -> Agreement:

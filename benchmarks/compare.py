@@ -55,7 +55,8 @@ def main(
     options = parser.parse_args(given)
     carry_out = carry_out or _carry_out
     settings = _QUICK if options.quick else {"rounds": options.rounds}
-    plan = Plan(methods=options.methods, seeds=list(range(options.runs)), settings=settings)
+    sites = 1 if options.quick else None
+    plan = Plan(methods=options.methods, seeds=list(range(options.runs)), settings=settings, sites=sites)
     here, cores, busy = environment(), len(os.sched_getaffinity(0)), []
     with tempfile.TemporaryDirectory() as root:
         number = iter(range(10**6))

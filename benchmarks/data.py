@@ -143,19 +143,19 @@ class Epoch:
     waits: list[float]
 
 
-def run_epoch(batches: Iterable[Any], step: Callable[[], Any]) -> Epoch:
-    """Does a step for every batch."""
+def run_epoch(batches: Iterable[Any], step: Callable[[Any], Any]) -> Epoch:
+    """Does a step with every batch."""
     waits = []
     started = asked = perf_counter()
-    for _ in batches:
+    for batch in batches:
         waits.append(perf_counter() - asked)
-        step()
+        step(batch)
         asked = perf_counter()
     return Epoch(perf_counter() - started, waits)
 
 
-def stand_in(seconds: float) -> Callable[[], None]:
-    """Returns work on all cores that takes about so long when nothing else runs."""
+def stand_in(seconds: float) -> Callable[[Any], None]:
+    """Returns a step without a network: work on all cores that takes about so long when nothing else runs."""
     convolution, images = torch.nn.Conv3d(16, 16, 3, padding=1), torch.randn(1, 16, 48, 48, 48)
 
     @torch.inference_mode()
@@ -165,37 +165,38 @@ def stand_in(seconds: float) -> Callable[[], None]:
 
     work()
     once = median(measure.seconds(partial(work, 20)) for _ in range(5)) / 20
-    return partial(work, max(1, round(seconds / once)))
+    times = max(1, round(seconds / once))
+    return lambda _: work(times)
 
 
-def waiting(cases: Sequence[Case], folder: Path, crop: int, seconds: float, pairs: int) -> dict[str, Any]:
-    """Measures epochs with steps of a given length; returns a row of the report.
+def waiting(cases: Sequence[Case], folder: Path, crop: int, step: Callable[[Any], Any], pairs: int) -> dict[str, Any]:
+    """Measures what the steps of epochs wait for their batches; returns a row of the report.
 
     Args:
         cases: to train on.
         folder: for the store of prepared cases; the first epoch fills it if they are not there.
         crop: side of the training crops.
-        seconds: of a step, about.
+        step: called with every batch.
         pairs: measured epochs of each way, by turns.
     """
     job = settings(crop)
     batches = TrainingBatches(cases, job, ("site",), folder)
     inside = TrainingBatches(cases, job, ("site",), folder, Inline)
-    step = stand_in(seconds)
     first = run_epoch(batches.epoch(0), step)
-    for ours, plain in zip(batches.epoch(0), inside.epoch(0), strict=True):
+    kept = list(batches.epoch(0))
+    for ours, plain in zip(kept, inside.epoch(0), strict=True):
         assert torch.equal(ours.images, plain.images) and torch.equal(ours.label, plain.label), "the batches differ"
     ways: dict[str, Callable[[int], Iterable[Any]]] = {
         "product": batches.epoch,
         "straightforward": inside.epoch,
-        "steps_alone": lambda number: range(len(batches)),
+        "steps_alone": lambda number: kept,
     }
     epochs: dict[str, list[Epoch]] = {name: [] for name in ways}
     for pair in range(pairs):
         for name in ways if pair % 2 == 0 else reversed(ways):
             epochs[name].append(run_epoch(ways[name](pair + 1), step))
     summaries = {name: _summary(found) for name, found in epochs.items()}
-    return {"part": "waiting", "step_seconds": seconds, "first_epoch_waits": first.waits, **summaries}
+    return {"part": "waiting", "first_epoch_waits": first.waits, **summaries}
 
 
 def _summary(epochs: list[Epoch]) -> dict[str, Any]:
@@ -251,7 +252,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         phantoms = real_sized_cases(folder / "cases", cases, brain, volume)
         case = given or phantoms[0]
         read = reading(case, folder / "read", options.pairs)
-        waited = [waiting(phantoms, folder / f"{seconds} s", crop, seconds, options.pairs) for seconds in steps]
+        waited = [
+            waiting(phantoms, folder / f"{seconds} s", crop, stand_in(seconds), options.pairs)
+            | {"step_seconds": seconds}
+            for seconds in steps
+        ]
         held = [memory(folder / f"memory-{trains}", trains, epochs, options.threads) for trains in (False, True)]
         # Last, since it changes the case's files.
         again = keys(case, folder / "keys", crop)

@@ -24,6 +24,7 @@ import psutil
 from benchmarks import measure
 from benchmarks.measure import MIB
 from benchmarks.round import CACHE, JOB, copy_job
+from fedmepd.cli.terminal import interruptible
 from fedmepd.evaluation import results
 from fedmepd.flare.poc.workspace import COMPLETED, Poc
 
@@ -217,4 +218,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with interruptible():
+        main()

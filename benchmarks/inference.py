@@ -92,7 +92,13 @@ def main(given: Sequence[str] | None = None) -> int:
 def train(path: Path, options: argparse.Namespace) -> None:
     """Trains a model with calibration on phantom heads, each step with one of the modality subsets, and writes it."""
     task = Task(
-        BRATS.modalities, options.width, options.crop, preset="phantom", calibrating=False, heads=_TRAINING_HEADS
+        BRATS.modalities,
+        options.width,
+        options.crop,
+        preset="phantom",
+        calibrating=False,
+        heads=_TRAINING_HEADS,
+        device=options.device,
     )
     product, report = task.product(), EpochReport()
     random, subsets = np.random.default_rng(task.seed), sites(options)
@@ -151,8 +157,15 @@ def _subsets(options: argparse.Namespace, model: Path, case: Path) -> list[tuple
 
 
 def prepare(
-    side: str, model: Path, case: Path, modalities: tuple[str, ...], crop: int, threads: int, precision: str
-) -> Callable:
+    side: str,
+    model: Path,
+    case: Path,
+    modalities: tuple[str, ...],
+    crop: int,
+    threads: int,
+    precision: str,
+    device: str = "cpu",
+) -> Callable[[], np.ndarray]:
     """Makes the segmentation of a case ready.
 
     Args:
@@ -162,12 +175,13 @@ def prepare(
         crop: side of the windows.
         threads: of the processor; 0 for PyTorch's choice.
         precision: of the product.
+        device: where the network is.
 
     Returns:
         the work, which returns the classes (X, Y, Z) as an array of bytes.
     """
     use_threads(threads)
-    network, content = load_model(model), load_tensors(case)
+    network, content = load_model(model).to(device), load_tensors(case)
     channels = [content["modalities"].index(name) for name in modalities]
     images = content["images"][channels][None].clone()
     size = images.shape[2:]
@@ -184,10 +198,12 @@ def prepare(
 
 
 def _straightforward(network: FedMEPDNet, crop: int) -> Callable[[Tensor, Sequence[str]], Tensor]:
-    weights, anchors = ours.published(network), network.anchors
+    device = next(network.parameters()).device
+    weights = {name: weight.to(device) for name, weight in ours.published(network.cpu()).items()}
+    anchors = {level: rows.to(device) for level, rows in network.anchors.items()}
     residual = network.calibration is not None and next(iter(network.calibration.values())).residual
     return lambda images, modalities: straightforward.predict(
-        weights, images, modalities, anchors or None, residual, crop, OVERLAP
+        weights, images.to(device), modalities, anchors or None, residual, crop, OVERLAP
     )
 
 

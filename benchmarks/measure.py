@@ -199,10 +199,18 @@ def environment() -> dict[str, Any]:
         "cores": cores,
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "cuda": torch.version.cuda,
         "system": platform.system(),
         "python": platform.python_version(),
-        **{name: metadata.version(name) for name in ("torch", "monai", "nvflare", "fedmepd")},
+        **{name: _version(name) for name in ("torch", "monai", "nvflare", "fedmepd")},
     }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _processor() -> tuple[str, list[str]]:

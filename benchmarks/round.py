@@ -25,6 +25,7 @@ import psutil
 
 from benchmarks import measure
 from benchmarks.measure import MIB, Spread
+from fedmepd.cli.terminal import interruptible
 from fedmepd.evaluation import results
 
 JOB = Path(__file__).parents[1] / "jobs" / "fedmepd_brats"
@@ -261,4 +262,5 @@ def _notes(found: dict[str, Any]) -> list[str]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    with interruptible():
+        main(sys.argv[1:])

@@ -7,7 +7,7 @@ The oracle has no dropout, which is in its favour.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -27,6 +27,7 @@ class Straightforward:
         residual: whether calibration adds to the feature.
         settings: of the optimizer.
         device: to train on.
+        forward: the network; another one computes the same in another way, such as compiled.
     """
 
     def __init__(
@@ -37,12 +38,14 @@ class Straightforward:
         residual: bool,
         settings: TrainingSettings,
         device: torch.device,
+        forward: Callable[..., oracle.Outputs] = oracle.forward,
     ):
         self.weights = {name: value.detach().to(device).clone().requires_grad_() for name, value in weights.items()}
         self.mask = [name in modalities for name in oracle.MODALITIES]
         self.anchors = {level: rows.to(device) for level, rows in anchors.items()}
         self.residual = residual
         self.device = device
+        self.forward = forward
         self.segmentation: Tensor | None = None
         self.optimizer = torch.optim.Adam(
             self.weights.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
@@ -56,7 +59,7 @@ class Straightforward:
             keep: keep the class probabilities in ``segmentation``.
         """
         images = all_channels(batch.images.to(self.device), self.mask)
-        outputs = oracle.forward(self.weights, images, self.mask, self.anchors, self.residual)
+        outputs = self.forward(self.weights, images, self.mask, self.anchors, self.residual)
         loss, _ = oracle.training_loss(outputs, batch.label.to(self.device))
         if keep:
             self.segmentation = outputs.segmentation.detach()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -86,8 +86,8 @@ class Task:
             made = batch(heads, self.modalities, self.crop, self.batch, seed=self.seed * 1_000_003 + step)
             yield Batch(made.images.to(self.dtype), made.modalities, made.label, made.cases)
 
-    def straightforward(self) -> Straightforward:
-        """The site, trained by the straightforward formulation."""
+    def straightforward(self, forward: Callable[..., oracle.Outputs] = oracle.forward) -> Straightforward:
+        """The site, trained by the straightforward formulation, with ``forward`` as its network."""
         settings = self.settings
         return Straightforward(
             self.weights(),
@@ -96,6 +96,7 @@ class Task:
             settings.calibration.residual,
             settings.training,
             torch.device(self.device),
+            forward,
         )
 
     def product(self) -> Product:

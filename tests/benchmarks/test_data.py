@@ -79,7 +79,7 @@ def test_epoch_on_a_clock(monkeypatch):
             clock[0] += seconds
             yield
 
-    def step():
+    def step(_):
         clock[0] += 100
 
     assert data.run_epoch(epoch(), step) == data.Epoch(305, [3, 0, 2])
@@ -94,7 +94,7 @@ def test_waiting(cases, tmp_path, monkeypatch):
         return data.Epoch(2.0, [0.5, 0.1, 0.1])
 
     monkeypatch.setattr(data, "run_epoch", run_epoch)
-    row = data.waiting(cases, tmp_path, crop=16, seconds=0.001, pairs=2)
+    row = data.waiting(cases, tmp_path, crop=16, step=data.stand_in(0.001), pairs=2)
     assert taken == [3] * (1 + 2 * 3)
     assert row["first_epoch_waits"] == [0.5, 0.1, 0.1]
     for name in ("product", "straightforward", "steps_alone"):

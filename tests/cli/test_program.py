@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import signal
 import subprocess
 import sys
+import threading
 from contextlib import redirect_stdout
 from pathlib import Path
 
@@ -18,6 +21,7 @@ from fedmepd.evaluation import results
 from tests.data.phantoms import stand_in
 from tests.evaluation import runs
 from tests.networks import oracle
+from tests.signals import WITH_INTERRUPTS_IGNORED
 
 
 @pytest.fixture
@@ -78,16 +82,49 @@ def test_a_reader_that_has_seen_enough(options: list[str], workspace: Path) -> N
 
 
 class Interrupted(io.StringIO):
-    """A terminal at which the user interrupts the first line."""
+    """A terminal at which the first line brings a signal."""
+
+    def __init__(self, how: signal.Signals):
+        super().__init__()
+        self.how = how
 
     def write(self, text: str) -> int:
-        raise KeyboardInterrupt
+        os.kill(os.getpid(), self.how)
+        return super().write(text)
 
 
-def test_interrupted(workspace: Path, capsys: pytest.CaptureFixture) -> None:
-    with redirect_stdout(Interrupted()):
-        assert main(["results", str(workspace)]) == 130
+@pytest.mark.parametrize("inherited", [signal.default_int_handler, signal.SIG_IGN], ids=["at a terminal", "with &"])
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted(how, inherited, workspace: Path, capsys: pytest.CaptureFixture) -> None:
+    outside = signal.signal(signal.SIGINT, inherited)
+    try:
+        before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+        with redirect_stdout(Interrupted(how)):
+            assert main(["results", str(workspace)]) == 130
+        assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    finally:
+        signal.signal(signal.SIGINT, outside)
     assert capsys.readouterr().err == "fedmepd: interrupted\n"
+
+
+def test_a_command_that_a_script_has_started_is_interrupted(workspace: Path) -> None:
+    """It prints more than the pipe takes, and waits for its reader."""
+    file = workspace / "server" / "simulate_job" / "results" / "results.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"more": "x" * 2**20}))
+    command = [sys.executable, "-m", "fedmepd.cli", "results", str(workspace), "--json"]
+    run = subprocess.Popen([*WITH_INTERRUPTS_IGNORED, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    first = run.stdout.read(1)
+    run.send_signal(signal.SIGINT)
+    _, errors = run.communicate(timeout=60)
+    assert (first, errors, run.returncode) == (b"{", b"fedmepd: interrupted\n", 130)
+
+
+def test_in_another_thread_signals_stay_as_they_are(workspace: Path) -> None:
+    statuses = []
+    thread = threading.Thread(target=lambda: statuses.append(main(["results", str(workspace)])))
+    thread.start()
+    thread.join()
+    assert statuses == [0]
 
 
 @pytest.mark.parametrize("arguments", [[], ["results"], ["data"], ["checkpoint", "import", "a.pth"], ["fly"]])

@@ -48,7 +48,6 @@ def other_counts(run: dict) -> None:
         (other_modalities, {}, "the list of modalities of site-2 differs: T1 in"),
         (other_counts, {}, "site-10, seed 0: 6 test cases with fedmepd, 5 with local"),
     ],
-    ids=str,
 )
 def test_runs_that_must_not_be_compared(tmp_path: Path, change, changes: dict, said: str) -> None:
     gathered = gather([pair(tmp_path, change, **changes)])

@@ -154,7 +154,7 @@ def test_same_bits_as_a_run_alone(tiny, tmp_path, monkeypatch) -> None:
     """Two runs side by side, in processes of their own, with the cases prepared before; one of them fails."""
     monkeypatch.setenv("FEDMEPD_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("FEDMEPD_DEVICE", "cpu")
-    own = settings("fedavg", rounds=2).model_dump(mode="json")
+    own = settings("local", rounds=2).model_dump(mode="json")
     for key in ("method", "seed", "run_name", "trials"):
         own.pop(key)
     for key in ("threads", "fusion_threads"):

@@ -26,7 +26,13 @@ def test_rounds_of_a_site() -> None:
     records.take("site-1", 2, report(), Size(3.0, median=2.0), (10, 20))
     records.miss("site-1", 3, "out of memory")
     validation = {"round": 4, "dice": {"WT": 0.5}, "mdsc": 0.5}
-    records.take("site-1", 4, report(validation=validation, peak_mib=400.0), Size(60.0, 2 / 60, 2.0), (30, 40))
+    records.take(
+        "site-1",
+        4,
+        report(validation=validation, figures={"proximal": 0.5}, peak_mib=400.0),
+        Size(60.0, 2 / 60, 2.0),
+        (30, 40),
+    )
     record = records["site-1"]
     assert (record["joined"], record["rounds_taken"]) == (2, [2, 4])
     assert record["rounds_missed"] == [{"round": 3, "reason": "out of memory"}]
@@ -34,7 +40,16 @@ def test_rounds_of_a_site() -> None:
     assert record["validation"] == validation and record["history"]["validation"] == [validation]
     assert record["history"]["rounds"] == [
         {"round": 2, "total": 2.5, "steps": 6, "seconds": 3.0, "bytes_up": 10, "bytes_down": 20, "times_median": 1.5},
-        {"round": 4, "total": 2.5, "steps": 6, "seconds": 3.0, "bytes_up": 30, "bytes_down": 40, "times_median": 30.0},
+        {
+            "round": 4,
+            "total": 2.5,
+            "proximal": 0.5,
+            "steps": 6,
+            "seconds": 3.0,
+            "bytes_up": 30,
+            "bytes_down": 40,
+            "times_median": 30.0,
+        },
     ]
 
 

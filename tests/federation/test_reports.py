@@ -66,6 +66,7 @@ NAN, INF = float("nan"), float("inf")
         (TrainReport, "losses", 1.0),
         (TrainReport, "losses.total", NAN),
         (TrainReport, "losses.total", "much"),
+        (TrainReport, "figures.proximal", NAN),
         (TrainReport, "seconds", -1.0),
         (TrainReport, "seconds", INF),
         (TrainReport, "steps", -1),

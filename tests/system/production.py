@@ -194,4 +194,4 @@ def wait_for(condition: Callable[[], bool], what: str, seconds: float = SECONDS)
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
-        time.sleep(1)
+        time.sleep(0.25)

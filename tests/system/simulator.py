@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -18,6 +19,7 @@ from fedmepd.config import Settings
 from fedmepd.federation.in_process import run_in_process
 from fedmepd.site_settings import SiteSettings
 from fedmepd.storage import load_tensors
+from tests.signals import WITH_INTERRUPTS_IGNORED
 
 ROOT = Path(__file__).parents[2]
 SITES = ("site-1", "site-2")
@@ -83,9 +85,18 @@ def simulate(
 
 
 def run(
-    command: list[str], *, data: Path, cache: Path, kill_at: str | None = None, seconds: float = 240
+    command: list[str],
+    *,
+    data: Path,
+    cache: Path,
+    kill_at: str | None = None,
+    interrupt_at: str | None = None,
+    seconds: float = 240,
 ) -> tuple[int, str]:
-    """Runs Python with ``command``; returns its exit code and what it wrote."""
+    """Runs Python with ``command``; returns its exit code and what it wrote.
+
+    Once ``interrupt_at`` is in the output it is interrupted; it has then inherited that interrupts are ignored.
+    """
     environment = os.environ | {
         "FEDMEPD_DATA": str(data),
         "FEDMEPD_CACHE": str(cache),
@@ -94,7 +105,7 @@ def run(
         "PYTHONUNBUFFERED": "1",
     }
     process = subprocess.Popen(
-        [sys.executable, *command],
+        [*(WITH_INTERRUPTS_IGNORED if interrupt_at else ()), sys.executable, *command],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -109,6 +120,9 @@ def run(
             lines.append(line)
             if kill_at and kill_at in line:
                 break
+            if interrupt_at and interrupt_at in line:
+                process.send_signal(signal.SIGINT)
+                interrupt_at = None
     finally:
         if kill_at:
             _kill(process.pid)
@@ -130,7 +144,8 @@ def _kill(pid: int) -> None:
             process.kill()
         except psutil.NoSuchProcess:
             pass
-    psutil.wait_procs(family, timeout=30)
+    # The parent is left to those who have started it: who waits second for a process does not get its exit code.
+    psutil.wait_procs(family[1:], timeout=30)
 
 
 def weights(folder: Path, round_number: int) -> dict[str, dict]:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import psutil
 import pytest
@@ -16,6 +17,7 @@ from fedmepd.doctor.federation import expected
 from fedmepd.doctor.kit import Kit
 from fedmepd.evaluation import results
 from fedmepd.flare.poc.workspace import ADMIN, Poc
+from tests.signals import WITH_INTERRUPTS_IGNORED
 from tests.system.simulator import ROOT, SITES, TINY, assert_same, weights
 
 pytestmark = pytest.mark.system
@@ -23,8 +25,8 @@ pytestmark = pytest.mark.system
 SECONDS = 300
 
 
-def start(tmp_path, cohort, cache, settings, *options):
-    """Starts ``fedmepd poc run`` with a job of these settings."""
+def start(tmp_path, cohort, cache, settings, *options, before=()):
+    """Starts ``fedmepd poc run`` with a job of these settings; ``before`` stands before the command."""
     job = tmp_path / "job"
     shutil.copytree(ROOT / "jobs/fedmepd_brats", job)
     config = job / "app/config/config_fed_server.json"
@@ -45,7 +47,7 @@ def start(tmp_path, cohort, cache, settings, *options):
     command = ["poc", "run", str(job), "--workspace", str(tmp_path / "w"), "--sites", *SITES, "--data", str(cohort)]
     command += options
     return subprocess.Popen(
-        [sys.executable, "-m", "fedmepd.cli", *command],
+        [*before, sys.executable, "-m", "fedmepd.cli", *command],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -130,8 +132,11 @@ def test_a_run_with_the_fusion_site_at_a_hospital(tmp_path, cohort, cache, refer
 def console(workspace, commands):
     """Types commands into FLARE's admin console; returns what it printed."""
     admin = Poc(workspace).kit(ADMIN) / "startup/fl_admin.sh"
+    # FLARE's script takes the first python3 that it finds.
+    programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     run = subprocess.run(
         [admin],
+        env=os.environ | {"PATH": programs},
         input="".join(f"{command}\n" for command in (*commands, "bye")),
         capture_output=True,
         text=True,
@@ -152,7 +157,7 @@ def test_the_console_in_the_middle_of_a_round_and_an_interrupt(tmp_path, cohort,
         process.send_signal(signal.SIGINT)
 
     settings = TINY | {"rounds": 200, "evaluation": TINY["evaluation"] | {"every": 1}}
-    process = start(tmp_path, cohort, cache, settings)
+    process = start(tmp_path, cohort, cache, settings, before=WITH_INTERRUPTS_IGNORED)
     # The first round that is told: rounds that are shorter than the time between two looks may be passed over.
     code, output = follow(process, tmp_path / "w", at="/200:", then=look)
     assert code == 130, output

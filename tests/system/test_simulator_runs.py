@@ -8,6 +8,7 @@ import shutil
 from collections import Counter
 from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from fedmepd.cli import main
@@ -95,6 +96,15 @@ def test_site_that_answers_in_another_sites_name_is_refused(split):
     [miss] = missed["site-2"]
     assert miss["round"] == 1 and "it says that it comes from 'site-1'" in miss["reason"]
     assert "answer of site-2 refused" in split.finished.output and not missed["site-1"]
+
+
+def test_job_py_is_interrupted_though_a_script_has_started_it(tmp_path, cohort, cache):
+    command = [str(ROOT / "job.py"), "--sites", "2", "--workspace", str(tmp_path / "w")]
+    # The simulator, which is a process of its own, is at work then and starts the sites.
+    code, output = run(command, data=cohort, cache=cache, interrupt_at="prepare their data", seconds=90)
+    assert code == 130 and output.splitlines()[-1] == "job.py: interrupted: everything is stopped", output
+    mark = str(tmp_path / "w")
+    assert not [one for one in psutil.process_iter(["cmdline"]) if mark in " ".join(one.info["cmdline"] or ())]
 
 
 def test_job_py_runs_the_recipe(tmp_path, cohort, cache):

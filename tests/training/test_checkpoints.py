@@ -67,6 +67,7 @@ def test_describes_itself(saved: Path) -> None:
         "width": 4,
         "shared_encoder": False,
         "affine": False,
+        "modality_norms": False,
         "calibration": {"residual": True, "dropout": 0.25},
         "about": {
             "owner": "site-2",

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -140,17 +137,16 @@ def _run(options: argparse.Namespace) -> int:
 
     poc = _poc(options)
     try:
-        with _interruptible():
-            _prepare_kits(poc, options)
-            poc.start()
-            job_id = poc.submit(options.job)
-            status = poc.watch(job_id)
-            folder = poc.download(job_id, _out(poc, options))
-            if status != COMPLETED:
-                return _explain(status, folder / "workspace" / "log.txt")
-            _show(folder)
-            print(f"the sites' models are in {poc.kit('*') / job_id / 'fedmepd'}")
-            return 0
+        _prepare_kits(poc, options)
+        poc.start()
+        job_id = poc.submit(options.job)
+        status = poc.watch(job_id)
+        folder = poc.download(job_id, _out(poc, options))
+        if status != COMPLETED:
+            return _explain(status, folder / "workspace" / "log.txt")
+        _show(folder)
+        print(f"the sites' models are in {poc.kit('*') / job_id / 'fedmepd'}")
+        return 0
     except KeyboardInterrupt:
         print("interrupted: everything is stopped", file=sys.stderr, flush=True)
         return INTERRUPTED
@@ -164,21 +160,3 @@ def _explain(status: str, log: Path) -> int:
     reasons = [line for line in lines if " - ERROR - " in line]
     print("\n".join([*reasons[-3:], f"the job ended as {status}: its log is {log}"]), file=sys.stderr)
     return FAILED
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Turns an interrupt and a termination into a KeyboardInterrupt, so that both shut down in order.
-
-    A command that a script starts with ``&`` inherits that interrupts are ignored, and Python leaves it so.
-    """
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

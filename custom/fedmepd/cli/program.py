@@ -24,24 +24,25 @@ from fedmepd.cli.poc import add_poc_commands
 from fedmepd.cli.predict import add_predict_command
 from fedmepd.cli.report import add_report_command
 from fedmepd.cli.tasks import add_task_option, add_tasks_command, chosen_task
-from fedmepd.cli.terminal import INTERRUPTED, REFUSED
+from fedmepd.cli.terminal import INTERRUPTED, REFUSED, interruptible
 from fedmepd.errors import FedMEPDError, remedy
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status.
 
-    0, or the command's own; 2 when the user can put something right; 130 when the user interrupts it.
+    0, or the command's own; 2 when the user can put something right; 130 when the user interrupts or terminates it.
     """
     for stream in (sys.stdout, sys.stderr):
         # A name that the terminal cannot show must not stop a command.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     try:
-        options = build_parser().parse_args(arguments)
-        status = options.run(options) or 0
-        sys.stdout.flush()
-        return status
+        with interruptible():
+            options = build_parser().parse_args(arguments)
+            status = options.run(options) or 0
+            sys.stdout.flush()
+            return status
     except FedMEPDError as error:
         print(f"fedmepd: {error}", file=sys.stderr)
         return REFUSED

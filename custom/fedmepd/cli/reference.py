@@ -25,7 +25,7 @@ RENEW = "python -m fedmepd.cli.reference docs/reference.md"
 _ABOUT_COMMANDS = """\
 `--help` after any command prints the same. `fedmepd --version` prints the version. Unless a command says otherwise,
 the exit status is 0 when it is done, 2 after an error that you can correct (one line describes it), and 130 when it was
-interrupted.
+interrupted or terminated.
 """
 
 _ABOUT_JOBS = """\

@@ -1,15 +1,44 @@
-"""What the commands share of a terminal: exit status, warnings, progress, the check of an option."""
+"""What the commands share of a terminal: exit status, interrupts, warnings, progress, the check of an option."""
 
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 # Exit status of a data set or site that was looked at and has errors; of a command that the user can put right; of one
 # that the user has interrupted.
 FAULTY, REFUSED, INTERRUPTED = 1, 2, 130
+
+
+@contextmanager
+def interruptible() -> Iterator[threading.Event]:
+    """Turns an interrupt and a termination into a KeyboardInterrupt, so that a command ends in order what it has begun.
+
+    A command that a script starts with ``&`` inherits that interrupts are ignored, and Python leaves it so. Only the
+    main thread gets signals; in another one nothing changes.
+
+    Returns:
+        what is set as soon as one has come, for those who call what handles the exception itself.
+    """
+    come = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield come
+        return
+
+    def interrupt(*_: object) -> None:
+        come.set()
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield come
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def warn(line: str) -> None:

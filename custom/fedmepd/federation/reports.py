@@ -144,7 +144,7 @@ class TrainReport(_Report):
 
     cases: _Cases
     losses: dict[str, float]
-    figures: dict[str, float] = {}
+    figures: dict[str, float]
     steps: _Count
     train_seconds: _Seconds
     validation_seconds: _Seconds

@@ -6,9 +6,9 @@ Participants whose blocks resemble each other mix more, see :mod:`fedmepd.method
 Exchanged: the encoders of a site's modalities, the decoder and the auxiliary decoder; down as the site's own mixture.
 Kept at the site: nothing. The server keeps the last mixture of every participant, on disk.
 
-The fusion site is one of the participants, and the global model is its model after training. A
-participant that misses a round, or withholds an encoder, is not in the others' mixtures of that round and keeps its own
-from before. Whoever has none yet, such as a site that joins later, receives the global model's.
+The fusion site is one of the participants, and the global model is its model after training. A participant that misses
+a round, or withholds an encoder, is not in the others' mixtures of that round and keeps its own from before. Whoever
+has none yet, such as a site that joins later, receives the global model's.
 
 Code of the authors is not available, and their formulas were not available to us in their own words, so the sources
 leave much open. We chose: attention by the scalar product of blocks, divided by the square root of their size; edges

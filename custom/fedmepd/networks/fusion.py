@@ -84,12 +84,13 @@ class RegionFusion(nn.Module):
             (B, classes, M), between 0 and 1.
         """
         hidden_weight = self.hidden.weight.view(self.classes, _HIDDEN, -1)
-        by_modality = hidden_weight[..., :-1].unflatten(2, (self.modalities, -1))[:, :, present]
+        by_modality = hidden_weight[..., :-1].unflatten(2, (self.modalities, -1))
+        by_modality = _of_present(by_modality, 2, present)
         hidden = torch.einsum("bkmc,khmc->bkh", pooled, by_modality)
         hidden = hidden + share[..., None] * hidden_weight[None, ..., -1]
         hidden = nn.functional.leaky_relu(hidden + self.hidden.bias.view(self.classes, _HIDDEN), 0.2)
-        weight = self.weigh.weight.view(self.classes, self.modalities, _HIDDEN)[:, present]
-        bias = self.weigh.bias.view(self.classes, self.modalities)[:, present]
+        weight = _of_present(self.weigh.weight.view(self.classes, self.modalities, _HIDDEN), 1, present)
+        bias = _of_present(self.weigh.bias.view(self.classes, self.modalities), 1, present)
         return torch.sigmoid(torch.einsum("bkh,kmh->bkm", hidden, weight) + bias)
 
     def forward(self, features: Tensor, probabilities: Tensor, present: list[int]) -> Tensor:
@@ -117,3 +118,13 @@ class RegionFusion(nn.Module):
             sums = full_precision(torch.matmul(regions.to(flat.dtype), flat))
             pooled = sums / regions.shape[2] / share[..., None]
             return self.modality_weights(pooled.unflatten(2, (len(present), -1)), share, present)
+
+
+def _of_present(weights: Tensor, axis: int, present: list[int]) -> Tensor:
+    """The present modalities' part of weights with all modalities along ``axis``.
+
+    Neighbours are a view: a list of places would be sent to a GPU each time, which a CUDA graph cannot record.
+    """
+    if present == list(range(present[0], present[-1] + 1)):
+        return weights.narrow(axis, present[0], len(present))
+    return weights.index_select(axis, torch.tensor(present, device=weights.device))

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from fedmepd.networks.kernels import blockwise
-from fedmepd.networks.kernels.attention import attend
+from fedmepd.networks.kernels.attention import attend, device_bits, processor_bits
 
 HEADS, ROWS, CHANNELS, VOXELS = 2, 3, 5, 7
 
@@ -63,3 +63,15 @@ def test_dropout_keeps_the_mean_and_follows_the_seed() -> None:
     assert abs(dropped.double().mean() - 0.25) < 0.025
     # The two heads of a voxel are drawn apart: 3/16 and not 1/4 of all are dropped and kept.
     assert abs((dropped[:, 0] & ~dropped[:, 1]).double().mean() - 0.1875) < 0.035
+
+
+@pytest.mark.parametrize("make", [processor_bits, lambda seed: device_bits(seed, torch.device("cpu"))])
+def test_random_bits_of_both_kinds(make) -> None:
+    """A quarter of them lies below a quarter of their range; the seed decides them; later draws are others."""
+    draw, shape = make(3), torch.Size((40, 101))
+    first, second = draw(shape), draw(shape)
+    assert first.dtype == torch.int16 and first.shape == shape and not torch.equal(first, second)
+    assert torch.equal(make(3)(shape), first) and not torch.equal(make(4)(shape), first)
+    # 4040 draws: the standard deviation of the share is 0.007.
+    assert abs((first < -(2**15) + 2**14).double().mean() - 0.25) < 0.04
+    assert first.min() < -32000 and first.max() > 32000

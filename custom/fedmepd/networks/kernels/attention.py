@@ -6,6 +6,8 @@ are never stored in full: a block's weights stay in the processor's cache, and t
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -51,7 +53,7 @@ class _Attend(torch.autograd.Function):
         ctx.save_for_backward(voxels, score, score_bias, out)
         ctx.heads, ctx.dropout, ctx.seed = heads, dropout, seed
         kind = voxels.dtype
-        keep = _Keep(dropout, seed)
+        keep = _Keep(dropout, seed, voxels.device)
         score, score_bias, out, out_bias = (each.to(kind) for each in (score, score_bias, out * keep.scale, out_bias))
         result = torch.empty_like(voxels)
         with torch.autocast(voxels.device.type, enabled=False):
@@ -68,7 +70,7 @@ class _Attend(torch.autograd.Function):
     def backward(ctx, gradient):
         voxels, score, score_bias, out = ctx.saved_tensors
         kind = voxels.dtype
-        keep = _Keep(ctx.dropout, ctx.seed)
+        keep = _Keep(ctx.dropout, ctx.seed, voxels.device)
         low_score, low_bias, low_out = score.to(kind), score_bias.to(kind), (out * keep.scale).to(kind)
         # The parameters' gradients are sums over all voxels, and stay in the parameters' precision.
         to_score, to_bias, to_out = torch.zeros_like(score), torch.zeros_like(score_bias), torch.zeros_like(out)
@@ -100,22 +102,39 @@ def _softmax(block: Tensor, score: Tensor, bias: Tensor, heads: int) -> Tensor:
 
 
 class _Keep:
-    """The weights that dropout keeps, block by block. The same seed always gives the same weights.
+    """The weights that dropout keeps, block by block. The same seed always gives the same weights on a kind of device.
 
     Attributes:
         scale: factor of the kept weights, which preserves their mean.
     """
 
-    def __init__(self, dropout: float, seed: int):
-        # 16 random bits decide each weight. NumPy makes them several times as fast as PyTorch, whose dropout would take
-        # more time than the rest of the attention.
+    def __init__(self, dropout: float, seed: int, device: torch.device):
+        # 16 random bits decide each weight.
         self.dropped = round(dropout * 2**16)
         self.scale = 2**16 / (2**16 - self.dropped)
-        self.generator = np.random.Generator(np.random.SFC64(seed))
+        self._bits = processor_bits(seed) if device.type == "cpu" or not dropout else device_bits(seed, device)
 
     def next(self, weights: Tensor) -> Tensor:
         """Returns 1 for each of a block's weights that is kept, and 0 for the others."""
-        words = self.generator.integers(0, 2**64, -(-weights.numel() // 4), dtype=np.uint64)
-        bits = torch.from_numpy(words.view(np.int16))[: weights.numel()].view(weights.shape).to(weights.device)
         # Computed directly in the weights' precision: converting booleans to numbers takes five times as long.
-        return torch.ge(bits, self.dropped - 2**15, out=torch.empty_like(weights))
+        return torch.ge(self._bits(weights.shape), self.dropped - 2**15, out=torch.empty_like(weights))
+
+
+def processor_bits(seed: int) -> Callable[[torch.Size], Tensor]:
+    """Returns what draws tensors of random int16 of a shape, on the processor.
+
+    NumPy makes them several times as fast as PyTorch, whose dropout would take longer than the rest of the attention.
+    """
+    generator = np.random.Generator(np.random.SFC64(seed))
+
+    def draw(shape: torch.Size) -> Tensor:
+        words = generator.integers(0, 2**64, -(-shape.numel() // 4), dtype=np.uint64)
+        return torch.from_numpy(words.view(np.int16))[: shape.numel()].view(shape)
+
+    return draw
+
+
+def device_bits(seed: int, device: torch.device) -> Callable[[torch.Size], Tensor]:
+    """Returns what draws tensors of random int16 of a shape on a GPU, which need not be sent to it."""
+    generator = torch.Generator(device).manual_seed(seed)
+    return lambda shape: torch.randint(-(2**15), 2**15, shape, dtype=torch.int16, device=device, generator=generator)
