@@ -265,6 +265,21 @@ def test_an_untested_site_is_left_out_everywhere(tmp_path: Path) -> None:
     assert found["sentences"] == ["fedmepd against local: at the sites better by 0.100 [0.100, 0.100] (3 seeds)."]
 
 
+def test_a_site_whose_labels_do_not_tell_all_regions_is_left_out_everywhere(tmp_path: Path) -> None:
+    write(tmp_path, {"fedmepd": better(0.1), "local": better(0)}, 3)
+    for path in tmp_path.rglob("results.json"):
+        run = json.loads(path.read_text())
+        entry = run["sites"][1]
+        for scores in (entry["test"], *entry["test_cases"]):
+            for key in ("dice", "hd95_mm", "empty"):
+                scores[key] = {region: value for region, value in scores[key].items() if region == "WT"}
+        entry["test"]["mdsc"] = entry["test"]["dice"]["WT"]
+        path.write_text(json.dumps(run))
+    found = compare([tmp_path], draws=100)
+    assert found["sites"] == ["site-1", "site-10"] and found["regions"] == ["WT", "TC", "ET"]
+    assert "site-2: some labels do not tell all of WT, TC, ET, left out everywhere" in found["notes"]
+
+
 def test_fewer_trials_of_the_rival_forbid_a_claim(tmp_path: Path) -> None:
     write(tmp_path, {"fedmepd": better(0.1)}, 3, trials=4)
     write(tmp_path, {"local": better(0)}, 3)

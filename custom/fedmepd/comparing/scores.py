@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedmepd.comparing.gathering import Gathered
-from fedmepd.comparing.run import CaseScore
+from fedmepd.comparing.run import CaseScore, Entry
 from fedmepd.evaluation.results import label
 
 MEAN, WORST, FUSION = "mean of the sites", "worst site", "server"
@@ -83,8 +83,13 @@ def collect(gathered: Gathered) -> Scores:
     names = [name for name in flat[0] if all(run[name].test is not None for run in flat)]
     untested = [label(name) for name in flat[0] if name not in names and any(run[name].test for run in flat)]
     notes = [f"{', '.join(untested)}: not tested in every run, left out everywhere"] if untested else []
+    regions = list(max((run[name].test.dice for run in flat for name in names), key=len, default=[]))
+    partial = [name for name in names if any(not _tells(run[name], regions) for run in flat)]
+    if partial:
+        told = ", ".join(map(label, partial))
+        notes.append(f"{told}: some labels do not tell all of {', '.join(regions)}, left out everywhere")
+    names = [name for name in names if name not in partial]
     sites = [name for name in names if name != FUSION]
-    regions = list(flat[0][names[0]].test.dice) if names else []
     cases = None
     missing = [label(name) for name in names if any(run[name].test_cases is None for run in flat)]
     if not missing:
@@ -113,6 +118,11 @@ def collect(gathered: Gathered) -> Scores:
         cases=cases,
         notes=notes,
     )
+
+
+def _tells(entry: Entry, regions: list[str]) -> bool:
+    """Whether all labels of a participant tell all the regions."""
+    return all(set(of.dice) == set(regions) for of in (entry.test, *(entry.test_cases or ())))
 
 
 def _cases(of_methods: list[tuple[CaseScore, ...]], regions: list[str]) -> Cases:
