@@ -66,7 +66,11 @@ def run(arguments: argparse.Namespace) -> int:
         recipe.export(arguments.export)
         print(f"wrote {os.path.join(arguments.export, recipe.name)}")
         return 0
-    sites = [f"site-{number}" for number in range(1, arguments.sites + 1)]
+    try:
+        sites = site_names(arguments.data, arguments.sites)
+    except FedMEPDError as error:
+        print(f"job.py: {error}", file=sys.stderr)
+        return 2
     if arguments.fusion_site and arguments.fusion_site not in sites:
         print(f"job.py: --fusion-site {arguments.fusion_site}: expected one of {', '.join(sites)}", file=sys.stderr)
         return 2
@@ -84,6 +88,28 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def site_names(data: str | None, count: int | None) -> list[str]:
+    """Returns the names of the sites: those of a folder with data, or site-1, site-2 and so on.
+
+    Args:
+        data: folder of a federation's data; None for phantoms.
+        count: of sites; None: all of the folder, or 8.
+
+    Raises:
+        FedMEPDError: the folder cannot be read, or holds fewer sites.
+    """
+    from fedmepd.data.ownership import federation_sites
+    from fedmepd.errors import DataError
+    from fedmepd.tasks.find import DEFAULT, find_task
+
+    named = [] if data is None else federation_sites(find_task(DEFAULT), Path(data).absolute())
+    if not named:
+        return [f"site-{number}" for number in range(1, (count or DEFAULT_SITES) + 1)]
+    if count is not None and count > len(named):
+        raise DataError(f"--sites {count}: {data} holds {len(named)} sites, {', '.join(named)}")
+    return named[:count]
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command line."""
     parser = argparse.ArgumentParser(
@@ -98,7 +124,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--preset", default="phantom", choices=["phantom", "paper"], help="settings to start from; default: phantom"
     )
     parser.add_argument("--rounds", type=int, help="rounds of training")
-    parser.add_argument("--sites", type=positive, default=DEFAULT_SITES, help="number of sites; default: 8")
+    parser.add_argument(
+        "--sites", type=positive, help="number of sites; default: all that the folder of --data holds, or 8"
+    )
     parser.add_argument(
         "--fusion-site",
         metavar="NAME",
@@ -109,7 +137,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--crop", type=int, help="side of the training crops in voxels")
     parser.add_argument("--seed", type=int, help="seed of every random number")
     parser.add_argument(
-        "--data", metavar="FOLDER", help="folder of real cases, with one sub-folder per site and one named fusion"
+        "--data",
+        metavar="FOLDER",
+        help="folder of real cases, with one sub-folder per site, whose name is the site's, and one named fusion",
     )
     parser.add_argument("--device", help="auto, cpu, cuda, cuda:1, ...; default: auto")
     parser.add_argument(

@@ -47,6 +47,7 @@ _CPU = torch.device("cpu")
 _REPORT = {
     "cases": 1,
     "losses": {},
+    "figures": {},
     "steps": 1,
     "train_seconds": 1.0,
     "validation_seconds": 0.0,

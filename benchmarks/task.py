@@ -14,10 +14,10 @@ from benchmarks.straightforward import Straightforward
 from fedmepd.config import Settings
 from fedmepd.data.batches import Batch
 from fedmepd.errors import FedMEPDError
-from fedmepd.networks.network import FedMEPDNet, Outputs
+from fedmepd.networks.network import FedMEPDNet
 from fedmepd.tasks.brats import BRATS, PROTOCOL_SUBSETS
 from fedmepd.training.arithmetic import autocast
-from fedmepd.training.epoch import EpochReport, make_optimizer, train_epoch
+from fedmepd.training.epoch import EpochReport, Step, make_optimizer, train_epoch
 from tests.networks import oracle, ours
 
 
@@ -143,12 +143,12 @@ class Product:
             report,
             precision=self.precision,
             abort=lambda: False,
-            observe=self._keep if keep else None,
+            observe=self._keep if keep else lambda step: None,
         )
         return report.means()["total"]
 
-    def _keep(self, _: Batch, outputs: Outputs) -> None:
-        self.segmentation = outputs.segmentation.detach()
+    def _keep(self, step: Step) -> None:
+        self.segmentation = step.outputs.segmentation.detach()
 
     def gradients(self) -> dict[str, Tensor]:
         """Returns the last step's gradients by name."""

@@ -137,7 +137,7 @@ def test_no_run_name_may_be_null() -> None:
         ("rounds", 1.5),
         ("rounds", "many"),
         ("seed", -1),
-        ("method", "fedprox"),
+        ("method", "fedmean"),
         ("run_name", "../elsewhere"),
         ("run_name", ".hidden"),
         ("run_name", "a/b"),
@@ -188,11 +188,11 @@ def test_what_is_wrong_is_named(overrides: dict[str, Any], expected: list[str]) 
 @pytest.mark.parametrize(
     ("method", "key", "value", "owners"),
     [
-        ("local", "calibration", {"enabled": False}, "fedmepd"),
+        ("local", "calibration", {"enabled": False}, "fedmepd, fedmema"),
         ("fedavg", "personalization", {"patience": 3}, "fedmepd"),
         ("fedavg", "aggregation.server_share", 0.5, "fedmepd"),
-        ("fedmepd", "training.modality_dropout", False, "fusion_only"),
-        ("local", "training.modality_dropout", True, "fusion_only"),
+        ("fedmepd", "training.modality_dropout", False, "central, fedavg, fusion_finetune, fusion_only"),
+        ("local", "proximal", {"mu": 0.1}, "fedprox"),
     ],
 )
 def test_a_setting_of_another_method_is_refused_and_its_owner_named(

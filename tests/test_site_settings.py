@@ -10,7 +10,7 @@ from fedmepd.site_settings import SiteSettings
 
 @pytest.fixture(autouse=True)
 def no_variables(monkeypatch):
-    for variable in ("FEDMEPD_DATA", "FEDMEPD_DEVICE", "FEDMEPD_CACHE"):
+    for variable in ("FEDMEPD_DATA", "FEDMEPD_DEVICE", "FEDMEPD_CACHE", "FEDMEPD_CASE_SCORES"):
         monkeypatch.delenv(variable, raising=False)
 
 
@@ -36,6 +36,9 @@ def test_file_and_environment(tmp_path, monkeypatch):
     assert settings.cross_site == "none"
     monkeypatch.setenv("FEDMEPD_CROSS_SITE", "test")
     assert SiteSettings.load(tmp_path).cross_site == "test"
+    assert SiteSettings.load(tmp_path).case_scores == "none"
+    monkeypatch.setenv("FEDMEPD_CASE_SCORES", "share")
+    assert SiteSettings.load(tmp_path).case_scores == "share"
     monkeypatch.setenv("FEDMEPD_DATA", "")
     assert SiteSettings.load(tmp_path).data == Path("/file/data")
 
@@ -47,6 +50,7 @@ def test_file_and_environment(tmp_path, monkeypatch):
         ({"device": 3}, ("fedmepd.json", "device = 3")),
         ({"cache": None}, ("fedmepd.json", "cache = None")),
         ({"cross_site": "yes"}, ("fedmepd.json", "cross_site = 'yes'", "'none', 'test' or 'share'")),
+        ({"case_scores": "test"}, ("fedmepd.json", "case_scores = 'test'", "'none' or 'share'")),
         ("{data: 1}", ("fedmepd.json", "JSON")),
         ("[]", ("fedmepd.json", "an array")),
     ],

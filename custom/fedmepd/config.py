@@ -32,6 +32,16 @@ class NetworkSettings(Section):
     width: int = Field(16, ge=4, le=64, multiple_of=4, description="channels at full resolution")
     shared_encoder: bool = Field(False, description="one encoder for all modalities (ablation; FedAvg of the paper)")
     affine: bool = Field(False, description="normalisations have a scale and a shift of their own; RFNet's have not")
+    modality_norms: bool = Field(
+        False,
+        description="the shared encoder has a scale and a shift for each modality; needs shared_encoder and affine",
+    )
+
+    @model_validator(mode="after")
+    def _norms_have_an_encoder(self) -> NetworkSettings:
+        if self.modality_norms and not (self.shared_encoder and self.affine):
+            raise ValueError("modality_norms needs shared_encoder true and affine true")
+        return self
 
 
 class AggregationSettings(Section):
@@ -134,6 +144,19 @@ class DataSettings(Section):
         lt=1,
         description="share used to select the best model, if no manifest decides; the rest is for testing",
     )
+    split_seed: int | None = Field(
+        None,
+        ge=0,
+        lt=2**31,
+        description="seed of the split into training, validation and test, if no manifest decides; null: `seed`. "
+        "With it, runs of several seeds on patients' data test on the same cases",
+    )
+    fusion_share: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="share of the fusion site's training cases that are used: how much a method needs them",
+    )
     clip_percent: float = Field(
         0.0, ge=0, lt=10, description="percentage of the brain's voxels whose intensity is clipped at either end"
     )
@@ -179,6 +202,9 @@ class Settings(Section):
     rounds: int = Field(
         1000, ge=1, description="rounds in which the sites train, after round 0, in which only the fusion site trains"
     )
+    trials: int = Field(
+        1, ge=1, description="configurations that were tried to find this one, itself included; for the results"
+    )
     network: NetworkSettings = NetworkSettings()
     aggregation: AggregationSettings = AggregationSettings()
     fusion: FusionSettings = FusionSettings()
@@ -216,23 +242,49 @@ class Settings(Section):
             raise SettingsError(f"settings: expected an object of keys and values, got {type(overrides).__name__}")
         overrides = overrides or {}
         method = methods.find(overrides.get("method", Settings.model_fields["method"].default))
-        base = _merge(PRESETS[preset], method.settings.presets.get(preset, {}))
+        base = merge(PRESETS[preset], method.settings.presets.get(preset, {}))
         try:
-            return method.settings.model_validate(_merge(base, overrides))
+            return method.settings.model_validate(merge(base, overrides))
         except ValidationError as error:
             raise SettingsError(explain(error, "settings", method.settings, _of_other_method(method.name))) from error
+
+    def split_seed(self) -> int:
+        """Returns the seed that decides which cases train, validate and test."""
+        return self.seed if self.data.split_seed is None else self.data.split_seed
 
     def validation_is_due(self, round_number: int) -> bool:
         """Whether a round ends with a validation."""
         return round_number % self.evaluation.every == 0 or round_number == self.rounds
 
 
-def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Returns nested settings with changes."""
     merged = dict(base)
     for key, value in changes.items():
         nested = isinstance(value, dict) and isinstance(merged.get(key, {}), dict)
-        merged[key] = _merge(merged.get(key, {}), value) if nested else value
+        merged[key] = merge(merged.get(key, {}), value) if nested else value
     return merged
+
+
+def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Returns a text for every setting that has changed: ``rounds was 20, now 60``.
+
+    Args:
+        before, now: settings as plain values, nested.
+    """
+    before, now = _flat(before), _flat(now)
+    return [
+        f"{key} was {before.get(key)!r}, now {now.get(key)!r}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
+    ]
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
 
 
 def _of_other_method(method: str) -> Callable[[tuple[str | int, ...]], str]:

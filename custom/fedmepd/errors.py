@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -55,6 +56,17 @@ class FusionAway(FedMEPDError):
 
 class Aborted(Exception):
     """The run was asked to stop; raised between two training steps."""
+
+
+def remedy(problem: OSError) -> str:
+    """Returns what to do about a file or folder that the operating system refuses, as the end of a sentence."""
+    if problem.errno in (errno.EACCES, errno.EPERM):
+        return "give the user who runs this the right to it (`chmod`, `chown`), or choose another folder"
+    if problem.errno == errno.EROFS:
+        return "it is on a disk that can only be read: choose another folder"
+    if problem.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return "free space on that disk, or choose another folder"
+    return "choose another folder"
 
 
 # What a sentence about content from outside holds at most.

@@ -26,6 +26,7 @@ VARIABLES = {
     "device": "FEDMEPD_DEVICE",
     "cache": "FEDMEPD_CACHE",
     "cross_site": "FEDMEPD_CROSS_SITE",
+    "case_scores": "FEDMEPD_CASE_SCORES",
 }
 
 
@@ -42,6 +43,11 @@ class SiteSettings(BaseModel):
         "none",
         description="for jobs that ask for it. test: other sites' models are tested on this site's test cases; share: "
         "this site's own model, with its personal filters, is also tested at other sites. Sites with phantoms share",
+    )
+    case_scores: Literal["none", "share"] = Field(
+        "none",
+        description="share: the final test's scores of every test case leave the site, without names, for `fedmepd "
+        "compare`. none: means over the test cases only. Sites with phantoms share",
     )
 
     @classmethod
@@ -72,7 +78,13 @@ class SiteSettings(BaseModel):
         except ValidationError as error:
             raise SettingsError(explain(error, lambda key: origin.get(key, "site settings"), cls)) from error
         paths = {"data": settings.data, "cache": settings.cache}
-        return settings.model_copy(update={key: path and path.expanduser().absolute() for key, path in paths.items()})
+        try:
+            absolute = {key: path and path.expanduser().absolute() for key, path in paths.items()}
+        # A user without a home folder.
+        except RuntimeError as error:
+            message = f"the user has no home folder ({error}): set FEDMEPD_CACHE, or cache in {FILE_NAME}"
+            raise SettingsError(message) from error
+        return settings.model_copy(update=absolute)
 
     def torch_device(self) -> torch.device:
         """Returns the device to compute on.

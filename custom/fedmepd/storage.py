@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import io
 import json
 import os
 import pickle
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from fedmepd.errors import CheckpointError, FedMEPDError
+from fedmepd.errors import CheckpointError, FedMEPDError, remedy
 
 _IMPORT = ". A checkpoint published by FedMEPD's authors is brought in with `fedmepd checkpoint import`"
 
@@ -55,11 +56,15 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
             os.unlink(temporary)
         if not isinstance(error, OSError):
             raise
-        raise FedMEPDError(
-            f"cannot write {path}: {error}. What was there before is unchanged; free space on that disk or "
-            "choose another folder, then start the run again.",
-            public=f"the state cannot be written: {error.strerror or type(error).__name__}",
-        ) from error
+        raise cannot_write(path, error) from error
+
+
+def cannot_write(path: Path, error: OSError) -> FedMEPDError:
+    """Returns the error that says why a file could not be written."""
+    return FedMEPDError(
+        f"cannot write {path}: {error}. What was there before is unchanged; {remedy(error)}, then start the run again.",
+        public=f"the state cannot be written: {error.strerror or type(error).__name__}",
+    )
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -78,6 +83,30 @@ def _flush_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def locked(path: Path, taken: str) -> Iterator[None]:
+    """Keeps a lock on a file; the operating system releases it when this process ends, however it ends.
+
+    Args:
+        path: the file, which stays; its folder is made when missing.
+        taken: the message if another process has the lock.
+
+    Raises:
+        FedMEPDError: another process has it, or the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = open(path, "w")
+    except OSError as error:
+        raise FedMEPDError(f"{path} cannot be written: {error.strerror or error}; choose another folder") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise FedMEPDError(taken) from error
+        yield
 
 
 def write_text(path: Path, text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Sequence
 
 
@@ -23,3 +24,8 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]], left: Collection[
         ).rstrip()
         for row in cells
     ]
+
+
+def natural_order(name: str) -> list[tuple[int, str]]:
+    """Sort key by which site-2 comes before site-10."""
+    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]

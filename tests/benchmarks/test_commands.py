@@ -59,7 +59,13 @@ def test_step(run) -> None:
     assert row["agreement"].keys() == on_phantoms
     assert all(row[key].keys() == SPREAD for key in ("straightforward_seconds", "product_seconds", "ratio"))
     assert content["mean_ratio"] == content["lowest_single_modality_ratio"] == row["ratio"]["median"] > 0
+    forward = row["forward_gflop"]
+    assert forward["auxiliary decoder"] > forward["encoders"] > forward["calibration"] > 0
+    # Nothing is forgotten, and a gradient takes at most twice the forward pass and what is computed again.
+    assert 2 * sum(forward.values()) < row["gflop"] < 3.5 * sum(forward.values())
+    assert row["share"] * row["matrix_rate"] == pytest.approx(row["gflop"] / row["product_seconds"]["median"])
     assert (content["width"], content["crop"], content["pairs"], content["arithmetic"]) == (4, 24, 2, "bfloat16")
+    assert f" {row['gflop']:.1f} |" in output and "| calibration |" in output
     assert "| T1ce " in output
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -18,7 +19,7 @@ from fedmepd.data.site import open_site_data
 from fedmepd.site_settings import SiteSettings
 from fedmepd.tasks.brats import BRATS
 from tests.data.faults import ERRORS, NOTES, WARNINGS, write_good
-from tests.data.files import save, tumour, volume, write_case
+from tests.data.files import LPS, save, tumour, volume, write_case
 
 ALL_FAULTS = {
     **{name: ("error", *entry) for name, entry in ERRORS.items()},
@@ -46,12 +47,12 @@ def run(capsys: pytest.CaptureFixture):
 
 @pytest.mark.parametrize("name", ALL_FAULTS)
 def test_every_fault(name: str, tmp_path: Path, run) -> None:
-    """Severity, message and exit status; no name or path unless asked for; a good case beside it is still read."""
+    """Severity, message and exit status; no name or path in output to be sent; a good case beside it is still read."""
     severity, message, make = ALL_FAULTS[name]
     data = tmp_path / "folder-of-patients"
     write_good(data)
     make(data)
-    status, printed = run("check", data)
+    status, printed = run("check", data, "--anonymous")
     assert status == (1 if severity == "error" else 0)
     assert re.search(rf"^ +\d+  {message}$", printed, re.MULTILINE)
     titles = {"error": "errors, which keep", "warning": "\nwarnings:", "note": "\nnotes:"}
@@ -59,6 +60,11 @@ def test_every_fault(name: str, tmp_path: Path, run) -> None:
     assert name not in printed and str(tmp_path) not in printed and ".nii" not in printed and "good" not in printed
     _, detailed = run("check", data, "--details")
     assert name in detailed
+    # Without an option errors and warnings are named, before the tables; notes are counted.
+    _, usual = run("check", data)
+    assert (name in usual) == (severity != "note")
+    place, tables = usual.find(f"  {message}\n"), usual.find("cases  labelled  modalities")
+    assert 0 < place and (place < tables) == (severity != "note")
     # To make a data set of it is refused, or done without the faulty case.
     status, printed = run("init", data)
     assert status == (2 if severity == "error" else 0)
@@ -73,7 +79,16 @@ def test_all_faults_at_once(tmp_path: Path, run) -> None:
         make(tmp_path / "data")
     status, printed = run("check", tmp_path / "data")
     assert status == 1 and f"{len(ERRORS)} errors: a site with this data would refuse to train" in printed
-    assert "     5  unreadable file\n" in printed
+    assert "     4  unreadable file\n" in printed
+
+
+def test_many_findings_of_a_kind(tmp_path: Path, run) -> None:
+    for number in range(23):
+        write_case(tmp_path / "data", f"c{number:02d}", ("T1",), T1=volume(0), label=None)
+    _, printed = run("check", tmp_path / "data")
+    assert "c19_t1.nii.gz" in printed and "c20_t1.nii.gz" not in printed
+    assert "          and 3 more: --details names all\n" in printed
+    assert "c22_t1.nii.gz" in run("check", tmp_path / "data", "--details")[1]
 
 
 def test_what_check_prints(tmp_path: Path, run) -> None:
@@ -127,7 +142,7 @@ def dicom(folder: Path) -> None:
     [
         pytest.param(lambda folder: None, "{folder} cannot be read", id="no folder"),
         pytest.param(lambda folder: folder.mkdir(), "no case in {folder}", id="no case"),
-        pytest.param(lambda folder: dicom(folder), "DICOM files: convert them to NIfTI", id="DICOM"),
+        pytest.param(lambda folder: dicom(folder), "DICOM: convert them with dcm2niix", id="DICOM"),
         pytest.param(lambda folder: (folder.mkdir(), (folder / FILE_NAME).write_text("{")), "JSON", id="bad manifest"),
     ],
 )
@@ -209,6 +224,7 @@ def test_init_elsewhere(tmp_path: Path, run) -> None:
         (("--copy",), "--copy: expected --out"),
         (("--train", "0.8", "--validation", "0.3"), "expected shares above 0, at most 1 together"),
         (("--train", "0"), "expected shares above 0"),
+        (("--validation", "0.1"), "--validation 0.1 of 1 cases with labels gives no validation case: raise the share"),
     ],
 )
 def test_init_refuses(arguments: tuple[str, ...], expected: str, tmp_path: Path, run) -> None:
@@ -216,6 +232,29 @@ def test_init_refuses(arguments: tuple[str, ...], expected: str, tmp_path: Path,
     status, printed = run("init", tmp_path / "data", *arguments)
     assert status == 2 and expected in printed
     assert not (tmp_path / "data" / FILE_NAME).exists()
+
+
+def test_init_of_unlabelled_cases_alone_is_refused(tmp_path: Path, run) -> None:
+    write_case(tmp_path / "data", "a", label=None)
+    status, printed = run("init", tmp_path / "data")
+    assert status == 2 and "no case to train on: a site needs at least one case with a label" in printed
+    assert not (tmp_path / "data" / FILE_NAME).exists()
+
+
+def test_init_says_what_check_says(tmp_path: Path, run) -> None:
+    """Warnings with names, notes as counts, the site's modalities, and which part has no case."""
+    data = tmp_path / "data"
+    write_case(data, "a", ("T1", "FLAIR"), affine=LPS * [1, 1, 9, 1])
+    write_case(data, "b", ("T1",), label=tumour_of(3))
+    save(data / "b" / "adc.nii.gz", volume(1))
+    status, printed = run("init", data)
+    assert status == 0
+    assert "     3  unusual voxel size\n" in printed and "a_t1.nii.gz has voxels of 1 x 1 x 9 mm" in printed
+    assert "     1  file of another name, passed over\n" in printed and "adc" not in printed
+    assert "modalities of the site: FLAIR T1\n" in printed
+    assert (
+        "no validation case: the last model is taken, and not the best one" in printed and "no test case" not in printed
+    )
 
 
 def test_init_for_fusion_training(tmp_path: Path, run) -> None:
@@ -373,13 +412,13 @@ def test_check_tells_sites_that_share_cases(cohort: Path, tmp_path: Path, run) -
 
 
 def test_examinations_of_one_patient_stay_together(tmp_path: Path, run) -> None:
-    """In patient/date they do; in patient/date/NIfTI it is asked who the patient is, and a list tells."""
+    """In patient/date they do; in patient/visit/NIfTI it is asked who the patient is, and a list tells."""
     rows, number = ["case,patient,t1,seg"], 0
     for patient in ("PatA", "PatB"):
         for date in ("2021-01-02", "2021-07-01", "2022-03-03"):
             label = tumour_of(number := number + 1)
-            for folder in (tmp_path / "flat" / patient, tmp_path / "deep" / patient / date):
-                name = "NIfTI" if folder.name == date else date
+            for folder in (tmp_path / "flat" / patient, tmp_path / "deep" / patient / f"visit{number}"):
+                name = "NIfTI" if "deep" in folder.parts else date
                 case = write_case(folder, name, ("T1",), T1=volume(300 + number), label=label)
             files = [path.relative_to(tmp_path / "deep") for path in case.files]
             rows.append(f"{patient}-{date},{patient},{files[0]},{files[1]}")
@@ -460,3 +499,67 @@ def test_a_full_disk_leaves_nothing(cohort: Path, tmp_path: Path, run, monkeypat
     status, printed = run("split", cohort, out, "--sites", tmp_path / "sites.yaml", "--copy")
     assert status == 2 and "No space left on device" in printed
     assert not out.exists() and not list(tmp_path.glob(".sites*"))
+
+
+def test_a_split_says_how_to_train_on_it(cohort: Path, tmp_path: Path, run) -> None:
+    out = tmp_path / "sites"
+    _, printed = run("split", cohort, out, "--sites", tmp_path / "sites.yaml")
+    assert f"to train on it: python job.py --data {out}\n" in printed
+    assert "nvflare simulator jobs_own/fedmepd_brats -w workspace -c north,south -t 2" in printed
+    (tmp_path / "sites.yaml").write_text("sites: [{name: north, modalities: [T1], cases: 4}]")
+    _, printed = run("split", cohort, tmp_path / "one", "--sites", tmp_path / "sites.yaml")
+    assert f"python job.py --data {tmp_path / 'one'} --fusion-site NAME\n" in printed
+
+
+def test_the_folder_of_one_case(tmp_path: Path, run, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = write_case(tmp_path / "data", "p-7")
+    monkeypatch.chdir(tmp_path / "data")
+    for folder in (case.label.parent, "p-7"):
+        status, printed = run("check", folder)
+        assert status == 0 and "found the folder of one case: 1 case of 1 patient" in printed
+    status, printed = run("check", case.label)
+    assert status == 2 and f"{case.label.parent} is its case: name that, or the folder of all cases" in printed
+    for name in ("p-8_t1", "p-8_flair"):
+        save(case.label.with_name(f"{name}.nii.gz"), volume(7))
+    status, printed = run("check", case.label.parent)
+    assert status == 2 and "holds the files of several cases, such as p-7_flair.nii.gz" in printed
+
+
+def test_names_that_are_not_utf_8(tmp_path: Path, run) -> None:
+    """One such name is an error of its own, and the other cases go on."""
+    write_case(tmp_path / "data", "good")
+    bad = write_case(tmp_path / "data", "bad").label.parent
+    os.rename(bad, os.fsencode(bad.parent) + b"/M\xfc")
+    status, printed = run("check", tmp_path / "data")
+    assert status == 1 and "     1  name that is not UTF-8\n" in printed and "M\\udcfc has a name" in printed
+    assert run("init", tmp_path / "data")[0] == 2
+    assert run("init", tmp_path / "data", "--skip-faulty")[0] == 0
+    assert [case.name for case in read_manifest(BRATS, tmp_path / "data")[0]] == ["good"]
+
+
+def test_a_partition_of_fets(tmp_path: Path, run) -> None:
+    """Whose each case is; a site has the modalities that all its cases have."""
+    for number in range(6):
+        modalities = ("FLAIR", "T1", "T2") if number else ("FLAIR", "T1")
+        write_case(tmp_path / "fets", f"FeTS2022_0000{number}", modalities, label=tumour_of(number))
+    rows = ["Partition_ID,Subject_ID", *(f"{1 + number // 4 * 9},FeTS2022_0000{number}" for number in range(5))]
+    (tmp_path / "partitioning_1.csv").write_text("\n".join(rows) + "\n")
+    out = tmp_path / "sites"
+    status, printed = run("split", tmp_path / "fets", out, "--partition", tmp_path / "partitioning_1.csv")
+    assert status == 0 and "1 cases are left over" in printed
+    assert {site.name: len(read_manifest(BRATS, site)[0]) for site in out.iterdir() if site.is_dir()} == {
+        "site-1": 4,
+        "site-10": 1,
+    }
+    assert read_manifest(BRATS, out / "site-1")[0][1].modalities == ("FLAIR", "T1")
+    assert read_manifest(BRATS, out / "site-10")[0][0].modalities == ("FLAIR", "T1", "T2")
+    assert f"python job.py --data {out} --fusion-site NAME\n" in printed
+    for text, expected in {
+        "Partition_ID,Subject_ID\n1,unknown\n": "1 of 1 subjects are no labelled case of the data set, such as unknown",
+        "site,case\n1,2\n": "expected the columns Partition_ID and Subject_ID",
+        "Partition_ID,Subject_ID\n1,FeTS2022_00000\n2,FeTS2022_00000\n": "is at site-1 and at site-2",
+        "Partition_ID,Subject_ID\na b,FeTS2022_00000\n": "'a b' can be no name of a site",
+    }.items():
+        (tmp_path / "bad.csv").write_text(text)
+        status, printed = run("split", tmp_path / "fets", tmp_path / "other", "--partition", tmp_path / "bad.csv")
+        assert status == 2 and expected in printed and not (tmp_path / "other").exists()

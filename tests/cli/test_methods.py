@@ -22,7 +22,7 @@ def test_a_row_for_every_method(capsys: pytest.CaptureFixture) -> None:
     assert rest == []
     # Written out by hand.
     [fedavg] = [line for line in table if line.startswith("fedavg ")]
-    for cell in ("FedAvg", "McMahan et al.,", "the whole network", "nothing", "trains in every round"):
+    for cell in ("FedAvg", "McMahan et al.,", "the whole network", "nothing", "trains in every"):
         assert f"  {cell}" in fedavg
     assert max(map(len, table)) <= 120
 
@@ -57,6 +57,6 @@ def test_a_method_without_settings_says_so(capsys: pytest.CaptureFixture) -> Non
 
 def test_an_unknown_method(capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit) as end:
-        main(["methods", "fedprox"])
+        main(["methods", "fedmean"])
     assert end.value.code == 2
-    assert "invalid choice: 'fedprox'" in capsys.readouterr().err
+    assert "invalid choice: 'fedmean'" in capsys.readouterr().err

@@ -89,8 +89,8 @@ def test_labels_and_more_files(tmp_path: Path, model: Path, run) -> None:
     for region in ("WT", "TC", "ET"):
         written = nibabel.load(tmp_path / f"s_probability_{region}.nii").get_fdata()
         assert np.array_equal(written, segmentation.probability_image(region).get_fdata())
-    status, _, error = run("--model", model, "--flair", flair, "--out", out, "--overwrite", "--labels", "2024")
-    assert status == 2 and "task brats has no label values '2024': expected brats (BraTS until 2021" in error
+    status, _, error = run("--model", model, "--flair", flair, "--out", out, "--overwrite", "--labels", "2030")
+    assert status == 2 and "task brats has no label values '2030': expected brats (BraTS until 2021" in error
 
 
 def test_other_modalities_than_the_model_has(tmp_path: Path, model: Path, run) -> None:

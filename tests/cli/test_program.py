@@ -40,6 +40,7 @@ def workspace(tmp_path: Path) -> Path:
         ["predict", "--help"],
         ["evaluate", "--help"],
         ["methods", "--help"],
+        ["compare", "show", "--help"],
         ["checkpoint", "import", "--help"],
         ["job", "export", "--help"],
         ["kit", "--help"],

@@ -24,11 +24,11 @@ def test_what_a_command_looks_like() -> None:
     text = PAGE.read_text().partition("### `fedmepd data split`\n")[2].partition("\n### ")[0]
     assert (
         "\n    fedmepd data split FOLDER OUT (--protocol {brats2018,brats2020} | --split-dir SPLIT_DIR | "
-        "--sites SITES) [options]\n"
+        "--sites SITES | --partition PARTITION) [options]\n"
     ) in text
     assert (
         "| `--sites SITES` | YAML file with the sites of any other federation; not together with --protocol, "
-        "--split-dir |\n"
+        "--split-dir, --partition |\n"
     ) in text
     assert "| `--copy` | copy files instead of linking to them |" in text
 
@@ -61,22 +61,22 @@ def test_every_setting_and_every_argument_is_explained() -> None:
             assert {section} <= keys if below is None else {f"{section}.{key}" for key in below} <= keys
 
 
-def test_every_setting_is_listed_once_and_a_methods_own_under_the_method() -> None:
+def test_a_methods_own_settings_are_listed_under_the_method() -> None:
     """Written out by hand: where a few of them belong."""
     common, _, own = PAGE.read_text().partition("\n## Settings of a job\n")[2].partition("\n## Settings of a method\n")
     own = own.partition("\n## Settings of a machine\n")[0]
     of = {part.partition("`")[0]: part for part in own.split("\n### `")[1:]}
     assert list(of) == methods.names()
-    for key, place in {
-        "rounds": common,
-        "fusion.site": common,
-        "aggregation.min_sites": common,
-        "aggregation.server_share": of["fedmepd"],
-        "calibration.residual": of["fedmepd"],
-        "training.modality_dropout": of["fusion_only"],
+    for key, places in {
+        "rounds": [common],
+        "fusion.site": [common],
+        "aggregation.min_sites": [common],
+        "aggregation.server_share": [of["fedmepd"]],
+        "calibration.residual": [of["fedmepd"], of["fedmema"]],
+        "proximal.mu": [of["fedprox"]],
     }.items():
-        assert f"\n| `{key}` |" in place, key
-        assert (common + own).count(f"\n| `{key}` |") == 1, key
+        assert all(place.count(f"\n| `{key}` |") == 1 for place in places), key
+        assert (common + own).count(f"\n| `{key}` |") == len(places), key
     assert "No settings of its own." in of["local"]
 
 

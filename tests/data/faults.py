@@ -51,12 +51,6 @@ def empty_file(folder: Path) -> None:
 
 
 @fault(ERRORS, "unreadable file")
-def not_compressed(folder: Path) -> None:
-    path = flair(folder, "not_compressed")
-    path.write_bytes(gzip.decompress(path.read_bytes()))
-
-
-@fault(ERRORS, "unreadable file")
 def no_nifti(folder: Path) -> None:
     flair(folder, "no_nifti").write_bytes(gzip.compress(b"DICM" * 400))
 
@@ -120,8 +114,8 @@ def paediatric(folder: Path) -> None:
 
 
 @fault(ERRORS, "case in folders that do not tell its patient")
-def by_date(folder: Path) -> None:
-    write_case(folder / "by_date" / "2021-01-02", "NIfTI")
+def by_visit(folder: Path) -> None:
+    write_case(folder / "by_visit" / "visit", "NIfTI")
 
 
 @fault(ERRORS, "label that does not fit its images")
@@ -179,6 +173,31 @@ def no_place(folder: Path) -> None:
     path.write_bytes(gzip.compress(bytes(content)))
 
 
+@fault(ERRORS, "label in the place of an image")
+def copied_label(folder: Path) -> None:
+    flair(folder, "copied_label", FLAIR=tumour(kind=5) * 100, label=tumour(kind=5))
+
+
+@fault(ERRORS, "intensities that are too large or too small")
+def huge(folder: Path) -> None:
+    flair(folder, "huge", FLAIR=volume(87, dtype="float32") * np.float32(1e33))
+
+
+@fault(WARNINGS, "images in a format that is not read")
+def freesurfer(folder: Path) -> None:
+    write_case(folder, "freesurfer", ("T1",))
+    image = nibabel.MGHImage(volume(88).astype("float32"), LPS)
+    nibabel.save(image, folder / "freesurfer" / "flair.mgz")
+
+
+@fault(WARNINGS, "header without an orientation")
+def no_codes(folder: Path) -> None:
+    path = write_case(folder, "no_codes", ("T1",), label=None).images["T1"]
+    image = nibabel.load(path)
+    image.header["qform_code"] = image.header["sform_code"] = 0
+    nibabel.save(nibabel.Nifti1Image(np.asanyarray(image.dataobj), None, image.header), path)
+
+
 @fault(WARNINGS, "image that does not look skull-stripped")
 def whole_head(folder: Path) -> None:
     affine = LPS * [30, 30, 30, 1]
@@ -229,6 +248,17 @@ def interpolated(folder: Path) -> None:
     made = volume(86)
     made[0, 0, :4] = -2
     flair(folder, "interpolated", FLAIR=made)
+
+
+@fault(NOTES, "NaN around the brain, which becomes 0")
+def masked(folder: Path) -> None:
+    made = volume(89, dtype="float32")
+    flair(folder, "masked", FLAIR=np.where(made == 0, np.float32(np.nan), made))
+
+
+@fault(NOTES, "label values that are whole but for rounding")
+def scaled_label(folder: Path) -> None:
+    flair(folder, "scaled_label", label=tumour(kind=77).astype("float32") * np.float32(0.9999999))
 
 
 @fault(NOTES, "label without any tumour")

@@ -1,7 +1,9 @@
 import json
+from unicodedata import normalize
 
 import pytest
 
+from fedmepd.data.inspection import inspect_cases
 from fedmepd.data.layouts import find_dataset
 from fedmepd.errors import DataError
 from fedmepd.tasks.brats import BRATS
@@ -81,6 +83,8 @@ def test_an_absolute_path_into_the_lists_folder(tmp_path):
         ("x.json", "[1]", "expected an array of objects"),
         ("x.json", "[" * 100_000, "cannot be read as JSON"),
         ("x.csv", "\xff\xfe", None),
+        ("x.csv", "case,t1,t1\na,b.nii,c.nii\n", "column 't1' is there twice"),
+        ("x.csv", "case,t1\na,b,c.nii\n", "row 1 has more cells than the header"),
     ],
 )
 def test_lists_that_make_no_sense(tmp_path, name, text, expected):
@@ -88,6 +92,57 @@ def test_lists_that_make_no_sense(tmp_path, name, text, expected):
     with pytest.raises(DataError, match=expected and expected.replace("(", r"\(")) as error:
         find_dataset(BRATS, tmp_path / name)
     assert name in str(error.value) and name not in error.value.public
+
+
+LIST = "case;flair;seg\r\na;n/f.nii;n/s.nii\r\nb;n/g.nii;nan\r\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("cases.csv", LIST.encode()),
+        ("cases.csv", (LIST + ";;\r\n;;\r\n\r\n").encode()),
+        ("cases.csv", f"sep=;\r\n{LIST}".encode()),
+        ("cases.csv", LIST.replace(";", "\t").encode("utf-16")),
+        ("cases.csv", LIST.replace("/", "\\").encode()),
+        ("cases.csv", LIST.replace("nan", "NA").encode()),
+        (
+            "cases.json",
+            b'[{"case": "a", "flair": "n/f.nii", "seg": "n/s.nii"}, {"case": "b", "flair": "n/g.nii", "seg": "NaN"}]',
+        ),
+    ],
+)
+def test_lists_as_spreadsheets_and_scripts_write_them(tmp_path, name, content):
+    (tmp_path / "n").mkdir()
+    for file in ("f.nii", "g.nii", "s.nii"):
+        (tmp_path / "n" / file).touch()
+    (tmp_path / name).write_bytes(content)
+    cases = find_dataset(BRATS, tmp_path).cases
+    folder = tmp_path / "n"
+    assert [(case.name, case.images, case.label) for case in cases] == [
+        ("a", {"FLAIR": folder / "f.nii"}, folder / "s.nii"),
+        ("b", {"FLAIR": folder / "g.nii"}, None),
+    ]
+
+
+def test_a_case_called_0(tmp_path):
+    file = write(tmp_path, "cases.json", '[{"case": 0, "flair": "f.nii"}]')
+    assert [case.name for case in find_dataset(BRATS, file).cases] == ["0"]
+
+
+@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_accents_are_stored_in_two_ways(tmp_path, forms):
+    in_list, on_disk = (normalize(form, "Größe.nii") for form in forms)
+    (tmp_path / on_disk).touch()
+    [case] = find_dataset(BRATS, write(tmp_path, "cases.csv", f"case,t1\na,{in_list}\n")).cases
+    assert case.images == {"T1": tmp_path / on_disk} and case.images["T1"].is_file()
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    [case] = find_dataset(BRATS, write(tmp_path, "cases.csv", "case,t1\na,nowhere.nii\n")).cases
+    found = [finding for finding in inspect_cases([case]).findings if finding.severity == "error"]
+    assert [finding.kind for finding in found] == ["file that does not exist"]
+    assert "nowhere.nii does not exist: correct its name" in found[0].text
 
 
 def test_two_lists(tmp_path):

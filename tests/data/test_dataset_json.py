@@ -8,6 +8,7 @@ import pytest
 from fedmepd.cli import main
 from fedmepd.data.layouts import find_dataset
 from fedmepd.data.manifest import read_manifest
+from fedmepd.data.preparation import read_case
 from fedmepd.errors import DataError
 from fedmepd.tasks.brats import BRATS
 from tests.data.files import save, tumour, volume
@@ -105,6 +106,15 @@ def test_channels_that_are_not_clear(folder, capsys, content, text):
         ),
         ({"background": 0, "NCR": 1, "peritumoral oedema": 2, "ET": 3}, "brats2023"),
         ({"background": 0, "NETC": 1, "SNFH": 2, "ET": 3}, "brats2023"),
+        # nnU-Net's regions: 1 is in the whole tumour alone, 2 in the core too, 3 in all.
+        ({"background": 0, "whole tumor": [1, 2, 3], "tumor core": [2, 3], "enhancing tumor": 3}, "msd"),
+        ({"background": 0, "WT": [1, 2, 3], "TC": [1, 3], "ET": [3]}, "brats2023"),
+        # In an order that no known convention has.
+        ({"0": "background", "1": "enhancing tumor", "2": "non-enhancing tumor", "3": "edema"}, "dataset.json"),
+        (
+            {"0": "background", "1": "necrosis", "2": "edema", "3": "non-enhancing tumor", "4": "enhancing tumor"},
+            "brats2015",
+        ),
     ],
 )
 def test_labels_that_are_told(folder, labels, expected):
@@ -122,12 +132,9 @@ def test_labels_that_are_told(folder, labels, expected):
         {"0": "background", "1": "tumor", "2": "edema", "3": "enhancing tumor"},
         {"0": "background", "1": "edema", "2": "resection cavity", "3": "enhancing tumor"},
         {"0": "background", "1": "edema", "2": "enhancing and non-enhancing tumor", "3": "enhancing tumor"},
-        # No convention has them in this order.
-        {"0": "background", "1": "enhancing tumor", "2": "non-enhancing tumor", "3": "edema"},
-        {"0": "background", "1": "necrosis", "2": "edema", "3": "non-enhancing tumor", "4": "enhancing tumor"},
         {"0": "background", "1": "edema", "2": "necrosis"},
-        # nnU-Net's regions overlap: which value is which class is not said.
-        {"background": 0, "whole tumor": [1, 2, 3], "tumor core": [2, 3], "enhancing tumor": 3},
+        {"background": 0, "whole tumor": [1, 2, 3], "core of something": [2, 3], "enhancing tumor": 3},
+        {"background": 0, "whole tumor": [1, 2, 3], "enhancing tumor": [0, 3]},
         {"background": 0, "edema": 1, "necrosis": 1, "enhancing tumor": 3},
         {"background": 0, "edema": True, "necrosis": 2, "enhancing tumor": 3},
     ],
@@ -157,3 +164,46 @@ def test_a_file_elsewhere_is_not_read(folder, tmp_path):
     with pytest.raises(DataError, match="leads out of"):
         find_dataset(BRATS, folder)
     assert find_dataset(BRATS, folder, follow_links=True).cases[0].channels == READ
+
+
+def test_an_order_of_ones_own_is_read_and_kept(folder):
+    told = {"background": 0, "enhancing tumor": 1, "non-enhancing tumor": 2, "edema": 3}
+    describe(folder, {"modality": CHANNELS, "labels": told})
+    assert main(["data", "init", str(folder)]) == 0
+    [case] = read_manifest(BRATS, folder)[0]
+    # The fixture's 1, 2 and 3 are one voxel, the oedema of the cube, and one voxel.
+    assert np.bincount(read_case(case)["label"].numpy().ravel())[1:].tolist() == [6, 1, 1]
+
+
+def test_the_whole_tumour_as_one_value(folder):
+    """Told by the file, so nobody has to be asked."""
+    path = folder / "labelsTr" / "BRATS_001.nii.gz"
+    save(path, (tumour() > 0).astype("uint8"))
+    describe(folder, {"channel_names": CHANNELS, "labels": {"background": 0, "whole tumor": 1}})
+    assert main(["data", "init", str(folder)]) == 0
+    assert [case.label_groups for case in read_manifest(BRATS, folder)[0]] == [((0,), (1, 2, 3))]
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nii"])
+def test_nnunets_raw_layout(tmp_path, ending):
+    """A file per channel, in the order of channel_names."""
+    root = tmp_path / "Dataset137_BraTS"
+    for case in ("BraTS2021_00001", "BraTS2021_00002"):
+        for number in range(4):
+            save(root / "imagesTr" / f"{case}_{number:04d}{ending}", volume(100 * (number + 1)))
+        save(root / "labelsTr" / f"{case}{ending}", np.where(tumour() == 4, 3, tumour()).astype("uint8"))
+    save(root / "imagesTs" / f"BraTS2021_00003_0003{ending}", volume(7))
+    regions = {"background": 0, "whole tumor": [1, 2, 3], "tumor core": [2, 3], "enhancing tumor": [3]}
+    describe(root, {"channel_names": CHANNELS, "labels": regions, "regions_class_order": [1, 2, 3]})
+    dataset = find_dataset(BRATS, tmp_path)
+    assert dataset.layout == "nnU-Net's raw layout" and not dataset.findings
+    first, _, unlabelled = dataset.cases
+    assert {kind: path.name for kind, path in first.images.items()} == {
+        kind: f"BraTS2021_00001_{number:04d}{ending}" for kind, number in READ.items()
+    }
+    assert (first.convention, first.channels, first.label.name) == ("msd", {}, f"BraTS2021_00001{ending}")
+    assert (unlabelled.name, unlabelled.modalities, unlabelled.label) == ("BraTS2021_00003", ("FLAIR",), None)
+    assert main(["data", "check", str(root)]) == 1  # the two cases are copies of one another
+    save(root / "imagesTr" / f"BraTS2021_00001_0004{ending}", volume(9))
+    [found] = find_dataset(BRATS, tmp_path).findings
+    assert found.kind == "channel that dataset.json does not name, passed over"

@@ -19,7 +19,7 @@ import json, random, resource, sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy, nibabel, nibabel.arrayproxy, gzip
+import numpy, nibabel, nibabel.arrayproxy, gzip, scipy.ndimage
 from fedmepd.data.case_facts import case_facts
 from fedmepd.data.cases import Case
 from fedmepd.data.volumes import VolumeError, read_volumes

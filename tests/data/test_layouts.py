@@ -1,8 +1,10 @@
 import pytest
 
 from fedmepd.data.cases import PLAIN
+from fedmepd.data.file_kinds import Pattern
 from fedmepd.data.layouts import NESTED, find_dataset
-from fedmepd.errors import DataError
+from fedmepd.data.source import no_case
+from fedmepd.errors import DataError, SettingsError
 from fedmepd.tasks.brats import BRATS
 
 WORDS = ("flair", "t1ce", "t1", "t2", "seg")
@@ -129,32 +131,46 @@ def test_folders_in_folders(tmp_path):
         ("p2_may", "p2"),
     ]
     assert [finding.severity for finding in dataset.findings] == ["note"]
-    assert "3 cases are in folders in folders: the upper folder, of which there are 2" in dataset.findings[0].text
+    assert "3 cases are in folders in folders: the upper folder, or the one" in dataset.findings[0].text
     assert find_dataset(BRATS, tmp_path, deep=False).cases == []
     touch(tmp_path, "HGG/BraTS19_2013_1_1/x_t1.nii", "p3/BraTS19_2013_2_1/x_t1.nii")
     assert [case.name for case in find_dataset(BRATS, tmp_path, deep=False).cases] == ["BraTS19_2013_1_1"]
 
 
-@pytest.mark.parametrize(
-    "place",
-    [
-        "PatA/2021-01-02/NIfTI",
-        "PatA/first/anat",
-        "sub-01/ses-1/anat",
-        "HGG/PatA/2021-01-02/NIfTI",
-        "north/PatA/may/a/b",
-    ],
-)
+@pytest.mark.parametrize("place", ["PatA/first/anat", "north/PatA/may/a/b", "2021-01-02/PatA/first"])
 def test_deep_folders_do_not_tell_the_patient(tmp_path, place):
     """All of the folders make the name, so that no two are the same; whose they are is asked."""
-    touch(tmp_path, f"{place}/t1.nii", "PatB/2021-01-02/NIfTI/t1.nii")
-    other, case = sorted(find_dataset(BRATS, tmp_path).cases, key=lambda case: case.name != "PatB_2021-01-02_NIfTI")
-    names = place.removeprefix("HGG/").split("/")
-    assert (case.name, other.name) == ("_".join(names), "PatB_2021-01-02_NIfTI")
+    touch(tmp_path, f"{place}/t1.nii", "PatB/first/NIfTI/t1.nii")
+    other, case = sorted(find_dataset(BRATS, tmp_path).cases, key=lambda case: case.name != "PatB_first_NIfTI")
+    names = place.split("/")
+    assert (case.name, other.name) == ("_".join(names), "PatB_first_NIfTI")
     folders = ", ".join(names[:-1])
     doubt = f"it is not clear which of the folders {folders} above {tmp_path / place} is the patient"
+    if names[0].startswith("2021"):
+        doubt = f"2021-01-02, which should be the patient of {tmp_path / place}, is a date"
     assert case.patient_doubt == doubt
     assert not find_dataset(BRATS, tmp_path).findings
+
+
+@pytest.mark.parametrize(
+    ("places", "patients"),
+    [
+        (("PatA/2021-01-02/NIfTI", "PatA/2021-07-01/NIfTI", "PatB/2021-01-02b/NIfTI"), ("PatA", "PatA", "PatB")),
+        (("HGG/PatA/2021-01-02/NIfTI", "HGG/PatB/2021-01-02/NIfTI"), ("PatA", "PatB")),
+        (("north/PatA/2021-01-02", "south/PatB/2021-01-02"), ("PatA", "PatB")),
+        (("sub-01/ses-1/anat", "sub-01/ses-2/anat", "sub-02/ses-1/anat"), ("sub-01", "sub-01", "sub-02")),
+        # LUMIERE.
+        (
+            ("Patient-001/week-000-1", "Patient-001/week-044", "Patient-002/week-000"),
+            ("Patient-001",) * 2 + ("Patient-002",),
+        ),
+    ],
+)
+def test_whose_folder_holds_a_date_or_a_session_is_the_patient(tmp_path, places, patients):
+    touch(tmp_path, *(f"{place}/t1.nii" for place in places))
+    cases = find_dataset(BRATS, tmp_path).cases
+    assert [(case.patient, case.patient_doubt) for case in cases] == [(patient, "") for patient in patients]
+    assert len({case.name for case in cases}) == len(places)
 
 
 @pytest.mark.parametrize(
@@ -212,7 +228,7 @@ def test_the_folders_name_is_left_out_as_a_whole_alone(tmp_path, folder, templat
     ("name", "kinds"),
     [
         *((name, "T1 or T1ce") for name in ("T1_contrast", "T1_Gad", "T1w_gd", "T1w_post", "T1_KM", "t1_mprage_post")),
-        *((name, "T1 or T1ce") for name in ("T1_SE_post", "T1_MPRAGE_CE", "sub-01_ce-gadolinium_T1w")),
+        *((name, "T1 or T1ce") for name in ("T1_SE_post", "T1_MPRAGE_CE", "sub-01_ce-ferumoxytol_T1w")),
         *((name, "T2 or FLAIR") for name in ("t2_tirm_tra_dark-fluid", "T2_dark_fluid", "t2_spc_da-fl")),
     ],
 )
@@ -236,6 +252,42 @@ def test_what_is_made_of_a_modality_is_none(tmp_path, name):
     [case] = find_dataset(BRATS, tmp_path).cases
     assert [path.name for path in case.files] == ["flair.nii.gz", "t1.nii.gz", "t2.nii.gz", "seg_mask.nii.gz"]
     assert [found.kind for found in case.findings] == ["file of another name, passed over"]
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        *((f"a_flair{end}", "FreeSurfer volumes: convert them with mri_convert") for end in (".mgz", ".MGH")),
+        *((f"a_flair{end}", "NRRD or MetaImage") for end in (".nrrd", ".nhdr", ".mha", ".mhd")),
+        ("a_flair.img", "pairs of .hdr and .img"),
+        ("a_flair.mnc", "MINC volumes"),
+        *((f"a_flair{end}", "packed in another way than gzip") for end in (".nii.zip", ".nii.bz2", ".nii.gz.part")),
+        ("a_flair.dcm", "DICOM: convert them with dcm2niix"),
+        ("IM0001", "DICOM: convert them with dcm2niix"),
+    ],
+)
+def test_images_in_other_formats_do_not_vanish(tmp_path, name, says):
+    data = tmp_path / "data"
+    touch(data, "a/a_t1.nii.gz", "b/notes", "c/c_t1.nii.gz", "c/raw/x.dcm")
+    for folder in ("a", "b"):
+        (data / folder / name).write_bytes(bytes(128) + b"DICM")
+    a, b, c = find_dataset(BRATS, data).cases
+    # The case without any other image is there, and the training refuses it; raw images beside a case are none.
+    assert (a.modalities, b.modalities, c.modalities) == (("T1",), (), ("T1",)) and not c.findings
+    for case in (a, b):
+        [found] = case.findings
+        assert (found.severity, found.kind) == ("warning", "images in a format that is not read")
+        assert name in found.text and says in found.text
+    # Another file of the modality is read.
+    touch(data, "a/a_flair.nii.gz")
+    [found] = find_dataset(BRATS, data).cases[0].findings
+    assert found.severity == ("note" if "flair" in name else "warning")
+
+
+def test_a_folder_of_other_formats_alone(tmp_path):
+    touch(tmp_path, "a/t1.mgz", "b/t1.mgz")
+    assert not find_dataset(BRATS, tmp_path).cases
+    assert "FreeSurfer volumes: convert them with mri_convert" in str(no_case(BRATS, tmp_path))
 
 
 @pytest.mark.parametrize("what", ["file", "folder", "circle"])
@@ -276,3 +328,116 @@ def test_file_that_is_no_list(tmp_path):
     touch(tmp_path, "t1.nii.gz")
     with pytest.raises(DataError, match="expected a folder of cases, or a list"):
         find_dataset(BRATS, tmp_path / "t1.nii.gz")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "says"),
+    [
+        *(
+            (name, "file that may be the label, passed over", "--pattern 'label=*")
+            for name in ("a_MASK", "a_dseg", "a_GlistrBoost", "a_tumor_roi", "a_manual")
+        ),
+        ("a_fliar", "file name with a word that is nearly a known one", "'fliar' is nearly 'flair'"),
+        ("a_segmentaton", "file name with a word that is nearly a known one", "is nearly 'segmentation'"),
+        ("a_labell", "file name with a word that is nearly a known one", "is nearly 'label'"),
+    ],
+)
+def test_what_may_be_meant_is_a_warning(tmp_path, name, kind, says):
+    touch(tmp_path, f"a/{name}.nii.gz", "a/a_t1.nii.gz", "b/b_t1.nii.gz")
+    [found] = find_dataset(BRATS, tmp_path).cases[0].findings
+    assert (found.severity, found.kind) == ("warning", kind) and says in found.text
+    # Beside a label, a mask is none.
+    touch(tmp_path, "a/a_seg.nii.gz")
+    [found] = find_dataset(BRATS, tmp_path).cases[0].findings
+    assert found.severity == ("note" if "may be the label" in kind else "warning")
+
+
+@pytest.mark.parametrize("name", ["a_brainmask", "a_brain_mask", "a_brain_segmentation", "a_flow", "a_adc", "a_dti_fa"])
+def test_what_is_not_meant_is_a_note(tmp_path, name):
+    touch(tmp_path, f"a/{name}.nii.gz", "a/a_t1.nii.gz", "b/b_t1.nii.gz")
+    case = find_dataset(BRATS, tmp_path).cases[0]
+    assert [found.severity for found in case.findings] == ["note"] and case.label is None
+
+
+def patterns(*texts):
+    return [Pattern.read(BRATS, text) for text in texts]
+
+
+def test_patterns_decide(tmp_path):
+    """For a kind with a pattern, only the files that match are of it; words decide the others."""
+    for case in ("a", "b"):
+        touch(
+            tmp_path / case, *(f"{case}_{word}.nii.gz" for word in ("T1_contrast", "T1", "flair", "flair_old", "MASK"))
+        )
+    dataset = find_dataset(BRATS, tmp_path)
+    [twice, ambiguous] = [found for found in dataset.cases[0].findings if found.severity == "error"]
+    assert "--pattern 'T1ce=*_T1_contrast.nii.gz'" in ambiguous.text + twice.text
+    assert "--pattern 'FLAIR=*_flair.nii.gz' or --pattern 'FLAIR=*_flair_old.nii.gz'" in ambiguous.text + twice.text
+    said = patterns("T1ce=*_T1_contrast.nii.gz", "flair=*_flair.nii.gz", "LABEL=*_MASK.nii.gz")
+    for case in find_dataset(BRATS, tmp_path, patterns=said).cases:
+        found = {kind: path.name.removeprefix(f"{case.name}_") for kind, path, _ in case.volumes}
+        assert found == {
+            "FLAIR": "flair.nii.gz",
+            "T1ce": "T1_contrast.nii.gz",
+            "T1": "T1.nii.gz",
+            "label": "MASK.nii.gz",
+        }
+        assert [finding.severity for finding in case.findings] == ["note"]
+    # What may be of a kind that is described otherwise is not taken for another.
+    touch(tmp_path / "a", "a_T1_gad.nii.gz")
+    assert [case.images["T1"].name for case in find_dataset(BRATS, tmp_path, patterns=said).cases][0] == "a_T1.nii.gz"
+
+
+def test_a_pattern_with_folders(tmp_path):
+    """The images of a case may lie in folders of their own, as in EGD."""
+    for case in ("EGD-0001", "EGD-0002"):
+        for number, kind in enumerate(("T1", "T1GD", "T2", "FLAIR", "MASK"), 1):
+            touch(tmp_path / case, f"{number}_{kind}/NIFTI/{kind}.nii.gz")
+    said = patterns(
+        "T1=1_T1/NIFTI/T1.nii.gz",
+        "T1ce=2_T1GD/NIFTI/T1GD.nii.gz",
+        "T2=3_T2/*/T2.nii.gz",
+        "FLAIR=4_FLAIR/*/FLAIR.nii.gz",
+        "label=5_MASK/*/MASK.nii.gz",
+    )
+    cases = find_dataset(BRATS, tmp_path, patterns=said).cases
+    assert [(case.name, case.patient, case.modalities) for case in cases] == [
+        (name, name, BRATS.modalities) for name in ("EGD-0001", "EGD-0002")
+    ]
+    assert all(case.label.name == "MASK.nii.gz" and not case.findings for case in cases)
+
+
+@pytest.mark.parametrize("text", ["T1ce", "PET=*.nii", "T1=", "T1=/etc/*", "T1=../*"])
+def test_patterns_that_make_no_sense(text):
+    with pytest.raises(SettingsError, match="expected KIND=PATTERN"):
+        Pattern.read(BRATS, text)
+
+
+def test_corrected_variants_beside_the_plain_images(tmp_path):
+    """UCSF-PDGM has both, and three files with the word segmentation."""
+    case = "UCSF-PDGM-0004"
+    names = (
+        "FLAIR",
+        "FLAIR_bias",
+        "T1",
+        "T1_bias",
+        "T1c",
+        "T1c_bias",
+        "T2",
+        "T2_bias",
+        "ADC",
+        "SWI",
+        "SWI_bias",
+        "ASL",
+    )
+    segmentations = ("brain_segmentation", "brain_parenchyma_segmentation", "tumor_segmentation")
+    touch(tmp_path / f"{case}_nifti", *(f"{case}_{name}.nii.gz" for name in (*names, *segmentations)))
+    touch(tmp_path / "another", "readme.txt")
+    [found] = find_dataset(BRATS, tmp_path).cases
+    assert [path.name.removeprefix(f"{case}_") for path in found.files] == [
+        f"{word}.nii.gz" for word in ("FLAIR", "T1c", "T1", "T2", "tumor_segmentation")
+    ]
+    assert {finding.severity for finding in found.findings} == {"note"}
+    (tmp_path / f"{case}_nifti" / f"{case}_T1.nii.gz").unlink()
+    [found] = find_dataset(BRATS, tmp_path).cases
+    assert found.images["T1"].name == f"{case}_T1_bias.nii.gz"

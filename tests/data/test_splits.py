@@ -2,7 +2,7 @@ import pytest
 
 from fedmepd.config import DataSettings
 from fedmepd.data.cases import Case
-from fedmepd.data.splits import split_cases, split_patients
+from fedmepd.data.splits import some_cases, split_cases, split_patients
 from fedmepd.tasks.brats import BRATS
 
 
@@ -72,3 +72,16 @@ def test_kept_parts_that_exceed_their_share():
     after = split_patients([*kept, "q1", "q2"], DataSettings(train=0.5, validation=0.1), 0, "site", kept)
     assert {after["q1"], after["q2"]} <= {"validation", "test"}
     assert "gone" not in split_patients(["p1"], DataSettings(), 0, "site", {"gone": "test"})
+
+
+def test_a_share_of_the_cases_is_a_part_of_every_larger_one():
+    shares = (0.1, 0.3, 0.5, 1.0)
+    chosen = [[case.name for case in some_cases(cases(24), share, 0)] for share in shares]
+    assert [len(names) for names in chosen] == [2, 7, 12, 24]
+    for smaller, larger in zip(chosen, chosen[1:], strict=False):
+        assert set(smaller) < set(larger)
+    # In the order of the list, not the first of it, and others for another seed.
+    assert chosen[2] == [case.name for case in cases(24) if case.name in chosen[2]]
+    assert chosen[2] != [case.name for case in cases(24)][:12]
+    assert some_cases(cases(24), 0.5, 1) != some_cases(cases(24), 0.5, 0)
+    assert len(some_cases(cases(3), 0.01, 0)) == 1 and some_cases([], 0.5, 0) == []

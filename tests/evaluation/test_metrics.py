@@ -69,19 +69,19 @@ def test_dice_by_hand(prediction: np.ndarray, label: np.ndarray, dice: dict[str,
 @pytest.mark.parametrize(
     ("predicted", "labelled", "dice", "hd95", "empty"),
     [
-        pytest.param(False, False, 1.0, 0.0, True, id="both empty"),
-        pytest.param(True, False, 0.0, 373.13, True, id="label empty"),
-        pytest.param(False, True, 0.0, 373.13, True, id="prediction empty"),
-        pytest.param(True, True, 1.0, 0.0, False, id="none empty"),
+        pytest.param(False, False, 1.0, 0.0, "both", id="both empty"),
+        pytest.param(True, False, 0.0, 373.13, "label", id="label empty"),
+        pytest.param(False, True, 0.0, 373.13, "prediction", id="prediction empty"),
+        pytest.param(True, True, 1.0, 0.0, None, id="none empty"),
     ],
 )
-def test_empty_regions(predicted: bool, labelled: bool, dice: float, hd95: float, empty: bool) -> None:
+def test_empty_regions(predicted: bool, labelled: bool, dice: float, hd95: float, empty: str | None) -> None:
     """Enhancing tumour inside an oedema that both have: only ET and TC are affected."""
     oedema, rim = (2, box((1, 8))), (3, box((2, 6)))
     scores = case_scores(BRATS, volume(oedema, *[rim] * predicted), volume(oedema, *[rim] * labelled), (1.0, 1.0, 1.0))
     assert (scores.dice["ET"], scores.hd95_mm["ET"], scores.empty["ET"]) == (dice, hd95, empty)
     assert (scores.dice["TC"], scores.hd95_mm["TC"], scores.empty["TC"]) == (dice, hd95, empty)
-    assert scores.empty["WT"] is False
+    assert scores.empty["WT"] is None
 
 
 def test_disjoint_but_not_empty() -> None:
@@ -89,7 +89,7 @@ def test_disjoint_but_not_empty() -> None:
     scores = case_scores(BRATS, volume((3, box((0, 1)))), volume((3, box((8, 9)))), (2.0, 1.0, 1.0))
     assert scores.dice == {"WT": 0, "TC": 0, "ET": 0}
     assert scores.hd95_mm == pytest.approx({"WT": 16, "TC": 16, "ET": 16})
-    assert scores.empty == {"WT": False, "TC": False, "ET": False}
+    assert scores.empty == {"WT": None, "TC": None, "ET": None}
 
 
 @pytest.mark.parametrize(
@@ -134,11 +134,13 @@ def test_summary_by_hand() -> None:
     scores = [
         CaseScores(
             {"WT": 0.9, "TC": 0.6, "ET": 0.0},
-            {"WT": False, "TC": False, "ET": True},
+            {"WT": None, "TC": None, "ET": "label"},
             {"WT": 4.0, "TC": 10.0, "ET": 373.13},
         ),
         CaseScores(
-            {"WT": 0.7, "TC": 0.8, "ET": 1.0}, {"WT": False, "TC": True, "ET": True}, {"WT": 8.0, "TC": 20.0, "ET": 0.0}
+            {"WT": 0.7, "TC": 0.8, "ET": 1.0},
+            {"WT": None, "TC": "prediction", "ET": "both"},
+            {"WT": 8.0, "TC": 20.0, "ET": 0.0},
         ),
     ]
     summary = summarise(scores)
@@ -149,7 +151,7 @@ def test_summary_by_hand() -> None:
 
 
 def test_summary_of_validation_has_no_distances() -> None:
-    summary = summarise([CaseScores({"WT": 0.9, "TC": 0.6, "ET": 0.3}, {"WT": False, "TC": False, "ET": False})])
+    summary = summarise([CaseScores({"WT": 0.9, "TC": 0.6, "ET": 0.3}, {"WT": None, "TC": None, "ET": None})])
     assert summary.keys() == {"dice", "mdsc", "empty"}
     assert summary["mdsc"] == pytest.approx(0.6)
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -90,6 +91,37 @@ def test_matching(tmp_path: Path, how: dict) -> None:
     assert match(BRATS, tmp_path / "p" / "a.nii.gz", tmp_path / "l", **how).without_prediction == ["b", "y", "z"]
     with pytest.raises(DataError, match=r"no case is in both .*\(x, \.\.\.\).*\(a, b, y, \.\.\.\)"):
         match(BRATS, tmp_path / "p" / "x.nii.gz", tmp_path / "l", **how)
+
+
+@pytest.mark.parametrize(
+    ("predictions", "labels", "cases"),
+    [
+        # Points in time: predict's own files end like a modality.
+        (("Pat7_T1", "Pat7_T2", "Pat7_T3"), None, ("Pat7_T1", "Pat7_T2", "Pat7_T3")),
+        (("Pat7_T1", "Pat7_T2"), ("Pat7_T1", "Pat7_T2"), ("Pat7_T1", "Pat7_T2")),
+        (("Pat7_T1", "Pat7_T2"), ("Pat7_T1_seg", "Pat7_T2_seg", "Pat7_T2_flair"), ("Pat7_T1", "Pat7_T2")),
+        # As other programs name them.
+        (("a_pred", "b_prediction"), None, ("a", "b")),
+        (("a_flair_seg", "b_flair_seg"), None, ("a", "b")),
+        (("a_t1ce", "a", "b"), None, ("a", "b")),
+    ],
+)
+def test_names_of_predictions(tmp_path: Path, how: dict, predictions, labels, cases) -> None:
+    for name in predictions:
+        save(tmp_path / "p" / f"{name}.nii.gz", tumour())
+    for name in labels or ():
+        save(tmp_path / "l" / f"{name}.nii.gz", tumour())
+    for name in cases if labels is None else ():
+        write_case(tmp_path / "l", name)
+    matched = match(BRATS, tmp_path / "p", tmp_path / "l", **how)
+    assert [pair.name for pair in matched.pairs] == list(cases)
+    assert (matched.without_label, matched.without_prediction) == ([], [])
+
+
+def test_names_with_accents_stored_in_two_ways(tmp_path: Path, how: dict) -> None:
+    save(tmp_path / "p" / f"{normalize('NFD', 'Größe')}.nii.gz", tumour())
+    write_case(tmp_path / "l", normalize("NFC", "Größe"))
+    assert [pair.name for pair in match(BRATS, tmp_path / "p", tmp_path / "l", **how).pairs] == ["Größe"]
 
 
 def checked(tmp_path: Path, how: dict, prediction, label, name: str = "a", **values):

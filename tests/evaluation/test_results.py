@@ -26,6 +26,7 @@ def test_keys_that_others_rely_on() -> None:
         "status": "finished",
         "run_name": "",
     }
+    assert (run["trials"], run["evaluation"]) == (1, 1)
     assert run["version"] == fedmepd.__version__
     assert run["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
     # As `pip list` has it; a build for the CPU may add a part that the module's own version shows.
@@ -46,6 +47,9 @@ def test_keys_that_others_rely_on() -> None:
             "rounds_taken",
             "rounds_missed",
             "limited",
+            "test_cases",
+            "test_fingerprint",
+            "work",
         }
     assert run["sites"][0]["cases"] == {"train": 8, "validation": 2, "test": 4}
     assert run["sites"][0]["test"].keys() == {"dice", "mdsc", "hd95_mm", "empty"}

@@ -11,10 +11,10 @@ from tests.federation import bits
 def finished(tiny, tmp_path_factory):
     """A finished federation in one process by method, float32 on the wire: trained once, read by many tests.
 
-    Its ``machine``, whose sites would test models of others, its ``folder``, its ``results`` and ``seen``, the rounds
-    that it told of.
+    Its ``machine``, whose sites would test models of others and share the scores of cases, its ``folder``, its
+    ``results`` and ``seen``, the rounds that it told of.
     """
-    agreeing = SimpleNamespace(machine=tiny.machine.model_copy(update={"cross_site": "share"}))
+    agreeing = SimpleNamespace(machine=tiny.machine.model_copy(update={"cross_site": "share", "case_scores": "share"}))
 
     @cache
     def of(method: str) -> SimpleNamespace:

@@ -42,7 +42,7 @@ class Clock:
 def make_server(tiny: Tiny, of: Settings, folder: Path, *, data=None, log=lambda line: None, timing=None):
     """A server with the fusion site in its process."""
     data = data or tiny.data("fusion", of)
-    fusion = FusionSite(of, data, folder / "server" / "fusion", CPU, log)
+    fusion = FusionSite(of, data, folder / "server" / "fusion", CPU, log, lambda name: tiny.data(name, of))
     return FederationServer(of, fusion, folder / "server", folder / "results", log, timing)
 
 
@@ -126,6 +126,7 @@ def _without_times(state: dict) -> dict:
     for record in state["records"].values():
         for entry in record["history"]["rounds"]:
             entry.pop("seconds", None)
+        record.pop("peak_mib", None)
     return state | {"timing": None}
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 
 import torch
 
@@ -33,7 +34,8 @@ class Party:
     def __init__(self, settings: Settings, data: SiteData, calibration: dict | None = None):
         self.settings, self.data = settings, data
         network = settings.network
-        self.network = FedMEPDNet(BRATS, data.modalities, network.width, calibration=calibration, affine=network.affine)
+        kind = network.model_dump(include={"shared_encoder", "affine", "modality_norms"})
+        self.network = FedMEPDNet(BRATS, data.modalities, network.width, calibration=calibration, **kind)
         self.network.start(settings.seed)
         training = settings.training
         self.adam = torch.optim.Adam(
@@ -47,18 +49,38 @@ class Party:
     def load(self, state: State) -> None:
         self.network.load_state_dict(self.state() | state)
 
-    def train(self, number: int) -> dict[int, list[torch.Tensor]]:
-        """One epoch; returns by level the mean feature of each class in each case, None where it is absent."""
+    def rate(self, number: int, last: int) -> float:
+        """Learning rate of a round of a decay that ends after a last one."""
         training = self.settings.training
-        rate = training.learning_rate * (1 - number / (self.settings.rounds + 1)) ** training.decay_power
-        self.adam.param_groups[0]["lr"] = rate
+        return training.learning_rate * (1 - number / (last + 1)) ** training.decay_power
+
+    def go_on_from(self, kept: dict) -> None:
+        """Takes over a kept state, so that the rounding errors of the rounds before do not add up."""
+        self.load(dict(kept["network"]))
+        self.adam.load_state_dict(kept["optimizer"])
+
+    def train(
+        self,
+        number: int,
+        rate: float | None = None,
+        change_gradients: Callable[[FedMEPDNet], None] = lambda network: None,
+        choose: Callable[[tuple[str, ...]], tuple[str, ...]] = lambda modalities: modalities,
+    ) -> dict[int, list[torch.Tensor]]:
+        """One epoch; returns by level the mean feature of each class in each case, None where it is absent.
+
+        ``change_gradients`` sees the network before each step of Adam; ``choose`` leaves out modalities.
+        """
+        self.adam.param_groups[0]["lr"] = self.rate(number, self.settings.rounds) if rate is None else rate
         torch.manual_seed(derive_seed(self.settings.seed, self.data.name, number))
         self.network.train()
         vectors: dict[int, list[torch.Tensor]] = {}
         for batch in self.batches.epoch(number):
-            outputs = self.network.training_outputs(batch.images, batch.modalities)
+            chosen = choose(batch.modalities)
+            images = batch.images[:, [batch.modalities.index(name) for name in chosen]]
+            outputs = self.network.training_outputs(images, chosen)
             self.adam.zero_grad()
             training_loss(outputs, batch.label).total.backward()
+            change_gradients(self.network)
             self.adam.step()
             for level, feature in outputs.features.items():
                 for axis in (2, 3, 4):

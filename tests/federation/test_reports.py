@@ -8,7 +8,7 @@ import pytest
 
 from fedmepd.errors import UpdateRefused
 from fedmepd.federation.exchange import SiteProfile
-from fedmepd.federation.reports import TestReport, TrainReport, Validation, check_profile, check_report
+from fedmepd.federation.reports import TestReport, TrainReport, Validation, check_cases, check_profile, check_report
 from fedmepd.tasks.brats import BRATS
 from fedmepd.tasks.find import find_task
 
@@ -16,15 +16,19 @@ DICE = {"WT": 0.5, "TC": 0.25, "ET": 0.0}
 TRAIN = {
     "cases": 3,
     "losses": {"total": 5.5},
+    "figures": {"pace": 0.5},
     "steps": 2,
     "train_seconds": 0.5,
     "validation_seconds": 0.125,
     "seconds": 0.75,
     "validation": {"round": 2, "dice": DICE, "mdsc": 0.25},
+    "peak_mib": 512.5,
 }
+CASE = {"dice": DICE, "hd95_mm": dict.fromkeys(DICE, 3.0), "empty": {"WT": None, "TC": "label", "ET": "both"}}
 TEST = {
     "test": {"dice": DICE, "mdsc": 0.25, "empty": {"WT": 0, "TC": 0, "ET": 1}, "hd95_mm": dict.fromkeys(DICE, 373.13)},
     "selected_round": 2,
+    "each": {"cases": [CASE, CASE], "fingerprint": 64 * "a"},
 }
 
 
@@ -34,6 +38,17 @@ def test_taken() -> None:
     # As they come from the wire.
     assert check_report("clinic", TestReport, json.loads(json.dumps(TEST)), BRATS) == TEST
     assert check_report("clinic", TestReport, TEST | {"test": None}, BRATS)["test"] is None
+    # A site that keeps the scores of its cases to itself, and one whose version does not know them.
+    nothing = {"cases": None, "fingerprint": None}
+    for silent in (TEST | {"each": nothing}, {key: TEST[key] for key in ("test", "selected_round")}):
+        assert check_report("clinic", TestReport, silent, BRATS)["each"] == nothing
+
+
+def test_a_site_whose_labels_tell_some_regions_reports_these() -> None:
+    whole = TRAIN | {"validation": {"round": 2, "dice": {"WT": 0.5}, "mdsc": 0.5}}
+    assert check_report("clinic", TrainReport, whole, BRATS) == whole
+    scores = {"dice": {"WT": 0.5}, "mdsc": 0.5, "empty": {"WT": 0}, "hd95_mm": {"WT": 3.0}}
+    assert check_report("clinic", TestReport, TEST | {"test": scores}, BRATS)["test"] == scores
 
 
 NAN, INF = float("nan"), float("inf")
@@ -51,21 +66,35 @@ NAN, INF = float("nan"), float("inf")
         (TrainReport, "losses", 1.0),
         (TrainReport, "losses.total", NAN),
         (TrainReport, "losses.total", "much"),
+        (TrainReport, "figures.proximal", NAN),
         (TrainReport, "seconds", -1.0),
         (TrainReport, "seconds", INF),
         (TrainReport, "steps", -1),
         (TrainReport, "validation", {}),
         (TrainReport, "validation.mdsc", NAN),
         (TrainReport, "validation.mdsc", 1.5),
-        (TrainReport, "validation.dice", {"WT": 1.0}),
+        (TrainReport, "validation.dice", {}),
+        (TrainReport, "validation.dice", {"TC": 0.25, "WT": 0.5}),
         (TrainReport, "validation.dice", DICE | {"liver": 1.0}),
         (TrainReport, "validation.dice.TC", -0.1),
         (TrainReport, "patient", "Smith"),
         (TestReport, "test.hd95_mm.ET", INF),
         (TestReport, "test.hd95_mm.ET", -1.0),
         (TestReport, "test.empty", {"WT": 0}),
+        (TestReport, "test.hd95_mm", {"WT": 1.0, "TC": 1.0}),
+        (TestReport, "test.dice", {"WT": 0.5}),
         (TestReport, "test.mdsc", None),
         (TestReport, "selected_round", -1),
+        (TrainReport, "peak_mib", -1.0),
+        (TestReport, "each.cases", None),
+        (TestReport, "each.cases", [CASE | {"case": "Smith"}]),
+        (TestReport, "each.cases", [CASE | {"dice": {"WT": 1.0}}]),
+        (TestReport, "each.cases", [CASE | {"dice": DICE | {"WT": 1.5}}]),
+        (TestReport, "each.cases", [CASE | {"hd95_mm": dict.fromkeys(DICE, INF)}]),
+        (TestReport, "each.cases", [CASE | {"empty": dict.fromkeys(DICE, "Smith")}]),
+        (TestReport, "each.fingerprint", None),
+        (TestReport, "each.fingerprint", "Smith"),
+        (TestReport, "each.patients", []),
     ],
 )
 def test_refused(kind: type, place: str, value: object) -> None:
@@ -79,10 +108,20 @@ def test_refused(kind: type, place: str, value: object) -> None:
         check_report("clinic", kind, report, BRATS)
 
 
-@pytest.mark.parametrize("key", sorted(TRAIN))
+@pytest.mark.parametrize("key", sorted(TRAIN.keys() - {"peak_mib", "figures"}))
 def test_missing_key(key: str) -> None:
     with pytest.raises(UpdateRefused, match=f"report of clinic refused: {key} is missing"):
         check_report("clinic", TrainReport, {name: value for name, value in TRAIN.items() if name != key}, BRATS)
+
+
+def test_scores_of_as_many_cases_as_there_are() -> None:
+    each = TEST["each"]
+    assert check_cases("clinic", each, 2) == {"test_cases": [CASE, CASE], "test_fingerprint": 64 * "a"}
+    for number in (1, 3):
+        with pytest.raises(UpdateRefused, match=f"clinic refused: each.cases has scores of 2 cases: expected {number}"):
+            check_cases("clinic", each, number)
+    nothing = {"cases": None, "fingerprint": None}
+    assert check_cases("clinic", nothing, 2) == {"test_cases": None, "test_fingerprint": None}
 
 
 @pytest.mark.parametrize("report", [None, [], "fine"])

@@ -209,7 +209,7 @@ def test_seconds_of_a_round(tiny, tmp_path, payloads, monkeypatch) -> None:
 
     for owner, name, seconds in [
         (FedMEPDAtSite, "network", 1),
-        (FederationSite, "_train_epochs", 8),
+        (FederationSite, "_train_round", 8),
         (FederationSite, "_validate", 4),
         (KeptStates, "save", 2),
     ]:

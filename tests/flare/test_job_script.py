@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from fedmepd.errors import DataError
+from tests.data.files import write_case
+
 SCRIPT = Path(__file__).parents[2] / "job.py"
 
 
@@ -47,6 +50,23 @@ def test_bad_option_is_one_clear_line(job, tmp_path, options, message):
     status, errors = job(*options)
     assert status == 2 and message in errors.splitlines()[-1]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_sites_are_those_of_the_folder(job, tmp_path):
+    """A folder of a split, and one without manifests; phantoms have the protocol's names."""
+    script = runpy.run_path(str(SCRIPT))["site_names"]
+    for site in ("north", "south-10", "south-9", "fusion"):
+        write_case(tmp_path / "data" / site, "a", ("T1",))
+    (tmp_path / "data" / "notes").mkdir()
+    assert script(str(tmp_path / "data"), None) == ["north", "south-9", "south-10"]
+    assert script(str(tmp_path / "data"), 2) == ["north", "south-9"]
+    with pytest.raises(DataError, match="--sites 4: .* holds 3 sites, north, south-9, south-10"):
+        script(str(tmp_path / "data"), 4)
+    assert script(None, None) == [f"site-{number}" for number in range(1, 9)]
+    # The folder of one data set holds cases, and no sites.
+    assert script(str(tmp_path / "data" / "north"), 2) == ["site-1", "site-2"]
+    status, errors = job("--data", str(tmp_path / "nowhere"))
+    assert status == 2 and "nowhere cannot be read" in errors.splitlines()[-1]
 
 
 def test_a_finished_run_is_not_replaced(job, tmp_path):

@@ -16,7 +16,7 @@ from tests.federation.slow import Party
 from tests.tiny import SITES, settings
 
 PAGE = Path(__file__).parents[2] / "docs/methods.md"
-FILE, _RUN = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+FILE, _RUN, _FROZEN = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
 
 
 @pytest.fixture

@@ -28,15 +28,17 @@ def plain(maps, made, weight):
         (JoinedConvBlock, joined, [(2, 4, 6, 5, 4), (2, 2, 6, 5, 4)]),
     ],
 )
-def test_values_gradients_and_what_is_kept(kind, made, shapes):
+@pytest.mark.parametrize("keeps", [True, False])
+def test_values_gradients_and_what_is_kept(kind, made, shapes, keeps):
     torch.manual_seed(0)
     maps = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
     block = kind(6, 3).double()
     weight = block.conv.weight
+    block.kept = made(*maps).numel() - (not keeps)
     kept = []
     with saved_tensors_hooks(lambda tensor: kept.append(tensor.shape) or tensor, lambda tensor: tensor):
         result = block(*maps)
-    assert made(*maps).shape not in kept
+    assert (made(*maps).shape in kept) is keeps
     toward = torch.randn_like(result)
     gradients = torch.autograd.grad(result, [*maps, weight], toward)
     expected = plain(maps, made, weight)

@@ -14,7 +14,7 @@ from PIL import Image
 from fedmepd.cli import main
 from fedmepd.errors import FedMEPDError
 from fedmepd.evaluation import results
-from fedmepd.reporting import figures
+from fedmepd.reporting import figures, plotting
 from fedmepd.reporting.page import write_report
 from tests.evaluation import runs
 
@@ -169,7 +169,9 @@ def test_the_matrix_shows_its_scores():
 
     def lightness(score: float | str) -> float:
         cells = matrix({("server", "server"): 0.5, ("server", "site-1"): score})
-        pixels = np.asarray(Image.open(io.BytesIO(figures.png(figures.cross_site({"cross_site": cells})))).convert("L"))
+        pixels = np.asarray(
+            Image.open(io.BytesIO(plotting.png(figures.cross_site({"cross_site": cells})))).convert("L")
+        )
         # The right half of the map, without its letters: the commonest value in a strip below the cell's middle.
         height, width = pixels.shape
         strip = pixels[int(height * 0.3) : int(height * 0.35), int(width * 0.55) : int(width * 0.75)]
@@ -216,7 +218,7 @@ def test_the_heat_map_shows_them():
     """A site whose classifier is personal is drawn otherwise than one whose classifier is shared."""
     run = runs.finished() | {"filters": LAYERS}
     drawn = [
-        figures.png(figures.personal_filters(run, {name: history(of) for name in ("site-1", "site-2", "site-10")}))
+        plotting.png(figures.personal_filters(run, {name: history(of) for name in ("site-1", "site-2", "site-10")}))
         for of in ({}, {"classifier": [[1, 4]]})
     ]
     shared, personal = (np.asarray(Image.open(io.BytesIO(content)).convert("RGB")) for content in drawn)

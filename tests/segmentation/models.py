@@ -17,12 +17,12 @@ def by_brightness(network, images, *_, **__) -> torch.Tensor:
     return torch.stack([(~bright).float(), torch.zeros(bright.shape), torch.zeros(bright.shape), bright * 0.75])
 
 
-def save_tiny(path: Path, modalities: tuple[str, ...] = ("FLAIR", "T1ce"), clip_percent: float = 0.0) -> FedMEPDNet:
+def save_tiny(path: Path, modalities: tuple[str, ...] = ("FLAIR", "T1ce"), **about) -> FedMEPDNet:
     """Saves a calibrated network of width 4 that finds every class somewhere, and returns it."""
     net = FedMEPDNet(BRATS, modalities, 4, calibration={"residual": True, "dropout": 0.1}).start(0)
     generator = torch.Generator().manual_seed(0)
     for parameter in net.calibration.parameters():
         torch.nn.init.normal_(parameter, std=0.1, generator=generator)
     net.anchors = {level: torch.randn(5, 4 * 2 ** (level - 1), generator=generator) for level in (1, 2, 3, 4)}
-    save_model(path, net, About("site-1", "fedmepd", 3, clip_percent=clip_percent))
+    save_model(path, net, About("site-1", "fedmepd", 3, **about))
     return net.eval()

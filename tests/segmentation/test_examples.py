@@ -14,7 +14,7 @@ from tests.tiny import settings
 
 
 def scored(mdsc: float) -> CaseScores:
-    return CaseScores({"WT": mdsc, "TC": mdsc, "ET": mdsc}, dict.fromkeys(("WT", "TC", "ET"), False))
+    return CaseScores({"WT": mdsc, "TC": mdsc, "ET": mdsc}, dict.fromkeys(("WT", "TC", "ET"), None))
 
 
 @pytest.fixture

@@ -48,6 +48,17 @@ def oblique() -> np.ndarray:
     return affine
 
 
+@pytest.mark.parametrize(("size", "warned"), [((1, 1, 1), 0), ((1.05, 1, 1), 0), ((1.5, 1, 1), 1), ((5, 1, 1), 1)])
+@pytest.mark.parametrize("trained", [(), (1.0, 1.0, 1.0)])
+def test_voxels_of_another_size_than_in_training(trained, size, warned, tmp_path: Path) -> None:
+    save_tiny(tmp_path / "model.pt", voxel_mm=trained)
+    segmenter = opened(tmp_path / "model.pt")
+    case = segmenter.usable(write_case(tmp_path, "case", affine=np.diag([*size, 1.0])))
+    lines = segmenter.check(case)
+    assert len(lines) == (warned if trained else 0)
+    assert all("the model was trained with 1 x 1 x 1 mm" in line for line in lines)
+
+
 @pytest.mark.parametrize("affine", [oblique(), np.eye(4), np.diag([-1.0, -1, 1, 1])], ids=["oblique", "RAS", "LPS"])
 def test_a_segmentation_stands_where_its_voxels_are(affine: np.ndarray, model: Path, tmp_path: Path) -> None:
     """With a network that calls bright voxels enhancing tumour, it is the bright voxels that are called so."""
@@ -129,8 +140,7 @@ def test_checks_of_the_files(model: Path, tmp_path: Path) -> None:
     segmenter = opened(model)
     good = write_case(tmp_path, "good", modalities=("FLAIR", "T1ce"), label=np.full((8, 9, 10), 77, "uint8"))
     assert segmenter.check(segmenter.usable(good)) == []
-    head = np.full((140, 140, 140), 9, "uint8")
-    head[0] = 7
+    head = np.random.default_rng(0).integers(1, 99, (140, 140, 140), "uint8")
     [line] = segmenter.check(segmenter.usable(write_case(tmp_path, "head", modalities=("FLAIR",), FLAIR=head)))
     assert "head" in line and "expected skull-stripped images" in line
     other = write_case(tmp_path, "other", modalities=("FLAIR",), T1ce=np.ones((8, 9, 11), "int16"))
@@ -139,7 +149,7 @@ def test_checks_of_the_files(model: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="has no image"):
         segmenter.check(segmenter.usable(Case("none", {}, None, task=BRATS)))
     good.images["FLAIR"].unlink()
-    with pytest.raises(DataError, match="flair.nii.gz cannot be read"):
+    with pytest.raises(DataError, match="flair.nii.gz does not exist"):
         segmenter.check(segmenter.usable(good))
     with pytest.raises(DataError, match="case good cannot be read any more"):
         segmenter.segment(segmenter.usable(good))

@@ -33,7 +33,7 @@ from fedmepd.tasks.task import CaseNames, Convention, Doubt, SmallClass
             {"conventions": {"brats": Convention("x", {1: 0, 0: 1, 2: 2, 4: 3})}},
             "brats: expected a value for each class",
         ),
-        ({"default_convention": "other"}, "'other' is none of them: expected brats, brats2023, msd"),
+        ({"default_convention": "other"}, "'other' is none of them: expected brats, brats2023, brats2024"),
         ({"case_names": (CaseNames("x", "x", "brats2030"),)}, "'brats2030' is none of them"),
         ({"case_names": (CaseNames("x", "x", None),)}, "case_names: x: expected either a convention or other_classes"),
         ({"case_names": (CaseNames("x", "x", "brats", "y"),)}, "x: expected either a convention or other_classes"),
@@ -55,9 +55,9 @@ def test_parts_that_do_not_fit(change: dict, message: str) -> None:
 def test_conventions_by_name() -> None:
     assert [BRATS.convention(name) for name in ("msd", "2023", "brats2023")] == ["msd", "brats2023", "brats2023"]
     with pytest.raises(
-        SettingsError, match=r"task brats has no label values '2024': expected brats \(BraTS until 2021"
+        SettingsError, match=r"task brats has no label values '2030': expected brats \(BraTS until 2021"
     ):
-        BRATS.convention("2024")
+        BRATS.convention("2030")
     assert BRATS.describe_convention("msd") == "Decathlon: 0, 1 ED, 2 NCR/NET, 3 ET"
     assert BRATS.describe_labels() == "0 background, 1 NCR/NET, 2 ED, 4 ET"
     assert (BRATS.file_name("a", "T1ce"), BRATS.file_name("a", None)) == ("a_t1ce.nii.gz", "a_seg.nii.gz")

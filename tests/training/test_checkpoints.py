@@ -57,12 +57,17 @@ def test_describes_itself(saved: Path) -> None:
         "label_maps": {
             "brats": {"0": 0, "1": 1, "2": 2, "4": 3},
             "brats2023": {"0": 0, "1": 1, "2": 2, "3": 3},
+            "brats2024": {"0": 0, "1": 1, "2": 2, "3": 3, "4": 0},
+            "brats-ped2024": {"0": 0, "1": 3, "2": 1, "3": 1, "4": 2},
+            "brats2015": {"0": 0, "1": 1, "2": 2, "3": 1, "4": 3},
+            "egd": {"0": 0, "1": 1},
             "msd": {"0": 0, "1": 2, "2": 1, "3": 3},
         },
         "modalities": ["FLAIR", "T2"],
         "width": 4,
         "shared_encoder": False,
         "affine": False,
+        "modality_norms": False,
         "calibration": {"residual": True, "dropout": 0.25},
         "about": {
             "owner": "site-2",
@@ -72,6 +77,7 @@ def test_describes_itself(saved: Path) -> None:
             "clip_percent": 0.0,
             "window": 80,
             "overlap": 0.5,
+            "voxel_mm": (),
             "version": fedmepd.__version__,
         },
     }

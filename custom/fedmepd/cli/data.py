@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from shlex import quote
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from fedmepd.cli.tasks import add_task_option, chosen_task, conventions_help
+from fedmepd.cli.tasks import add_task_option, chosen_task, convention_of, conventions_help
 from fedmepd.cli.terminal import FAULTY, progress_bar
-from fedmepd.errors import FedMEPDError, SettingsError
+from fedmepd.errors import DataError, FedMEPDError, SettingsError
 
 if TYPE_CHECKING:
+    from fedmepd.data.file_kinds import Pattern
     from fedmepd.data.layouts import Dataset
     from fedmepd.data.source import Source
 
@@ -31,11 +33,13 @@ def add_data_commands(data: argparse._SubParsersAction) -> None:
         "check",
         help="list what a folder contains and what is wrong with it",
         description="Lists what a folder of cases, a list, or a federation's folder of sites contains and what "
-        "is wrong with it, without names of cases or files. Exit status: 0 no errors, 1 errors in the data, 2 it "
+        "is wrong with it, errors and warnings first. Exit status: 0 no errors, 1 errors in the data, 2 it "
         "cannot be read.",
     )
     check.add_argument("folder", type=Path, help="folder of cases or of sites, or a list (.csv, .json)")
-    check.add_argument("--details", action="store_true", help="also name the cases and files")
+    names = check.add_mutually_exclusive_group()
+    names.add_argument("--details", action="store_true", help="name all cases and files, also those of notes")
+    names.add_argument("--anonymous", action="store_true", help="name no case and no file: for output that you send")
     _add_reading(check)
     check.set_defaults(run=_check)
 
@@ -70,6 +74,9 @@ def add_data_commands(data: argparse._SubParsersAction) -> None:
     how.add_argument("--protocol", choices=("brats2018", "brats2020"), help="the paper's eight sites and fusion site")
     how.add_argument("--split-dir", type=Path, help="folder of published lists: server.csv, c1.csv to c8.csv")
     how.add_argument("--sites", type=Path, help="YAML file with the sites of any other federation")
+    how.add_argument(
+        "--partition", type=Path, help="CSV file of FeTS, such as partitioning_1.csv, with Partition_ID and Subject_ID"
+    )
     _add_making(split)
     split.set_defaults(run=_split)
 
@@ -80,6 +87,14 @@ def _add_reading(parser: argparse.ArgumentParser) -> None:
         "--labels",
         metavar="VALUES",
         help=f"meaning of the label values: {conventions_help()}; default: that of the layout",
+    )
+    parser.add_argument(
+        "--pattern",
+        action="append",
+        default=[],
+        metavar="KIND=PATTERN",
+        help="which files of a case are a modality or the label, such as 'label=*_MASK.nii.gz'; may be given several "
+        "times; default: by the words of their names, or as before",
     )
     parser.add_argument("--follow-links", action="store_true", help="read links that lead out of a case's folder")
 
@@ -96,7 +111,6 @@ def _add_making(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--validation",
         type=float,
-        default=_SHARES["validation"],
         help="share of patients to validate on; default: 0.1; the rest is for testing",
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the random assignment of patients; default: 0")
@@ -111,21 +125,29 @@ def _make_phantoms(options: argparse.Namespace) -> None:
 
 
 def _check(options: argparse.Namespace) -> int:
+    from fedmepd.data.findings import ERROR, WARNING
     from fedmepd.data.layouts import find_dataset
     from fedmepd.data.ownership import data_sets
     from fedmepd.data.source import no_case
     from fedmepd.data.summary import describe_data
 
-    task = chosen_task(options)
+    task = chosen_task(options, [options.labels])
     sites = data_sets(
         task, options.folder, lambda what: print(f"found {what}", flush=True), follow_links=options.follow_links
     )
     if sites:
         return _check_sites(sites, options)
-    dataset = find_dataset(task, options.folder, follow_links=options.follow_links)
+    dataset = find_dataset(
+        task,
+        options.folder,
+        follow_links=options.follow_links,
+        patterns=_patterns(options),
+        manifest=not options.pattern,
+    )
     if not dataset.cases and not dataset.findings:
         raise no_case(task, options.folder)
     inspection = _inspect(dataset, options)
+    _print_findings(inspection.findings, options, (ERROR, WARNING))
     print("\n".join(["", *describe_data(dataset, inspection)]))
     return _conclude(inspection.findings, options, len(inspection.cases))
 
@@ -140,17 +162,23 @@ def _inspect(dataset: Any, options: argparse.Namespace) -> Any:
         return inspect_dataset(dataset, SiteSettings.load().cache, labels=_labels(options), progress=progress)
 
 
+def _patterns(options: argparse.Namespace) -> list[Pattern]:
+    from fedmepd.data.file_kinds import Pattern
+
+    return [Pattern.read(chosen_task(options, [options.labels]), text) for text in options.pattern]
+
+
 def _labels(options: argparse.Namespace) -> str | None:
-    return None if options.labels is None else chosen_task(options).convention(options.labels)
+    return convention_of(chosen_task(options, [options.labels]), options.labels)
 
 
 def _check_sites(sites: dict[str, Dataset], options: argparse.Namespace) -> int:
-    from fedmepd.data.findings import Finding
+    from fedmepd.data.findings import ERROR, WARNING, Finding
     from fedmepd.data.ownership import own_cases
     from fedmepd.data.summary import describe_overlap
     from fedmepd.text_table import table
 
-    task = chosen_task(options)
+    task = chosen_task(options, [options.labels])
     inspections, findings, rows = {}, [], []
     for site, dataset in sites.items():
         print(f"{site}: ", end="", flush=True)
@@ -169,24 +197,36 @@ def _check_sites(sites: dict[str, Dataset], options: argparse.Namespace) -> int:
             names = " ".join(name for name in task.modalities if name in there)
             numbers = [len(cases), parts["train"], parts["validation"], parts["test"], parts[None], errors]
             rows.append([name, *map(str, numbers), names])
+    lines, overlaps = describe_overlap(inspections)
+    findings += [Finding("error", "two sites that share cases", line) for line in lines[:overlaps]]
+    _print_findings(findings, options, (ERROR, WARNING))
     heads = ["site", "cases", "train", "validation", "test", "unlabelled", "errors", "modalities"]
     print("\n".join(["", *table(heads, rows), ""]))
-    lines, overlaps = describe_overlap(inspections)
     print("\n".join(lines))
-    findings += [Finding("error", "two sites that share cases", line) for line in lines[:overlaps]]
     return _conclude(findings, options, sum(len(inspection.cases) for inspection in inspections.values()))
 
 
-def _conclude(findings: list[Any], options: argparse.Namespace, cases: int) -> int:
-    from fedmepd.data.findings import ERROR
+def _print_findings(findings: list[Any], options: argparse.Namespace, severities: Sequence[str]) -> None:
+    """Prints findings: with names of cases and files, unless the output is to be sent."""
+    from fedmepd.data.findings import ERROR, MOST_SHOWN, NOTE, WARNING
     from fedmepd.data.summary import describe_findings
 
-    print("\n".join(describe_findings(findings, options.details)), end="\n\n" if findings else "\n")
+    named = () if options.anonymous else (ERROR, WARNING, *([NOTE] if options.details else []))
+    lines = describe_findings(findings, severities, named, None if options.details else MOST_SHOWN)
+    if lines:
+        print("\n".join(lines))
+
+
+def _conclude(findings: list[Any], options: argparse.Namespace, cases: int) -> int:
+    from fedmepd.data.findings import ERROR, NOTE
+
+    _print_findings(findings, options, (NOTE,))
+    print()
     errors = sum(found.severity == ERROR for found in findings)
     if not errors:
         print(f"no error in {cases} cases" if cases != 1 else "no error in 1 case")
         return 0
-    hint = "" if options.details else "; --details names cases and files, docs/data.md says what each message means"
+    hint = "; docs/data.md says what each message means"
     print(f"{errors} error{'s' if errors > 1 else ''}: a site with this data would refuse to train{hint}")
     return FAULTY
 
@@ -198,6 +238,7 @@ def _source(
     from fedmepd.data.summary import describe_found
     from fedmepd.site_settings import SiteSettings
 
+    options.validation = _SHARES["validation"] if options.validation is None else options.validation
     if not (0 < options.train <= 1 and 0 <= options.validation and options.train + options.validation <= 1 + 1e-9):
         raise SettingsError(
             f"--train {options.train} --validation {options.validation}: expected shares above 0, at most 1 together"
@@ -205,7 +246,7 @@ def _source(
     cache = SiteSettings.load().cache
     with progress_bar("reading", "case") as progress:
         source = open_source(
-            chosen_task(options),
+            chosen_task(options, [options.labels]),
             options.folder,
             labels=_labels(options),
             follow_links=options.follow_links,
@@ -213,6 +254,7 @@ def _source(
             cache=cache,
             earlier=earlier,
             without=without,
+            patterns=_patterns(options),
             found=lambda dataset: print(describe_found(dataset), flush=True),
             progress=progress,
         )
@@ -233,13 +275,14 @@ def _init(options: argparse.Namespace) -> None:
     if apart and choice:
         raise SettingsError(f"--fusion {options.fusion}: {apart} holds the cases for fusion training: leave one out")
     local = None if options.kit is None else _kit_settings(options.kit)
+    validation_asked = bool(options.validation)
     in_place = options.out is None
     if in_place and options.copy:
         raise SettingsError("--copy: expected --out, the folder to copy to")
     folder = (options.folder.parent if options.folder.is_file() else options.folder) if in_place else options.out
     source, cache = _source(options, earlier=folder, without=FUSION_SITE)
     site = plan_site(
-        chosen_task(options),
+        chosen_task(options, [options.labels]),
         folder,
         source.inspection.cases,
         in_place=in_place,
@@ -248,10 +291,13 @@ def _init(options: argparse.Namespace) -> None:
         name="site",
         cache=cache,
         fusion=choice,
+        patterns=source.patterns,
     )
-    changed = write_site(site, copy=options.copy)
     parts = Counter(entry.part for entry in site.manifest.cases if not entry.fusion)
     fusion = Counter(entry.part for entry in site.manifest.cases if entry.fusion)
+    _refuse_useless(parts + fusion, options.validation if validation_asked else 0)
+    _tell_findings(source.inspection)
+    changed = write_site(site, copy=options.copy)
     print(
         f"{folder / FILE_NAME} {'written' if changed else 'is up to date'}: train {parts['train']}, validation "
         f"{parts['validation']}, test {parts['test']}, without a label (inference only) {parts[None]}"
@@ -263,10 +309,15 @@ def _init(options: argparse.Namespace) -> None:
         )
     if apart:
         print(f"the cases in {apart} are for fusion training: make a data set of that folder too")
+    there = {modality for entry in site.manifest.cases if entry.part for modality in entry.images}
+    print(f"modalities of the site: {' '.join(name for name in chosen_task(options).modalities if name in there)}")
     if fusion and not parts.total():
         print("no case is the site's own: it can take part as the fusion site alone")
     elif not parts["train"]:
-        print("no case to train on: a site needs at least one case with a label")
+        print("no case of its own to train on: it can take part as the fusion site alone")
+    for part, use in (("validation", "the last model is taken, and not the best one"), ("test", "nothing is tested")):
+        if parts["train"] and not parts[part]:
+            print(f"no {part} case: {use}; more patients, or another share, would give one")
     if fusion and not fusion["train"]:
         print("no case to train on among those for fusion training: choose more patients")
     if local is None:
@@ -275,6 +326,28 @@ def _init(options: argparse.Namespace) -> None:
     else:
         _point_kit(local, folder)
         print(f"{local} points to it")
+
+
+def _refuse_useless(parts: Counter[str | None], validation: float) -> None:
+    """Refuses a data set that nobody could train on, or that lacks the validation cases that were asked for."""
+    if not parts["train"]:
+        raise DataError(
+            "no case to train on: a site needs at least one case with a label; `fedmepd predict` segments cases "
+            "without a label, and needs no data set"
+        )
+    if validation and not parts["validation"]:
+        raise DataError(
+            f"--validation {validation:g} of {parts.total() - parts[None]} cases with labels gives no validation case: "
+            "raise the share, or leave the option out"
+        )
+
+
+def _tell_findings(inspection: Any) -> None:
+    from fedmepd.data.findings import NOTE, WARNING
+    from fedmepd.data.summary import describe_findings
+
+    if lines := describe_findings(inspection.findings, (WARNING, NOTE), (WARNING,)):
+        print("\n".join([*lines, ""]))
 
 
 def _kit_settings(kit: Path) -> Path:
@@ -297,7 +370,7 @@ def _split(options: argparse.Namespace) -> None:
 
     if options.out.resolve().is_relative_to(options.folder.resolve()):
         raise FedMEPDError(f"{options.out} is inside {options.folder}: choose a folder outside the data set")
-    task = chosen_task(options)
+    task = chosen_task(options, [options.labels])
     source, cache = _source(options)
     labelled = sum(case.label is not None for case in source.inspection.cases)
     plan = None
@@ -312,6 +385,7 @@ def _split(options: argparse.Namespace) -> None:
         options.out,
         plan=plan,
         lists=options.split_dir,
+        partition=options.partition,
         copy=options.copy,
         shares=options,
         seed=options.seed,
@@ -331,4 +405,23 @@ def _split(options: argparse.Namespace) -> None:
     if over:
         print(f"{over} cases are left over")
     print(f"{options.out} {'written' if changed else 'is up to date'}")
-    print(f"to train on it: FEDMEPD_DATA={quote(str(options.out.absolute()))}")
+    _tell_training(options.out, [site.plan.name for site in made])
+
+
+def _tell_training(out: Path, names: list[str]) -> None:
+    """Prints the command that trains on the sites of a folder."""
+    from fedmepd.config import FUSION_SITE
+    from fedmepd.data.distribution import protocol_names
+
+    place, sites = quote(str(out.absolute())), [name for name in names if name != FUSION_SITE]
+    missing = "" if FUSION_SITE in names else " --fusion-site NAME"
+    print(f"to train on it: python job.py --data {place}{missing}")
+    if missing:
+        print(f"NAME is the site with the cases for fusion training, as no folder is called {FUSION_SITE}")
+    elif sites == protocol_names():
+        print(f"or: FEDMEPD_DATA={place} nvflare simulator jobs/fedmepd_brats -w workspace -t {len(sites)}")
+    else:
+        print(
+            f"or: python job.py --data {place} --export jobs_own && FEDMEPD_DATA={place} nvflare simulator "
+            f"jobs_own/fedmepd_brats -w workspace -c {','.join(sites)} -t {len(sites)}"
+        )

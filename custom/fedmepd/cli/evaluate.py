@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedmepd.cli.predict import add_segmenter_options, open_segmenter
-from fedmepd.cli.tasks import add_task_option, chosen_task, conventions_help
+from fedmepd.cli.tasks import add_task_option, chosen_task, convention_of, conventions_help, with_label_maps
 from fedmepd.cli.terminal import progress_bar, warn
 from fedmepd.errors import DataError, SettingsError
 
@@ -73,7 +73,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     if options.out is not None and (there := [name for name in (CSV_NAME, JSON_NAME) if (options.out / name).exists()]):
         raise SettingsError(f"--out {options.out} has an {there[0]} already: choose another folder")
     if by_files:
-        task = chosen_task(options)
+        task = chosen_task(options, [options.label_values, options.prediction_values])
         cases, unmatched = _score_files(task, options)
     else:
         segmenter = open_segmenter(options)
@@ -106,8 +106,8 @@ def _score_files(
     with progress_bar("reading", "file") as progress:
         pairs, warnings = check(
             matched,
-            prediction_values=_convention(task, options.prediction_values),
-            label_values=_convention(task, options.label_values),
+            prediction_values=convention_of(task, options.prediction_values),
+            label_values=convention_of(task, options.label_values),
             progress=progress,
         )
     for line in warnings:
@@ -117,13 +117,9 @@ def _score_files(
         for number, pair in enumerate(pairs, 1):
             prediction, spacing = read_classes(pair.prediction)
             label, _ = read_classes(pair.label)
-            cases[pair.name] = measure_case(task, prediction, label, spacing)
+            cases[pair.name] = measure_case(task, prediction, label, spacing, pair.label.label_groups)
             progress(number, len(pairs))
     return cases, {"without_label": matched.without_label, "without_prediction": matched.without_prediction}
-
-
-def _convention(task: Task, given: str | None) -> str | None:
-    return None if given is None else task.convention(given)
 
 
 def _tell_unmatched(names: Sequence[str], what: str) -> None:
@@ -152,10 +148,10 @@ def _score_model(segmenter: Segmenter, options: argparse.Namespace) -> dict[str,
         with progress_bar(case.name, "window") as progress:
             segmentation = segmenter.segment(unlabelled, progress)
         # By way of the image that `fedmepd predict` writes, so that both give the same scores.
-        values = np.asarray(segmentation.image(case.convention).dataobj)
+        values = np.asarray(segmentation.image(task.default_convention).dataobj)
         label, spacing = read_classes(case)
-        predicted = classes_of_label(task, values, case.convention)
-        cases[case.name] = measure_case(task, predicted, label, spacing)
+        predicted = classes_of_label(task, values, task.default_convention)
+        cases[case.name] = measure_case(task, predicted, label, spacing, case.label_groups)
         dice = ", ".join(f"{region} {of.dice:.3f}" for region, of in cases[case.name].items())
         print(f"{case.name}: Dice {dice}", flush=True)
     return cases
@@ -169,6 +165,7 @@ def _labelled_cases(task: Task, options: argparse.Namespace) -> list[Case]:
     from fedmepd.site_settings import SiteSettings
 
     cache = SiteSettings.load().cache
+    task = with_label_maps(task, [options.label_values])
     dataset = open_dataset(task, options.folder, follow_links=options.follow_links, cache=cache)
     cases, problems = nameable(dataset)
     if problems:
@@ -191,7 +188,7 @@ def _labelled_cases(task: Task, options: argparse.Namespace) -> list[Case]:
     with progress_bar("reading", "case") as progress:
         inspection = inspect_cases(
             cases,
-            labels=_convention(task, options.label_values),
+            labels=convention_of(task, options.label_values),
             option="--label-values",
             cache=cache,
             progress=progress,

@@ -11,7 +11,7 @@ from fedmepd import methods
 from fedmepd.text_table import table
 
 _HEADER = ("name", "title", "paper", "shared", "personal", "fusion data")
-_WIDTH = 22
+_WIDTH = 19
 
 
 def add_methods_command(topics: argparse._SubParsersAction) -> None:

@@ -63,7 +63,8 @@ def _add_labels(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--labels",
         metavar="VALUES",
-        help=f"label values to write: {conventions_help()}; default: the default of the model's task, brats for BraTS",
+        help=f"label values to write: {conventions_help(to_write=True)}; default: the default of the model's task, "
+        "brats for BraTS",
     )
 
 

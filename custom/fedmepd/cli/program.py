@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fedmepd import __version__
+from fedmepd.cli.compare import add_compare_run_command
+from fedmepd.cli.compare_show import add_compare_show_command
 from fedmepd.cli.data import add_data_commands
 from fedmepd.cli.doctor import add_doctor_command
 from fedmepd.cli.evaluate import add_evaluate_command
@@ -23,7 +25,7 @@ from fedmepd.cli.predict import add_predict_command
 from fedmepd.cli.report import add_report_command
 from fedmepd.cli.tasks import add_task_option, add_tasks_command, chosen_task
 from fedmepd.cli.terminal import INTERRUPTED, REFUSED, interruptible
-from fedmepd.errors import FedMEPDError
+from fedmepd.errors import FedMEPDError, remedy
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,6 +33,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     0, or the command's own; 2 when the user can put something right; 130 when the user interrupts or terminates it.
     """
+    for stream in (sys.stdout, sys.stderr):
+        # A name that the terminal cannot show must not stop a command.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     try:
         with interruptible():
             options = build_parser().parse_args(arguments)
@@ -39,6 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return status
     except FedMEPDError as error:
         print(f"fedmepd: {error}", file=sys.stderr)
+        return REFUSED
+    except PermissionError as error:
+        print(f"fedmepd: {error.filename}: {error.strerror}; {remedy(error)}", file=sys.stderr)
         return REFUSED
     except KeyboardInterrupt:
         print("fedmepd: interrupted", file=sys.stderr)
@@ -125,6 +134,10 @@ def build_parser() -> argparse.ArgumentParser:
 
     data = _topic(topics, "data", "look at data, and make sites of it")
     add_data_commands(data)
+
+    compare = _topic(topics, "compare", "compare methods on the same cases")
+    add_compare_run_command(compare)
+    add_compare_show_command(compare)
 
     add_doctor_command(topics)
     add_export_commands(_topic(topics, "export", "write a model for MONAI bundles, TorchScript or ONNX"))

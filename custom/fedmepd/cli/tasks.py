@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedmepd.tasks.find import DEFAULT, find_task, task_names
@@ -30,20 +32,55 @@ def add_task_option(parser: argparse.ArgumentParser, default: str = DEFAULT) -> 
     )
 
 
-def chosen_task(options: argparse.Namespace) -> Task:
+def chosen_task(options: argparse.Namespace, values: Iterable[str | None] = ()) -> Task:
     """Returns the task that the options say, or the default one.
 
+    Args:
+        options: of the command.
+        values: what they say of label values; the task gets those that a file describes.
+
     Raises:
-        SettingsError: there is no such task.
+        SettingsError: there is no such task, or a file with label values cannot be used.
     """
-    return find_task(options.task or DEFAULT)
+    return with_label_maps(find_task(options.task or DEFAULT), values)
 
 
-def conventions_help() -> str:
-    """The label values of the default task, as a part of an option's help."""
+def with_label_maps(task: Task, values: Iterable[str | None]) -> Task:
+    """Returns the task with the label values that files describe, each under its file's name without the ending."""
+    from fedmepd.tasks.label_map import is_label_map, read_label_map
+
+    for given in values:
+        if given is not None and is_label_map(given):
+            task = task.with_convention(_name(given), read_label_map(task, Path(given)))
+    return task
+
+
+def convention_of(task: Task, given: str | None) -> str | None:
+    """Returns the convention that a user calls so, or describes in the file of that name; None where nothing is said.
+
+    Args:
+        task: what :func:`with_label_maps` returned.
+        given: the option's value.
+
+    Raises:
+        SettingsError: the task has none of that name.
+    """
+    from fedmepd.tasks.label_map import is_label_map
+
+    return None if given is None else task.convention(_name(given) if is_label_map(given) else given)
+
+
+def _name(file: str) -> str:
+    return Path(file).name.rpartition(".")[0]
+
+
+def conventions_help(*, to_write: bool = False) -> str:
+    """The label values of the default task, as a part of an option's help; to read labels by, or to write them."""
     task = find_task(DEFAULT)
-    known = [f"{name} ({task.describe_convention(name)})" for name in task.conventions]
-    return f"{', '.join(known)}; `fedmepd tasks` lists those of other tasks"
+    names = [name for name, convention in task.conventions.items() if not (to_write and convention.groups)]
+    known = ", ".join(f"{name} ({task.describe_convention(name)})" for name in names)
+    own = "" if to_write else ", or a YAML file that describes them"
+    return f"{known}{own}; `fedmepd tasks` lists those of other tasks"
 
 
 def image_options() -> dict[str, str]:

@@ -15,6 +15,7 @@ from fedmepd.config import Settings
 from fedmepd.data.cases import Case
 from fedmepd.data.preparation import PreparedCases
 from fedmepd.seeds import derive_seed
+from fedmepd.tasks.labels import Groups
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,19 +23,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Batch:
-    """Crops of cases that have the same modalities.
+    """Crops of cases that have the same modalities, and labels that tell the same classes.
 
     Args:
         images: (B, M, X, Y, Z) float32, mean 0 and standard deviation 1 inside the brain of the whole case.
         modalities: the M modalities, in the task's order.
         label: (B, X, Y, Z) int64, classes.
         cases: indices of the B cases in the list of cases.
+        groups: classes that their labels do not tell apart, see :class:`fedmepd.tasks.labels.Convention`.
     """
 
     images: Tensor
     modalities: tuple[str, ...]
     label: Tensor
     cases: tuple[int, ...]
+    groups: Groups = ()
 
 
 @dataclass(frozen=True)
@@ -46,12 +49,14 @@ class EvaluationCase:
         modalities: the M modalities, in the task's order.
         label: (X, Y, Z) int64, classes.
         spacing: size of a voxel in mm along each axis.
+        groups: classes that its label does not tell apart.
     """
 
     images: Tensor
     modalities: tuple[str, ...]
     label: Tensor
     spacing: tuple[float, float, float]
+    groups: Groups = ()
 
 
 def _one_thread() -> Executor:
@@ -88,10 +93,10 @@ class TrainingBatches:
         self._loader = loader
         self._batch = settings.training.batch
         self._seed = derive_seed(settings.seed, *seed_parts, "batches")
-        groups: dict[tuple[str, ...], list[int]] = {}
+        groups: dict[tuple[tuple[str, ...], Groups], list[int]] = {}
         for index, case in enumerate(self._cases):
-            groups.setdefault(case.modalities, []).append(index)
-        self._groups = [groups[modalities] for modalities in sorted(groups)]
+            groups.setdefault((case.modalities, case.label_groups), []).append(index)
+        self._groups = [groups[alike] for alike in sorted(groups)]
 
     def __len__(self) -> int:
         """Returns the number of batches, and so of steps, in an epoch."""
@@ -124,6 +129,7 @@ class TrainingBatches:
             modalities=self._cases[indices[0]].modalities,
             label=torch.stack([sample["label"][0] for sample in samples]).long(),
             cases=tuple(indices),
+            groups=self._cases[indices[0]].label_groups,
         )
 
     def _sample(self, index: int, number: int) -> dict[str, Any]:
@@ -144,6 +150,7 @@ def evaluation_cases(cases: Sequence[Case], settings: Settings, cache: Path) -> 
             modalities=case.modalities,
             label=item["label"][0].long(),
             spacing=tuple(item["spacing"].tolist()),
+            groups=case.label_groups,
         )
 
 

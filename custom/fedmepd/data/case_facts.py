@@ -16,23 +16,30 @@ import numpy as np
 from fedmepd.data.cases import LABEL, Case
 from fedmepd.data.findings import Finding, error, note, warning
 from fedmepd.data.grids import MOST_APART_MM, apart_mm
-from fedmepd.data.volumes import UNREADABLE, VolumeError, Volumes, read_volumes
+from fedmepd.data.volume_checks import (
+    UNKNOWN_LABEL,
+    CaseVolume,
+    check_header,
+    check_values,
+    digest,
+    label_counts,
+)
+from fedmepd.data.volumes import (
+    UNREADABLE,
+    VolumeError,
+    Volumes,
+    nearest_whole,
+    read_volumes,
+    without_nan_outside,
+)
 from fedmepd.errors import FedMEPDError
 from fedmepd.storage import read_json, write_json
 
 # Raise this number when you add a check.
-_FORMAT = 3
-
-# Interpolation leaves a few negative voxels around the brain; a z-score makes about half of it negative.
-_MOST_NEGATIVE = 0.25
-
-_USUAL_SPACING_MM = (0.3, 6.0)
+_FORMAT = 4
 
 # If more than this share of a label is outside the brain, the label belongs to another image.
 _MOST_OUTSIDE = 0.5
-
-# A file with more different values than this is an image, not a label.
-_MOST_LABELS = 20
 
 
 @dataclass(frozen=True)
@@ -45,7 +52,8 @@ class CaseFacts:
         spacing: size of a voxel in mm along each axis.
         orientation: where the axes point, such as ``LPS``.
         label_counts: voxels of every value of the label.
-        digests: SHA-256 of every volume's values and shape, by kind, however they are stored.
+        digests: by kind, SHA-256 of every volume's content, however it is stored: of an image the brain alone, in the
+            network's frame and in steps of its mean; of a label all values.
     """
 
     findings: tuple[Finding, ...] = ()
@@ -83,7 +91,8 @@ def _cache_file(case: Case, cache: Path | None) -> Path | None:
             status = path.stat()
         except OSError:
             return None
-        parts += [kind, str(path.absolute()), channel, status.st_size, status.st_mtime_ns]
+        # The time of the last change of the file's entry cannot be set by a program that copies the older times.
+        parts += [kind, str(path.absolute()), channel, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
     return Path(cache) / "checked" / f"{hashlib.sha256(repr(parts).encode()).hexdigest()}.json"
 
 
@@ -102,16 +111,6 @@ def _recall(file: Path) -> CaseFacts | None:
         return None
 
 
-@dataclass
-class _Volume:
-    """One volume of a case, as far as the checks within the case need it."""
-
-    kind: str
-    path: Path
-    values: np.ndarray
-    read: Volumes
-
-
 def _read(case: Case, pool: ThreadPoolExecutor) -> CaseFacts:
     import nibabel
 
@@ -124,25 +123,30 @@ def _read(case: Case, pool: ThreadPoolExecutor) -> CaseFacts:
         read = by_path[path]
         if isinstance(read, Finding):
             continue
-        if channel is None:
-            volumes.append(_Volume(kind, path, read.values, read))
-        elif channel < read.values.shape[3]:
-            volumes.append(_Volume(kind, path, read.values[..., channel], read))
+        if channel is None or channel < read.values.shape[3]:
+            values = read.values if channel is None else read.values[..., channel]
+            clean = nearest_whole(values) if kind == LABEL else without_nan_outside(values)
+            if clean is not values and kind == LABEL and not np.array_equal(clean, values, equal_nan=True):
+                findings.append(note(_ROUNDED, f"{path} holds values such as {_first_other(clean, values):.7g}"))
+            elif clean is not values and kind != LABEL:
+                findings.append(note(_NAN_OUTSIDE, f"{path} holds NaN around the brain: it becomes 0"))
+            volumes.append(CaseVolume(kind, path, clean, read))
         else:
             text = f"{path} has {read.values.shape[3]} volumes: expected {kind} as number {channel + 1} of them"
             findings.append(error("file with too few volumes", text))
-    for checked in pool.map(_check_values, volumes):
+    for checked in pool.map(check_values, volumes):
         findings += checked
     for volume in volumes[1:]:
         findings += _compare(volume, volumes[0])
     for volume in dict((volume.path, volume) for volume in volumes).values():
-        findings += _check_header(volume)
-    digests = dict(zip((volume.kind for volume in volumes), pool.map(_digest, volumes), strict=True))
+        findings += check_header(volume)
+    digests = dict(zip((volume.kind for volume in volumes), pool.map(digest, volumes), strict=True))
     findings += _same_content(case, digests)
+    findings += _label_as_image(volumes)
     findings += _check_brain(case, volumes)
     label = next((volume for volume in volumes if volume.kind == LABEL), None)
-    known = label is not None and not any(finding.kind == _UNKNOWN_LABEL for finding in findings)
-    counts = {int(value): number for value, number in _label_counts(label.values).items()} if known else {}
+    known = label is not None and not any(finding.kind == UNKNOWN_LABEL for finding in findings)
+    counts = {int(value): number for value, number in label_counts(label.values).items()} if known else {}
     first = volumes[0] if volumes else None
     return CaseFacts(
         findings=tuple(findings),
@@ -154,65 +158,49 @@ def _read(case: Case, pool: ThreadPoolExecutor) -> CaseFacts:
     )
 
 
+_ROUNDED = "label values that are whole but for rounding"
+_NAN_OUTSIDE = "NaN around the brain, which becomes 0"
+
+
+def _first_other(clean: np.ndarray, values: np.ndarray) -> float:
+    return float(values[clean != values].flat[0])
+
+
 def _open(path: Path, channels: bool) -> Volumes | Finding:
     try:
+        if not path.exists() and not path.is_symlink():
+            return error("file that does not exist", f"{path} does not exist: correct its name, or restore it")
         return read_volumes(path, channels)
+    except PermissionError:
+        text = f"{path} may not be read by this user: give the user the right to read it (`chmod`, `chown`)"
+        return error("file that may not be read", text)
+    except OSError as problem:
+        text = f"{path} cannot be read as NIfTI ({problem.strerror or problem}): copy or convert it again"
+        return error("unreadable file", text)
     except VolumeError as problem:
         if problem.kind == UNREADABLE:
             return error(problem.kind, f"{path} cannot be read as NIfTI ({problem}): copy or convert it again")
         return error(problem.kind, f"{path}: {problem}")
 
 
-_UNKNOWN_LABEL = "unknown label value"
-
-
-def _check_values(volume: _Volume) -> list[Finding]:
-    return list(_check_label(volume) if volume.kind == LABEL else _check_image(volume))
-
-
-def _check_label(volume: _Volume) -> Iterator[Finding]:
-    found = list(_label_counts(volume.values))
-    unknown = [value for value in found if not 0 <= value <= 255 or value != int(value)]
-    if not unknown and len(found) > _MOST_LABELS:
-        unknown = found
-    if unknown:
-        shown = ", ".join(f"{value:g}" for value in unknown[:5]) + (", ..." if len(unknown) > 5 else "")
-        text = f"{volume.path} holds the label values {shown}: expected a few whole numbers, such as 0, 1, 2, 4"
-        yield error(_UNKNOWN_LABEL, text)
-    elif not any(found):
-        yield note("label without any tumour", f"{volume.path} has no tumour in it: the case is kept")
-
-
-def _label_counts(values: np.ndarray) -> dict[float, int]:
-    """Returns the number of voxels of every value."""
-    if values.dtype == np.uint8:
-        counts = np.bincount(values.ravel(order="K"), minlength=1)
-        return {value: int(counts[value]) for value in counts.nonzero()[0].tolist()}
-    found, counts = np.unique(values, return_counts=True)
-    return dict(zip(found.tolist(), counts.tolist(), strict=True))
-
-
-def _check_image(volume: _Volume) -> Iterator[Finding]:
-    path, values = volume.path, volume.values
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
-        yield error("NaN or infinity in an image", f"{path} holds NaN or infinity: convert the image again")
+def _label_as_image(volumes: list[CaseVolume]) -> Iterator[Finding]:
+    """An image that is 0 wherever the label is, and nowhere else, tells the network the answer."""
+    label = next((volume for volume in volumes if volume.kind == LABEL), None)
+    # A label without any background says nothing.
+    if label is None or not (tumour := label.values != 0).any() or tumour.all():
         return
-    if values.min() == values.max():
-        text = f"{path} holds the value {values.flat[0]:g} everywhere: convert the image again"
-        yield error("constant image", text)
-        return
-    negative, there = np.count_nonzero(values < 0), np.count_nonzero(values)
-    if negative > _MOST_NEGATIVE * there:
-        yield error(
-            "image with negative intensities",
-            f"{path} is negative in {negative / there:.0%} of its non-zero voxels: expected intensities as the scanner "
-            "gave them, skull-stripped, 0 outside the brain and not normalised",
-        )
-    elif negative:
-        yield note("a few negative values, which become 0", f"{path} has {negative} negative voxels: they become 0")
+    total = np.count_nonzero(tumour)
+    for volume in volumes:
+        if volume is label or np.count_nonzero(volume.values) != total:
+            continue
+        if np.array_equal(volume.values != 0, tumour):
+            text = (
+                f"{volume.path} ({volume.kind}) is above 0 exactly where {label.path.name} is: replace it by the image"
+            )
+            yield error("label in the place of an image", text)
 
 
-def _compare(volume: _Volume, first: _Volume) -> Iterator[Finding]:
+def _compare(volume: CaseVolume, first: CaseVolume) -> Iterator[Finding]:
     if volume.path == first.path:
         return
     advice = "register and resample the images of a case to one grid"
@@ -237,23 +225,6 @@ def _compare(volume: _Volume, first: _Volume) -> Iterator[Finding]:
         yield note("headers that differ in qform or sform code alone", text)
 
 
-def _check_header(volume: _Volume) -> Iterator[Finding]:
-    header, shape = volume.read.header, volume.values.shape
-    if int(header["qform_code"]) and int(header["sform_code"]):
-        try:
-            apart = apart_mm(header.get_qform(), header.get_sform(), shape)
-        # An invalid qform is not used either.
-        except Exception:
-            apart = np.inf
-        if not apart <= MOST_APART_MM:
-            text = f"{volume.path}: its qform and sform differ; the sform is used"
-            yield warning("headers whose qform and sform disagree", text)
-    low, high = _USUAL_SPACING_MM
-    if not all(low <= size <= high for size in volume.read.spacing):
-        sizes = " x ".join(f"{size:.3g}" for size in volume.read.spacing)
-        yield warning("unusual voxel size", f"{volume.path} has voxels of {sizes} mm: look at its header")
-
-
 def _same_content(case: Case, digests: dict[str, str]) -> Iterator[Finding]:
     for one, other in combinations(case.modalities, 2):
         if one in digests and digests[one] == digests.get(other):
@@ -262,7 +233,7 @@ def _same_content(case: Case, digests: dict[str, str]) -> Iterator[Finding]:
             yield error("two modalities with the same content", text)
 
 
-def _check_brain(case: Case, volumes: list[_Volume]) -> Iterator[Finding]:
+def _check_brain(case: Case, volumes: list[CaseVolume]) -> Iterator[Finding]:
     """Checks for a head instead of a brain, and for a label outside the brain."""
     images = [volume for volume in volumes if volume.kind != LABEL]
     if not images or len({volume.values.shape for volume in volumes}) > 1:
@@ -288,11 +259,3 @@ def _check_brain(case: Case, volumes: list[_Volume]) -> Iterator[Finding]:
         elif outside:
             text = f"{volume.path}: {outside} of {total} labelled voxels are outside the brain"
             yield warning("label that reaches out of the brain", text)
-
-
-def _digest(volume: _Volume) -> str:
-    made = hashlib.sha256(repr(volume.values.shape).encode())
-    with np.errstate(all="ignore"):
-        # The first axis runs fastest, as in files.
-        made.update(np.ascontiguousarray(volume.values.T, dtype=np.float32).data)
-    return made.hexdigest()

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
+import io
+import os
+import re
 from pathlib import Path, PurePath
 from typing import Any
+from unicodedata import normalize
 
 from fedmepd.data.cases import LABEL, Case
 from fedmepd.data.containment import outside
@@ -19,6 +24,9 @@ LAYOUT = "a list of cases"
 _NAME_COLUMNS = ("case", "name", "id", "subject")
 _PATIENT_COLUMN = "patient"
 
+# What programs write into a cell that is empty.
+_EMPTY = ("nan", "none", "null", "na", "n/a")
+
 
 def _expected(task: Task) -> str:
     return (
@@ -32,9 +40,9 @@ def read_case_list(task: Task, file: Path, follow_links: bool) -> list[Case]:
 
     Args:
         task: that the cases are of.
-        file: CSV with a header line, separated by commas, semicolons or tabs, or JSON: an array of objects, or an
-            object with such an array as ``cases``. Paths are relative to the list's folder and may not leave it. An
-            empty cell means that the case does not have that file.
+        file: CSV with a header line, separated by commas, semicolons or tabs, in UTF-8 or UTF-16, or JSON: an array of
+            objects, or an object with such an array as ``cases``. Paths are relative to the list's folder and may not
+            leave it. An empty cell means that the case does not have that file.
         follow_links: whether links may lead out of that folder.
 
     Raises:
@@ -47,13 +55,34 @@ def read_case_list(task: Task, file: Path, follow_links: bool) -> list[Case]:
 
 def _read_csv(file: Path) -> list[dict[str, Any]]:
     try:
-        with open(file, newline="", encoding="utf-8-sig") as opened:
-            # In many countries, spreadsheets use semicolons as separators.
-            first = opened.readline()
-            opened.seek(0)
-            return list(csv.DictReader(opened, delimiter=max(",;\t", key=first.count)))
-    except (OSError, ValueError, csv.Error) as problem:
+        lines = list(io.StringIO(_decoded(file), newline=""))
+    except (OSError, ValueError) as problem:
         raise _unreadable(file, problem) from problem
+    # Some spreadsheets write the separator above the header.
+    told = re.fullmatch(r"sep=(.)\s*", lines[0], re.IGNORECASE) if lines else None
+    if told:
+        lines = lines[1:]
+    # In many countries, spreadsheets use semicolons as separators.
+    separator = told[1] if told else max(",;\t", key=lines[0].count) if lines else ","
+    try:
+        head, *rows = csv.reader(lines, delimiter=separator)
+    except (ValueError, csv.Error) as problem:
+        raise _unreadable(file, problem) from problem
+    twice = next((column for column in head if column.strip() and head.count(column) > 1), None)
+    if twice is not None:
+        raise DataError(f"{file}: column {twice!r} is there twice: remove or rename one", _PUBLIC)
+    for number, row in enumerate(rows, 1):
+        if any(cell.strip() for cell in row[len(head) :]):
+            text = f"{file}, row {number} has more cells than the header: put cells that hold {separator!r} into quotes"
+            raise DataError(text, _PUBLIC)
+    # Spreadsheets write empty rows at the end.
+    return [dict(zip(head, row, strict=False)) for row in rows if any(cell.strip() for cell in row)]
+
+
+def _decoded(file: Path) -> str:
+    content = file.read_bytes()
+    utf_16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return content.decode("utf-16" if utf_16 else "utf-8-sig")
 
 
 def _read_json(task: Task, file: Path) -> list[dict[str, Any]]:
@@ -96,16 +125,16 @@ def _columns(task: Task, file: Path, rows: list[dict[str, Any]]) -> dict[str, st
 def _case(
     task: Task, file: Path, number: int, row: dict[str, Any], columns: dict[str, str], follow_links: bool
 ) -> Case:
-    values = {kind: str(row.get(column) or "").strip() for kind, column in columns.items()}
+    values = {kind: _cell(row.get(column)) for kind, column in columns.items()}
     name, patient = values.pop("name"), values.pop("patient", "")
     if not name or len(PurePath(name).parts) != 1 or name in (".", "..") or "\0" in name:
         raise DataError(f"{file}, row {number}: {name!r} is no name of a case", _PUBLIC)
     findings: list[Finding] = []
     files: dict[str, Path] = {}
     for kind, value in values.items():
-        if not value:
+        if not value or value.lower() in _EMPTY:
             continue
-        path = file.parent / value
+        path = _path(file.parent, value)
         problem = (
             error("file name that is no path", f"{file}, row {number}: {value!r} is no path")
             if "\0" in value
@@ -116,6 +145,7 @@ def _case(
         else:
             files[kind] = path
     told = read_case_name(task, name)
+    patient = "" if patient.lower() in _EMPTY else patient
     label = files.pop(LABEL, None)
     of_label = read_label_name(task, name, label)
     return Case(
@@ -128,6 +158,18 @@ def _case(
         layout=LAYOUT,
         findings=tuple(findings),
         label_doubt=of_label.label_doubt,
+        label_choices=of_label.label_choices,
         tumour=of_label.tumour,
         task=task,
     )
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else str(value).strip()
+
+
+def _path(folder: Path, value: str) -> Path:
+    """The file that a cell names; where there is none of that name, also as other systems write it."""
+    ways = [value, value.replace("\\", "/")]
+    ways += [normalize(form, way) for way in ways for form in ("NFC", "NFD")]
+    return next((folder / way for way in ways if "\0" not in way and os.path.lexists(folder / way)), folder / value)

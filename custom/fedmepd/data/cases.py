@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedmepd.data.findings import Finding
+from fedmepd.tasks.labels import Groups
 from fedmepd.tasks.task import Task
 
 LABEL = "label"
@@ -29,6 +30,7 @@ class Case:
         convention: meaning of the label's values, a name of :attr:`Task.conventions`; None: unknown.
         layout: the layout that it was found in.
         findings: problems found while searching for the case.
+        label_choices: conventions of which the label may be, where there is a doubt; empty: any.
         label_doubt: why the values of its label cannot be read unless the user says how; empty: they can.
         patient_doubt: why the patient is unknown; empty: the patient is known.
         tumour: the kind of tumour, if the case's name says that it is not the task's.
@@ -46,6 +48,7 @@ class Case:
     layout: str = PLAIN
     findings: tuple[Finding, ...] = ()
     label_doubt: str = ""
+    label_choices: tuple[str, ...] = ()
     patient_doubt: str = ""
     tumour: str = ""
     for_fusion: bool = False
@@ -59,6 +62,12 @@ class Case:
     def modalities(self) -> tuple[str, ...]:
         """The case's modalities in the task's order."""
         return tuple(modality for modality in self.task.modalities if modality in self.images)
+
+    @property
+    def label_groups(self) -> Groups:
+        """Classes that its label does not tell apart; empty if it tells all of them, or there is no label."""
+        known = self.label is not None and self.convention is not None
+        return self.task.conventions[self.convention].groups if known else ()
 
     @property
     def volumes(self) -> Iterator[tuple[str, Path, int | None]]:

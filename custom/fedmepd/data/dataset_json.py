@@ -14,6 +14,7 @@ from fedmepd.data.containment import outside
 from fedmepd.data.findings import Finding, warning
 from fedmepd.data.names import kind_of
 from fedmepd.errors import DataError
+from fedmepd.tasks.labels import Convention, grouped
 from fedmepd.tasks.task import Task
 
 FILE_NAME = "dataset.json"
@@ -33,12 +34,14 @@ class Described:
         convention: how the labels' values are to be read; None where it is not known.
         label_doubt: why it is not.
         findings: what was found besides.
+        own: name and content of the convention, if the task has none with these values.
     """
 
     channels: dict[str, int]
     convention: str | None
     label_doubt: str = ""
     findings: tuple[Finding, ...] = ()
+    own: tuple[str, Convention] | None = None
 
 
 def read_dataset_json(task: Task, folder: Path, case_names: Iterable[str], follow_links: bool) -> Described:
@@ -66,13 +69,16 @@ def read_dataset_json(task: Task, folder: Path, case_names: Iterable[str], follo
         raise DataError(f"{file} cannot be read as JSON: {problem}", _PUBLIC) from problem
     if not isinstance(told, dict):
         raise DataError(f"{file}: expected an object with modality or channel_names, and labels", _PUBLIC)
-    convention = _convention(task, told.get("labels"))
-    doubt = ""
-    if convention is None:
+    found, doubt = _convention(task, told.get("labels")), ""
+    convention = own = None
+    if found is not None:
+        convention = next((name for name, known in task.conventions.items() if _same(known, found)), FILE_NAME)
+        own = None if convention in task.conventions else (FILE_NAME, found)
+    else:
         said = json.dumps(told["labels"]) if "labels" in told else "missing"
         classes = ", ".join(task.classes)
-        doubt = f"labels in {file} is {said}: expected the values of {classes} in one of the known conventions"
-    return Described(_channels(task, file, told), convention, doubt)
+        doubt = f"labels in {file} is {said}: expected the values of {classes}"
+    return Described(_channels(task, file, told), convention, doubt, own=own)
 
 
 def _without_file(task: Task, file: Path, case_names: Iterable[str]) -> Described:
@@ -125,17 +131,40 @@ def _modalities(task: Task, told: Any) -> list[str] | None:
     return [kind for kind in kinds if kind is not None]
 
 
-def _convention(task: Task, told: Any) -> str | None:
-    """The convention with exactly these values and classes, or None."""
+def _convention(task: Task, told: Any) -> Convention | None:
+    """What the values mean, or None if it is not clear for all classes.
+
+    A name may stand for several values and a value for several names, as in nnU-Net's regions: a value is of the
+    classes that all its names have in common and none of the others has.
+    """
     if not isinstance(told, dict):
         return None
-    classes: dict[int, int] = {}
+    values_of: list[tuple[set[int], set[int]]] = []
     for key, value in told.items():
         # The Decathlon writes "1": "edema", nnU-Net 2 writes "edema": 1.
-        number, name = (key, value) if isinstance(value, str) else (value, key)
-        if not re.fullmatch(r"\d{1,3}", str(number), re.ASCII):
+        numbers, name = (key, value) if isinstance(value, str) else (value, key)
+        numbers = numbers if isinstance(numbers, list) else [numbers]
+        members = task.named(name)
+        if members is None or any(
+            isinstance(one, bool) or not re.fullmatch(r"\d{1,3}", str(one), re.ASCII) for one in numbers
+        ):
             return None
-        found = task.class_named(name)
-        if found is None or classes.setdefault(int(number), found) != found:
+        values_of.append(({int(one) for one in numbers}, set(members)))
+    classes: dict[int, tuple[int, ...]] = {}
+    for value in sorted(set().union(*(values for values, _ in values_of))):
+        inside = [members for values, members in values_of if value in values]
+        others = [members for values, members in values_of if value not in values and not members <= {0}]
+        classes[value] = tuple(sorted(set.intersection(*inside).difference(*others)))
+        if not classes[value]:
             return None
-    return next((name for name, convention in task.conventions.items() if convention.classes == classes), None)
+    sets = set(classes.values())
+    together = sorted(number for members in sets for number in members)
+    if together != list(range(len(task.classes))) or classes.get(0) != (0,):
+        return None
+    groups = grouped(len(task.classes), sets) if any(len(members) > 1 for members in sets) else ()
+    numbers = {value: members[0] for value, members in classes.items()}
+    return Convention(FILE_NAME, numbers, groups=groups, by_values=False)
+
+
+def _same(one: Convention, other: Convention) -> bool:
+    return (one.classes, one.groups) == (other.classes, other.groups)

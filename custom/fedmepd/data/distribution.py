@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from fedmepd.data.volumes import SUFFIXES
 from fedmepd.errors import DataError, FedMEPDError, SettingsError, explain
 from fedmepd.seeds import derive_seed
 from fedmepd.tasks.task import Task
+from fedmepd.text_table import natural_order
 
 # Cases of the fusion site and of sites 1 to 8 in the paper's protocol for BraTS 2018, of 285 in all.
 _BRATS_2018 = {FUSION_SITE: 88, **{f"site-{n}": size for n, size in enumerate((20, 22, 20, 22, 21, 22, 34, 35), 1)}}
@@ -29,6 +31,9 @@ _SIZES = 4
 
 # Names of the published lists: server.csv, c1.csv to c8.csv.
 _LIST_OF_SITE = {FUSION_SITE: "server", **{f"site-{n}": f"c{n}" for n in range(1, 9)}}
+
+
+_SITE_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,11 @@ def protocol_sites(task: Task) -> dict[str, tuple[str, ...]]:
     return sites | {FUSION_SITE: task.modalities}
 
 
+def protocol_names() -> list[str]:
+    """Returns the names of the sites of the published protocol, without the fusion site."""
+    return [name for name in _LIST_OF_SITE if name != FUSION_SITE]
+
+
 def _proportional(shares: Mapping[str, float], count: int) -> dict[str, int]:
     """Whole numbers that sum to ``count``, by largest remainder."""
     total = sum(shares.values())
@@ -85,7 +95,7 @@ def _proportional(shares: Mapping[str, float], count: int) -> dict[str, int]:
 class _Site(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    name: str = Field(pattern=f"^{_SITE_NAME}$")
     modalities: list[str] = Field(min_length=1)
     share: float | None = Field(None, gt=0, le=1)
     cases: int | None = Field(None, ge=1)
@@ -244,6 +254,53 @@ def read_site_lists(task: Task, folder: Path, cases: Sequence[Case]) -> tuple[li
                 raise DataError(f"{file}: {case.name} has no {', '.join(missing)}, which {site} is to have")
         plan.append(SitePlan(site, sites[site], len(chosen)))
         found[site] = sorted(chosen, key=lambda case: case.name)
+    return plan, found
+
+
+_PARTITION_COLUMNS = ("partition_id", "subject_id")
+
+
+def read_partition(task: Task, file: Path, cases: Sequence[Case]) -> tuple[list[SitePlan], dict[str, list[Case]]]:
+    """Reads a partition of FeTS: a CSV file with the columns Partition_ID and Subject_ID. Site 1 is called ``site-1``.
+
+    Returns:
+        the sites, each with the modalities that all of its cases have, and each one's cases.
+
+    Raises:
+        DataError: the file cannot be read, names a case that is not there, or a patient at two sites.
+    """
+    try:
+        with open(file, newline="", encoding="utf-8-sig") as opened:
+            rows = [{str(key).strip().lower(): value for key, value in row.items()} for row in csv.DictReader(opened)]
+    except (OSError, ValueError, csv.Error) as error:
+        raise DataError(f"{file} cannot be read as a partition: {error}") from error
+    if not rows or any(column not in rows[0] for column in _PARTITION_COLUMNS):
+        raise DataError(f"{file}: expected the columns Partition_ID and Subject_ID")
+    by_name = {case.name.lower(): case for case in cases}
+    unknown = [row["subject_id"] for row in rows if _case_name(row["subject_id"].strip()).lower() not in by_name]
+    if unknown:
+        raise DataError(
+            f"{file}: {len(unknown)} of {len(rows)} subjects are no labelled case of the data set, such as "
+            f"{', '.join(unknown[:3])}: expected the names of its case folders"
+        )
+    found: dict[str, list[Case]] = {}
+    owner: dict[str, str] = {}
+    for row in rows:
+        number, case = row["partition_id"].strip(), by_name[_case_name(row["subject_id"].strip()).lower()]
+        site = f"site-{number}" if number.isdigit() else number
+        if not re.fullmatch(_SITE_NAME, site):
+            raise DataError(f"{file}: Partition_ID {number!r} can be no name of a site")
+        if owner.setdefault(case.patient, site) != site:
+            raise DataError(f"{file}: patient {case.patient} is at {owner[case.patient]} and at {site}")
+        if case not in found.setdefault(site, []):
+            found[site].append(case)
+    plan = []
+    for site in sorted(found, key=natural_order):
+        there = set.intersection(*(set(case.images) for case in found[site]))
+        if not there:
+            raise DataError(f"{file}: the cases of {site} have no modality in common")
+        plan.append(SitePlan(site, task.subset(there), len(found[site])))
+        found[site].sort(key=lambda case: case.name)
     return plan, found
 
 

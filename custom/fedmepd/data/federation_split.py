@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fedmepd.data.cases import Case
-from fedmepd.data.distribution import SitePlan, deal, read_site_lists
+from fedmepd.data.distribution import SitePlan, deal, read_partition, read_site_lists
 from fedmepd.data.inspection import tumour_millilitres
 from fedmepd.data.manifest import FILE_NAME, Manifest, load_manifest
 from fedmepd.data.site_folder import SiteFolder, plan_site, write_site
@@ -45,6 +45,7 @@ def split_source(
     *,
     plan: Sequence[SitePlan] | None,
     lists: Path | None,
+    partition: Path | None = None,
     copy: bool,
     shares: Shares,
     seed: int,
@@ -57,8 +58,9 @@ def split_source(
         task: of the data set.
         source: the data set.
         out: the folder to write; the same split again changes nothing, another one is refused.
-        plan: the sites to deal cases to; None with ``lists``.
+        plan: the sites to deal cases to; None with ``lists`` or ``partition``.
         lists: folder of published lists.
+        partition: file of FeTS that says whose each case is.
         copy: copy files instead of linking to them.
         shares: of the patients for training and validation, at every site.
         seed: of the dealing.
@@ -77,6 +79,8 @@ def split_source(
     volumes = {case.name: tumour_millilitres(case, facts[case.name]) for case in labelled}
     if lists is not None:
         plan, dealt = read_site_lists(task, lists, labelled)
+    elif partition is not None:
+        plan, dealt = read_partition(task, partition, labelled)
     else:
         dealt = deal(labelled, volumes, plan or [], seed)
     new = not out.exists()

@@ -17,7 +17,9 @@ _THREADS = 4
 def fingerprints(files: Iterable[Path], memory: Path) -> dict[Path, str]:
     """SHA-256 of the files' contents.
 
-    A file is read only if its size or modification time differs from the one recorded in ``memory``.
+    A file is read only if its size, its time, or the time at which it was last replaced, renamed or changed in its
+    rights differs from the one recorded in ``memory``. The last of these is kept by the file system: a program that
+    copies a file with its times cannot set it.
 
     Args:
         files: the files.
@@ -28,7 +30,7 @@ def fingerprints(files: Iterable[Path], memory: Path) -> dict[Path, str]:
         FedMEPDError: ``memory`` cannot be written.
     """
     known = _recall(memory)
-    versions = {file: f"{file}|{(stat := file.stat()).st_size}|{stat.st_mtime_ns}" for file in files}
+    versions = {file: _version(file) for file in files}
     unknown = [file for file, version in versions.items() if version not in known]
     if unknown:
         memory.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -36,6 +38,11 @@ def fingerprints(files: Iterable[Path], memory: Path) -> dict[Path, str]:
             known |= {versions[file]: digest for file, digest in zip(unknown, pool.map(_digest, unknown), strict=True)}
         write_json(memory, known)
     return {file: known[version] for file, version in versions.items()}
+
+
+def _version(file: Path) -> str:
+    status = file.stat()
+    return f"{file}|{status.st_size}|{status.st_mtime_ns}|{status.st_ctime_ns}"
 
 
 def _recall(memory: Path) -> dict[str, str]:

@@ -94,7 +94,9 @@ def _image(case: Case, box: np.ndarray, corner: Sequence[int]) -> Any:
     header.set_slope_inter(1, 0)
     header["cal_min"], header["cal_max"] = 0, 0
     kind = nibabel.Nifti2Image if isinstance(header, nibabel.Nifti2Header) else nibabel.Nifti1Image
-    image = kind(back, read.affine, header)
+    # In the unit of the header.
+    affine = np.diag([1 / read.unit_mm] * 3 + [1.0]) @ read.affine
+    image = kind(back, affine, header)
     # An image made from an affine and a header does not record which of the two forms was valid.
     for key in ("qform_code", "sform_code"):
         image.header[key] = header[key]

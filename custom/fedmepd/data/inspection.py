@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 
 from fedmepd.data.case_facts import CaseFacts, case_facts
 from fedmepd.data.cases import LABEL, Case
 from fedmepd.data.findings import ERROR, Finding, error, note, refuse, warning
 from fedmepd.data.names import words_of
 from fedmepd.errors import DataError, FedMEPDError
+from fedmepd.tasks.labels import IGNORE
 from fedmepd.tasks.task import Task
 
 # Decompression releases Python's global lock, so a few threads read several files at a time.
@@ -53,6 +55,11 @@ class Inspection:
         names = {case.name for case in cases}
         return self._only([case.name in names for case in self.cases])
 
+    def voxel_mm(self) -> tuple[float, ...]:
+        """The median size of a voxel of the cases, from the shortest side to the longest; empty without any."""
+        sides = [sorted(found.spacing) for found in self.facts if found.spacing]
+        return tuple(float(median(side)) for side in zip(*sides, strict=True))
+
     def _only(self, wanted: Sequence[bool]) -> Inspection:
         def kept(values: list) -> list:
             return [value for value, keep in zip(values, wanted, strict=True) if keep]
@@ -88,15 +95,19 @@ def inspect_cases(
             try:
                 facts.append(case_facts(case, cache, pool))
             except FedMEPDError as problem:
-                raise DataError(str(problem), public="the site's cache folder cannot be written") from problem
+                raise DataError(
+                    f"{problem} The cache folder is FEDMEPD_CACHE, or cache in the site's fedmepd.json",
+                    public="the site's cache folder cannot be written",
+                ) from problem
             progress(number, len(cases))
     of_cases = [
-        [*case.findings, *_completeness(case), *_patient(case), *found.findings]
+        [*case.findings, *_names(case), *_completeness(case), *_patient(case), *found.findings]
         for case, found in zip(cases, facts, strict=True)
     ]
     read, general = _conventions(cases, facts, labels, of_cases, option)
     _duplicates(read, facts, of_cases)
-    return Inspection(read, facts, of_cases, [*known, *general])
+    _lacking(read, of_cases)
+    return Inspection(read, facts, of_cases, [*known, *general, *_voxel_sizes(facts)])
 
 
 def inspect_labels(
@@ -124,6 +135,20 @@ def inspect_labels(
     return Inspection(read, facts, of_cases, general)
 
 
+def _names(case: Case) -> Iterator[Finding]:
+    for name in dict.fromkeys([case.name, case.patient, *(str(path) for path in case.files)]):
+        if not is_text(name):
+            shown = name.encode("utf-8", "backslashreplace").decode()
+            text = f"{shown} has a name that is not UTF-8, as old archives and network drives write them: rename it"
+            yield error("name that is not UTF-8", text)
+            return
+
+
+def is_text(name: str) -> bool:
+    """Whether a name can be written: the file system may hold any bytes."""
+    return name.isprintable() or not any("\ud800" <= character <= "\udfff" for character in name)
+
+
 def _completeness(case: Case) -> Iterator[Finding]:
     if not case.images:
         words = ", ".join(word for word, kind in words_of(case.task).items() if kind != LABEL)
@@ -134,11 +159,54 @@ def _completeness(case: Case) -> Iterator[Finding]:
         yield note("case without a label, for inference only", text)
 
 
+# A modality that at most this share of the cases lacks is missed there; in fewer cases than this, none is usual.
+_FEW_LACK, _SOME_CASES = 0.2, 5
+
+
+def _lacking(cases: Sequence[Case], of_cases: list[list[Finding]]) -> None:
+    """Names the modality that a few cases lack and all others have."""
+    with_images = [(case, findings) for case, findings in zip(cases, of_cases, strict=True) if case.images]
+    if len(with_images) < _SOME_CASES:
+        return
+    for modality in with_images[0][0].task.modalities:
+        lacking = [(case, findings) for case, findings in with_images if modality not in case.images]
+        if 0 < len(lacking) <= _FEW_LACK * len(with_images):
+            for case, findings in lacking:
+                there = len(with_images) - len(lacking)
+                text = f"case {case.name} has no {modality}, which {there} of {len(with_images)} cases have"
+                findings.append(note("modality that most other cases have, missing", text))
+
+
 def _patient(case: Case) -> Iterator[Finding]:
     """An unclear patient is an error for a labelled case: one patient must not be in both training and test."""
     if case.label is not None and case.patient_doubt:
         text = f"case {case.name}: {case.patient_doubt}: write a list cases.csv with a column patient"
         yield error("case in folders that do not tell its patient", text)
+
+
+# Voxels whose sides differ by more than this are of another size.
+MOST_OTHER_SIZE = 0.1
+
+
+def other_size(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether two voxels have different sizes in mm, whatever the order of their sides."""
+    pairs = zip(sorted(one), sorted(other), strict=True)
+    return any(abs(side - beside) > MOST_OTHER_SIZE * min(side, beside) for side, beside in pairs)
+
+
+def _voxel_sizes(facts: Sequence[CaseFacts]) -> Iterator[Finding]:
+    sizes = Counter(tuple(sorted(found.spacing)) for found in facts if found.spacing)
+    if not sizes:
+        return
+    [(usual, _)] = sizes.most_common(1)
+    others = sum(count for size, count in sizes.items() if other_size(size, usual))
+    if others:
+        most = " x ".join(f"{side:g}" for side in usual)
+        text = (
+            f"{others} of {sizes.total()} cases have voxels of another size than {most} mm: nothing is resampled, so "
+            "the network sees them larger or smaller; resample all to one size"
+        )
+        yield warning("cases with voxels of different sizes", text)
 
 
 _MIXED = "label values of two conventions"
@@ -162,15 +230,18 @@ def _conventions(
     ]
     plain, general = (given, []) if given else _by_values(task, undecided, option)
     any_values = {value for convention in task.conventions.values() for value in convention.classes}
+    doubtful = {
+        value
+        for case, found in zip(cases, facts, strict=True)
+        if case.label_doubt
+        for value in found.label_counts.keys() & any_values
+    }
     decided = []
     for case, found, findings in zip(cases, facts, of_cases, strict=True):
         convention = given or case.convention or (None if case.label_doubt else plain)
         decided.append(replace(case, convention=convention))
         if case.label is not None and case.label_doubt and convention is None:
-            text = (
-                f"{case.label}: {case.label_doubt}; if its values are those of one of {', '.join(task.conventions)} "
-                f"all the same, say which with {option}"
-            )
+            text = f"{case.label}: {case.label_doubt}; {_choices(case, doubtful, option)}"
             findings.append(error("label of other classes, by the name of its case or dataset.json", text))
             continue
         if case.label is not None and case.tumour:
@@ -180,17 +251,39 @@ def _conventions(
         unknown = sorted(found.label_counts.keys() - known)
         if unknown:
             reads = f"as {task.describe_convention(convention)}" if convention else "in any convention"
-            elsewhere = task.conventions[convention].elsewhere if convention else {}
+            elsewhere = task.conventions[convention].elsewhere if convention and not case.label_doubt else {}
             hint = "".join(f"; {elsewhere[value]}" for value in unknown if value in elsewhere)
             text = f"{case.label} holds the label values {', '.join(map(str, unknown))}, unknown {reads}{hint}"
             findings.append(error("unknown label value", text))
     return decided, general
 
 
+def _choices(case: Case, found: set[int], option: str) -> str:
+    """What a user may say of a label of unclear values: the conventions that fit the values of all such labels.
+
+    Args:
+        case: with the label.
+        found: values of all labels of the data set that are as unclear.
+        option: the option by which the user says it.
+    """
+    task = case.task
+    if not case.label_choices:
+        known = ", ".join(task.conventions)
+        return (
+            f"if its values are those of one of {known} all the same, say which with {option}, or describe them in a "
+            "file and name that"
+        )
+    fitting = [name for name in case.label_choices if found <= task.conventions[name].classes.keys()]
+    choices = [f"{option} {name} ({task.describe_convention(name)})" for name in fitting or case.label_choices]
+    return f"say {' or '.join(choices)}"
+
+
 def _by_values(task: Task, labels: Sequence[set[int]], option: str) -> tuple[str | None, list[Finding]]:
     """Returns the convention that follows from the values of a plain folder's labels, if one does."""
     found = {value for values in labels for value in values}
-    values = {name: set(convention.classes) for name, convention in task.conventions.items()}
+    # A convention that the user has to name is none of those that the values tell.
+    values = {name: set(convention.classes) for name, convention in task.conventions.items() if convention.by_values}
+    others = [name for name in task.conventions if name not in values]
     found &= set.union(*values.values())
     fitting = [name for name in values if found <= values[name]]
     if not fitting:
@@ -199,6 +292,10 @@ def _by_values(task: Task, labels: Sequence[set[int]], option: str) -> tuple[str
             f"some labels hold the value {', others '.join(map(str, telling))}: they are of different conventions; "
             "keep such cases in folders of their own"
         )
+        if fitting := [name for name in others if found <= task.conventions[name].classes.keys()]:
+            text += "; or, if they are of one, say " + " or ".join(
+                f"{option} {name} ({task.describe_convention(name)})" for name in fitting
+            )
         return None, [error(_MIXED, text)]
     default = task.default_convention
     if default not in fitting:
@@ -209,11 +306,11 @@ def _by_values(task: Task, labels: Sequence[set[int]], option: str) -> tuple[str
         text = f"the labels hold {_listed(found | {0})}, which {sources} read differently: say {choices}"
         return None, [error("label values that two conventions read differently", text)]
     classes = task.conventions[default].classes
-    others = [
+    unlike = [
         name for name in fitting if any(task.conventions[name].classes[value] != classes[value] for value in found)
     ]
-    if others:
-        choices = " or ".join(f"{option} {name} ({task.describe_convention(name)})" for name in others)
+    if unlike:
+        choices = " or ".join(f"{option} {name} ({task.describe_convention(name)})" for name in unlike)
         text = (
             f"the labels hold {_listed(found)}, which fit more than one convention: read as "
             f"{task.describe_convention(default)}; say {choices} if they are of that"
@@ -245,17 +342,19 @@ def tell_tale(facts: CaseFacts) -> dict[str, str]:
 
 
 def class_counts(case: Case, facts: CaseFacts) -> Counter[str]:
-    """Returns the voxels of every class in a case's label; empty without one."""
+    """Returns the voxels of every class in a case's label, or of what it tells; empty without one."""
     if case.convention is None:
         return Counter()
     numbers, counts = case.task.conventions[case.convention].classes, Counter()
     for value, voxels in facts.label_counts.items():
         if value in numbers:
-            counts[case.task.classes[numbers[value]]] += voxels
+            counts[case.task.meaning(case.convention, numbers[value])] += voxels
     return counts
 
 
 def tumour_millilitres(case: Case, facts: CaseFacts) -> float:
-    """Returns the volume of a case's whole tumour."""
+    """Returns the volume of all that a case's label calls another class than the background."""
     x, y, z = facts.spacing or (0, 0, 0)
-    return sum(voxels for value, voxels in facts.label_counts.items() if value) * x * y * z / 1000
+    classes = case.task.conventions[case.convention].classes if case.convention else {}
+    tumour = [value for value in facts.label_counts if classes.get(value, value) not in (0, IGNORE)]
+    return sum(facts.label_counts[value] for value in tumour) * x * y * z / 1000

@@ -4,28 +4,30 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from fedmepd.data.bids import is_bids, read_bids
 from fedmepd.data.case_lists import read_case_list
 from fedmepd.data.cases import LABEL, PLAIN, Case
 from fedmepd.data.containment import outside
-from fedmepd.data.dataset_json import read_dataset_json
+from fedmepd.data.decathlon import read_images_tr
+from fedmepd.data.file_kinds import TWICE, Pattern, matching, sort_files
 from fedmepd.data.findings import Finding, error, note
+from fedmepd.data.formats import other_format
+from fedmepd.data.label_folders import named_labels, with_labels
 from fedmepd.data.manifest import FILE_NAME as MANIFEST
 from fedmepd.data.manifest import Part, read_manifest
-from fedmepd.data.names import kinds_of_file, read_case_name, read_label_name, words_of
-from fedmepd.data.volumes import is_nifti, stem
-from fedmepd.errors import DataError
+from fedmepd.data.names import read_case_name, read_label_name
+from fedmepd.data.volumes import is_nifti
+from fedmepd.errors import DataError, remedy
 from fedmepd.tasks.task import Task
 
+SINGLE = "the folder of one case"
 NESTED = "a folder per patient, in it one per examination"
 
 LISTS = ("cases.csv", "cases.json")
-
-# The layout of a data set that is not the Decathlon's own.
-_DECATHLON = "the Decathlon's layout"
 
 # Folders between a data set and its cases that say nothing about a patient.
 _GROUPS = ("hgg", "lgg", "training", "train", "trainingdata", "validation", "data")
@@ -39,8 +41,8 @@ _DATE = re.compile(
     r"|([0-2]\d|3[01])[-_. ](0[1-9]|1[0-2])[-_. ](19|20)\d\d)([^0-9].*)?"
 )
 
-_AMBIGUOUS = "file name that may be two modalities"
-_TWICE = "two files that look like the same modality"
+# A session of a patient in BIDS, and a week of LUMIERE's.
+_SESSION = re.compile(r"ses-\w+|week-\d+(-\d+)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -70,12 +72,14 @@ def find_dataset(
     follow_links: bool = False,
     deep: bool = True,
     without: str | None = None,
+    patterns: Sequence[Pattern] = (),
 ) -> Dataset:
     """Finds the cases of a folder without reading an image.
 
     In this order: a manifest of ``fedmepd data init`` or ``split``; a list, ``cases.csv`` or ``cases.json``; the
-    Decathlon's folders of images and labels; a folder per case, at any depth, as BraTS 2017 to 2024 and most others
-    have it. What is wrong with a case becomes one of its findings, so that one bad case hides no other.
+    Decathlon's or nnU-Net's folders of images and labels; BIDS; a folder per case, at any depth, as BraTS 2017 to 2025
+    and most others have it, where labels may lie in a folder of their own. What is wrong with a case becomes one of its
+    findings, so that one bad case hides no other.
 
     Args:
         task: that the cases are of.
@@ -84,6 +88,7 @@ def find_dataset(
         follow_links: whether links may lead out of a case's folder.
         deep: whether to look into folders of folders; without, into those called HGG, LGG and the like alone.
         without: name of a sub-folder whose cases belong to another data set.
+        patterns: which files of a case's folder are of which kind, where their names' words do not tell it.
 
     Raises:
         DataError: the folder cannot be read, its list or manifest is not valid, or the manifest is of another task.
@@ -91,7 +96,10 @@ def find_dataset(
     folder = Path(folder)
     if folder.is_file():
         if folder.suffix.lower() not in (".csv", ".json"):
-            raise DataError(f"{folder} is a file: expected a folder of cases, or a list that ends in .csv or .json")
+            meant = f"; {folder.parent} is its case: name that, or the folder of all cases" if is_nifti(folder) else ""
+            raise DataError(
+                f"{folder} is a file: expected a folder of cases, or a list that ends in .csv or .json{meant}"
+            )
         return _from_list(task, folder, follow_links)
     children = _children(folder)
     if manifest and any(child.name == MANIFEST for child in children):
@@ -103,13 +111,18 @@ def find_dataset(
     if lists:
         return _from_list(task, lists[0], follow_links)
     findings: list[Finding] = []
-    cases = list(_walk(task, folder, folder, _DEEPEST if deep else 0, follow_links, findings, without))
+    unread: list[Path] = []
+    search = _Search(task, folder, follow_links, tuple(patterns), findings, unread, {})
+    cases = with_labels(list(_walk(search, folder, _DEEPEST if deep else 0, without)), search.labels, findings)
+    cases += _unread_cases(task, folder, cases, unread)
+    if not cases:
+        cases = list(_single_case(search))
     examinations = [case for case in cases if case.layout == NESTED and not case.patient_doubt]
     if examinations:
         patients = len({case.patient for case in examinations})
         text = (
-            f"{len(examinations)} cases are in folders in folders: the upper folder, of which there are {patients}, is "
-            "taken for the patient"
+            f"{len(examinations)} cases are in folders in folders: the upper folder, or the one above a date or a "
+            f"session, of which there are {patients}, is taken for the patient"
         )
         findings.append(note("folders in folders, the upper one taken for the patient", text))
     return _dataset(folder, cases, findings)
@@ -152,67 +165,109 @@ def _children(folder: Path) -> list[Path]:
     try:
         return sorted(folder.iterdir())
     except OSError as problem:
+        way = "expected a folder with one sub-folder per case"
         raise DataError(
-            f"{folder} cannot be read: {problem.strerror}; expected a folder with one sub-folder per case",
+            f"{folder} cannot be read: {problem.strerror}; {remedy(problem) if folder.exists() else way}",
             public="a data folder cannot be read",
         ) from problem
 
 
-def _walk(
-    task: Task,
-    folder: Path,
-    root: Path,
-    below: int,
-    follow_links: bool,
-    findings: list[Finding],
-    without: str | None = None,
-) -> Iterator[Case]:
+@dataclass(frozen=True)
+class _Search:
+    """A search for cases: what is looked for, and what is noted on the way."""
+
+    task: Task
+    root: Path
+    follow_links: bool
+    patterns: tuple[Pattern, ...]
+    findings: list[Finding]
+    unread: list[Path]
+    labels: dict[str, list[Path]]
+
+
+def _walk(search: _Search, folder: Path, below: int, without: str | None = None) -> Iterator[Case]:
     children = [child for child in _children(folder) if not child.name.startswith(".")]
     if any(child.name == "imagesTr" and child.is_dir() for child in children):
-        yield from _decathlon(task, folder, follow_links, findings)
+        yield from read_images_tr(search.task, folder, search.follow_links, search.findings)
+        return
+    if is_bids(folder):
+        yield from read_bids(search.task, folder, search.follow_links, search.patterns)
         return
     for child in children:
         if not child.is_dir() or is_nifti(child) or (child.name == without and holds_cases(child)):
             continue
-        if (problem := outside(child, folder, follow_links)) is not None:
-            findings.append(problem)
+        if (problem := outside(child, folder, search.follow_links)) is not None:
+            search.findings.append(problem)
             continue
         volumes = [file for file in _children(child) if is_nifti(file)]
-        if volumes:
-            yield _case(task, child, root, volumes, follow_links)
+        deep = matching(child, search.patterns)
+        if not deep and read_case_name(search.task, child.name).gathered:
+            deep = sorted(file for file in child.rglob("*") if is_nifti(file) and file not in volumes)
+        if (labels := named_labels(search.task, child, volumes)) is not None:
+            for name, label in labels.items():
+                search.labels.setdefault(name, []).append(label)
+            continue
+        if volumes or deep:
+            yield _case(search.task, child, search.root, volumes + deep, search.follow_links, search.patterns)
+        elif any(other_format(file) for file in _children(child)):
+            search.unread.append(child)
         # Ends the search even if links that the user allows form a circle.
-        if below > 0 or (child.name.lower() in _GROUPS and below > -_DEEPEST):
-            yield from _walk(task, child, root, below - 1, follow_links, findings)
+        if not deep and (below > 0 or (child.name.lower() in _GROUPS and below > -_DEEPEST)):
+            yield from _walk(search, child, below - 1)
 
 
-def _case(task: Task, folder: Path, root: Path, volumes: list[Path], follow_links: bool) -> Case:
+def _single_case(search: _Search) -> Iterator[Case]:
+    """The folder itself, if it is that of one case.
+
+    Raises:
+        DataError: it holds the files of several cases.
+    """
+    folder = search.root
+    volumes = [file for file in _children(folder) if is_nifti(file)]
+    if not volumes and not matching(folder, search.patterns):
+        return
+    case = _case(
+        search.task,
+        folder.absolute(),
+        folder.absolute().parent,
+        [folder.absolute() / file.name for file in volumes] + matching(folder.absolute(), search.patterns),
+        search.follow_links,
+        search.patterns,
+    )
+    if any(found.kind == TWICE for found in case.findings):
+        raise DataError(
+            f"{folder} holds the files of several cases, such as {volumes[0].name}: put those of each case into a "
+            "folder of its own, or write a list cases.csv",
+            public="a data folder holds the files of several cases",
+        )
+    if case.images:
+        yield replace(case, layout=SINGLE)
+
+
+def _unread_cases(task: Task, root: Path, cases: list[Case], unread: list[Path]) -> Iterator[Case]:
+    """Folders with images in other formats alone are cases too, unless their patient's folder holds a case beside them.
+
+    A data set without any image in NIfTI is none.
+    """
+    patients = {_place(case).relative_to(root).parts[0] for case in cases if isinstance(_place(case), Path)}
+    for folder in unread if cases else ():
+        if folder.relative_to(root).parts[0] not in patients:
+            yield _case(task, folder, root, [], follow_links=False)
+
+
+def _case(
+    task: Task, folder: Path, root: Path, volumes: list[Path], follow_links: bool, patterns: Sequence[Pattern] = ()
+) -> Case:
     """A folder with NIfTI files in it; one in a patient's folder is an examination of that patient."""
     told = read_case_name(task, folder.name)
     name, patient, layout, doubt = folder.name, told.patient, told.layout, ""
     above = _folders_above(task, folder, root) if layout == PLAIN else []
     if above:
-        name, patient, layout = "_".join([*above, folder.name]), above[0], NESTED
-    if layout in (PLAIN, NESTED):
-        doubt = _patient_doubt(above or [folder.name], folder)
-    findings: list[Finding] = []
-    files: dict[str, Path] = {}
-    for file in volumes:
-        if (problem := outside(file, folder, follow_links)) is not None:
-            findings.append(problem)
-            continue
-        kinds = kinds_of_file(task, file)
-        if len(kinds) > 1:
-            text = f"{file} may be {' or '.join(kinds)}: rename it so that one of these words is left"
-            findings.append(error(_AMBIGUOUS, text))
-        elif not kinds:
-            words = ", ".join(words_of(task))
-            text = f"{file} is passed over: its name has none of the words {words}"
-            findings.append(note("file of another name, passed over", text))
-        elif kinds[0] in files:
-            text = f"{folder}: both {files[kinds[0]].name} and {file.name} look like {kinds[0]}: remove or rename one"
-            findings.append(error(_TWICE, text))
-        else:
-            files[kinds[0]] = file
+        name, layout = "_".join([*above, folder.name]), NESTED
+        patient, doubt = _patient(above, folder)
+    elif layout == PLAIN and _DATE.fullmatch(folder.name):
+        doubt = f"{folder.name}, which should be the patient of {folder}, is a date"
+    files, findings = sort_files(task, folder, volumes, patterns, follow_links, told.label_words)
     label = files.pop(LABEL, None)
     of_label = read_label_name(task, folder.name, label)
     return Case(
@@ -225,6 +280,7 @@ def _case(task: Task, folder: Path, root: Path, volumes: list[Path], follow_link
         layout=layout,
         findings=tuple(findings),
         label_doubt=of_label.label_doubt,
+        label_choices=of_label.label_choices,
         patient_doubt=doubt,
         tumour=of_label.tumour,
         task=task,
@@ -238,13 +294,23 @@ def _folders_above(task: Task, folder: Path, root: Path) -> list[str]:
     return [place.name for place in above if not _says_nothing(task, place.name, place, root)]
 
 
-def _patient_doubt(above: list[str], folder: Path) -> str:
-    """Why the uppermost folder of a case may not be the patient's; empty if there is no doubt."""
-    if len(above) > 1:
-        return f"it is not clear which of the folders {', '.join(above)} above {folder} is the patient"
+def _patient(above: list[str], folder: Path) -> tuple[str, str]:
+    """The patient of an examination, and why it may be another.
+
+    Args:
+        above: the folders between the data set and the examination's, the uppermost first.
+        folder: the examination's.
+    """
+    # Whose folder holds one of a date, or a session as in BIDS, is the patient.
+    levels = [*above, folder.name]
+    dated = [place for place, name in enumerate(levels) if _DATE.fullmatch(name) or _SESSION.fullmatch(name)]
+    if dated and dated[0] > 0:
+        return levels[dated[0] - 1], ""
     if _DATE.fullmatch(above[0]):
-        return f"{above[0]}, which should be the patient of {folder}, is a date"
-    return ""
+        return above[0], f"{above[0]}, which should be the patient of {folder}, is a date"
+    if len(above) > 1:
+        return above[0], f"it is not clear which of the folders {', '.join(above)} above {folder} is the patient"
+    return above[0], ""
 
 
 def _says_nothing(task: Task, name: str, folder: Path, root: Path) -> bool:
@@ -254,31 +320,3 @@ def _says_nothing(task: Task, name: str, folder: Path, root: Path) -> bool:
     # A single folder, as an unpacked download has it.
     siblings = [child for child in _children(folder.parent) if child.is_dir() and not child.name.startswith(".")]
     return folder.parent == root and len(siblings) == 1
-
-
-def _decathlon(task: Task, folder: Path, follow_links: bool, findings: list[Finding]) -> Iterator[Case]:
-    groups = [folder / group for group in ("imagesTr", "imagesTs") if (folder / group).is_dir()]
-    images = {
-        image: image.name[: len(stem(image) or "")] for group in groups for image in _children(group) if is_nifti(image)
-    }
-    if not images:
-        return
-    described = read_dataset_json(task, folder, images.values(), follow_links)
-    findings += described.findings
-    for image, name in images.items():
-        label = folder / "labelsTr" / image.name
-        files = [file for file in (image, label) if file.is_file() or file.is_symlink()]
-        problems = {file: outside(file, folder, follow_links) for file in files}
-        found = [problem for problem in problems.values() if problem is not None]
-        good = [file for file in files if problems[file] is None]
-        yield Case(
-            name,
-            dict.fromkeys(described.channels, image) if image in good else {},
-            label if label in good else None,
-            channels=described.channels if image in good else {},
-            convention=described.convention,
-            layout=task.decathlon.layout if task.decathlon else _DECATHLON,
-            findings=tuple(found),
-            label_doubt=described.label_doubt,
-            task=task,
-        )

@@ -7,6 +7,7 @@ only if it has not changed since the manifest was written.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -26,6 +27,7 @@ from fedmepd.data.cases import Case
 from fedmepd.errors import DataError, SettingsError, explain
 from fedmepd.storage import write_text
 from fedmepd.tasks.find import DEFAULT, find_task
+from fedmepd.tasks.labels import Convention
 from fedmepd.tasks.task import Task
 
 FILE_NAME = "fedmepd-data.json"
@@ -100,17 +102,60 @@ class CaseEntry(_Entry):
             raise ValueError(f"case {self.name} is for fusion training, but has no {', '.join(missing)}")
 
 
+class LabelValues(_Entry):
+    """A user's own label values, see :class:`fedmepd.tasks.labels.Convention`."""
+
+    source: str
+    classes: dict[int, int]
+    groups: list[list[int]] = []
+
+    @classmethod
+    def of(cls, convention: Convention) -> LabelValues:
+        """Returns what describes a convention."""
+        groups = [list(group) for group in convention.groups]
+        return cls(source=convention.source, classes=convention.classes, groups=groups)
+
+    def convention(self) -> Convention:
+        """The inverse of :meth:`of`."""
+        return Convention(self.source, self.classes, groups=tuple(map(tuple, self.groups)), by_values=False)
+
+
 class Manifest(_Entry):
-    """What ``fedmepd-data.json`` holds; older ones do not say their task, which was the default one."""
+    """What ``fedmepd-data.json`` holds; older ones do not say their task, which was the default one.
+
+    ``label_values`` holds conventions of labels that the task does not have, ``patterns`` what the user has said of the
+    names of files (`--pattern`); each is written only where there are some.
+    """
 
     format: Literal[1] = FORMAT
     task: str = DEFAULT
+    label_values: dict[str, LabelValues] = {}
+    patterns: list[str] = []
     cases: list[CaseEntry]
+
+    @model_serializer(mode="wrap")
+    def _without_default(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content = write(self)
+        for key in ("label_values", "patterns"):
+            if not content[key]:
+                del content[key]
+        return content
+
+    def own_task(self) -> Task:
+        """Returns the task with the conventions of the data set.
+
+        Raises:
+            SettingsError: there is no such task, or a convention does not fit it.
+        """
+        task = find_task(self.task)
+        for name, values in self.label_values.items():
+            task = task.with_convention(name, values.convention())
+        return task
 
     @model_validator(mode="after")
     def _consistent(self) -> Manifest:
         try:
-            task = find_task(self.task)
+            task = self.own_task()
         except SettingsError as error:
             raise ValueError(str(error)) from error
         names, parts, fusion = set(), {}, {}
@@ -139,6 +184,9 @@ def read_manifest(task: Task, folder: Path) -> tuple[list[Case], dict[str, Part 
             f"the task (option --task of a command, setting task of a job)",
             f"the site's data are of task {manifest.task}, the job is of {task.name}",
         )
+    own = manifest.own_task()
+    # What the user has described besides, for another reading of the labels.
+    task = replace(task, conventions={**task.conventions, **own.conventions})
     cases = [
         Case(
             entry.name,
@@ -184,7 +232,12 @@ def pinned_content(folder: Path) -> dict[Path, str]:
 
 
 def make_manifest(
-    task: Task, folder: Path, cases: Iterable[Case], parts: dict[str, Part | None], digests: dict[Path, str]
+    task: Task,
+    folder: Path,
+    cases: Iterable[Case],
+    parts: dict[str, Part | None],
+    digests: dict[Path, str],
+    patterns: Iterable[str] = (),
 ) -> Manifest:
     """Describes cases whose files lie below ``folder``.
 
@@ -194,13 +247,23 @@ def make_manifest(
         cases: with known conventions if they have labels.
         parts: by case name.
         digests: SHA-256 of every file.
+        patterns: what the user has said of the names of files.
     """
 
     def entry(path: Path, channel: int | None = None) -> FileEntry:
         return FileEntry(file=path.relative_to(folder).as_posix(), sha256=digests[path], channel=channel)
 
+    cases = sorted(cases, key=lambda case: case.name)
+    known = find_task(task.name).conventions
+    values = {
+        case.convention: LabelValues.of(case.task.conventions[case.convention])
+        for case in cases
+        if case.label is not None and case.convention not in known
+    }
     return Manifest(
         task=task.name,
+        label_values=values,
+        patterns=list(patterns),
         cases=[
             CaseEntry(
                 name=case.name,
@@ -212,7 +275,7 @@ def make_manifest(
                 label=None if case.label is None else entry(case.label),
                 fusion=case.for_fusion,
             )
-            for case in sorted(cases, key=lambda case: case.name)
+            for case in cases
         ],
     )
 

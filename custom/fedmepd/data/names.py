@@ -19,10 +19,11 @@ def words_of(task: Task) -> dict[str, str]:
 
 def kinds_of(task: Task, word_or_name: str) -> list[str]:
     """Returns the kinds (modalities or :data:`LABEL`) that the words of a name may stand for, each once."""
-    return _kinds(task, _words(word_or_name))
+    return _kinds(task, split_words(word_or_name))
 
 
-def _words(name: str) -> list[str]:
+def split_words(name: str) -> list[str]:
+    """Returns the words of a name, in small letters."""
     return [word for word in re.split(r"[^a-z0-9]+", name.lower()) if word]
 
 
@@ -42,6 +43,8 @@ def _kinds(task: Task, words: list[str]) -> list[str]:
     kinds = list(dict.fromkeys(found))
     if others & set(task.derived_words) and LABEL not in kinds:
         return []
+    if LABEL in kinds and others & set(task.other_label_words):
+        return []
     for doubt in task.doubts:
         if kinds == [doubt.modality] and others & set(doubt.words):
             return [doubt.modality, doubt.other]
@@ -54,13 +57,23 @@ def kinds_of_file(task: Task, path: Path) -> list[str]:
     The names of the file's folder and of the folder above it do not count at the beginning: the folder of a patient or
     of an examination may be named after a modality. They do count if the folder is named so and no other word is left.
     """
-    words, folder = _words(stem(path) or ""), _words(path.parent.name)
-    for before in (_words(path.parent.parent.name) + folder, folder):
+    words, folder = split_words(stem(path) or ""), split_words(path.parent.name)
+    if (kind := _kind_in_bids(task, stem(path) or "")) is not None:
+        return [kind]
+    for before in (split_words(path.parent.parent.name) + folder, folder):
         if before and words[: len(before)] == before:
             left = _kinds(task, words[len(before) :])
             if left or kind_of(task, path.parent.name) is None:
                 return left
     return _kinds(task, words)
+
+
+def _kind_in_bids(task: Task, name: str) -> str | None:
+    """The modality of an image with contrast agent as BIDS names it, such as ``sub-1_ce-gadolinium_T1w``."""
+    if not re.match(r"sub-[a-z0-9]+_", name) or not re.search(r"_ce-(gd|gad)[a-z0-9]*_", name):
+        return None
+    last = kind_of(task, name.rpartition("_")[2])
+    return next((doubt.other for doubt in task.doubts if doubt.modality == last and "ce" in doubt.words), None)
 
 
 @dataclass(frozen=True)
@@ -74,6 +87,9 @@ class CaseName:
         convention: meaning of the label's values, if the data set defines it.
         label_doubt: why the values of its label may not be the task's classes; empty: no doubt.
         tumour: the kind of tumour if it is not the task's but has labels of the same classes; else empty.
+        label_choices: conventions of which its label may be, if there is a doubt.
+        gathered: whether each of the case's images lies in a folder of its own.
+        label_words: what the data set calls its labels, beside the task's words.
     """
 
     layout: str
@@ -82,6 +98,9 @@ class CaseName:
     convention: str | None
     label_doubt: str = ""
     tumour: str = ""
+    label_choices: tuple[str, ...] = ()
+    gathered: bool = False
+    label_words: tuple[str, ...] = ()
 
 
 def read_case_name(task: Task, name: str) -> CaseName:
@@ -97,6 +116,9 @@ def read_case_name(task: Task, name: str) -> CaseName:
                 names.convention,
                 f"{name} says {names.other_classes}" if names.other_classes else "",
                 names.other_tumour,
+                names.choices,
+                names.gathered,
+                names.label_words,
             )
     return CaseName(PLAIN, name, None, None)
 

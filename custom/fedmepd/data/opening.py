@@ -7,6 +7,7 @@ from pathlib import Path, PurePath
 
 from fedmepd.data.cases import Case
 from fedmepd.data.findings import ERROR, refuse
+from fedmepd.data.inspection import is_text
 from fedmepd.data.layouts import Dataset, find_dataset, site_folders
 from fedmepd.data.site import changed_files
 from fedmepd.data.source import no_case
@@ -45,7 +46,9 @@ def nameable(dataset: Dataset) -> tuple[list[Case], list[str]]:
     counts = Counter(case.name for case in dataset.cases)
     cases = []
     for case in dataset.cases:
-        if len(PurePath(case.name).parts) != 1 or case.name in (".", ".."):
+        if not is_text(case.name):
+            problems.append(f"{ascii(case.name)} is a name that is not UTF-8: rename the case")
+        elif len(PurePath(case.name).parts) != 1 or case.name in (".", ".."):
             problems.append(f"{case.name!r} is no name that a file can have: rename the case")
         elif counts[case.name] == 1:
             cases.append(case)

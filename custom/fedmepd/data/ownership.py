@@ -20,6 +20,7 @@ from fedmepd.errors import DataError
 from fedmepd.site_settings import SiteSettings
 from fedmepd.tasks.find import find_task
 from fedmepd.tasks.task import Task
+from fedmepd.text_table import natural_order
 
 Found = tuple[Dataset, Literal["phantom", "folder"]]
 
@@ -158,6 +159,27 @@ def data_sets(task: Task, folder: Path, found: Callable[[str], None], *, follow_
         if has_fusion_folder(site):
             made[f"{site.name}/{FUSION_SITE}"] = find(site / FUSION_SITE)
     return made
+
+
+def federation_sites(task: Task, folder: Path) -> list[str]:
+    """Returns the names of the sites whose data a folder holds, a sub-folder each, in their natural order.
+
+    The fusion site's sub-folder is none of them. Empty if the folder holds cases and no sites.
+
+    Args:
+        task: that the cases are of.
+        folder: of the federation.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    if find_dataset(task, folder, deep=False, without=FUSION_SITE).cases:
+        return []
+    places = site_folders(folder) or [
+        child for child in sorted(folder.iterdir()) if holds_cases(child) and find_dataset(task, child).cases
+    ]
+    names = [place.name for place in places if place.name != FUSION_SITE]
+    return sorted(names, key=natural_order)
 
 
 def shared_cases(own: Inspection, fusion: Inspection) -> list[Finding]:

@@ -13,12 +13,13 @@ import numpy as np
 from fedmepd.data.cases import LABEL, Case
 from fedmepd.data.fingerprints import fingerprints
 from fedmepd.data.grids import frame_spacing, into_frame
-from fedmepd.data.volumes import VolumeError, read_volumes
+from fedmepd.data.volumes import VolumeError, nearest_whole, read_volumes, without_nan_outside
 from fedmepd.errors import DataError, FedMEPDError
+from fedmepd.tasks.labels import IGNORE
 from fedmepd.tasks.task import Task
 
 # Raise this number when the content of the cache changes.
-_FORMAT = 4
+_FORMAT = 5
 
 # Voxels of the brain kept as centres of crops.
 _CENTRES = 10_000
@@ -184,14 +185,16 @@ def read_case(case: Case) -> dict[str, Any]:
 
     files = {path: read_volumes(path, bool(case.channels) and path != case.label) for path in case.files}
     found = {}
+    # All files of a case lie on one grid, so they are turned alike: where two axes point equally near, rounding of a
+    # single file's affine would decide.
+    first = files[case.files[0]]
     for kind, path, channel in case.volumes:
         values = files[path].values if channel is None else files[path].values[..., channel]
-        found[kind] = into_frame(values, files[path].affine)
+        found[kind] = into_frame(values if kind == LABEL else without_nan_outside(values), first.affine)
     images = np.stack([found[modality] for modality in case.modalities]).astype(np.float32)
     label = np.zeros(images.shape[1:], dtype=np.uint8)
     if case.label is not None:
         label = classes_of_label(case.task, found[LABEL], case.convention)
-    first = files[case.files[0]]
     return {
         "image": MetaTensor(images),
         "label": MetaTensor(label[None]),
@@ -200,8 +203,12 @@ def read_case(case: Case) -> dict[str, Any]:
 
 
 def classes_of_label(task: Task, values: np.ndarray, convention: str) -> np.ndarray:
-    """Returns the class numbers, uint8, of a label file's values (X, Y, Z); background where they are unknown."""
-    classes = np.zeros(values.shape, dtype=np.uint8)
+    """Returns the class numbers, uint8, of a label file's values (X, Y, Z); background where they are unknown.
+
+    Voxels that the label leaves out are :data:`~fedmepd.tasks.labels.IGNORE`; of classes that it does not tell apart,
+    it is the smallest.
+    """
+    classes, values = np.zeros(values.shape, dtype=np.uint8), nearest_whole(values)
     for value, number in task.conventions[convention].classes.items():
         classes[values == value] = number
     return classes
@@ -229,7 +236,7 @@ def _finish(item: dict[str, Any]) -> dict[str, Any]:
     # Copies, because torch writes a view together with the whole tensor behind it.
     label = item["label"].as_tensor().clone(memory_format=torch.contiguous_format)
     brain = (image != 0).any(0).flatten().nonzero()[:, 0]
-    tumour = label.flatten().nonzero()[:, 0]
+    tumour = ((label != 0) & (label != IGNORE)).flatten().nonzero()[:, 0]
     centres = brain[:: max(1, len(brain) // _CENTRES)].clone()
     return {
         "image": image.half(),

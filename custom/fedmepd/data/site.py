@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -15,10 +15,11 @@ from fedmepd.data.inspection import Inspection, inspect_cases
 from fedmepd.data.layouts import Dataset
 from fedmepd.data.manifest import pinned_content
 from fedmepd.data.ownership import Found, find_fusion_data, find_site_data, fusion_cases, own_cases, shared_cases
-from fedmepd.data.splits import Split, sort_into_parts, split_cases
+from fedmepd.data.splits import Split, some_cases, sort_into_parts, split_cases
 from fedmepd.errors import DataError, FedMEPDError
 from fedmepd.site_settings import SiteSettings
 from fedmepd.tasks.find import find_task
+from fedmepd.tasks.labels import known_regions
 from fedmepd.tasks.task import Task
 
 
@@ -36,6 +37,7 @@ class SiteData:
         cache: folder for prepared cases.
         unlabelled: cases for inference only.
         task: that the cases are of.
+        voxel_mm: the median size of a voxel of the training cases, from the shortest side to the longest.
     """
 
     name: str
@@ -47,6 +49,7 @@ class SiteData:
     cache: Path
     unlabelled: list[Case] = field(default_factory=list)
     task: Task = field(kw_only=True, repr=False)
+    voxel_mm: tuple[float, ...] = ()
 
     def counts(self) -> dict[str, int]:
         """Returns the number of labelled cases of each part."""
@@ -88,6 +91,25 @@ def open_site_data(
     return _divide(name, found, inspection.only(own_cases(inspection.cases)), settings, site_settings, log)
 
 
+def open_copy(name: str, settings: Settings, site_settings: SiteSettings) -> SiteData:
+    """Opens a site's data in another process, which has a copy of them or the same disk.
+
+    Args:
+        name: the site's name.
+        settings: the job's settings.
+        site_settings: of the machine with the other process.
+
+    Raises:
+        DataError: as of :func:`open_site_data`; or the data folder has no sub-folder of this name.
+    """
+    data = site_settings.data
+    if data is not None and not (data / name).is_dir():
+        # Without the sub-folder the folder's own cases would be taken for the site's.
+        missing = f"has no sub-folder {name}: expected one with the cases of this site"
+        raise DataError(f"{data} {missing}", f"the server's data folder {missing}")
+    return open_site_data(name, settings, site_settings)
+
+
 def open_fusion_data(
     site: str,
     settings: Settings,
@@ -113,7 +135,8 @@ def open_fusion_data(
         if dataset.folder != found[0].folder:
             own = _inspect_good(dataset, site_settings)
         refuse(shared_cases(own.only(own_cases(own.cases)), chosen))
-    return _divide(FUSION_SITE, found, chosen, settings, site_settings, log)
+    data = _divide(FUSION_SITE, found, chosen, settings, site_settings, log)
+    return replace(data, train=some_cases(data.train, settings.data.fusion_share, settings.split_seed()))
 
 
 def _inspect_good(dataset: Dataset, site_settings: SiteSettings) -> Inspection:
@@ -150,6 +173,7 @@ def _divide(
             f"on, such as {task.file_name('001', None)}",
             public=f"no case of {name} has a label",
         )
+    _check_told(name, labelled)
     for kind, count in count_kinds(inspection.findings, WARNING).items():
         log(f"{kind} ({count})")
     if unlabelled:
@@ -165,7 +189,25 @@ def _divide(
         cache=site_settings.cache / "prepared",
         unlabelled=unlabelled,
         task=task,
+        voxel_mm=inspection.only(split.train).voxel_mm(),
     )
+
+
+def _check_told(name: str, labelled: list[Case]) -> None:
+    """Checks that a participant's labels tell what it needs: a site any region, the fusion site all classes."""
+    for case in labelled:
+        if name == FUSION_SITE and case.label_groups:
+            raise DataError(
+                f"{case.label}: fusion training needs labels that tell all of {', '.join(case.task.classes[1:])}: take "
+                "other cases, or let them be a site's own",
+                public="labels for fusion training do not tell all classes",
+            )
+        if not known_regions(case.task.regions, case.label_groups):
+            raise DataError(
+                f"{case.label} tells none of the regions {', '.join(case.task.regions)}, so nothing could be tested: "
+                "describe its values otherwise, or leave it out",
+                public=f"labels of {name} tell no region of the task",
+            )
 
 
 def split_labelled(labelled: list[Case], dataset: Dataset, settings: Settings, name: str) -> Split:
@@ -178,7 +220,7 @@ def split_labelled(labelled: list[Case], dataset: Dataset, settings: Settings, n
         name: of the participant that they belong to.
     """
     if dataset.parts is None:
-        return split_cases(labelled, settings.data, settings.seed, name)
+        return split_cases(labelled, settings.data, settings.split_seed(), name)
     return sort_into_parts(labelled, {case.patient: dataset.parts[case.name] for case in labelled})
 
 

@@ -7,11 +7,12 @@ import filecmp
 import os
 import shutil
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fedmepd.data.cases import LABEL, Case
+from fedmepd.data.file_kinds import Pattern
 from fedmepd.data.fingerprints import fingerprints
 from fedmepd.data.fusion_choice import FusionChoice, require_full
 from fedmepd.data.manifest import (
@@ -57,6 +58,7 @@ def plan_site(
     name: str,
     cache: Path,
     fusion: FusionChoice | None = None,
+    patterns: Iterable[Pattern] = (),
 ) -> SiteFolder:
     """Decides what a site's data set is to hold.
 
@@ -72,6 +74,7 @@ def plan_site(
         seed, name: decide which patients go where.
         cache: remembers the content of files.
         fusion: says which patients are for fusion training; None: those of the older manifest.
+        patterns: what the user has said of the names of files; the manifest keeps it.
 
     Raises:
         DataError: a file cannot be read, or a patient cannot be used for fusion training.
@@ -95,7 +98,7 @@ def plan_site(
         placed, files = _place(cases, folder)
         digests = {target: digests[source] for target, source in files.items()}
     parts = {case.name: by_patient[case.patient] for case in labelled}
-    return SiteFolder(folder, placed, files, make_manifest(task, folder, placed, parts, digests))
+    return SiteFolder(folder, placed, files, make_manifest(task, folder, placed, parts, digests, map(str, patterns)))
 
 
 def write_site(site: SiteFolder, *, copy: bool = False) -> bool:

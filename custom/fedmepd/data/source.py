@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
+from fedmepd.data.file_kinds import Pattern
+from fedmepd.data.formats import describe_formats, other_format
 from fedmepd.data.inspection import Inspection, inspect_cases
 from fedmepd.data.layouts import Dataset, find_dataset
-from fedmepd.data.manifest import FILE_NAME, read_manifest
+from fedmepd.data.manifest import FILE_NAME, load_manifest, read_manifest
 from fedmepd.errors import DataError
 from fedmepd.tasks.task import Task
 
@@ -21,11 +24,13 @@ class Source:
         dataset: what was found.
         inspection: of all cases.
         left_out: number of faulty cases that the user allowed to leave out.
+        patterns: which files of a case are of which kind, where the user has said it.
     """
 
     dataset: Dataset
     inspection: Inspection
     left_out: int
+    patterns: tuple[Pattern, ...] = ()
 
 
 def open_source(
@@ -38,6 +43,7 @@ def open_source(
     cache: Path,
     earlier: Path | None = None,
     without: str | None = None,
+    patterns: Sequence[Pattern] = (),
     found: Callable[[Dataset], None] = lambda dataset: None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Source:
@@ -52,31 +58,37 @@ def open_source(
         cache: see :func:`~fedmepd.data.inspection.inspect_cases`.
         earlier: where a manifest may be that knows the convention of cases whose layout does not tell it.
         without: name of a sub-folder whose cases belong to another data set.
+        patterns: which files are of which kind; none: those of the earlier manifest.
         found: called with the data set before its images are read.
         progress: called with the number of cases read so far, and of all.
 
     Raises:
         DataError: there is no case, or, unless they are left out, a case has an error.
     """
-    dataset = find_dataset(task, folder, manifest=False, follow_links=follow_links, without=without)
+    task = _with_earlier_values(task, earlier)
+    patterns = tuple(patterns) or _earlier_patterns(task, earlier)
+    dataset = find_dataset(task, folder, manifest=False, follow_links=follow_links, without=without, patterns=patterns)
     if not dataset.cases:
         raise no_case(task, folder)
     found(dataset)
-    known = _known(task, earlier)
-    cases = [replace(case, convention=case.convention or known.get(case.name)) for case in dataset.cases]
+    known, own = _known(task, earlier)
+    cases = [replace(case, convention=case.convention or known.get(case.name) or own) for case in dataset.cases]
     inspection = inspect_cases(cases, labels=labels, cache=cache, progress=progress, known=dataset.findings)
     usable = inspection.without_faulty() if skip_faulty else inspection
     usable.require_good()
     if not usable.cases:
         raise DataError(f"all cases of {folder} have errors: see `fedmepd data check {folder} --details`")
-    return Source(dataset, usable, len(inspection.cases) - len(usable.cases))
+    return Source(dataset, usable, len(inspection.cases) - len(usable.cases), patterns)
 
 
 def no_case(task: Task, folder: Path) -> DataError:
     """The error of a folder without any case."""
-    raw = ""
-    if folder.is_dir() and next(folder.rglob("*.[dD][cC][mM]"), None) is not None:
-        raw = ". It holds DICOM files: convert them to NIfTI, register and skull-strip them first"
+    unread = []
+    if folder.is_dir():
+        # A few are enough to say what they are.
+        files = islice((file for file in folder.rglob("*") if other_format(file)), 1000)
+        unread = [told for _, _, told in describe_formats(files)]
+    raw = f". It holds images in formats that are not read: {'; '.join(unread)}" if unread else ""
     return DataError(
         f"no case in {folder}: expected a folder per case with NIfTI files in it, such as "
         f"001/{task.file_name('001', task.modalities[0])}, the Decathlon's folders of images and labels, or a list "
@@ -84,8 +96,28 @@ def no_case(task: Task, folder: Path) -> DataError:
     )
 
 
-def _known(task: Task, folder: Path | None) -> dict[str, str | None]:
-    """The conventions that an earlier manifest of the folder holds."""
+def _with_earlier_values(task: Task, folder: Path | None) -> Task:
+    """The task with the label values that a user has described for an earlier data set."""
+    if folder is None or not (folder / FILE_NAME).is_file() or (manifest := load_manifest(folder)).task != task.name:
+        return task
+    for name, values in manifest.label_values.items():
+        # What the user says is the latest.
+        if name not in task.conventions:
+            task = task.with_convention(name, values.convention())
+    return task
+
+
+def _earlier_patterns(task: Task, folder: Path | None) -> tuple[Pattern, ...]:
+    if folder is None or not (folder / FILE_NAME).is_file() or (manifest := load_manifest(folder)).task != task.name:
+        return ()
+    return tuple(Pattern.read(task, text) for text in manifest.patterns)
+
+
+def _known(task: Task, folder: Path | None) -> tuple[dict[str, str | None], str | None]:
+    """The conventions that an earlier manifest of the folder holds, and the one that the user has described for all."""
     if folder is None or not (folder / FILE_NAME).is_file():
-        return {}
-    return {case.name: case.convention for case in read_manifest(task, folder)[0]}
+        return {}, None
+    known = {case.name: case.convention for case in read_manifest(task, folder)[0]}
+    described = set(known.values()) - {None}
+    own = described.pop() if len(described) == 1 and described <= load_manifest(folder).label_values.keys() else None
+    return known, own

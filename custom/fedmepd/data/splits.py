@@ -46,6 +46,17 @@ def sort_into_parts(cases: Iterable[Case], parts: Mapping[str, Part]) -> Split:
     return split
 
 
+def some_cases(cases: Sequence[Case], share: float, seed: int) -> list[Case]:
+    """Returns a share of cases, at least one of any, in their order. A smaller share is a part of a larger one.
+
+    The result depends on the cases' names and the seed.
+    """
+    count = max(1, round(len(cases) * share))
+    first = sorted(cases, key=lambda case: (derive_seed(seed, "share", case.name), case.name))[:count]
+    chosen = {case.name for case in first}
+    return [case for case in cases if case.name in chosen]
+
+
 def split_patients(
     patients: Iterable[str], shares: Shares, seed: int, site: str, kept: Mapping[str, Part] | None = None
 ) -> dict[str, Part]:

@@ -1,12 +1,12 @@
-"""What ``fedmepd data check`` prints: counts for everybody; names of cases and files only on request."""
+"""What ``fedmepd data check`` prints: counts for everybody, names of cases and files for who sits at the machine."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from statistics import median
 
-from fedmepd.data.findings import ERROR, NOTE, WARNING, Finding, count_kinds
+from fedmepd.data.findings import ERROR, MOST_SHOWN, NOTE, WARNING, Finding, count_kinds
 from fedmepd.data.inspection import Inspection, class_counts, tell_tale
 from fedmepd.data.layouts import Dataset
 from fedmepd.text_table import table
@@ -64,7 +64,8 @@ def _parts(dataset: Dataset) -> list[str]:
 def _classes(inspection: Inspection) -> list[str]:
     by_case = [class_counts(case, found) for case, found in zip(inspection.cases, inspection.facts, strict=True)]
     rows = []
-    for name in inspection.cases[0].task.classes:
+    names = dict.fromkeys([*inspection.cases[0].task.classes, *(name for counts in by_case for name in counts)])
+    for name in names:
         there = [counts[name] for counts in by_case if counts[name]]
         middle = f"{median(there):.0f}" if there else ""
         rows.append([str(len(there)), str(sum(there)), middle, name])
@@ -77,18 +78,34 @@ def _most(counts: Counter[str], shown: int = 8) -> list[tuple[str, int]]:
     return [*most[:shown], *([("others", left)] if left else [])]
 
 
-def describe_findings(findings: Sequence[Finding], details: bool) -> list[str]:
-    """Lists what was found, by kind; with ``details`` also where."""
+def describe_findings(
+    findings: Sequence[Finding],
+    severities: Sequence[str] = (ERROR, WARNING, NOTE),
+    named: Collection[str] = (),
+    most: int | None = MOST_SHOWN,
+) -> list[str]:
+    """Lists what was found, by kind.
+
+    Args:
+        findings: what was found.
+        severities: of those to list.
+        named: severities of which each finding is told with the names of cases and files.
+        most: findings of a kind that are named at most; None: all.
+    """
     lines = []
-    for severity, title in _TITLES.items():
+    for severity in severities:
+        title = _TITLES[severity]
         kinds = count_kinds(findings, severity)
         if not kinds:
             continue
         lines += ["", f"{title}:"]
         for kind, count in kinds.items():
             lines.append(f"{count:6d}  {kind}")
-            if details:
-                lines += [f"          {found.text}" for found in findings if found.kind == kind]
+            if severity in named:
+                texts = [found.text for found in findings if (found.kind, found.severity) == (kind, severity)]
+                lines += [f"          {text}" for text in texts[:most]]
+                if most is not None and count > most:
+                    lines.append(f"          and {count - most} more: --details names all")
     return lines
 
 

@@ -28,6 +28,17 @@ MOST_CHANNELS = 16
 # Bytes that may follow the voxels, because some tools add padding.
 _MOST_TRAILING = 2**16
 
+# Quaternions are stored as float32; a component may be too long by rounding.
+_QUATERNION_ROUNDING = 1e-5
+
+_GZIP = b"\x1f\x8b"
+
+# The size in mm of the units that a header may name, where it is not mm.
+_UNITS_MM = {"meter": 1000.0, "micron": 0.001}
+
+# Voxels of a head; only within these bounds are sizes believed to be in the unit that the header names.
+_HEAD_MM = (0.05, 20.0)
+
 # Deflate cannot compress further than this.
 _MOST_COMPRESSION = 1032
 
@@ -65,11 +76,18 @@ class Volumes:
         values: (X, Y, Z), or (X, Y, Z, channels) for a file of several volumes; scaled as the header says.
         affine: (4, 4) float64, voxel indices to mm.
         header: nibabel's header, without the file's extensions.
+        form: what of the header the affine is: ``sform``, ``qform``, or ``sizes``, the voxel sizes alone, with no word
+            about the orientation.
+        unit_mm: the size in mm of the unit in which the header gives positions.
+        unit_ignored: a unit that the header names and that would give no voxel of a head, so that mm are read.
     """
 
     values: np.ndarray
     affine: np.ndarray
     header: Any
+    form: str = "sform"
+    unit_mm: float = 1.0
+    unit_ignored: str = ""
 
     @property
     def spacing(self) -> tuple[float, float, float]:
@@ -91,7 +109,7 @@ def stem(path: Path) -> str | None:
 
 
 def read_volumes(path: Path, channels: bool = False) -> Volumes:
-    """Reads a file whole.
+    """Reads a file whole. Further dimensions of length 1 are dropped; whether it is compressed is seen by its content.
 
     Args:
         path: a .nii or .nii.gz file.
@@ -100,21 +118,22 @@ def read_volumes(path: Path, channels: bool = False) -> Volumes:
     Raises:
         VolumeError: the file is not a regular file, empty, truncated, damaged or not NIfTI; it is not 3-D (with
             ``channels``: 4-D), not of plain numbers, too large, or its header gives no usable position in space.
+        PermissionError: the user may not read it.
     """
     try:
-        header, offset, size = _header(path, channels)
+        header, shape, offset, size = _header(path, channels)
         content = _content(path, offset + size)
-        values = _values(content, header)
-    except VolumeError:
+        values = _values(content, header).reshape(shape)
+    except (VolumeError, PermissionError):
         raise
     # A damaged file can make the decoders fail in any way.
     except Exception as error:
         raise VolumeError(UNREADABLE, " ".join(str(error).split()) or type(error).__name__) from error
-    return Volumes(values, _affine(header), header)
+    return _placed(values, header)
 
 
-def _header(path: Path, channels: bool) -> tuple[Any, int, int]:
-    """Returns header, offset of the first voxel and number of bytes of all voxels, after checking them."""
+def _header(path: Path, channels: bool) -> tuple[Any, tuple[int, ...], int, int]:
+    """Returns header, shape, offset of the first voxel and number of bytes of all voxels, after checking them."""
     import nibabel
 
     status = path.stat()
@@ -131,8 +150,9 @@ def _header(path: Path, channels: bool) -> tuple[Any, int, int]:
     # Repairs harmless faults, such as a missing qfac, and raises the others. nibabel's own logger would print all of
     # them.
     header.check_fix(logger=_SILENT, error_level=40)
-    shape, kind = header.get_data_shape(), header.get_data_dtype()
-    expected = 4 if channels else 3
+    header.quaternion_threshold = _QUATERNION_ROUNDING
+    kind, expected = header.get_data_dtype(), 4 if channels else 3
+    shape = _without_ones(header.get_data_shape(), expected)
     if len(shape) != expected or min(shape) < 1:
         raise VolumeError(NOT_3D, f"it has shape {tuple(shape)}: expected one {expected}-D volume")
     if kind.kind not in "iuf":
@@ -143,11 +163,21 @@ def _header(path: Path, channels: bool) -> tuple[Any, int, int]:
     room = status.st_size * (_MOST_COMPRESSION if _is_compressed(path) else 1)
     if not length <= offset <= 2**20 or offset + size > room:
         raise VolumeError(UNREADABLE, f"it is shorter than the {offset + size} bytes that its header promises")
-    return header, offset, size
+    return header, shape, offset, size
+
+
+def _without_ones(shape: tuple[int, ...], expected: int) -> tuple[int, ...]:
+    """Drops dimensions of length 1 after the third one, as long as there are more than expected."""
+    left = list(shape)
+    while len(left) > expected and 1 in left[3:]:
+        left.pop(left.index(1, 3))
+    return tuple(left)
 
 
 def _is_compressed(path: Path) -> bool:
-    return path.name.lower().endswith(".gz")
+    """Whether a file is compressed; some programs give it the other ending."""
+    with open(path, "rb") as file:
+        return file.read(len(_GZIP)) == _GZIP
 
 
 def _opened(path: Path) -> Any:
@@ -181,16 +211,66 @@ def _values(content: bytes, header: Any) -> np.ndarray:
         return np.asanyarray(ArrayProxy(BytesIO(content), header))
 
 
-def _affine(header: Any) -> np.ndarray:
+def _placed(values: np.ndarray, header: Any) -> Volumes:
+    """Puts values into space as their header says."""
+    from nibabel.nifti1 import unit_codes
+
+    form, affine = _affine(header)
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    unit = unit_codes.label[code] if (code := int(header["xyzt_units"]) & 7) in unit_codes.label else ""
+    size = _UNITS_MM.get(unit, 1.0)
+    sensible = all(_HEAD_MM[0] <= length * size <= _HEAD_MM[1] for length in lengths)
+    # Many programs write millimetres and leave another unit in the header.
+    used = size if sensible else 1.0
+    if not ((lengths * used > 1e-3) & (lengths * used < 1e3)).all():
+        raise VolumeError(BAD_HEADER, _NO_SIZE)
+    affine = np.diag([used, used, used, 1.0]) @ affine
+    return Volumes(values, affine, header, form, used, unit if used != size else "")
+
+
+_NO_SIZE = "its header gives voxels without a sensible size, or axes that lie in one plane"
+
+
+def _affine(header: Any) -> tuple[str, np.ndarray]:
+    """Returns which of the header's forms says where the volume is, and the affine that it says."""
+    forms = [form for form in ("sform", "qform") if int(header[f"{form}_code"])]
+    if forms == ["sform", "qform"] and not header.get_sform()[:3].any():
+        forms = ["qform"]
+    form = forms[0] if forms else "sizes"
     try:
         with np.errstate(all="ignore"):
-            affine = np.asarray(header.get_best_affine(), dtype=np.float64)
+            get = {"sform": header.get_sform, "qform": header.get_qform, "sizes": header.get_base_affine}[form]
+            affine = np.asarray(get(), dtype=np.float64)
             lengths = np.linalg.norm(affine[:3, :3], axis=0)
     except Exception as error:
         raise VolumeError(BAD_HEADER, f"its header gives no position in space: {error}") from error
     if not np.isfinite(affine).all():
         raise VolumeError(BAD_HEADER, "its header gives a position in space that is not finite")
     # The volume spanned by the axes, relative to that of perpendicular ones.
-    if not ((lengths > 1e-3) & (lengths < 1e3)).all() or abs(np.linalg.det(affine[:3, :3] / lengths)) < 0.1:
-        raise VolumeError(BAD_HEADER, "its header gives voxels without a sensible size, or axes that lie in one plane")
-    return affine
+    if not (lengths > 0).all() or abs(np.linalg.det(affine[:3, :3] / lengths)) < 0.1:
+        raise VolumeError(BAD_HEADER, _NO_SIZE)
+    return form, affine
+
+
+def without_nan_outside(values: np.ndarray) -> np.ndarray:
+    """Returns an image (X, Y, Z) with 0 where it holds NaN around the brain, as some programs mask images.
+
+    NaN that is enclosed by other values, and infinity, stay.
+    """
+    if values.dtype.kind != "f" or not (missing := np.isnan(values)).any():
+        return values
+    from scipy.ndimage import binary_fill_holes
+
+    return np.where(missing & ~binary_fill_holes(~missing), values.dtype.type(0), values)
+
+
+def nearest_whole(values: np.ndarray) -> np.ndarray:
+    """Returns a label's values, rounded where they are whole but for the rounding of scaled files (up to 0.05)."""
+    if values.dtype.kind != "f":
+        return values
+    with np.errstate(invalid="ignore"):
+        whole = np.rint(values)
+        return np.where(np.abs(values - whole) <= _MOST_ROUNDING, whole, values)
+
+
+_MOST_ROUNDING = 0.05

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fedmepd.evaluation.metrics import case_scores, region_masks
+from fedmepd.evaluation.metrics import case_scores, compared_regions
+from fedmepd.tasks.labels import Groups
 from fedmepd.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -36,27 +37,34 @@ class RegionMeasures:
 
 
 def measure_case(
-    task: Task, prediction: Tensor | ArrayLike, label: Tensor | ArrayLike, spacing: Sequence[float]
+    task: Task,
+    prediction: Tensor | ArrayLike,
+    label: Tensor | ArrayLike,
+    spacing: Sequence[float],
+    groups: Groups = (),
 ) -> dict[str, RegionMeasures]:
-    """Measures every region of a case.
+    """Measures every region of a case that its label tells, without the voxels that it leaves out.
 
     Args:
         task: whose regions are measured.
         prediction: classes (X, Y, Z) of the whole volume.
         label: classes (X, Y, Z).
         spacing: voxel size along X, Y and Z in mm.
+        groups: classes that the label does not tell apart.
 
     Raises:
         ValueError: the two shapes differ or are not three-dimensional.
     """
     from monai.metrics import compute_confusion_matrix_metric, get_confusion_matrix
 
-    scores = case_scores(task, prediction, label, spacing)
-    masks = region_masks(task, prediction)[None], region_masks(task, label)[None]
+    scores = case_scores(task, prediction, label, spacing, groups)
+    if not scores.dice:
+        return {}
+    masks = [mask[None] for mask in compared_regions(task, prediction, label, groups)]
     counts = get_confusion_matrix(*masks, include_background=True)[0]
     volumes = region_millilitres(task, label, spacing), region_millilitres(task, prediction, spacing)
     measures = {}
-    for region, of_region in zip(task.regions, counts, strict=True):
+    for region, of_region in zip(scores.dice, counts, strict=True):
         true_positive, false_positive, true_negative, false_negative = of_region.tolist()
         sensitivity = specificity = None
         if true_positive + false_negative:

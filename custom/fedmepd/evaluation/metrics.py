@@ -3,35 +3,46 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from fedmepd.tasks.labels import IGNORE, Groups, known_regions
 from fedmepd.tasks.task import Task
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
     from torch import Tensor
 
+# Raise this number when the same segmentation gets other scores: runs of two versions are not compared.
+VERSION = 1
+
+Empty = Literal["both", "label", "prediction"]
+
 
 @dataclass(frozen=True)
 class CaseScores:
-    """Scores of one case, by region name.
+    """Scores of one case, by the name of every region that its label tells.
 
     Args:
         dice: Dice, 0 to 1.
-        empty: whether the region is empty in the prediction or in the label.
+        empty: where the region is empty: in ``both``, only in the ``label``, only in the ``prediction``; None: in
+            neither.
         hd95_mm: 95th percentile of the Hausdorff distance in mm; None if it was not requested.
     """
 
     dice: dict[str, float]
-    empty: dict[str, bool]
+    empty: dict[str, Empty | None]
     hd95_mm: dict[str, float] | None = None
 
 
 def case_scores(
-    task: Task, prediction: Tensor | ArrayLike, label: Tensor | ArrayLike, spacing: Sequence[float]
+    task: Task,
+    prediction: Tensor | ArrayLike,
+    label: Tensor | ArrayLike,
+    spacing: Sequence[float],
+    groups: Groups = (),
 ) -> CaseScores:
     """Scores one case: Dice and HD95 per region.
 
@@ -41,18 +52,20 @@ def case_scores(
     Args:
         task: whose regions are scored.
         prediction: classes (X, Y, Z).
-        label: classes (X, Y, Z).
+        label: classes (X, Y, Z); voxels of :data:`~fedmepd.tasks.labels.IGNORE` belong to no region, and neither do
+            the prediction's there.
         spacing: voxel size along X, Y and Z in mm.
+        groups: classes that the label does not tell apart; a region that needs them told apart is not scored.
 
     Raises:
         ValueError: the two shapes differ or are not three-dimensional.
     """
     from monai.metrics import compute_hausdorff_distance
 
-    predicted, true = region_masks(task, prediction), region_masks(task, label)
-    scores = _overlap(task, predicted, true)
+    predicted, true = compared_regions(task, prediction, label, groups)
+    scores = _overlap(known_regions(task.regions, groups), predicted, true)
     distances = {}
-    for i, region in enumerate(task.regions):
+    for i, region in enumerate(scores.dice):
         if scores.empty[region]:
             distances[region] = 0.0 if scores.dice[region] == 1 else task.empty_distance_mm
         else:
@@ -70,30 +83,56 @@ def case_scores(
     return CaseScores(scores.dice, scores.empty, distances)
 
 
-def dice_only(task: Task, prediction: Tensor | ArrayLike, label: Tensor | ArrayLike) -> CaseScores:
+def dice_only(task: Task, prediction: Tensor | ArrayLike, label: Tensor | ArrayLike, groups: Groups = ()) -> CaseScores:
     """Scores one case like :func:`case_scores`, without HD95: cheap enough for validation during training."""
-    return _overlap(task, region_masks(task, prediction), region_masks(task, label))
+    masks = compared_regions(task, prediction, label, groups)
+    return _overlap(known_regions(task.regions, groups), *masks)
 
 
-def summarise(scores: Sequence[CaseScores]) -> dict | None:
-    """Averages the scores of a site's cases.
+def summarise(scores: Sequence[CaseScores], order: Iterable[str] = ()) -> dict | None:
+    """Averages the scores of a site's cases; a region's over the cases whose labels tell it.
+
+    Args:
+        scores: of the cases.
+        order: of the regions in the result; without, that in which they are first met.
 
     Returns:
         ``dice`` by region, ``mdsc`` (mean of the regions' Dice), ``empty`` (number of cases by region) and, unless it
-        was left out, ``hd95_mm`` by region; None without any case.
+        was left out, ``hd95_mm`` by region; None without any case, or without any region that a label tells.
     """
-    if not scores:
+    names = dict.fromkeys([*order, *(region for score in scores for region in score.dice)])
+    told = {region: [score for score in scores if region in score.dice] for region in names}
+    told = {region: of_region for region, of_region in told.items() if of_region}
+    if not told:
         return None
-    regions = list(scores[0].dice)
-    dice = {region: fmean(score.dice[region] for score in scores) for region in regions}
+    dice = {region: fmean(score.dice[region] for score in of_region) for region, of_region in told.items()}
     summary = {
         "dice": dice,
         "mdsc": fmean(dice.values()),
-        "empty": {region: sum(score.empty[region] for score in scores) for region in regions},
+        "empty": {
+            region: sum(score.empty[region] is not None for score in of_region) for region, of_region in told.items()
+        },
     }
     if all(score.hd95_mm is not None for score in scores):
-        summary["hd95_mm"] = {region: fmean(score.hd95_mm[region] for score in scores) for region in regions}
+        summary["hd95_mm"] = {
+            region: fmean(score.hd95_mm[region] for score in of_region) for region, of_region in told.items()
+        }
     return summary
+
+
+def compared_regions(
+    task: Task, prediction: Tensor | ArrayLike, label: Tensor | ArrayLike, groups: Groups = ()
+) -> tuple[Tensor, Tensor]:
+    """Returns the masks of a prediction and of a label, of the regions that the label tells, without ignored voxels."""
+    import torch
+
+    regions = list(task.regions)
+    told = [regions.index(region) for region in known_regions(task.regions, groups)]
+    predicted, true = region_masks(task, prediction)[told], region_masks(task, label)[told]
+    ignored = torch.as_tensor(label).cpu() == IGNORE
+    if ignored.any() and predicted.shape == true.shape:
+        predicted = predicted * ~ignored
+    return predicted, true
 
 
 def region_masks(task: Task, classes: Tensor | ArrayLike) -> Tensor:
@@ -104,13 +143,22 @@ def region_masks(task: Task, classes: Tensor | ArrayLike) -> Tensor:
     return torch.stack([torch.isin(classes, torch.tensor(members)) for members in task.regions.values()]).float()
 
 
-def _overlap(task: Task, predicted: Tensor, true: Tensor) -> CaseScores:
+def _overlap(regions: Sequence[str], predicted: Tensor, true: Tensor) -> CaseScores:
     from monai.metrics import compute_dice
 
     if predicted.shape != true.shape or predicted.ndim != 4:
         raise ValueError(
             f"prediction {tuple(predicted.shape[1:])} and label {tuple(true.shape[1:])}: expected the same (X, Y, Z)"
         )
+    if not regions:
+        return CaseScores({}, {})
     dice = compute_dice(predicted[None], true[None], ignore_empty=False)[0].tolist()
-    empty = [not (p.any() and t.any()) for p, t in zip(predicted, true, strict=True)]
-    return CaseScores(dict(zip(task.regions, dice, strict=True)), dict(zip(task.regions, empty, strict=True)))
+    empty = [_empty(bool(p.any()), bool(t.any())) for p, t in zip(predicted, true, strict=True)]
+    return CaseScores(dict(zip(regions, dice, strict=True)), dict(zip(regions, empty, strict=True)))
+
+
+def _empty(predicted: bool, true: bool) -> Empty | None:
+    """Where a region is empty, by whether there is any of it."""
+    if predicted and true:
+        return None
+    return "label" if predicted else "prediction" if true else "both"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from fedmepd import __version__, methods
@@ -98,7 +99,7 @@ def _scores(
     header = ["", *task.regions, "mean"]
     lines = [f"| {' | '.join(header)} |", f"| {' | '.join(['---', *['---:'] * (len(header) - 1)])} |"]
     if validation:
-        dice = [f"{validation['dice'][region]:.3f}" for region in task.regions]
+        dice = [_number(validation["dice"], region, ".3f") for region in task.regions]
         lines.append(
             f"| Dice, {cases['validation']} validation cases | {' | '.join(dice)} | {validation['mdsc']:.3f} |"
         )
@@ -108,16 +109,20 @@ def _scores(
             "",
             "Not tested yet, or no test cases. Validation scores are too good: they were used to choose it.",
         ]
-    dice = [f"{test['dice'][region]:.3f}" for region in task.regions]
+    dice = [_number(test["dice"], region, ".3f") for region in task.regions]
     lines.append(f"| Dice, {cases['test']} test cases | {' | '.join(dice)} | {test['mdsc']:.3f} |")
-    distances = [test["hd95_mm"][region] for region in task.regions]
-    mean = sum(distances) / len(distances)
-    lines.append(f"| HD95 in mm, test cases | {' | '.join(f'{one:.1f}' for one in distances)} | {mean:.1f} |")
+    distances = [_number(test["hd95_mm"], region, ".1f") for region in task.regions]
+    lines.append(f"| HD95 in mm, test cases | {' | '.join(distances)} | {fmean(test['hd95_mm'].values()):.1f} |")
     empty = ", ".join(f"{region} {count}" for region, count in test["empty"].items() if count)
     note = "The test cases were used for nothing else."
     if empty:
         note += f" Cases with an empty prediction or label count by BraTS's rule: {empty}."
     return [*lines, "", note]
+
+
+def _number(of: dict[str, float], region: str, form: str) -> str:
+    """A region's score; a dash where the labels do not tell the region."""
+    return format(of[region], form) if region in of else "-"
 
 
 def _limits(task: Task, owner: str, modalities: Sequence[str], cases: dict[str, int], phantoms: bool) -> list[str]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 
@@ -54,15 +55,16 @@ def match(task: Task, predictions: Path, labels: Path, *, follow_links: bool, ca
     Args:
         task: of the segmentations.
         predictions, labels: a NIfTI file; a folder of such files, named after their cases, with or without a word such
-            as ``_seg`` at the end; or a folder of cases in any layout that `fedmepd data check` knows.
+            as ``_seg`` or ``_pred`` at the end, or after an image of theirs as ``_flair_seg``; or a folder of cases in
+            any layout that `fedmepd data check` knows.
         follow_links, cache: see :func:`fedmepd.data.opening.open_dataset`.
 
     Raises:
         DataError: one holds no segmentation, or no case is in both.
     """
-    predicted, labelled = (
-        find_segmentations(task, path, follow_links=follow_links, cache=cache) for path in (predictions, labels)
-    )
+    how = {"follow_links": follow_links, "cache": cache}
+    labelled = find_segmentations(task, labels, expected=_stems(predictions), **how)
+    predicted = find_segmentations(task, predictions, expected=labelled.keys(), **how)
     if predictions.is_file() and labels.is_file():
         [prediction], [label] = predicted.values(), labelled.values()
         return Matched([Pair(prediction, label)], [], [])
@@ -79,8 +81,17 @@ def match(task: Task, predictions: Path, labels: Path, *, follow_links: bool, ca
     )
 
 
-def find_segmentations(task: Task, path: Path, *, follow_links: bool, cache: Path) -> dict[str, Case]:
+def find_segmentations(
+    task: Task, path: Path, *, follow_links: bool, cache: Path, expected: Collection[str] = ()
+) -> dict[str, Case]:
     """Returns the segmentations of a file or folder, see :func:`match`, as cases by name.
+
+    Args:
+        task: of the segmentations.
+        path: the file or folder.
+        follow_links, cache: see :func:`fedmepd.data.opening.open_dataset`.
+        expected: names of cases. A file that is called as one of them is its segmentation, even if the name ends in a
+            modality's word.
 
     Raises:
         DataError: there is none, or two are of the same name.
@@ -95,9 +106,9 @@ def find_segmentations(task: Task, path: Path, *, follow_links: bool, cache: Pat
         raise DataError(f"{path} does not exist: expected a NIfTI file, or a folder")
     if files:
         if path.is_dir():
-            files = [file for file in files if not _is_image(task, file)]
+            files = [file for file in files if _as_expected(task, file, expected) or not _is_image(task, file)]
             refuse([found for file in files if (found := outside(file, path, follow_links)) is not None])
-        cases = [_named_after(task, file) for file in files]
+        cases = [_named_after(task, file, expected) for file in files]
     else:
         dataset = open_dataset(task, path, follow_links=follow_links, cache=cache)
         refuse([*dataset.findings, *(found for case in dataset.cases for found in case.findings)])
@@ -109,10 +120,38 @@ def find_segmentations(task: Task, path: Path, *, follow_links: bool, cache: Pat
         )
     found: dict[str, Case] = {}
     for case in cases:
-        if case.name in found:
-            raise DataError(f"{found[case.name].label} and {case.label} are both of case {case.name}: remove one")
-        found[case.name] = case
+        # The same name may be stored as other bytes, with its accents apart.
+        name = normalize("NFC", case.name)
+        if name in found:
+            raise DataError(f"{found[name].label} and {case.label} are both of case {name}: remove one")
+        found[name] = replace(case, name=name)
     return found
+
+
+def _stems(path: Path) -> set[str]:
+    """The names of a folder's NIfTI files, each with what may follow a case's name and without."""
+    return {normalize("NFC", _name(file)) for file in path.iterdir() if is_nifti(file)} if path.is_dir() else set()
+
+
+# Words that other programs put behind a case's name.
+_PREDICTED = ("pred", "prediction", "predicted")
+
+
+def _as_expected(task: Task, file: Path, expected: Collection[str]) -> str:
+    """Returns the expected case that a file is called after; empty if it is none."""
+    name = normalize("NFC", _name(file))
+    names, word = [name], _last_word(name)
+    if word.lower() in _PREDICTED or kinds_of(task, word) == [LABEL]:
+        names.append(_before(name, word))
+        # Named after the first image, as MONAI does.
+        image = _last_word(names[-1])
+        if image and kinds_of(task, image) not in ([], [LABEL]):
+            names.append(_before(names[-1], image))
+    return next((name for name in names if name in expected), "")
+
+
+def _before(name: str, word: str) -> str:
+    return name[: len(name) - len(word)].rstrip("_-. ")
 
 
 def _is_image(task: Task, file: Path) -> bool:
@@ -121,14 +160,22 @@ def _is_image(task: Task, file: Path) -> bool:
     return bool(word) and kinds_of(task, word) not in ([], [LABEL])
 
 
-def _named_after(task: Task, file: Path) -> Case:
-    name = _name(file)
+def _named_after(task: Task, file: Path, expected: Collection[str]) -> Case:
+    name = _as_expected(task, file, expected) or _name(file)
     word = _last_word(name)
-    if kinds_of(task, word) == [LABEL]:
+    if name not in expected and kinds_of(task, word) == [LABEL]:
         # A file seg.nii.gz belongs to the case that its folder is named after.
-        name = name[: len(name) - len(word)].rstrip("_-. ") or file.absolute().parent.name
+        name = _before(name, word) or file.absolute().parent.name
     told = read_case_name(task, name)
-    return Case(name, {}, file, convention=told.convention, label_doubt=told.label_doubt, task=task)
+    return Case(
+        name,
+        {},
+        file,
+        convention=told.convention,
+        label_doubt=told.label_doubt,
+        label_choices=told.label_choices,
+        task=task,
+    )
 
 
 def _name(file: Path) -> str:

@@ -6,7 +6,6 @@ Scores and shares are fractions (0 to 1), distances millimetres. Nothing in it n
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -16,7 +15,9 @@ from fedmepd import __version__
 from fedmepd.config import Settings
 from fedmepd.environment import versions
 from fedmepd.errors import FedMEPDError
+from fedmepd.evaluation.metrics import VERSION as EVALUATION
 from fedmepd.storage import read_json, write_json, write_text
+from fedmepd.text_table import natural_order
 
 FILE_NAME = "results.json"
 HISTORY = "history.json"
@@ -35,6 +36,8 @@ _PLACES = (
 )
 _KEYS = ("method", "seed", "rounds", "seconds", "mean", "server", "sites", "status", "round", "timing")
 _SERVER, _LABEL = "server", "fusion site"
+# What a record of an older version may lack.
+_CASES = ("test_cases", "test_fingerprint")
 _RECORDED = ("test", "untested", "validation", "joined", "rounds_taken", "rounds_missed", "limited")
 
 
@@ -54,6 +57,7 @@ def site_entry(
     record: dict[str, Any],
     *,
     personal_share: float | None = None,
+    work: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Returns what the results hold about one site, or about the fusion site.
 
@@ -66,6 +70,7 @@ def site_entry(
             :func:`fedmepd.evaluation.metrics.summarise` returned; None until then, or without such cases) and
             ``untested``.
         personal_share: share of the decoder's filters that are personal; None where the method has none.
+        work: what the run has cost it, see :meth:`fedmepd.federation.records.Records.work`.
     """
     return {
         "name": name,
@@ -73,6 +78,8 @@ def site_entry(
         "cases": {part: cases[part] for part in ("train", "validation", "test")},
         "personal_share": personal_share,
         **{key: record[key] for key in _RECORDED},
+        **{key: record.get(key) for key in _CASES},
+        "work": work,
     }
 
 
@@ -88,6 +95,9 @@ def build(
     filters: dict[str, int] | None = None,
     cross_site: dict[str, Any] | None = None,
     fusion_bytes: tuple[int, int] = (0, 0),
+    machine: dict[str, Any] | None = None,
+    precision: str = "",
+    source: Literal["phantom", "folder"] | None = None,
 ) -> dict[str, Any]:
     """Returns the results of a run.
 
@@ -103,12 +113,16 @@ def build(
         cross_site: what :meth:`fedmepd.federation.cross_site.CrossSiteTest.result` returned; None where the job did not
             ask for it.
         fusion_bytes: of tensors from and to the fusion site, where it is not in the server's process.
+        machine: of the server, see :func:`fedmepd.environment.hardware`.
+        precision: of the training's convolutions at the server.
+        source: whether the cases are phantoms or come from data folders; None where that is not known.
     """
-    sites = sorted(sites, key=lambda entry: _natural(entry["name"]))
+    sites = sorted(sites, key=lambda entry: natural_order(entry["name"]))
     return {
         "method": settings.method,
         "run_name": settings.run_name,
         "seed": settings.seed,
+        "trials": settings.trials,
         "rounds": settings.rounds,
         "round": round,
         "status": status,
@@ -125,6 +139,10 @@ def build(
         "filters": filters or {},
         "cross_site": cross_site,
         "settings": settings.model_dump(mode="json"),
+        "hardware": machine,
+        "precision": precision,
+        "source": source,
+        "evaluation": EVALUATION,
         "version": __version__,
         "versions": versions(),
     }
@@ -195,8 +213,11 @@ def _mean(summaries: Sequence[dict | None], by_region: Sequence[str]) -> dict[st
     present = [summary for summary in summaries if summary is not None]
     mean: dict[str, Any] = {"mdsc": _mean_of(present, lambda summary: summary["mdsc"])}
     for key in by_region:
-        regions = present[0][key] if present else {}
-        mean[key] = {region: fmean(summary[key][region] for summary in present) for region in regions} or None
+        # A site whose labels do not tell a region has no share in its mean.
+        regions = dict.fromkeys(region for summary in present for region in summary[key])
+        mean[key] = {
+            region: fmean(summary[key][region] for summary in present if region in summary[key]) for region in regions
+        } or None
     return mean
 
 
@@ -204,8 +225,3 @@ def _mean_of(items: Iterable[Any], value: Callable[[Any], float | None]) -> floa
     values = [value(item) for item in items]
     values = [number for number in values if number is not None]
     return fmean(values) if values else None
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    """Sort key by which site-2 comes before site-10."""
-    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]

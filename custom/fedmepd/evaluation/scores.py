@@ -56,16 +56,17 @@ def build(
     """
     regions = {}
     for region in task.regions:
-        of_region = [measures[region] for measures in cases.values()]
+        of_region = [measures[region] for measures in cases.values() if region in measures]
         averages = {measure: average([getattr(one, measure) for one in of_region], seed) for measure in MEASURES}
         regions[region] = {**averages, "empty": _empty(of_region)}
-    mdsc = {name: fmean(one.dice for one in measures.values()) for name, measures in cases.items()}
+    # A region is left out of a case whose label does not tell it.
+    mdsc = {name: fmean(one.dice for one in measures.values()) for name, measures in cases.items() if measures}
     return {
         "version": __version__,
         "task": task.name,
         "empty_distance_mm": task.empty_distance_mm,
         "cases": [
-            {"case": name, "mdsc": mdsc[name], "regions": {region: asdict(one) for region, one in measures.items()}}
+            {"case": name, "mdsc": mdsc.get(name), "regions": {region: asdict(one) for region, one in measures.items()}}
             for name, measures in cases.items()
         ],
         "summary": {"cases": len(cases), "mdsc": average(list(mdsc.values()), seed), "regions": regions},
@@ -172,4 +173,11 @@ def _notes(report: dict[str, Any]) -> list[str]:
         notes += [f"  {line}" for line in empty]
     else:
         notes.append("empty regions: none")
+    untold = [
+        f"{region} {summary['cases'] - of['dice']['cases']}"
+        for region, of in summary["regions"].items()
+        if of["dice"]["cases"] < summary["cases"]
+    ]
+    if untold:
+        notes.append(f"cases whose labels do not tell a region, and are not in its scores: {', '.join(untold)}")
     return notes

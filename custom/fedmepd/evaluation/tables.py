@@ -100,6 +100,7 @@ def notes(results: dict[str, Any]) -> list[str]:
         ]
         if untested:
             said.append(f"not tested, and not in the mean: {', '.join(untested)}")
+        said += _notes_on_labels(entries, tuple(task_of(results["settings"]).regions))
     else:
         said.append(f"the run is not finished: these are scores on the validation cases, {_validated(entries)}")
     said += _notes_on_rounds(results["sites"])
@@ -109,6 +110,16 @@ def notes(results: dict[str, Any]) -> list[str]:
     if results["timing"]["mean_round"]:
         said.append(_note_on_time(results["timing"]))
     return said
+
+
+def _notes_on_labels(entries: list[dict[str, Any]], regions: tuple[str, ...]) -> list[str]:
+    lines = []
+    for entry in entries:
+        untold = [region for region in regions if entry["test"] and region not in entry["test"]["dice"]]
+        if untold:
+            name = label(entry["name"])
+            lines.append(f"{name}: its labels do not tell {', '.join(untold)}; it is not in those means")
+    return lines
 
 
 def _notes_on_rounds(sites: list[dict[str, Any]]) -> list[str]:

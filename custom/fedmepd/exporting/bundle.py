@@ -88,6 +88,7 @@ def _inference(task: Task, model: dict[str, Any], anchors: dict[str, int]) -> di
         "network_def": {
             "_target_": "fedmepd.exporting.network.BundledNetwork",
             **{key: model[key] for key in ("modalities", "width", "calibration", "shared_encoder", "affine", "task")},
+            "modality_norms": model["modality_norms"],
             "anchors": anchors,
         },
         "network": "$@network_def.to(@device)",

@@ -16,7 +16,8 @@ class BundledNetwork(FedMEPDNet):
     """The network with its anchors among its weights, since MONAI's tools carry over nothing else.
 
     Args:
-        modalities, width, calibration, shared_encoder, affine: as for :class:`~fedmepd.networks.network.FedMEPDNet`.
+        modalities, width, calibration, shared_encoder, affine, modality_norms: as for
+            :class:`~fedmepd.networks.network.FedMEPDNet`.
         anchors: number of anchors by level.
         task: name of the task; older bundles do not say it.
     """
@@ -30,9 +31,16 @@ class BundledNetwork(FedMEPDNet):
         affine: bool,
         anchors: Mapping[str, int],
         task: str = DEFAULT,
+        modality_norms: bool = False,
     ):
         super().__init__(
-            find_task(task), modalities, width, calibration=calibration, shared_encoder=shared_encoder, affine=affine
+            find_task(task),
+            modalities,
+            width,
+            calibration=calibration,
+            shared_encoder=shared_encoder,
+            affine=affine,
+            modality_norms=modality_norms,
         )
         for level, rows in anchors.items():
             self.register_buffer(buffer(level), torch.zeros(rows, channels(width, int(level))))

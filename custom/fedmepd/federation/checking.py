@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 
 import torch
@@ -12,15 +13,19 @@ from fedmepd.errors import UpdateRefused
 from fedmepd.federation.exchange import SiteProfile, Update
 from fedmepd.methods.method import Shapes, Tensors
 from fedmepd.methods.parts.exact_sum import LARGEST_CHANGE
-from fedmepd.methods.parts.selection import ANCHORS, encoder_of
+from fedmepd.methods.parts.selection import ANCHORS, EXTRA, encoder_of, parts
 from fedmepd.networks.encoder import LEVELS, channels
 from fedmepd.networks.network import SHARED
 
+# Far above any mean of normalised features.
+LARGEST_VALUE = 2.0**10
 # Clusters of a class at most, times far more classes than any task has.
 MOST_ANCHORS = 64 * 32
 
 
-def check_update(profile: SiteProfile, round_number: int, expected: Shapes, update: Update) -> None:
+def check_update(
+    profile: SiteProfile, round_number: int, expected: Shapes, update: Update, expected_extras: Shapes | None = None
+) -> None:
     """Compares an update with what must come back from a site.
 
     A whole encoder may be missing (a site may withhold one); everything else must be there.
@@ -29,6 +34,7 @@ def check_update(profile: SiteProfile, round_number: int, expected: Shapes, upda
         profile: of the site.
         round_number: of the open round.
         expected: name and shape of every change.
+        expected_extras: name and shape of what else must come back.
         update: what the site returned.
 
     Raises:
@@ -40,13 +46,16 @@ def check_update(profile: SiteProfile, round_number: int, expected: Shapes, upda
 
     if update.round != round_number:
         refuse(f"it is for round {update.round}, the current round is {round_number}")
-    for key in sorted(set(update.tensors) - set(expected)):
+    extras = parts(update.tensors, (EXTRA,))
+    changes = {key: value for key, value in update.tensors.items() if key not in extras}
+    for key in sorted(set(changes) - set(expected)):
         modality = encoder_of(key)
         if modality not in (None, SHARED, *profile.modalities):
             refuse(f"{key}: the site does not own {modality}; it has {', '.join(profile.modalities)}")
-    _check_names(expected, update.tensors, refuse)
-    for key, change in update.tensors.items():
+    _check_names(expected, changes, refuse)
+    for key, change in changes.items():
         _check_tensor(key, expected[key], change, refuse)
+    check_extras(profile.name, expected_extras or {}, extras)
 
 
 def _check_names(expected: Collection[str], arrived: Collection[str], refuse) -> None:
@@ -58,22 +67,51 @@ def _check_names(expected: Collection[str], arrived: Collection[str], refuse) ->
         refuse(f"{key} is no weight that was sent to it")
 
 
-def _check_floats(key: str, shape: torch.Size, value: object, refuse) -> None:
+def _check_floats(key: str, shape: torch.Size, value: object, refuse) -> float:
+    """Returns the largest magnitude, 0 without values."""
     if not isinstance(value, Tensor) or not value.is_floating_point():
         refuse(
             f"{key}: expected a tensor of floating-point numbers, got {getattr(value, 'dtype', type(value).__name__)}"
         )
     if value.shape != shape:
         refuse(f"{key} has shape {tuple(value.shape)}, expected {tuple(shape)}")
-    if not torch.isfinite(value).all():
+    # Minimum and maximum read the tensor once; NaN and infinity survive them.
+    largest = max(map(abs, torch.stack(value.aminmax()).tolist())) if value.numel() else 0.0
+    if not math.isfinite(largest):
         count = int((~torch.isfinite(value)).sum())
         refuse(f"{key} has {count} of {value.numel()} values that are NaN or infinite")
+    return largest
 
 
 def _check_tensor(key: str, shape: torch.Size, change: object, refuse) -> None:
-    _check_floats(key, shape, change, refuse)
-    if change.numel() and change.abs().max() > LARGEST_CHANGE:
-        refuse(f"{key} changes by {float(change.abs().max()):.3g}: expected at most {LARGEST_CHANGE:.0f}")
+    largest = _check_floats(key, shape, change, refuse)
+    if largest > LARGEST_CHANGE:
+        refuse(f"{key} changes by {largest:.3g}: expected at most {LARGEST_CHANGE:.0f}")
+
+
+def check_extras(owner: str, expected: Shapes, arrived: Tensors) -> None:
+    """Looks whether a participant has sent the tensors besides weights that its method expects, and no others.
+
+    Args:
+        owner: its name.
+        expected: name and shape of each.
+        arrived: what it sent.
+
+    Raises:
+        UpdateRefused: the message names the participant, the key and the reason.
+    """
+
+    def refuse(reason: str) -> None:
+        raise UpdateRefused(f"update of {owner} refused: {reason}")
+
+    for key in sorted(expected.keys() - arrived.keys()):
+        refuse(f"{key} is missing")
+    for key in sorted(arrived.keys() - expected.keys()):
+        refuse(f"{key} is nothing that it was to send")
+    for key, value in arrived.items():
+        largest = _check_floats(key, expected[key], value, refuse)
+        if largest > LARGEST_VALUE:
+            refuse(f"{key} has values up to {largest:.3g}: expected at most {LARGEST_VALUE:.0f}")
 
 
 def check_fused(site: str, weights: Tensors, arrived: Tensors, *, relative: bool) -> Tensors:

@@ -41,7 +41,9 @@ def network_of(copy: ModelCopy, settings: Settings) -> FedMEPDNet:
     weights = {key: value for key, value in copy.tensors.items() if key not in anchors}
     encoders = {key.split(".")[1] for key in weights if key.startswith(_ENCODER)}
     task = find_task(settings.task)
-    known = [name for name in copy.modalities if name in task.modalities and encoders & {name, SHARED}]
+    # Each modality has something of its own, unless all share one encoder and its normalisations.
+    shared = SHARED in encoders and not settings.network.modality_norms
+    known = [name for name in copy.modalities if name in task.modalities and (shared or name in encoders)]
     if not known:
         raise UpdateRefused("the model has no encoder of a known modality")
     # A site's model calibrates, the global one does not.

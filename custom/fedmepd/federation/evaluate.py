@@ -12,6 +12,7 @@ from fedmepd.data.cases import Case
 from fedmepd.errors import Aborted
 from fedmepd.evaluation.metrics import CaseScores, case_scores, dice_only, summarise
 from fedmepd.networks.network import FedMEPDNet
+from fedmepd.tasks.labels import known_regions
 from fedmepd.training.inference import predict
 
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ def score_cases(
 ) -> dict[str, Any] | None:
     """Segments every case and averages the scores.
 
-    Of a case's images those are used for which the network has an encoder; a case without any is left out.
+    Of a case's images those are used for which the network has an encoder; a case without any is left out, and so is
+    one whose label tells no region.
 
     Args:
         network: on its device.
@@ -49,15 +51,15 @@ def score_cases(
         if abort():
             raise Aborted
         used = [index for index, modality in enumerate(case.modalities) if modality in network.modalities]
-        if not used:
+        if not used or not known_regions(network.task.regions, case.groups):
             continue
         modalities = [case.modalities[index] for index in used]
         prediction = predict(
             network, case.images[:, used], modalities, settings.evaluation, settings.training.precision
         )
         if distances:
-            scores.append(case_scores(network.task, prediction, case.label, case.spacing))
+            scores.append(case_scores(network.task, prediction, case.label, case.spacing, case.groups))
         else:
-            scores.append(dice_only(network.task, prediction, case.label))
+            scores.append(dice_only(network.task, prediction, case.label, case.groups))
         watch(place, case, prediction, scores[-1])
-    return summarise(scores)
+    return summarise(scores, network.task.regions)

@@ -29,7 +29,7 @@ class Update:
 
     Attributes:
         round: the round that was trained.
-        tensors: change of every received weight.
+        tensors: change of every received weight, and ``extra.<name>``: what else the method has a site send.
         report: counts, scores and seconds, see :class:`~fedmepd.federation.reports.TrainReport`.
     """
 
@@ -51,6 +51,19 @@ class ModelCopy:
     tensors: dict[str, Tensor]
 
 
+@dataclass
+class Tested:
+    """What the fusion site says of the tested global model.
+
+    Attributes:
+        scores: averages; None without test cases.
+        each: a :class:`~fedmepd.federation.reports.CaseReports` as plain values.
+    """
+
+    scores: dict[str, Any] | None
+    each: dict[str, Any]
+
+
 FusionKind = Literal["fuse", "validate", "test", "test_copy"]
 
 
@@ -64,7 +77,8 @@ class FusionTask:
         round: the round that it belongs to.
         names: the global model's weights that the task is about.
         known: the version of the weights that the server believes the fusion site to hold; empty: none.
-        tensors: of these weights those that differ from that version; of ``test_copy``, the model.
+        tensors: of these weights those that differ from that version, and ``extra.<name>``: what else the method sends
+            the fusion site for a round; of ``test_copy``, the model.
         modalities: of ``test_copy``, those of the model.
     """
 
@@ -83,7 +97,7 @@ class FusionReply:
     Attributes:
         round: of the task.
         version: names the weights that both hold from now on, if all tensors arrive as they were sent.
-        tensors: weights after a round of training, or their changes, and ``anchors.<level>``.
+        tensors: weights after a round of training, or their changes, ``anchors.<level>``, and ``extra.<name>``.
         relative: whether the weights are changes.
         digests: of every tensor as it was sent: a privacy filter on the way may have changed it.
         report: plain values, see :class:`~fedmepd.federation.reports.FusionReport`.

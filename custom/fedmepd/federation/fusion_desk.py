@@ -13,6 +13,7 @@ from fedmepd.federation.exchange import FusionReply, FusionTask, ModelCopy
 from fedmepd.federation.fusion_site import Abort, FusionSite
 from fedmepd.federation.wire import grow, shrink
 from fedmepd.methods.method import Tensors
+from fedmepd.methods.parts.selection import EXTRA, parts
 from fedmepd.training.epoch import Progress
 from fedmepd.training.memory import give_back
 
@@ -52,25 +53,31 @@ class FusionDesk:
         return reply
 
     def _with_weights(self, task: FusionTask, abort: Abort, progress: Progress | None) -> FusionReply:
-        if len(task.tensors) < len(task.names) and task.known != self.site.version:
+        if any(name not in task.tensors for name in task.names) and task.known != self.site.version:
             return FusionReply(task.round, report={"lacks_weights": True})
         weights = self._complete(task)
         if task.kind == "fuse":
-            return self._fuse(weights, task.round, abort, progress)
-        score = self.site.validate if task.kind == "validate" else self.site.test
-        report = {"scores": score(weights, task.round, abort)}
+            return self._fuse(weights, parts(task.tensors, (EXTRA,)), task.round, abort, progress)
+        if task.kind == "validate":
+            report = {"scores": self.site.validate(weights, task.round, abort)}
+        else:
+            tested = self.site.test(weights, task.round, abort)
+            report = {"scores": tested.scores, "each": tested.each}
         return FusionReply(task.round, self.site.version, report=report)
 
     def _complete(self, task: FusionTask) -> Tensors:
         """What was sent, and of the rest what the site holds."""
         held = self.site.weights()
-        for key in [*task.names, *task.tensors]:
-            if key not in held or task.tensors.get(key, held[key]).shape != held[key].shape or key not in task.names:
+        sent = {key: value for key, value in task.tensors.items() if not key.startswith(EXTRA)}
+        for key in [*task.names, *sent]:
+            if key not in held or sent.get(key, held[key]).shape != held[key].shape or key not in task.names:
                 message = f"received {key}, which is no weight of this job: server and site run different versions"
                 raise FedMEPDError(message, public=message)
-        return {key: task.tensors.get(key, held[key]) for key in task.names}
+        return {key: sent.get(key, held[key]) for key in task.names}
 
-    def _fuse(self, weights: Tensors, number: int, abort: Abort, progress: Progress | None) -> FusionReply:
+    def _fuse(
+        self, weights: Tensors, extras: Tensors, number: int, abort: Abort, progress: Progress | None
+    ) -> FusionReply:
         changes: Tensors = {}
 
         def settle(before: Tensors, after: Tensors) -> Tensors:
@@ -78,7 +85,7 @@ class FusionDesk:
             return {key: before[key] + change for key, change in changes.items()}
 
         options: dict[str, Callable] = {"settle": settle} if self._half_precision else {}
-        fused = self.site.fuse(weights, number, abort, progress, **options)
+        fused = self.site.fuse(weights, number, abort, progress, extras, **options)
         tensors = (changes or fused.weights) | fused.extras
         return FusionReply(
             number,
@@ -86,7 +93,13 @@ class FusionDesk:
             tensors,
             relative=self._half_precision,
             digests={key: digest(value) for key, value in tensors.items()},
-            report={"losses": fused.losses, "cases": fused.cases},
+            report={
+                "losses": fused.losses,
+                "figures": fused.figures,
+                "cases": fused.cases,
+                "steps": fused.spent.steps,
+                "peak_mib": fused.spent.peak_mib,
+            },
         )
 
 

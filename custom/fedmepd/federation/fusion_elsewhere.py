@@ -10,12 +10,12 @@ import torch
 from fedmepd.config import FUSION_SITE, Settings
 from fedmepd.errors import FusionAway, UpdateRefused
 from fedmepd.federation.checking import check_anchors, check_fused
-from fedmepd.federation.exchange import FusionReply, FusionTask, ModelCopy, SiteProfile
+from fedmepd.federation.exchange import FusionReply, FusionTask, ModelCopy, SiteProfile, Tested
 from fedmepd.federation.fusion_desk import digest
 from fedmepd.federation.fusion_site import Abort
-from fedmepd.federation.reports import FusionReport, check_report
-from fedmepd.methods.method import Fused, Tensors
-from fedmepd.methods.parts.selection import ANCHORS, parts
+from fedmepd.federation.reports import FusionReport, check_cases, check_report
+from fedmepd.methods.method import Fused, Spent, Tensors
+from fedmepd.methods.parts.selection import ANCHORS, EXTRA, parts
 from fedmepd.tasks.find import find_task
 from fedmepd.training.epoch import Progress
 
@@ -38,9 +38,13 @@ class FusionElsewhere:
         self._task = find_task(settings.task)
         self.profile = SiteProfile(FUSION_SITE, self._task.modalities, profile.fusion, profile.source, "share")
         self._post = post
+        self.device = torch.device("cpu")
         self._held: Tensors = {}
         self._version = ""
         self._bytes = 0, 0
+
+    def join(self, site: SiteProfile) -> None:
+        """See :meth:`~fedmepd.federation.fusion_site.Fusion.join`: a hospital has nobody else's cases."""
 
     def spent(self) -> tuple[int, int]:
         """See :meth:`~fedmepd.federation.fusion_site.Fusion.spent`."""
@@ -51,11 +55,18 @@ class FusionElsewhere:
         """See :meth:`~fedmepd.federation.fusion_site.Fusion.steps`."""
         return None
 
-    def fuse(self, weights: Tensors, round_number: int, abort: Abort, progress: Progress | None = None) -> Fused:
+    def fuse(
+        self,
+        weights: Tensors,
+        round_number: int,
+        abort: Abort,
+        progress: Progress | None = None,
+        extras: Tensors | None = None,
+    ) -> Fused:
         """See :meth:`~fedmepd.federation.fusion_site.Fusion.fuse`."""
-        reply, report = self._ask("fuse", weights, round_number, abort)
-        anchors = parts(reply.tensors, (ANCHORS,))
-        arrived = {key: value for key, value in reply.tensors.items() if key not in anchors}
+        reply, report = self._ask("fuse", weights, round_number, abort, extras or {})
+        anchors, others = parts(reply.tensors, (ANCHORS,)), parts(reply.tensors, (EXTRA,))
+        arrived = {key: value for key, value in reply.tensors.items() if key not in anchors and key not in others}
         try:
             fused = check_fused(self.name, weights, arrived, relative=reply.relative)
             check_anchors(self.name, anchors, self.settings)
@@ -64,33 +75,42 @@ class FusionElsewhere:
         # What a filter of the hospital's has changed, both sides hold differently.
         same = {key for key, value in arrived.items() if reply.digests.get(key) == digest(value)}
         self._held, self._version = {key: fused[key] for key in same}, reply.version
-        return Fused(fused, report["losses"], report["cases"], anchors)
+        spent = Spent(report["steps"], report["seconds"], report["peak_mib"])
+        return Fused(fused, report["losses"], report["cases"], anchors | others, report["figures"], spent)
 
     def validate(self, weights: Tensors, round_number: int, abort: Abort) -> dict[str, Any] | None:
         """See :meth:`~fedmepd.federation.fusion_site.Fusion.validate`."""
-        return self._score("validate", weights, round_number, abort)
+        return self._score("validate", weights, round_number, abort)["scores"]
 
-    def test(self, weights: Tensors, round_number: int, abort: Abort) -> dict[str, Any] | None:
+    def test(self, weights: Tensors, round_number: int, abort: Abort) -> Tested:
         """See :meth:`~fedmepd.federation.fusion_site.Fusion.test`."""
-        return self._score("test", weights, round_number, abort)
+        report = self._score("test", weights, round_number, abort)
+        try:
+            check_cases(self.name, report["each"], self.profile.cases["test"])
+        except UpdateRefused as error:
+            raise FusionAway(str(error), str(error)) from error
+        return Tested(report["scores"], report["each"])
 
     def test_copy(self, copy: ModelCopy, round_number: int, abort: Abort) -> dict[str, Any]:
         """See :meth:`~fedmepd.federation.fusion_site.Fusion.test_copy`."""
         task = FusionTask("test_copy", round_number, tensors=copy.tensors, modalities=copy.modalities)
         return self._answer(task, abort)[1]["cross_site"]
 
-    def _score(self, kind: str, weights: Tensors, round_number: int, abort: Abort) -> dict[str, Any] | None:
+    def _score(self, kind: str, weights: Tensors, round_number: int, abort: Abort) -> dict[str, Any]:
         reply, report = self._ask(kind, weights, round_number, abort)
         self._held, self._version = dict(weights), reply.version
-        return report["scores"]
+        return report
 
-    def _ask(self, kind: str, weights: Tensors, round_number: int, abort: Abort) -> tuple[FusionReply, dict[str, Any]]:
+    def _ask(
+        self, kind: str, weights: Tensors, round_number: int, abort: Abort, extras: Tensors | None = None
+    ) -> tuple[FusionReply, dict[str, Any]]:
         """Sends the weights that the site does not hold; all of them if it turns out to hold something else."""
+        extras = extras or {}
         changed = {key: value for key, value in weights.items() if not self._holds(key, value)}
-        task = FusionTask(kind, round_number, list(weights), self._version, changed)
+        task = FusionTask(kind, round_number, list(weights), self._version, changed | extras)
         reply, report = self._answer(task, abort)
         if report["lacks_weights"]:
-            reply, report = self._answer(FusionTask(kind, round_number, list(weights), "", dict(weights)), abort)
+            reply, report = self._answer(FusionTask(kind, round_number, list(weights), "", weights | extras), abort)
         return reply, report
 
     def _holds(self, key: str, value: torch.Tensor) -> bool:

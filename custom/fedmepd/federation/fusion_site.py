@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -13,14 +14,17 @@ from fedmepd import methods
 from fedmepd.config import FUSION_SITE, Settings
 from fedmepd.data.cases import Case
 from fedmepd.data.site import SiteData
+from fedmepd.errors import FedMEPDError
+from fedmepd.federation.case_list import CaseList
 from fedmepd.federation.cross_site import network_of, test_copy
 from fedmepd.federation.evaluate import score_cases
-from fedmepd.federation.exchange import ModelCopy, SiteProfile
+from fedmepd.federation.exchange import ModelCopy, SiteProfile, Tested
 from fedmepd.federation.kept_states import KeptStates
-from fedmepd.methods.method import Fused, Tensors
+from fedmepd.methods.method import Fused, Spent, Tensors
 from fedmepd.methods.parts.fusion_training import FusionTrainer
 from fedmepd.training.arithmetic import use_threads
 from fedmepd.training.epoch import Progress
+from fedmepd.training.memory import peak_mib
 
 Abort = Callable[[], bool]
 
@@ -30,12 +34,31 @@ class Fusion(Protocol):
 
     Attributes:
         profile: what it says of its cases.
+        device: of this process that trains; the CPU where nothing trains here.
     """
 
     profile: SiteProfile
+    device: torch.device
 
-    def fuse(self, weights: Tensors, round_number: int, abort: Abort, progress: Progress | None = None) -> Fused:
+    def join(self, site: SiteProfile) -> None:
+        """Learns of a site that takes part, before its first round.
+
+        Raises:
+            FedMEPDError: the method needs the site's cases here, and they are not the ones that the site has.
+        """
+        ...
+
+    def fuse(
+        self,
+        weights: Tensors,
+        round_number: int,
+        abort: Abort,
+        progress: Progress | None = None,
+        extras: Tensors | None = None,
+    ) -> Fused:
         """Trains a round, starting from the given weights of the global model.
+
+        ``extras`` are other tensors that the method needs there, with names ``extra.<name>``.
 
         Raises:
             FusionAway: it is not there, or could not do it; the round goes on without.
@@ -59,8 +82,8 @@ class Fusion(Protocol):
         """
         ...
 
-    def test(self, weights: Tensors, round_number: int, abort: Abort) -> dict[str, Any] | None:
-        """Scores a global model on the test cases, distances included; None without such cases.
+    def test(self, weights: Tensors, round_number: int, abort: Abort) -> Tested:
+        """Scores a global model on the test cases, distances included.
 
         Raises:
             FusionAway, Aborted: as of :meth:`fuse`.
@@ -88,9 +111,12 @@ class FusionSite:
         folder: for its states.
         device: to train on.
         log: takes lines about the progress.
+        open_site: finds the data of a site in this process's data folder, for a method that pools all cases.
+        case_scores: what its machine agrees to, see :class:`fedmepd.site_settings.SiteSettings`.
 
     Raises:
         DataError: no training case has all modalities.
+        FedMEPDError: the method must not be used with patients' images, which these are.
     """
 
     def __init__(
@@ -100,11 +126,17 @@ class FusionSite:
         folder: Path,
         device: torch.device,
         log: Callable[[str], None] = lambda line: None,
+        open_site: Callable[[str], SiteData] | None = None,
+        case_scores: str = "none",
     ):
+        methods.find(settings.method).require_source(FUSION_SITE, data.source)
+        self._open_site = open_site
+        self._pooled: dict[str, SiteData] = {}
         self.settings = settings
         self.data = data
         self.device = device
         self.log = log
+        self._case_scores = case_scores
         # It has agreed to test models of others by taking part.
         self.profile = SiteProfile(FUSION_SITE, data.modalities, data.counts(), data.source, "share")
         self._states = KeptStates(folder)
@@ -114,8 +146,30 @@ class FusionSite:
         self._start()
 
     def _start(self) -> None:
-        self._trainer = FusionTrainer(self.settings, self.data, self.device)
         self._method = methods.find(self.settings.method).at_fusion_site(self.settings, self.log)
+        self._trainer = FusionTrainer(self.settings, self.data, self._cases(), self.device)
+        self._method.start(self._trainer.network, self.data)
+
+    def _cases(self) -> list[Case]:
+        # By name, not in the order in which the sites have come.
+        pooled = [case for _, data in sorted(self._pooled.items()) for case in data.train]
+        return self._method.cases(self.data) + pooled
+
+    def join(self, site: SiteProfile) -> None:
+        """See :meth:`Fusion.join`."""
+        data = self._method.pool(site.name, self._open_site)
+        if data is None:
+            return
+        found, own = (data.modalities, data.counts()), (site.modalities, site.cases)
+        if found != own:
+            said, here = (f"{', '.join(modalities)}; {counts}" for modalities, counts in (own, found))
+            raise FedMEPDError(
+                f"{site.name} has other cases than the server's data folder has of it ({said}, here {here}): method "
+                f"{self.settings.method} trains on all cases where the server runs",
+                public="the server does not have the site's cases",
+            )
+        self._pooled[site.name] = data
+        self._trainer.train_on(self._cases())
 
     def steps(self) -> int:
         """How many steps a round has."""
@@ -131,29 +185,32 @@ class FusionSite:
         round_number: int,
         abort: Abort,
         progress: Progress | None = None,
+        extras: Tensors | None = None,
         settle: Callable[[Tensors, Tensors], Tensors] = lambda before, after: after,
     ) -> Fused:
         """See :meth:`Fusion.fuse`.
 
         ``settle`` makes of the weights before and after the training those that count.
         """
+        started = time.monotonic()
         use_threads(self.settings.training.fusion_threads)
         self.bring_to_before(round_number)
         # Whatever goes wrong from here on, the next round starts from the state on disk.
         self._round = None
-        result = self._trainer.train(
+        training = self._trainer.train(
             weights,
             round_number,
-            vectors=self._method.collects_vectors,
-            modality_dropout=self._method.drops_modalities,
+            lambda training: self._method.train(training, weights, extras or {}),
             abort=abort,
             progress=progress,
         )
-        fused = settle(weights, {key: result.state[key] for key in weights})
+        trained = self._trainer.state()
+        fused = settle(weights, {key: trained[key] for key in weights})
         self.load(fused)
-        extras = self._method.leave(result.vectors, round_number)
+        leaving = self._method.leave(round_number)
         self._keep(round_number)
-        return Fused(fused, result.losses, self._trainer.cases, extras)
+        spent = Spent(training.taken, time.monotonic() - started, peak_mib())
+        return Fused(fused, training.report.means(), self._trainer.cases, leaving, training.figures, spent)
 
     def weights(self) -> Tensors:
         """Of its whole network as it is now, by name."""
@@ -196,15 +253,16 @@ class FusionSite:
         """See :meth:`Fusion.validate`."""
         return self._score(weights, self.data.validation, abort, distances=False)
 
-    def test(self, weights: Tensors, round_number: int, abort: Abort) -> dict[str, Any] | None:
+    def test(self, weights: Tensors, round_number: int, abort: Abort) -> Tested:
         """See :meth:`Fusion.test`."""
-        return self._score(weights, self.data.test, abort, distances=True)
+        each = CaseList(self.data, self._case_scores)
+        scores = self._score(weights, self.data.test, abort, distances=True, watch=each.watch)
+        return Tested(scores, each.report())
 
-    def _score(self, weights: Tensors, cases: list[Case], abort: Abort, *, distances: bool) -> dict[str, Any] | None:
+    def _score(self, weights: Tensors, cases: list[Case], abort: Abort, **options: Any) -> dict[str, Any] | None:
         use_threads(self.settings.training.fusion_threads)
         self.load(weights)
-        network, cache = self._trainer.network, self.data.cache
-        return score_cases(network, cases, self.settings, cache, distances=distances, abort=abort)
+        return score_cases(self._trainer.network, cases, self.settings, self.data.cache, abort=abort, **options)
 
     def test_copy(self, copy: ModelCopy, round_number: int, abort: Abort) -> dict[str, Any]:
         """See :meth:`Fusion.test_copy`."""

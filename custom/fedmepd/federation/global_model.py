@@ -9,7 +9,7 @@ from typing import Any
 from fedmepd.config import FUSION_SITE, Settings
 from fedmepd.evaluation.model_card import write_model_card
 from fedmepd.federation.cross_site import SERVER, copy_of
-from fedmepd.federation.exchange import ModelCopy
+from fedmepd.federation.exchange import ModelCopy, Tested
 from fedmepd.federation.fusion_site import Abort, Fusion
 from fedmepd.methods.method import AtServer, Tensors
 from fedmepd.methods.parts.selection import ANCHORS, SEGMENTING, parts
@@ -43,7 +43,8 @@ class GlobalModel:
             cases=profile.cases,
             source=profile.source,
         )
-        self.files = ModelFiles(folder, BEST, LAST, partial(About.of, FUSION_SITE, settings), card)
+        # The fusion site does not tell the size of its voxels.
+        self.files = ModelFiles(folder, BEST, LAST, partial(About.of, FUSION_SITE, settings, ()), card)
 
     def start(self) -> Tensors:
         """The weights of the whole network as the job begins, by name."""
@@ -67,7 +68,7 @@ class GlobalModel:
         """Keeps the model as it is after the last round."""
         self.files.keep_last(self._of(method), round_number, validation)
 
-    def test(self, round_number: int, abort: Abort) -> dict[str, Any] | None:
+    def test(self, round_number: int, abort: Abort) -> Tested:
         """Scores the model that was best on validation, without validation the last one, on the test cases.
 
         Raises:

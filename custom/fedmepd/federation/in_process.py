@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fedmepd.config import FUSION_SITE, Settings
-from fedmepd.data.site import open_fusion_data, open_site_data
+from fedmepd.data.site import open_copy, open_fusion_data, open_site_data
 from fedmepd.errors import FedMEPDError, UpdateRefused
 from fedmepd.federation.cross_site import SERVER
-from fedmepd.federation.exchange import Payload, Update
+from fedmepd.federation.exchange import FusionReply, FusionTask, Payload, Update
 from fedmepd.federation.fusion_desk import FusionDesk
 from fedmepd.federation.fusion_elsewhere import FusionElsewhere
 from fedmepd.federation.fusion_site import FusionSite
 from fedmepd.federation.server import FederationServer
 from fedmepd.federation.site import FederationSite
+from fedmepd.federation.wire import wire_bytes
 from fedmepd.site_settings import SiteSettings
 
 
@@ -28,6 +30,7 @@ def run_in_process(
     watch: Callable[[int, dict[str, float]], None] = lambda round_number, figures: None,
     on_the_way: Callable[[str, Update], Update] = lambda site, update: update,
     on_the_way_down: Callable[[str, Payload], Payload] = lambda site, payload: payload,
+    results_folder: Path | None = None,
 ) -> dict[str, Any]:
     """Trains and tests a federation, one site after the other.
 
@@ -40,6 +43,7 @@ def run_in_process(
         watch: called with every round's figures.
         on_the_way: what becomes of a site's update before it reaches the server.
         on_the_way_down: what becomes of the server's payload before it reaches a site.
+        results_folder: for the results, in place of ``results``.
 
     Returns:
         the results.
@@ -59,20 +63,32 @@ def run_in_process(
             device,
             log,
             site_settings.cross_site,
+            site_settings.case_scores,
+            # All of them share this process.
+            peak=lambda: None,
         )
         for name in sites
     }
+    half = settings.aggregation.wire_precision == "float16"
     elsewhere = settings.fusion.site
     if elsewhere and elsewhere not in members:
         raise FedMEPDError(f"fusion.site = {elsewhere!r}: expected one of the sites {', '.join(sites)}")
     place = folder / (elsewhere or "server") / FUSION_SITE
-    fusion = FusionSite(settings, open_fusion_data(elsewhere, settings, site_settings), place, device, log)
+    data = open_fusion_data(elsewhere, settings, site_settings)
+    open_site = partial(open_copy, settings=settings, site_settings=site_settings)
+    fusion = FusionSite(settings, data, place, device, log, open_site, site_settings.case_scores)
     profiles = {name: site.profile() for name, site in members.items() if name != elsewhere}
     if elsewhere:
-        desk = FusionDesk(fusion, half_precision=settings.aggregation.wire_precision == "float16")
+        desk = FusionDesk(fusion, half_precision=half)
+
+        def post(task: FusionTask, abort: Callable[[], bool]) -> FusionReply:
+            reply = desk.do(task, abort)
+            reply.wire_bytes = wire_bytes(reply.tensors, half), wire_bytes(task.tensors, half)
+            return reply
+
         profiles[elsewhere] = members[elsewhere].profile(fusion.data.counts())
-        fusion = FusionElsewhere(settings, profiles[elsewhere], desk.do)
-    server = FederationServer(settings, fusion, folder / "server", folder / "results", log)
+        fusion = FusionElsewhere(settings, profiles[elsewhere], post)
+    server = FederationServer(settings, fusion, folder / "server", results_folder or folder / "results", log)
     server.restore()
     # A hospital may be the fusion site alone.
     members = {name: site for name, site in members.items() if profiles[name].takes_part()}
@@ -82,9 +98,10 @@ def run_in_process(
     while server.round < settings.rounds:
         server.begin_round()
         for name, site in members.items():
-            update = site.train(on_the_way_down(name, server.payload(name)), never)
+            payload = on_the_way_down(name, server.payload(name))
+            update = on_the_way(name, site.train(payload, never))
             try:
-                server.accept(name, on_the_way(name, update))
+                server.accept(name, update, (wire_bytes(update.tensors, half), wire_bytes(payload.tensors, half)))
             except UpdateRefused as error:
                 log(str(error))
         figures = server.finish_round(never)

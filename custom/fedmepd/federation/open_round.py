@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import torch
 
 from fedmepd.errors import UpdateRefused
 from fedmepd.federation.checking import check_update
@@ -13,12 +16,17 @@ from fedmepd.federation.exchange import SiteProfile, Update
 from fedmepd.federation.norm_bound import NormBound, Size, scaled, size_of
 from fedmepd.federation.reports import TrainReport, check_report
 from fedmepd.methods.method import AtServer, Tensors
-from fedmepd.storage import load_tensors, save_tensors
+from fedmepd.methods.parts.selection import EXTRA, parts
+from fedmepd.storage import cannot_write, load_tensors, remove_leftovers, save_tensors
 from fedmepd.tasks.task import Task
+
+_SUFFIX = ".npy"
 
 
 class TensorStore:
-    """Tensors of sites, a file each, from which they are taken back once.
+    """Tensors on disk: of a site for the time of a round, or under a name and a round for as long as they are needed.
+
+    What is there for a round is not flushed to disk: a server that stops in between starts the round anew.
 
     Args:
         folder: for the files.
@@ -33,21 +41,57 @@ class TensorStore:
         Raises:
             FedMEPDError: they cannot be written.
         """
-        save_tensors(self._file(site), tensors)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(self._file(site), "wb") as file:
+                np.save(file, np.array(list(tensors)), allow_pickle=False)
+                for value in tensors.values():
+                    np.save(file, value.numpy(), allow_pickle=False)
+        except OSError as error:
+            raise cannot_write(self._file(site), error) from error
 
     def load(self, site: str) -> Tensors:
         """Takes a site's tensors back."""
-        tensors = load_tensors(self._file(site))
+        with open(self._file(site), "rb") as file:
+            names = np.load(file).tolist()
+            tensors = {name: torch.from_numpy(np.load(file)) for name in names}
         self._file(site).unlink()
         return tensors
 
     def clear(self) -> None:
         """Forgets what nobody has taken back."""
-        for path in self._folder.glob("*.pt"):
+        for path in self._folder.glob(f"*{_SUFFIX}"):
             path.unlink(missing_ok=True)
 
+    def keep(self, name: str, round_number: int, tensors: Tensors) -> None:
+        """Keeps tensors of a round until :meth:`forget_others`. A new object on the same folder still has them.
+
+        Raises:
+            FedMEPDError: they cannot be written.
+        """
+        save_tensors(self._kept_file(name, round_number), tensors)
+
+    def kept(self, name: str, round_number: int) -> Tensors:
+        """Returns what :meth:`keep` has kept.
+
+        Raises:
+            CheckpointError: it cannot be read.
+        """
+        return load_tensors(self._kept_file(name, round_number))
+
+    def forget_others(self, needed: Collection[tuple[str, int]]) -> None:
+        """Forgets all that is kept but what is needed, by name and round."""
+        files = {self._kept_file(name, round_number) for name, round_number in needed}
+        remove_leftovers(self._folder / "kept")
+        for path in (self._folder / "kept").glob("*.pt"):
+            if path not in files:
+                path.unlink(missing_ok=True)
+
     def _file(self, site: str) -> Path:
-        return self._folder / f"{site}.pt"
+        return self._folder / f"{site}{_SUFFIX}"
+
+    def _kept_file(self, name: str, round_number: int) -> Path:
+        return self._folder / "kept" / f"{name}.{round_number:05d}.pt"
 
 
 class OpenRound:
@@ -58,6 +102,7 @@ class OpenRound:
         method: gets the changes that are taken.
         task: of the job.
         bound: on the size of updates.
+        extras_bound: on the size of what updates contain besides changes of weights.
         waiting: for updates that wait for the median of the first round.
         log: takes lines about the progress.
 
@@ -75,6 +120,7 @@ class OpenRound:
         method: AtServer,
         task: Task,
         bound: NormBound,
+        extras_bound: NormBound,
         waiting: TensorStore,
         log: Callable[[str], None],
     ):
@@ -84,7 +130,10 @@ class OpenRound:
         self.wire_bytes: dict[str, tuple[int, int]] = {}
         self.sizes: dict[str, Size] = {}
         self.missed: dict[str, str] = {}
-        self._method, self._task, self._bound, self._waiting, self._log = method, task, bound, waiting, log
+        self._method, self._task, self._waiting, self._log = method, task, waiting, log
+        self._bound, self._extras_bound = bound, extras_bound
+        self._extra_sizes: dict[str, Size] = {}
+        self._waits: set[str] = set()
         self._lock = threading.Lock()
         self._open = True
         method.open(number)
@@ -121,37 +170,56 @@ class OpenRound:
             if site in self.reports:
                 raise UpdateRefused(f"update of {site} for round {update.round} refused: one is in already")
             try:
-                check_update(profile, self.number, self._method.expect(site), update)
+                extras = self._method.expect_extras(site)
+                check_update(profile, self.number, self._method.expect(site), update, extras)
                 report = check_report(site, TrainReport, update.report, self._task)
             except UpdateRefused as error:
                 self.missed.setdefault(site, str(error))
                 raise
-            if update.tensors and self._bound.waits:
+            extras = parts(update.tensors, (EXTRA,))
+            changes = {key: value for key, value in update.tensors.items() if key not in extras}
+            if changes:
+                self.sizes[site] = Size(size_of(changes))
+            if extras:
+                self._extra_sizes[site] = Size(size_of(extras))
+            if (changes and self._bound.waits) or (extras and self._extras_bound.waits):
                 self._waiting.save(site, update.tensors)
-                self.sizes[site] = Size(size_of(update.tensors))
-            elif update.tensors:
-                self._take(site, update.tensors, report["cases"], self._bound.judge(size_of(update.tensors)))
+                self._waits.add(site)
+            else:
+                self._take(site, changes, extras, report["cases"])
             self.reports[site] = report
             self.wire_bytes[site] = wire_bytes
             return report
 
-    def _take(self, site: str, changes: Tensors, cases: int, size: Size) -> None:
-        self.sizes[site] = size
+    def _take(self, site: str, changes: Tensors, extras: Tensors, cases: int) -> None:
+        if changes:
+            size = self.sizes[site] = self._bound.judge(self.sizes[site].own)
+            changes = self._bounded(site, "update", changes, size)
+        self._method.take(site, changes, cases)
+        if extras:
+            size = self._extras_bound.judge(self._extra_sizes[site].own)
+            self._method.take_extras(site, self._bounded(site, "extra part of the update", extras, size), cases)
+
+    def _bounded(self, site: str, what: str, tensors: Tensors, size: Size) -> Tensors:
         if size.factor < 1:
             self._log(
-                f"round {self.number}: the update of {site} is scaled down to the median site's size: it was "
+                f"round {self.number}: the {what} of {site} is scaled down to the median site's size: it was "
                 f"{size.own / size.median:.3g} times as large, aggregation.norm_bound is {self._bound.bound:g}"
             )
-            changes = scaled(changes, size.factor)
-        self._method.take(site, changes, cases)
+        return scaled(tensors, size.factor)
 
     def close(self) -> None:
         """Takes no more updates, and hands on those that waited for the median of their round."""
         with self._lock:
             self._open = False
-            if self._bound.waits:
-                self._bound.set_median(size.own for size in self.sizes.values())
-                for site, size in sorted(self.sizes.items()):
-                    # From disk, one site at a time: memory does not grow with their number.
-                    self._take(site, self._waiting.load(site), self.reports[site]["cases"], self._bound.judge(size.own))
+            for bound, sizes in ((self._bound, self.sizes), (self._extras_bound, self._extra_sizes)):
+                if bound.waits:
+                    bound.set_median(size.own for size in sizes.values())
+            for site in sorted(self._waits):
+                # From disk, one site at a time: memory does not grow with their number.
+                tensors = self._waiting.load(site)
+                extras = parts(tensors, (EXTRA,))
+                changes = {key: value for key, value in tensors.items() if key not in extras}
+                self._take(site, changes, extras, self.reports[site]["cases"])
         self._bound.set_median(size.own for size in self.sizes.values())
+        self._extras_bound.set_median(size.own for size in self._extra_sizes.values())

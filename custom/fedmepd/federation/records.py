@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fedmepd.federation.norm_bound import Size
+from fedmepd.methods.method import Fused, Spent
 from fedmepd.methods.parts.selection import DECODER
 
 
@@ -13,10 +14,13 @@ class Records:
 
     A record holds ``joined`` (the first round that the site could take part in), ``rounds_taken``, ``rounds_missed``
     (round and reason), ``limited`` (round, and how many times the median site's size the update had), the latest
-    ``validation``, ``test``, ``untested`` (why there is no test), and ``history``:
+    ``validation``, ``test``, ``test_cases`` and ``test_fingerprint`` (see
+    :class:`~fedmepd.federation.reports.CaseReports`), ``untested`` (why there is no test), ``trained_on`` (number
+    of cases), ``peak_mib`` (the most memory that its process has held), and ``history``:
 
     - ``validation``: every one, with its round;
-    - ``rounds``: for every round taken, losses, seconds, bytes, and how large the update was (``times_median``);
+    - ``rounds``: for every round taken, losses, the method's own figures, steps, seconds, bytes, and how large the
+      update was (``times_median``);
     - ``personal``: by layer, pairs of round and number of personal filters, wherever the number changed.
     """
 
@@ -34,7 +38,11 @@ class Records:
                 "limited": [],
                 "validation": None,
                 "test": None,
+                "test_cases": None,
+                "test_fingerprint": None,
                 "untested": None,
+                "trained_on": None,
+                "peak_mib": None,
                 "history": {"validation": [], "rounds": [], "personal": {}},
             },
         )
@@ -59,9 +67,10 @@ class Records:
         """
         record = self._records[site]
         record["rounds_taken"].append(round_number)
-        seconds_and_bytes = {"seconds": report["seconds"], "bytes_up": sizes[0], "bytes_down": sizes[1]}
         compared = {"times_median": round(size.own / size.median, 3)} if size is not None and size.median else {}
-        record["history"]["rounds"].append({"round": round_number, **report["losses"], **seconds_and_bytes, **compared})
+        spent = Spent(report["steps"], report["seconds"], report["peak_mib"])
+        figures = report["losses"] | report["figures"]
+        self._spend(site, round_number, figures, report["cases"], spent, sizes, compared)
         if size is not None and size.factor < 1:
             record["limited"].append({"round": round_number, **compared})
         if report["validation"]:
@@ -71,10 +80,69 @@ class Records:
         """Notes a round that went on without a site, and why."""
         self._records[site]["rounds_missed"].append({"round": round_number, "reason": reason})
 
-    def train(self, owner: str, round_number: int, losses: dict[str, float], wire_bytes: tuple[int, int]) -> None:
+    def train(self, owner: str, round_number: int, fused: Fused, wire_bytes: tuple[int, int]) -> None:
         """Notes the fusion site's training of a round, and the bytes up and down where it is elsewhere."""
-        sizes = {"bytes_up": wire_bytes[0], "bytes_down": wire_bytes[1]} if any(wire_bytes) else {}
-        self._records[owner]["history"]["rounds"].append({"round": round_number, **losses, **sizes})
+        self._spend(owner, round_number, fused.losses | fused.figures, fused.cases, fused.spent, wire_bytes, {})
+
+    def _spend(
+        self,
+        owner: str,
+        round_number: int,
+        figures: dict[str, float],
+        cases: int,
+        spent: Spent,
+        sizes: tuple[int, int],
+        more: dict[str, float],
+    ) -> None:
+        record = self._records[owner]
+        cost = {"steps": spent.steps, "seconds": spent.seconds, "bytes_up": sizes[0], "bytes_down": sizes[1]}
+        record["history"]["rounds"].append({"round": round_number, **figures, **cost, **more})
+        # With some methods the fusion site trains on more cases than its own.
+        record["trained_on"] = cases
+        if spent.peak_mib is not None:
+            record["peak_mib"] = max(spent.peak_mib, record.get("peak_mib") or 0.0)
+
+    def test(self, owner: str, scores: dict[str, Any] | None, cases: dict[str, Any]) -> None:
+        """Notes the final test.
+
+        Args:
+            owner: whose model it is.
+            scores: averages; None without test cases.
+            cases: what :func:`~fedmepd.federation.reports.check_cases` returned.
+        """
+        self._records[owner] |= {"test": scores, **cases}
+
+    def work(self, owner: str, batch: int, networks: int) -> dict[str, Any]:
+        """Returns what the run has cost somebody so far.
+
+        Args:
+            owner: whose record it is.
+            batch: crops in a step.
+            networks: that it keeps.
+
+        Returns:
+            ``steps`` of training, ``passes`` over the training cases, ``seconds`` of work, ``bytes_up`` and
+            ``bytes_down`` of tensors, ``peak_mib`` (the most memory that its process has held), ``networks``.
+        """
+        record = self._records[owner]
+        rounds, cases = record["history"]["rounds"], record.get("trained_on")
+        # A round of a run that an older version began does not say everything.
+        sums = {
+            key: sum(entry.get(key, 0) for entry in rounds) for key in ("steps", "seconds", "bytes_up", "bytes_down")
+        }
+        return {
+            "steps": sums["steps"],
+            "passes": round(sums["steps"] * batch / cases, 3) if cases else 0.0,
+            "seconds": round(sums["seconds"], 3),
+            "bytes_up": sums["bytes_up"],
+            "bytes_down": sums["bytes_down"],
+            "peak_mib": record.get("peak_mib"),
+            "networks": networks,
+        }
+
+    def add(self, owner: str, figures: dict[str, float]) -> None:
+        """Adds figures to what is noted of an owner's last round."""
+        self._records[owner]["history"]["rounds"][-1] |= figures
 
     def validate(self, owner: str, validation: dict[str, Any]) -> None:
         """Notes a validation: ``round``, ``dice`` and ``mdsc``."""

@@ -14,6 +14,7 @@ from fedmepd.tasks.task import Task
 _Fraction = Annotated[float, Field(ge=0, le=1)]
 _Count = Annotated[int, Field(ge=0, strict=True)]
 _Seconds = Annotated[float, Field(ge=0)]
+_Mib = Annotated[float, Field(ge=0)]
 
 
 class _Report(BaseModel):
@@ -60,7 +61,7 @@ class _Scores(_Report):
 
     @field_validator("dice")
     @classmethod
-    def _every_region(cls, value: dict[str, float], info: ValidationInfo) -> dict[str, float]:
+    def _told_regions(cls, value: dict[str, float], info: ValidationInfo) -> dict[str, float]:
         return _by_region(value, info.context)
 
 
@@ -78,10 +79,39 @@ class TestScores(_Scores):
     hd95_mm: dict[str, Annotated[float, Field(ge=0)]]
     empty: dict[str, _Count]
 
-    @field_validator("hd95_mm", "empty")
+    @model_validator(mode="after")
+    def _same_regions(self) -> TestScores:
+        return _of_the_same_regions(self)
+
+
+class CaseReport(_Report):
+    """Scores of one test case; where a region is empty, see :class:`~fedmepd.evaluation.metrics.CaseScores`."""
+
+    dice: dict[str, _Fraction]
+    hd95_mm: dict[str, Annotated[float, Field(ge=0)]]
+    empty: dict[str, Literal["both", "label", "prediction"] | None]
+
+    @field_validator("dice")
     @classmethod
-    def _every_region_too(cls, value: dict, info: ValidationInfo) -> dict:
+    def _told_regions(cls, value: dict, info: ValidationInfo) -> dict:
         return _by_region(value, info.context)
+
+    @model_validator(mode="after")
+    def _same_regions(self) -> CaseReport:
+        return _of_the_same_regions(self)
+
+
+class CaseReports(_Report):
+    """The scores of all test cases, in the order of the test list; both None if the site does not share them."""
+
+    cases: Annotated[list[CaseReport], Field(max_length=int(LARGEST_WEIGHT))] | None = None
+    fingerprint: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> CaseReports:
+        if (self.cases is None) != (self.fingerprint is None):
+            raise ValueError("expected both cases and fingerprint, or neither")
+        return self
 
 
 class GlobalScores(_Scores):
@@ -106,17 +136,21 @@ class StartUpReport(_Report):
 class TrainReport(_Report):
     """A site's report on a round.
 
+    ``figures`` are the method's own, beside the losses. ``steps`` counts those of every network that was trained.
     ``seconds`` is the site's whole work on it. Training has a part of it (with taking in what came, and making ready
-    what is read for the first time), validation another; the rest is saving the state.
+    what is read for the first time), validation another; the rest is saving the state. ``peak_mib`` is the most memory
+    that its process has held; None where it is not known.
     """
 
     cases: _Cases
     losses: dict[str, float]
+    figures: dict[str, float]
     steps: _Count
     train_seconds: _Seconds
     validation_seconds: _Seconds
     seconds: _Seconds
     validation: Validation | None
+    peak_mib: _Mib | None = None
 
 
 class TestReport(_Report):
@@ -126,6 +160,7 @@ class TestReport(_Report):
 
     test: TestScores | None
     selected_round: _Count
+    each: CaseReports = CaseReports()
 
 
 class CrossSiteReport(_Report):
@@ -144,24 +179,36 @@ class FusionReport(_Report):
 
     Attributes:
         lacks_weights: whether it does not hold what the server believes, so that everything has to be sent again.
-        losses, cases: of a round of training.
+        losses, figures, cases, steps, peak_mib: of a round of training.
         seconds: its whole work on the task.
         scores: of the global model; without distances where it was validated.
+        each: of its test, see :class:`CaseReports`.
         cross_site: of a site's model.
     """
 
     lacks_weights: bool = False
     losses: dict[str, float] = {}
+    figures: dict[str, float] = {}
     cases: _Cases = 0
+    steps: _Count = 0
     seconds: _Seconds = 0.0
+    peak_mib: _Mib | None = None
     scores: TestScores | GlobalScores | None = None
+    each: CaseReports = CaseReports()
     cross_site: CrossSiteReport | None = None
 
 
+def _of_the_same_regions(scores: Any) -> Any:
+    if not list(scores.dice) == list(scores.hd95_mm) == list(scores.empty):
+        raise ValueError("expected the same regions of dice, hd95_mm and empty, in this order")
+    return scores
+
+
 def _by_region(value: dict, task: Task | None) -> dict:
+    """Checks that a dictionary holds the task's regions in order, or those of them that the site's labels tell."""
     regions = [] if task is None else list(task.regions)
-    if list(value) != regions:
-        raise ValueError(f"expected the regions {', '.join(regions)}")
+    if not value or list(value) != [region for region in regions if region in value]:
+        raise ValueError(f"expected some of the regions {', '.join(regions)}, in this order")
     return value
 
 
@@ -199,3 +246,22 @@ def check_profile(site: str, profile: Any, task: Task) -> SiteProfile:
     if profile["name"] != site:
         raise UpdateRefused(f"report of {site} refused: name = {profile['name']!r}: expected {site!r}")
     return SiteProfile.from_json(profile)
+
+
+def check_cases(site: str, each: dict[str, Any], expected: int) -> dict[str, Any]:
+    """Returns a checked :class:`CaseReports` as results hold it: ``test_cases`` and ``test_fingerprint``.
+
+    Args:
+        site: whose it is.
+        each: as plain values.
+        expected: number of the site's test cases.
+
+    Raises:
+        UpdateRefused: there are scores of more or of fewer cases.
+    """
+    cases = each["cases"]
+    if cases is not None and len(cases) != expected:
+        raise UpdateRefused(
+            f"report of {site} refused: each.cases has scores of {len(cases)} cases: expected {expected}"
+        )
+    return {"test_cases": cases, "test_fingerprint": each["fingerprint"]}

@@ -28,8 +28,9 @@ def note_fusion(records: Records, round_number: int, fused: Fused | None, wire_b
     """
     if fused is None:
         return {}
-    records.train(FUSION_SITE, round_number, fused.losses, wire_bytes)
+    records.train(FUSION_SITE, round_number, fused, wire_bytes)
     figures = {f"{SERVER}/loss_{name}": value for name, value in fused.losses.items()}
+    figures |= {f"{SERVER}/{name}": value for name, value in fused.figures.items()}
     up, down = wire_bytes
     return figures | ({f"{SERVER}/bytes_up": float(up), f"{SERVER}/bytes_down": float(down)} if up or down else {})
 
@@ -41,6 +42,7 @@ def note_sites(records: Records, open_round: OpenRound, sites: Iterable[str]) ->
         wire_bytes = open_round.wire_bytes[site]
         records.take(site, open_round.number, report, open_round.sizes.get(site), wire_bytes)
         figures |= {f"{site}/loss_{name}": value for name, value in report["losses"].items()}
+        figures |= {f"{site}/{name}": value for name, value in report["figures"].items()}
         figures |= {
             f"{site}/seconds": report["seconds"],
             f"{site}/bytes_up": float(wire_bytes[0]),
@@ -50,6 +52,16 @@ def note_sites(records: Records, open_round: OpenRound, sites: Iterable[str]) ->
             figures |= score_figures(site, report["validation"])
     for site in sorted(set(sites) - set(open_round.reports)):
         records.miss(site, open_round.number, open_round.why_absent(site))
+    return figures
+
+
+def note_method(records: Records, method: AtServer) -> Figures:
+    """Notes the figures that only this method has, after the participants' own; returns them."""
+    figures: Figures = {}
+    for owner, values in method.figures().items():
+        records.add(owner, values)
+        label = SERVER if owner == FUSION_SITE else owner
+        figures |= {f"{label}/{name}": value for name, value in values.items()}
     return figures
 
 
@@ -93,15 +105,15 @@ def score_figures(owner: str, validation: dict[str, Any]) -> Figures:
     return figures | {f"{owner}/validation_mdsc": validation["mdsc"]}
 
 
-def summary(open_round: OpenRound, fused: Fused | None, sites: Iterable[str], seconds: RoundSeconds) -> dict[str, Any]:
-    """What progress lines and the admin console say of a round."""
+def summary(open_round: OpenRound, fused: bool, sites: Iterable[str], seconds: RoundSeconds) -> dict[str, Any]:
+    """What progress lines and the admin console say of a round; ``fused``: no fusion training was missed."""
     losses = {site: report["losses"].get("total") for site, report in sorted(open_round.reports.items())}
     known = [loss for loss in losses.values() if loss is not None]
     return {
         "round": open_round.number,
         "sites": len(open_round.reports),
         "missing": sorted(set(sites) - set(open_round.reports)),
-        "fused": fused is not None,
+        "fused": fused,
         "loss": fmean(known) if known else None,
         "loss_of_sites": losses,
         "seconds": seconds.total,

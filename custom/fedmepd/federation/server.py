@@ -7,10 +7,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from fedmepd import methods
 from fedmepd.config import FUSION_SITE, Settings
+from fedmepd.environment import hardware
 from fedmepd.errors import FedMEPDError, FusionAway, UpdateRefused
 from fedmepd.evaluation import results
+from fedmepd.federation.checking import check_extras
 from fedmepd.federation.cross_site import SERVER, CrossSiteTest
 from fedmepd.federation.exchange import ModelCopy, Payload, SiteProfile, Update
 from fedmepd.federation.fusion_site import Abort, Fusion
@@ -18,11 +22,12 @@ from fedmepd.federation.global_model import GlobalModel
 from fedmepd.federation.norm_bound import NormBound
 from fedmepd.federation.open_round import OpenRound, TensorStore
 from fedmepd.federation.records import Records
-from fedmepd.federation.reports import TestReport, check_report
+from fedmepd.federation.reports import TestReport, check_cases, check_report
 from fedmepd.federation.round_figures import (
     mean_personal_share,
     note_filters,
     note_fusion,
+    note_method,
     note_sites,
     personal_share,
     score_figures,
@@ -31,8 +36,9 @@ from fedmepd.federation.round_figures import (
 from fedmepd.federation.server_state import ServerState
 from fedmepd.federation.timing import SITES, RoundSeconds, Timing, figures_of
 from fedmepd.methods.method import Fused, Tensors
-from fedmepd.methods.parts.selection import DECODER
+from fedmepd.methods.parts.selection import DECODER, EXTRA, parts
 from fedmepd.tasks.find import find_task
+from fedmepd.training.arithmetic import chosen_precision, device_name
 from fedmepd.training.memory import give_back
 
 
@@ -82,10 +88,12 @@ class FederationServer:
         self._records = Records()
         self._records.join(FUSION_SITE, 0)
         self._bound = NormBound(settings.aggregation.norm_bound)
+        self._extras_bound = NormBound(settings.aggregation.norm_bound)
         self._state = ServerState(folder, settings)
         self._cross_site_test: CrossSiteTest | None = None
         self._cross_site: dict[str, Any] | None = None
         self._open: OpenRound | None = None
+        self._fusion_missed = False
         self._live: dict[str, Any] = {"phase": "preparing"}
 
     # Before the rounds
@@ -95,7 +103,8 @@ class FederationServer:
 
         Raises:
             FedMEPDError: it uses phantoms while others use patients' images, or the other way round; or it has the name
-                of the fusion site, and so its data folder.
+                of the fusion site, and so its data folder; or the fusion site refuses it
+                (:meth:`~fedmepd.federation.fusion_site.Fusion.join`).
         """
         if profile.name == FUSION_SITE:
             raise FedMEPDError(f"a site is named {FUSION_SITE!r}, which is the fusion site's name: rename the site")
@@ -107,6 +116,7 @@ class FederationServer:
             )
         if not profile.takes_part():
             return
+        self._fusion.join(profile)
         self.profiles[profile.name] = profile
         self._records.join(profile.name, self.round + 1 if self.round > 0 else 1)
         self._method.join(profile.name, profile.modalities)
@@ -131,7 +141,8 @@ class FederationServer:
     def begin_round(self) -> None:
         """Opens the next round for updates."""
         number = self.round + 1
-        self._open = OpenRound(number, self._method, self._task, self._bound, self._waiting, self.log)
+        bounds = self._bound, self._extras_bound
+        self._open = OpenRound(number, self._method, self._task, *bounds, self._waiting, self.log)
         self._live = {"phase": "sites train", "round": number}
         self.timing.enter(SITES)
 
@@ -190,6 +201,7 @@ class FederationServer:
                 f"aggregation.min_sites is {self.settings.aggregation.min_sites}; the log says what kept the others"
             )
         open_round.close()
+        self._fusion_missed = False
         fused = self._method.close(partial(self._fuse, abort), number)
         self._changes.clear()
         self.round = number
@@ -198,14 +210,15 @@ class FederationServer:
             note_fusion(self._records, number, fused, self._fusion.spent())
             | note_sites(self._records, open_round, self.profiles)
             | note_filters(self._records, open_round, self._method)
+            | note_method(self._records, self._method)
             | validated
         )
         seconds = self._keep_round()
-        self.last_round = summary(open_round, fused, self.profiles, seconds)
+        self.last_round = summary(open_round, not self._fusion_missed, self.profiles, seconds)
         give_back()
         return figures | figures_of(seconds)
 
-    def _fuse(self, abort: Abort, weights: Tensors, round_number: int) -> Fused | None:
+    def _fuse(self, abort: Abort, weights: Tensors, round_number: int, extras: Tensors | None = None) -> Fused | None:
         steps = self._fusion.steps()
         if round_number == 0:
             work = f"{steps} steps at the fusion site" if steps else "the fusion site trains"
@@ -217,13 +230,22 @@ class FederationServer:
         self._live = {"phase": "fusion training", "round": round_number}
         try:
             with self.timing.during("fusion_training"):
-                return self._fusion.fuse(weights, round_number, abort, progress)
+                fused = self._fusion.fuse(weights, round_number, abort, progress, extras)
+            self._check_extras(fused)
+            return fused
         except FusionAway as error:
             if round_number == 0:
                 raise
             self.log(f"round {round_number}: goes on without fusion training: {error}")
             self._records.miss(FUSION_SITE, round_number, error.public)
+            self._fusion_missed = True
             return None
+
+    def _check_extras(self, fused: Fused) -> None:
+        try:
+            check_extras(FUSION_SITE, self._method.expect_extras(FUSION_SITE), parts(fused.extras, (EXTRA,)))
+        except UpdateRefused as error:
+            raise FusionAway(str(error), str(error)) from error
 
     def _validate(self, round_number: int, abort: Abort) -> dict[str, float]:
         """Scores the global model where that is due; returns the figures."""
@@ -251,7 +273,9 @@ class FederationServer:
         Raises:
             UpdateRefused: the report is not what a site's test returns.
         """
-        self._records[site]["test"] = check_report(site, TestReport, report, self._task)["test"]
+        checked = check_report(site, TestReport, report, self._task)
+        cases = check_cases(site, checked["each"], self.profiles[site].cases["test"])
+        self._records.test(site, checked["test"], cases)
 
     def miss_test(self, site: str, reason: str) -> None:
         """Notes why a site's model is not tested."""
@@ -294,7 +318,9 @@ class FederationServer:
     def _test(self, abort: Abort) -> None:
         record = self._records[FUSION_SITE]
         try:
-            record["test"] = self._model.test(self.round, abort)
+            tested = self._model.test(self.round, abort)
+            cases = check_cases(FUSION_SITE, tested.each, self._fusion.profile.cases["test"])
+            self._records.test(FUSION_SITE, tested.scores, cases)
         except FusionAway as error:
             self.log(f"the global model is not tested: {error}")
             record["untested"] = error.public
@@ -335,6 +361,7 @@ class FederationServer:
                 "profiles": {site: profile.to_json() for site, profile in self.profiles.items()},
                 "records": self._records.state(),
                 "median": self._bound.median,
+                "extras_median": self._extras_bound.median,
                 "best": self._model.files.score,
                 "timing": self.timing.state(),
                 "cross_site": self._cross_site,
@@ -356,6 +383,8 @@ class FederationServer:
         self.profiles = {site: SiteProfile.from_json(profile) for site, profile in content["profiles"].items()}
         self._records.restore(content["records"])
         self._model.files.score, self._bound.median = content["best"], content["median"]
+        # A state of version 0.2 has none, and no method that has extra tensors.
+        self._extras_bound.median = content.get("extras_median")
         self.timing.restore(content["timing"])
         self._cross_site = content["cross_site"]
 
@@ -371,14 +400,20 @@ class FederationServer:
 
     def results(self) -> dict[str, Any]:
         """The results so far, see :func:`fedmepd.evaluation.results.build`."""
-        fusion = self._fusion.profile
+        fusion, batch = self._fusion.profile, self.settings.training.batch
         return results.build(
             self.settings,
             status="finished" if self.finished else "running",
             round=self.round,
             seconds=self.timing.total(),
             timing=self.timing.summary(),
-            server=results.site_entry(SERVER, fusion.modalities, fusion.cases, self._records[FUSION_SITE]),
+            server=results.site_entry(
+                SERVER,
+                fusion.modalities,
+                fusion.cases,
+                self._records[FUSION_SITE],
+                work=self._records.work(FUSION_SITE, batch, networks=1),
+            ),
             sites=[
                 results.site_entry(
                     name,
@@ -386,6 +421,7 @@ class FederationServer:
                     profile.cases,
                     self._records[name],
                     personal_share=personal_share(self._method, name),
+                    work=self._records.work(name, batch, methods.find(self.settings.method).networks),
                 )
                 for name, profile in self.profiles.items()
             ],
@@ -395,4 +431,7 @@ class FederationServer:
                 sum(entry.get(key, 0) for entry in self._records[FUSION_SITE]["history"]["rounds"])
                 for key in ("bytes_up", "bytes_down")
             ),
+            machine=hardware(device_name(self._fusion.device), torch.get_num_threads()),
+            precision=chosen_precision(self._fusion.device, self.settings.training.training_precision()),
+            source=fusion.source,
         )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fedmepd import __version__
-from fedmepd.config import Settings
+from fedmepd.config import Settings, differences
 from fedmepd.errors import CheckpointError
 from fedmepd.storage import load_tensors, remove_leftovers, save_tensors
 
@@ -53,22 +53,9 @@ class ServerState:
         return content
 
     def _check_settings(self, path: Path, kept: dict[str, Any]) -> None:
-        ours = _flat(self._settings.model_dump(mode="json"))
-        kept = _flat(kept)
-        different = [
-            f"{key} was {kept.get(key)!r}, now {ours.get(key)!r}"
-            for key in sorted(kept.keys() | ours.keys())
-            if kept.get(key) != ours.get(key)
-        ]
+        different = differences(kept, self._settings.model_dump(mode="json"))
         if different:
             raise CheckpointError(
                 f"run {self._settings.run_name!r} was started with other settings ({path}): {'; '.join(different)}. "
                 "Start it with the same settings, or under another run_name."
             )
-
-
-def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat

@@ -16,12 +16,12 @@ from fedmepd.data.batches import TrainingBatches
 from fedmepd.data.site import SiteData
 from fedmepd.errors import FedMEPDError
 from fedmepd.evaluation.model_card import write_model_card
+from fedmepd.federation.case_list import CaseList
 from fedmepd.federation.cross_site import copy_of, network_of, test_copy
 from fedmepd.federation.diary import Diary
 from fedmepd.federation.evaluate import score_cases
 from fedmepd.federation.exchange import ModelCopy, Payload, SiteProfile, Update
 from fedmepd.federation.kept_states import KeptStates
-from fedmepd.federation.site_state import restore, state_of
 from fedmepd.methods.method import Tensors
 from fedmepd.methods.parts.personal_filters import decoder_layers
 from fedmepd.methods.parts.selection import DECODER
@@ -30,8 +30,10 @@ from fedmepd.seeds import derive_seed
 from fedmepd.training.arithmetic import use_threads
 from fedmepd.training.best_model import ModelFiles
 from fedmepd.training.checkpoints import About, load_model
-from fedmepd.training.epoch import EpochReport, learning_rate, make_optimizer, train_epoch
-from fedmepd.training.memory import give_back
+from fedmepd.training.epoch import make_optimizer
+from fedmepd.training.kept_network import restore, state_of
+from fedmepd.training.memory import give_back, peak_mib
+from fedmepd.training.round import RoundTraining
 
 BEST = "model_best.pt"
 LAST = "model_last.pt"
@@ -51,7 +53,8 @@ class FederationSite:
         folder: where the site keeps its state and models for this run.
         device: to train on.
         log: takes lines about the progress.
-        cross_site: what the site agrees to, see :class:`fedmepd.site_settings.SiteSettings`.
+        cross_site, case_scores: what the site agrees to, see :class:`fedmepd.site_settings.SiteSettings`.
+        peak: returns the most memory in MiB that the site's process has held; None if it is not the site's alone.
         clock: seconds; only differences count.
     """
 
@@ -64,6 +67,8 @@ class FederationSite:
         device: torch.device,
         log: Callable[[str], None] = lambda line: None,
         cross_site: str = "none",
+        case_scores: str = "none",
+        peak: Callable[[], float | None] = peak_mib,
         clock: Callable[[], float] = time.monotonic,
     ):
         # Made-up cases are nobody's: their sites always agree.
@@ -74,6 +79,7 @@ class FederationSite:
         self.folder = Path(folder)
         self.device = device
         self.log = log
+        self._case_scores, self._peak = case_scores, peak
         self._clock = clock
         self._method = methods.find(settings.method).at_site(settings)
         self._states = KeptStates(self.folder)
@@ -81,7 +87,7 @@ class FederationSite:
             self.folder,
             BEST,
             LAST,
-            partial(About.of, name, settings),
+            partial(About.of, name, settings, data.voxel_mm),
             partial(
                 write_model_card,
                 owner=name,
@@ -106,11 +112,12 @@ class FederationSite:
             fusion: numbers of its cases as the job's fusion site; None where it is not.
 
         Raises:
-            FedMEPDError: the site has no case to train on.
+            FedMEPDError: the site has no case to train on, or the method must not be used with them.
         """
+        methods.find(self.settings.method).require_source(self.name, self.data.source)
         counts = self.data.counts()
         alone = fusion is not None and not any(counts.values())
-        if self._method.trains and not counts["train"] and not alone:
+        if self._method.needs_cases and not counts["train"] and not alone:
             message = "no training case: expected at least one labelled case"
             raise FedMEPDError(f"{self.name}: {message}", public=message)
         return SiteProfile(self.name, self.data.modalities, counts, self.data.source, self.cross_site, fusion)
@@ -136,44 +143,55 @@ class FederationSite:
         round_number = payload.round
         # Whatever goes wrong from here on, the next round starts from the state on disk.
         self._round = None
-        self._method.take_in(self._network, payload.tensors)
-        report: dict[str, Any] = {"cases": len(self.data.train), "losses": {}, "steps": 0, "validation": None}
-        changes: Tensors = {}
-        if self._method.trains:
-            before = {key: value.clone() for key, value in self._given(payload).items()}
-            losses = self._train_epochs(round_number, abort)
-            report |= {"losses": losses.means(), "steps": losses.steps}
-            changes = {key: (value - before[key]).contiguous() for key, value in self._given(payload).items()}
+        self._method.take_in(self._network, payload.tensors, round_number)
+        before = {key: value.clone() for key, value in self._given(payload).items()}
+        training = self._train_round(payload, abort)
+        report: dict[str, Any] = {
+            "cases": len(self.data.train),
+            "losses": training.report.means(),
+            "figures": training.figures,
+            "steps": training.taken,
+            "validation": None,
+        }
+        changes = {key: (value - before[key]).contiguous() for key, value in self._given(payload).items()}
+        extras = self._method.leave(round_number)
         trained = self._clock()
         if self._validates(round_number):
             self._validate(round_number, abort)
             report["validation"] = self._validation
         report |= {"train_seconds": trained - started, "validation_seconds": self._clock() - trained}
         self._keep(round_number)
-        self._noted().end_round(round_number, report["losses"], report["validation"], self._personal_filters(payload))
+        figures = report["losses"] | report["figures"]
+        self._noted().end_round(round_number, figures, report["validation"], self._personal_filters(payload))
         give_back()
-        report["seconds"] = self._clock() - started
+        report |= {"seconds": self._clock() - started, "peak_mib": self._peak()}
         self._live["phase"] = "waiting"
-        return Update(round_number, changes, report)
+        return Update(round_number, changes | extras, report)
 
     def test(self, payload: Payload, abort: Callable[[], bool]) -> dict[str, Any]:
         """Tests the model that was best on validation (without validation cases: the last one) on the test cases.
 
         Returns:
-            ``test``: scores or None without test cases; ``selected_round``: the round of the tested model.
+            a :class:`~fedmepd.federation.reports.TestReport` as plain values.
         """
         path = self._models.tested()
         self._live = {"phase": "testing"}
         use_threads(self.settings.training.threads)
         network = load_model(path).to(self.device)
         examples = self._noted().test_examples()
+        each = CaseList(self.data, self._case_scores)
+
+        def watch(*of_case: Any) -> None:
+            examples.watch(*of_case)
+            each.watch(*of_case)
+
         scores = score_cases(
-            network, self.data.test, self.settings, self.data.cache, distances=True, abort=abort, watch=examples.watch
+            network, self.data.test, self.settings, self.data.cache, distances=True, abort=abort, watch=watch
         )
         selected = self._models.end_test(scores)
         self._noted().end_test(scores, selected, examples)
         self._live["phase"] = "finished"
-        return {"test": scores, "selected_round": selected}
+        return {"test": scores, "selected_round": selected, "each": each.report()}
 
     def give_model(self) -> ModelCopy:
         """Returns the tested model, for the other sites to test.
@@ -227,7 +245,9 @@ class FederationSite:
         self._noted().rewind(newest or 0)
 
     def _start_network(self) -> None:
+        self._method = methods.find(self.settings.method).at_site(self.settings)
         self._network = self._method.network(self.data.modalities).start(self.settings.seed).to(self.device)
+        self._method.start(self._network, self.data)
         self._optimizer = make_optimizer(self._network, self.settings.training)
         self._models.score, self._validation, self._round = None, None, 0
 
@@ -238,30 +258,28 @@ class FederationSite:
         filters = self._method.personal_filters(payload.tensors)
         return {layer.removeprefix(DECODER): count for layer, count in filters.items()}
 
-    def _train_epochs(self, round_number: int, abort: Callable[[], bool]) -> EpochReport:
-        settings = self.settings.training
+    def _train_round(self, payload: Payload, abort: Callable[[], bool]) -> RoundTraining:
         if self._batches is None:
             self._batches = TrainingBatches(self.data.train, self.settings, (self.name,), self.data.cache)
-        for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate(self.settings, round_number)
-        torch.manual_seed(derive_seed(self.settings.seed, self.name, round_number))
-        report = EpochReport()
-        steps = settings.local_epochs * len(self._batches)
+        torch.manual_seed(derive_seed(self.settings.seed, self.name, payload.round))
 
         def progress(step: int, loss: float) -> None:
-            self._live = {"phase": "training", "round": round_number, "step": step, "steps": steps, "loss": loss}
+            of_step = {"round": payload.round, "step": step, "steps": training.planned, "loss": loss}
+            self._live = {"phase": "training", **of_step}
 
-        for epoch in range(settings.local_epochs):
-            train_epoch(
-                self._network,
-                self._optimizer,
-                self._batches.epoch(round_number * settings.local_epochs + epoch),
-                report,
-                precision=settings.training_precision(),
-                abort=abort,
-                progress=progress,
-            )
-        return report
+        training = RoundTraining(
+            self.settings,
+            self.name,
+            payload.round,
+            self._network,
+            self._optimizer,
+            self._batches,
+            self.settings.training.local_epochs,
+            abort,
+            progress,
+        )
+        self._method.train(training, payload.tensors)
+        return training
 
     def _validates(self, round_number: int) -> bool:
         return bool(self.data.validation) and self.settings.validation_is_due(round_number)
@@ -269,8 +287,9 @@ class FederationSite:
     def _validate(self, round_number: int, abort: Callable[[], bool]) -> None:
         self._live["phase"] = "validating"
         examples = self._noted().validation_examples()
+        network = self._method.scored(self._network)
         scores = score_cases(
-            self._network,
+            network,
             self.data.validation,
             self.settings,
             self.data.cache,
@@ -279,7 +298,7 @@ class FederationSite:
             watch=examples.watch,
         )
         self._validation = {"round": round_number, "dice": scores["dice"], "mdsc": scores["mdsc"]}
-        if self._models.offer(self._network, round_number, self._validation):
+        if self._models.offer(network, round_number, self._validation):
             self._noted().better(examples)
 
     def _keep(self, round_number: int) -> None:
@@ -287,18 +306,21 @@ class FederationSite:
             "settings": self.settings.model_dump(mode="json"),
             "round": round_number,
             **state_of(self._network, self._optimizer),
+            "method": self._method.state(),
             "best": self._models.score,
             "validation": self._validation,
         }
         self._states.save(round_number, content)
         # Without validation there is no best model: the last one has to be there whenever the site is tested.
         if round_number == self.settings.rounds or not self.data.validation:
-            self._models.keep_last(self._network, round_number, self._validation)
+            self._models.keep_last(self._method.scored(self._network), round_number, self._validation)
         self._round = round_number
 
     def _restore(self, round_number: int) -> None:
         path, content = self._states.load(round_number)
         before = restore(path, content, self._network, self._optimizer)
+        # A state of version 0.2 has none, and no method that keeps anything.
+        self._method.restore(content.get("method", {}))
         self._models.score, self._validation = content["best"], content["validation"]
         self._round = content["round"]
         self.log(f"{self.name}: continues from its state after round {self._round}")

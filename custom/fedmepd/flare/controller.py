@@ -348,7 +348,8 @@ class FedMEPDController(ScatterAndGather):
         interval = max(self._run.settings.evaluation.every, -(-self._num_rounds // _HEAT_MAPS))
         if self._current_round % interval and self._current_round != self._num_rounds:
             return
-        from fedmepd.reporting.figures import personal_filters, pixels
+        from fedmepd.reporting.figures import personal_filters
+        from fedmepd.reporting.plotting import pixels
 
         figure = personal_filters(self._server.results(), self._server.histories())
         if figure is not None:

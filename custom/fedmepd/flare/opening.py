@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,13 +53,15 @@ def open_server(
 
 
 def _fusion_here(run: Run, folder: Path, log: Log, fl_ctx: FLContext) -> Fusion:
-    from fedmepd.data.site import open_fusion_data
+    from fedmepd.data.site import open_copy, open_fusion_data
     from fedmepd.federation.fusion_site import FusionSite
     from fedmepd.site_settings import SiteSettings
 
     site_settings = SiteSettings.load(folders.local_folder(fl_ctx))
     data = open_fusion_data("", run.settings, site_settings, log)
-    return FusionSite(run.settings, data, folder / FUSION_SITE, site_settings.torch_device(), log)
+    open_site = partial(open_copy, settings=run.settings, site_settings=site_settings)
+    device = site_settings.torch_device()
+    return FusionSite(run.settings, data, folder / FUSION_SITE, device, log, open_site, site_settings.case_scores)
 
 
 def kept_fusion(run: Run, folder: Path) -> tuple[SiteProfile, bool] | None:
@@ -108,9 +111,10 @@ def open_site(run: Run, log: Log, fl_ctx: FLContext) -> tuple[FederationSite, Fu
         device=device,
         log=log,
         cross_site=site_settings.cross_site,
+        case_scores=site_settings.case_scores,
     )
     if settings.fusion.site != name:
         return site, None
     data = open_fusion_data(name, settings, site_settings, log)
-    fusion = FusionSite(settings, data, folder / FUSION_SITE, device, log)
+    fusion = FusionSite(settings, data, folder / FUSION_SITE, device, log, case_scores=site_settings.case_scores)
     return site, FusionDesk(fusion, half_precision=settings.aggregation.wire_precision == "float16")

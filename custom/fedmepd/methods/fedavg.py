@@ -2,6 +2,9 @@
 
 McMahan et al., AISTATS 2017. The fusion site is one of the participants.
 
+With ``training.modality_dropout`` every step of a site, and of the fusion site, leaves out some of the modalities that
+its cases have, as FedUniBrain (Wagner et al., WACV 2025) does.
+
 Exchanged: the encoders of a site's modalities, the decoder, the auxiliary decoder.
 Kept at the site: nothing.
 
@@ -14,10 +17,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fedmepd.config import FUSION_SITE, Settings
-from fedmepd.methods.method import AtServer, Fuse, Fused, Method, Shapes, Store, Tensors
+from pydantic import Field
+
+from fedmepd.config import FUSION_SITE, Settings, TrainingSettings
+from fedmepd.methods.method import AtFusionSite, AtServer, AtSite, Fuse, Fused, Method, Shapes, Store, Tensors
 from fedmepd.methods.parts.aggregation import Aggregation
 from fedmepd.methods.parts.selection import of_modalities
+from fedmepd.training.round import RoundTraining
+
+
+class FedAvgTrainingSettings(TrainingSettings):
+    """Training at every participant."""
+
+    modality_dropout: bool = Field(
+        False, description="train on a random non-empty subset of a case's modalities in each step"
+    )
+
+
+class FedAvgSettings(Settings):
+    """The settings of a FedAvg job."""
+
+    training: FedAvgTrainingSettings = FedAvgTrainingSettings()
 
 
 class FedAvgAtServer(AtServer):
@@ -55,6 +75,29 @@ class FedAvgAtServer(AtServer):
         return fused
 
 
+def _train(training: RoundTraining, settings: FedAvgSettings) -> None:
+    dropout = settings.training.modality_dropout
+    training.run(choose_modalities=training.modality_dropout() if dropout else None)
+
+
+class FedAvgAtSite(AtSite):
+    """Trains, with random modalities left out if that is set."""
+
+    settings: FedAvgSettings
+
+    def train(self, training: RoundTraining, received: Tensors) -> None:
+        _train(training, self.settings)
+
+
+class FedAvgAtFusionSite(AtFusionSite):
+    """Trains like a site."""
+
+    settings: FedAvgSettings
+
+    def train(self, training: RoundTraining, weights: Tensors, extras: Tensors) -> None:
+        _train(training, self.settings)
+
+
 METHOD = Method(
     name="fedavg",
     title="FedAvg",
@@ -65,4 +108,7 @@ METHOD = Method(
     model="the whole network averaged with other sites' in every round, then trained here",
     global_model="the whole network averaged over the sites and the fusion site in every round",
     at_server=FedAvgAtServer,
+    at_site=FedAvgAtSite,
+    at_fusion_site=FedAvgAtFusionSite,
+    settings=FedAvgSettings,
 )

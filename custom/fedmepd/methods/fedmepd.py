@@ -39,12 +39,13 @@ from fedmepd.methods.method import (
 )
 from fedmepd.methods.parts.aggregation import Aggregation
 from fedmepd.methods.parts.anchors import Anchors
-from fedmepd.methods.parts.fusion_training import CaseVectors
+from fedmepd.methods.parts.case_vectors import CaseVectorCollector
 from fedmepd.methods.parts.personal_filters import PersonalFilters, bound_weights, decoder_layers, layer_of
 from fedmepd.methods.parts.selection import ANCHORS, DECODER, SEGMENTING, copy_into, of_modalities, parts
 from fedmepd.networks.build import build_network
 from fedmepd.networks.network import FedMEPDNet
 from fedmepd.tasks.find import find_task
+from fedmepd.training.round import RoundTraining
 
 PATIENCE = "patience."
 
@@ -152,6 +153,8 @@ class FedMEPDAtServer(AtServer):
         self._compares = bool(settings.patience) and round_number > settings.warmup_rounds
 
     def take(self, site: str, changes: Tensors, cases: int) -> None:
+        if not changes:
+            return
         self._cases[site] = cases
         if self._compares:
             self.store.save(site, parts(changes, (DECODER,)))
@@ -182,13 +185,12 @@ class FedMEPDAtServer(AtServer):
     def _personalize(self, before: Tensors) -> None:
         """Compares how the round changed the server's filters with how each site changed its own."""
         total = max(1, sum(self._cases.values()))
+        weights = {layer: f"{layer}.weight" for layer in self._layers}
+        of_server = {layer: (self.weights[key] - before[key]).double() for layer, key in weights.items()}
         for site in sorted(self._cases):
             changes = self.store.load(site)
-            for layer in self._layers:
-                key = f"{layer}.weight"
-                if key in changes:
-                    of_server = self.weights[key] - before[key]
-                    self._filters[site].update(layer, of_server, changes[key], self._cases[site] / total)
+            of_site = {layer: changes[key] for layer, key in weights.items() if key in changes}
+            self._filters[site].update(of_server, of_site, self._cases[site] / total)
         bound_weights(self._filters.values(), self.settings.personalization.weight_bound)
 
     def layers(self) -> dict[str, int]:
@@ -232,7 +234,7 @@ class FedMEPDAtSite(AtSite):
         lacca = {"residual": calibration.residual, "dropout": calibration.dropout} if calibration.enabled else None
         return build_network(self.settings, modalities, calibration=lacca)
 
-    def take_in(self, network: FedMEPDNet, received: Tensors) -> None:
+    def take_in(self, network: FedMEPDNet, received: Tensors, round_number: int) -> None:
         copy_into(network, parts(received, SEGMENTING), lambda key: _shared_rows(key, received))
         anchors = {int(key.removeprefix(ANCHORS)): value.float() for key, value in parts(received, (ANCHORS,)).items()}
         if anchors:
@@ -264,12 +266,16 @@ class FedMEPDAtFusionSite(AtFusionSite):
     def __init__(self, settings: FedMEPDSettings, log: Log):
         super().__init__(settings, log)
         calibration = settings.calibration
-        self.collects_vectors = calibration.enabled
         self.anchors = Anchors(
             calibration.anchors_per_class, calibration.anchor_ema, settings.seed, fewest=calibration.anchor_cases
         )
 
-    def leave(self, vectors: dict[int, CaseVectors], round_number: int) -> Tensors:
+    def train(self, training: RoundTraining, weights: Tensors, extras: Tensors) -> None:
+        self._collector = CaseVectorCollector()
+        training.run(**{"observe": self._collector.observe} if self.settings.calibration.enabled else {})
+
+    def leave(self, round_number: int) -> Tensors:
+        vectors = self._collector.vectors
         self.anchors.update(vectors, round_number)
         if round_number == 0 and vectors:
             self._tell_of_missing_anchors()

@@ -15,8 +15,10 @@ from pydantic import Field
 
 from fedmepd.config import Settings, TrainingSettings
 from fedmepd.methods.local import LocalAtServer
-from fedmepd.methods.method import AtFusionSite, AtSite, Log, Method, Store, Tensors
+from fedmepd.methods.method import AtFusionSite, AtSite, Method, Store, Tensors
 from fedmepd.methods.parts.selection import of_modalities
+from fedmepd.networks.network import FedMEPDNet
+from fedmepd.training.round import RoundTraining
 
 
 class FusionOnlyTrainingSettings(TrainingSettings):
@@ -55,15 +57,23 @@ class FusionOnlyAtServer(LocalAtServer):
 class FusionOnlyAtSite(AtSite):
     """Validates and tests the fusion site's model."""
 
-    trains = False
+    needs_cases = False
+
+    def train(self, training: RoundTraining, received: Tensors) -> None:
+        pass
+
+    def give(self, network: FedMEPDNet, received: Tensors) -> Tensors:
+        return {}
 
 
 class FusionOnlyAtFusionSite(AtFusionSite):
     """Trains with random modalities left out."""
 
-    def __init__(self, settings: FusionOnlySettings, log: Log):
-        super().__init__(settings, log)
-        self.drops_modalities = settings.training.modality_dropout
+    settings: FusionOnlySettings
+
+    def train(self, training: RoundTraining, weights: Tensors, extras: Tensors) -> None:
+        dropout = self.settings.training.modality_dropout
+        training.run(choose_modalities=training.modality_dropout() if dropout else None)
 
 
 METHOD = Method(

@@ -16,10 +16,16 @@ from fedmepd.methods.parts.selection import SEGMENTING, parts
 
 
 class LocalAtServer(AtServer):
-    """Keeps the fusion site's model."""
+    """Keeps the fusion site's model.
+
+    Attributes:
+        keeps: parts of the network that it keeps.
+    """
+
+    keeps = SEGMENTING
 
     def __init__(self, settings: Settings, weights: Tensors, store: Store):
-        super().__init__(settings, parts(weights, SEGMENTING), store)
+        super().__init__(settings, parts(weights, self.keeps), store)
 
     def join(self, site: str, modalities: Sequence[str]) -> None:
         pass

@@ -8,7 +8,7 @@ with a :class:`Method` that names them. Code that several methods use is in :mod
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -16,14 +16,32 @@ import torch
 from torch import Tensor
 
 from fedmepd.config import Settings
-from fedmepd.methods.parts.fusion_training import CaseVectors
+from fedmepd.data.cases import Case
+from fedmepd.data.site import SiteData
+from fedmepd.errors import FedMEPDError
 from fedmepd.methods.parts.selection import copy_into
 from fedmepd.networks.build import build_network
 from fedmepd.networks.network import FedMEPDNet
+from fedmepd.training.round import RoundTraining
 
 Tensors = dict[str, Tensor]
 Shapes = dict[str, torch.Size]
 Log = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a round of training has cost.
+
+    Attributes:
+        steps: of training.
+        seconds: of the whole work.
+        peak_mib: the most memory that the process has held; None if it is not known.
+    """
+
+    steps: int = 0
+    seconds: float = 0.0
+    peak_mib: float | None = None
 
 
 @dataclass
@@ -34,27 +52,45 @@ class Fused:
         weights: the weights that it received, after its training.
         losses: means over its steps.
         cases: number of cases that it trained on.
-        extras: other tensors that may leave it (anchors), by name.
+        extras: other tensors that may leave it, by name: anchors, or ``extra.<name>``.
+        figures: the method's own figures of the round, by name.
+        spent: what its training has cost.
     """
 
     weights: Tensors
     losses: dict[str, float]
     cases: int
     extras: Tensors = field(default_factory=dict)
+    figures: dict[str, float] = field(default_factory=dict)
+    spent: Spent = Spent()
 
 
 class Fuse(Protocol):
-    """Has the fusion site train for a round. Returns None if it is absent and the round goes on without it."""
+    """Has the fusion site train for a round, from the given weights.
 
-    def __call__(self, weights: Tensors, round_number: int) -> Fused | None: ...
+    ``extras``, with names ``extra.<name>``, are other tensors that it needs for that. Returns None if it is absent and
+    the round goes on without it.
+    """
+
+    def __call__(self, weights: Tensors, round_number: int, extras: Tensors | None = None) -> Fused | None: ...
 
 
 class Store(Protocol):
-    """Keeps a site's tensors from its update to the end of the round, so that memory does not grow with the sites."""
+    """Keeps tensors on disk, so that memory does not grow with the sites.
+
+    A site's tensors stay from its update to the end of the round (``save``, ``load``). What belongs to the method's
+    state stays as long as the method needs it, under a name and a round (``keep``, ``kept``, ``forget_others``).
+    """
 
     def save(self, site: str, tensors: Tensors) -> None: ...
 
     def load(self, site: str) -> Tensors: ...
+
+    def keep(self, name: str, round_number: int, tensors: Tensors) -> None: ...
+
+    def kept(self, name: str, round_number: int) -> Tensors: ...
+
+    def forget_others(self, needed: Collection[tuple[str, int]]) -> None: ...
 
 
 class AtServer(ABC):
@@ -98,9 +134,26 @@ class AtServer(ABC):
 
         Args:
             site: name of the site.
-            changes: the changes, already checked against :meth:`expect`; whole encoders may be missing.
+            changes: the changes, already checked against :meth:`expect`; whole encoders may be missing. Empty if the
+                site returns none.
             cases: number of cases that the site trained on.
         """
+
+    def expect_extras(self, owner: str) -> Shapes:
+        """Returns name (``extra.<name>``) and shape of what else must come back from a site, or the fusion site.
+
+        These are tensors that are no changes of weights. The server refuses values above
+        :data:`~fedmepd.federation.checking.LARGEST_VALUE`, and scales a site's down to the median site's size where
+        they exceed ``aggregation.norm_bound``, apart from its changes.
+        """
+        return {}
+
+    def take_extras(self, site: str, extras: Tensors, cases: int) -> None:
+        """Adds these tensors of a site, after its changes. The order of the sites does not change a bit of the result.
+
+        The fusion site's are in :attr:`Fused.extras`.
+        """
+        return
 
     def begin(self, fuse: Fuse) -> Fused | None:
         """Runs round 0, before the sites train for the first time."""
@@ -113,8 +166,16 @@ class AtServer(ABC):
         """Runs the rest of a round after all sites have answered: aggregation, fusion training and what follows.
 
         Returns:
-            what the fusion site returned.
+            what the fusion site returned; None if it was absent, or was not asked.
         """
+
+    def figures(self) -> dict[str, dict[str, float]]:
+        """Returns figures about the last round that only this method has, by participant and name.
+
+        A participant without an update in the round has none. What participants find themselves is in
+        :attr:`~fedmepd.training.round.RoundTraining.figures`.
+        """
+        return {}
 
     def layers(self) -> dict[str, int]:
         """Returns the number of filters of every convolution whose filters may become personal."""
@@ -134,17 +195,17 @@ class AtServer(ABC):
 
 
 class AtSite:
-    """The part of a method at a site.
+    """The part of a method at a site. It owns everything that the method keeps there besides the site's network.
 
     Args:
         settings: of the job.
 
     Attributes:
-        trains: whether sites train at all.
+        needs_cases: whether a site must have cases to train on.
         personalizes: whether filters of the decoder may become personal.
     """
 
-    trains = True
+    needs_cases = True
     personalizes = False
 
     def __init__(self, settings: Settings):
@@ -154,7 +215,15 @@ class AtSite:
         """Builds the site's network, before its weights are initialised."""
         return build_network(self.settings, modalities)
 
-    def take_in(self, network: FedMEPDNet, received: Tensors) -> None:
+    def start(self, network: FedMEPDNet, data: SiteData) -> None:
+        """Begins what the method keeps at the site, before the first round.
+
+        Args:
+            network: of the site, with its first weights, on its device.
+            data: the site's cases.
+        """
+
+    def take_in(self, network: FedMEPDNet, received: Tensors, round_number: int) -> None:
         """Copies what the server sent into the network.
 
         Raises:
@@ -162,36 +231,94 @@ class AtSite:
         """
         copy_into(network, received)
 
+    def train(self, training: RoundTraining, received: Tensors) -> None:
+        """Trains for a round, after :meth:`take_in`. A round in which the site does not train does nothing here.
+
+        Args:
+            training: trains the site's network, or another, as it is told.
+            received: what the server sent.
+        """
+        training.run()
+
+    def scored(self, network: FedMEPDNet) -> FedMEPDNet:
+        """Returns the network that is validated, kept as the site's model, and tested."""
+        return network
+
     def give(self, network: FedMEPDNet, received: Tensors) -> Tensors:
         """Returns the current values, on the CPU, of the weights whose change the server receives, by name."""
         return {key: value.detach().cpu() for key, value in network.state_dict().items() if key in received}
+
+    def leave(self, round_number: int) -> Tensors:
+        """Returns what else the server receives after a round, with names ``extra.<name>``.
+
+        See :meth:`AtServer.expect_extras`.
+        """
+        return {}
 
     def personal_filters(self, received: Tensors) -> dict[str, int]:
         """Returns how many filters of each convolution are personal, according to what the server sent."""
         return {}
 
+    def state(self) -> dict[str, Any]:
+        """Returns what it keeps from round to round, as tensors and plain values."""
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """The inverse of :meth:`state`, after :meth:`start`; the site's modalities may have changed since.
+
+        Raises:
+            CheckpointError: the state does not fit.
+        """
+
 
 class AtFusionSite:
-    """The part of a method at the fusion site.
+    """The part of a method at the fusion site. It owns everything that the method keeps there besides the network.
 
     Args:
         settings: of the job.
         log: receives messages about the progress.
-
-    Attributes:
-        collects_vectors: whether it needs the class vectors of every case.
-        drops_modalities: whether each step trains on a random non-empty subset of the modalities.
     """
-
-    collects_vectors = False
-    drops_modalities = False
 
     def __init__(self, settings: Settings, log: Log):
         self.settings = settings
         self.log = log
 
-    def leave(self, vectors: dict[int, CaseVectors], round_number: int) -> Tensors:
-        """Returns the tensors that may leave the fusion site after a round, besides the weights."""
+    def cases(self, data: SiteData) -> list[Case]:
+        """Returns the cases that it trains on: those with all modalities."""
+        return [case for case in data.train if case.modalities == data.task.modalities]
+
+    def pool(self, site: str, open_site: Callable[[str], SiteData]) -> SiteData | None:
+        """Returns the data of a site that has joined if the fusion site trains on its training cases too.
+
+        Only a method that is no federation does; see :mod:`fedmepd.methods.central`.
+
+        Args:
+            site: its name.
+            open_site: finds the site's data in the data folder of the fusion site's process.
+
+        Raises:
+            DataError: they are not there.
+        """
+        return None
+
+    def start(self, network: FedMEPDNet, data: SiteData) -> None:
+        """Begins what the method keeps at the fusion site, before round 0; see :meth:`AtSite.start`."""
+
+    def train(self, training: RoundTraining, weights: Tensors, extras: Tensors) -> None:
+        """Trains for a round.
+
+        Args:
+            training: trains the network, which has the weights already.
+            weights: that the round starts from, by name.
+            extras: what else the server sent for the round.
+        """
+        training.run()
+
+    def leave(self, round_number: int) -> Tensors:
+        """Returns the tensors that may leave the fusion site after a round, besides the weights.
+
+        Their names are ``anchors.<level>`` or ``extra.<name>``, see :meth:`AtServer.expect_extras`.
+        """
         return {}
 
     def state(self) -> dict[str, Any]:
@@ -216,9 +343,11 @@ class Method:
         model: how a site's model was trained, for its model card.
         global_model: how the global model was trained.
         settings: class of the job's settings, including the method's own.
+        networks: how many networks a site keeps.
         at_server: its part at the server.
         at_site: its part at a site.
         at_fusion_site: its part at the fusion site.
+        phantoms_only: why it must not be used with patients' images; empty where it may.
     """
 
     name: str
@@ -233,3 +362,22 @@ class Method:
     at_site: Callable[[Settings], AtSite] = AtSite
     at_fusion_site: Callable[[Settings, Log], AtFusionSite] = AtFusionSite
     settings: type[Settings] = Settings
+    networks: int = 1
+    phantoms_only: str = ""
+
+    def require_source(self, owner: str, source: str) -> None:
+        """Refuses patients' images where the method must not be used with them.
+
+        Args:
+            owner: name of the site, or of the fusion site.
+            source: of its cases: ``phantom`` or ``folder``.
+
+        Raises:
+            FedMEPDError: they are patients'.
+        """
+        if self.phantoms_only and source != "phantom":
+            message = (
+                f"{self.title} is for phantoms alone: {self.phantoms_only}; choose another method, or unset "
+                "FEDMEPD_DATA everywhere and set data.phantom"
+            )
+            raise FedMEPDError(f"{owner}: {message}", public=message)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from fedmepd.networks.blocks import ConvBlock, JoinedConvBlock, UpsampledConvBlock
+from fedmepd.networks.blocks import ConvBlock, JoinedConvBlock, UpsampledConvBlock, classify
 from fedmepd.networks.encoder import LEVELS, channels
 
 
@@ -36,4 +36,4 @@ class AuxiliaryDecoder(nn.Module):
         for level, stage in self.levels.items():
             skip = features[int(level) - 1]
             x = stage["out"](stage["merge"](stage["up"](x), skip))
-        return self.classify(x).contiguous().softmax(dim=1)
+        return classify(self.classify, x).contiguous().softmax(dim=1)

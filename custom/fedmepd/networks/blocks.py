@@ -11,11 +11,15 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
-from fedmepd.networks.kernels.convolution import convolve
+from fedmepd.networks.kernels.convolution import convolve, convolve_voxels
 from fedmepd.networks.kernels.normalisation import normalise_and_activate
 from fedmepd.networks.kernels.portable import is_exported
+
+# Values of a map. Up to here, time counts for more than memory: a map of the default job's crops takes 8 MiB at most.
+SMALL = 2**22
 
 
 class Affine(nn.Module):
@@ -33,7 +37,10 @@ class Block(nn.Module):
     Attributes:
         conv: the convolution; without a bias, which the normalisation would subtract again.
         norm: scale and shift of the normalisation; None as in RFNet, see :func:`give_affine_parameters`.
+        kept: values of an input that is made of other maps, up to which it is kept for the backward pass.
     """
+
+    kept = SMALL
 
     conv: nn.Conv3d
 
@@ -41,11 +48,10 @@ class Block(nn.Module):
         super().__init__()
         self.norm: Affine | None = None
 
-    def activate(self, x: Tensor) -> Tensor:
-        """Instance normalisation and LeakyReLU(0.2) of what the convolution returned."""
-        if self.norm is None:
-            return normalise_and_activate(x)
-        return normalise_and_activate(x, self.norm.weight, self.norm.bias)
+    def activate(self, x: Tensor, norm: Affine | None = None) -> Tensor:
+        """Instance normalisation and LeakyReLU(0.2) of what the convolution returned; ``norm`` replaces the own one."""
+        norm = norm or self.norm
+        return normalise_and_activate(x) if norm is None else normalise_and_activate(x, norm.weight, norm.bias)
 
 
 def give_affine_parameters(module: nn.Module) -> None:
@@ -68,9 +74,17 @@ class ConvBlock(Block):
         super().__init__()
         self.conv = nn.Conv3d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, inputs, X, Y, Z) -> (B, outputs, X/stride, Y/stride, Z/stride)."""
-        return self.activate(_convolve(self.conv, x))
+    def forward(self, x: Tensor, norm: Affine | None = None) -> Tensor:
+        """(B, inputs, X, Y, Z) -> (B, outputs, X/stride, Y/stride, Z/stride); ``norm`` as in :meth:`Block.activate`."""
+        return self.activate(_convolve(self.conv, x), norm)
+
+    def _convolve_made(self, values: int, make: Callable[..., Tensor], *maps: Tensor) -> Tensor:
+        """conv(make(*maps)). If the result of ``make`` has many values, the backward pass computes it again."""
+        if values <= self.kept or not torch.is_grad_enabled():
+            return _convolve(self.conv, make(*maps))
+        # The second computation stops where the convolution begins, which saves its input before it computes.
+        run = lambda *maps: _convolve(self.conv, make(*maps))  # noqa: E731
+        return checkpoint(run, *maps, use_reentrant=False, preserve_rng_state=False)
 
 
 class ImageConvBlock(ConvBlock):
@@ -86,14 +100,14 @@ class ImageConvBlock(ConvBlock):
     def __init__(self, outputs: int):
         super().__init__(1, outputs)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, 1, X, Y, Z) -> (B, outputs, X, Y, Z)."""
+    def forward(self, x: Tensor, norm: Affine | None = None) -> Tensor:
+        """(B, 1, X, Y, Z) -> (B, outputs, X, Y, Z); ``norm`` as in :meth:`Block.activate`."""
         if is_exported():
             return super().forward(x)
         padded = F.pad(x[:, 0], (1, 1))
         neighbours = torch.stack([padded[..., :-2], padded[..., 1:-1], padded[..., 2:]], dim=-1).permute(0, 4, 1, 2, 3)
         weight = self.conv.weight[:, 0].permute(0, 3, 1, 2)[..., None]
-        return self.activate(convolve(neighbours, weight, (1, 1, 0), (1, 1, 1)))
+        return self.activate(convolve(neighbours, weight, (1, 1, 0), (1, 1, 1)), norm)
 
 
 class UpsampledConvBlock(ConvBlock):
@@ -101,7 +115,7 @@ class UpsampledConvBlock(ConvBlock):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, X, Y, Z) -> (B, outputs, 2X, 2Y, 2Z)."""
-        return self.activate(_convolve_made(self.conv, lambda x: upsample(x, 2), x))
+        return self.activate(self._convolve_made(8 * x.numel(), upsample, x))
 
 
 class JoinedConvBlock(ConvBlock):
@@ -109,19 +123,11 @@ class JoinedConvBlock(ConvBlock):
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         """(B, C, X, Y, Z), (B, inputs - C, X, Y, Z) -> (B, outputs, X, Y, Z)."""
-        return self.activate(_convolve_made(self.conv, lambda *maps: torch.cat(maps, dim=1), first, second))
+        return self.activate(self._convolve_made(first.numel() + second.numel(), join, first, second))
 
 
 def _convolve(conv: nn.Conv3d, x: Tensor) -> Tensor:
     return convolve(x, conv.weight, conv.padding, conv.stride)
-
-
-def _convolve_made(conv: nn.Conv3d, make: Callable[..., Tensor], *maps: Tensor) -> Tensor:
-    """conv(make(*maps)). The result of ``make`` is computed again in the backward pass instead of being stored."""
-    if not torch.is_grad_enabled():
-        return _convolve(conv, make(*maps))
-    # The second computation stops where the convolution begins, which saves its input before it computes.
-    return checkpoint(lambda *maps: _convolve(conv, make(*maps)), *maps, use_reentrant=False, preserve_rng_state=False)
 
 
 class ModalityConvBlock(Block):
@@ -148,6 +154,11 @@ class ModalityConvBlock(Block):
         return self.activate(convolve(features, weight, (0, 0, 0), (1, 1, 1)))
 
 
+def classify(conv: nn.Conv3d, x: Tensor) -> Tensor:
+    """The classes' logits: a convolution of kernel 1 with a bias, (B, C, X, Y, Z) -> (B, classes, X, Y, Z)."""
+    return convolve_voxels(x, conv.weight, conv.bias)
+
+
 def full_precision(x: Tensor) -> Tensor:
     """x in float32 if it is in half precision, else as it is."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
@@ -163,9 +174,31 @@ def channel_major(x: Tensor, size: torch.Size) -> Tensor:
     return x.unflatten(1, size).permute(0, 4, 1, 2, 3)
 
 
-def upsample(x: Tensor, factor: int) -> Tensor:
-    """Trilinear upsampling with aligned corners."""
-    return F.interpolate(x, scale_factor=factor, mode="trilinear", align_corners=True) if factor > 1 else x
+def join(*maps: Tensor) -> Tensor:
+    """Maps (B, C, X, Y, Z) of any numbers of channels, one after the other in one map."""
+    return torch.cat(maps, dim=1) if is_exported() else _Join.apply(*maps)
+
+
+class _Join(torch.autograd.Function):
+    """Concatenation. Gradients of small maps are copied: to add up parts of a larger one takes three times as long."""
+
+    @staticmethod
+    def forward(ctx, *maps: Tensor) -> Tensor:
+        ctx.channels = [part.shape[1] for part in maps]
+        return torch.cat(maps, dim=1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, ...]:
+        parts = gradient.split(ctx.channels, dim=1)
+        if gradient.numel() > SMALL:
+            return parts
+        return tuple(part.contiguous(memory_format=torch.channels_last_3d) for part in parts)
+
+
+def upsample(x: Tensor) -> Tensor:
+    """Trilinear upsampling of features to twice their resolution, with aligned corners."""
+    return F.interpolate(x, scale_factor=2, mode="trilinear", align_corners=True)
 
 
 def start_weights(module: nn.Module, generator: torch.Generator) -> None:

@@ -27,4 +27,5 @@ def build_network(
         calibration=calibration,
         shared_encoder=network.shared_encoder,
         affine=network.affine,
+        modality_norms=network.modality_norms,
     )

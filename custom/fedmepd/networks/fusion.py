@@ -9,7 +9,9 @@ from fedmepd.networks.blocks import (
     ConvBlock,
     ModalityConvBlock,
     channel_major,
+    classify,
     full_precision,
+    join,
     voxel_major,
 )
 from fedmepd.networks.kernels.region_sum import sum_over_regions
@@ -39,9 +41,9 @@ class RegionProbabilities(nn.Module):
         """features (B, M * C, X, Y, Z), below (B, C, X, Y, Z) or None -> probabilities (B, classes, X, Y, Z)."""
         x = self.expand(self.mix(self.reduce(features, present)))
         if below is not None:
-            x = torch.cat([below, x], dim=1)
+            x = join(below, x)
         # Stored class by class, because the following operations work on whole maps of one class.
-        return self.classify(self.gather(x)).contiguous().softmax(dim=1)
+        return classify(self.classify, self.gather(x)).contiguous().softmax(dim=1)
 
 
 class RegionFusion(nn.Module):
@@ -107,7 +109,7 @@ class RegionFusion(nn.Module):
         fused = sum_over_regions(flat, matrix, regions)
         fused = halve(mix(first.activate(channel_major(fused, features.shape[2:]))))
         reduce, mix, halve = self.short_cut
-        return torch.cat([fused, halve(mix(reduce(features, present)))], dim=1)
+        return join(fused, halve(mix(reduce(features, present))))
 
     def _weights(self, flat: Tensor, regions: Tensor, present: list[int]) -> Tensor:
         # The means run over every voxel: in half precision they would lose the small regions.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from fedmepd.errors import FedMEPDError
 from fedmepd.networks.auxiliary import AuxiliaryDecoder
-from fedmepd.networks.blocks import give_affine_parameters, start_weights, upsample
+from fedmepd.networks.blocks import full_precision, give_affine_parameters, join, start_weights
 from fedmepd.networks.calibration import Calibration
 from fedmepd.networks.decoder import FusionDecoder
-from fedmepd.networks.encoder import LEVELS, Encoder, channels
+from fedmepd.networks.encoder import LEVELS, Encoder, EncoderNorms, channels
+from fedmepd.networks.kernels.upsampling import upsample_maps
 from fedmepd.tasks.task import Task
 
 SHARED = "shared"
@@ -29,16 +30,20 @@ class Outputs:
         regions: region probabilities by level, at the level's resolution.
         features: level features before calibration, by level.
         auxiliary: class probabilities of each modality alone, (M, B, classes, X, Y, Z).
+        encoded: the encoders' features, for each level from 1 to 4 those of the modalities, each (B, C_l, ...).
     """
 
     segmentation: Tensor
     regions: dict[int, Tensor]
     features: dict[int, Tensor]
     auxiliary: Tensor
+    encoded: list[list[Tensor]] = field(default_factory=list)
 
     def full_size_regions(self) -> dict[int, Tensor]:
-        """The region maps upsampled to full size, each in one step (deep supervision)."""
-        return {level: upsample(region, 2 ** (level - 1)) for level, region in self.regions.items()}
+        """The region maps upsampled to full size, each in one step (deep supervision), in full precision."""
+        return {
+            level: upsample_maps(full_precision(region), 2 ** (level - 1)) for level, region in self.regions.items()
+        }
 
 
 class FedMEPDNet(nn.Module):
@@ -52,6 +57,7 @@ class FedMEPDNet(nn.Module):
             for a network without it, as the fusion site has.
         shared_encoder: one encoder for all modalities.
         affine: whether normalisations have a scale and a shift; RFNet's have not.
+        modality_norms: whether the shared encoder has one set of them for each modality (FedNorm+).
 
     Attributes:
         anchors: by level, (rows, C_l); calibration starts with the first round that has them.
@@ -66,6 +72,7 @@ class FedMEPDNet(nn.Module):
         calibration: dict | None = None,
         shared_encoder: bool = False,
         affine: bool = False,
+        modality_norms: bool = False,
     ):
         super().__init__()
         self.task = task
@@ -73,13 +80,17 @@ class FedMEPDNet(nn.Module):
         self.width = width
         self.shared_encoder = shared_encoder
         self.affine = affine
+        self.modality_norms = modality_norms
         count, classes = len(task.modalities), len(task.classes)
         names = (SHARED,) if shared_encoder else self.modalities
         self.encoders = nn.ModuleDict({name: Encoder(width) for name in names})
         self.decoder = FusionDecoder(count, classes, width)
         self.auxiliary = AuxiliaryDecoder(width, classes)
         if affine:
-            give_affine_parameters(self)
+            for part in (self.decoder, self.auxiliary) if modality_norms else (self,):
+                give_affine_parameters(part)
+        if modality_norms:
+            self.encoders.update({name: EncoderNorms(width) for name in self.modalities})
         self.calibration = None
         if calibration is not None:
             # The paper halves the heads at full resolution, where memory is scarcest.
@@ -109,7 +120,8 @@ class FedMEPDNet(nn.Module):
         by_modality = []
         for index, name in enumerate(modalities):
             encoder = self.encoders[SHARED if self.shared_encoder else name]
-            by_modality.append(encoder(images[:, index : index + 1]))
+            norms = self.encoders[name] if self.modality_norms else None
+            by_modality.append(encoder(images[:, index : index + 1], norms))
         return [list(level) for level in zip(*by_modality, strict=True)]
 
     def _calibrate(self, level: int, feature: Tensor) -> Tensor:
@@ -124,14 +136,14 @@ class FedMEPDNet(nn.Module):
         encoded = self.encode(images, modalities)
         present = [self.task.modalities.index(name) for name in modalities]
         calibrate = self._calibrate if self.calibration is not None and self.anchors else None
-        return (*self.decoder([torch.cat(level, dim=1) for level in encoded], present, calibrate), encoded)
+        return (*self.decoder([join(*level) for level in encoded], present, calibrate), encoded)
 
     def training_outputs(self, images: Tensor, modalities: Sequence[str]) -> Outputs:
         """images (B, M, X, Y, Z), sides multiples of 8, modalities in the task's order -> everything the loss needs."""
         segmentation, regions, features, encoded = self.run(images, modalities)
         # The modalities go through the auxiliary decoder as one batch; instance normalisation keeps them apart.
         auxiliary = self.auxiliary([torch.cat(level, dim=0) for level in encoded])
-        return Outputs(segmentation, regions, features, auxiliary.unflatten(0, (len(modalities), -1)))
+        return Outputs(segmentation, regions, features, auxiliary.unflatten(0, (len(modalities), -1)), encoded)
 
     def forward(self, images: Tensor, modalities: Sequence[str]) -> Tensor:
         """Class probabilities of preprocessed images.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from string import ascii_lowercase
 from typing import TYPE_CHECKING, Any
@@ -11,29 +10,12 @@ import numpy as np
 
 from fedmepd.evaluation.results import label
 from fedmepd.federation.timing import PHASES
+from fedmepd.reporting import plotting
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Colours that colour-blind readers can distinguish (Okabe and Ito; indigo instead of their yellow, which is hard to see
-# on white), and strokes where there are more sites than colours.
-_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#332288", "#999999")
-_STROKES = ("-", "--", ":", "-.")
 _SERVER = {"color": "black", "linewidth": 2.2}
-
-
-def png(figure: Figure) -> bytes:
-    """Returns a figure as PNG, the same bytes for the same figure."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=130, bbox_inches="tight", metadata={"Software": None})
-    return buffer.getvalue()
-
-
-def pixels(figure: Figure) -> np.ndarray:
-    """Returns a figure as red, green and blue, (3, height, width) uint8, as TensorBoard takes it."""
-    figure.set_dpi(80)
-    figure.canvas.draw()
-    return np.asarray(figure.canvas.buffer_rgba())[..., :3].transpose(2, 0, 1).copy()
 
 
 def scores(history: dict[str, Any]) -> Figure | None:
@@ -41,22 +23,27 @@ def scores(history: dict[str, Any]) -> Figure | None:
     validations = [entry for of in history.values() for entry in of["validation"]]
     if not validations:
         return None
-    regions = list(validations[0]["dice"])
-    figure, axes = _axes(1, len(regions), height=3.2)
+    # A site whose labels do not tell a region has no curve there.
+    regions = list(dict.fromkeys(region for entry in validations for region in entry["dice"]))
+    figure, axes = plotting.axes(1, len(regions), height=3.2)
     for axis, region in zip(axes, regions, strict=True):
         for name, style in _styles(history).items():
-            points = [(entry["round"], entry["dice"][region]) for entry in history[name]["validation"]]
+            points = [
+                (entry["round"], entry["dice"][region])
+                for entry in history[name]["validation"]
+                if region in entry["dice"]
+            ]
             if points:
                 axis.plot(*zip(*points, strict=True), marker=".", label=label(name), **style)
         axis.set(title=region, xlabel="round", ylim=(0, 1))
     axes[0].set_ylabel("Dice on validation cases")
-    _legend(figure, axes[0])
+    plotting.legend(figure, axes[0])
     return figure
 
 
 def losses(history: dict[str, Any]) -> Figure | None:
     """Mean training loss of every site and the fusion site, by round; None before the first round."""
-    figure, [axis] = _axes(1, 1, height=3.4)
+    figure, [axis] = plotting.axes(1, 1, height=3.4)
     for name, style in _styles(history).items():
         points = [(entry["round"], entry["total"]) for entry in history[name]["rounds"] if "total" in entry]
         if points:
@@ -64,7 +51,7 @@ def losses(history: dict[str, Any]) -> Figure | None:
     axis.set(xlabel="round", ylabel="mean training loss")
     if not axis.lines:
         return None
-    _legend(figure, axis)
+    plotting.legend(figure, axis)
     return figure
 
 
@@ -92,7 +79,7 @@ def personal_filters(results: dict[str, Any], history: dict[str, Any]) -> Figure
     if not filters or not results["round"] or not names:
         return None
     columns = min(4, len(names))
-    figure, axes = _axes(-(-len(names) // columns), columns, height=3.4)
+    figure, axes = plotting.axes(-(-len(names) // columns), columns, height=3.4)
     image = None
     for axis, name in zip(axes, names, strict=False):
         image = axis.imshow(
@@ -129,7 +116,7 @@ def participation(results: dict[str, Any]) -> Figure | None:
     sites, rounds = results["sites"], results["round"]
     if not sites or not rounds:
         return None
-    figure, [axis] = _axes(1, 1, height=0.9 + 0.28 * len(sites))
+    figure, [axis] = plotting.axes(1, 1, height=0.9 + 0.28 * len(sites))
     kinds: dict[str, tuple[Callable[[dict], list[int]], dict[str, Any]]] = {
         "took part": (lambda site: site["rounds_taken"], {"marker": "s", "color": "#0072b2", "s": 22}),
         "missed": (
@@ -147,7 +134,7 @@ def participation(results: dict[str, Any]) -> Figure | None:
             axis.scatter(*zip(*points, strict=True), label=kind, **style)
     axis.set(xlabel="round", xlim=(0.5, rounds + 0.5), ylim=(len(sites) - 0.5, -0.5))
     axis.set_yticks(range(len(sites)), [site["name"] for site in sites])
-    _legend(figure, axis)
+    plotting.legend(figure, axis)
     return figure
 
 
@@ -156,7 +143,7 @@ def seconds(results: dict[str, Any]) -> Figure | None:
     rounds = [record for record in results["timing"]["rounds"] if record["round"] > 0]
     if not rounds:
         return None
-    figure, [axis] = _axes(1, 1, height=3.4)
+    figure, [axis] = plotting.axes(1, 1, height=3.4)
     numbers, bottom = [record["round"] for record in rounds], np.zeros(len(rounds))
     for place, phase in enumerate(PHASES):
         values = np.array([record[phase] for record in rounds])
@@ -167,19 +154,19 @@ def seconds(results: dict[str, Any]) -> Figure | None:
                 bottom=bottom,
                 width=1.0,
                 label=phase.replace("_", " "),
-                color=_COLOURS[place % len(_COLOURS)],
+                color=plotting.COLOURS[place % len(plotting.COLOURS)],
                 edgecolor="white",
                 linewidth=0.3,
             )
             bottom += values
     axis.set(xlabel="round", ylabel="seconds")
-    _legend(figure, axis)
+    plotting.legend(figure, axis)
     return figure
 
 
 def megabytes(history: dict[str, Any]) -> Figure | None:
     """What every site received and sent, by round; None where nothing was counted."""
-    figure, axes = _axes(1, 2, height=3.2)
+    figure, axes = plotting.axes(1, 2, height=3.2)
     for axis, key, title in zip(axes, ("bytes_down", "bytes_up"), ("to the site", "from the site"), strict=True):
         for name, style in _styles(history).items():
             points = [(one["round"], one[key] / 1e6) for one in history[name]["rounds"] if one.get(key)]
@@ -189,7 +176,7 @@ def megabytes(history: dict[str, Any]) -> Figure | None:
     axes[0].set_ylabel("MB")
     if not axes[0].lines and not axes[1].lines:
         return None
-    _legend(figure, axes[0] if axes[0].lines else axes[1])
+    plotting.legend(figure, axes[0] if axes[0].lines else axes[1])
     return figure
 
 
@@ -204,7 +191,7 @@ def cross_site(results: dict[str, Any]) -> Figure | None:
     letters = {place: letter for letter, places in obstacles(cells).values() for place in places}
     models, sites = list(cells), list(next(iter(cells.values())))
     scores = np.array([[_mdsc(cells[model][site]) for site in sites] for model in models])
-    figure, [axis] = _axes(1, 1, height=1.6 + 0.42 * len(models))
+    figure, [axis] = plotting.axes(1, 1, height=1.6 + 0.42 * len(models))
     image = axis.imshow(scores, vmin=0, vmax=1, cmap="cividis", aspect="auto")
     for row, model in enumerate(models):
         for column, site in enumerate(sites):
@@ -237,32 +224,7 @@ def _mdsc(cell: dict[str, Any]) -> float:
     return float("nan") if cell["test"] is None else cell["test"]["mdsc"]
 
 
-def _axes(rows: int, columns: int, height: float) -> tuple[Figure, Any]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, height * rows), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(rows, columns, squeeze=False, sharey=False).ravel()
-    for axis in axes:
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.xaxis.get_major_locator().set_params(integer=True)
-    return figure, axes
-
-
 def _styles(history: dict[str, Any]) -> dict[str, dict[str, Any]]:
     sites = [name for name in history if name != "server"]
-    styles = {
-        name: {
-            "color": _COLOURS[place % len(_COLOURS)],
-            "linestyle": _STROKES[place // len(_COLOURS) % len(_STROKES)],
-            "linewidth": 1.4,
-        }
-        for place, name in enumerate(sites)
-    }
+    styles = {name: plotting.line(place) for place, name in enumerate(sites)}
     return styles | ({"server": _SERVER} if "server" in history else {})
-
-
-def _legend(figure: Figure, axis: Any) -> None:
-    handles, labels = axis.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 5), frameon=False)

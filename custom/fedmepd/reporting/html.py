@@ -19,6 +19,9 @@ th, td { padding: 0.25rem 0.6rem; text-align: right; border-bottom: 1px solid #d
 th.text, td.text { text-align: left; }
 tr.mean td, tr.server td { font-weight: 600; }
 figure { margin: 0 0 1rem; } img { max-width: 100%; height: auto; }
+.scroll td:first-child, .scroll th:first-child { position: sticky; left: 0; background: #fff; }
+.wraps td { white-space: normal; min-width: 11rem; vertical-align: top; }
+.wraps td:first-child { white-space: nowrap; min-width: 0; }
 .wide { min-width: 44rem; }
 .running { padding: 0.5rem 0.8rem; background: #fff3cd; border-left: 4px solid #b58100; }
 pre { white-space: pre-wrap; font-size: 0.8rem; background: #f6f6f6; padding: 0.8rem; }
@@ -44,7 +47,14 @@ def document(title: str, body: Iterable[str]) -> str:
     )
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int, marks: Sequence[str] = ()) -> str:
+def table(
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    text_columns: int,
+    marks: Sequence[str] = (),
+    *,
+    wraps: bool = False,
+) -> str:
     """Returns a table.
 
     Args:
@@ -52,11 +62,13 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], text_columns: in
         rows: cells.
         text_columns: number of columns at the left that hold text, not numbers.
         marks: class of each row; none: no row has one.
+        wraps: whether cells are sentences, which may take several lines.
     """
     marks = marks or [""] * len(rows)
     body = "\n".join(_row("td", row, text_columns, mark) for row, mark in zip(rows, marks, strict=True))
     head = _row("th", header, text_columns)
-    return f'<div class="scroll"><table><thead>{head}</thead><tbody>\n{body}\n</tbody></table></div>'
+    kind = ' class="wraps"' if wraps else ""
+    return f'<div class="scroll"><table{kind}><thead>{head}</thead><tbody>\n{body}\n</tbody></table></div>'
 
 
 def _row(tag: str, cells: Sequence[str], text_columns: int, mark: str = "") -> str:

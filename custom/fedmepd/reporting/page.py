@@ -7,7 +7,7 @@ from typing import Any
 
 from fedmepd.evaluation import tables
 from fedmepd.evaluation.results import HISTORY, find, label, read
-from fedmepd.reporting import figures, html
+from fedmepd.reporting import figures, html, plotting
 from fedmepd.storage import read_json, write_atomically, write_text
 
 FILE_NAME = "report.html"
@@ -55,7 +55,7 @@ def write_report(workspace: Path, out: Path | None = None) -> Path:
     results = read(source)
     history = _history(source.with_name(HISTORY))
     folder = source.parent / "report" if out is None else out
-    pictures = {name: figures.png(figure) for name, figure in _draw(results, history).items() if figure is not None}
+    pictures = {name: plotting.png(figure) for name, figure in _draw(results, history).items() if figure is not None}
     for name, content in pictures.items():
         write_atomically(folder / "figures" / f"{name}.png", lambda file, content=content: file.write(content))
     write_text(folder / FILE_NAME, page(results, history, pictures))

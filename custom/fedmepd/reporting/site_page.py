@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fedmepd.evaluation import site_results
-from fedmepd.reporting import figures, html
+from fedmepd.reporting import figures, html, plotting
 from fedmepd.storage import write_atomically, write_text
 from fedmepd.tasks.find import task_of
 
@@ -35,7 +35,7 @@ def write_site_report(source: Path, folder: Path) -> Path:
         FedMEPDError: the file is damaged, or the folder cannot be written.
     """
     run = site_results.read(source)
-    curves = {name: figures.png(figure) for name, figure in _draw(run).items() if figure is not None}
+    curves = {name: plotting.png(figure) for name, figure in _draw(run).items() if figure is not None}
     for name, content in curves.items():
         write_atomically(folder / "figures" / f"{name}.png", lambda file, content=content: file.write(content))
     overlays = {
@@ -94,7 +94,7 @@ def _scores(run: dict[str, Any]) -> str:
 def _numbers(regions: tuple[str, ...], scores: dict[str, Any]) -> tuple[str, ...]:
     distances = scores.get("hd95_mm") or {}
     return (
-        *(f"{scores['dice'][region]:.3f}" for region in regions),
+        *(f"{scores['dice'][region]:.3f}" if region in scores["dice"] else "-" for region in regions),
         f"{scores['mdsc']:.3f}",
         *(f"{distances[region]:.1f}" if region in distances else "-" for region in regions),
     )

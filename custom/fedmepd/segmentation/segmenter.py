@@ -15,7 +15,7 @@ from fedmepd.config import EvaluationSettings
 from fedmepd.data.cases import Case
 from fedmepd.data.findings import WARNING
 from fedmepd.data.grids import probability_image, segmentation_image
-from fedmepd.data.inspection import inspect_cases
+from fedmepd.data.inspection import inspect_cases, other_size
 from fedmepd.data.preparation import prepare_case
 from fedmepd.data.volumes import VolumeError
 from fedmepd.errors import DataError, FedMEPDError
@@ -120,6 +120,7 @@ class Segmenter:
             "window": about.get("window", About.window) if window is None else window,
             "overlap": about.get("overlap", About.overlap) if overlap is None else overlap,
         }
+        self._voxel_mm = tuple(about.get("voxel_mm", About.voxel_mm))
         self._inference = EvaluationSettings.sliding(**sliding)
         self._network = load_model(model).to(device)
         require_rule(self.task, min_enhancing_ml)
@@ -160,7 +161,15 @@ class Segmenter:
         """
         inspection = inspect_cases([case])
         inspection.require_good()
-        return [finding.text for finding in inspection.findings if finding.severity == WARNING]
+        warnings = [finding.text for finding in inspection.findings if finding.severity == WARNING]
+        spacing = inspection.facts[0].spacing
+        if self._voxel_mm and other_size(spacing, self._voxel_mm):
+            sizes = [" x ".join(f"{side:g}" for side in sorted(size)) for size in (spacing, self._voxel_mm)]
+            warnings.append(
+                f"case {case.name} has voxels of {sizes[0]} mm, the model was trained with {sizes[1]} mm: expect a "
+                "less accurate segmentation, or resample the images"
+            )
+        return warnings
 
     def segment(self, case: Case, progress: Callable[[int, int], None] = lambda done, total: None) -> Segmentation:
         """Segments a case from :meth:`usable`.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from fedmepd.tasks.task import CaseNames, Convention, Decathlon, Doubt, SmallClass, Task
+from fedmepd.tasks.labels import Convention
+from fedmepd.tasks.task import CaseNames, Decathlon, Doubt, SmallClass, Task
 
 _MODALITIES = ("FLAIR", "T1ce", "T1", "T2")
 
@@ -24,7 +25,14 @@ DOUBTS = (
     Doubt("T2", ("dark", "darkfluid", "da", "tirm"), "FLAIR"),
 )
 # With one of these words, the file is not the image itself but was derived from it, or it is T2*.
-DERIVED_WORDS = ("map", "mask", "subtraction", "subtracted", "star", "t2star", "gre", "swi")
+DERIVED_WORDS = ("unstripped", "map", "mask", "subtraction", "subtracted", "star", "t2star", "gre", "swi")
+
+# As UCSF-PDGM calls images that are corrected for the coil's bias.
+VARIANT_WORDS = ("bias",)
+LABEL_NEIGHBOURS = ("mask", "dseg", "roi", "glistrboost", "tumor", "tumour", "lesion", "annotation", "gt", "manual")
+OTHER_LABEL_WORDS = ("brain", "brainmask", "parenchyma", "tissue", "skull", "ventricles")
+
+REGION_WORDS = {"WT": ("whole",), "TC": ("core",), "ET": ("enhancing",)}
 
 # In the names of classes.
 FILLER_WORDS = ("tumor", "tumour", "core", "and", "peritumoral", "peritumoural")
@@ -39,7 +47,7 @@ TASK = BRATS = Task(
     # Of BraTS 2017 to 2024, the Decathlon, BIDS, BraTS toolkits and TCGA pre-processing.
     words={
         "FLAIR": ("flair", "fla", "t2f", "t2flair"),
-        "T1ce": ("t1ce", "t1c", "t1gd", "t1post"),
+        "T1ce": ("t1ce", "t1c", "t1gd", "t1post", "ct1"),
         "T1": ("t1", "t1n", "t1w"),
         "T2": ("t2", "t2w"),
     },
@@ -51,8 +59,24 @@ TASK = BRATS = Task(
             "BraTS from 2023 on",
             {0: 0, 1: 1, 2: 2, 3: 3},
             aliases=("2023",),
-            elsewhere={4: "since 2024 BraTS has resection cavities as 4: see task brats_post_treatment"},
+            elsewhere={
+                4: "since 2024 BraTS has resection cavities as 4: --labels brats2024 reads them as background, task "
+                "brats_post_treatment as a class of their own"
+            },
         ),
+        # The same names and values as in 2023, and resection cavities.
+        "brats2024": Convention(
+            "BraTS from 2024 on, resection cavities as background",
+            {0: 0, 1: 1, 2: 2, 3: 3, 4: 0},
+            aliases=("2024",),
+            by_values=False,
+        ),
+        # Enhancing tumour, non-enhancing tumour, cystic component, oedema.
+        "brats-ped2024": Convention("BraTS-PED from 2024 on", {0: 0, 1: 3, 2: 1, 3: 1, 4: 2}, by_values=False),
+        # Necrosis, oedema, non-enhancing tumour, enhancing tumour.
+        "brats2015": Convention("BraTS 2012 to 2015", {0: 0, 1: 1, 2: 2, 3: 1, 4: 3}, by_values=False),
+        # The Erasmus Glioma Database outlines the whole tumour alone.
+        "egd": Convention("EGD", {0: 0, 1: 1}, groups=((0,), (1, 2, 3)), by_values=False),
         "msd": Convention("Decathlon", {0: 0, 1: 2, 2: 1, 3: 3}),
     },
     default_convention="brats",
@@ -68,38 +92,49 @@ TASK = BRATS = Task(
         ),
         CaseNames("BraTS 2020", r"brats20_(training|validation)_\d+", "brats"),
         CaseNames("BraTS 2021", r"brats2021_\d+", "brats"),
-        # BraTS-GLI-00001-000, BraTS-MEN-RT-0001-1: challenge, patient, examination. Since 2024 some challenges use 4
-        # for resection cavities, which the checks of label values refuse.
-        CaseNames(_SINCE_2023, r"(?P<patient>brats-(gli|ssa)-\d+)-\d+", "brats2023"),
-        CaseNames(_SINCE_2023, r"(?P<patient>brats-men-\d+)-\d+", "brats2023", other_tumour="meningioma"),
-        CaseNames(_SINCE_2023, r"(?P<patient>brats-met-\d+)-\d+", "brats2023", other_tumour="metastases"),
+        # Phantom_site-1_006, of fedmepd data phantom.
+        CaseNames("phantoms", r"phantom_.+_\d+", "brats"),
+        CaseNames("UPENN-GBM", r"(?P<patient>upenn-gbm-\d+)_\d+", "brats"),
+        CaseNames("UCSF-PDGM", r"(?P<patient>ucsf-pdgm-\d+)(_fu\d+d)?(_nifti)?", "brats"),
+        CaseNames("EGD", r"egd-\d+", "egd", gathered=True, label_words=("mask",)),
+        # BraTS-GLI-00001-000, BraTS-MEN-RT-0001-1, BraTS-GoAT-00001: challenge, patient, examination. Since 2024 some
+        # challenges use 4 for resection cavities, which the checks of label values refuse.
+        CaseNames(_SINCE_2023, r"(?P<patient>brats-(gli|ssa)-\d+)(-\d+)?", "brats2023"),
+        CaseNames(_SINCE_2023, r"(?P<patient>brats-men-\d+)(-\d+)?", "brats2023", other_tumour="meningioma"),
+        CaseNames(_SINCE_2023, r"(?P<patient>brats-met-\d+)(-\d+)?", "brats2023", other_tumour="metastases"),
+        # In 2023 with the values of all challenges; since 2024 with others under the same names.
         CaseNames(
             _SINCE_2023,
-            r"(?P<patient>brats-peds?-\d+)-\d+",
+            r"(?P<patient>brats-peds?-\d+)(-\d+)?",
             None,
-            "labels of children's tumours, of other classes (since 2024: 1 ET, 2 non-enhancing tumour, 3 cyst, 4 ED)",
+            "labels of children's tumours, which had other values in 2023 than since 2024",
+            choices=("brats2023", "brats-ped2024"),
         ),
         CaseNames(
             _SINCE_2023,
-            r"(?P<patient>brats-men-rt-\d+)-\d+",
+            r"(?P<patient>brats-men-rt-\d+)(-\d+)?",
             None,
             "labels of one class, the tumour volume to irradiate",
         ),
-        CaseNames(_SINCE_2023, r"(?P<patient>brats-goat-\d+)-\d+", None, "labels of several kinds of tumours"),
+        CaseNames(_SINCE_2023, r"(?P<patient>brats-goat-\d+)(-\d+)?", None, "labels of several kinds of tumours"),
         CaseNames(
             _SINCE_2023,
-            r"(?P<patient>brats-[a-z]+(-[a-z]+)*-\d+)-\d+",
+            r"(?P<patient>brats-[a-z]+(-[a-z]+)*-\d+)(-\d+)?",
             None,
             "labels of a challenge that is not known here",
         ),
     ),
     doubts=DOUBTS,
     derived_words=DERIVED_WORDS,
+    variant_words=VARIANT_WORDS,
+    label_neighbours=LABEL_NEIGHBOURS,
+    other_label_words=OTHER_LABEL_WORDS,
     class_words={
         "NCR/NET": ("ncr", "net", "netc", "necrosis", "necrotic", "nonenhancing"),
         "ED": ("ed", "edema", "oedema", "snfh"),
         "ET": ("et", "enhancing"),
     },
+    region_words=REGION_WORDS,
     filler_words=FILLER_WORDS,
     # Task01: 1 oedema, 2 non-enhancing tumour, 3 enhancing tumour.
     decathlon=Decathlon("Decathlon (MSD) Task01", r"BRATS_\d{3}", ("FLAIR", "T1", "T1ce", "T2"), "msd"),

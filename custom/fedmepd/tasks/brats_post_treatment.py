@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
-from fedmepd.tasks.brats import DERIVED_WORDS, DOUBTS, FILLER_WORDS
-from fedmepd.tasks.task import CaseNames, Convention, Task
+from fedmepd.tasks.brats import (
+    DERIVED_WORDS,
+    DOUBTS,
+    FILLER_WORDS,
+    LABEL_NEIGHBOURS,
+    OTHER_LABEL_WORDS,
+    REGION_WORDS,
+    VARIANT_WORDS,
+)
+from fedmepd.tasks.labels import Convention
+from fedmepd.tasks.task import CaseNames, Task
 
 TASK = Task(
     name="brats_post_treatment",
@@ -26,22 +35,28 @@ TASK = Task(
     class_colours=("#e8c33c", "#4dab6d", "#e0533c", "#3b6fb6"),
     # BraTS-GLI-00001-100: challenge, patient, examination.
     case_names=(
-        CaseNames("BraTS 2024 or later", r"(?P<patient>brats-gli-\d+)-\d+", "brats2024"),
+        CaseNames("BraTS 2024 or later", r"(?P<patient>brats-gli-\d+)(-\d+)?", "brats2024"),
+        # Since 2025 with resection cavities.
+        CaseNames("BraTS 2023 or later", r"(?P<patient>brats-met-\d+)(-\d+)?", "brats2024", other_tumour="metastases"),
         CaseNames(
             "BraTS 2023 or later",
-            r"(?P<patient>brats-[a-z]+(-[a-z]+)*-\d+)-\d+",
+            r"(?P<patient>brats-[a-z]+(-[a-z]+)*-\d+)(-\d+)?",
             None,
             "labels of another challenge than glioma",
         ),
     ),
     doubts=DOUBTS,
     derived_words=DERIVED_WORDS,
+    variant_words=VARIANT_WORDS,
+    label_neighbours=LABEL_NEIGHBOURS,
+    other_label_words=OTHER_LABEL_WORDS,
     class_words={
         "NETC": ("netc", "ncr", "net", "necrosis", "necrotic", "nonenhancing"),
         "SNFH": ("snfh", "surrounding", "nonenhancing", "flair", "hyperintensity", "ed", "edema", "oedema"),
         "ET": ("et", "enhancing", "tissue"),
         "RC": ("rc", "resection", "cavity"),
     },
+    region_words=REGION_WORDS,
     filler_words=FILLER_WORDS,
     limits=(
         "It was trained for glioma after treatment. It knows other tumours and children only if the training cases "

@@ -4,30 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, NoReturn, get_args
 
 from fedmepd.errors import FedMEPDError, SettingsError
+from fedmepd.tasks.labels import IGNORE, Convention
 
 Foreground = Literal["nonzero"]
 Intensity = Literal["z-score"]
-
-
-@dataclass(frozen=True)
-class Convention:
-    """How a data set writes classes into its label files.
-
-    Args:
-        source: who writes labels so, in words.
-        classes: the class of each value that a label file may hold.
-        aliases: other names by which a user may call the convention.
-        elsewhere: of values that it does not have but that a related data set uses: what they mean there.
-    """
-
-    source: str
-    classes: dict[int, int]
-    aliases: tuple[str, ...] = ()
-    elsewhere: dict[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -43,6 +27,9 @@ class CaseNames:
         other_classes: what its labels are if they are not the task's, in words; such a label is refused.
         other_tumour: the kind of tumour if it is not the task's but the labels have the same classes; such a case is
             warned about.
+        choices: conventions that its labels may be of, where the name does not tell which; the user is asked.
+        gathered: whether each of a case's images lies in a folder of its own.
+        label_words: what the data set calls its labels, beside the task's words, in small letters.
     """
 
     layout: str
@@ -50,6 +37,9 @@ class CaseNames:
     convention: str | None
     other_classes: str = ""
     other_tumour: str = ""
+    choices: tuple[str, ...] = ()
+    gathered: bool = False
+    label_words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -98,6 +88,10 @@ class SmallClass:
     becomes: int
 
 
+# In the names of regions, beside their own words.
+_BARE_WORDS = {"tumor", "tumour", "region"}
+
+
 @dataclass(frozen=True)
 class Task:
     """A task: everything that code for any task has to be told about one of them.
@@ -127,8 +121,12 @@ class Task:
         doubts: words of file names that leave the modality open.
         derived_words: words of file names that say that a file is no image of the modality that it names, but was
             derived from it.
+        variant_words: words of file names that say that an image was corrected; it is used if there is no plain one.
+        label_neighbours: words of file names that a label may have instead of its own.
+        other_label_words: words of file names that say that a label is of something else.
         class_words: of a class, the words that stand for it in a ``dataset.json``, in small letters; a class without is
             meant by the words of its name.
+        region_words: the same of a region.
         filler_words: words beside them that say nothing about the class.
         decathlon: the Decathlon's data set of the task, if there is one.
         protocol: the modalities of sites 1, 2, ... of a published protocol; empty without one.
@@ -160,7 +158,11 @@ class Task:
     case_names: tuple[CaseNames, ...] = ()
     doubts: tuple[Doubt, ...] = ()
     derived_words: tuple[str, ...] = ()
+    variant_words: tuple[str, ...] = ()
+    label_neighbours: tuple[str, ...] = ()
+    other_label_words: tuple[str, ...] = ()
     class_words: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    region_words: dict[str, tuple[str, ...]] = field(default_factory=dict)
     filler_words: tuple[str, ...] = ()
     decathlon: Decathlon | None = None
     protocol: tuple[tuple[str, ...], ...] = ()
@@ -214,8 +216,12 @@ class Task:
             self._refuse("class_colours", f"expected {len(self.classes) - 1}, one for each class but the background")
         for name, convention in self.conventions.items():
             found = convention.classes
-            if set(found.values()) != numbers or len(found) != len(numbers) or found.get(0) != 0:
+            told = {min(group) for group in convention.groups} or numbers
+            if (set(found.values()) | {0}) - {IGNORE} != told or found.get(0) not in (0, IGNORE):
                 self._refuse("conventions", f"{name}: expected a value for each class, and 0 for class 0")
+            together = sorted(number for group in convention.groups for number in group)
+            if convention.groups and together != sorted(numbers):
+                self._refuse("conventions", f"{name}: groups: expected every class in one of them")
         for name in self.class_words:
             if name not in self.classes:
                 self._refuse("class_words", f"{name!r} is no class: expected {', '.join(self.classes)}")
@@ -223,6 +229,7 @@ class Task:
             if (names.convention is None) != bool(names.other_classes):
                 self._refuse("case_names", f"{names.layout}: expected either a convention or other_classes")
         named = [self.default_convention, *(names.convention for names in self.case_names if names.convention)]
+        named += [name for names in self.case_names for name in names.choices]
         named += [] if self.decathlon is None else [self.decathlon.convention]
         for name in named:
             if name not in self.conventions:
@@ -278,16 +285,55 @@ class Task:
                 return number
         return None
 
+    def named(self, name: str) -> tuple[int, ...] | None:
+        """Returns the classes that a label's name stands for: one, or those of a region; None if it is not clear."""
+        number = self.class_named(name)
+        if number is not None:
+            return (number,)
+        words = set(_words(name)) - _BARE_WORDS
+        known = {region: {region.lower(), *self.region_words.get(region, ())} for region in self.regions}
+        found = [region for region, of_region in known.items() if words and words <= of_region]
+        return tuple(sorted(self.regions[found[0]])) if len(found) == 1 else None
+
+    def with_convention(self, name: str, convention: Convention) -> Task:
+        """Returns the same task with one more convention, which a user has described.
+
+        Raises:
+            SettingsError: the task has another convention of that name, or the convention does not fit its classes.
+        """
+        if self.conventions.get(name, convention) != convention:
+            raise SettingsError(f"task {self.name} has label values {name} already: call yours otherwise")
+        return replace(self, conventions={**self.conventions, name: convention})
+
     def label_of_class(self, convention: str) -> tuple[int, ...]:
-        """Returns the value that a label file of a convention holds for each class."""
-        labels = {number: label for label, number in self.conventions[convention].classes.items()}
+        """Returns the value that a label file of a convention holds for each class, the smallest if there are several.
+
+        Raises:
+            SettingsError: labels of the convention do not tell all classes.
+        """
+        if self.conventions[convention].groups:
+            raise SettingsError(f"label values {convention} do not tell all classes of task {self.name}: take others")
+        labels = {number: label for label, number in sorted(self.conventions[convention].classes.items(), reverse=True)}
         return tuple(labels[number] for number in range(len(self.classes)))
+
+    def meaning(self, convention: str, number: int) -> str:
+        """Returns what a class number means in a label of a convention: a class, a region, or several classes."""
+        if number == IGNORE:
+            return "left out"
+        group = next((group for group in self.conventions[convention].groups if number in group), (number,))
+        region = next((name for name, members in self.regions.items() if sorted(members) == sorted(group)), None)
+        return region if region and len(group) > 1 else " or ".join(self.classes[member] for member in group)
 
     def describe_convention(self, name: str) -> str:
         """Returns who writes labels so, and the meaning of each value, the background's without a word."""
         convention = self.conventions[name]
-        values = [f"{value} {self.classes[number]}" for value, number in sorted(convention.classes.items()) if value]
-        return f"{convention.source}: {', '.join(['0', *values])}"
+        plain = ["0"] if convention.classes.get(0) == 0 and self.meaning(name, 0) == self.classes[0] else []
+        values = [
+            f"{value} {self.meaning(name, number)}"
+            for value, number in sorted(convention.classes.items())
+            if value or not plain
+        ]
+        return f"{convention.source}: {', '.join([*plain, *values])}"
 
     def describe_labels(self) -> str:
         """Returns the value and name of each class, as segmentations are written."""

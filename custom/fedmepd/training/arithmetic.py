@@ -14,9 +14,15 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
         device: where the network is.
         precision: ``float32``, ``bfloat16``, or ``auto`` for bfloat16 on hardware that supports it.
     """
-    if precision == "auto":
-        precision = "bfloat16" if _has_bfloat16(device) else "float32"
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+    enabled = chosen_precision(device, precision) == "bfloat16"
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
+
+
+def chosen_precision(device: torch.device, precision: str) -> str:
+    """Returns ``float32`` or ``bfloat16``: what a setting of :func:`autocast` comes to on a device."""
+    if precision != "auto":
+        return precision
+    return "bfloat16" if _has_bfloat16(device) else "float32"
 
 
 def _has_bfloat16(device: torch.device) -> bool:
@@ -29,3 +35,8 @@ def use_threads(count: int) -> None:
     """Sets the number of CPU threads; 0 keeps PyTorch's choice. The last bits of a result depend on it."""
     if count:
         torch.set_num_threads(count)
+
+
+def device_name(device: torch.device) -> str:
+    """Returns what results call a device: ``cpu``, or the model of the GPU."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

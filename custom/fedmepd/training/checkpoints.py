@@ -34,6 +34,8 @@ class About:
         clip_percent: how the images were prepared, see :class:`fedmepd.data.preparation.PreparedCases`.
         window, overlap: of the inference with which the model was validated, see
             :class:`fedmepd.config.EvaluationSettings`.
+        voxel_mm: the median size of a voxel of the owner's training cases, from the shortest side to the longest; empty
+            in models of older versions.
     """
 
     owner: str
@@ -43,10 +45,13 @@ class About:
     clip_percent: float = 0.0
     window: int = 80
     overlap: float = 0.5
+    voxel_mm: tuple[float, ...] = ()
     version: str = field(default=__version__)
 
     @classmethod
-    def of(cls, owner: str, settings: Settings, round_number: int, scores: dict | None) -> About:
+    def of(
+        cls, owner: str, settings: Settings, voxel_mm: tuple[float, ...], round_number: int, scores: dict | None
+    ) -> About:
         """Returns the description of a job's model."""
         return cls(
             owner,
@@ -56,6 +61,7 @@ class About:
             settings.data.clip_percent,
             settings.evaluation.window,
             settings.evaluation.overlap,
+            voxel_mm,
         )
 
 
@@ -79,6 +85,7 @@ def save_model(path: Path, network: FedMEPDNet, about: About) -> None:
         "width": network.width,
         "shared_encoder": network.shared_encoder,
         "affine": network.affine,
+        "modality_norms": network.modality_norms,
         "calibration": calibration,
         "about": asdict(about),
         "state": {key: value.contiguous() for key, value in network.state_dict().items()},
@@ -127,6 +134,7 @@ def load_model(path: str | Path) -> FedMEPDNet:
         calibration=content["calibration"],
         shared_encoder=content["shared_encoder"],
         affine=content["affine"],
+        modality_norms=content["modality_norms"],
     )
     _check_weights(path, network, content["state"])
     network.load_state_dict(content["state"])
@@ -159,8 +167,12 @@ def _read(path: str | Path) -> dict:
     missing = [key for key in _KEYS if key not in content]
     if missing:
         raise CheckpointError(f"{path}: key {missing[0]} is missing: {_DAMAGED}")
-    # Models of 0.1 do not say that their normalisations have no parameters.
-    return {"affine": False} | content | {"task": _EARLIER_TASKS.get(content["task"], content["task"])}
+    # Older models do not say that their normalisations have no parameters.
+    return (
+        {"affine": False, "modality_norms": False}
+        | content
+        | {"task": _EARLIER_TASKS.get(content["task"], content["task"])}
+    )
 
 
 def model_task(path: str | Path, content: dict) -> Task:

@@ -12,11 +12,42 @@ from fedmepd.config import Settings, TrainingSettings
 from fedmepd.data.batches import Batch
 from fedmepd.errors import Aborted, FedMEPDError
 from fedmepd.networks.network import FedMEPDNet, Outputs
+from fedmepd.tasks.labels import IGNORE
 from fedmepd.training.arithmetic import autocast
 from fedmepd.training.losses import Loss, training_loss
 
 # Called after each step with its number (from 1) and loss.
 Progress = Callable[[int, float], None]
+# Leaves out some of a batch's modalities.
+ChooseModalities = Callable[[tuple[str, ...]], tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of training after the forward pass: what a loss is computed from.
+
+    Attributes:
+        network: that is trained.
+        batch: with all its images.
+        images: (B, M, X, Y, Z) of the modalities that the step uses, on the network's device.
+        modalities: these M.
+        label: (B, X, Y, Z), classes, on the network's device.
+        outputs: of the network.
+        precision: of the forward pass, for further passes (:func:`~fedmepd.training.arithmetic.autocast`).
+    """
+
+    network: FedMEPDNet
+    batch: Batch
+    images: Tensor
+    modalities: tuple[str, ...]
+    label: Tensor
+    outputs: Outputs
+    precision: str
+
+
+def plain_loss(step: Step) -> Loss:
+    """The training loss of a step (algorithm section 2)."""
+    return training_loss(step.outputs, step.label, step.batch.groups)
 
 
 @dataclass
@@ -33,6 +64,7 @@ class EpochReport:
             "segmentation": sum(loss.segmentation),
             "regions": sum(sum(pair) for pair in loss.regions.values()),
             "auxiliary": sum(sum(pair) for pair in loss.auxiliary),
+            **loss.extra,
         }
         self.steps += 1
         for name, value in parts.items():
@@ -40,7 +72,7 @@ class EpochReport:
         return float(parts["total"].detach())
 
     def means(self) -> dict[str, float]:
-        """Mean of each part: total, segmentation, regions, auxiliary."""
+        """Mean of each part: total, segmentation, regions, auxiliary, and a method's own."""
         return {name: value / self.steps for name, value in self.sums.items()}
 
 
@@ -51,9 +83,15 @@ def make_optimizer(network: FedMEPDNet, settings: TrainingSettings) -> torch.opt
     )
 
 
-def learning_rate(settings: Settings, round_number: int) -> float:
-    """Polynomial decay over rounds 0 to ``settings.rounds``; above 0 in the last one."""
-    share = round_number / (settings.rounds + 1)
+def learning_rate(settings: Settings, round_number: int, rounds: int | None = None) -> float:
+    """Polynomial decay over rounds 0 to the last one, in which it is above 0.
+
+    Args:
+        settings: of the job.
+        round_number: the round.
+        rounds: the last round of the decay; None: that of the job.
+    """
+    share = round_number / ((settings.rounds if rounds is None else rounds) + 1)
     return settings.training.learning_rate * (1 - share) ** settings.training.decay_power
 
 
@@ -66,8 +104,10 @@ def train_epoch(
     precision: str,
     abort: Callable[[], bool],
     progress: Progress | None = None,
-    choose_modalities: Callable[[tuple[str, ...]], tuple[str, ...]] | None = None,
-    observe: Callable[[Batch, Outputs], None] | None = None,
+    choose_modalities: ChooseModalities | None = None,
+    loss: Callable[[Step], Loss] = plain_loss,
+    adjust: Callable[[], None] = lambda: None,
+    observe: Callable[[Step], None] = lambda step: None,
 ) -> None:
     """Trains on every batch once.
 
@@ -80,7 +120,9 @@ def train_epoch(
         abort: asked before every step.
         progress: called after every step.
         choose_modalities: leaves out some of a batch's modalities.
-        observe: called with every batch and the network's outputs.
+        loss: of a step.
+        adjust: called when the gradients are there, before the optimizer uses them.
+        observe: called after every step.
 
     Raises:
         Aborted: ``abort`` returned true.
@@ -96,20 +138,22 @@ def train_epoch(
             chosen = choose_modalities(modalities)
             images, modalities = images[:, [modalities.index(name) for name in chosen]], chosen
         with autocast(device, precision):
-            outputs = network.training_outputs(images.to(device), modalities)
-        loss = training_loss(outputs, batch.label.to(device))
-        value = report.add(loss)
-        if not torch.isfinite(loss.total):
+            images = images.to(device)
+            outputs = network.training_outputs(images, modalities)
+        step = Step(network, batch, images, modalities, batch.label.to(device), outputs, precision)
+        losses = loss(step)
+        value = report.add(losses)
+        if not torch.isfinite(losses.total):
             message = (
                 f"the loss is {value} in step {report.steps}: expected a finite number; lower training.learning_rate "
                 "or set training.precision to float32"
             )
             raise FedMEPDError(message, public=message)
         optimizer.zero_grad()
-        loss.total.backward()
+        losses.total.backward()
+        adjust()
         optimizer.step()
-        if observe is not None:
-            observe(batch, outputs)
+        observe(step)
         if progress is not None:
             progress(report.steps, value)
 
@@ -122,13 +166,16 @@ def class_vectors(features: dict[int, Tensor], label: Tensor, classes: int) -> t
 
     Args:
         features: by level, (B, C_l, X/2^(l-1), ...).
-        label: class numbers, (B, X, Y, Z).
+        label: class numbers, (B, X, Y, Z); voxels of :data:`~fedmepd.tasks.labels.IGNORE` are of no class.
         classes: number of classes.
 
     Returns:
         by level (B, classes, C_l), zero where the class is absent; which classes are present, bool (B, classes).
     """
-    one_hot = torch.nn.functional.one_hot(label, classes).movedim(-1, 1).float()
+    known = label != IGNORE
+    one_hot = torch.nn.functional.one_hot(label.where(known, 0), classes).movedim(-1, 1).float()
+    if not known.all():
+        one_hot = one_hot * known[:, None]
     there = one_hot.flatten(2).any(dim=2)
     vectors = {}
     for level, feature in features.items():

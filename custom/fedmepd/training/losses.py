@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch.autograd.function import once_differentiable
 
 from fedmepd.networks.blocks import full_precision
 from fedmepd.networks.network import Outputs
+from fedmepd.tasks.labels import IGNORE, Groups
 
 _EPSILON = 1e-7
 _FLOOR = 0.005
@@ -31,7 +32,7 @@ class Target:
 
     @classmethod
     def of(cls, label: Tensor, classes: int) -> Target:
-        """label (B, X, Y, Z) with class numbers."""
+        """label (B, X, Y, Z) with class numbers, none of them to be ignored."""
         flat = label.flatten(1)
         one_hot = torch.stack([flat == number for number in range(classes)], dim=1).float()
         counts = one_hot.sum(dim=2)
@@ -86,24 +87,75 @@ class _DiceAndCrossEntropy(torch.autograd.Function):
 
 @dataclass
 class Loss:
-    """The loss and its parts, each [cross entropy, Dice]: of the segmentation, each level's map, each modality."""
+    """The loss and its parts, each [cross entropy, Dice]: of the segmentation, each level's map, each modality.
+
+    Attributes:
+        extra: a method's own terms by name; ``total`` contains them.
+    """
 
     total: Tensor
     segmentation: tuple[Tensor, Tensor]
     regions: dict[int, tuple[Tensor, Tensor]]
     auxiliary: list[tuple[Tensor, Tensor]]
+    extra: dict[str, Tensor] = field(default_factory=dict)
 
 
-def training_loss(outputs: Outputs, label: Tensor) -> Loss:
+class _Told:
+    """What a label tells of a batch: the voxels that it does not ignore, and classes that it tells apart.
+
+    Args:
+        label: class numbers, (B, X, Y, Z).
+        classes: number of classes.
+        groups: classes that the label does not tell apart; their probabilities are added.
+    """
+
+    def __init__(self, label: Tensor, classes: int, groups: Groups):
+        self._groups = groups
+        number_of = torch.full((IGNORE + 1,), IGNORE, dtype=label.dtype, device=label.device)
+        for number, group in enumerate(groups or [(number,) for number in range(classes)]):
+            number_of[list(group)] = number
+        label = number_of[label]
+        self._known = label != IGNORE
+        classes = len(groups) or classes
+        # The weights of a voxel are those among the known voxels of its sample.
+        of_samples = [Target.of(of_one[known][None], classes) for of_one, known in zip(label, self._known, strict=True)]
+        self.target = Target(
+            torch.cat([of_one.one_hot for of_one in of_samples], dim=2),
+            torch.stack([of_one.counts for of_one in of_samples]).sum(dim=0),
+            torch.cat([of_one.weights for of_one in of_samples], dim=1),
+        )
+
+    def probabilities(self, of_all: Tensor) -> Tensor:
+        """(B, classes, X, Y, Z) -> (1, told classes, known voxels): sums over batch and voxels are the same."""
+        if self._groups:
+            of_all = torch.stack([of_all[:, list(group)].sum(dim=1) for group in self._groups], dim=1)
+        return of_all.movedim(1, 0)[:, self._known][None]
+
+
+def told_apart(label: Tensor, groups: Groups) -> Tensor:
+    """Returns a label (B, X, Y, Z) that ignores the voxels of which it does not tell a single class."""
+    together = [number for group in groups if len(group) > 1 for number in group]
+    if not together:
+        return label
+    return label.masked_fill(torch.isin(label, torch.tensor(together, device=label.device)), IGNORE)
+
+
+def training_loss(outputs: Outputs, label: Tensor, groups: Groups = ()) -> Loss:
     """Sums the loss over the segmentation, the four region maps and the modalities' auxiliary predictions.
 
     Args:
         outputs: of a training pass.
-        label: class numbers, (B, X, Y, Z).
+        label: class numbers, (B, X, Y, Z); voxels of :data:`~fedmepd.tasks.labels.IGNORE` enter nothing.
+        groups: classes that the label does not tell apart; the loss counts a group as one class.
     """
-    target = Target.of(label, outputs.segmentation.shape[1])
+    told = _Told(label, outputs.segmentation.shape[1], groups) if groups or (label == IGNORE).any() else None
+    target = told.target if told else Target.of(label, outputs.segmentation.shape[1])
 
     def parts(probabilities: Tensor) -> tuple[Tensor, Tensor]:
+        if told:
+            probabilities = told.probabilities(full_precision(probabilities))
+            if not probabilities.numel():
+                return probabilities.sum(), probabilities.sum()
         dice, cross_entropy = dice_and_cross_entropy(probabilities, target)
         return cross_entropy, dice
 

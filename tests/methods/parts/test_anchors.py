@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fedmepd.methods.parts.anchors import Anchors
-from fedmepd.methods.parts.fusion_training import CaseVectors
+from fedmepd.methods.parts.case_vectors import CaseVectors
 
 # Two classes; of class 0 cases 0-1 and 2-4 lie far apart at level 4, of class 1 cases 0, 3 and 1, 2, 4.
 PLACES = {0: (0, 50), 1: (1, -50), 2: (100, -50), 3: (100, 50), 4: (101, -50)}

@@ -38,7 +38,7 @@ def test_by_hand() -> None:
     state = PersonalFilters({LAYER: 3}, patience=2, weight_ema=0.9)
     server = torch.tensor([[3.0, 4.0], [1.0, 0.0], [1.0, 1.0]])
     site = torch.tensor([[1.5, 2.0], [-2.0, 1.0], [1.0, -1.0]])
-    state.update(LAYER, server, site, 0.25)
+    state.update({LAYER: server}, {LAYER: site}, 0.25)
     assert state.patience[LAYER].tolist() == [2, 1, 2]
     expected = [0.9 + 0.1 * 2 * 0.25, 0.9 + 0.1 * 0.25 / math.sqrt(5), 0.9 + 0.1 * 0.25]
     assert state.weights[LAYER].tolist() == pytest.approx(expected)
@@ -59,7 +59,7 @@ def test_many_rounds_against_plain_loops(patience: int, ema: float) -> None:
         shared = [j for j in range(6) if left[j] > 0]
         assert state.shared(LAYER).tolist() == [j in shared for j in range(6)]
         # Of its personal filters the site returns nothing.
-        state.update(LAYER, server, site[shared], share)
+        state.update({LAYER: server}, {LAYER: site[shared]}, share)
         for j in shared:
             first, second = server[j].flatten().tolist(), site[j].flatten().tolist()
             product = sum(a * b for a, b in zip(first, second, strict=True))
@@ -91,7 +91,7 @@ def test_patience(site_changes: list[list[float]], patience: list[int]) -> None:
     state = PersonalFilters({LAYER: 1}, 3, 0.95)
     counted = []
     for change in site_changes:
-        state.update(LAYER, torch.tensor([[2.0, 0.0]]), torch.tensor([change]), 0.5)
+        state.update({LAYER: torch.tensor([[2.0, 0.0]])}, {LAYER: torch.tensor([change])}, 0.5)
         counted += state.patience[LAYER].tolist()
     assert counted == patience
 
@@ -99,24 +99,24 @@ def test_patience(site_changes: list[list[float]], patience: list[int]) -> None:
 def test_personal_is_for_good() -> None:
     state = PersonalFilters({LAYER: 2}, 1, 0.95)
     server = torch.tensor([AGREES, AGREES])
-    state.update(LAYER, server, torch.tensor([OPPOSES, AGREES]), 0.5)
+    state.update({LAYER: server}, {LAYER: torch.tensor([OPPOSES, AGREES])}, 0.5)
     assert state.shared(LAYER).tolist() == [False, True] and state.weights[LAYER][0] == 0
     for _ in range(3):
-        state.update(LAYER, server, torch.tensor([AGREES]), 0.5)
+        state.update({LAYER: server}, {LAYER: torch.tensor([AGREES])}, 0.5)
     assert state.shared(LAYER).tolist() == [False, True] and state.weights[LAYER][0] == 0
     assert share_of(state) == 0.5
 
 
 def test_a_filter_that_does_not_move_keeps_its_weight() -> None:
     state = PersonalFilters({LAYER: 2}, 3, 0.5)
-    state.update(LAYER, torch.tensor([AGREES, STILL]), torch.tensor([STILL, AGREES]), 1.0)
+    state.update({LAYER: torch.tensor([AGREES, STILL])}, {LAYER: torch.tensor([STILL, AGREES])}, 1.0)
     # The site's did not move: no ratio. The server's did not: the ratio is 0.
     assert state.weights[LAYER].tolist() == [1.0, 0.5] and state.patience[LAYER].tolist() == [3, 3]
 
 
 def test_a_vanishing_change_gets_no_endless_weight() -> None:
     state = PersonalFilters({LAYER: 1}, 3, 0.5)
-    state.update(LAYER, torch.tensor([AGREES]), torch.tensor([[1e-30, 0.0]]), 1.0)
+    state.update({LAYER: torch.tensor([AGREES])}, {LAYER: torch.tensor([[1e-30, 0.0]])}, 1.0)
     assert state.weights[LAYER].tolist() == [16384.0]
 
 
@@ -125,15 +125,31 @@ def test_all_personal_from_the_start_and_never(patience: int | None, share: floa
     state = PersonalFilters({LAYER: 2, "decoder.y": 3}, patience, 0.95)
     assert share_of(state) == share
     for _ in range(300 if patience is None else 0):
-        state.update(LAYER, torch.tensor([AGREES, AGREES]), torch.tensor([OPPOSES, OPPOSES]), 0.5)
+        state.update({LAYER: torch.tensor([AGREES, AGREES])}, {LAYER: torch.tensor([OPPOSES, OPPOSES])}, 0.5)
     for layer, count in ((LAYER, 2), ("decoder.y", 3)):
         assert state.patience[layer].dtype == torch.uint8
         assert state.patience[layer].tolist() == [byte] * count and state.weights[layer].tolist() == [weight] * count
 
 
+def test_each_convolution_by_itself() -> None:
+    """Convolutions of different shapes, one of them partly personal, one that the site did not return."""
+    state = PersonalFilters({"decoder.a": 2, "decoder.b": 1, "decoder.c": 2}, 2, 0.5)
+    state.patience["decoder.c"].copy_(torch.tensor([0, 1]))
+    server = {"decoder.a": torch.ones(2, 3), "decoder.b": torch.ones(1, 4), "decoder.c": torch.tensor([[9.0], [1.0]])}
+    state.update(server, {"decoder.a": torch.tensor([[1.0] * 3, [-0.5] * 3]), "decoder.c": torch.tensor([[-4.0]])}, 0.5)
+    assert {layer: left.tolist() for layer, left in state.patience.items()} == {
+        "decoder.a": [2, 1],
+        "decoder.b": [2],
+        "decoder.c": [0, 0],
+    }
+    assert state.weights["decoder.a"].tolist() == [0.5 + 0.5 * 1 * 0.5, 0.5 + 0.5 * 2 * 0.5]
+    assert state.weights["decoder.b"].tolist() == [1.0] and state.weights["decoder.c"].tolist() == [1.0, 0.0]
+    assert state.personal_filters() == {"decoder.a": 0, "decoder.b": 0, "decoder.c": 2}
+
+
 def test_state_and_restore() -> None:
     state = PersonalFilters({LAYER: 1}, 3, 0.5)
-    state.update(LAYER, torch.tensor([AGREES]), torch.tensor([OPPOSES]), 0.5)
+    state.update({LAYER: torch.tensor([AGREES])}, {LAYER: torch.tensor([OPPOSES])}, 0.5)
     other = PersonalFilters({LAYER: 1}, 3, 0.5)
     other.restore(state.state())
     assert other.patience[LAYER].tolist() == [2] and other.weights[LAYER].tolist() == [0.75]
@@ -150,8 +166,8 @@ def test_cosine_and_norms() -> None:
 def sites_with(weights: list[list[float]], patience: list[list[int]]) -> list[PersonalFilters]:
     sites = [PersonalFilters({LAYER: len(row)}, 3, 0.5) for row in weights]
     for site, row, left in zip(sites, weights, patience, strict=True):
-        site.weights[LAYER] = torch.tensor(row)
-        site.patience[LAYER] = torch.tensor(left, dtype=torch.uint8)
+        site.weights[LAYER].copy_(torch.tensor(row))
+        site.patience[LAYER].copy_(torch.tensor(left))
     return sites
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedmepd.networks.kernels import attention, convolution, normalisation, region_sum
+from fedmepd.networks.kernels import attention, convolution, normalisation, region_sum, upsampling
 
 
 def draw(*shapes: tuple[int, ...]) -> list[Tensor]:
@@ -35,6 +35,11 @@ REGIONS = torch.rand((2, 4, 60), generator=torch.Generator().manual_seed(2))
             [(1, 8, 6, 5, 4), (6, 8, 3, 3, 3)],
         ),
         (
+            convolution.convolve_voxels,
+            convolution.plain_convolve_voxels,
+            [(2, 8, 6, 5, 4), (6, 8, 1, 1, 1), (6,)],
+        ),
+        (
             normalisation.normalise_and_activate,
             normalisation.plain_normalise_and_activate,
             [(2, 8, 32, 16, 24)],
@@ -49,8 +54,13 @@ REGIONS = torch.rand((2, 4, 60), generator=torch.Generator().manual_seed(2))
             lambda features, matrix: region_sum.plain_sum_over_regions(features, matrix, REGIONS),
             [(2, 60, 3), (2, 4, 5, 3)],
         ),
+        (
+            lambda x: upsampling.upsample_maps(x, 4),
+            lambda x: upsampling.plain_upsample_maps(x, 4),
+            [(2, 3, 5, 1, 3)],
+        ),
     ],
-    ids=["convolution", "normalisation", "attention", "region sum"],
+    ids=["convolution", "convolution of voxels", "normalisation", "attention", "region sum", "upsampling"],
 )
 def test_twins(kernel: Callable[..., Tensor], twin: Callable[..., Tensor], shapes: list[tuple[int, ...]]) -> None:
     given = draw(*shapes)

@@ -43,10 +43,9 @@ class Aggregation:
             rows: bool mask of the filters that the site shares.
         """
         weight = torch.as_tensor(weight, dtype=torch.float64)
-        factor = weight.reshape(-1, *[1] * (change.ndim - 1)) if weight.ndim else weight
-        self._sums[key].add(change.double() * factor, rows)
+        self._sums[key].add(change, weight, rows)
         if key.startswith(DECODER):
-            self._weights[key].add(weight.expand(change.shape[0]), rows)
+            self._weights[key].add(weight.expand(change.shape[0]), rows=rows)
         else:
             self._weights[key].add(weight)
 

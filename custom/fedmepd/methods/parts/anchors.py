@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedmepd.methods.parts.fusion_training import CaseVectors
+from fedmepd.methods.parts.case_vectors import CaseVectors
 from fedmepd.seeds import derive_seed
 
 

@@ -2,52 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from itertools import combinations
+from collections.abc import Callable, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from fedmepd.config import Settings
-from fedmepd.data.batches import Batch, TrainingBatches
+from fedmepd.data.batches import TrainingBatches
+from fedmepd.data.cases import Case
 from fedmepd.data.site import SiteData
 from fedmepd.errors import DataError
 from fedmepd.networks.build import build_network
-from fedmepd.networks.network import Outputs
 from fedmepd.seeds import derive_seed
-from fedmepd.training.epoch import (
-    EpochReport,
-    Progress,
-    class_vectors,
-    learning_rate,
-    make_optimizer,
-    train_epoch,
-)
-
-
-@dataclass
-class CaseVectors:
-    """Class vectors of one fusion case in one round: by level (classes, C_l), and which classes its crop contained."""
-
-    by_level: dict[int, Tensor]
-    there: Tensor
-
-
-@dataclass
-class FusionResult:
-    """What a round of fusion training returns.
-
-    Attributes:
-        state: the new weights, by name, on the CPU.
-        losses: mean losses.
-        vectors: class vectors by the case's index in the training list.
-    """
-
-    state: dict[str, Tensor]
-    losses: dict[str, float]
-    vectors: dict[int, CaseVectors] = field(default_factory=dict)
+from fedmepd.training.epoch import Progress, make_optimizer
+from fedmepd.training.round import RoundTraining
 
 
 class FusionTrainer:
@@ -58,27 +26,30 @@ class FusionTrainer:
     Args:
         settings: of the job.
         data: the fusion site's data, with all modalities.
+        cases: of the data, those to train on.
         device: to train on.
 
     Raises:
-        DataError: no training case has all modalities.
+        DataError: there is no case to train on.
     """
 
-    def __init__(self, settings: Settings, data: SiteData, device: torch.device):
+    def __init__(self, settings: Settings, data: SiteData, cases: Sequence[Case], device: torch.device):
         self.settings = settings
-        self.task = data.task
-        cases = [case for case in data.train if case.modalities == self.task.modalities]
+        self.data = data
         if not cases:
-            missing = f"the fusion site has no training case with all of {', '.join(self.task.modalities)}"
+            missing = f"the fusion site has no training case with all of {', '.join(data.task.modalities)}"
             raise DataError(
                 f"{missing}: add cases with all of them to its data folder",
                 missing,
             )
-        self.cases = len(cases)
-        self.batches = TrainingBatches(cases, settings, (data.name,), data.cache)
+        self.train_on(cases)
         self.network = build_network(settings).start(settings.seed).to(device)
-        self.device = device
         self.optimizer = make_optimizer(self.network, settings.training)
+
+    def train_on(self, cases: Sequence[Case]) -> None:
+        """Takes other cases to train on, from the next round."""
+        self.cases = len(cases)
+        self.batches = TrainingBatches(cases, self.settings, (self.data.name,), self.data.cache)
 
     def state(self) -> dict[str, Tensor]:
         """The network's weights by name, on the CPU."""
@@ -88,48 +59,35 @@ class FusionTrainer:
         self,
         state: dict[str, Tensor],
         round_number: int,
+        direct: Callable[[RoundTraining], None],
         *,
-        vectors: bool,
-        modality_dropout: bool,
         abort: Callable[[], bool],
         progress: Progress | None = None,
-    ) -> FusionResult:
-        """Trains ``fusion_epochs`` epochs, starting from the given weights.
+    ) -> RoundTraining:
+        """Trains a round, starting from the given weights.
 
         Args:
             state: weights to start from; weights that it does not name keep their values.
             round_number: decides learning rate and crops.
-            vectors: also return the class vectors of every case.
-            modality_dropout: train each step on a random non-empty subset of the modalities.
+            direct: says what is trained, such as ``fusion_epochs`` plain epochs.
             abort: asked before every step.
             progress: called after every step.
+
+        Returns:
+            the training, with its losses and figures; the weights are those of :meth:`state`.
         """
         self.network.load_state_dict(state, strict=False)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.settings, round_number)
         torch.manual_seed(derive_seed(self.settings.seed, "fusion", round_number))
-        random = np.random.default_rng(derive_seed(self.settings.seed, "fusion", "modalities", round_number))
-        modalities = self.task.modalities
-        subsets = [subset for count in range(1, len(modalities) + 1) for subset in combinations(modalities, count)]
-        collected: dict[int, CaseVectors] = {}
-        report = EpochReport()
-        for epoch in range(self.settings.training.fusion_epochs):
-            train_epoch(
-                self.network,
-                self.optimizer,
-                self.batches.epoch(round_number * self.settings.training.fusion_epochs + epoch),
-                report,
-                precision=self.settings.training.training_precision(),
-                abort=abort,
-                progress=progress,
-                choose_modalities=(lambda _: subsets[random.integers(len(subsets))]) if modality_dropout else None,
-                observe=(lambda batch, outputs: self._collect(batch, outputs, collected)) if vectors else None,
-            )
-        return FusionResult(self.state(), report.means(), collected)
-
-    def _collect(self, batch: Batch, outputs: Outputs, collected: dict[int, CaseVectors]) -> None:
-        label = batch.label.to(outputs.segmentation.device)
-        by_level, there = class_vectors(outputs.features, label, len(self.task.classes))
-        for place, case in enumerate(batch.cases):
-            vectors = {level: rows[place].cpu() for level, rows in by_level.items()}
-            collected[case] = CaseVectors(vectors, there[place].cpu())
+        training = RoundTraining(
+            self.settings,
+            "fusion",
+            round_number,
+            self.network,
+            self.optimizer,
+            self.batches,
+            self.settings.training.fusion_epochs,
+            abort,
+            progress or (lambda step, loss: None),
+        )
+        direct(training)
+        return training

@@ -44,7 +44,7 @@ def cosine_and_norms(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Ten
     first, second = (change.double()[:, None].flatten(1) for change in (first, second))
     norms = first.norm(dim=1), second.norm(dim=1)
     product = norms[0] * norms[1]
-    cosine = torch.where(product > 0, (first * second).sum(dim=1) / product.clamp_min(1e-300), 0.0)
+    cosine = torch.where(product > 0, torch.linalg.vecdot(first, second) / product.clamp_min(1e-300), 0.0)
     return cosine, *norms
 
 
@@ -56,14 +56,26 @@ class PersonalFilters:
         patience: opposing rounds until a filter becomes personal; 0 makes all of them personal from the start, None
             never any.
         weight_ema: share of the old aggregation weight kept.
+
+    Attributes:
+        all_patience: patience left of all filters, convolution by convolution, (filters,), uint8.
+        all_weights: their aggregation weights, (filters,).
+        patience: by convolution, views of ``all_patience``.
+        weights: by convolution, views of ``all_weights``.
     """
 
     def __init__(self, layers: dict[str, int], patience: int | None, weight_ema: float):
         self.limit = patience
         self.weight_ema = weight_ema
+        self._layers = layers
         start = 255 if patience is None else patience
-        self.patience = {layer: torch.full((count,), start, dtype=torch.uint8) for layer, count in layers.items()}
-        self.weights = {layer: torch.full((count,), float(start > 0)) for layer, count in layers.items()}
+        total = sum(layers.values())
+        # One tensor for all: a decoder has dozens of convolutions, most of them with few filters.
+        self.all_patience = torch.full((total,), start, dtype=torch.uint8)
+        self.all_weights = torch.full((total,), float(start > 0))
+        counts = list(layers.values())
+        self.patience = dict(zip(layers, self.all_patience.split(counts), strict=True))
+        self.weights = dict(zip(layers, self.all_weights.split(counts), strict=True))
 
     def shared(self, layer: str) -> Tensor:
         """Which filters the site shares, bool (filters,)."""
@@ -73,28 +85,34 @@ class PersonalFilters:
         """Number of personal filters of each convolution."""
         return {layer: int((~self.shared(layer)).sum()) for layer in self.patience}
 
-    def update(self, layer: str, server_change: Tensor, site_change: Tensor, case_share: float) -> None:
+    def update(self, server_changes: dict[str, Tensor], site_changes: dict[str, Tensor], case_share: float) -> None:
         """Counts one round (section 3.5): patience by the sign of the cosine, weight by the ratio of the norms.
 
         Args:
-            layer: the convolution.
-            server_change: change of the server's weight over the round, (filters, ...).
-            site_change: change of the site's weight in its training, of the shared filters only, (shared, ...).
+            server_changes: change of the server's weight over the round by convolution, (filters, ...).
+            site_changes: change of the site's weight in its training by convolution, of the shared filters only,
+                (shared, ...). Of a convolution that is not there, nothing changes.
             case_share: the site's share of all sites' cases.
         """
-        if self.limit is None:
+        if self.limit is None or not site_changes:
             return
-        shared = self.shared(layer)
-        cosine, server_norm, site_norm = cosine_and_norms(server_change[shared], site_change)
-        left = self.patience[layer][shared].to(torch.int16)
+        compared = [
+            cosine_and_norms(_rows(server_changes[layer], self.shared(layer)), site_changes[layer])
+            for layer in self._layers
+            if layer in site_changes
+        ]
+        cosine, server_norm, site_norm = (torch.cat(parts) for parts in zip(*compared, strict=True))
+        there = torch.tensor([layer in site_changes for layer in self._layers])
+        counted = (self.all_patience > 0) & there.repeat_interleave(torch.tensor(list(self._layers.values())))
+        left = self.all_patience[counted].to(torch.int16)
         left = torch.where(cosine < 0, left - 1, torch.where(cosine > 0, self.limit, left))
-        self.patience[layer][shared] = left.to(torch.uint8)
         ratio = server_norm / site_norm
-        old = self.weights[layer][shared].double()
+        old = self.all_weights[counted].double()
         new = (self.weight_ema * old + (1 - self.weight_ema) * ratio * case_share).clamp_max(LARGEST_WEIGHT)
         # A filter that did not move says nothing of its weight.
         new = torch.where(site_norm > 0, new, old)
-        self.weights[layer][shared] = torch.where(left > 0, new, 0.0).float()
+        self.all_patience[counted] = left.to(torch.uint8)
+        self.all_weights[counted] = torch.where(left > 0, new, 0.0).float()
 
     def state(self) -> dict[str, dict[str, Tensor]]:
         """Patience and weights by convolution."""
@@ -102,7 +120,14 @@ class PersonalFilters:
 
     def restore(self, state: dict[str, dict[str, Tensor]]) -> None:
         """The inverse of :meth:`state`."""
-        self.patience, self.weights = state["patience"], state["weights"]
+        for layer in self._layers:
+            self.patience[layer].copy_(state["patience"][layer])
+            self.weights[layer].copy_(state["weights"][layer])
+
+
+def _rows(value: Tensor, mask: Tensor) -> Tensor:
+    # A mask copies, even where it takes all.
+    return value if mask.all() else value[mask]
 
 
 def bound_weights(sites: Iterable[PersonalFilters], bound: float) -> None:
@@ -120,13 +145,12 @@ def bound_weights(sites: Iterable[PersonalFilters], bound: float) -> None:
     sites = list(sites)
     if not bound or not sites:
         return
-    for layer in sites[0].patience:
-        weights = torch.stack([site.weights[layer] for site in sites])
-        shared = torch.stack([site.shared(layer) for site in sites])
-        # Personal filters are sorted behind all others and are not counted.
-        ordered = torch.where(shared, weights, torch.inf).sort(dim=0).values
-        middle = ((shared.sum(dim=0) - 1) // 2).clamp_min(0)
-        limit = bound * ordered.gather(0, middle[None])
-        limited = torch.where(shared, torch.minimum(weights, limit), weights)
-        for site, row in zip(sites, limited, strict=True):
-            site.weights[layer] = row.clone()
+    weights = torch.stack([site.all_weights for site in sites])
+    shared = torch.stack([site.all_patience > 0 for site in sites])
+    # Personal filters are sorted behind all others and are not counted.
+    ordered = torch.where(shared, weights, torch.inf).sort(dim=0).values
+    middle = ((shared.sum(dim=0) - 1) // 2).clamp_min(0)
+    limit = bound * ordered.gather(0, middle[None])
+    limited = torch.where(shared, torch.minimum(weights, limit), weights)
+    for site, row in zip(sites, limited, strict=True):
+        site.all_weights.copy_(row)

@@ -11,6 +11,8 @@ from fedmepd.errors import FedMEPDError
 from fedmepd.networks.network import SHARED, FedMEPDNet
 
 ANCHORS = "anchors."
+# What a method has a site or the fusion site send besides weights, such as prototypes.
+EXTRA = "extra."
 AUXILIARY = "auxiliary."
 DECODER = "decoder."
 ENCODERS = "encoders."

@@ -1,8 +1,7 @@
-"""What a site keeps of its network and optimizer, and how they come back where its modalities have changed since."""
+"""What is kept of a network and its optimizer, and how they come back where a site's modalities have changed since."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,7 +22,7 @@ def state_of(network: FedMEPDNet, optimizer: torch.optim.Optimizer) -> dict[str,
 
 
 def restore(
-    path: Path, content: dict[str, Any], network: FedMEPDNet, optimizer: torch.optim.Optimizer
+    source: object, content: dict[str, Any], network: FedMEPDNet, optimizer: torch.optim.Optimizer
 ) -> tuple[str, ...]:
     """Puts a kept state into a network and its optimizer.
 
@@ -31,7 +30,7 @@ def restore(
     else goes on where it was.
 
     Args:
-        path: the state's file, for messages.
+        source: of the state, such as its file, for messages.
         content: what :func:`state_of` returned.
         network, optimizer: as they start.
 
@@ -44,7 +43,7 @@ def restore(
     missing = [key for key in ("modalities", "parameters") if key not in content]
     if missing:
         raise CheckpointError(
-            f"{path}: {missing[0]} is missing: it was written by an older version of fedmepd; use another run name"
+            f"{source}: {missing[0]} is missing: it was written by an older version of fedmepd; use another run name"
         )
     changed = set(content["modalities"]) ^ set(network.modalities)
     others = tuple(f"encoders.{modality}." for modality in changed)
@@ -53,7 +52,7 @@ def restore(
     for key in sorted(shapes.keys() | found.keys()):
         if shapes.get(key) != found.get(key) and not key.startswith(others):
             raise CheckpointError(
-                f"{path}: {key} does not fit this run (width {network.width}, modalities "
+                f"{source}: {key} does not fit this run (width {network.width}, modalities "
                 f"{', '.join(network.modalities)}): it was written with other settings; use another run name"
             )
     kept = {key: value for key, value in content["network"].items() if key in shapes}

@@ -1,0 +1,188 @@
+"""A run as a comparison reads it: the part of results.json and history.json that counts, checked by a schema."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
+
+from fedmepd.errors import FedMEPDError, explain
+from fedmepd.evaluation.results import FILE_NAME, HISTORY
+from fedmepd.storage import read_json
+
+_HINT = "; name runs of fedmepd, or the folders that hold them"
+# Of the difference between a mean in results.json and the mean of the cases' scores beside it.
+_ROUNDING = 1e-6
+
+
+class _Part(BaseModel):
+    """What is not compared is not read."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
+
+
+class CaseScore(_Part):
+    """The scores of one test case by region, see :class:`fedmepd.evaluation.metrics.CaseScores`."""
+
+    dice: dict[str, float]
+    hd95_mm: dict[str, float]
+    empty: dict[str, Literal["both", "label", "prediction"] | None]
+
+
+class Scores(_Part):
+    """Means over a site's test cases."""
+
+    dice: dict[str, float]
+    mdsc: float
+    hd95_mm: dict[str, float] = {}
+
+
+class Work(_Part):
+    """What a run has cost one participant."""
+
+    steps: int
+    passes: float
+    seconds: float
+    bytes_up: int
+    bytes_down: int
+    peak_mib: float | None = None
+    networks: int = 1
+
+
+class Entry(_Part):
+    """One site, or the fusion site."""
+
+    name: str
+    modalities: tuple[str, ...]
+    cases: dict[str, int]
+    test: Scores | None = None
+    test_cases: tuple[CaseScore, ...] | None = None
+    test_fingerprint: str | None = None
+    work: Work | None = None
+
+    @model_validator(mode="after")
+    def _cases_make_the_means(self) -> Entry:
+        if self.test_cases is None:
+            return self
+        if self.test is None or len(self.test_cases) != self.cases.get("test"):
+            raise ValueError(
+                f"{self.name} has scores of {len(self.test_cases)} cases and {self.cases.get('test')} test cases"
+            )
+        if self.test_fingerprint is None:
+            raise ValueError(f"{self.name} has scores of cases and no test_fingerprint that says which cases these are")
+        for region, mean in self.test.dice.items():
+            # A case whose label does not tell the region has no score of it.
+            values = [case.dice[region] for case in self.test_cases if region in case.dice]
+            if not values or not abs(fmean(values) - mean) < _ROUNDING:
+                raise ValueError(
+                    f"{self.name}: the mean Dice of {region} is not the mean of its cases: changed by hand?"
+                )
+        return self
+
+
+class Hardware(_Part):
+    """The machine of the server."""
+
+    cpu: str
+    threads: int
+    device: str
+
+
+class Run(_Part):
+    """A run. What older versions of fedmepd do not write is None or empty."""
+
+    method: str
+    run_name: str = ""
+    seed: int
+    trials: int = 1
+    rounds: int
+    round: int
+    status: str
+    seconds: float
+    source: Literal["phantom", "folder"] | None = None
+    server: Entry
+    sites: tuple[Entry, ...]
+    settings: dict[str, Any]
+    hardware: Hardware | None = None
+    precision: str = ""
+    evaluation: int | None = None
+    version: str
+    versions: dict[str, str] = {}
+
+    def entries(self) -> dict[str, Entry]:
+        """Returns the sites and, at the end, the fusion site by their names."""
+        return {entry.name: entry for entry in (*self.sites, self.server)}
+
+    def setting(self, key: str) -> Any:
+        """Returns a setting by its dotted key; None where the run has no such setting."""
+        value: Any = self.settings
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        return value
+
+
+class Validation(_Part):
+    """A validation of a round."""
+
+    round: int
+    mdsc: float
+
+
+class Round(_Part):
+    """What a round has cost."""
+
+    round: int
+    steps: int | None = None
+    bytes_up: int = 0
+    bytes_down: int = 0
+
+
+class Curves(_Part):
+    """The curves of one participant."""
+
+    validation: tuple[Validation, ...] = ()
+    rounds: tuple[Round, ...] = ()
+
+
+@dataclass(frozen=True)
+class RunFile:
+    """A run and where it was found.
+
+    Args:
+        path: of its results.json.
+        run: what is in it.
+        curves: of every participant, from the history.json beside it; empty where there is none.
+    """
+
+    path: Path
+    run: Run
+    curves: dict[str, Curves] = field(default_factory=dict)
+
+
+def read(path: Path) -> RunFile:
+    """Reads a results.json and the history.json beside it.
+
+    Raises:
+        FedMEPDError: one of them cannot be read, or something else is in it; the message names file and key.
+    """
+    path = Path(path)
+    content = read_json(path, f"a {FILE_NAME} of fedmepd", hint=_HINT)
+    try:
+        run = Run.model_validate(content)
+    except ValidationError as error:
+        raise FedMEPDError(f"{explain(error, str(path))}{_HINT}") from error
+    return RunFile(path, run, _curves(path.with_name(HISTORY)))
+
+
+def _curves(path: Path) -> dict[str, Curves]:
+    if not path.is_file():
+        return {}
+    hint = "; without that file the runs are compared without curves"
+    content = read_json(path, "the history of a run", hint=hint)
+    try:
+        return TypeAdapter(dict[str, Curves]).validate_python(content)
+    except ValidationError as error:
+        raise FedMEPDError(f"{explain(error, str(path))}{hint}") from error

@@ -1,0 +1,103 @@
+"""perFL: FedAvg, and at last every site fine-tunes the model of the federation on its own cases.
+
+Wang et al., arXiv 1910.10252, 2019. The site keeps the better of the models before and after.
+
+Exchanged: the encoders of a site's modalities, the decoder, the auxiliary decoder; nothing in the last rounds.
+Kept at the site: the whole network of the last rounds.
+
+Departures from the paper. Of the job's ``rounds`` the last ``tuning.share`` are those in which the sites tune, so that
+a job has as many steps as one of another method. The site keeps the model with the best validation of all rounds, which
+includes the last one before tuning: that is always validated. An encoder is averaged over the sites that have its
+modality, as in ``fedavg``. The fusion site trains like a site, and stops when tuning begins.
+
+The paper leaves the budget open. Ours is a tenth of the rounds, at the learning rate of the last round with an exchange
+times ``tuning.rate_factor``; until then the rate decays as in a job that ends there.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from fedmepd.config import Section, Settings
+from fedmepd.methods.fedavg import FedAvgAtServer
+from fedmepd.methods.method import AtFusionSite, Method, Store, Tensors
+from fedmepd.methods.parts.alone_at_last import AloneAtLastAtServer, AloneAtLastAtSite, last_common_round
+from fedmepd.training.epoch import learning_rate
+from fedmepd.training.round import RoundTraining
+
+
+class TuningSettings(Section):
+    """The last rounds, in which every site trains alone."""
+
+    share: float = Field(0.1, gt=0, lt=1, description="share of the rounds in which the sites tune; at least one round")
+    rate_factor: float = Field(
+        1, gt=0, description="learning rate of tuning, as a multiple of the last one before; tune in 1, 10"
+    )
+
+
+class PerFLSettings(Settings):
+    """The settings of a perFL job."""
+
+    tuning: TuningSettings = TuningSettings()
+
+    def last_common(self) -> int:
+        """Returns the last round with an exchange."""
+        return last_common_round(self.rounds, self.tuning.share)
+
+    def validation_is_due(self, round_number: int) -> bool:
+        return super().validation_is_due(round_number) or round_number == self.last_common()
+
+    def rate(self, round_number: int) -> float:
+        """Returns the learning rate of a round."""
+        last = self.last_common()
+        if round_number <= last:
+            return learning_rate(self, round_number, last)
+        return self.tuning.rate_factor * learning_rate(self, last, last)
+
+
+class PerFLAtServer(AloneAtLastAtServer, FedAvgAtServer):
+    """Averages as FedAvg does until the sites tune."""
+
+    def __init__(self, settings: PerFLSettings, weights: Tensors, store: Store):
+        super().__init__(settings, weights, store)
+        self.last_common = settings.last_common()
+
+
+class PerFLAtSite(AloneAtLastAtSite):
+    """Trains, and in the last rounds tunes."""
+
+    settings: PerFLSettings
+
+    def __init__(self, settings: PerFLSettings):
+        super().__init__(settings)
+        self.last_common = settings.last_common()
+
+    def train(self, training: RoundTraining, received: Tensors) -> None:
+        training.rate = self.settings.rate(training.round)
+        training.run()
+
+
+class PerFLAtFusionSite(AtFusionSite):
+    """Trains like a site."""
+
+    settings: PerFLSettings
+
+    def train(self, training: RoundTraining, weights: Tensors, extras: Tensors) -> None:
+        training.rate = self.settings.rate(training.round)
+        training.run()
+
+
+METHOD = Method(
+    name="perfl",
+    title="perFL",
+    paper="Wang et al., arXiv 2019",
+    shared="the whole network",
+    personal="the whole network of the last rounds",
+    fusion="trains like a site in the rounds with an exchange",
+    model="the whole network averaged with other sites', then tuned here alone",
+    global_model="the whole network averaged over the sites and the fusion site in every round until the sites tune",
+    at_server=PerFLAtServer,
+    at_site=PerFLAtSite,
+    at_fusion_site=PerFLAtFusionSite,
+    settings=PerFLSettings,
+)

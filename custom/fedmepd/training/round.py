@@ -1,0 +1,150 @@
+"""A round of training at a participant, as its method directs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import combinations
+
+import numpy as np
+import torch
+
+from fedmepd.config import Settings
+from fedmepd.data.batches import Batch, TrainingBatches
+from fedmepd.networks.network import FedMEPDNet
+from fedmepd.seeds import derive_seed
+from fedmepd.training.epoch import ChooseModalities, EpochReport, Progress, learning_rate, train_epoch
+
+
+class RoundTraining:
+    """A round of training of one participant. Its method decides what is trained, in which order and with which loss.
+
+    A method that trains as usual calls :meth:`run`. One that trains parts of an epoch differently goes through
+    :meth:`epochs` and calls :meth:`steps`.
+
+    Args:
+        settings: of the job.
+        name: of the participant; with the round's number it decides every random number.
+        round: the round's number.
+        network: of the participant, on its device.
+        optimizer: of the network.
+        batches: of the participant's training cases.
+        epochs: epochs of a plain round.
+        abort: asked before every step.
+        progress: called after every step, with its number in the round.
+
+    Attributes:
+        rate: the learning rate that :meth:`steps` sets; a method may change it.
+        planned: number of steps of the round, for progress lines; a method that takes more or fewer says so.
+        taken: number of steps taken so far, of every network.
+        report: mean losses, see :meth:`steps`.
+        figures: a method's own figures of the round by name; they leave the participant with the losses.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        name: str,
+        round: int,
+        network: FedMEPDNet,
+        optimizer: torch.optim.Optimizer,
+        batches: TrainingBatches,
+        epochs: int,
+        abort: Callable[[], bool],
+        progress: Progress = lambda step, loss: None,
+    ):
+        self.settings = settings
+        self.name = name
+        self.round = round
+        self.network = network
+        self.optimizer = optimizer
+        self.rate = learning_rate(settings, round)
+        self.planned = epochs * len(batches)
+        self.taken = 0
+        self.report = EpochReport()
+        self.figures: dict[str, float] = {}
+        self._batches, self._epochs = batches, epochs
+        self._abort, self._progress = abort, progress
+
+    def run(self, **options) -> None:
+        """Trains the plain number of epochs; ``options`` are those of :meth:`steps`."""
+        for batches in self.epochs():
+            self.steps(batches, **options)
+
+    def epochs(self) -> Iterator[Iterator[Batch]]:
+        """The batches of each of the round's epochs. Every call begins with the same crops in the same order."""
+        for epoch in range(self._epochs):
+            yield self._batches.epoch(self.round * self._epochs + epoch)
+
+    def steps_per_epoch(self) -> int:
+        """How many batches an epoch has."""
+        return len(self._batches)
+
+    def steps(
+        self,
+        batches: Iterable[Batch],
+        *,
+        network: FedMEPDNet | None = None,
+        optimizer: torch.optim.Optimizer | None = None,
+        frozen: tuple[str, ...] = (),
+        report: EpochReport | None = None,
+        **options,
+    ) -> None:
+        """Trains on some batches.
+
+        Args:
+            batches: of one of the :meth:`epochs`, or others.
+            network: to train; None: the participant's.
+            optimizer: of the network.
+            frozen: parts of the network that do not change, such as
+                :data:`~fedmepd.methods.parts.selection.ENCODERS`; their averages in the optimizer do not either.
+            report: takes the losses; None: the round's. A second network's losses belong into one of its own.
+            options: ``choose_modalities``, ``loss``, ``adjust`` and ``observe`` of
+                :func:`~fedmepd.training.epoch.train_epoch`.
+
+        Raises:
+            Aborted: ``abort`` returned true.
+            FedMEPDError: the loss is not finite.
+        """
+        network = self.network if network is None else network
+        optimizer = self.optimizer if optimizer is None else optimizer
+        for group in optimizer.param_groups:
+            group["lr"] = self.rate
+        with _frozen(network, frozen):
+            train_epoch(
+                network,
+                optimizer,
+                batches,
+                self.report if report is None else report,
+                precision=self.settings.training.training_precision(),
+                abort=self._abort,
+                progress=self._count,
+                **options,
+            )
+
+    def _count(self, _: int, loss: float) -> None:
+        self.taken += 1
+        self._progress(self.taken, loss)
+
+    def modality_dropout(self) -> ChooseModalities:
+        """Returns a choice of a random non-empty subset of a batch's modalities, all subsets alike, for ``steps``."""
+        random = np.random.default_rng(derive_seed(self.settings.seed, self.name, "modalities", self.round))
+
+        def choose(modalities: tuple[str, ...]) -> tuple[str, ...]:
+            subsets = [subset for count in range(1, len(modalities) + 1) for subset in combinations(modalities, count)]
+            return subsets[random.integers(len(subsets))]
+
+        return choose
+
+
+@contextmanager
+def _frozen(network: FedMEPDNet, prefixes: tuple[str, ...]) -> Iterator[None]:
+    """Parts of a network get no gradients; an optimizer leaves parameters without gradients alone."""
+    parameters = [value for name, value in network.named_parameters() if prefixes and name.startswith(prefixes)]
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)

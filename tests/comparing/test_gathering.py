@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from fedmepd.comparing.gathering import find_all, gather
+from fedmepd.errors import FedMEPDError
+from tests.comparing import runs
+
+
+def write(folder: Path, method: str, seed: int, **changes) -> Path:
+    return runs.write(folder, runs.run(method, seed, runs.scores(seed), **changes))
+
+
+def test_everything_below_some_folders(tmp_path: Path) -> None:
+    """Run folders, a results.json itself, a downloaded job; a copy of a run counts once."""
+    first, second = write(tmp_path / "a", "fedmepd", 1), write(tmp_path / "b", "local", 1)
+    job = tmp_path / "downloaded" / "0a1b" / "workspace" / "results"
+    job.mkdir(parents=True)
+    shutil.copy(second, job / "results.json")
+    assert find_all([tmp_path / "a", second, tmp_path / "downloaded"]) == [first, second]
+
+
+def test_methods_and_seeds_in_order(tmp_path: Path) -> None:
+    for method in ("local", "fedmepd"):
+        for seed in (10, 2):
+            write(tmp_path, method, seed)
+    gathered = gather([tmp_path])
+    assert list(gathered.methods) == ["fedmepd", "local"] and gathered.seeds() == [2, 10]
+    assert gathered.methods["local"][10].run.seed == 10 and not gathered.notes and not gathered.unused
+
+
+def test_settings_make_several_methods_of_one(tmp_path: Path) -> None:
+    for patience in (8, 12):
+        for seed in (0, 1):
+            changes = {"personalization": {"patience": patience}, "training": {"threads": seed + 1}, "trials": seed + 1}
+            write(tmp_path / str(patience), "fedmepd", seed, settings=changes)
+    assert list(gather([tmp_path]).methods) == [
+        "fedmepd personalization.patience=8",
+        "fedmepd personalization.patience=12",
+    ]
+
+
+def test_a_plan_names_its_methods(tmp_path: Path) -> None:
+    for name, patience in (("full", 10), ("all-shared", 1)):
+        for seed in (0, 1):
+            settings = {"personalization": {"patience": patience}}
+            write(tmp_path / name, "fedmepd", seed, settings=settings, run_name=f"{name}-seed-{seed}")
+    assert list(gather([tmp_path]).methods) == ["all-shared", "full"]
+    # The same name in two plans.
+    for seed in (0, 1):
+        settings = {"personalization": {"patience": 3}}
+        write(tmp_path / "other", "fedmepd", seed, settings=settings, run_name=f"full-seed-{seed}")
+    assert list(gather([tmp_path]).methods) == [
+        "all-shared",
+        "full personalization.patience=3",
+        "full personalization.patience=10",
+    ]
+
+
+def test_the_seeds_that_all_methods_have(tmp_path: Path) -> None:
+    for method, seeds in (("fedmepd", (0, 1, 2)), ("local", (1, 2, 3))):
+        for seed in seeds:
+            write(tmp_path, method, seed)
+    gathered = gather([tmp_path])
+    assert gathered.seeds() == [1, 2]
+    assert gathered.notes == [
+        "fedmepd: not every method has seed 0, so that run of this method is not used",
+        "local: not every method has seed 3, so that run of this method is not used",
+    ]
+    assert [(file.run.method, file.run.seed) for file, _ in gathered.unused] == [("fedmepd", 0), ("local", 3)]
+
+
+def test_unfinished_runs_are_listed(tmp_path: Path) -> None:
+    write(tmp_path, "fedmepd", 0)
+    write(tmp_path, "local", 0, status="running", round=2)
+    gathered = gather([tmp_path])
+    assert list(gathered.methods) == ["fedmepd"]
+    assert gathered.notes == ["local, seed 0: not finished (round 2 of 4), not used"]
+    assert [reason for _, reason in gathered.unused] == ["not finished"]
+    write(tmp_path / "plan", "fedmepd", 3, status="running", round=1, run_name="one-anchor-seed-3")
+    assert "one-anchor, seed 3: not finished (round 1 of 4), not used" in gather([tmp_path]).notes
+
+
+def refused(paths: list[Path], *parts: str) -> None:
+    with pytest.raises(FedMEPDError) as caught:
+        gather(paths)
+    for part in parts:
+        assert part in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_nothing_to_compare(tmp_path: Path) -> None:
+    refused([tmp_path / "none"], str(tmp_path / "none"), "does not exist")
+    refused([tmp_path], f"no results.json below {tmp_path}")
+    write(tmp_path, "fedmepd", 0, status="running")
+    refused([tmp_path], "none of the 1 runs is finished")
+
+
+def test_no_common_seed(tmp_path: Path) -> None:
+    for method, seed in (("fedmepd", 0), ("local", 1)):
+        write(tmp_path, method, seed)
+    refused([tmp_path], "no seed was run with every method", "fedmepd: 0; local: 1")
+
+
+def test_two_runs_that_claim_the_same(tmp_path: Path) -> None:
+    first, second = write(tmp_path / "a", "fedmepd", 0), write(tmp_path / "b", "fedmepd", 0, seconds=61.0)
+    refused([tmp_path], "two runs of fedmepd with seed 0", str(first), str(second))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda run: run.pop("sites"), "sites is missing"),
+        (lambda run: run["sites"][0]["test_cases"].pop(), "site-1 has scores of 5 cases and 6 test cases"),
+        (
+            lambda run: run["sites"][0]["test"]["dice"].update(WT=0.99),
+            "the mean Dice of WT is not the mean of its cases",
+        ),
+        (lambda run: run["sites"][1].update(test_fingerprint=None), "no test_fingerprint"),
+        (lambda run: run["server"]["test_cases"][0]["empty"].update(ET="yes"), "server.test_cases.0.empty.ET"),
+        (lambda run: run.update(seed="many"), "seed = 'many'"),
+    ],
+)
+def test_damaged_results(tmp_path: Path, change, said: str) -> None:
+    run = runs.run("fedmepd", 0, runs.scores(0))
+    change(run)
+    path = runs.write(tmp_path, run | {"method": "fedmepd", "seed": run["seed"]})
+    refused([tmp_path], str(path), said)
+
+
+def test_damaged_curves(tmp_path: Path) -> None:
+    path = write(tmp_path, "fedmepd", 0).with_name("history.json")
+    path.write_text(json.dumps({"server": {"validation": [{"round": "first"}]}}))
+    refused([tmp_path], str(path), "server.validation.0.round", "without that file")
+    path.write_text("{")
+    refused([tmp_path], re.escape(str(path)).replace("\\", ""))
+
+
+def test_results_of_an_older_version(tmp_path: Path) -> None:
+    """They say nothing of cases, work and machine."""
+    run = runs.run("fedmepd", 0, runs.scores(0))
+    for key in ("source", "trials", "hardware", "precision", "evaluation"):
+        del run[key]
+    for entry in (run["server"], *run["sites"]):
+        for key in ("test_cases", "test_fingerprint", "work"):
+            del entry[key]
+    runs.write(tmp_path, run)
+    found = gather([tmp_path]).methods["fedmepd"][0].run
+    assert found.evaluation is None and found.trials == 1 and found.server.test_cases is None
