@@ -11,7 +11,7 @@ _TITLES = {
     "agreement": "One step of the product, against the processor",
     "step": "A training step of batch 1; ratios: straightforward / this way",
     "loading": "Epochs over cases of real size: how long steps wait for their batches",
-    "segmenting": "A case of 240 x 240 x 155 voxels; ratios: straightforward in float32 / this side",
+    "segmenting": "A case (240 x 240 x 155 voxels for windows of 80); ratios: straightforward in float32 / this side",
 }
 
 

@@ -44,7 +44,6 @@ def add_compare_run_command(compare: argparse._SubParsersAction) -> None:
 def _run(options: argparse.Namespace) -> int:
     from fedmepd.experiments.conduct import Conductor
     from fedmepd.experiments.plan import read_plan
-    from fedmepd.experiments.pool import interruptible
     from fedmepd.site_settings import SiteSettings
 
     machine = SiteSettings.load()
@@ -54,8 +53,7 @@ def _run(options: argparse.Namespace) -> int:
         if options.list:
             return _list(conductor, options.out)
         try:
-            with interruptible():
-                outcome = conductor.carry_out(options.tune)
+            outcome = conductor.carry_out(options.tune)
         except KeyboardInterrupt:
             bar.close()
             tune = " --tune" if options.tune else ""

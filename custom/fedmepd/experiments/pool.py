@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -129,21 +128,3 @@ def _stop(processes: list[subprocess.Popen]) -> None:
                 process.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 continue
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Turns an interrupt and a termination into a KeyboardInterrupt, so that both end all processes.
-
-    A command that a script starts with ``&`` inherits that interrupts are ignored, and Python leaves it so.
-    """
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
