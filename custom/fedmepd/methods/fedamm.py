@@ -138,8 +138,8 @@ class FedAMMAtServer(AtServer):
         mask = torch.zeros(len(self._subsets), dtype=torch.bool)
         mask[rows] = True
         counts = extras[COUNTS].double().clamp(0, 1) * cases
-        self._count_sums.add(counts, mask)
-        self._mean_sums.add(extras[MEANS].double() * counts[..., None] / _SCALE, mask)
+        self._count_sums.add(counts, rows=mask)
+        self._mean_sums.add(extras[MEANS].double() * counts[..., None] / _SCALE, rows=mask)
 
     def begin(self, fuse: Fuse) -> None:
         return None
