@@ -277,7 +277,7 @@ def test_a_site_whose_labels_do_not_tell_all_regions_is_left_out_everywhere(tmp_
         path.write_text(json.dumps(run))
     found = compare([tmp_path], draws=100)
     assert found["sites"] == ["site-1", "site-10"] and found["regions"] == ["WT", "TC", "ET"]
-    assert "site-2: some labels do not tell all of WT, TC, ET, left out everywhere" in found["notes"]
+    assert "site-2: labels tell other regions than WT, TC, ET, left out everywhere" in found["notes"]
 
 
 def test_fewer_trials_of_the_rival_forbid_a_claim(tmp_path: Path) -> None:

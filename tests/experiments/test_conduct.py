@@ -91,6 +91,8 @@ def test_a_changed_plan_is_refused_before_anything_begins(tmp_path) -> None:
     pool = Pool()
     with pytest.raises(FedMEPDError, match=r"out/local-seed-0 was begun: rounds was 2, now 3\. Name another folder"):
         conductor(tmp_path / "out", pool, {"settings": {"rounds": 3}}).carry_out()
+    with pytest.raises(FedMEPDError, match=r"data\.fusion_share was 1\.0, now 0\.5"):
+        conductor(tmp_path / "out", pool, {"settings": {"rounds": 2, "data": {"fusion_share": 0.5}}}).carry_out()
     with pytest.raises(FedMEPDError, match=r"sites was \['site-1', 'site-2'\], now \['site-1'\]"):
         conductor(tmp_path / "out", pool, {"sites": 1}).carry_out()
     with pytest.raises(FedMEPDError, match="engine was 'in_process', now 'simulator'"):
@@ -136,6 +138,38 @@ def test_tuned_settings_go_into_the_reported_runs(tmp_path) -> None:
     assert again.calls == []
     with pytest.raises(FedMEPDError, match="training.learning_rate was 0.5, now 0.004; trials was 2, now 1"):
         conductor(tmp_path / "out", again, tuned | {"methods": ["fedavg"]}).carry_out()
+
+
+TUNED = {
+    "methods": ["fedavg"],
+    "seeds": [0],
+    "tune": {"seeds": [7], "candidates": [{"training": {"learning_rate": 0.5}}, {"training": {"learning_rate": 0.1}}]},
+}
+
+
+def test_a_choice_stays_when_a_failed_trial_is_finished_later(tmp_path) -> None:
+    mdsc = {"fedavg-trial-1-seed-7": 0.2, "fedavg-trial-2-seed-7": 0.3, "fedavg-trial-3-seed-7": 0.9}
+    first = Pool({"fedavg-trial-3-seed-7": "killed"}, mdsc)
+    assert conductor(tmp_path / "out", first, TUNED).carry_out(tune=True).failed == {"fedavg-trial-3-seed-7": "killed"}
+    outcome = conductor(tmp_path / "out", Pool(mdsc=mdsc), TUNED).carry_out(tune=True)
+    assert not outcome.failed and outcome.runs[0].planned().settings.training.learning_rate == 0.5
+    tuning = json.loads((tmp_path / "out_tuning" / "tuning.json").read_text())["fedavg"]
+    assert [one["mdsc"] for one in tuning["scores"]] == [0.2, 0.3, 0.9]
+
+
+def test_a_folder_without_trials_is_refused_before_the_trials(tmp_path) -> None:
+    conductor(tmp_path / "out", Pool(), TUNED).carry_out()
+    pool = Pool()
+    with pytest.raises(FedMEPDError, match="fedavg-seed-0 was begun with another number of trials"):
+        conductor(tmp_path / "out", pool, TUNED).carry_out(tune=True)
+    assert pool.calls == []
+
+
+def test_a_folder_named_by_a_dot(tmp_path, monkeypatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    conductor(Path("."), Pool(), TUNED).carry_out(tune=True)
+    assert (tmp_path / "here_tuning" / "tuning.json").is_file() and (tmp_path / "here" / "fedavg-seed-0").is_dir()
 
 
 def test_as_many_as_cores_and_memory_allow() -> None:

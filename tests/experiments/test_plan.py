@@ -74,6 +74,10 @@ def test_patients_are_split_once_for_all_seeds(tmp_path) -> None:
         (SMALL | {"methods": [{"name": "own"}]}, "methods.0.method is missing"),
         (SMALL | {"methods": [{"method": "local", "name": "../up"}]}, "methods.0.name = '../up'"),
         (SMALL | {"methods": ["local", "local"]}, "methods has local twice: give each a name"),
+        (
+            SMALL | {"methods": ["local", {"method": "fedavg", "name": "local-a"}], "variations": {"a-b": {}, "b": {}}},
+            "methods has local-a-b twice: give each a name",
+        ),
         (SMALL | {"seeds": [2, 2]}, "seeds has 2 twice"),
         (SMALL | {"seeds": [-1]}, "seeds.0 = -1"),
         (SMALL | {"seeds": []}, "seeds"),

@@ -45,6 +45,7 @@ def bad(value: float, at: int = 1) -> torch.Tensor:
         (update(decoder__classify__bias=torch.zeros(4)), rf"{BIAS} has shape \(4,\), expected \(3,\)"),
         (update(decoder__classify__bias=torch.zeros(3, 1)), rf"{BIAS} has shape \(3, 1\), expected \(3,\)"),
         (update(decoder__classify__bias=torch.zeros(3, dtype=torch.int64)), "floating-point numbers, got torch.int64"),
+        (update(decoder__classify__bias=torch.zeros(3, dtype=torch.bfloat16)), "numbers, got torch.bfloat16"),
         (update(decoder__classify__bias=[0.0, 0.0, 0.0]), "floating-point numbers, got list"),
         (update(decoder__classify__bias=bad(float("nan"))), "has 1 of 3 values that are NaN or infinite"),
         (update(decoder__classify__bias=bad(float("inf"), 2)), "has 2 of 3 values that are NaN or infinite"),

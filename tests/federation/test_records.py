@@ -33,6 +33,10 @@ def test_rounds_of_a_site() -> None:
         Size(60.0, 2 / 60, 2.0),
         (30, 40),
     )
+    # A figure cannot take the place of what the server knows.
+    records.join("site-2", 4)
+    records.take("site-2", 4, report(figures={"round": 9.0, "seconds": 1e9}), Size(1.0), (1, 2))
+    assert records["site-2"]["history"]["rounds"][-1]["round"] == 4
     record = records["site-1"]
     assert (record["joined"], record["rounds_taken"]) == (2, [2, 4])
     assert record["rounds_missed"] == [{"round": 3, "reason": "out of memory"}]

@@ -280,6 +280,8 @@ def test_refused_updates(started) -> None:
     bad_report = answer(server, "site-1")
     bad_report.report["validation"] = {"mdsc": float("nan")}
     bad_tensor = answer(server, "site-1", float("nan"))
+    too_many = answer(server, "site-1")
+    too_many.report["cases"] = server.profiles["site-1"].cases["train"] + 1
     server.accept("site-1", answer(server, "site-1"))
     for site, update, text in [
         ("site-1", answer(server, "site-1"), "update of site-1 for round 1 refused: one is in already"),
@@ -290,8 +292,12 @@ def test_refused_updates(started) -> None:
             server.accept(site, update)
     server.begin_round()
     server.payload("site-1")
-    for update in (bad_report, bad_tensor):
-        with pytest.raises(UpdateRefused, match="site-1"):
+    for update, text in (
+        (bad_report, "site-1"),
+        (bad_tensor, "site-1"),
+        (too_many, "training cases when it logged in"),
+    ):
+        with pytest.raises(UpdateRefused, match=text):
             server.accept("site-1", update)
 
 

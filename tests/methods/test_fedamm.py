@@ -240,6 +240,24 @@ def test_means_of_participants_whose_cases_differ() -> None:
         assert received[SHARES].tolist() == pytest.approx([0, 4 / 12, 1])
 
 
+def test_no_site_can_claim_more_cases_than_it_has() -> None:
+    """Of three subsets a claims to have all its cases in each: that counts as a third in each."""
+    of = settings("fedamm")
+    weights = build_network(of).start(0).state_dict()
+    key, moved = "encoders.T1ce.levels.2.0.conv.weight", []
+    for claim in (torch.ones(3), torch.full((3,), 1 / 3)):
+        server = FedAMMAtServer(of, weights, store=None)
+        server.open(1)
+        for name, value, shares in (("a", 1.0, claim), ("b", 4.0, torch.tensor([0.0, 1.0, 0.0]))):
+            server.join(name, ("FLAIR", "T1ce"))
+            server.take(name, {key: torch.full(shape, value) for key, shape in server.expect(name).items()}, 9)
+            server.take_extras(name, extras(3, of.network.width) | {CASES: shares}, 9)
+        server.close(lambda given, number, extras=None: None, 1)
+        moved.append(float((server.weights[key] - weights[key]).flatten()[0]))
+    # Six cases of a and nine of b.
+    assert moved == pytest.approx([(6 * 1 + 9 * 4) / 15] * 2, rel=1e-5)
+
+
 def test_survives_a_kill(tiny, tmp_path) -> None:
     of = settings("fedamm", rounds=2, prototypes={"cases": 1, "gradient": True})
     assert_survives_a_kill(tiny, of, tmp_path)

@@ -73,3 +73,5 @@ def test_differences_are_of_classes_that_are_there() -> None:
     maps = torch.tensor([[[1.0, 0.0], [9.0, 9.0]]])
     squared, absolute = map_differences(maps, torch.zeros(1, 2, 2), torch.tensor([[True, False]]))
     assert (float(squared), float(absolute)) == (0.5, 0.5)
+    nothing = map_differences(maps, torch.zeros(1, 2, 2), torch.tensor([[False, False]]))
+    assert [float(value) for value in nothing] == [0, 0]

@@ -6,7 +6,7 @@ import argparse
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fedmepd.cli.terminal import INTERRUPTED, positive
 
@@ -89,8 +89,14 @@ def _show(outcome: Outcome, out: Path) -> int:
             print(f"  {name}: {reason}", file=sys.stderr)
     print(f"{len(finished)} of {len(outcome.runs)} runs are finished. Their results are in {out}")
     if finished:
-        print(f"To compare them: fedmepd compare show {shlex.quote(str(out))}")
+        print(f"To compare them: fedmepd compare show {shlex.quote(str(out))}{_against(finished)}")
     return FAILED if outcome.failed else 0
+
+
+def _against(finished: list[dict[str, Any]]) -> str:
+    """The option that names the reference, where the usual one is not among the methods."""
+    names = list(dict.fromkeys(one["run_name"].removesuffix(f"-seed-{one['seed']}") for one in finished))
+    return "" if len(names) == 1 or "fedmepd" in names else f" --against {shlex.quote(names[0])}"
 
 
 class _Bar:

@@ -88,7 +88,9 @@ class Design:
             )
         elif self.test == "Wilcoxon":
             said.append(
-                "p: Wilcoxon's signed ranks of the cases' differences" + ", means over seeds" * (self.seeds > 1)
+                "p: Wilcoxon's signed ranks of the cases' differences"
+                + ", means over seeds" * (self.seeds > 1)
+                + "; every case counts once, and what a repeated training changes is not in p, which can be too small"
             )
         elif self.test:
             said.append("p: from the same t distribution")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,13 +82,13 @@ def collect(gathered: Gathered) -> Scores:
     entries = [[file.run.entries() for file in files.values()] for files in gathered.methods.values()]
     flat = [entry for runs in entries for entry in runs]
     names = [name for name in flat[0] if all(run[name].test is not None for run in flat)]
-    untested = [label(name) for name in flat[0] if name not in names and any(run[name].test for run in flat)]
+    untested = [label(name) for name in flat[0] if name not in names]
     notes = [f"{', '.join(untested)}: not tested in every run, left out everywhere"] if untested else []
-    regions = list(max((run[name].test.dice for run in flat for name in names), key=len, default=[]))
+    regions = _regions([run[name] for run in flat for name in names if name != FUSION])
     partial = [name for name in names if any(not _tells(run[name], regions) for run in flat)]
     if partial:
-        told = ", ".join(map(label, partial))
-        notes.append(f"{told}: some labels do not tell all of {', '.join(regions)}, left out everywhere")
+        left_out = ", ".join(map(label, partial))
+        notes.append(f"{left_out}: labels tell other regions than {', '.join(regions)}, left out everywhere")
     names = [name for name in names if name not in partial]
     sites = [name for name in names if name != FUSION]
     cases = None
@@ -118,6 +119,12 @@ def collect(gathered: Gathered) -> Scores:
         cases=cases,
         notes=notes,
     )
+
+
+def _regions(of_sites: list[Entry]) -> list[str]:
+    """Returns the regions that most sites' labels tell; of two such sets, the larger one."""
+    told = Counter(tuple(entry.test.dice) for entry in of_sites)
+    return list(max(told, key=lambda regions: (told[regions], len(regions)), default=()))
 
 
 def _tells(entry: Entry, regions: list[str]) -> bool:

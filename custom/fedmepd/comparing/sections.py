@@ -225,7 +225,7 @@ def _below_local(comparison: dict[str, Any]) -> Section:
     below = comparison["below_local"]
     heading = "Sites below local"
     if below is None:
-        return Section(heading, notes=["there are no runs of local: which sites lose by joining is not known"])
+        return Section(heading, notes=["no method is called local: which sites lose by joining is not known"])
     rows = [(name, _sites_cell(found["below"]), _sites_cell(found["shown"])) for name, found in below.items()]
     notes = ["sites whose score is lower than with local, and those of them whose interval of the difference says so"]
     return Section(heading, ("method", "below", "interval below 0"), rows, 3, notes if rows else [])

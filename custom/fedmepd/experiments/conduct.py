@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-import psutil
-
+from fedmepd.doctor.computer import Computer
 from fedmepd.doctor.needs import memory_need, weights
 from fedmepd.errors import FedMEPDError
 from fedmepd.experiments.plan import Plan, PlannedRun, runs_of
@@ -17,7 +17,7 @@ from fedmepd.experiments.pool import Ended, run_all
 from fedmepd.experiments.run_folder import RunFolder
 from fedmepd.experiments.tuning import choose, trials_of
 from fedmepd.site_settings import SiteSettings
-from fedmepd.storage import locked, write_json
+from fedmepd.storage import locked, read_json, write_json
 from fedmepd.tasks.find import find_task
 
 TUNING = "tuning.json"
@@ -70,7 +70,9 @@ class Conductor:
     ):
         self.plan, self.machine = plan, machine
         self.out = Path(out)
-        self._tuning = self.out.with_name(f"{self.out.name}_tuning")
+        # The folder may be named by a dot.
+        place = Path(os.path.abspath(out))
+        self._tuning = place.with_name(f"{place.name}_tuning")
         self._at_once = at_once
         self._say, self._progress, self._run = say, progress, run
 
@@ -97,8 +99,9 @@ class Conductor:
         trials = trials_of(self.plan) if tune else []
         with self._reserved(tune):
             if tune:
+                self._refuse_untuned()
                 self._do([run for trial in trials for run in trial.runs], self._tuning, "trials", outcome)
-                chosen = choose(trials, self._tuning)
+                chosen = self._with_earlier(choose(trials, self._tuning))
                 write_json(self._tuning / TUNING, chosen)
                 planned = []
                 for choice in self.plan.choices():
@@ -107,6 +110,28 @@ class Conductor:
                     planned += runs_of(self.plan, choice, self.plan.seeds, of["chosen"], of["trials"])
             outcome.runs = self._do(planned, self.out, "runs", outcome)
         return outcome
+
+    def _refuse_untuned(self) -> None:
+        """Runs that were begun without trials are refused before any trial begins."""
+        for choice in self.plan.choices():
+            for run in runs_of(self.plan, choice, self.plan.seeds, trials=1 + len(choice.candidates)):
+                folder = RunFolder(self.out / run.name)
+                if any(change.startswith("trials was") for change in folder.changes(run)):
+                    raise FedMEPDError(
+                        f"{folder.path} was begun with another number of trials: name another folder for this plan"
+                    )
+
+    def _with_earlier(self, chosen: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        """An earlier choice among the same settings stays, although a failed trial may be finished by now.
+
+        The runs that it decided may have begun.
+        """
+        file = self._tuning / TUNING
+        before = read_json(file, "the settings that were chosen") if file.is_file() else {}
+        for name, of in chosen.items():
+            if name in before and _tried(before[name]) == _tried(of):
+                of["chosen"] = before[name]["chosen"]
+        return chosen
 
     @contextmanager
     def _reserved(self, tune: bool) -> Iterator[None]:
@@ -186,6 +211,10 @@ class Conductor:
         look()
 
 
+def _tried(of: dict[str, Any]) -> list[Any]:
+    return [one["settings"] for one in of["scores"]]
+
+
 class _Rounds:
     """Counts the rounds of runs by their results; the final test counts as another one."""
 
@@ -227,7 +256,7 @@ def how_many(runs: Sequence[PlannedRun], threads: int, machine: SiteSettings) ->
     # A network is built to know its size: once for all runs of one.
     alike = {(run.settings.network, run.settings.training.crop, run.settings.training.batch): run for run in runs}
     need = max(_memory(run) for run in alike.values())
-    fits = int(psutil.virtual_memory().available * _SHARE_OF_MEMORY // need)
+    fits = int(Computer().memory()[1] * _SHARE_OF_MEMORY // need)
     return max(1, min(cores // threads, fits, len(runs)))
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 
 from fedmepd.config import FUSION_SITE
 from fedmepd.evaluation.results import FILE_NAME, HISTORY
 from fedmepd.experiments.plan import PlannedRun
 from fedmepd.site_settings import VARIABLES, SiteSettings
+from fedmepd.storage import write_text
 
 
 def carry_out(run: PlannedRun, folder: Path, machine: SiteSettings) -> None:
@@ -55,7 +55,7 @@ def _simulate(run: PlannedRun, folder: Path, machine: SiteSettings) -> None:
     results = simulate(run.settings, run.sites, folder.absolute() / "workspace")
     # results.json last: with it, the run counts as finished.
     for name in (HISTORY, "results.md", FILE_NAME):
-        shutil.copyfile(results / name, folder / name)
+        write_text(folder / name, (results / name).read_text(encoding="utf-8"))
 
 
 def prepare(run: PlannedRun, machine: SiteSettings) -> None:

@@ -142,7 +142,7 @@ class Plan(_Part):
 
     @model_validator(mode="after")
     def _runs_are_different(self) -> Plan:
-        for what, values in (("methods", [entry.name for entry in self.methods]), ("seeds", self.seeds)):
+        for what, values in (("methods", [choice.name for choice in self.choices()]), ("seeds", self.seeds)):
             twice = [value for value, count in Counter(values).items() if count > 1]
             if twice:
                 hint = ": give each a name of its own" if what == "methods" else ""

@@ -50,8 +50,9 @@ class RunFolder:
             if self.path.is_dir() and any(self.path.iterdir()):
                 raise FedMEPDError(f"{self.path} is no run of a plan: name another folder, or remove it yourself")
             return []
-        kept = self._task()
-        return differences(kept.pop("settings") | kept, _plain(run).pop("settings") | _without_settings(run))
+        kept, now = self._task(), _plain(run)
+        # Apart, since both have a key named data.
+        return differences(kept.pop("settings"), now.pop("settings")) + differences(kept, now)
 
     def planned(self) -> PlannedRun:
         """Returns the run that the folder holds.
@@ -104,8 +105,9 @@ class RunFolder:
 
 
 def _plain(run: PlannedRun) -> dict[str, Any]:
-    return {"settings": run.settings.model_dump(mode="json"), **_without_settings(run)}
-
-
-def _without_settings(run: PlannedRun) -> dict[str, Any]:
-    return {"sites": list(run.sites), "data": run.data and str(run.data), "engine": run.engine}
+    return {
+        "settings": run.settings.model_dump(mode="json"),
+        "sites": list(run.sites),
+        "data": run.data and str(run.data),
+        "engine": run.engine,
+    }

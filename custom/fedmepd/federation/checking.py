@@ -17,6 +17,8 @@ from fedmepd.methods.parts.selection import ANCHORS, EXTRA, encoder_of, parts
 from fedmepd.networks.encoder import LEVELS, channels
 from fedmepd.networks.network import SHARED
 
+# What the sums can read.
+_DTYPES = (torch.float16, torch.float32, torch.float64)
 # Far above any mean of normalised features.
 LARGEST_VALUE = 2.0**10
 # Clusters of a class at most, times far more classes than any task has.
@@ -69,7 +71,7 @@ def _check_names(expected: Collection[str], arrived: Collection[str], refuse) ->
 
 def _check_floats(key: str, shape: torch.Size, value: object, refuse) -> float:
     """Returns the largest magnitude, 0 without values."""
-    if not isinstance(value, Tensor) or not value.is_floating_point():
+    if not isinstance(value, Tensor) or value.dtype not in _DTYPES:
         refuse(
             f"{key}: expected a tensor of floating-point numbers, got {getattr(value, 'dtype', type(value).__name__)}"
         )

@@ -96,7 +96,7 @@ class Records:
     ) -> None:
         record = self._records[owner]
         cost = {"steps": spent.steps, "seconds": spent.seconds, "bytes_up": sizes[0], "bytes_down": sizes[1]}
-        record["history"]["rounds"].append({"round": round_number, **figures, **cost, **more})
+        record["history"]["rounds"].append({**figures, **cost, **more, "round": round_number})
         # With some methods the fusion site trains on more cases than its own.
         record["trained_on"] = cases
         if spent.peak_mib is not None:

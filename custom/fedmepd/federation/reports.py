@@ -21,6 +21,8 @@ class _Report(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
+# Far more than a method has; of every round, all are kept.
+_Figures = Annotated[dict[Annotated[str, Field(max_length=64)], float], Field(max_length=64)]
 _Cases = Annotated[int, Field(ge=0, le=int(LARGEST_WEIGHT), strict=True)]
 
 
@@ -143,8 +145,8 @@ class TrainReport(_Report):
     """
 
     cases: _Cases
-    losses: dict[str, float]
-    figures: dict[str, float]
+    losses: _Figures
+    figures: _Figures
     steps: _Count
     train_seconds: _Seconds
     validation_seconds: _Seconds
@@ -187,8 +189,8 @@ class FusionReport(_Report):
     """
 
     lacks_weights: bool = False
-    losses: dict[str, float] = {}
-    figures: dict[str, float] = {}
+    losses: _Figures = {}
+    figures: _Figures = {}
     cases: _Cases = 0
     steps: _Count = 0
     seconds: _Seconds = 0.0
@@ -246,6 +248,24 @@ def check_profile(site: str, profile: Any, task: Task) -> SiteProfile:
     if profile["name"] != site:
         raise UpdateRefused(f"report of {site} refused: name = {profile['name']!r}: expected {site!r}")
     return SiteProfile.from_json(profile)
+
+
+def check_trained_on(owner: str, reported: int, told: int) -> None:
+    """Refuses a round on more cases than a participant told when it logged in: means are weighted by cases.
+
+    Args:
+        owner: whose report it is.
+        reported: number of cases of the round.
+        told: its number of training cases, which everyone can read in the results.
+
+    Raises:
+        UpdateRefused: the message names the participant and both numbers.
+    """
+    if reported > told:
+        raise UpdateRefused(
+            f"report of {owner} refused: cases = {reported}: it had {told} training cases when it logged in; start it "
+            "again if it has more by now"
+        )
 
 
 def check_cases(site: str, each: dict[str, Any], expected: int) -> dict[str, Any]:

@@ -87,7 +87,8 @@ class CreamFLAtServer(LocalAtServer):
         self._taken: dict[str, Tensor] = {}
 
     def take_extras(self, site: str, extras: Tensors, cases: int) -> None:
-        self._taken[site] = extras[VECTORS]
+        # Only the direction counts, so that no site has more weight than another.
+        self._taken[site] = F.normalize(extras[VECTORS].float(), dim=2)
 
     def begin(self, fuse: Fuse) -> Fused:
         fused = super().begin(fuse)

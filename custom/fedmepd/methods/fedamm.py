@@ -3,8 +3,8 @@
 Shi et al., MICCAI 2025, LNCS 15967, pp. 203-213. The loss is in :mod:`fedmepd.methods.parts.fedamm_loss`.
 
 Exchanged: the encoders of a site's modalities, the decoder and the auxiliary decoder; for every subset of its
-modalities the share of cases with it, and the mean feature of each class (prototype) over at least
-``prototypes.cases`` cases.
+modalities the share of cases with it, and of each class that at least ``prototypes.cases`` cases held in their crops
+the share of these cases and their mean feature (prototype).
 Kept at the site: nothing.
 
 An encoder is averaged over the participants that have its modality, weighted by their cases with it. Everything else is
@@ -126,9 +126,10 @@ class FedAMMAtServer(AtServer):
 
     def take_extras(self, site: str, extras: Tensors, cases: int) -> None:
         rows = self._rows(site)
-        # As shares of all its cases, so that no site can claim more of them than it has.
+        # Shares of all its cases, which add up to 1: no site can claim more of them than it has.
         of_subsets = torch.zeros(len(self._subsets), dtype=torch.float64)
-        of_subsets[rows] = extras[CASES].double().clamp(0, 1) * cases
+        shares = extras[CASES].double().clamp(0, 1)
+        of_subsets[rows] = shares / shares.sum().clamp_min(1e-12) * cases
         self._counted[site] = of_subsets
         for key, change in self._changes.items():
             modality = encoder_of(key)
@@ -147,9 +148,7 @@ class FedAMMAtServer(AtServer):
     def close(self, fuse: Fuse, round_number: int) -> Fused | None:
         fused = fuse(self.weights, round_number, self._prototypes(FUSION_SITE))
         if fused is not None:
-            self.take(
-                FUSION_SITE, {key: value - self.weights[key] for key, value in fused.weights.items()}, fused.cases
-            )
+            self.take(FUSION_SITE, fused.changes(self.weights), fused.cases)
             self.take_extras(FUSION_SITE, fused.extras, fused.cases)
         self.weights = self._sums.result()
         self._cases |= self._counted

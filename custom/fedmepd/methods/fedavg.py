@@ -69,8 +69,7 @@ class FedAvgAtServer(AtServer):
     def close(self, fuse: Fuse, round_number: int) -> Fused | None:
         fused = fuse(self.weights, round_number)
         if fused is not None:
-            changes = {key: value - self.weights[key] for key, value in fused.weights.items()}
-            self.take(FUSION_SITE, changes, fused.cases)
+            self.take(FUSION_SITE, fused.changes(self.weights), fused.cases)
         self.weights = self._sums.result()
         return fused
 

@@ -25,6 +25,7 @@ _NORMALISATION = ".norm."
 class FedBNNetworkSettings(NetworkSettings):
     """The network."""
 
+    modality_norms: Literal[False] = Field(False, description="a shared encoder has the same scale and shift for all")
     affine: Literal[True] = Field(True, description="normalisations have a scale and a shift, which stay at a site")
 
 

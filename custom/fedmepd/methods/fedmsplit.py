@@ -99,9 +99,10 @@ class FedMSplitAtServer(AtServer):
         return None
 
     def close(self, fuse: Fuse, round_number: int) -> Fused | None:
-        fused = fuse(self.send(FUSION_SITE), round_number)
+        sent = self.send(FUSION_SITE)
+        fused = fuse(sent, round_number)
         if fused is not None:
-            for block, trained in in_blocks(fused.weights).items():
+            for block, trained in in_blocks({key: fused.weights[key] for key in fused.trained(sent)}).items():
                 self._take_trained(FUSION_SITE, block, trained)
             self.weights = fused.weights
         self._mix()

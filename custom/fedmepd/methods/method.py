@@ -64,6 +64,18 @@ class Fused:
     figures: dict[str, float] = field(default_factory=dict)
     spent: Spent = Spent()
 
+    def trained(self, before: Tensors) -> list[str]:
+        """Returns the names of the weights that came back: all but those of encoders that the fusion site withholds.
+
+        Args:
+            before: what it was sent. Of an encoder that it withholds, ``weights`` holds these very tensors.
+        """
+        return [key for key, value in self.weights.items() if value is not before[key]]
+
+    def changes(self, before: Tensors) -> Tensors:
+        """Returns what the training changed, of the weights that came back."""
+        return {key: self.weights[key] - before[key] for key in self.trained(before)}
+
 
 class Fuse(Protocol):
     """Has the fusion site train for a round, from the given weights.

@@ -72,4 +72,7 @@ def map_differences(maps: Tensor, others: Tensor, there: Tensor) -> tuple[Tensor
         there: bool (B, classes).
     """
     difference = (maps - others)[there]
+    if not difference.numel():
+        # No voxel of the crop has a class that the label tells.
+        return difference.sum(), difference.sum()
     return difference.square().mean(), difference.abs().mean()

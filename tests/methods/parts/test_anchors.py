@@ -66,6 +66,21 @@ def test_three_rounds_against_plain_loops() -> None:
     assert any(mean is None for mean in means(rounds[2], 4, 0))
 
 
+def test_anchors_of_the_untrained_network_are_replaced_however_late() -> None:
+    """The fusion site was away in round 1: round 2 replaces them, round 3 moves them."""
+    anchors = Anchors(2, 0.9, seed=0)
+    anchors.update(vectors(0), 0)
+    second, third = vectors(2), vectors(3)
+    anchors.update(second, 2)
+    again = Anchors(2, 0.9, seed=0)
+    again.restore(anchors.state())
+    replaced = means(second, 4, 0) + means(second, 4, 1)
+    agree(again, {4: replaced})
+    again.update(third, 3)
+    moved = means(third, 4, 0) + means(third, 4, 1)
+    agree(again, {4: [0.9 * old + 0.1 * new for old, new in zip(replaced, moved, strict=True)]})
+
+
 def test_assignment_is_that_of_round_0() -> None:
     """Afterwards cases may change places; they keep their cluster."""
     anchors = Anchors(2, 0.9, seed=0)

@@ -36,6 +36,7 @@ class Anchors:
         self.fewest = fewest
         self._rows: dict[int, Tensor] = {}
         self._filled: Tensor | None = None
+        self._renewed: Tensor | None = None
         self._centres: dict[int, Tensor] = {}
         self._clusters: dict[tuple[int, int], int] = {}
 
@@ -44,7 +45,8 @@ class Anchors:
 
         Args:
             vectors: by the case's place in the training list.
-            round_number: round 0 starts the anchors and round 1 replaces them; later rounds move them slowly.
+            round_number: round 0 starts the anchors. The first later round that moves an anchor replaces it, since the
+                network of round 0 was hardly trained: as a rule that is round 1. Later rounds move it slowly.
         """
         if not vectors:
             return
@@ -52,6 +54,7 @@ class Anchors:
         if self._filled is None:
             classes = len(first.there)
             self._filled = torch.zeros(classes, self.per_class, dtype=torch.bool)
+            self._renewed = torch.zeros_like(self._filled)
             self._rows = {
                 level: torch.zeros(classes, self.per_class, rows.shape[1]) for level, rows in first.by_level.items()
             }
@@ -78,12 +81,12 @@ class Anchors:
             members = [case for case in holding if self._clusters[number, case] == cluster]
             if len(members) < self.fewest:
                 continue
-            fresh = round_number <= 1 or not self._filled[number, cluster]
-            keep = 0.0 if fresh else self.ema
+            keep = self.ema if self._renewed[number, cluster] else 0.0
             for level, rows in self._rows.items():
                 mean = torch.stack([vectors[case].by_level[level][number] for case in members]).mean(dim=0)
                 rows[number, cluster] = keep * rows[number, cluster] + (1 - keep) * mean
             self._filled[number, cluster] = True
+            self._renewed[number, cluster] = round_number > 0
 
     def tensors(self) -> dict[int, Tensor]:
         """The existing anchors by level, (rows, C_l); empty as long as there are none."""
@@ -97,11 +100,17 @@ class Anchors:
 
     def state(self) -> dict[str, Any]:
         """Everything, as tensors and plain values."""
-        return {"rows": self._rows, "filled": self._filled, "centres": self._centres, "clusters": self._clusters}
+        return {
+            "rows": self._rows,
+            "filled": self._filled,
+            "renewed": self._renewed,
+            "centres": self._centres,
+            "clusters": self._clusters,
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """The inverse of :meth:`state`."""
-        self._rows, self._filled = state["rows"], state["filled"]
+        self._rows, self._filled, self._renewed = state["rows"], state["filled"], state["renewed"]
         self._centres, self._clusters = state["centres"], state["clusters"]
 
 

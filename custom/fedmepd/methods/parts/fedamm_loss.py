@@ -91,7 +91,7 @@ class FedAMMLoss:
             distances.append(float(absolute.detach()))
         mean = sum(distances) / len(distances)
         for modality, distance in zip(step.modalities, distances, strict=True):
-            self.paces.setdefault(modality, []).append(distance / mean)
+            self.paces.setdefault(modality, []).append(distance / mean if mean else 1.0)
         behind = [distance > mean for distance in distances]
         weights = [self.weights[modality] for modality in step.modalities]
         return behind, {
