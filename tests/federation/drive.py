@@ -139,3 +139,15 @@ def assert_same_run(first: Path, second: Path, rounds: int, names: Iterable[str]
         kept = [site_state(folder, name, rounds) for folder in (first, second)]
         for key in kept[0]:
             assert same(kept[0][key], kept[1][key]), f"{name}: {key}"
+
+
+def without_times(results: dict) -> dict:
+    """Results without what differs from run to run: times and memory, and bytes, which count only on a wire."""
+    left = {key: value for key, value in results.items() if key not in ("seconds", "timing", "hardware", "fusion")}
+    left["server"] = _work_alone(results["server"])
+    left["sites"] = [_work_alone(entry) for entry in results["sites"]]
+    return left
+
+
+def _work_alone(entry: dict) -> dict:
+    return entry | {"work": {key: entry["work"][key] for key in ("steps", "passes", "networks")}}
