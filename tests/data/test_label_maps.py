@@ -123,3 +123,43 @@ def test_a_site_that_annotates_the_whole_tumour_alone_trains(tmp_path):
     assert losses[-1] < losses[0]
     scores = score_cases(network, site.validation, of, site.cache, distances=True, abort=never)
     assert list(scores["dice"]) == ["WT"] and scores["mdsc"] == scores["dice"]["WT"]
+
+
+def test_an_edited_map_is_the_one_that_counts(tmp_path, capsys):
+    data, values = tmp_path / "data", tmp_path / "own.yaml"
+    write_case(data, "case")
+    values.write_text("values: {0: background, 1: NCR/NET, 2: ED, 4: ET}\n")
+    assert run("init", data, "--labels", values) == 0
+    values.write_text("values: {0: background, 1: ED, 2: NCR/NET, 4: ET}\n")
+    capsys.readouterr()
+    assert run("check", data, "--labels", values) == 0
+    assert "own.yaml: 0, 1 ED, 2 NCR/NET, 4 ET" in capsys.readouterr().out
+
+
+def test_later_cases_are_read_as_the_earlier_ones(tmp_path):
+    """Their values do not tell the convention, which the user has said before."""
+    data = tmp_path / "data"
+    write_case(data, "first", label=np.where(tumour() == 4, 3, tumour()).astype("uint8"))
+    assert run("init", data, "--labels", "msd") == 0
+    write_case(data, "second", label=np.where(tumour(kind=1) == 4, 0, tumour(kind=1)).astype("uint8"))
+    assert run("init", data) == 0
+    assert {case.convention for case in read_manifest(BRATS, data)[0]} == {"msd"}
+
+
+def test_what_the_names_of_earlier_cases_tell_is_not_said_of_others(tmp_path):
+    data = tmp_path / "data"
+    write_case(data, "BraTS-GLI-00001-000", label=np.where(tumour() == 4, 3, tumour()).astype("uint8"))
+    assert run("init", data) == 0
+    write_case(data, "plain")
+    assert run("init", data) == 0
+    assert [case.convention for case in read_manifest(BRATS, data)[0]] == ["brats2023", "brats"]
+
+
+def test_later_cases_of_doubtful_labels_are_asked_about(tmp_path, capsys):
+    data = tmp_path / "data"
+    values = np.where(tumour() == 4, 3, tumour()).astype("uint8")
+    write_case(data, "plain", label=values)
+    assert run("init", data, "--labels", "brats2023") == 0
+    write_case(data, "BraTS-PED-00001-000", label=np.roll(values, 1, axis=0))
+    assert run("init", data) == 2
+    assert "children" in capsys.readouterr().err

@@ -229,6 +229,10 @@ def test_the_folders_name_is_left_out_as_a_whole_alone(tmp_path, folder, templat
     [
         *((name, "T1 or T1ce") for name in ("T1_contrast", "T1_Gad", "T1w_gd", "T1w_post", "T1_KM", "t1_mprage_post")),
         *((name, "T1 or T1ce") for name in ("T1_SE_post", "T1_MPRAGE_CE", "sub-01_ce-ferumoxytol_T1w")),
+        *(
+            (f"T1_{word}", "T1 or T1ce")
+            for word in ("enhanced", "enh", "postgad", "postGd", "gadovist", "contraste", "GdDTPA", "mdc", "inj")
+        ),
         *((name, "T2 or FLAIR") for name in ("t2_tirm_tra_dark-fluid", "T2_dark_fluid", "t2_spc_da-fl")),
     ],
 )
@@ -245,7 +249,9 @@ def test_a_neighbour_that_changes_the_modality(tmp_path, name, kinds):
 
 @pytest.mark.parametrize(
     "name",
-    ["T1_subtraction", "T1_map", "T2_map", "T2star_T2", "T2_star", "T2_GRE", "T2_SWI", "t2_mask", "FLAIR_lesion_mask"],
+    ["T1_subtraction", "T1_map", "T2_map", "T2star_T2", "T2_star", "T2_GRE", "T2_SWI", "t2_mask", "FLAIR_lesion_mask"]
+    + [f"T2_{word}" for word in ("ffe", "hemo", "medic", "dsc", "epi", "diff")]
+    + ["T1_perfusion", "FLAIR_lesion", "FLAIR_roi"],
 )
 def test_what_is_made_of_a_modality_is_none(tmp_path, name):
     touch(tmp_path / "a", f"{name}.nii.gz", "t1.nii.gz", "t2.nii.gz", "flair.nii.gz", "seg_mask.nii.gz")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from fedmepd.data.cases import Case
@@ -47,7 +48,7 @@ def read_images_tr(task: Task, folder: Path, follow_links: bool, findings: list[
     names = [match[1] for match in numbered.values()] if apart else list(images.values())
     described = read_dataset_json(task, folder, names, follow_links)
     findings += described.findings
-    task = task if described.own is None else task.with_convention(*described.own)
+    task = replace(task, conventions=task.conventions | dict([described.own] if described.own else []))
     of_cases: dict[str, dict[str, Path]] = {}
     for image, name in images.items():
         if apart:

@@ -22,6 +22,7 @@ from fedmepd.data.manifest import Part, read_manifest
 from fedmepd.data.names import read_case_name, read_label_name
 from fedmepd.data.volumes import is_nifti
 from fedmepd.errors import DataError, remedy
+from fedmepd.tasks.labels import Convention
 from fedmepd.tasks.task import Task
 
 SINGLE = "the folder of one case"
@@ -152,6 +153,15 @@ def _dataset(folder: Path, cases: list[Case], findings: list[Finding]) -> Datase
             same = [str(_place(case)) for case in cases if case.name == name]
             text = f"{' and '.join(same[:2])} are two cases of one name, {name}: rename one"
             findings.append(error("two cases of one name", text))
+    values: dict[str | None, Convention | None] = {}
+    for case in cases:
+        own = case.task.conventions.get(case.convention)
+        if values.setdefault(case.convention, own) != own:
+            raise DataError(
+                f"{folder} holds several data sets whose {case.convention} give the label values other classes: name "
+                "one of them, and make a site of each",
+                public="a data folder holds several data sets whose label values mean different classes",
+            )
     layouts = Counter(case.layout for case in cases)
     layout = ", ".join(f"{kind}" if len(layouts) == 1 else f"{kind} ({count})" for kind, count in layouts.items())
     return Dataset(folder, layout, cases, tuple(findings))

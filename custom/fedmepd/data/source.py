@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -71,8 +71,11 @@ def open_source(
     if not dataset.cases:
         raise no_case(task, folder)
     found(dataset)
-    known, own = _known(task, earlier)
-    cases = [replace(case, convention=case.convention or known.get(case.name) or own) for case in dataset.cases]
+    known, own = _known(task, earlier, {case.name for case in dataset.cases if case.convention})
+    cases = [
+        replace(case, convention=case.convention or known.get(case.name) or (None if case.label_doubt else own))
+        for case in dataset.cases
+    ]
     inspection = inspect_cases(cases, labels=labels, cache=cache, progress=progress, known=dataset.findings)
     usable = inspection.without_faulty() if skip_faulty else inspection
     usable.require_good()
@@ -113,11 +116,17 @@ def _earlier_patterns(task: Task, folder: Path | None) -> tuple[Pattern, ...]:
     return tuple(Pattern.read(task, text) for text in manifest.patterns)
 
 
-def _known(task: Task, folder: Path | None) -> tuple[dict[str, str | None], str | None]:
-    """The conventions that an earlier manifest of the folder holds, and the one that the user has described for all."""
+def _known(task: Task, folder: Path | None, told: Collection[str]) -> tuple[dict[str, str | None], str | None]:
+    """The conventions that an earlier manifest of the folder holds, and the one of all cases that do not tell theirs.
+
+    Args:
+        task: that the cases are of.
+        folder: of the manifest.
+        told: cases whose layout tells their convention, which says nothing of others unless the user has described it.
+    """
     if folder is None or not (folder / FILE_NAME).is_file():
         return {}, None
     known = {case.name: case.convention for case in read_manifest(task, folder)[0]}
-    described = set(known.values()) - {None}
-    own = described.pop() if len(described) == 1 and described <= load_manifest(folder).label_values.keys() else None
-    return known, own
+    values = load_manifest(folder).label_values
+    others = {own for name, own in known.items() if own is not None and (name not in told or own in values)}
+    return known, others.pop() if len(others) == 1 else None
