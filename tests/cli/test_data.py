@@ -74,6 +74,14 @@ def test_every_fault(name: str, tmp_path: Path, run) -> None:
     assert "good" in [case.name for case in read_manifest(BRATS, data)[0]]
 
 
+def test_anonymous_output_names_nothing_where_a_folder_is_refused(tmp_path: Path, run) -> None:
+    (tmp_path / "cases.csv").write_text("case,t1\n../Miller,b.nii\n")
+    status, printed = run("check", tmp_path, "--anonymous")
+    assert status == 2 and "the list of the site's cases cannot be used" in printed
+    assert "Miller" not in printed and str(tmp_path) not in printed
+    assert "Miller" in run("check", tmp_path)[1]
+
+
 def test_all_faults_at_once(tmp_path: Path, run) -> None:
     for _, _, make in ALL_FAULTS.values():
         make(tmp_path / "data")

@@ -106,6 +106,7 @@ def test_channels_that_are_not_clear(folder, capsys, content, text):
         ),
         ({"background": 0, "NCR": 1, "peritumoral oedema": 2, "ET": 3}, "brats2023"),
         ({"background": 0, "NETC": 1, "SNFH": 2, "ET": 3}, "brats2023"),
+        ({"background": 0, "necrosis": 1, "edema": 2, "Gd-enhancing tumor": 3}, "brats2023"),
         # nnU-Net's regions: 1 is in the whole tumour alone, 2 in the core too, 3 in all.
         ({"background": 0, "whole tumor": [1, 2, 3], "tumor core": [2, 3], "enhancing tumor": 3}, "msd"),
         ({"background": 0, "WT": [1, 2, 3], "TC": [1, 3], "ET": [3]}, "brats2023"),
@@ -244,3 +245,16 @@ def test_beside_cases_of_another_layout(folder):
     assert main(["data", "check", str(folder)]) == 0
     assert main(["data", "init", str(folder)]) == 0
     assert [case.convention for case in read_manifest(BRATS, folder)[0]] == ["brats", "dataset.json"]
+
+
+def test_a_stray_file_beside_those_of_nnunet(tmp_path):
+    for case in ("BraTS2021_00001", "BraTS2021_00002"):
+        for number in range(4):
+            save(tmp_path / "imagesTr" / f"{case}_{number:04d}.nii.gz", volume())
+    save(tmp_path / "imagesTr" / "mean.nii.gz", volume())
+    describe(tmp_path, {"channel_names": CHANNELS, "labels": TASK01})
+    dataset = find_dataset(BRATS, tmp_path)
+    assert [(case.name, len(case.images)) for case in dataset.cases] == [("BraTS2021_00001", 4), ("BraTS2021_00002", 4)]
+    [found] = dataset.findings
+    assert (found.severity, found.kind) == ("note", "image without the number of a channel, passed over")
+    assert "mean.nii.gz" in found.text

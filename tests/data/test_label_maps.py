@@ -94,7 +94,7 @@ def test_evaluate_with_a_map(tmp_path, capsys):
     command = ["evaluate", "--predictions", tmp_path / "predictions", "--labels", tmp_path / "labels"]
     assert main([*map(str, command), "--label-values", str(values)]) == 0
     printed = capsys.readouterr().out
-    assert "do not tell a region, and are not in its scores: TC 1, ET 1" in printed
+    assert "do not tell a region, and are in neither its scores nor mDSC: TC 1, ET 1" in printed
     assert next(line.split() for line in printed.splitlines() if " WT " in f" {line}" and "Dice" in line)[2] == "1.000"
 
 
@@ -163,3 +163,16 @@ def test_later_cases_of_doubtful_labels_are_asked_about(tmp_path, capsys):
     write_case(data, "BraTS-PED-00001-000", label=np.roll(values, 1, axis=0))
     assert run("init", data) == 2
     assert "children" in capsys.readouterr().err
+
+
+def test_a_map_without_content(tmp_path, capsys):
+    (tmp_path / "own.yaml").write_text("# nothing yet\n")
+    write_case(tmp_path / "data")
+    assert run("check", tmp_path / "data", "--labels", tmp_path / "own.yaml") == 2
+    assert f"{tmp_path / 'own.yaml'} is empty" in capsys.readouterr().err
+
+
+def test_labels_of_one_value_may_be_the_whole_tumour(tmp_path, capsys):
+    write_case(tmp_path / "data", label=(tumour() > 0).astype("uint8"))
+    assert run("check", tmp_path / "data") == 0
+    assert "if it is the whole tumour, describe the values in a file" in capsys.readouterr().out

@@ -341,7 +341,7 @@ def test_file_that_is_no_list(tmp_path):
     [
         *(
             (name, "file that may be the label, passed over", "--pattern 'label=*")
-            for name in ("a_MASK", "a_dseg", "a_GlistrBoost", "a_tumor_roi", "a_manual")
+            for name in ("a_MASK", "a_dseg", "a_GlistrBoost", "a_tumor_roi", "a_manual", "a_tumorMask")
         ),
         ("a_fliar", "file name with a word that is nearly a known one", "'fliar' is nearly 'flair'"),
         ("a_segmentaton", "file name with a word that is nearly a known one", "is nearly 'segmentation'"),
@@ -447,3 +447,30 @@ def test_corrected_variants_beside_the_plain_images(tmp_path):
     (tmp_path / f"{case}_nifti" / f"{case}_T1.nii.gz").unlink()
     [found] = find_dataset(BRATS, tmp_path).cases
     assert found.images["T1"].name == f"{case}_T1_bias.nii.gz"
+
+
+@pytest.mark.parametrize(
+    ("names", "doubtful"),
+    [
+        (("P001_20190301", "P001_20200512", "P002_20190301"), ("P001_20190301", "P001_20200512")),
+        (("P001-2019-03-01", "P001-2020-05-12"), ("P001-2019-03-01", "P001-2020-05-12")),
+        (("sub-01_ses-1", "sub-01_ses-2"), ("sub-01_ses-1", "sub-01_ses-2")),
+        (("P001_20190301", "P002_20190301"), ()),
+        (("P001_1", "P001_2"), ()),
+    ],
+)
+def test_folders_that_may_be_examinations_of_one_patient(tmp_path, names, doubtful):
+    touch(tmp_path, *(f"{name}/t1.nii" for name in names))
+    cases = find_dataset(BRATS, tmp_path).cases
+    assert tuple(case.name for case in cases if case.patient_doubt) == doubtful
+    assert all("may be examinations of one patient" in case.patient_doubt for case in cases if case.patient_doubt)
+
+
+def test_folders_of_images_and_of_labels(tmp_path):
+    touch(tmp_path, *(f"images/{case}/{case}_t1.nii.gz" for case in ("P001", "P002")))
+    touch(tmp_path, *(f"labels/{case}_seg.nii.gz" for case in ("P001", "P002")))
+    cases = find_dataset(BRATS, tmp_path).cases
+    assert [(case.patient, case.label.name) for case in cases] == [
+        ("P001", "P001_seg.nii.gz"),
+        ("P002", "P002_seg.nii.gz"),
+    ]

@@ -155,7 +155,12 @@ def _convention(task: Task, told: Any) -> Convention | None:
     classes: dict[int, tuple[int, ...]] = {}
     for value in sorted(set().union(*(values for values, _ in values_of))):
         inside = [members for values, members in values_of if value in values]
-        others = [members for values, members in values_of if value not in values and not members <= {0}]
+        others = [
+            members
+            for values, members in values_of
+            # Of other values of the same class, as two kinds of necrosis are, the value stays one of that class.
+            if value not in values and not members <= {0} and members not in inside
+        ]
         classes[value] = tuple(sorted(set.intersection(*inside).difference(*others)))
         if not classes[value]:
             return None

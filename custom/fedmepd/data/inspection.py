@@ -315,6 +315,8 @@ def _by_values(task: Task, labels: Sequence[set[int]], option: str) -> tuple[str
             f"the labels hold {_listed(found)}, which fit more than one convention: read as "
             f"{task.describe_convention(default)}; say {choices} if they are of that"
         )
+        if len(found - {0}) == 1:
+            text += "; or, if it is the whole tumour, describe the values in a file"
         return default, [warning("label values that do not tell their convention, read as the task's default", text)]
     return default, []
 

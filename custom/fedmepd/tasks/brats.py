@@ -30,8 +30,8 @@ DOUBTS = (
     ),
     Doubt("T2", ("dark", "darkfluid", "da", "tirm"), "FLAIR"),
 )
-# With one of these words, the file is not the image itself but was derived from it or outlines something in it, or it is
-# of another sequence, as T2*, diffusion and perfusion are.
+# With one of these words, the file is not the image itself but was derived from it or outlines something in it, or it
+# is of another sequence, as T2*, diffusion and perfusion are.
 DERIVED_WORDS = (
     *("unstripped", "map", "mask", "subtraction", "subtracted", "lesion", "roi"),
     *("star", "t2star", "gre", "swi", "ffe", "hemo", "medic"),
@@ -46,7 +46,7 @@ OTHER_LABEL_WORDS = ("brain", "brainmask", "parenchyma", "tissue", "skull", "ven
 REGION_WORDS = {"WT": ("whole",), "TC": ("core",), "ET": ("enhancing",)}
 
 # In the names of classes.
-FILLER_WORDS = ("tumor", "tumour", "core", "and", "peritumoral", "peritumoural")
+FILLER_WORDS = ("tumor", "tumour", "core", "and", "peritumoral", "peritumoural", "gd")
 
 _SINCE_2023 = "BraTS 2023 or later"
 
