@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
+from fedmepd.data.cases import Case
 from fedmepd.data.file_kinds import Pattern
+from fedmepd.data.findings import Finding, warning
 from fedmepd.data.formats import describe_formats, other_format
 from fedmepd.data.inspection import Inspection, inspect_cases
 from fedmepd.data.layouts import Dataset, find_dataset
@@ -76,12 +78,32 @@ def open_source(
         replace(case, convention=case.convention or known.get(case.name) or (None if case.label_doubt else own))
         for case in dataset.cases
     ]
-    inspection = inspect_cases(cases, labels=labels, cache=cache, progress=progress, known=dataset.findings)
+    findings = [*dataset.findings, *([] if labels else _read_as_earlier(dataset.cases, cases, known))]
+    inspection = inspect_cases(cases, labels=labels, cache=cache, progress=progress, known=findings)
     usable = inspection.without_faulty() if skip_faulty else inspection
     usable.require_good()
     if not usable.cases:
         raise DataError(f"all cases of {folder} have errors: see `fedmepd data check {folder} --details`")
     return Source(dataset, usable, len(inspection.cases) - len(usable.cases), patterns)
+
+
+def _read_as_earlier(found: Sequence[Case], cases: Sequence[Case], known: Collection[str]) -> list[Finding]:
+    """Warns of new cases with labels that are read as the earlier ones of the folder."""
+    new = [
+        case
+        for before, case in zip(found, cases, strict=True)
+        if case.label is not None and case.name not in known and before.convention is None
+        # The default is what such labels are read as anyhow, and other values are refused.
+        if case.convention not in (None, case.task.default_convention)
+    ]
+    if not new:
+        return []
+    first, more = new[0], f" and {len(new) - 1} more" if len(new) > 1 else ""
+    text = (
+        f"{first.name}{more}: the labels are read as those of the cases before them, "
+        f"{first.task.describe_convention(first.convention)}; say --labels if they are of another kind"
+    )
+    return [warning("labels of new cases, read as those of the earlier ones", text)]
 
 
 def no_case(task: Task, folder: Path) -> DataError:
