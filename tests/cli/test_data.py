@@ -74,6 +74,14 @@ def test_every_fault(name: str, tmp_path: Path, run) -> None:
     assert "good" in [case.name for case in read_manifest(BRATS, data)[0]]
 
 
+def test_anonymous_output_names_nothing_where_a_folder_is_refused(tmp_path: Path, run) -> None:
+    (tmp_path / "cases.csv").write_text("case,t1\n../Miller,b.nii\n")
+    status, printed = run("check", tmp_path, "--anonymous")
+    assert status == 2 and "the list of the site's cases cannot be used" in printed
+    assert "Miller" not in printed and str(tmp_path) not in printed
+    assert "Miller" in run("check", tmp_path)[1]
+
+
 def test_all_faults_at_once(tmp_path: Path, run) -> None:
     for _, _, make in ALL_FAULTS.values():
         make(tmp_path / "data")
@@ -165,9 +173,15 @@ def test_labels_are_said_once(tmp_path: Path, run) -> None:
     assert run("init", data, "--labels", "msd")[0] == 0
     assert read_manifest(BRATS, data)[0][0].convention == "msd"
     assert run("init", data)[0] == 0 and run("check", data)[0] == 0
-    # A newcomer of which nothing is known must be said again.
+    # A newcomer is read as the others, and not in silence; one whose values do not fit is refused.
     write_case(data, "b", label=three(9))
-    assert run("init", data)[0] == 2
+    status, printed = run("init", data)
+    assert status == 0 and "labels of new cases, read as those of the earlier ones" in printed
+    assert {case.convention for case in read_manifest(BRATS, data)[0]} == {"msd"}
+    assert "earlier ones" not in run("init", data)[1]
+    write_case(data, "c", label=tumour(kind=11))
+    status, printed = run("init", data)
+    assert status == 2 and "holds the label values 4, unknown as Decathlon" in printed
 
 
 def three(kind: int) -> np.ndarray:

@@ -150,3 +150,21 @@ def test_two_lists(tmp_path):
     write(tmp_path, "cases.json", "[]")
     with pytest.raises(DataError, match="both cases.csv and cases.json"):
         find_dataset(BRATS, tmp_path)
+
+
+@pytest.mark.parametrize("column", ["Patient", "patient_id", "Patient ID", "PatientID", "patient-no", "patient name"])
+def test_the_column_of_the_patient(tmp_path, column):
+    file = write(tmp_path, "cases.csv", f"case,{column},flair\na,p,a.nii\nb,p,b.nii\n")
+    assert [case.patient for case in find_dataset(BRATS, file).cases] == ["p", "p"]
+
+
+def test_two_columns_of_the_patient(tmp_path):
+    file = write(tmp_path, "cases.csv", "case,patient,patient_id,flair\na,p,q,a.nii\n")
+    with pytest.raises(DataError, match="columns 'patient' and 'patient_id' are both patient"):
+        find_dataset(BRATS, file)
+
+
+def test_a_list_in_another_encoding(tmp_path):
+    (tmp_path / "cases.csv").write_bytes("case,flair\nM\xfcller,a.nii\n".encode("cp1252"))
+    with pytest.raises(DataError, match="save it as CSV UTF-8"):
+        find_dataset(BRATS, tmp_path)

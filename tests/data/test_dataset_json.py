@@ -11,7 +11,7 @@ from fedmepd.data.manifest import read_manifest
 from fedmepd.data.preparation import read_case
 from fedmepd.errors import DataError
 from fedmepd.tasks.brats import BRATS
-from tests.data.files import save, tumour, volume
+from tests.data.files import save, tumour, volume, write_case
 
 CHANNELS = {"0": "T1w", "1": "t1gd", "2": "T2w", "3": "FLAIR"}
 READ = {"T1": 0, "T1ce": 1, "T2": 2, "FLAIR": 3}
@@ -106,6 +106,7 @@ def test_channels_that_are_not_clear(folder, capsys, content, text):
         ),
         ({"background": 0, "NCR": 1, "peritumoral oedema": 2, "ET": 3}, "brats2023"),
         ({"background": 0, "NETC": 1, "SNFH": 2, "ET": 3}, "brats2023"),
+        ({"background": 0, "necrosis": 1, "edema": 2, "Gd-enhancing tumor": 3}, "brats2023"),
         # nnU-Net's regions: 1 is in the whole tumour alone, 2 in the core too, 3 in all.
         ({"background": 0, "whole tumor": [1, 2, 3], "tumor core": [2, 3], "enhancing tumor": 3}, "msd"),
         ({"background": 0, "WT": [1, 2, 3], "TC": [1, 3], "ET": [3]}, "brats2023"),
@@ -207,3 +208,53 @@ def test_nnunets_raw_layout(tmp_path, ending):
     save(root / "imagesTr" / f"BraTS2021_00001_0004{ending}", volume(9))
     [found] = find_dataset(BRATS, tmp_path).findings
     assert found.kind == "channel that dataset.json does not name, passed over"
+
+
+FIRST_ET = {"background": 0, "ET": 1, "ED": 2, "NCR": 3}
+
+
+def test_a_corrected_file_counts_the_next_time(folder):
+    for labels, voxels in ((FIRST_ET, [1, 6, 1]), ({"background": 0, "ET": 1, "NCR": 2, "ED": 3}, [6, 1, 1])):
+        describe(folder, {"modality": CHANNELS, "labels": labels})
+        assert main(["data", "init", str(folder)]) == 0
+        [case] = read_manifest(BRATS, folder)[0]
+        assert np.bincount(read_case(case)["label"].numpy().ravel())[1:].tolist() == voxels
+
+
+def test_two_data_sets_that_say_other_classes(folder):
+    second = folder / "second"
+    first = folder.rename(folder.with_name("first"))
+    folder.mkdir()
+    first.rename(folder / "first")
+    save(second / "imagesTr" / "BRATS_002.nii.gz", np.stack([volume(900 + place) for place in range(4)], axis=-1))
+    describe(folder / "first", {"modality": CHANNELS, "labels": FIRST_ET})
+    describe(second, {"modality": CHANNELS, "labels": FIRST_ET})
+    assert len(find_dataset(BRATS, folder).cases) == 2
+    describe(second, {"modality": CHANNELS, "labels": {"background": 0, "ET": 1, "NCR": 2, "ED": 3}})
+    with pytest.raises(DataError, match="holds several data sets whose dataset.json give the label values other"):
+        find_dataset(BRATS, folder)
+
+
+def test_beside_cases_of_another_layout(folder):
+    describe(folder, {"modality": CHANNELS, "labels": FIRST_ET})
+    folder.rename(folder.with_name("nnunet"))
+    folder.mkdir()
+    folder.with_name("nnunet").rename(folder / "nnunet")
+    # Comes first by name.
+    write_case(folder, "BRATS20_Training_001")
+    assert main(["data", "check", str(folder)]) == 0
+    assert main(["data", "init", str(folder)]) == 0
+    assert [case.convention for case in read_manifest(BRATS, folder)[0]] == ["brats", "dataset.json"]
+
+
+def test_a_stray_file_beside_those_of_nnunet(tmp_path):
+    for case in ("BraTS2021_00001", "BraTS2021_00002"):
+        for number in range(4):
+            save(tmp_path / "imagesTr" / f"{case}_{number:04d}.nii.gz", volume())
+    save(tmp_path / "imagesTr" / "mean.nii.gz", volume())
+    describe(tmp_path, {"channel_names": CHANNELS, "labels": TASK01})
+    dataset = find_dataset(BRATS, tmp_path)
+    assert [(case.name, len(case.images)) for case in dataset.cases] == [("BraTS2021_00001", 4), ("BraTS2021_00002", 4)]
+    [found] = dataset.findings
+    assert (found.severity, found.kind) == ("note", "image without the number of a channel, passed over")
+    assert "mean.nii.gz" in found.text

@@ -94,7 +94,7 @@ def test_evaluate_with_a_map(tmp_path, capsys):
     command = ["evaluate", "--predictions", tmp_path / "predictions", "--labels", tmp_path / "labels"]
     assert main([*map(str, command), "--label-values", str(values)]) == 0
     printed = capsys.readouterr().out
-    assert "do not tell a region, and are not in its scores: TC 1, ET 1" in printed
+    assert "do not tell a region, and are in neither its scores nor mDSC: TC 1, ET 1" in printed
     assert next(line.split() for line in printed.splitlines() if " WT " in f" {line}" and "Dice" in line)[2] == "1.000"
 
 
@@ -123,3 +123,56 @@ def test_a_site_that_annotates_the_whole_tumour_alone_trains(tmp_path):
     assert losses[-1] < losses[0]
     scores = score_cases(network, site.validation, of, site.cache, distances=True, abort=never)
     assert list(scores["dice"]) == ["WT"] and scores["mdsc"] == scores["dice"]["WT"]
+
+
+def test_an_edited_map_is_the_one_that_counts(tmp_path, capsys):
+    data, values = tmp_path / "data", tmp_path / "own.yaml"
+    write_case(data, "case")
+    values.write_text("values: {0: background, 1: NCR/NET, 2: ED, 4: ET}\n")
+    assert run("init", data, "--labels", values) == 0
+    values.write_text("values: {0: background, 1: ED, 2: NCR/NET, 4: ET}\n")
+    capsys.readouterr()
+    assert run("check", data, "--labels", values) == 0
+    assert "own.yaml: 0, 1 ED, 2 NCR/NET, 4 ET" in capsys.readouterr().out
+
+
+def test_later_cases_are_read_as_the_earlier_ones(tmp_path):
+    """Their values do not tell the convention, which the user has said before."""
+    data = tmp_path / "data"
+    write_case(data, "first", label=np.where(tumour() == 4, 3, tumour()).astype("uint8"))
+    assert run("init", data, "--labels", "msd") == 0
+    write_case(data, "second", label=np.where(tumour(kind=1) == 4, 0, tumour(kind=1)).astype("uint8"))
+    assert run("init", data) == 0
+    assert {case.convention for case in read_manifest(BRATS, data)[0]} == {"msd"}
+
+
+def test_what_the_names_of_earlier_cases_tell_is_not_said_of_others(tmp_path):
+    data = tmp_path / "data"
+    write_case(data, "BraTS-GLI-00001-000", label=np.where(tumour() == 4, 3, tumour()).astype("uint8"))
+    assert run("init", data) == 0
+    write_case(data, "plain")
+    assert run("init", data) == 0
+    assert [case.convention for case in read_manifest(BRATS, data)[0]] == ["brats2023", "brats"]
+
+
+def test_later_cases_of_doubtful_labels_are_asked_about(tmp_path, capsys):
+    data = tmp_path / "data"
+    values = np.where(tumour() == 4, 3, tumour()).astype("uint8")
+    write_case(data, "plain", label=values)
+    assert run("init", data, "--labels", "brats2023") == 0
+    write_case(data, "BraTS-PED-00001-000", label=np.roll(values, 1, axis=0))
+    assert run("init", data) == 2
+    assert "children" in capsys.readouterr().err
+
+
+def test_a_map_without_content(tmp_path, capsys):
+    (tmp_path / "own.yaml").write_text("# nothing yet\n")
+    write_case(tmp_path / "data")
+    assert run("check", tmp_path / "data", "--labels", tmp_path / "own.yaml") == 2
+    assert f"{tmp_path / 'own.yaml'} is empty" in capsys.readouterr().err
+
+
+def test_labels_of_one_value_may_be_the_whole_tumour(tmp_path, capsys):
+    write_case(tmp_path / "data", label=(tumour() > 0).astype("uint8"))
+    assert run("check", tmp_path / "data") == 0
+    assert "if it is the whole tumour, describe the values in a file" in capsys.readouterr().out

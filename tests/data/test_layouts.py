@@ -229,6 +229,10 @@ def test_the_folders_name_is_left_out_as_a_whole_alone(tmp_path, folder, templat
     [
         *((name, "T1 or T1ce") for name in ("T1_contrast", "T1_Gad", "T1w_gd", "T1w_post", "T1_KM", "t1_mprage_post")),
         *((name, "T1 or T1ce") for name in ("T1_SE_post", "T1_MPRAGE_CE", "sub-01_ce-ferumoxytol_T1w")),
+        *(
+            (f"T1_{word}", "T1 or T1ce")
+            for word in ("enhanced", "enh", "postgad", "postGd", "gadovist", "contraste", "GdDTPA", "mdc", "inj")
+        ),
         *((name, "T2 or FLAIR") for name in ("t2_tirm_tra_dark-fluid", "T2_dark_fluid", "t2_spc_da-fl")),
     ],
 )
@@ -245,7 +249,9 @@ def test_a_neighbour_that_changes_the_modality(tmp_path, name, kinds):
 
 @pytest.mark.parametrize(
     "name",
-    ["T1_subtraction", "T1_map", "T2_map", "T2star_T2", "T2_star", "T2_GRE", "T2_SWI", "t2_mask", "FLAIR_lesion_mask"],
+    ["T1_subtraction", "T1_map", "T2_map", "T2star_T2", "T2_star", "T2_GRE", "T2_SWI", "t2_mask", "FLAIR_lesion_mask"]
+    + [f"T2_{word}" for word in ("ffe", "hemo", "medic", "dsc", "epi", "diff")]
+    + ["T1_perfusion", "FLAIR_lesion", "FLAIR_roi"],
 )
 def test_what_is_made_of_a_modality_is_none(tmp_path, name):
     touch(tmp_path / "a", f"{name}.nii.gz", "t1.nii.gz", "t2.nii.gz", "flair.nii.gz", "seg_mask.nii.gz")
@@ -335,7 +341,7 @@ def test_file_that_is_no_list(tmp_path):
     [
         *(
             (name, "file that may be the label, passed over", "--pattern 'label=*")
-            for name in ("a_MASK", "a_dseg", "a_GlistrBoost", "a_tumor_roi", "a_manual")
+            for name in ("a_MASK", "a_dseg", "a_GlistrBoost", "a_tumor_roi", "a_manual", "a_tumorMask")
         ),
         ("a_fliar", "file name with a word that is nearly a known one", "'fliar' is nearly 'flair'"),
         ("a_segmentaton", "file name with a word that is nearly a known one", "is nearly 'segmentation'"),
@@ -441,3 +447,30 @@ def test_corrected_variants_beside_the_plain_images(tmp_path):
     (tmp_path / f"{case}_nifti" / f"{case}_T1.nii.gz").unlink()
     [found] = find_dataset(BRATS, tmp_path).cases
     assert found.images["T1"].name == f"{case}_T1_bias.nii.gz"
+
+
+@pytest.mark.parametrize(
+    ("names", "doubtful"),
+    [
+        (("P001_20190301", "P001_20200512", "P002_20190301"), ("P001_20190301", "P001_20200512")),
+        (("P001-2019-03-01", "P001-2020-05-12"), ("P001-2019-03-01", "P001-2020-05-12")),
+        (("sub-01_ses-1", "sub-01_ses-2"), ("sub-01_ses-1", "sub-01_ses-2")),
+        (("P001_20190301", "P002_20190301"), ()),
+        (("P001_1", "P001_2"), ()),
+    ],
+)
+def test_folders_that_may_be_examinations_of_one_patient(tmp_path, names, doubtful):
+    touch(tmp_path, *(f"{name}/t1.nii" for name in names))
+    cases = find_dataset(BRATS, tmp_path).cases
+    assert tuple(case.name for case in cases if case.patient_doubt) == doubtful
+    assert all("may be examinations of one patient" in case.patient_doubt for case in cases if case.patient_doubt)
+
+
+def test_folders_of_images_and_of_labels(tmp_path):
+    touch(tmp_path, *(f"images/{case}/{case}_t1.nii.gz" for case in ("P001", "P002")))
+    touch(tmp_path, *(f"labels/{case}_seg.nii.gz" for case in ("P001", "P002")))
+    cases = find_dataset(BRATS, tmp_path).cases
+    assert [(case.patient, case.label.name) for case in cases] == [
+        ("P001", "P001_seg.nii.gz"),
+        ("P002", "P002_seg.nii.gz"),
+    ]

@@ -154,3 +154,27 @@ def test_phantoms_of_this_package(tmp_path):
             touch(tmp_path, f"{site}/{case}/{case}_t1.nii.gz", f"{site}/{case}/{case}_seg.nii.gz")
     cases = found(tmp_path)
     assert len(cases) == 4 and all(patient == name for name, (patient, _, _) in cases.items())
+
+
+def test_a_derivative_that_lacks_some_of_the_raw_images_is_asked_about(bids):
+    touch(bids, "derivatives/fmriprep/sub-02/anat/sub-02_desc-preproc_T1w.nii.gz")
+    [error] = errors(bids)
+    assert error.kind == "derivative that lacks some of the raw images"
+    assert "derivatives/fmriprep has images, but none of FLAIR, T1ce, T2" in error.text
+    raw = [f"{kind}=sub-*/*_{word}.nii.gz" for kind, word in (("FLAIR", "FLAIR"), ("T2", "T2w"), ("T1ce", "ce-*_T1w"))]
+    raw.append("T1=derivatives/fmriprep/*_T1w.nii.gz")
+    said = found(bids, patterns=[Pattern.read(BRATS, text) for text in raw])["sub-02"][2]
+    assert said["T1"].startswith("derivatives/fmriprep") and said["T2"] == "sub-02/anat/sub-02_T2w.nii.gz"
+
+
+def test_the_space_of_bids_is_no_modality(bids):
+    for file in bids.rglob("*dseg.nii.gz"):
+        file.rename(file.with_name(file.name.replace("_label-tumor", "")))
+    touch(bids, *(f"derivatives/masks/sub-02/anat/sub-02_label-{tissue}_probseg.nii.gz" for tissue in ("GM", "WM")))
+    words = ("ce-gd_space-T1w_T1w", "space-T1w_T1w", "space-T1w_T2w", "space-T1w_FLAIR")
+    touch(bids, *(f"derivatives/prep/sub-02/anat/sub-02_{word}.nii.gz" for word in words), "sub-02/anat/___.nii.gz")
+    assert not errors(bids)
+    files = found(bids)["sub-02"][2]
+    assert files["FLAIR"] == "derivatives/prep/sub-02/anat/sub-02_space-T1w_FLAIR.nii.gz"
+    assert files["T1ce"] == "derivatives/prep/sub-02/anat/sub-02_ce-gd_space-T1w_T1w.nii.gz"
+    assert files["label"] == "derivatives/masks/sub-02/anat/sub-02_space-T1w_dseg.nii.gz"

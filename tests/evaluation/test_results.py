@@ -173,3 +173,13 @@ def test_a_site_as_an_older_version_wrote_it(tmp_path: Path) -> None:
 
 def test_results_are_plain_json() -> None:
     assert json.loads(json.dumps(runs.finished(), allow_nan=False)) == runs.finished()
+
+
+def test_a_site_that_tells_one_region_does_not_raise_the_mean_of_all() -> None:
+    of_all = {"dice": {"WT": 0.9, "TC": 0.6, "ET": 0.3}, "mdsc": 0.6, "hd95_mm": {"WT": 1.0, "TC": 1.0, "ET": 1.0}}
+    of_one = {"dice": {"WT": 0.9}, "mdsc": 0.9, "hd95_mm": {"WT": 1.0}}
+    sites = [{**entry, "test": test} for entry, test in zip(runs.entries(), (of_all, of_one, None), strict=True)]
+    run = results.build(
+        runs.SETTINGS, status="finished", round=3, seconds=1, timing=runs.TIMING, server=runs.server(), sites=sites
+    )
+    assert run["mean"]["mdsc"] == pytest.approx(0.6)

@@ -64,4 +64,23 @@ def test_the_report_says_what_is_not_told():
     report = build(BRATS, cases)
     assert [report["summary"]["regions"][region]["dice"]["cases"] for region in ("WT", "TC", "ET")] == [2, 1, 1]
     text = console_table(report)
-    assert "cases whose labels do not tell a region, and are not in its scores: TC 1, ET 1" in text
+    assert "cases whose labels do not tell a region, and are in neither its scores nor mDSC: TC 1, ET 1" in text
+
+
+def test_ignored_voxels_are_in_no_volume():
+    """Slices of 64 voxels of 1 mm^3."""
+    prediction, label = volume(et=(2, 6)), volume(et=(4, 6), left_out=(0, 3))
+    measures = measure_case(BRATS, prediction, label, SPACING)["ET"]
+    assert (measures.label_ml, measures.prediction_ml) == (pytest.approx(0.128), pytest.approx(0.192))
+    # All that is predicted is left out.
+    report = build(BRATS, {"a": measure_case(BRATS, volume(et=(0, 2)), volume(left_out=(0, 3)), SPACING)})
+    assert report["summary"]["regions"]["ET"]["empty"] == {"both": 1, "label": 0, "prediction": 0}
+
+
+def test_the_mean_of_all_regions_is_of_cases_that_tell_all():
+    cases = {
+        "a": measure_case(BRATS, volume(et=(2, 4)), volume(et=(3, 5)), SPACING),
+        "b": measure_case(BRATS, volume(ed=(2, 4)), volume(ncr=(2, 4)), SPACING, WHOLE),
+    }
+    mdsc = build(BRATS, cases)["summary"]["mdsc"]
+    assert mdsc["cases"] == 1 and mdsc["mean"] == pytest.approx(0.5)

@@ -125,6 +125,15 @@ def _make_phantoms(options: argparse.Namespace) -> None:
 
 
 def _check(options: argparse.Namespace) -> int:
+    try:
+        return _check_folder(options)
+    except FedMEPDError as error:
+        if options.anonymous:
+            raise type(error)(error.public) from None
+        raise
+
+
+def _check_folder(options: argparse.Namespace) -> int:
     from fedmepd.data.findings import ERROR, WARNING
     from fedmepd.data.layouts import find_dataset
     from fedmepd.data.ownership import data_sets

@@ -80,6 +80,12 @@ def _case(
         several = " and ".join(f"{_DERIVATIVES}/{name}" for name in processed)
         text = f"{folder / place}: {several} have images: name one of them, or say which are meant with --pattern"
         findings.append(error("images in several derivatives", text))
+    elif lost := set() if patterns else _kinds(task, images[""]) - _kinds(task, chosen):
+        text = (
+            f"{folder / place}: {_DERIVATIVES}/{processed[0]} has images, but none of {', '.join(sorted(lost))}, "
+            "which the raw data have: say with --pattern which files are meant"
+        )
+        findings.append(error("derivative that lacks some of the raw images", text))
     labels = [file for of_one in files.values() for file in of_one if _is_label(task, file)]
     if patterns:
         labels = [] if any(pattern.kind == LABEL for pattern in patterns) else labels
@@ -100,6 +106,10 @@ def _case(
     return Case(name, found, label, patient=place.parts[0], layout=LAYOUT, findings=(*findings, *more), task=task)
 
 
+def _kinds(task: Task, files: list[Path]) -> set[str]:
+    return {kind for file in files for kind in kinds_of_file(task, file)}
+
+
 def _is_image(task: Task, file: Path) -> bool:
     kinds = kinds_of_file(task, file)
     return bool(kinds) and LABEL not in kinds
@@ -108,4 +118,4 @@ def _is_image(task: Task, file: Path) -> bool:
 def _is_label(task: Task, file: Path) -> bool:
     words = split_words(stem(file) or "")
     other = set(words) & set(task.other_label_words)
-    return not other and (kinds_of_file(task, file) == [LABEL] or words[-1] in _SEGMENTATIONS)
+    return not other and bool(words) and words[-1] in (*_SEGMENTATIONS, *task.label_words)

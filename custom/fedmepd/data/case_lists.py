@@ -22,7 +22,7 @@ from fedmepd.tasks.task import Task
 LAYOUT = "a list of cases"
 
 _NAME_COLUMNS = ("case", "name", "id", "subject")
-_PATIENT_COLUMN = "patient"
+_PATIENT_COLUMNS = ("patient", "patientid", "patientname", "patientno")
 
 # What programs write into a cell that is empty.
 _EMPTY = ("nan", "none", "null", "na", "n/a")
@@ -97,7 +97,8 @@ _PUBLIC = "the list of the site's cases cannot be used"
 
 
 def _unreadable(file: Path, problem: Exception) -> DataError:
-    return DataError(f"{file} cannot be read as a list of cases: {problem}", _PUBLIC)
+    way = "; save it as CSV UTF-8" if isinstance(problem, UnicodeDecodeError) else ""
+    return DataError(f"{file} cannot be read as a list of cases: {problem}{way}", _PUBLIC)
 
 
 def _columns(task: Task, file: Path, rows: list[dict[str, Any]]) -> dict[str, str]:
@@ -105,9 +106,8 @@ def _columns(task: Task, file: Path, rows: list[dict[str, Any]]) -> dict[str, st
     found: dict[str, str] = {}
     for column in dict.fromkeys(key for row in rows for key in row if isinstance(key, str)):
         plain = column.strip().lower()
-        kinds = (
-            ["name"] if plain in _NAME_COLUMNS else ["patient"] if plain == _PATIENT_COLUMN else kinds_of(task, plain)
-        )
+        of_patient = re.sub("[^a-z]", "", plain) in _PATIENT_COLUMNS
+        kinds = ["name"] if plain in _NAME_COLUMNS else ["patient"] if of_patient else kinds_of(task, plain)
         if len(kinds) > 1:
             raise DataError(
                 f"{file}: column {column!r} may be {' or '.join(kinds)}: rename it; {_expected(task)}", _PUBLIC

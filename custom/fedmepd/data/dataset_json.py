@@ -34,7 +34,7 @@ class Described:
         convention: how the labels' values are to be read; None where it is not known.
         label_doubt: why it is not.
         findings: what was found besides.
-        own: name and content of the convention, if the task has none with these values.
+        own: name and content of the convention, if it is the file's own: the task has none with these values.
     """
 
     channels: dict[str, int]
@@ -72,8 +72,10 @@ def read_dataset_json(task: Task, folder: Path, case_names: Iterable[str], follo
     found, doubt = _convention(task, told.get("labels")), ""
     convention = own = None
     if found is not None:
-        convention = next((name for name, known in task.conventions.items() if _same(known, found)), FILE_NAME)
-        own = None if convention in task.conventions else (FILE_NAME, found)
+        # One of that name is of an earlier reading of the file.
+        known = {name: one for name, one in task.conventions.items() if name != FILE_NAME}
+        convention = next((name for name, one in known.items() if _same(one, found)), FILE_NAME)
+        own = (FILE_NAME, found) if convention == FILE_NAME else None
     else:
         said = json.dumps(told["labels"]) if "labels" in told else "missing"
         classes = ", ".join(task.classes)
@@ -153,7 +155,12 @@ def _convention(task: Task, told: Any) -> Convention | None:
     classes: dict[int, tuple[int, ...]] = {}
     for value in sorted(set().union(*(values for values, _ in values_of))):
         inside = [members for values, members in values_of if value in values]
-        others = [members for values, members in values_of if value not in values and not members <= {0}]
+        others = [
+            members
+            for values, members in values_of
+            # Of other values of the same class, as two kinds of necrosis are, the value stays one of that class.
+            if value not in values and not members <= {0} and members not in inside
+        ]
         classes[value] = tuple(sorted(set.intersection(*inside).difference(*others)))
         if not classes[value]:
             return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from fedmepd.data.cases import Case
@@ -43,11 +44,17 @@ def read_images_tr(task: Task, folder: Path, follow_links: bool, findings: list[
     if not images:
         return
     numbered = {image: match for image, name in images.items() if (match := _CHANNEL.fullmatch(name))}
-    apart = len(numbered) == len(images)
+    # A few other files beside those of nnU-Net do not make it the Decathlon's layout.
+    apart = len(numbered) * 2 > len(images)
+    if apart:
+        for image in [image for image in images if image not in numbered]:
+            text = f"{image} is passed over: expected a name that ends as {next(iter(numbered)).name} does"
+            findings.append(note("image without the number of a channel, passed over", text))
+        images = {image: name for image, name in images.items() if image in numbered}
     names = [match[1] for match in numbered.values()] if apart else list(images.values())
     described = read_dataset_json(task, folder, names, follow_links)
     findings += described.findings
-    task = task if described.own is None else task.with_convention(*described.own)
+    task = replace(task, conventions=task.conventions | dict([described.own] if described.own else []))
     of_cases: dict[str, dict[str, Path]] = {}
     for image, name in images.items():
         if apart:

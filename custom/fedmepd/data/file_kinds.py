@@ -150,7 +150,10 @@ def _passed_over(task: Task, folder: Path, file: Path, labelled: bool) -> Findin
     words = split_words(stem(file) or "")
     known = [word for word in words_of(task) if len(word) >= _SHORTEST_WORD]
     meant = {*known, *task.derived_words, *task.label_neighbours, *task.other_label_words}
-    if not labelled and set(words) & set(task.label_neighbours) and not set(words) & set(task.other_label_words):
+    # A word may also end in one, as tumorMask does.
+    endings = tuple(word for word in task.label_neighbours if len(word) >= _SHORTEST_WORD)
+    near_label = any(word in task.label_neighbours or word.endswith(endings) for word in words)
+    if not labelled and near_label and not set(words) & set(task.other_label_words):
         text = (
             f"{file} is passed over, and the case has no label: if it is the label, say {propose(folder, file, LABEL)}"
         )

@@ -247,11 +247,11 @@ def _conventions(
         if case.label is not None and case.tumour:
             text = f"case {case.name}: its name says {case.tumour}, whose labels have the classes of task {task.name}"
             findings.append(warning("case of another tumour than the task's, by its name", text))
-        known = set(task.conventions[convention].classes) if convention else any_values
+        known = set(case.task.conventions[convention].classes) if convention else any_values
         unknown = sorted(found.label_counts.keys() - known)
         if unknown:
-            reads = f"as {task.describe_convention(convention)}" if convention else "in any convention"
-            elsewhere = task.conventions[convention].elsewhere if convention and not case.label_doubt else {}
+            reads = f"as {case.task.describe_convention(convention)}" if convention else "in any convention"
+            elsewhere = case.task.conventions[convention].elsewhere if convention and not case.label_doubt else {}
             hint = "".join(f"; {elsewhere[value]}" for value in unknown if value in elsewhere)
             text = f"{case.label} holds the label values {', '.join(map(str, unknown))}, unknown {reads}{hint}"
             findings.append(error("unknown label value", text))
@@ -315,6 +315,8 @@ def _by_values(task: Task, labels: Sequence[set[int]], option: str) -> tuple[str
             f"the labels hold {_listed(found)}, which fit more than one convention: read as "
             f"{task.describe_convention(default)}; say {choices} if they are of that"
         )
+        if len(found - {0}) == 1:
+            text += "; or, if it is the whole tumour, describe the values in a file"
         return default, [warning("label values that do not tell their convention, read as the task's default", text)]
     return default, []
 

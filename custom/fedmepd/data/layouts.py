@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -20,8 +19,10 @@ from fedmepd.data.label_folders import named_labels, with_labels
 from fedmepd.data.manifest import FILE_NAME as MANIFEST
 from fedmepd.data.manifest import Part, read_manifest
 from fedmepd.data.names import read_case_name, read_label_name
+from fedmepd.data.patients import date_as_patient, patient_of, with_doubts
 from fedmepd.data.volumes import is_nifti
 from fedmepd.errors import DataError, remedy
+from fedmepd.tasks.labels import Convention
 from fedmepd.tasks.task import Task
 
 SINGLE = "the folder of one case"
@@ -30,19 +31,13 @@ NESTED = "a folder per patient, in it one per examination"
 LISTS = ("cases.csv", "cases.json")
 
 # Folders between a data set and its cases that say nothing about a patient.
-_GROUPS = ("hgg", "lgg", "training", "train", "trainingdata", "validation", "data")
+_GROUPS = (
+    *("hgg", "lgg", "training", "train", "trainingdata", "validation"),
+    *("data", "images", "imaging", "cases", "patients"),
+)
 
 # Of folders in folders: data set, group, patient, examination.
 _DEEPEST = 5
-
-# 2021-01-02, 20210102, 2021-01, 02.01.2021, and what may follow such a date.
-_DATE = re.compile(
-    r"((19|20)\d\d[-_. ](0[1-9]|1[0-2])([-_. ]([0-2]\d|3[01]))?|(19|20)\d\d(0[1-9]|1[0-2])([0-2]\d|3[01])"
-    r"|([0-2]\d|3[01])[-_. ](0[1-9]|1[0-2])[-_. ](19|20)\d\d)([^0-9].*)?"
-)
-
-# A session of a patient in BIDS, and a week of LUMIERE's.
-_SESSION = re.compile(r"ses-\w+|week-\d+(-\d+)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -117,6 +112,7 @@ def find_dataset(
     cases += _unread_cases(task, folder, cases, unread)
     if not cases:
         cases = list(_single_case(search))
+    cases = with_doubts(cases)
     examinations = [case for case in cases if case.layout == NESTED and not case.patient_doubt]
     if examinations:
         patients = len({case.patient for case in examinations})
@@ -152,6 +148,15 @@ def _dataset(folder: Path, cases: list[Case], findings: list[Finding]) -> Datase
             same = [str(_place(case)) for case in cases if case.name == name]
             text = f"{' and '.join(same[:2])} are two cases of one name, {name}: rename one"
             findings.append(error("two cases of one name", text))
+    values: dict[str | None, Convention | None] = {}
+    for case in cases:
+        own = case.task.conventions.get(case.convention)
+        if values.setdefault(case.convention, own) != own:
+            raise DataError(
+                f"{folder} holds several data sets whose {case.convention} give the label values other classes: name "
+                "one of them, and make a site of each",
+                public="a data folder holds several data sets whose label values mean different classes",
+            )
     layouts = Counter(case.layout for case in cases)
     layout = ", ".join(f"{kind}" if len(layouts) == 1 else f"{kind} ({count})" for kind, count in layouts.items())
     return Dataset(folder, layout, cases, tuple(findings))
@@ -264,9 +269,9 @@ def _case(
     above = _folders_above(task, folder, root) if layout == PLAIN else []
     if above:
         name, layout = "_".join([*above, folder.name]), NESTED
-        patient, doubt = _patient(above, folder)
-    elif layout == PLAIN and _DATE.fullmatch(folder.name):
-        doubt = f"{folder.name}, which should be the patient of {folder}, is a date"
+        patient, doubt = patient_of(above, folder)
+    elif layout == PLAIN:
+        doubt = date_as_patient(folder.name, folder)
     files, findings = sort_files(task, folder, volumes, patterns, follow_links, told.label_words)
     label = files.pop(LABEL, None)
     of_label = read_label_name(task, folder.name, label)
@@ -292,25 +297,6 @@ def _folders_above(task: Task, folder: Path, root: Path) -> list[str]:
     between = folder.relative_to(root).parents
     above = [root / place for place in reversed(between) if place.parts]
     return [place.name for place in above if not _says_nothing(task, place.name, place, root)]
-
-
-def _patient(above: list[str], folder: Path) -> tuple[str, str]:
-    """The patient of an examination, and why it may be another.
-
-    Args:
-        above: the folders between the data set and the examination's, the uppermost first.
-        folder: the examination's.
-    """
-    # Whose folder holds one of a date, or a session as in BIDS, is the patient.
-    levels = [*above, folder.name]
-    dated = [place for place, name in enumerate(levels) if _DATE.fullmatch(name) or _SESSION.fullmatch(name)]
-    if dated and dated[0] > 0:
-        return levels[dated[0] - 1], ""
-    if _DATE.fullmatch(above[0]):
-        return above[0], f"{above[0]}, which should be the patient of {folder}, is a date"
-    if len(above) > 1:
-        return above[0], f"it is not clear which of the folders {', '.join(above)} above {folder} is the patient"
-    return above[0], ""
 
 
 def _says_nothing(task: Task, name: str, folder: Path, root: Path) -> bool:

@@ -185,8 +185,8 @@ def read_manifest(task: Task, folder: Path) -> tuple[list[Case], dict[str, Part 
             f"the site's data are of task {manifest.task}, the job is of {task.name}",
         )
     own = manifest.own_task()
-    # What the user has described besides, for another reading of the labels.
-    task = replace(task, conventions={**task.conventions, **own.conventions})
+    # What the user describes now is for another reading of the labels, also under the same name.
+    task = replace(task, conventions={**own.conventions, **task.conventions})
     cases = [
         Case(
             entry.name,

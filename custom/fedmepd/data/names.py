@@ -46,7 +46,9 @@ def _kinds(task: Task, words: list[str]) -> list[str]:
     if LABEL in kinds and others & set(task.other_label_words):
         return []
     for doubt in task.doubts:
-        if kinds == [doubt.modality] and others & set(doubt.words):
+        if kinds == [doubt.modality] and any(
+            word in doubt.words or word.startswith(doubt.beginnings) for word in others
+        ):
             return [doubt.modality, doubt.other]
     return kinds
 
@@ -57,7 +59,9 @@ def kinds_of_file(task: Task, path: Path) -> list[str]:
     The names of the file's folder and of the folder above it do not count at the beginning: the folder of a patient or
     of an examination may be named after a modality. They do count if the folder is named so and no other word is left.
     """
-    words, folder = split_words(stem(path) or ""), split_words(path.parent.name)
+    # BIDS names the image that a file lies over, which is not the file's own.
+    name = re.sub(r"(?<=_)space-[a-z0-9]+_", "", stem(path) or "")
+    words, folder = split_words(name), split_words(path.parent.name)
     if (kind := _kind_in_bids(task, stem(path) or "")) is not None:
         return [kind]
     for before in (split_words(path.parent.parent.name) + folder, folder):

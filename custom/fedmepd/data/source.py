@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
+from fedmepd.data.cases import Case
 from fedmepd.data.file_kinds import Pattern
+from fedmepd.data.findings import Finding, warning
 from fedmepd.data.formats import describe_formats, other_format
 from fedmepd.data.inspection import Inspection, inspect_cases
 from fedmepd.data.layouts import Dataset, find_dataset
@@ -71,14 +73,37 @@ def open_source(
     if not dataset.cases:
         raise no_case(task, folder)
     found(dataset)
-    known, own = _known(task, earlier)
-    cases = [replace(case, convention=case.convention or known.get(case.name) or own) for case in dataset.cases]
-    inspection = inspect_cases(cases, labels=labels, cache=cache, progress=progress, known=dataset.findings)
+    known, own = _known(task, earlier, {case.name for case in dataset.cases if case.convention})
+    cases = [
+        replace(case, convention=case.convention or known.get(case.name) or (None if case.label_doubt else own))
+        for case in dataset.cases
+    ]
+    findings = [*dataset.findings, *([] if labels else _read_as_earlier(dataset.cases, cases, known))]
+    inspection = inspect_cases(cases, labels=labels, cache=cache, progress=progress, known=findings)
     usable = inspection.without_faulty() if skip_faulty else inspection
     usable.require_good()
     if not usable.cases:
         raise DataError(f"all cases of {folder} have errors: see `fedmepd data check {folder} --details`")
     return Source(dataset, usable, len(inspection.cases) - len(usable.cases), patterns)
+
+
+def _read_as_earlier(found: Sequence[Case], cases: Sequence[Case], known: Collection[str]) -> list[Finding]:
+    """Warns of new cases with labels that are read as the earlier ones of the folder."""
+    new = [
+        case
+        for before, case in zip(found, cases, strict=True)
+        if case.label is not None and case.name not in known and before.convention is None
+        # The default is what such labels are read as anyhow, and other values are refused.
+        if case.convention not in (None, case.task.default_convention)
+    ]
+    if not new:
+        return []
+    first, more = new[0], f" and {len(new) - 1} more" if len(new) > 1 else ""
+    text = (
+        f"{first.name}{more}: the labels are read as those of the cases before them, "
+        f"{first.task.describe_convention(first.convention)}; say --labels if they are of another kind"
+    )
+    return [warning("labels of new cases, read as those of the earlier ones", text)]
 
 
 def no_case(task: Task, folder: Path) -> DataError:
@@ -113,11 +138,17 @@ def _earlier_patterns(task: Task, folder: Path | None) -> tuple[Pattern, ...]:
     return tuple(Pattern.read(task, text) for text in manifest.patterns)
 
 
-def _known(task: Task, folder: Path | None) -> tuple[dict[str, str | None], str | None]:
-    """The conventions that an earlier manifest of the folder holds, and the one that the user has described for all."""
+def _known(task: Task, folder: Path | None, told: Collection[str]) -> tuple[dict[str, str | None], str | None]:
+    """The conventions that an earlier manifest of the folder holds, and the one of all cases that do not tell theirs.
+
+    Args:
+        task: that the cases are of.
+        folder: of the manifest.
+        told: cases whose layout tells their convention, which says nothing of others unless the user has described it.
+    """
     if folder is None or not (folder / FILE_NAME).is_file():
         return {}, None
     known = {case.name: case.convention for case in read_manifest(task, folder)[0]}
-    described = set(known.values()) - {None}
-    own = described.pop() if len(described) == 1 and described <= load_manifest(folder).label_values.keys() else None
-    return known, own
+    values = load_manifest(folder).label_values
+    others = {own for name, own in known.items() if own is not None and (name not in told or own in values)}
+    return known, others.pop() if len(others) == 1 else None

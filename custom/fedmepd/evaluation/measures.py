@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -25,7 +26,7 @@ class RegionMeasures:
         sensitivity: share of the label's voxels that the prediction has; None where the label is empty.
         specificity: share of the voxels outside the label that the prediction leaves out, over the whole volume with
             its background, as in BraTS; None where the label fills the volume.
-        label_ml, prediction_ml: volumes.
+        label_ml, prediction_ml: volumes, without the voxels that the label leaves out.
     """
 
     dice: float
@@ -62,9 +63,11 @@ def measure_case(
         return {}
     masks = [mask[None] for mask in compared_regions(task, prediction, label, groups)]
     counts = get_confusion_matrix(*masks, include_background=True)[0]
-    volumes = region_millilitres(task, label, spacing), region_millilitres(task, prediction, spacing)
+    voxel_ml = math.prod(spacing) / 1000
+    predicted_voxels, label_voxels = (mask[0].bool().flatten(1).sum(dim=1).tolist() for mask in masks)
     measures = {}
-    for region, of_region in zip(scores.dice, counts, strict=True):
+    of_regions = zip(scores.dice, counts, label_voxels, predicted_voxels, strict=True)
+    for region, of_region, label_count, predicted_count in of_regions:
         true_positive, false_positive, true_negative, false_negative = of_region.tolist()
         sensitivity = specificity = None
         if true_positive + false_negative:
@@ -76,8 +79,8 @@ def measure_case(
             scores.hd95_mm[region],
             sensitivity,
             specificity,
-            volumes[0][region],
-            volumes[1][region],
+            label_count * voxel_ml,
+            predicted_count * voxel_ml,
         )
     return measures
 

@@ -218,6 +218,9 @@ def _mean(summaries: Sequence[dict | None], by_region: Sequence[str]) -> dict[st
         mean[key] = {
             region: fmean(summary[key][region] for summary in present if region in summary[key]) for region in regions
         } or None
+    if any(len(summary["dice"]) < len(mean["dice"]) for summary in present):
+        # A site that tells the easy regions alone must not raise it.
+        mean["mdsc"] = fmean(mean["dice"].values())
     return mean
 
 

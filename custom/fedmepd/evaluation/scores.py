@@ -59,8 +59,12 @@ def build(
         of_region = [measures[region] for measures in cases.values() if region in measures]
         averages = {measure: average([getattr(one, measure) for one in of_region], seed) for measure in MEASURES}
         regions[region] = {**averages, "empty": _empty(of_region)}
-    # A region is left out of a case whose label does not tell it.
-    mdsc = {name: fmean(one.dice for one in measures.values()) for name, measures in cases.items() if measures}
+    # Of cases whose labels tell all regions: the mean over the easy ones alone would be another measure.
+    mdsc = {
+        name: fmean(one.dice for one in measures.values())
+        for name, measures in cases.items()
+        if len(measures) == len(task.regions)
+    }
     return {
         "version": __version__,
         "task": task.name,
@@ -179,5 +183,7 @@ def _notes(report: dict[str, Any]) -> list[str]:
         if of["dice"]["cases"] < summary["cases"]
     ]
     if untold:
-        notes.append(f"cases whose labels do not tell a region, and are not in its scores: {', '.join(untold)}")
+        notes.append(
+            f"cases whose labels do not tell a region, and are in neither its scores nor mDSC: {', '.join(untold)}"
+        )
     return notes

@@ -21,11 +21,22 @@ PROTOCOL_SUBSETS: tuple[tuple[str, ...], ...] = (
 
 # With one of these words, a T1 may be an image with contrast agent, and a T2 may be a FLAIR.
 DOUBTS = (
-    Doubt("T1", ("contrast", "gad", "gado", "gadolinium", "gd", "km", "ce", "post", "postcontrast"), "T1ce"),
+    Doubt(
+        "T1",
+        ("gd", "km", "ce", "post"),
+        "T1ce",
+        # Contrast agents, their names, and words for their use in several languages.
+        beginnings=("contrast", "gad", "gdd", "enh", "inj", "mdc", "postc", "postg", "postk"),
+    ),
     Doubt("T2", ("dark", "darkfluid", "da", "tirm"), "FLAIR"),
 )
-# With one of these words, the file is not the image itself but was derived from it, or it is T2*.
-DERIVED_WORDS = ("unstripped", "map", "mask", "subtraction", "subtracted", "star", "t2star", "gre", "swi")
+# With one of these words, the file is not the image itself but was derived from it or outlines something in it, or it
+# is of another sequence, as T2*, diffusion and perfusion are.
+DERIVED_WORDS = (
+    *("unstripped", "map", "mask", "subtraction", "subtracted", "lesion", "roi"),
+    *("star", "t2star", "gre", "swi", "ffe", "hemo", "medic"),
+    *("dsc", "dce", "dwi", "diff", "epi", "perf", "perfusion"),
+)
 
 # As UCSF-PDGM calls images that are corrected for the coil's bias.
 VARIANT_WORDS = ("bias",)
@@ -35,7 +46,7 @@ OTHER_LABEL_WORDS = ("brain", "brainmask", "parenchyma", "tissue", "skull", "ven
 REGION_WORDS = {"WT": ("whole",), "TC": ("core",), "ET": ("enhancing",)}
 
 # In the names of classes.
-FILLER_WORDS = ("tumor", "tumour", "core", "and", "peritumoral", "peritumoural")
+FILLER_WORDS = ("tumor", "tumour", "core", "and", "peritumoral", "peritumoural", "gd")
 
 _SINCE_2023 = "BraTS 2023 or later"
 

@@ -49,7 +49,10 @@ def read_label_map(task: Task, file: Path) -> Convention:
         SettingsError: the file cannot be read, names a class that the task has not, or leaves open what is annotated.
     """
     try:
-        content = LabelMap.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        if content is None:
+            raise SettingsError(f"{file} is empty: expected `values`, with the meaning of each value of the labels")
+        content = LabelMap.model_validate(content)
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise SettingsError(f"{file} cannot be read as YAML: {error}") from error
     except ValidationError as error:

@@ -50,11 +50,13 @@ class Doubt:
         modality: the modality that the name says.
         words: the words, in small letters.
         other: the modality that it may be.
+        beginnings: of further such words, in small letters.
     """
 
     modality: str
     words: tuple[str, ...]
     other: str
+    beginnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
