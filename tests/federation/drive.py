@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import pytest
 import torch
 
 from fedmepd.config import Settings
@@ -48,6 +49,15 @@ def make_server(tiny: Tiny, of: Settings, folder: Path, *, data=None, log=lambda
 
 def make_site(tiny: Tiny, of: Settings, folder: Path, name: str) -> FederationSite:
     return FederationSite(name, of, tiny.data(name, of), folder / name, CPU)
+
+
+# Of every kind of exchange one; the others are tested with the slow tests.
+_QUICK = ("fedmepd", "fedavg", "local", "fusion_only", "fedmsplit", "fedamm")
+
+
+def by_method(names: Iterable[str]) -> list:
+    """Methods as a test's parameters, those that add little to the others marked as slow."""
+    return [pytest.param(name, marks=() if name in _QUICK else pytest.mark.slow) for name in names]
 
 
 def make(

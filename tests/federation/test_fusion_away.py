@@ -12,7 +12,7 @@ from fedmepd.federation.timing import Timing
 from fedmepd.methods.fedavg import FedAvgAtServer
 from fedmepd.methods.local import LocalAtServer
 from fedmepd.storage import load_tensors
-from tests.federation.drive import CPU, Clock, make_site, play, same
+from tests.federation.drive import CPU, Clock, by_method, make_site, play, same
 from tests.tiny import SITES, never, settings
 
 REASON = "site-1, the fusion site, gave no answer in time"
@@ -74,7 +74,7 @@ OWN = ("fedmsplit",)
 BEGIN_WITH_SITES = ("fedamm", "fediot", "fedmsplit")
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", by_method(METHODS))
 def test_round_without(method, tiny, tmp_path) -> None:
     """The sites' part of the round counts; anchors and patience stay until the next round."""
     # So many that no method is in its last ones, in which the fusion site may not train.

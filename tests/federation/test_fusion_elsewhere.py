@@ -7,7 +7,7 @@ import pytest
 from fedmepd import methods
 from fedmepd.federation.in_process import run_in_process
 from fedmepd.storage import load_tensors
-from tests.federation.drive import same
+from tests.federation.drive import by_method, same
 from tests.tiny import SITES, settings
 
 
@@ -20,7 +20,7 @@ def run(tiny, folder, method, place, precision="float32", **changes) -> dict:
 METHODS = [name for name in methods.names() if name != "central" and not methods.find(name).phantoms_only]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", by_method(METHODS))
 def test_same_bits_here_and_there(method, tiny_apart, tmp_path) -> None:
     here, there = (
         run(tiny_apart, tmp_path / name, method, place, rounds=2) for name, place in (("here", ""), ("there", "site-1"))

@@ -43,7 +43,7 @@ class TellingAtServer(LocalAtServer):
         return fused
 
     def figures(self):
-        return {"federation/told": float(self.mean[0, 0])}
+        return {FUSION_SITE: {"told": float(self.mean[0, 0])}}
 
     def state(self):
         return super().state() | {"mean": self.mean, "of_fusion": self.of_fusion}

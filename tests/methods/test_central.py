@@ -47,6 +47,7 @@ def test_all_cases_are_pooled(tiny, tmp_path) -> None:
     assert results["status"] == "finished" and all(site["test"]["mdsc"] > 0 for site in results["sites"])
 
 
+@pytest.mark.slow
 def test_it_goes_on_after_a_kill(tiny, tmp_path) -> None:
     """A run of two rounds that is stopped after the first and opened anew."""
 

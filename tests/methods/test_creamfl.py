@@ -224,6 +224,7 @@ def test_more_public_cases_than_there_are(phantoms, tmp_path) -> None:
         FusionSite(of, phantoms.data("fusion", of), tmp_path / "fusion", CPU)
 
 
+@pytest.mark.slow
 def test_the_fusion_site_elsewhere(phantoms, tmp_path) -> None:
     """The same bits as in the server's process."""
     here, members = make(phantoms, of_stand_ins(rounds=1), tmp_path / "here", SITES)
@@ -245,5 +246,6 @@ def test_the_fusion_site_elsewhere(phantoms, tmp_path) -> None:
     assert same(*networks)
 
 
+@pytest.mark.slow
 def test_survives_a_kill(phantoms, tmp_path) -> None:
     assert_survives_a_kill(phantoms, of_stand_ins(rounds=2), tmp_path)

@@ -41,7 +41,7 @@ def test_they_reach_the_server_and_come_back(tiny, tmp_path) -> None:
     assert [COUNTS[name]["train"] for name in SITES] == [3, 2]
     server, sites = make(tiny, settings("telling"), tmp_path)
     figures = [play(server, sites, number) for number in (1, 2)]
-    assert figures[0]["federation/told"] == figures[1]["federation/told"] == 2.5
+    assert figures[0]["server/told"] == figures[1]["server/told"] == 2.5
     assert [found["site-1/heard"] for found in figures] == [0, 2.5]
     assert [found["server/heard"] for found in figures] == [2.5, 2.5]
     history = server.histories()["site-1"]["rounds"]
@@ -135,7 +135,7 @@ def test_large_ones_are_scaled_down(first, tiny, tmp_path) -> None:
     figures = server.finish_round(never)
     # The median of the round before is the smaller one, 2.
     expected = (3 + 3) / 2 if first else (3 + 2) / 2
-    assert figures["federation/told"] == pytest.approx(expected, abs=1e-6)
+    assert figures["server/told"] == pytest.approx(expected, abs=1e-6)
     [line] = [line for line in lines if "scaled down" in line]
     times = "66.7" if first else "100"
     assert (

@@ -258,6 +258,7 @@ def test_no_site_can_claim_more_cases_than_it_has() -> None:
     assert moved == pytest.approx([(6 * 1 + 9 * 4) / 15] * 2, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_survives_a_kill(tiny, tmp_path) -> None:
     of = settings("fedamm", rounds=2, prototypes={"cases": 1, "gradient": True})
     assert_survives_a_kill(tiny, of, tmp_path)

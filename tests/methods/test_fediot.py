@@ -81,5 +81,6 @@ def test_sites_with_several_modalities_count_more(alpha) -> None:
     assert torch.equal(seen["decoder.classify.weight"], weights["decoder.classify.weight"])
 
 
+@pytest.mark.slow
 def test_survives_a_kill(tiny, tmp_path) -> None:
     assert_survives_a_kill(tiny, settings("fediot", rounds=2), tmp_path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import pytest
 import torch
 
 from fedmepd.federation.open_round import TensorStore
@@ -183,6 +184,7 @@ def test_who_has_no_mixture_receives_the_global_model(tmp_path) -> None:
             assert torch.equal(value, server.method.weights[key]) == key.startswith("encoders.T1ce.")
 
 
+@pytest.mark.slow
 def test_survives_a_kill(tiny, tmp_path) -> None:
     """Mixtures are on disk: everyone is sent the same bits after a new start."""
     of = of_tiny()

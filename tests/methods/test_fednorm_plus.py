@@ -83,5 +83,6 @@ def test_fednorm_plus(tiny, tmp_path) -> None:
     assert model.modality_norms and "encoders.FLAIR.levels.2.1.weight" in model.state_dict()
 
 
+@pytest.mark.slow
 def test_survives_a_kill(tiny, tmp_path) -> None:
     assert_survives_a_kill(tiny, settings("fednorm_plus", rounds=2), tmp_path)

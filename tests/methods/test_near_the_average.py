@@ -159,6 +159,7 @@ def test_ditto(tiny, tmp_path) -> None:
         near(dict(load_model(tmp_path / name / "model_best.pt").state_dict()), beside[name].state(), start)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["iopfl", "ditto"])
 def test_survives_a_kill(method, tiny, tmp_path) -> None:
     assert_survives_a_kill(tiny, settings(method, rounds=2), tmp_path)
