@@ -51,8 +51,8 @@ def make_site(tiny: Tiny, of: Settings, folder: Path, name: str) -> FederationSi
     return FederationSite(name, of, tiny.data(name, of), folder / name, CPU)
 
 
-# Of every kind of exchange one; the others are tested with the slow tests.
-_QUICK = ("fedmepd", "fedavg", "local", "fusion_only", "fedmsplit", "fedamm")
+# Of each kind of exchange one: the others are tested with the slow tests.
+_QUICK = ("fedmepd", "fedavg", "fedamm")
 
 
 def by_method(names: Iterable[str]) -> list:
