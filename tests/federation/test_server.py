@@ -77,7 +77,13 @@ def answer(server: FederationServer, site: str, value: float = 0.001) -> Update:
         key: torch.full_like(tensor, value) for key, tensor in payload.tensors.items() if key.split(".")[0] in parts
     }
     seconds = {"train_seconds": 1.0, "validation_seconds": 0.0, "seconds": 1.0}
-    report = {"cases": 3, "losses": {}, "figures": {}, "steps": 1, "validation": None} | seconds
+    report = {
+        "cases": server.profiles[site].cases["train"],
+        "losses": {},
+        "figures": {},
+        "steps": 1,
+        "validation": None,
+    } | seconds
     return Update(payload.round, tensors, report)
 
 
