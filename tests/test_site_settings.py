@@ -68,7 +68,8 @@ def test_device():
     assert SiteSettings().torch_device() == torch.device(expected)
 
 
-@pytest.mark.parametrize("device", ["gpu", "cuda:99"])
+# PyTorch has the device meta, whose tensors hold nothing.
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "cuda:-1", "meta", "mps", "cpu:1", ""])
 def test_device_that_does_not_exist(device):
     with pytest.raises(SettingsError, match=f"'{device}' does not exist.*FEDMEPD_DEVICE"):
         SiteSettings(device=device).torch_device()

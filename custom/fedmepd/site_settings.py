@@ -90,21 +90,25 @@ class SiteSettings(BaseModel):
         """Returns the device to compute on.
 
         Raises:
-            SettingsError: there is no such device.
+            SettingsError: there is no such device, or it cannot be used.
         """
         import torch
 
+        # Zero where PyTorch has no CUDA, or the driver does not answer.
+        gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
         if self.device == "auto":
-            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        try:
-            device = torch.device(self.device)
-            torch.empty(1, device=device)
-        # A build without CUDA raises AssertionError, a driver that does not answer RuntimeError.
-        except (RuntimeError, AssertionError, NotImplementedError) as error:
-            count = torch.cuda.device_count()
-            available = ", ".join(["auto", "cpu", *(f"cuda:{index}" for index in range(count))])
+            return torch.device("cuda" if gpus else "cpu")
+        available = ["cpu", "cuda", *gpus] if gpus else ["cpu"]
+        if self.device not in available:
             raise SettingsError(
-                f"device {self.device!r} does not exist on this machine: expected one of {available} "
-                f"(set FEDMEPD_DEVICE, or device in {FILE_NAME})"
+                f"device {self.device!r} does not exist on this machine: expected one of "
+                f"{', '.join(['auto', *available])} (set FEDMEPD_DEVICE, or device in {FILE_NAME})"
+            )
+        try:
+            torch.empty(1, device=self.device)
+        except RuntimeError as error:
+            raise SettingsError(
+                f"device {self.device!r} cannot be used: {error}. Set FEDMEPD_DEVICE, or device in {FILE_NAME}, to "
+                f"another of {', '.join(available)}"
             ) from error
-        return device
+        return torch.device(self.device)

@@ -8,7 +8,6 @@ import pytest
 
 from fedmepd.errors import FedMEPDError
 from fedmepd.federation.exchange import Payload
-from fedmepd.methods.parts.alone_at_last import last_common_round
 from fedmepd.training.checkpoints import load_model
 from tests.federation.drive import fusion_state, make, make_site, play, same, server_state, site_state
 from tests.methods.plain import assert_survives_a_kill, average, cases, hand_out, near, parties
@@ -21,7 +20,8 @@ from tests.tiny import SITES, never, settings
 )
 def test_last_common_round(rounds: int, share: float, last: int) -> None:
     """Half of seven rounds are four: Python rounds 3.5 to the even number."""
-    assert last_common_round(rounds, share) == last
+    for method in ("perfl", "fusion_finetune"):
+        assert settings(method, rounds=rounds, tuning={"share": share}).last_common() == last
 
 
 def test_perfl(tiny, tmp_path) -> None:

@@ -172,7 +172,22 @@ class _Participant:
             self._optimizer.load_state_dict(state["optimizer"])
 
 
-class CreamFLAtSite(AtSite):
+class _Represents:
+    """What sites and fusion site have in common: they send vectors, and keep what makes them."""
+
+    _participant: _Participant
+
+    def leave(self, round_number: int) -> Tensors:
+        return {VECTORS: self._participant.vectors()}
+
+    def state(self) -> dict[str, Any]:
+        return self._participant.state()
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self._participant.restore(state)
+
+
+class CreamFLAtSite(_Represents, AtSite):
     """Trains as usual, then compares its vectors with the server's."""
 
     settings: CreamFLSettings
@@ -202,17 +217,8 @@ class CreamFLAtSite(AtSite):
 
         training.figures["contrast"] = self._participant.train(training, loss)
 
-    def leave(self, round_number: int) -> Tensors:
-        return {VECTORS: self._participant.vectors()}
 
-    def state(self) -> dict[str, Any]:
-        return self._participant.state()
-
-    def restore(self, state: dict[str, Any]) -> None:
-        self._participant.restore(state)
-
-
-class CreamFLAtFusionSite(AtFusionSite):
+class CreamFLAtFusionSite(_Represents, AtFusionSite):
     """Draws its vectors to those that the sites agree on, and trains as usual."""
 
     settings: CreamFLSettings
@@ -231,15 +237,6 @@ class CreamFLAtFusionSite(AtFusionSite):
 
             training.figures["distillation"] = self._participant.train(training, loss)
         training.run()
-
-    def leave(self, round_number: int) -> Tensors:
-        return {VECTORS: self._participant.vectors()}
-
-    def state(self) -> dict[str, Any]:
-        return self._participant.state()
-
-    def restore(self, state: dict[str, Any]) -> None:
-        self._participant.restore(state)
 
 
 METHOD = Method(

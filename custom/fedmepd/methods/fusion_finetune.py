@@ -16,17 +16,21 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from fedmepd.config import Section
 from fedmepd.methods.fusion_only import FusionOnlyAtFusionSite, FusionOnlyAtServer, FusionOnlySettings
-from fedmepd.methods.method import Method, Store, Tensors
-from fedmepd.methods.parts.alone_at_last import AloneAtLastAtServer, AloneAtLastAtSite, last_common_round
+from fedmepd.methods.method import Method, Tensors
+from fedmepd.methods.parts.alone_at_last import (
+    AloneAtLastAtServer,
+    AloneAtLastAtSite,
+    AloneAtLastSettings,
+    TuningSettings,
+)
 from fedmepd.methods.parts.selection import AUXILIARY, SEGMENTING
 from fedmepd.networks.network import FedMEPDNet
 from fedmepd.training.epoch import learning_rate
 from fedmepd.training.round import RoundTraining
 
 
-class FineTuningSettings(Section):
+class FineTuningSettings(TuningSettings):
     """The rounds in which the sites train."""
 
     share: float = Field(
@@ -37,17 +41,10 @@ class FineTuningSettings(Section):
     )
 
 
-class FusionFinetuneSettings(FusionOnlySettings):
+class FusionFinetuneSettings(FusionOnlySettings, AloneAtLastSettings):
     """The settings of a job that trains at the fusion site, then at every site."""
 
     tuning: FineTuningSettings = FineTuningSettings()
-
-    def last_common(self) -> int:
-        """Returns the last round in which the fusion site trains."""
-        return last_common_round(self.rounds, self.tuning.share)
-
-    def validation_is_due(self, round_number: int) -> bool:
-        return super().validation_is_due(round_number) or round_number == self.last_common()
 
 
 class FusionFinetuneAtServer(AloneAtLastAtServer, FusionOnlyAtServer):
@@ -55,19 +52,11 @@ class FusionFinetuneAtServer(AloneAtLastAtServer, FusionOnlyAtServer):
 
     keeps = (*SEGMENTING, AUXILIARY)
 
-    def __init__(self, settings: FusionFinetuneSettings, weights: Tensors, store: Store):
-        super().__init__(settings, weights, store)
-        self.last_common = settings.last_common()
-
 
 class FusionFinetuneAtSite(AloneAtLastAtSite):
     """Validates the fusion site's network, and later trains it on."""
 
     settings: FusionFinetuneSettings
-
-    def __init__(self, settings: FusionFinetuneSettings):
-        super().__init__(settings)
-        self.last_common = settings.last_common()
 
     def train(self, training: RoundTraining, received: Tensors) -> None:
         number = training.round - self.last_common

@@ -18,34 +18,30 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from fedmepd.config import Section, Settings
 from fedmepd.methods.fedavg import FedAvgAtServer
-from fedmepd.methods.method import AtFusionSite, Method, Store, Tensors
-from fedmepd.methods.parts.alone_at_last import AloneAtLastAtServer, AloneAtLastAtSite, last_common_round
+from fedmepd.methods.method import AtFusionSite, Method, Tensors
+from fedmepd.methods.parts.alone_at_last import (
+    AloneAtLastAtServer,
+    AloneAtLastAtSite,
+    AloneAtLastSettings,
+    TuningSettings,
+)
 from fedmepd.training.epoch import learning_rate
 from fedmepd.training.round import RoundTraining
 
 
-class TuningSettings(Section):
+class PerFLTuningSettings(TuningSettings):
     """The last rounds, in which every site trains alone."""
 
-    share: float = Field(0.1, gt=0, lt=1, description="share of the rounds in which the sites tune; at least one round")
     rate_factor: float = Field(
         1, gt=0, description="learning rate of tuning, as a multiple of the last one before; tune in 1, 10"
     )
 
 
-class PerFLSettings(Settings):
+class PerFLSettings(AloneAtLastSettings):
     """The settings of a perFL job."""
 
-    tuning: TuningSettings = TuningSettings()
-
-    def last_common(self) -> int:
-        """Returns the last round with an exchange."""
-        return last_common_round(self.rounds, self.tuning.share)
-
-    def validation_is_due(self, round_number: int) -> bool:
-        return super().validation_is_due(round_number) or round_number == self.last_common()
+    tuning: PerFLTuningSettings = PerFLTuningSettings()
 
     def rate(self, round_number: int) -> float:
         """Returns the learning rate of a round."""
@@ -58,19 +54,11 @@ class PerFLSettings(Settings):
 class PerFLAtServer(AloneAtLastAtServer, FedAvgAtServer):
     """Averages as FedAvg does until the sites tune."""
 
-    def __init__(self, settings: PerFLSettings, weights: Tensors, store: Store):
-        super().__init__(settings, weights, store)
-        self.last_common = settings.last_common()
-
 
 class PerFLAtSite(AloneAtLastAtSite):
     """Trains, and in the last rounds tunes."""
 
     settings: PerFLSettings
-
-    def __init__(self, settings: PerFLSettings):
-        super().__init__(settings)
-        self.last_common = settings.last_common()
 
     def train(self, training: RoundTraining, received: Tensors) -> None:
         training.rate = self.settings.rate(training.round)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from pydantic import Field
+
+from fedmepd.config import Section, Settings
 from fedmepd.data.site import SiteData
 from fedmepd.errors import FedMEPDError
 from fedmepd.methods.method import AtServer, AtSite, Fuse, Fused, Shapes, Tensors
@@ -12,14 +15,24 @@ from fedmepd.methods.parts.selection import of_modalities
 from fedmepd.networks.network import FedMEPDNet
 
 
-def last_common_round(rounds: int, share: float) -> int:
-    """Returns the last round with an exchange; 1 at least.
+class TuningSettings(Section):
+    """The last rounds, in which every site trains alone."""
 
-    Args:
-        rounds: of the job.
-        share: of them, at the end, in which every site trains alone; one round at least if there are two.
-    """
-    return max(1, rounds - max(1, round(share * rounds)))
+    share: float = Field(0.1, gt=0, lt=1, description="share of the rounds in which the sites tune; at least one round")
+
+
+class AloneAtLastSettings(Settings):
+    """The settings of a job whose last rounds have no exchange."""
+
+    tuning: TuningSettings = TuningSettings()
+
+    def last_common(self) -> int:
+        """Returns the last round with an exchange, 1 at least: at the end, one round at least is without."""
+        return max(1, self.rounds - max(1, round(self.tuning.share * self.rounds)))
+
+    def validation_is_due(self, round_number: int) -> bool:
+        """Whether a round ends with a validation; the last one with an exchange always does."""
+        return super().validation_is_due(round_number) or round_number == self.last_common()
 
 
 class AloneAtLastAtServer(AtServer):
@@ -29,13 +42,12 @@ class AloneAtLastAtServer(AtServer):
     joined, and returns nothing. The global model stays as it is.
 
     Attributes:
-        last_common: the last round with an exchange; a subclass sets it.
+        last_common: the last round with an exchange.
     """
 
-    last_common: int
-
-    def __init__(self, *arguments: Any):
-        super().__init__(*arguments)
+    def __init__(self, settings: AloneAtLastSettings, *more: Any):
+        super().__init__(settings, *more)
+        self.last_common = settings.last_common()
         self._alone = False
         self._owned: dict[str, Sequence[str]] = {}
         self._on_their_own: set[str] = set()
@@ -82,10 +94,9 @@ class AloneAtLastAtSite(AtSite):
         last_common: as of :class:`AloneAtLastAtServer`.
     """
 
-    last_common: int
-
-    def __init__(self, *arguments: Any):
-        super().__init__(*arguments)
+    def __init__(self, settings: AloneAtLastSettings):
+        super().__init__(settings)
+        self.last_common = settings.last_common()
         self._on_its_own = False
 
     def start(self, network: FedMEPDNet, data: SiteData) -> None:
