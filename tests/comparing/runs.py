@@ -138,7 +138,7 @@ def write(folder: Path, content: dict[str, Any], curves: dict[str, Any] | None =
     return place / "results.json"
 
 
-def scores(seed: int, sites: int = 3, count: int = 6, level: float = 0.6) -> np.ndarray:
+def scores(seed: int, sites: int = 3, count: int = 6, level: float = 0.45) -> np.ndarray:
     """Dice of made-up cases, (sites, cases, regions), around a level."""
     random = np.random.default_rng(seed)
     return np.clip(level + 0.1 * random.standard_normal((sites, count, len(REGIONS))), 0, 1)

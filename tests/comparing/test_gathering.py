@@ -124,6 +124,12 @@ def test_two_runs_that_claim_the_same(tmp_path: Path) -> None:
         (lambda run: run["sites"][1].update(test_fingerprint=None), "no test_fingerprint"),
         (lambda run: run["server"]["test_cases"][0]["empty"].update(ET="yes"), "server.test_cases.0.empty.ET"),
         (lambda run: run.update(seed="many"), "seed = 'many'"),
+        # What a stranger may have written.
+        (lambda run: run["sites"][0].update(name="site-1\x1b[2J"), r"sites.0.name = 'site-1\x1b[2J'"),
+        (lambda run: run.update(run_name="a\nb"), r"run_name = 'a\nb'"),
+        (lambda run: run["sites"][0]["test"]["dice"].update(WT=1.5), "sites.0.test.dice.WT = 1.5"),
+        (lambda run: run["server"]["work"].update(seconds=1.7e308), "server.work.seconds = 1.7e+308"),
+        (lambda run: run["server"]["work"].update(steps=-1), "server.work.steps = -1"),
     ],
 )
 def test_damaged_results(tmp_path: Path, change, said: str) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError, model_validator
 
 from fedmepd.errors import FedMEPDError, explain
 from fedmepd.evaluation.results import FILE_NAME, HISTORY
@@ -16,6 +16,13 @@ from fedmepd.storage import read_json
 _HINT = "; name runs of fedmepd, or the folders that hold them"
 # Of the difference between a mean in results.json and the mean of the cases' scores beside it.
 _ROUNDING = 1e-6
+
+# Names go to a terminal and onto pages.
+_Name = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
+_Share = Annotated[float, Field(ge=0, le=1)]
+_Millimetres = Annotated[float, Field(ge=0, le=1e6)]
+_Count = Annotated[int, Field(ge=0, le=2**53)]
+_Amount = Annotated[float, Field(ge=0, le=2**53)]
 
 
 class _Part(BaseModel):
@@ -27,40 +34,40 @@ class _Part(BaseModel):
 class CaseScore(_Part):
     """The scores of one test case by region, see :class:`fedmepd.evaluation.metrics.CaseScores`."""
 
-    dice: dict[str, float]
-    hd95_mm: dict[str, float]
-    empty: dict[str, Literal["both", "label", "prediction"] | None]
+    dice: dict[_Name, _Share]
+    hd95_mm: dict[_Name, _Millimetres]
+    empty: dict[_Name, Literal["both", "label", "prediction"] | None]
 
 
 class Scores(_Part):
     """Means over a site's test cases."""
 
-    dice: dict[str, float]
-    mdsc: float
-    hd95_mm: dict[str, float] = {}
+    dice: dict[_Name, _Share]
+    mdsc: _Share
+    hd95_mm: dict[_Name, _Millimetres] = {}
 
 
 class Work(_Part):
     """What a run has cost one participant."""
 
-    steps: int
-    passes: float
-    seconds: float
-    bytes_up: int
-    bytes_down: int
-    peak_mib: float | None = None
-    networks: int = 1
+    steps: _Count
+    passes: _Amount
+    seconds: _Amount
+    bytes_up: _Count
+    bytes_down: _Count
+    peak_mib: _Amount | None = None
+    networks: _Count = 1
 
 
 class Entry(_Part):
     """One site, or the fusion site."""
 
-    name: str
-    modalities: tuple[str, ...]
-    cases: dict[str, int]
+    name: _Name
+    modalities: tuple[_Name, ...]
+    cases: dict[_Name, _Count]
     test: Scores | None = None
     test_cases: tuple[CaseScore, ...] | None = None
-    test_fingerprint: str | None = None
+    test_fingerprint: _Name | None = None
     work: Work | None = None
 
     @model_validator(mode="after")
@@ -86,31 +93,31 @@ class Entry(_Part):
 class Hardware(_Part):
     """The machine of the server."""
 
-    cpu: str
-    threads: int
-    device: str
+    cpu: _Name
+    threads: _Count
+    device: _Name
 
 
 class Run(_Part):
     """A run. What older versions of fedmepd do not write is None or empty."""
 
-    method: str
-    run_name: str = ""
+    method: _Name
+    run_name: _Name = ""
     seed: int
-    trials: int = 1
-    rounds: int
+    trials: _Count = 1
+    rounds: _Count
     round: int
-    status: str
-    seconds: float
+    status: _Name
+    seconds: _Amount
     source: Literal["phantom", "folder"] | None = None
     server: Entry
     sites: tuple[Entry, ...]
     settings: dict[str, Any]
     hardware: Hardware | None = None
-    precision: str = ""
+    precision: _Name = ""
     evaluation: int | None = None
-    version: str
-    versions: dict[str, str] = {}
+    version: _Name
+    versions: dict[_Name, _Name] = {}
 
     def entries(self) -> dict[str, Entry]:
         """Returns the sites and, at the end, the fusion site by their names."""
@@ -128,16 +135,16 @@ class Validation(_Part):
     """A validation of a round."""
 
     round: int
-    mdsc: float
+    mdsc: _Share
 
 
 class Round(_Part):
     """What a round has cost."""
 
     round: int
-    steps: int | None = None
-    bytes_up: int = 0
-    bytes_down: int = 0
+    steps: _Count | None = None
+    bytes_up: _Count = 0
+    bytes_down: _Count = 0
 
 
 class Curves(_Part):
