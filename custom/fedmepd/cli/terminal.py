@@ -16,26 +16,26 @@ FAULTY, REFUSED, INTERRUPTED = 1, 2, 130
 
 @contextmanager
 def interruptible() -> Iterator[threading.Event]:
-    """Turns an interrupt and a termination into a KeyboardInterrupt, so that a command ends in order what it has begun.
+    """Raises KeyboardInterrupt on SIGINT and on SIGTERM, so that a command can clean up before it ends.
 
-    A command that a script starts with ``&`` inherits that interrupts are ignored, and Python leaves it so. Only the
-    main thread gets signals; in another one nothing changes.
+    A command that a script starts with ``&`` inherits that SIGINT is ignored, and Python does not change that. Only the
+    main thread receives signals; in another thread nothing changes.
 
-    Returns:
-        what is set as soon as one has come, for those who call what handles the exception itself.
+    Yields:
+        an event that is set when a signal has arrived, for callers whose libraries catch the exception.
     """
-    come = threading.Event()
+    interrupted = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield come
+        yield interrupted
         return
 
     def interrupt(*_: object) -> None:
-        come.set()
+        interrupted.set()
         raise KeyboardInterrupt
 
     before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield come
+        yield interrupted
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
