@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from fedmepd.config import FUSION_SITE
+from fedmepd.data.cases import Case
 from fedmepd.data.distribution import protocol_sites
 from fedmepd.errors import DataError, FedMEPDError
 from fedmepd.seeds import derive_seed
@@ -38,6 +39,9 @@ SITE_CASES = 16
 _TASK = "brats"
 
 SHARE_WITHOUT_ENHANCEMENT = 0.15
+
+# What the name of every phantom begins with.
+_NAME = "Phantom"
 
 # Tissues; the tumour's classes follow in the task's order. The task's file has the intensity of each.
 _OUTSIDE, _WHITE, _GREY, _CSF, _NCR, _ED, _ET = range(7)
@@ -99,7 +103,12 @@ def scanner(site: str, seed: int) -> Scanner:
 def case_names(site: str) -> list[str]:
     """Returns the names of a site's phantom cases."""
     count = FUSION_CASES if site == FUSION_SITE else SITE_CASES
-    return [f"Phantom_{site}_{number:03d}" for number in range(1, count + 1)]
+    return [f"{_NAME}_{site}_{number:03d}" for number in range(1, count + 1)]
+
+
+def is_phantom(case: Case) -> bool:
+    """Whether a case is a phantom, which the names of all of its images tell wherever they lie."""
+    return bool(case.images) and all(file.name.startswith(f"{_NAME}_") for file in case.images.values())
 
 
 def cases_without_enhancement(site: str, seed: int) -> set[str]:

@@ -15,7 +15,9 @@ from fedmepd.data.inspection import Inspection, inspect_cases
 from fedmepd.data.layouts import Dataset
 from fedmepd.data.manifest import pinned_content
 from fedmepd.data.ownership import Found, find_fusion_data, find_site_data, fusion_cases, own_cases, shared_cases
+from fedmepd.data.phantom import is_phantom
 from fedmepd.data.splits import Split, some_cases, sort_into_parts, split_cases
+from fedmepd.data.training_images import ImageMeasures
 from fedmepd.errors import DataError, FedMEPDError
 from fedmepd.site_settings import SiteSettings
 from fedmepd.tasks.find import find_task
@@ -37,7 +39,7 @@ class SiteData:
         cache: folder for prepared cases.
         unlabelled: cases for inference only.
         task: that the cases are of.
-        voxel_mm: the median size of a voxel of the training cases, from the shortest side to the longest.
+        images: what the images of the training cases look like.
     """
 
     name: str
@@ -49,7 +51,12 @@ class SiteData:
     cache: Path
     unlabelled: list[Case] = field(default_factory=list)
     task: Task = field(kw_only=True, repr=False)
-    voxel_mm: tuple[float, ...] = ()
+    images: ImageMeasures = field(default_factory=ImageMeasures)
+
+    @property
+    def phantoms(self) -> bool:
+        """Whether all that is trained on are phantoms, also those that somebody has written into a folder."""
+        return self.source == "phantom" or (bool(self.train) and all(map(is_phantom, self.train)))
 
     def counts(self) -> dict[str, int]:
         """Returns the number of labelled cases of each part."""
@@ -189,7 +196,7 @@ def _divide(
         cache=site_settings.cache / "prepared",
         unlabelled=unlabelled,
         task=task,
-        voxel_mm=inspection.only(split.train).voxel_mm(),
+        images=inspection.only(split.train).measures(),
     )
 
 
