@@ -4,11 +4,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from fedmepd.data.cases import Case
 from fedmepd.data.findings import Finding, warning
 from fedmepd.data.phantom import is_phantom
 from fedmepd.tasks.task import Task
+
+ON_PHANTOMS = "trained on phantoms alone, never on a patient"
+
+
+def intended_use(about: dict[str, Any]) -> str:
+    """Returns what a model may be used for, for the files that it is exported to.
+
+    Args:
+        about: of :func:`fedmepd.training.checkpoints.describe`.
+    """
+    return "research; not a medical device" + (f"; {ON_PHANTOMS}" if about.get("phantoms") else "")
 
 
 def limits_of_case(case: Case, modalities: Sequence[str], phantoms: bool | None) -> list[Finding]:
@@ -55,9 +67,7 @@ def strangers(phantoms: bool | None, cases: Sequence[Case]) -> list[Case]:
 
 def phantom_line(others: Sequence[Case]) -> str:
     """Says what a model of phantoms does to cases that are none."""
-    return (
-        f"the model was trained on phantoms alone, never on a patient: what it marks in {_some(others)} means nothing"
-    )
+    return f"the model was {ON_PHANTOMS}: what it marks in {_some(others)} means nothing"
 
 
 def _tumour_line(cases: Sequence[Case]) -> str:
