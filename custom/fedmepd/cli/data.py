@@ -168,7 +168,9 @@ def _inspect(dataset: Any, options: argparse.Namespace) -> Any:
 
     print(describe_found(dataset), flush=True)
     with progress_bar("reading", "case") as progress:
-        return inspect_dataset(dataset, SiteSettings.load().cache, labels=_labels(options), progress=progress)
+        return inspect_dataset(
+            dataset, SiteSettings.load(cache_needed=False).cache, labels=_labels(options), progress=progress
+        )
 
 
 def _patterns(options: argparse.Namespace) -> list[Pattern]:

@@ -99,7 +99,7 @@ def _score_files(
         options.predictions,
         options.labels,
         follow_links=options.follow_links,
-        cache=SiteSettings.load().cache,
+        cache=SiteSettings.load(cache_needed=False).cache,
     )
     _tell_unmatched(matched.without_label, "predictions without a label")
     _tell_unmatched(matched.without_prediction, "labels without a prediction")
@@ -175,7 +175,7 @@ def _inspect_labelled(task: Task, options: argparse.Namespace) -> Inspection:
     from fedmepd.data.opening import nameable, open_dataset
     from fedmepd.site_settings import SiteSettings
 
-    cache = SiteSettings.load().cache
+    cache = SiteSettings.load(cache_needed=False).cache
     task = with_label_maps(task, [options.label_values])
     dataset = open_dataset(task, options.folder, follow_links=options.follow_links, cache=cache)
     cases, problems = nameable(dataset)

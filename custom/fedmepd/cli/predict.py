@@ -128,7 +128,7 @@ def open_segmenter(options: argparse.Namespace) -> Segmenter:
     from fedmepd.segmentation.segmenter import Segmenter
     from fedmepd.site_settings import SiteSettings
 
-    site = SiteSettings.load()
+    site = SiteSettings.load(cache_needed=False)
     if options.device:
         site = site.model_copy(update={"device": options.device})
     return Segmenter(
@@ -239,7 +239,8 @@ def _predict_folder(options: argparse.Namespace) -> int:
     segmenter = open_segmenter(options)
     task = segmenter.task
     convention = _convention(task, options)
-    dataset = open_dataset(task, options.folder, follow_links=options.follow_links, cache=SiteSettings.load().cache)
+    cache = SiteSettings.load(cache_needed=False).cache
+    dataset = open_dataset(task, options.folder, follow_links=options.follow_links, cache=cache)
     cases, problems = nameable(dataset)
     files = {
         case.name: files_in(task, options.out, case.name, overlay=options.overlay, probabilities=options.probabilities)

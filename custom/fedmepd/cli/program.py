@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from fedmepd.cli.predict import add_predict_command
 from fedmepd.cli.report import add_report_command
 from fedmepd.cli.tasks import add_task_option, add_tasks_command, chosen_task
 from fedmepd.cli.terminal import INTERRUPTED, REFUSED, interruptible
-from fedmepd.errors import FedMEPDError, remedy
+from fedmepd.errors import FedMEPDError, is_of_the_machine, remedy
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,16 +47,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except FedMEPDError as error:
         print(f"fedmepd: {error}", file=sys.stderr)
         return REFUSED
-    except PermissionError as error:
-        print(f"fedmepd: {error.filename}: {error.strerror}; {remedy(error)}", file=sys.stderr)
-        return REFUSED
-    except KeyboardInterrupt:
-        print("fedmepd: interrupted", file=sys.stderr)
-        return INTERRUPTED
     except BrokenPipeError:
         # The reader of our output has closed the pipe, as `head` does. Nothing may be flushed into it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if not is_of_the_machine(error):
+            raise
+        # A file without a name is one that a library keeps for a while.
+        place = error.filename or f"a file in the folder for temporary files, {tempfile.gettempdir()} (TMPDIR)"
+        print(f"fedmepd: {place}: {error.strerror}; {remedy(error)}", file=sys.stderr)
+        return REFUSED
+    except KeyboardInterrupt:
+        print("fedmepd: interrupted", file=sys.stderr)
+        return INTERRUPTED
 
 
 def build_parser() -> argparse.ArgumentParser:

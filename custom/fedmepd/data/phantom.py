@@ -8,7 +8,6 @@ dark in FLAIR. Every site has its own scanner: contrast curve, bias field, noise
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -22,7 +21,7 @@ from fedmepd.data.cases import Case
 from fedmepd.data.distribution import protocol_sites
 from fedmepd.errors import DataError, FedMEPDError
 from fedmepd.seeds import derive_seed
-from fedmepd.storage import read_json
+from fedmepd.storage import locked, read_json
 from fedmepd.tasks.find import find_task
 from fedmepd.tasks.task import Task
 
@@ -265,13 +264,11 @@ def ensure_site(root: Path, site: str, seed: int) -> Path:
         )
     folder = Path(root) / site
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with open(folder.parent / f".{site}.lock", "wb") as lock:
-            # One process at a time: the others wait, then find the site complete.
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        # One process at a time: the others wait, then find the site complete.
+        with locked(folder.parent / f".{site}.lock", None):
             if not folder.exists():
                 _build(folder, site, seed)
-    except OSError as error:
+    except (OSError, FedMEPDError) as error:
         raise DataError(
             f"cannot make the phantom of {site} in {root}: {error}. Free space on that disk or set FEDMEPD_CACHE to "
             "another folder",

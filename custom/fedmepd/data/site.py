@@ -233,7 +233,7 @@ def split_labelled(labelled: list[Case], dataset: Dataset, settings: Settings, n
 
 def inspect_dataset(
     dataset: Dataset,
-    cache: Path,
+    cache: Path | None,
     *,
     labels: str | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -242,7 +242,7 @@ def inspect_dataset(
 
     Args:
         dataset: the data set.
-        cache: the site's cache folder.
+        cache: the site's cache folder; None: keep nothing.
         labels: the convention of the labels' values if the user gives it.
         progress: called with the number of cases read so far, and of all.
 
@@ -253,12 +253,12 @@ def inspect_dataset(
     return inspect_cases(dataset.cases, labels=labels, cache=cache, progress=progress, known=known)
 
 
-def changed_files(dataset: Dataset, cache: Path) -> list[Finding]:
+def changed_files(dataset: Dataset, cache: Path | None) -> list[Finding]:
     """Compares the files of a data set with its manifest: an error for each file that is missing or has changed.
 
     Args:
         dataset: with a manifest.
-        cache: remembers the content of files.
+        cache: remembers the content of files; None: nothing does.
 
     Raises:
         DataError: the cache cannot be written.
@@ -266,7 +266,7 @@ def changed_files(dataset: Dataset, cache: Path) -> list[Finding]:
     pinned = pinned_content(dataset.folder)
     there = [file for file in pinned if file.is_file()]
     try:
-        found = fingerprints(there, cache / "prepared" / "fingerprints.json")
+        found = fingerprints(there, cache and cache / "prepared" / "fingerprints.json")
     except (OSError, FedMEPDError) as problem:
         raise DataError(
             f"the files of {dataset.folder} cannot be compared with its manifest: {problem}",
