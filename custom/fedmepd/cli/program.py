@@ -26,7 +26,7 @@ from fedmepd.cli.predict import add_predict_command
 from fedmepd.cli.report import add_report_command
 from fedmepd.cli.tasks import add_task_option, add_tasks_command, chosen_task
 from fedmepd.cli.terminal import INTERRUPTED, REFUSED, interruptible
-from fedmepd.errors import FedMEPDError, is_of_the_machine, remedy
+from fedmepd.errors import FedMEPDError, SettingsError, is_of_the_machine, remedy
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -113,6 +113,18 @@ def build_parser() -> argparse.ArgumentParser:
         default="",
         help="the site that has the fusion data and trains on them; default: what the job says",
     )
+    export.add_argument(
+        "--tracking",
+        choices=("mlflow", "wandb"),
+        default="",
+        help="let the server send the curves to this experiment tracker too, which has to be installed there",
+    )
+    export.add_argument(
+        "--tracking-uri",
+        default="",
+        metavar="URI",
+        help="address of MLflow's server; default: a file mlflow.db beside the job's results",
+    )
     export.set_defaults(run=_export_job)
 
     kit = topics.add_parser(
@@ -182,12 +194,16 @@ def _show_checkpoint(options: argparse.Namespace) -> None:
 def _export_job(options: argparse.Namespace) -> None:
     from fedmepd.flare.export import export_job
 
+    if options.tracking_uri and not options.tracking:
+        raise SettingsError(f"--tracking-uri {options.tracking_uri}: say --tracking mlflow too")
     export_job(
         options.job_folder,
         options.out,
         with_code=not options.without_code,
         all_sites=options.all_sites,
         fusion_site=options.fusion_site,
+        tracking=options.tracking,
+        tracking_uri=options.tracking_uri,
     )
     print(f"wrote {options.out}")
 
