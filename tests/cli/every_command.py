@@ -1,6 +1,6 @@
 """Runs every command of ``fedmepd`` in this process, whose environment may be strange.
 
-    python -m tests.cli.every_command MATERIAL WORK [--no-passwd] [COMMAND ...]
+    python -m tests.cli.every_command MATERIAL WORK [COMMAND ...]
 
 MATERIAL is what :func:`material` has written, WORK the folder in which the commands run and write. For each command a
 line of JSON says what came of it.
@@ -21,6 +21,7 @@ from pathlib import Path
 
 from tests.comparing import runs
 from tests.data.files import write_case
+from tests.evaluation.runs import finished
 
 ROOT = Path(__file__).parents[2]
 
@@ -70,8 +71,8 @@ def material(folder: Path) -> Path:
             content = runs.run(method, seed, runs.scores(seed, level=level))
             runs.write(folder / "runs", content, runs.history([0.3, 0.4, 0.5, 0.5]))
     (folder / "run").mkdir()
-    for file in (folder / "runs" / "fedmepd" / "seed-0").iterdir():
-        (folder / "run" / file.name).write_text(file.read_text())
+    (folder / "run" / "results.json").write_text(json.dumps(finished()))
+    (folder / "run" / "history.json").write_text("{}")
     (folder / "plan.yaml").write_text("methods: [none]\n")
     return folder
 
@@ -88,9 +89,7 @@ def names(parser: argparse.ArgumentParser, path: tuple[str, ...] = ()) -> Iterat
 
 def main(arguments: Sequence[str]) -> None:
     """See the module."""
-    given, work, *commands = [each for each in arguments if each != "--no-passwd"]
-    if "--no-passwd" in arguments:
-        _forget_users()
+    given, work, *commands = arguments
     os.makedirs(work, exist_ok=True)
     os.chdir(work)
     from fedmepd.cli import main as fedmepd
@@ -107,16 +106,6 @@ def main(arguments: Sequence[str]) -> None:
         printed, error = [output.flush() or output.buffer.getvalue().decode("ascii", "replace") for output in outputs]
         report = {"command": command, "status": status, "raised": raised, "printed": printed, "error": error}
         print(json.dumps(report), flush=True)
-
-
-def _forget_users() -> None:
-    """As in a container whose user has no entry in passwd, which another user cannot be made to have here."""
-    import pwd
-
-    def unknown(uid: int) -> None:
-        raise KeyError(f"getpwuid(): uid not found: {uid}")
-
-    pwd.getpwuid = unknown
 
 
 if __name__ == "__main__":

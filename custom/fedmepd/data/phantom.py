@@ -270,8 +270,8 @@ def ensure_site(root: Path, site: str, seed: int) -> Path:
                 _build(folder, site, seed)
     except (OSError, FedMEPDError) as error:
         raise DataError(
-            f"cannot make the phantom of {site} in {root}: {error}. Free space on that disk or set FEDMEPD_CACHE to "
-            "another folder",
+            f"cannot make the phantom of {site} in {root}: {error}. The phantoms of a job are kept in FEDMEPD_CACHE: "
+            "free space there, or set it to another folder",
             public=f"the phantom of {site} cannot be written",
         ) from error
     _check_complete(folder, site, seed)
