@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from fedmepd.cli.tasks import conventions_help, image_destination, image_options
 from fedmepd.cli.terminal import progress_bar, warn
 from fedmepd.errors import FedMEPDError, SettingsError
+from fedmepd.storage import require_writable
 
 if TYPE_CHECKING:
     from fedmepd.data.cases import Case
@@ -172,6 +173,7 @@ def _predict_one(options: argparse.Namespace, images: dict[str, Path]) -> int:
     case = Case(files.name, _by_modality(task, images), None, task=task)
     segmenter.usable(case)
     _warn_of_limits([case], segmenter, options)
+    require_writable(options.out.absolute().parent, "--out")
     _segment(segmenter, case, files, VolumeTable(task, volumes), _convention(task, options))
     print(f"wrote {options.out} and {volumes}")
     return 0
@@ -259,6 +261,7 @@ def _predict_folder(options: argparse.Namespace) -> int:
         cases = [case for case in cases if case.name not in done]
         print(f"{len(done)} cases are segmented already, {len(cases)} are left", flush=True)
     _warn_of_limits(cases, segmenter, options)
+    require_writable(options.out, "--out")
     for text in problems:
         print(f"error: {text}", file=sys.stderr, flush=True)
     segmented = 0

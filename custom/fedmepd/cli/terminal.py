@@ -9,6 +9,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from fedmepd.errors import FedMEPDError, is_of_the_machine
+
 # Exit status of a data set or site that was looked at and has errors; of a command that the user can put right; of one
 # that the user has interrupted.
 FAULTY, REFUSED, INTERRUPTED = 1, 2, 130
@@ -44,6 +46,17 @@ def interruptible() -> Iterator[threading.Event]:
 def warn(line: str) -> None:
     """Prints a warning that no result depends on."""
     print(f"warning: {line}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def elsewhere_with(option: str) -> Iterator[None]:
+    """Adds to the error about a file that cannot be written which option names another folder."""
+    try:
+        yield
+    except FedMEPDError as error:
+        if isinstance(error.__cause__, OSError) and is_of_the_machine(error.__cause__):
+            raise FedMEPDError(f"{error} {option} names another folder", error.public) from error.__cause__
+        raise
 
 
 @contextmanager

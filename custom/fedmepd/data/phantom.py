@@ -243,13 +243,14 @@ def _smooth_noise(rng: np.random.Generator, sigma: float) -> np.ndarray:
     return (noise - noise.mean()) / noise.std()
 
 
-def ensure_site(root: Path, site: str, seed: int) -> Path:
+def ensure_site(root: Path, site: str, seed: int, advice: str = "") -> Path:
     """Makes the phantom cases of one site, unless they exist already.
 
     Args:
         root: folder that holds one sub-folder per site; made when missing.
         site: a name of :func:`phantom_sites`.
         seed: the cohort's seed; site and case names do the rest.
+        advice: what to do if the folder cannot be written, for the message.
 
     Returns:
         ``root/site``, with a folder per case: ``Phantom_site-1_001/Phantom_site-1_001_flair.nii.gz``.
@@ -270,8 +271,7 @@ def ensure_site(root: Path, site: str, seed: int) -> Path:
                 _build(folder, site, seed)
     except (OSError, FedMEPDError) as error:
         raise DataError(
-            f"cannot make the phantom of {site} in {root}: {error}. The phantoms of a job are kept in FEDMEPD_CACHE: "
-            "free space there, or set it to another folder",
+            f"cannot make the phantom of {site} in {root}: {error}{advice}",
             public=f"the phantom of {site} cannot be written",
         ) from error
     _check_complete(folder, site, seed)
