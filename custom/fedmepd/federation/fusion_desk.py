@@ -34,6 +34,10 @@ class FusionDesk:
         self.site = site
         self._half_precision = half_precision
 
+    def cases_behind(self) -> dict[str, int]:
+        """As :meth:`~fedmepd.federation.site.FederationSite.cases_behind`; of anchors the smallest number of each."""
+        return self.site.cases_behind()
+
     def do(self, task: FusionTask, abort: Abort, progress: Progress | None = None) -> FusionReply:
         """Does a task of the server.
 

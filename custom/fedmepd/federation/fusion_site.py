@@ -183,6 +183,15 @@ class FusionSite:
         self._pooled[site.name] = data
         self._trainer.train_on(self._cases())
 
+    def cases_behind(self) -> dict[str, int]:
+        """Numbers of cases behind what leaves it, by kind; behind anchors at least that many each."""
+        counts = self.data.counts()
+        trained = dict.fromkeys(("updates", "extras", "losses"), self._trainer.cases)
+        tested = dict.fromkeys(("test_scores", "case_scores", "model_scores"), counts["test"])
+        floors = [getattr(getattr(self.settings, part), key) for part, key in self.settings.fewest_cases]
+        anchors = {"anchors": min(floors)} if floors else {}
+        return trained | tested | anchors | {"validation_scores": counts["validation"]}
+
     def steps(self) -> int:
         """How many steps a round has."""
         return len(self._trainer.batches) * self.settings.training.fusion_epochs

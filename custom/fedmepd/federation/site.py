@@ -133,6 +133,13 @@ class FederationSite:
             raise FedMEPDError(f"{self.name}: {message}", public=message)
         return SiteProfile(self.name, self.data.modalities, counts, self.data.source, self.cross_site, fusion)
 
+    def cases_behind(self) -> dict[str, int]:
+        """Numbers of cases behind what leaves the site, by kind (:class:`fedmepd.federation.egress.Item`)."""
+        counts = self.data.counts()
+        trained = dict.fromkeys(("updates", "extras", "losses", "model"), counts["train"])
+        tested = dict.fromkeys(("test_scores", "case_scores", "model_scores"), counts["test"])
+        return trained | tested | {"validation_scores": counts["validation"]}
+
     def stats(self) -> dict[str, Any]:
         """Live state: round, step, steps, and the step's loss where that may be seen."""
         if not self.disclosure.allow.live:
