@@ -78,7 +78,7 @@ class FedMEPDExecutor(Executor):
         site = self._site
         if task_name == translation.PREPARE:
             fusion = self._desk.site.data.counts() if self._desk else None
-            return translation.profile_reply(site.profile(fusion), self._start_up)
+            return translation.profile_reply(site.profile(fusion), site.disclosure.seconds(self._start_up))
         if task_name == translation.FUSION:
             return self._fuse(message, run, abort, fl_ctx)
         if task_name == translation.GIVE_MODEL:
@@ -87,8 +87,9 @@ class FedMEPDExecutor(Executor):
             return translation.report_reply(site.test_model(translation.model_of(message), abort))
         payload = translation.payload_of(message)
         if task_name == translation.TRAIN:
+            began = self.clock()
             update = site.train(payload, abort)
-            self._log_round(update, fl_ctx)
+            self._log_round(update, self.clock() - began, fl_ctx)
             return translation.update_reply(update, run, message)
         return translation.report_reply(site.test(payload, abort))
 
@@ -101,11 +102,10 @@ class FedMEPDExecutor(Executor):
             shown = {"fusion_loss": loss} if self._desk.site.disclosure.tells_steps() else {}
             self._fusing = {"fusion_round": task.round, "fusion_step": step, **shown}
 
+        began = self.clock()
         reply = self._desk.do(task, abort, progress)
         self._fusing = {}
-        self.logger.log(
-            _level(fl_ctx), f"fusion site, round {task.round}: {task.kind}, {reply.report['seconds']:.1f} s"
-        )
+        self.logger.log(_level(fl_ctx), f"fusion site, round {task.round}: {task.kind}, {self.clock() - began:.1f} s")
         return translation.fusion_reply(reply, run, message)
 
     def _open(self, run: Run, fl_ctx: FLContext) -> None:
@@ -118,14 +118,14 @@ class FedMEPDExecutor(Executor):
         self._run = run
         self._start_up = {"process": ready, "data": self.clock() - ready}
 
-    def _log_round(self, update: Update, fl_ctx: FLContext) -> None:
+    def _log_round(self, update: Update, seconds: float, fl_ctx: FLContext) -> None:
         report = update.report
         loss = report["losses"].get("total")
         self.logger.log(
             _level(fl_ctx),
             f"round {update.round}: {report['steps']} steps"
             + (f", mean loss {loss:.3f}" if loss is not None else "")
-            + f", {report['seconds']:.1f} s",
+            + f", {seconds:.1f} s",
         )
 
     def _failed(self, error: BaseException) -> Shareable:

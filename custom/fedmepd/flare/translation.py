@@ -124,7 +124,7 @@ def payload_of(message: Shareable) -> Payload:
     return Payload(round=dxo.get_meta_prop(_ROUND), tensors=dxo.data)
 
 
-def profile_reply(profile: SiteProfile, start_up: dict[str, float]) -> Shareable:
+def profile_reply(profile: SiteProfile, start_up: dict[str, float | None]) -> Shareable:
     """Returns a site's answer to ``prepare``; ``start_up`` is a :class:`~fedmepd.federation.reports.StartUpReport`."""
     return DXO(DataKind.APP_DEFINED, data=profile.to_json(), meta={START_UP: start_up}).to_shareable()
 
