@@ -11,6 +11,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from pydantic import BaseModel
+
 from fedmepd import methods
 from fedmepd.cli.program import build_parser
 from fedmepd.cli.settings_list import Setting, common_settings, own_settings, sections
@@ -206,9 +208,20 @@ def _machine_settings() -> list[str]:
         "| key | environment variable | default | |",
         "|---|---|---|---|",
     ]
+    sections: dict[str, type[BaseModel]] = {}
     for key, field in SiteSettings.model_fields.items():
+        if isinstance(field.default, BaseModel):
+            sections[key] = type(field.default)
+            lines.append(f"| `{key}` | | below | {_cell(field.description)} |")
+            continue
         default = "none" if field.default is None else f"`{field.default}`"
         lines.append(f"| `{key}` | `{VARIABLES[key]}` | {default} | {_cell(field.description)} |")
+    for key, section in sections.items():
+        lines += ["", f"### `{key}`", "", _cell(section.__doc__.partition("\n")[0]), ""]
+        lines += ["| key | default | |", "|---|---|---|"]
+        for name, field in section.model_fields.items():
+            default = str(field.default).lower() if isinstance(field.default, bool) else f"{field.default:g}"
+            lines.append(f"| `{name}` | {default} | {_cell(field.description)} |")
     return lines
 
 
