@@ -302,7 +302,7 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     Args:
         before, now: settings as plain values, nested.
     """
-    before, now = _flat(before), _flat(now)
+    before, now = flattened(before), flattened(now)
     return [
         f"{key} was {before.get(key)!r}, now {now.get(key)!r}"
         for key in sorted(before.keys() | now.keys())
@@ -310,10 +310,11 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     ]
 
 
-def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flattened(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns nested settings by their full names, such as ``training.crop``."""
     flat: dict[str, Any] = {}
     for key, value in settings.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        flat |= flattened(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
     return flat
 
 
