@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fedmepd.errors import SettingsError
-from fedmepd.site_settings import SiteSettings
+from fedmepd.site_settings import SiteSettings, has_home
 
 
 @pytest.fixture(autouse=True)
@@ -29,10 +29,10 @@ def test_file_and_environment(tmp_path, monkeypatch):
     settings = SiteSettings.load(tmp_path)
     assert (settings.data, settings.device, settings.cache) == (Path("/file/data"), "cpu", tmp_path / "kept")
     monkeypatch.setenv("FEDMEPD_DATA", "~/data")
-    monkeypatch.setenv("FEDMEPD_CACHE", "here")
+    monkeypatch.setenv("FEDMEPD_CACHE", "/var/here")
     monkeypatch.setenv("FEDMEPD_DEVICE", "cuda:1")
     settings = SiteSettings.load(tmp_path)
-    assert (settings.data, settings.device, settings.cache) == (Path.home() / "data", "cuda:1", Path.cwd() / "here")
+    assert (settings.data, settings.device, settings.cache) == (Path.home() / "data", "cuda:1", Path("/var/here"))
     assert settings.cross_site == "none"
     monkeypatch.setenv("FEDMEPD_CROSS_SITE", "test")
     assert SiteSettings.load(tmp_path).cross_site == "test"
@@ -41,6 +41,34 @@ def test_file_and_environment(tmp_path, monkeypatch):
     assert SiteSettings.load(tmp_path).case_scores == "share"
     monkeypatch.setenv("FEDMEPD_DATA", "")
     assert SiteSettings.load(tmp_path).data == Path("/file/data")
+
+
+@pytest.mark.parametrize(("variable", "key"), [("FEDMEPD_DATA", "data"), ("FEDMEPD_CACHE", "cache")])
+def test_a_relative_path_in_a_variable(variable, key, tmp_path, monkeypatch):
+    """A command starts where its user is, a process of FLARE does not."""
+    monkeypatch.setenv(variable, "sites")
+    assert getattr(SiteSettings.load(), key) == Path.cwd() / "sites"
+    with pytest.raises(SettingsError, match=f"{variable} = sites.*such as {variable}=.PWD/sites"):
+        SiteSettings.load(tmp_path)
+
+
+@pytest.mark.parametrize("home", [None, ""])
+def test_without_a_home_folder(home, monkeypatch):
+    """Only where a cache is needed, its place has to be said."""
+    monkeypatch.delenv("FEDMEPD_CACHE", raising=False)
+    monkeypatch.delenv("HOME") if home is None else monkeypatch.setenv("HOME", home)
+    # HOME missing, the user's entry in passwd tells the home folder, if there is one.
+    if home is None and has_home():
+        assert SiteSettings.load().cache == Path("~/.cache/fedmepd").expanduser()
+        return
+    with pytest.raises(SettingsError, match="no home folder.*set FEDMEPD_CACHE"):
+        SiteSettings.load()
+    assert SiteSettings.load(cache_needed=False).cache is None
+    monkeypatch.setenv("FEDMEPD_CACHE", "/var/here")
+    assert SiteSettings.load().cache == Path("/var/here")
+    monkeypatch.setenv("FEDMEPD_DATA", "~nobody-of-this-name/data")
+    with pytest.raises(SettingsError, match="without ~"):
+        SiteSettings.load()
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import io
 import json
 import os
@@ -13,6 +12,8 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
+
+from filelock import FileLock, Timeout
 
 from fedmepd.errors import CheckpointError, FedMEPDError, remedy
 
@@ -79,6 +80,9 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def _flush_folder(folder: Path) -> None:
+    # Windows has no folders that can be opened.
+    if not hasattr(os, "O_DIRECTORY"):
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -87,27 +91,31 @@ def _flush_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: Path, taken: str) -> Iterator[None]:
+def locked(path: Path, taken: str | None) -> Iterator[None]:
     """Keeps a lock on a file; the operating system releases it when this process ends, however it ends.
 
     Args:
         path: the file, which stays; its folder is made when missing.
-        taken: the message if another process has the lock.
+        taken: the message if another process has the lock; None: wait for it.
 
     Raises:
         FedMEPDError: another process has it, or the file cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(path, "w")
+        # The lock itself does not say why it cannot be had.
+        open(path, "a").close()
     except OSError as error:
         raise FedMEPDError(f"{path} cannot be written: {error.strerror or error}; choose another folder") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise FedMEPDError(taken) from error
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=-1 if taken is None else 0)
+    except Timeout as error:
+        raise FedMEPDError(taken) from error
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from fedmepd.cli.terminal import warn
+
 
 def add_export_commands(export: argparse._SubParsersAction) -> None:
     """Adds them to the parser of ``fedmepd export``."""
@@ -45,13 +47,23 @@ def _command(topics: argparse._SubParsersAction, name: str, help: str, out: str,
 def _bundle(options: argparse.Namespace) -> None:
     from fedmepd.exporting.bundle import export_bundle
 
+    _warn_of_phantoms(options)
     export_bundle(options.model, options.out, options.licence)
     print(f"wrote {options.out}: {options.out / 'docs/README.md'} says how to run it")
+
+
+def _warn_of_phantoms(options: argparse.Namespace) -> None:
+    from fedmepd.segmentation.limits import ON_PHANTOMS
+    from fedmepd.training.checkpoints import describe
+
+    if describe(options.model)["about"].get("phantoms"):
+        warn(f"{options.model} was {ON_PHANTOMS}: what it marks in a patient means nothing")
 
 
 def _window(options: argparse.Namespace) -> None:
     from fedmepd.exporting import window
 
+    _warn_of_phantoms(options)
     write = {"torchscript": window.export_torchscript, "onnx": window.export_onnx}[options.kind]
     difference = write(options.model, options.out, options.window)
     print(f"wrote {options.out}: probabilities differ from the model's by at most {difference:.1g}")

@@ -14,6 +14,7 @@ from fedmepd import methods
 from fedmepd.config import FUSION_SITE, Settings
 from fedmepd.data.cases import Case
 from fedmepd.data.site import SiteData
+from fedmepd.data.training_images import ImageMeasures
 from fedmepd.disclosure import OPEN, Disclosure, Told
 from fedmepd.errors import FedMEPDError
 from fedmepd.federation.case_list import CaseList
@@ -39,10 +40,13 @@ class Fusion(Protocol):
     Attributes:
         profile: what it says of its cases.
         device: of this process that trains; the CPU where nothing trains here.
+        images, phantoms: of its training cases, see :class:`fedmepd.data.site.SiteData`, as far as the server knows it.
     """
 
     profile: SiteProfile
     device: torch.device
+    images: ImageMeasures
+    phantoms: bool
 
     def join(self, site: SiteProfile) -> None:
         """Learns of a site that takes part, before its first round.
@@ -146,6 +150,7 @@ class FusionSite:
         self.limits, self._secret = limits, secret
         self.settings = self.disclosure.raise_floors(settings)
         self.data = data
+        self.images, self.phantoms = data.images, data.phantoms
         self.device = device
         self.log = log
         self._case_scores = case_scores

@@ -97,14 +97,14 @@ class FederationSite:
             self.folder,
             BEST,
             LAST,
-            partial(About.of, name, settings, data.voxel_mm),
+            partial(About.of, name, settings, data.images, data.phantoms),
             partial(
                 write_model_card,
                 owner=name,
                 settings=settings,
                 modalities=data.modalities,
                 cases=data.counts(),
-                source=data.source,
+                phantoms=data.phantoms,
             ),
         )
         self._round: int | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,8 +34,13 @@ class CaseFiles:
     overlay: Path | None = None
     probabilities: dict[str, Path] = field(default_factory=dict)
 
-    def write(self, segmentation: Segmentation, convention: str) -> None:
+    def write(self, segmentation: Segmentation, convention: str, notes: Sequence[str] = ()) -> None:
         """Writes them, the segmentation last: if it exists, the other files are complete.
+
+        Args:
+            segmentation: of the case.
+            convention: meaning of the values to write.
+            notes: what whoever looks at the picture has to know.
 
         Raises:
             FedMEPDError: a file cannot be written, or the case's image cannot be read any more.
@@ -50,6 +55,7 @@ class CaseFiles:
                 segmentation.images,
                 segmentation.classes,
                 segmentation.spacing,
+                notes=notes,
             )
         for region, file in self.probabilities.items():
             save_image(file, segmentation.probability_image(region))
