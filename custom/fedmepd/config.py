@@ -20,6 +20,11 @@ SMALLEST_BFLOAT16_CROP = 24
 FUSION_SITE = "fusion"
 
 
+# Names of sites and runs become names of files and folders.
+SITE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+_NAME_OR_NONE = SITE_NAME + "|^$"
+
+
 class Section(BaseModel):
     """A part of the settings: unknown keys are refused, and nothing changes afterwards."""
 
@@ -173,7 +178,7 @@ class FusionSettings(Section):
 
     site: str = Field(
         "",
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$|^$",
+        pattern=_NAME_OR_NONE,
         description="name of the site that has the fusion data and trains on them; empty: the server itself",
     )
 
@@ -195,7 +200,7 @@ class Settings(Section):
     task: str = Field(DEFAULT, description="images, classes and rules; `fedmepd tasks` lists them")
     run_name: str = Field(
         "",
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$|^$",
+        pattern=_NAME_OR_NONE,
         description="name of the run; a job with the same name continues it",
     )
     seed: int = Field(0, ge=0, lt=2**31, description="seed of every random number")
