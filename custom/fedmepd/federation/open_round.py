@@ -13,7 +13,7 @@ import torch
 from fedmepd.errors import UpdateRefused
 from fedmepd.federation.checking import check_update
 from fedmepd.federation.exchange import SiteProfile, Update
-from fedmepd.federation.norm_bound import NormBound, Size, scaled, size_of
+from fedmepd.federation.norm_bound import NormBound, Size, size_of
 from fedmepd.federation.reports import TrainReport, check_report, check_trained_on, check_validated
 from fedmepd.methods.method import AtServer, Tensors
 from fedmepd.methods.parts.selection import EXTRA, parts
@@ -181,9 +181,9 @@ class OpenRound:
             extras = parts(update.tensors, (EXTRA,))
             changes = {key: value for key, value in update.tensors.items() if key not in extras}
             if changes:
-                self.sizes[site] = Size(size_of(changes))
+                self.sizes[site] = size_of(changes)
             if extras:
-                self._extra_sizes[site] = Size(size_of(extras))
+                self._extra_sizes[site] = size_of(extras)
             if (changes and self._bound.waits) or (extras and self._extras_bound.waits):
                 self._waiting.save(site, update.tensors)
                 self._waits.add(site)
@@ -195,20 +195,26 @@ class OpenRound:
 
     def _take(self, site: str, changes: Tensors, extras: Tensors, cases: int) -> None:
         if changes:
-            size = self.sizes[site] = self._bound.judge(self.sizes[site].own)
-            changes = self._bounded(site, "update", changes, size)
+            changes, self.sizes[site] = self._bounded(site, "update", self._bound, changes, self.sizes[site])
         self._method.take(site, changes, cases)
         if extras:
-            size = self._extras_bound.judge(self._extra_sizes[site].own)
-            self._method.take_extras(site, self._bounded(site, "extra part of the update", extras, size), cases)
+            part = "extra part of the update"
+            extras, _ = self._bounded(site, part, self._extras_bound, extras, self._extra_sizes[site])
+            self._method.take_extras(site, extras, cases)
 
-    def _bounded(self, site: str, what: str, tensors: Tensors, size: Size) -> Tensors:
+    def _bounded(self, site: str, what: str, bound: NormBound, tensors: Tensors, size: Size) -> tuple[Tensors, Size]:
+        tensors, size = bound.limit(tensors, bound.judge(size))
         if size.factor < 1:
             self._log(
                 f"round {self.number}: the {what} of {site} is scaled down to the median site's size: it was "
-                f"{size.own / size.median:.3g} times as large, aggregation.norm_bound is {self._bound.bound:g}"
+                f"{size.own / size.median:.3g} times as large, aggregation.norm_bound is {bound.bound:g}"
             )
-        return scaled(tensors, size.factor)
+        if size.filters:
+            self._log(
+                f"round {self.number}: {size.filters} filters of the {what} of {site} are scaled down to the median "
+                f"site's size: each was more than {bound.bound:g} times as large (aggregation.norm_bound)"
+            )
+        return tensors, size
 
     def close(self) -> None:
         """Takes no more updates, and hands on those that waited for the median of their round."""
@@ -216,12 +222,12 @@ class OpenRound:
             self._open = False
             for bound, sizes in ((self._bound, self.sizes), (self._extras_bound, self._extra_sizes)):
                 if bound.waits:
-                    bound.set_median(size.own for size in sizes.values())
+                    bound.set_median(sizes.values())
             for site in sorted(self._waits):
                 # From disk, one site at a time: memory does not grow with their number.
                 tensors = self._waiting.load(site)
                 extras = parts(tensors, (EXTRA,))
                 changes = {key: value for key, value in tensors.items() if key not in extras}
                 self._take(site, changes, extras, self.reports[site]["cases"])
-        self._bound.set_median(size.own for size in self.sizes.values())
-        self._extras_bound.set_median(size.own for size in self._extra_sizes.values())
+        self._bound.set_median(self.sizes.values())
+        self._extras_bound.set_median(self._extra_sizes.values())
