@@ -66,7 +66,24 @@ class AggregationSettings(Section):
         ge=0,
         description="an update more than this many times as large as the median is scaled down to it; 0: never",
     )
+    trim: float = Field(
+        0,
+        ge=0,
+        le=0.5,
+        description="share of the sites whose changes of a weight are left out at either end, rounded up; 0: none; "
+        "0.5: the median",
+    )
+    direction: float = Field(
+        -1,
+        ge=-1,
+        le=0,
+        description="an update is left out if its cosine with the median update is below this; -1: never",
+    )
     wire_precision: Literal["float16", "float32"] = Field("float16", description="floating-point format on the wire")
+
+    def robust(self) -> bool:
+        """Whether the means are other than those of all updates."""
+        return self.trim > 0 or self.direction > -1
 
 
 class TrainingSettings(Section):
@@ -249,9 +266,15 @@ class Settings(Section):
         method = methods.find(overrides.get("method", Settings.model_fields["method"].default))
         base = merge(PRESETS[preset], method.settings.presets.get(preset, {}))
         try:
-            return method.settings.model_validate(merge(base, overrides))
+            settings = method.settings.model_validate(merge(base, overrides))
         except ValidationError as error:
             raise SettingsError(explain(error, "settings", method.settings, _of_other_method(method.name))) from error
+        if settings.aggregation.robust() and not method.averages:
+            raise SettingsError(
+                f"settings: aggregation.trim and aggregation.direction are for methods that average updates, and "
+                f"{method.name} does not: leave them out"
+            )
+        return settings
 
     def split_seed(self) -> int:
         """Returns the seed that decides which cases train, validate and test."""

@@ -60,8 +60,37 @@ class TensorStore:
 
     def clear(self) -> None:
         """Forgets what nobody has taken back."""
+        self.begin_spool()
         for path in self._folder.glob(f"*{_SUFFIX}"):
             path.unlink(missing_ok=True)
+
+    def begin_spool(self) -> None:
+        """Forgets all values that :meth:`spool` has taken."""
+        for path in self._spool_file("").parent.glob(f"*{_SUFFIX}"):
+            path.unlink(missing_ok=True)
+
+    def spool(self, site: str, values: torch.Tensor) -> int:
+        """Adds values, float32, to those that are there of a site; returns the place of the first.
+
+        Raises:
+            FedMEPDError: they cannot be written.
+        """
+        path = self._spool_file(site)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(path, "ab") as file:
+                start = file.tell()
+                file.write(values.to(torch.float32).contiguous().numpy().data)
+        except OSError as error:
+            raise cannot_write(path, error) from error
+        return start // 4
+
+    def spooled(self, site: str, start: int, count: int) -> torch.Tensor:
+        """Returns as many values of a site from a place on."""
+        return torch.from_numpy(np.fromfile(self._spool_file(site), np.float32, count, offset=4 * start))
+
+    def _spool_file(self, site: str) -> Path:
+        return self._folder / "spool" / f"{site}{_SUFFIX}"
 
     def keep(self, name: str, round_number: int, tensors: Tensors) -> None:
         """Keeps tensors of a round until :meth:`forget_others`. A new object on the same folder still has them.

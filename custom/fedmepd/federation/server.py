@@ -204,6 +204,8 @@ class FederationServer:
         self._fusion_missed = False
         fused = self._method.close(partial(self._fuse, abort), number)
         self._changes.clear()
+        for site, remark in sorted(self._method.remarks().items()):
+            self.log(f"round {number}: {site}: {remark}")
         self.round = number
         validated = self._validate(number, abort)
         figures = (
