@@ -208,14 +208,11 @@ class AtServer(ABC):
 
     def remarks(self) -> dict[str, str]:
         """Returns what the server's log should say of sites after a round, by site."""
-        return (
-            {}
-            if self._sums is None
-            else {
-                site: f"its update is left out: its cosine with the median update is {cosine:.3f} (aggregation.direction)"
-                for site, cosine in self._sums.left_out.items()
-            }
-        )
+        left_out = {} if self._sums is None else self._sums.left_out
+        return {
+            site: f"its update is left out, its cosine with the median update is {cosine:.3f} (aggregation.direction)"
+            for site, cosine in left_out.items()
+        }
 
     def layers(self) -> dict[str, int]:
         """Returns the number of filters of every convolution whose filters may become personal."""
