@@ -148,18 +148,23 @@ def _trimmed_mean(values: Tensor, there: Tensor, weights: Tensor, trim: float) -
         weights: (sites, rows).
         trim: see :class:`RobustAggregation`.
     """
-    # Of equal values the weight decides, so that no bit depends on the order of the sites. What is not there is last.
-    by_weight = weights.argsort(dim=0, stable=True)
-    weights = weights.gather(0, by_weight)[:, :, None].expand_as(values)
-    order = by_weight[:, :, None].expand_as(values)
-    values = torch.where(there[:, :, None], values, torch.inf).gather(0, order)
-    values, places = values.sort(dim=0, stable=True)
-    weights = weights.gather(0, places)
     count = there.sum(dim=0)
     cut = torch.minimum((trim * count).ceil().long(), ((count - 1) // 2).clamp_min(0))
+    # What is not there is last.
+    values = torch.where(there[:, :, None], values, torch.inf)
+    alike = torch.where(there, weights, weights.amax(dim=0)) == weights.amax(dim=0)
+    if alike.all():
+        values = values.sort(dim=0).values
+        weights = weights.amax(dim=0)[None, :, None].expand_as(values)
+    else:
+        # Of equal values the weight decides, so that no bit depends on the order of the sites.
+        order = weights.argsort(dim=0, stable=True)
+        weights = weights.gather(0, order)[:, :, None].expand_as(values)
+        values, order = values.gather(0, order[:, :, None].expand_as(values)).sort(dim=0, stable=True)
+        weights = weights.gather(0, order)
     total, sum_of_weights = torch.zeros_like(values[0]), torch.zeros_like(values[0])
     for rank in range(len(values)):
         kept = ((rank >= cut) & (rank < count - cut))[:, None]
-        total += torch.where(kept, values[rank].nan_to_num(posinf=0.0) * weights[rank], 0.0)
+        total += torch.where(kept, values[rank] * weights[rank], 0.0)
         sum_of_weights += torch.where(kept, weights[rank], 0.0)
     return torch.where(sum_of_weights > 0, total / sum_of_weights.clamp_min(1e-300), 0.0)
