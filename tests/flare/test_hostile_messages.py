@@ -28,6 +28,8 @@ READERS: dict[str, Callable] = {
     "update": lambda message: translation.update_of("site-2", message),
     "model": translation.model_of,
     "fusion": lambda message: translation.fusion_reply_of("site-2", message),
+    # What a server sends.
+    "payload": translation.payload_of,
 }
 
 
@@ -99,3 +101,10 @@ def test_identity_of_a_run_is_refused_at_the_site(identity: str) -> None:
 
 def test_identity_that_is_one() -> None:
     assert translation.run_of(translation.task(translation.Run(IDENTITY, SETTINGS))).identity == IDENTITY
+
+
+@pytest.mark.parametrize("number", [None, "../../x", 1.0, -1])
+def test_round_that_could_be_no_file(number: object) -> None:
+    """A site's state of a round has its number in the file's name."""
+    with pytest.raises(UpdateRefused, match="no round"):
+        translation.payload_of(DXO(DataKind.WEIGHTS, {}, {"round": number}).to_shareable())

@@ -121,9 +121,17 @@ def _model(model: ModelCopy, run: Run) -> DXO:
 
 
 def payload_of(message: Shareable) -> Payload:
-    """Returns what the server sent with a task."""
-    dxo = from_shareable(message)
-    return Payload(round=dxo.get_meta_prop(_ROUND), tensors=dxo.data)
+    """Returns what the server sent with a task.
+
+    Raises:
+        UpdateRefused: it is something else.
+    """
+    dxo = _dxo_of(message)
+    number = dxo.get_meta_prop(_ROUND)
+    # It becomes part of the name of a file.
+    if not isinstance(number, int) or number < 0:
+        raise UpdateRefused("the task has no round: server and site must run the same version of fedmepd")
+    return Payload(round=number, tensors=_tensors(dxo))
 
 
 def profile_reply(profile: SiteProfile, start_up: dict[str, float]) -> Shareable:
