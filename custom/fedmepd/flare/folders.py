@@ -8,6 +8,7 @@ A named run lives outside the job's run folder, where the next job with the same
 
 from __future__ import annotations
 
+import re
 import uuid
 from pathlib import Path
 
@@ -19,6 +20,13 @@ from fedmepd.errors import CheckpointError
 from fedmepd.federation import egress
 from fedmepd.flare.private import SIMULATOR_JOB
 from fedmepd.storage import read_json, write_json
+
+_IDENTITY = re.compile("[0-9a-f]{32}")
+
+
+def is_identity(text: str) -> bool:
+    """Whether a text is the identity of a run: 32 hexadecimal digits. At a site it becomes the name of a folder."""
+    return _IDENTITY.fullmatch(text) is not None
 
 
 def in_simulator(fl_ctx: FLContext) -> bool:
@@ -78,7 +86,7 @@ def state_folder(fl_ctx: FLContext, settings: Settings) -> Path:
 
 
 def site_folder(fl_ctx: FLContext, settings: Settings, identity: str) -> Path:
-    """Returns the folder for a site's state in the run with this identity.
+    """Returns the folder for a site's state in the run with this identity, which :func:`is_identity` has checked.
 
     A run folder belongs to one job anyway; a run's name may be used again after the server has lost its state.
     """
@@ -97,6 +105,7 @@ def run_identity(folder: Path) -> str:
         write_json(path, {"identity": uuid.uuid4().hex})
     hint = f": remove {folder} to start the run afresh"
     content = read_json(path, "the identity of a run", CheckpointError, hint=hint)
-    if "identity" not in content:
-        raise CheckpointError(f"{path} is damaged, identity is missing{hint}")
-    return str(content["identity"])
+    identity = content.get("identity")
+    if not isinstance(identity, str) or not is_identity(identity):
+        raise CheckpointError(f"{path} is damaged, its identity is none of 32 hexadecimal digits{hint}")
+    return identity

@@ -14,6 +14,7 @@ from fedmepd.errors import FedMEPDError
 from fedmepd.segmentation.segmenter import Segmentation
 from fedmepd.storage import write_text
 from fedmepd.tasks.task import Task
+from fedmepd.text_table import spreadsheet_cell
 
 VOLUMES = "volumes.csv"
 
@@ -116,7 +117,8 @@ class VolumeTable:
                 rows = {row["case"]: row for row in csv.DictReader(opened) if tuple(row) == self._columns}
         except (OSError, ValueError, KeyError, csv.Error):
             rows = {}
-        self._rows |= {name: rows[name] for name in names if name in rows}
+        cells = {name: spreadsheet_cell(name) for name in names}
+        self._rows |= {name: rows[cell] for name, cell in cells.items() if cell in rows}
 
     def add(self, segmentation: Segmentation) -> None:
         """Adds a case and writes the file.
@@ -126,7 +128,8 @@ class VolumeTable:
         """
         case = segmentation.case
         volumes = [f"{segmentation.millilitres[region]:.3f}" for region in case.task.regions]
-        self._rows[case.name] = dict(zip(self._columns, (case.name, " ".join(case.modalities), *volumes), strict=True))
+        cells = spreadsheet_cell(case.name), " ".join(case.modalities), *volumes
+        self._rows[case.name] = dict(zip(self._columns, cells, strict=True))
         text = io.StringIO()
         writer = csv.DictWriter(text, self._columns, lineterminator="\n")
         writer.writeheader()
