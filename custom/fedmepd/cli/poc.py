@@ -5,16 +5,21 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from shlex import quote
+from typing import TYPE_CHECKING, Any
 
+from fedmepd.cli.settings_options import add_set_option, changes
 from fedmepd.cli.terminal import INTERRUPTED
 
 if TYPE_CHECKING:
-    from fedmepd.flare.poc.workspace import Poc
+    from fedmepd.flare.poc.workspace import Poc, UnfinishedRun
 
 # Exit status of a job that failed.
 FAILED = 1
 
+_DEFAULT_JOB = Path("jobs/fedmepd_brats")
+# Settings that have an option of their own.
+_OPTIONS = {"rounds": "--rounds", "run_name": "--run-name", "fusion.site": "--fusion-site"}
 _SITES = [f"site-{number}" for number in range(1, 9)]
 
 
@@ -27,6 +32,14 @@ def add_poc_commands(poc: argparse._SubParsersAction) -> None:
         _run,
     )
     _add_job(run)
+    run.add_argument("--rounds", type=int, help="rounds of training; default: those of the job")
+    run.add_argument(
+        "--run-name",
+        metavar="NAME",
+        help="name of the run, which can then go on after an interruption; without JOB and settings, the command goes "
+        "on with a named run that is not finished",
+    )
+    add_set_option(run)
     _add_sites(run)
     run.add_argument("--out", type=Path, help="folder for the results; default: results in the workspace")
 
@@ -59,21 +72,17 @@ def _command(topics: argparse._SubParsersAction, name: str, help: str, run) -> a
 
 
 def _add_job(parser: argparse.ArgumentParser) -> None:
-    default = Path("jobs/fedmepd_brats")
-    parser.add_argument("job", type=Path, nargs="?", default=default, help=f"a job's folder; default: {default}")
+    parser.add_argument("job", type=Path, nargs="?", help=f"a job's folder; default: {_DEFAULT_JOB}")
 
 
 def _add_sites(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--sites", nargs="+", default=_SITES, metavar="NAME", help="names of the sites; default: site-1 to site-8"
-    )
+    parser.add_argument("--sites", nargs="+", metavar="NAME", help="names of the sites; default: site-1 to site-8")
     parser.add_argument(
         "--data", type=Path, help="folder with one sub-folder per site and one named fusion; default: phantoms"
     )
     parser.add_argument(
         "--fusion-site",
         metavar="NAME",
-        default="",
         help="the site that has the fusion data and trains on them, besides its own cases; default: the server",
     )
     parser.add_argument("--port", type=int, help="port of the server; admins use the next one; default: free ports")
@@ -94,20 +103,20 @@ def _prepare(options: argparse.Namespace) -> None:
 
 def _prepare_kits(poc: Poc, options: argparse.Namespace) -> None:
     poc.prepare(
-        options.sites,
+        options.sites or _SITES,
         options.data,
         port=options.port,
         everywhere=options.everywhere,
-        fusion_site=options.fusion_site,
+        fusion_site=options.fusion_site or "",
     )
 
 
 def _submit(options: argparse.Namespace) -> None:
-    _poc(options).submit(options.job)
+    _poc(options).submit(options.job or _DEFAULT_JOB)
 
 
 def _watch(options: argparse.Namespace) -> int:
-    from fedmepd.flare.poc.workspace import COMPLETED
+    from fedmepd.flare.watching import COMPLETED
 
     status = _poc(options).watch(options.job_id)
     if status == COMPLETED:
@@ -133,25 +142,65 @@ def _show(folder: Path) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from fedmepd.flare.poc.workspace import COMPLETED
+    from fedmepd.flare.watching import COMPLETED
 
     poc = _poc(options)
+    changed = _changes(options)
     try:
-        _prepare_kits(poc, options)
+        if poc.jobs() or poc.unfinished():
+            # What earlier jobs have left stays: the next one uses the same kits.
+            poc.require_fit(options.sites, options.data, options.fusion_site)
+        else:
+            _prepare_kits(poc, options)
+        job = options.job or _DEFAULT_JOB
+        run = None if options.job or changed else poc.unfinished()
+        if run:
+            poc.log(f"goes on with run {run.name!r}, which is not finished")
+        else:
+            run = poc.keep_job(job, changed)
         poc.start()
-        job_id = poc.submit(options.job)
-        status = poc.watch(job_id)
+        job_id = poc.submit(run.job if run else job, {} if run else changed)
+        try:
+            status = poc.watch(job_id)
+        except KeyboardInterrupt:
+            _tell_how_to_go_on(poc, run)
+            raise
         folder = poc.download(job_id, _out(poc, options))
         if status != COMPLETED:
+            _tell_how_to_go_on(poc, run)
             return _explain(status, folder / "workspace" / "log.txt")
+        if run:
+            poc.finish(run)
         _show(folder)
-        print(f"the sites' models are in {poc.kit('*') / job_id / 'fedmepd'}")
+        print(f"the sites' models are in {poc.kit('*') / (_models(run) if run else Path(job_id) / 'fedmepd')}")
         return 0
     except KeyboardInterrupt:
         print("interrupted: everything is stopped", file=sys.stderr, flush=True)
         return INTERRUPTED
     finally:
         poc.stop()
+
+
+def _models(run: UnfinishedRun) -> Path:
+    return Path("fedmepd_runs", run.name, "*")
+
+
+def _tell_how_to_go_on(poc: Poc, run: UnfinishedRun | None) -> None:
+    if run:
+        print(
+            f"`fedmepd poc run --workspace {quote(str(poc.workspace))}` goes on with run {run.name!r}", file=sys.stderr
+        )
+    else:
+        print("a run that is to go on after an interruption needs a --run-name", file=sys.stderr)
+
+
+def _changes(options: argparse.Namespace) -> dict[str, Any]:
+    """The settings that the options change in the job."""
+    nested = changes(options.set, {"method": "another JOB", **_OPTIONS})
+    for key, value in (("rounds", options.rounds), ("run_name", options.run_name)):
+        if value is not None:
+            nested[key] = value
+    return nested
 
 
 def _explain(status: str, log: Path) -> int:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +23,7 @@ from fedmepd.cli.poc import add_poc_commands
 from fedmepd.cli.predict import add_predict_command
 from fedmepd.cli.report import add_report_command
 from fedmepd.cli.tasks import add_task_option, add_tasks_command, chosen_task
-from fedmepd.cli.terminal import INTERRUPTED, REFUSED, interruptible
+from fedmepd.cli.terminal import INTERRUPTED, REFUSED, interruptible, outliving_readers
 from fedmepd.errors import FedMEPDError, remedy
 
 
@@ -37,6 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # A name that the terminal cannot show must not stop a command.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+    with outliving_readers():
+        return _run_command(arguments)
+
+
+def _run_command(arguments: Sequence[str] | None) -> int:
     try:
         with interruptible():
             options = build_parser().parse_args(arguments)
@@ -52,10 +56,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("fedmepd: interrupted", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output has closed the pipe, as `head` does. Nothing may be flushed into it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -149,10 +149,11 @@ def _topic(topics: argparse._SubParsersAction, name: str, help: str) -> argparse
 
 
 def _results(options: argparse.Namespace) -> None:
-    from fedmepd.evaluation.results import find, read
+    from fedmepd.cli.runs import chosen_run
+    from fedmepd.evaluation.results import read
     from fedmepd.evaluation.tables import console_table
 
-    results = read(find(options.workspace))
+    results = read(chosen_run(options.workspace))
     print(json.dumps(results, indent=2) if options.json else console_table(results), end="\n" if options.json else "")
 
 

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import psutil
-from nvflare.apis.event_type import EventType
 from nvflare.apis.executor import Executor
 from nvflare.apis.fl_constant import ReturnCode
 from nvflare.apis.fl_context import FLContext
@@ -51,6 +50,8 @@ class FedMEPDExecutor(Executor):
         self._run = None
         self._fusing: dict[str, Any] = {}
         self._start_up: dict[str, float] = {}
+        # Before the components that follow in the job's configuration say that they have been made.
+        console.quieten()
 
     def execute(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
         if task_name not in translation.TASKS:
@@ -130,9 +131,7 @@ class FedMEPDExecutor(Executor):
         return translation.failure_reply(error)
 
     def handle_event(self, event_type: str, fl_ctx: FLContext):
-        if event_type == EventType.START_RUN and folders.in_simulator(fl_ctx):
-            console.quieten()
-        elif event_type == InfoCollector.EVENT_TYPE_GET_STATS and self._site is not None:
+        if event_type == InfoCollector.EVENT_TYPE_GET_STATS and self._site is not None:
             collector = fl_ctx.get_prop(InfoCollector.CTX_KEY_STATS_COLLECTOR)
             if collector:
                 collector.add_info(

@@ -103,6 +103,7 @@ def open_site(run: Run, log: Log, fl_ctx: FLContext) -> tuple[FederationSite, Fu
     site_settings = SiteSettings.load(folders.local_folder(fl_ctx))
     device = site_settings.torch_device()
     folder = folders.site_folder(fl_ctx, settings, run.identity)
+    folders.show_state(fl_ctx, settings, folder)
     site = FederationSite(
         name=name,
         settings=settings,
