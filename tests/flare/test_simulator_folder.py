@@ -82,7 +82,9 @@ def test_a_run_under_way(tmp_path):
     try:
         assert other.stdout.readline() == b"there\n"
         for changes in ({}, {"run_name": "a"}):
-            refused = pytest.raises(FedMEPDError, match="a run is under way in .*: name another --workspace")
+            refused = pytest.raises(
+                FedMEPDError, match="a run is under way in .*: wait for its end, or name another --workspace"
+            )
             with refused, reserved(folder, settings(**changes)):
                 pytest.fail("it would be emptied")
     finally:
@@ -106,7 +108,7 @@ def test_blanks(tmp_path, monkeypatch):
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "w").touch()
     with (
-        pytest.raises(FedMEPDError, match="choose another --workspace"),
+        pytest.raises(FedMEPDError, match="choose another folder"),
         reserved(tmp_path / "w/job", settings()),
     ):
         pytest.fail("there is no place")

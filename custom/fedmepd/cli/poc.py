@@ -127,14 +127,15 @@ def _watch(options: argparse.Namespace) -> int:
 
 def _download(options: argparse.Namespace) -> None:
     poc = _poc(options)
-    _show(poc.download(options.job_id, _out(poc, options)))
+    show_results(poc.download(options.job_id, _out(poc, options)))
 
 
 def _out(poc: Poc, options: argparse.Namespace) -> Path:
     return (options.out or poc.workspace / "results").absolute()
 
 
-def _show(folder: Path) -> None:
+def show_results(folder: Path) -> None:
+    """Prints the table of a downloaded job."""
     from fedmepd.evaluation.results import find, read
     from fedmepd.evaluation.tables import console_table
 
@@ -142,10 +143,14 @@ def _show(folder: Path) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from fedmepd.flare.export import change_settings
     from fedmepd.flare.watching import COMPLETED
 
     poc = _poc(options)
     changed = _changes(options)
+    if changed:
+        # Before kits and phantoms are made.
+        change_settings(options.job or _DEFAULT_JOB, changed, write=False)
     try:
         if poc.jobs() or poc.unfinished():
             # What earlier jobs have left stays: the next one uses the same kits.
@@ -171,7 +176,7 @@ def _run(options: argparse.Namespace) -> int:
             return _explain(status, folder / "workspace" / "log.txt")
         if run:
             poc.finish(run)
-        _show(folder)
+        show_results(folder)
         print(f"the sites' models are in {poc.kit('*') / (_models(run) if run else Path(job_id) / 'fedmepd')}")
         return 0
     except KeyboardInterrupt:

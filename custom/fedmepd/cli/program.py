@@ -18,6 +18,7 @@ from fedmepd.cli.data import add_data_commands
 from fedmepd.cli.doctor import add_doctor_command
 from fedmepd.cli.evaluate import add_evaluate_command
 from fedmepd.cli.export import add_export_commands
+from fedmepd.cli.federation import add_federation_commands
 from fedmepd.cli.methods import add_methods_command
 from fedmepd.cli.poc import add_poc_commands
 from fedmepd.cli.predict import add_predict_command
@@ -129,6 +130,8 @@ def build_parser() -> argparse.ArgumentParser:
     add_task_option(kit)
     kit.add_argument("--jobs", type=Path, metavar="FOLDER", help="for the server: folder for jobs and results")
     kit.set_defaults(run=_set_up_kit)
+
+    add_federation_commands(topics)
 
     add_poc_commands(_topic(topics, "poc", "run a federation of real processes on this machine"))
 

@@ -123,12 +123,13 @@ def set_fusion_site(job_folder: Path, site: str) -> None:
     change_settings(job_folder, {"fusion": {"site": site}})
 
 
-def change_settings(job_folder: Path, changes: dict[str, Any]) -> Settings:
-    """Changes the settings of a job, in the job's own folder; returns them all.
+def change_settings(job_folder: Path, changes: dict[str, Any], *, write: bool = True) -> None:
+    """Changes the settings of a job, in the job's own folder.
 
     Args:
         job_folder: the job.
         changes: nested like the settings themselves.
+        write: whether to write them, besides checking them.
 
     Raises:
         FedMEPDError: the job is none of this package, or it cannot have these settings.
@@ -138,10 +139,9 @@ def change_settings(job_folder: Path, changes: dict[str, Any]) -> Settings:
         raise FedMEPDError(f"{job_folder} is no job of FedMEPD: expected a folder such as jobs/fedmepd_brats")
     for file, content, arguments in controllers:
         arguments["settings"] = merge(arguments.get("settings") or {}, changes)
-        settings = Settings.make(arguments.get("preset", "paper"), arguments["settings"])
-        if changes:
+        Settings.make(arguments.get("preset", "paper"), arguments["settings"])
+        if write:
             write_json(file, content)
-    return settings
 
 
 def _controllers(job_folder: Path) -> Iterator[tuple[Path, dict[str, Any], dict[str, Any]]]:

@@ -1,11 +1,14 @@
-"""Following a job from outside: its rounds as lines, until it ends."""
+"""Following a job from outside: its rounds as lines, until it ends; and fetching its results."""
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from fedmepd.errors import FedMEPDError
 from fedmepd.flare.poc.commands import FlareError
 from fedmepd.flare.progress import lines_about
 
@@ -53,3 +56,25 @@ def watch(
                 told.add(event)
                 log(line)
         time.sleep(poll_seconds)
+
+
+def download(ask: Callable[..., dict[str, Any]], job_id: str, out: Path, log: Callable[[str], None]) -> Path:
+    """Downloads a job's results from the server and returns their folder.
+
+    Args:
+        ask, job_id, log: as for :func:`watch`.
+        out: folder for the results of jobs.
+
+    Raises:
+        FedMEPDError: they are there already, or cannot be fetched; nothing that is there is touched.
+    """
+    if (out / job_id).exists():
+        raise FedMEPDError(f"{out / job_id} is there already: choose another --out, or remove it")
+    out.mkdir(parents=True, exist_ok=True)
+    # Into a separate folder first, so that an interrupted download leaves nothing that looks like results.
+    with tempfile.TemporaryDirectory(prefix=".download-", dir=out) as temporary:
+        fetched = Path(ask("job", "download", job_id, "-o", temporary)["path"])
+        folder = out / fetched.name
+        fetched.rename(folder)
+    log(f"downloaded the job's results to {folder}")
+    return folder

@@ -34,7 +34,7 @@ from fedmepd.flare.export import (
 )
 from fedmepd.flare.kits import KitSettings
 from fedmepd.flare.poc.commands import FlareError, run_flare
-from fedmepd.flare.watching import watch
+from fedmepd.flare.watching import download, watch
 from fedmepd.site_settings import FILE_NAME
 from fedmepd.storage import read_json, write_json, write_text
 
@@ -252,16 +252,7 @@ class Poc:
         Raises:
             FedMEPDError: they are there already, or cannot be fetched; nothing that is there is touched.
         """
-        if (out / job_id).exists():
-            raise FedMEPDError(f"{out / job_id} is there already: choose another --out, or remove it")
-        out.mkdir(parents=True, exist_ok=True)
-        # Into a separate folder first, so that an interrupted download leaves nothing that looks like results.
-        with tempfile.TemporaryDirectory(prefix=".download-", dir=out) as temporary:
-            fetched = Path(self._flare("job", "download", job_id, "-o", temporary)["path"])
-            folder = out / fetched.name
-            fetched.rename(folder)
-        self.log(f"downloaded the job's results to {folder}")
-        return folder
+        return download(self._flare, job_id, out, self.log)
 
     def stop(self) -> None:
         """Ends the server, all sites and all that they have started.
