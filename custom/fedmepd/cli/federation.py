@@ -128,7 +128,7 @@ def _join(options: argparse.Namespace) -> int:
         return FAULTY
     script = options.kit.absolute() / "startup" / "start.sh"
     if options.start:
-        _start(script, options.kit.absolute() / "output.txt")
+        start_kit(script, options.kit.absolute() / "output.txt")
     else:
         print(f"to start it: {quote(str(script))}")
     return 0
@@ -157,8 +157,13 @@ def _command(words: Sequence[str]) -> int:
     return status
 
 
-def _start(script: Path, output: Path) -> None:
-    # It stays behind when this command and its terminal are gone.
+def start_kit(script: Path, output: Path) -> None:
+    """Starts a server or site, which stays when this command and its terminal are gone.
+
+    Args:
+        script: the kit's ``start.sh``.
+        output: file for what it prints.
+    """
     with open(output, "ab") as out:
         subprocess.run(
             [script], stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True, check=True
