@@ -1,6 +1,7 @@
 """A job as an admin sees it from outside, by a FLARE that answers as FLARE does; tests/system has the real one."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -34,12 +35,18 @@ def answers(*stats, status=COMPLETED):
     [(COMPLETED, "finished"), ("FINISHED:ABORTED", "it was aborted"), ("FINISHED:X", "FINISHED:X")],
 )
 def test_each_round_once_and_the_end(status, text):
-    told = []
+    told, events = [], {}
+
+    def tell(event, line, live):
+        told.append(line)
+        events[event] = live
+
     later = LIVE | {"last_round": LIVE["last_round"] | {"round": 4}, "seconds_left": 120}
-    assert watch(answers(LIVE, LIVE, later, status=status), "j1", told.append, 0) == status
+    assert watch(answers(LIVE, LIVE, later, status=status), "j1", tell, 0) == status
     assert [line.partition(":")[0] for line in told] == ["round 3/20", "round 4/20", "job j1"]
     assert "mDSC of the sites 0.600" in told[1] and told[1].endswith("2 min of rounds left")
     assert told[-1] == f"job j1: {text}"
+    assert events == {"round 3": LIVE, "round 4": later, "end": {"status": status}}
 
 
 def test_other_failures_are_told():
@@ -53,7 +60,7 @@ def test_other_failures_are_told():
 def test_results_are_fetched_once(tmp_path):
     def ask(*arguments):
         assert arguments[:4] == ("job", "download", "j1", "-o")
-        results.write(tmp_path.__class__(arguments[4]) / "j1/workspace/results", runs.finished(), {})
+        results.write(Path(arguments[4]) / "j1/workspace/results", runs.finished(), {})
         return {"path": f"{arguments[4]}/j1"}
 
     told = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -87,6 +88,12 @@ def add_federation_commands(topics: argparse._SubParsersAction) -> None:
     )
     watch.add_argument(
         "--download", type=Path, metavar="FOLDER", help="at the end, download the results there and print the table"
+    )
+    watch.add_argument(
+        "--json",
+        action="store_true",
+        help="print an object per line, with event (such as round 3, and end), line, and state: the keys of "
+        "docs/monitoring.md, at the end status",
     )
     watch.set_defaults(run=_watch)
 
@@ -194,11 +201,14 @@ def _watch(options: argparse.Namespace) -> int:
     def ask(*arguments: str) -> dict:
         return run_flare(arguments, kit=kit)
 
-    log = partial(print, flush=True)
-    status = watch(ask, options.job_id, log, _POLL_SECONDS)
+    def tell(event: str, line: str, live: dict) -> None:
+        print(json.dumps({"event": event, "line": line, "state": live}) if options.json else line, flush=True)
+
+    status = watch(ask, options.job_id, tell, _POLL_SECONDS)
     if options.download:
+        log = partial(print, file=sys.stderr if options.json else sys.stdout, flush=True)
         folder = download(ask, options.job_id, options.download.absolute(), log)
-        if status == COMPLETED:
+        if status == COMPLETED and not options.json:
             show_results(folder)
     if status == COMPLETED:
         return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 _MOST_SHOWN = 10
@@ -12,8 +13,6 @@ _MOST_SHOWN = 10
 def chosen_run(workspace: Path) -> Path:
     """Returns the results.json of the newest run below a folder; tells of the others, if there are any.
 
-    It tells on the error stream, so that the output is the run's alone.
-
     Raises:
         FedMEPDError: there is none.
     """
@@ -21,14 +20,28 @@ def chosen_run(workspace: Path) -> Path:
 
     newest, *others = find_all(workspace)
     if others:
-        results = read(newest)
-        written = time.strftime("%Y-%m-%d %H:%M", time.localtime(newest.stat().st_mtime))
-        more = f" and {len(others) - _MOST_SHOWN} more" if len(others) > _MOST_SHOWN else ""
-        names = ", ".join(str(run_folder(path)) for path in others[:_MOST_SHOWN])
-        print(
-            f"the newest of {len(others) + 1} runs: {run_folder(newest)} ({results['method']}, seed {results['seed']}, "
-            f"round {results['round']} of {results['rounds']}, {written})\nname another one to see it: {names}{more}",
-            file=sys.stderr,
-            flush=True,
-        )
+        _tell(newest, read(newest), run_folder(newest), [run_folder(path) for path in others])
     return newest
+
+
+def chosen_site(folder: Path) -> Path | None:
+    """Returns the site.json of a site's newest run below a folder, or None; tells of the others, if there are any."""
+    from fedmepd.evaluation.site_results import find_all, read
+
+    newest, *others = find_all(folder) or [None]
+    if newest and others:
+        _tell(newest, read(newest), newest.parent, [path.parent for path in others])
+    return newest
+
+
+def _tell(path: Path, run: dict, folder: Path, others: Sequence[Path]) -> None:
+    # On the error stream, so that the output is the run's alone.
+    written = time.strftime("%Y-%m-%d %H:%M", time.localtime(path.stat().st_mtime))
+    more = f" and {len(others) - _MOST_SHOWN} more" if len(others) > _MOST_SHOWN else ""
+    print(
+        f"the newest of {len(others) + 1} runs: {folder} ({run['method']}, seed {run['seed']}, round {run['round']} of "
+        f"{run['rounds']}, {written})\n"
+        f"name another one to see it: {', '.join(map(str, others[:_MOST_SHOWN]))}{more}",
+        file=sys.stderr,
+        flush=True,
+    )

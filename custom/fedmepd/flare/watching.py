@@ -23,7 +23,7 @@ _ENDED = {
 def watch(
     ask: Callable[..., dict[str, Any]],
     job_id: str,
-    log: Callable[[str], None],
+    tell: Callable[[str, str, dict[str, Any]], None],
     poll_seconds: float,
 ) -> str:
     """Reports a job's rounds until it ends; returns FLARE's word for how.
@@ -31,7 +31,8 @@ def watch(
     Args:
         ask: runs a FLARE command with these arguments; returns its data.
         job_id: the job's.
-        log: takes a line for every round, and one for the end.
+        tell: takes an event such as ``round 3`` or ``end``, a line about it, and the job's live state (``status``
+            at the end).
         poll_seconds: between two questions how far the job is.
 
     Raises:
@@ -47,14 +48,15 @@ def watch(
                 raise
             status = ask("job", "meta", job_id)["status"]
             if status.startswith("FINISHED"):
-                log(f"job {job_id}: {_ENDED.get(status, status)}")
+                tell("end", f"job {job_id}: {_ENDED.get(status, status)}", {"status": status})
                 return status
             stats = {}
-        for event, line in lines_about(stats.get("FedMEPDController") or {}).items():
+        live = stats.get("FedMEPDController") or {}
+        for event, line in lines_about(live).items():
             # Scores and shares of filters move on while a round's line still stands.
             if event not in told:
                 told.add(event)
-                log(line)
+                tell(event, line, live)
         time.sleep(poll_seconds)
 
 
@@ -62,8 +64,9 @@ def download(ask: Callable[..., dict[str, Any]], job_id: str, out: Path, log: Ca
     """Downloads a job's results from the server and returns their folder.
 
     Args:
-        ask, job_id, log: as for :func:`watch`.
+        ask, job_id: as for :func:`watch`.
         out: folder for the results of jobs.
+        log: takes a line about what is done.
 
     Raises:
         FedMEPDError: they are there already, or cannot be fetched; nothing that is there is touched.

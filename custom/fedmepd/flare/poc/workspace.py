@@ -244,7 +244,7 @@ class Poc:
         Raises:
             FlareError: there is no such job, or the server does not answer any more.
         """
-        return watch(self._flare, job_id, self.log, self.poll_seconds)
+        return watch(self._flare, job_id, lambda event, line, live: self.log(line), self.poll_seconds)
 
     def download(self, job_id: str, out: Path) -> Path:
         """Downloads a job's results from the server and returns their folder.
