@@ -6,9 +6,10 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from shlex import join, quote
+from typing import Any
 
 from fedmepd.cli.terminal import FAULTY
 from fedmepd.errors import SettingsError
@@ -124,12 +125,12 @@ def _join(options: argparse.Namespace) -> int:
     if kind == ADMIN:
         return _join_as_admin(options)
     kit = str(options.kit)
-    fuses = options.data is not None and _init(options.data, kit)
-    setting_up = ["kit", kit, *(["--refuse-code"] if options.refuse_code else [])]
-    setting_up += ["--jobs", str(options.jobs)] if options.jobs else []
-    _command([*setting_up, *(["--withhold", *options.withhold] if options.withhold else [])])
-    checking = ["doctor", kit, *(["--fusion"] if fuses else []), *(["--job", str(options.job)] if options.job else [])]
-    status = _command([*checking, *(["--against", str(options.against)] if options.against else [])])
+    if options.data:
+        _init(options.data, kit)
+    setting_up = {"--refuse-code": options.refuse_code, "--jobs": options.jobs, "--withhold": options.withhold}
+    _command(["kit", kit, *_words(setting_up)])
+    fuses = kind == SITE and _is_fusion_site(options.kit)
+    status = _command(["doctor", kit, *_words({"--fusion": fuses, "--job": options.job, "--against": options.against})])
     if status:
         print("put the errors right, then say `fedmepd join` again", file=sys.stderr)
         return FAULTY
@@ -141,16 +142,31 @@ def _join(options: argparse.Namespace) -> int:
     return 0
 
 
-def _init(data: Path, kit: str) -> bool:
-    """Makes the folder the kit's data set; returns whether it holds the cases for fusion training too."""
+def _init(data: Path, kit: str) -> None:
     from fedmepd.config import FUSION_SITE
     from fedmepd.data.ownership import has_fusion_folder
 
-    fuses = has_fusion_folder(data)
-    if fuses:
+    if has_fusion_folder(data):
         _command(["data", "init", str(data / FUSION_SITE)])
     _command(["data", "init", str(data), "--kit", kit])
-    return fuses
+
+
+def _is_fusion_site(kit: Path) -> bool:
+    """Whether the data of a site's kit include a folder for fusion training."""
+    from fedmepd.data.ownership import has_fusion_folder
+    from fedmepd.site_settings import SiteSettings
+
+    data = SiteSettings.load(kit / "local").data
+    return data is not None and has_fusion_folder(data)
+
+
+def _words(options: Mapping[str, Any]) -> list[str]:
+    """Returns the options that have a value, as words of a command."""
+    words = []
+    for option, value in options.items():
+        if value:
+            words += [option, *([] if value is True else map(str, value if isinstance(value, list) else [value]))]
+    return words
 
 
 def _command(words: Sequence[str]) -> int:
