@@ -95,6 +95,31 @@ def test_a_run_under_way(tmp_path):
         pass
 
 
+def test_a_simulator_whose_command_was_killed(tmp_path):
+    """It goes on, although the lock is free; who only reads there is in nobody's way."""
+    folder = tmp_path / "w/job"
+    code = "import time; print(1, flush=True); time.sleep(60)"
+    reader, beside, simulator = (
+        subprocess.Popen([sys.executable, "-c", code, *words], stdout=subprocess.PIPE)
+        for words in (["tail", folder / "log.txt"], ["nvflare", tmp_path / "w/job_2"], ["nvflare", "-w", folder])
+    )
+    try:
+        for process in (reader, beside, simulator):
+            process.stdout.readline()
+        expected = f"a run is under way in .* end its processes: kill {simulator.pid}$"
+        with pytest.raises(FedMEPDError, match=expected), reserved(folder, settings()):
+            pytest.fail("it would be emptied")
+        simulator.kill()
+        simulator.wait()
+        with reserved(folder, settings()):
+            pass
+    finally:
+        for process in (reader, beside, simulator):
+            process.kill()
+            process.wait()
+            process.stdout.close()
+
+
 def test_blanks(tmp_path, monkeypatch):
     with pytest.raises(FedMEPDError, match="has a blank"), reserved(tmp_path / "my runs/job", settings()):
         pytest.fail("FLARE would cut the path")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
+
+import psutil
 
 from fedmepd.config import Settings
 from fedmepd.errors import FedMEPDError
@@ -51,14 +53,30 @@ def require_no_blank(folder: Path) -> None:
             )
 
 
-def alone_in(folder: Path) -> AbstractContextManager[None]:
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
     """Keeps other processes from running in a folder, until this one leaves it or ends.
 
     Raises:
         FedMEPDError: a run is under way there, or the folder cannot be written.
     """
     under_way = f"a run is under way in {folder}: wait for its end, or name another --workspace for this one"
-    return locked(folder.with_name(f".{folder.name}.lock"), under_way)
+    with locked(folder.with_name(f".{folder.name}.lock"), under_way):
+        # Whoever was killed has left its lock, but not the simulator that it had started.
+        if left := _simulators(folder):
+            raise FedMEPDError(f"{under_way}; if nobody waits for it, end its processes: kill {' '.join(left)}")
+        yield
+
+
+def _simulators(folder: Path) -> list[str]:
+    """The numbers of FLARE's processes that work in a folder."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or ()
+        ours = any(f"{word}/".startswith(f"{folder}/") for word in words)
+        if ours and any("nvflare" in word for word in words):
+            found.append(str(process.pid))
+    return found
 
 
 def _check(folder: Path, settings: Settings) -> None:
