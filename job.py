@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from fedmepd import methods
 from fedmepd.cli.settings_options import add_set_option, changes
-from fedmepd.cli.terminal import INTERRUPTED, REFUSED, interruptible, outliving_readers, positive
+from fedmepd.cli.terminal import FAILED, INTERRUPTED, REFUSED, interruptible, outliving_readers, positive
 from fedmepd.errors import FedMEPDError
 
 if TYPE_CHECKING:
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 
 DEFAULT_SITES = 8
 DEFAULT_WORKSPACE = "workspace"
-
-# Exit status of a run that failed.
-FAILED = 1
 
 # Settings that have an option of their own.
 _OPTIONS = {"method": "--method", "seed": "--seed", "rounds": "--rounds", "run_name": "--run-name"} | {

@@ -11,11 +11,8 @@ from pathlib import Path
 from shlex import join, quote
 from typing import Any
 
-from fedmepd.cli.terminal import FAULTY
+from fedmepd.cli.terminal import FAILED, FAULTY
 from fedmepd.errors import SettingsError
-
-# Exit status of a job that failed.
-FAILED = 1
 
 _POLL_SECONDS = 5.0
 

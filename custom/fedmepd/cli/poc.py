@@ -9,13 +9,10 @@ from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from fedmepd.cli.settings_options import add_set_option, changes
-from fedmepd.cli.terminal import INTERRUPTED
+from fedmepd.cli.terminal import FAILED, INTERRUPTED
 
 if TYPE_CHECKING:
     from fedmepd.flare.poc.workspace import Poc, UnfinishedRun
-
-# Exit status of a job that failed.
-FAILED = 1
 
 _DEFAULT_JOB = Path("jobs/fedmepd_brats")
 # Settings that have an option of their own.
@@ -144,59 +141,63 @@ def show_results(folder: Path) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     from fedmepd.flare.export import change_settings
-    from fedmepd.flare.watching import COMPLETED
 
     poc = _poc(options)
     changed = _changes(options)
     if changed:
         # Before kits and phantoms are made.
         change_settings(options.job or _DEFAULT_JOB, changed, write=False)
-    try:
-        if poc.jobs() or poc.unfinished():
-            # What earlier jobs have left stays: the next one uses the same kits.
-            poc.require_fit(options.sites, options.data, options.fusion_site)
-        else:
-            _prepare_kits(poc, options)
-        job = options.job or _DEFAULT_JOB
-        run = None if options.job or changed else poc.unfinished()
-        if run:
-            poc.log(f"goes on with run {run.name!r}, which is not finished")
-        else:
-            run = poc.keep_job(job, changed)
-        poc.start()
-        job_id = poc.submit(run.job if run else job, {} if run else changed)
+    # Whatever runs there already is not stopped.
+    with poc.alone():
+        run = None
         try:
-            status = poc.watch(job_id)
+            if poc.jobs() or poc.unfinished():
+                # What earlier jobs have left stays: the next one uses the same kits.
+                poc.require_fit(options.sites, options.data, options.fusion_site)
+            else:
+                _prepare_kits(poc, options)
+            job = options.job or _DEFAULT_JOB
+            run = None if options.job or changed else poc.unfinished()
+            if run:
+                poc.log(f"goes on with run {run.name!r}, which is not finished")
+            else:
+                run = poc.keep_job(job, changed)
+            return _run_job(poc, job, changed, run, options)
         except KeyboardInterrupt:
-            _tell_how_to_go_on(poc, run)
-            raise
-        folder = poc.download(job_id, _out(poc, options))
-        if status != COMPLETED:
-            _tell_how_to_go_on(poc, run)
-            return _explain(status, folder / "workspace" / "log.txt")
-        if run:
-            poc.finish(run)
-        show_results(folder)
-        print(f"the sites' models are in {poc.kit('*') / (_models(run) if run else Path(job_id) / 'fedmepd')}")
-        return 0
-    except KeyboardInterrupt:
-        print("interrupted: everything is stopped", file=sys.stderr, flush=True)
-        return INTERRUPTED
-    finally:
-        poc.stop()
+            print(f"interrupted: everything is stopped; {_how_to_go_on(poc, run)}", file=sys.stderr, flush=True)
+            return INTERRUPTED
+        finally:
+            poc.stop()
+
+
+def _run_job(
+    poc: Poc, job: Path, changed: dict[str, Any], run: UnfinishedRun | None, options: argparse.Namespace
+) -> int:
+    from fedmepd.flare.watching import COMPLETED
+
+    poc.start()
+    job_id = poc.submit(run.job) if run else poc.submit(job, changed)
+    status = poc.watch(job_id)
+    folder = poc.download(job_id, _out(poc, options))
+    if status != COMPLETED:
+        status = _explain(status, folder / "workspace" / "log.txt")
+        print(_how_to_go_on(poc, run), file=sys.stderr)
+        return status
+    if run:
+        poc.finish(run)
+    show_results(folder)
+    print(f"the sites' models are in {poc.kit('*') / (_models(run) if run else Path(job_id) / 'fedmepd')}")
+    return 0
 
 
 def _models(run: UnfinishedRun) -> Path:
     return Path("fedmepd_runs", run.name, "*")
 
 
-def _tell_how_to_go_on(poc: Poc, run: UnfinishedRun | None) -> None:
+def _how_to_go_on(poc: Poc, run: UnfinishedRun | None) -> str:
     if run:
-        print(
-            f"`fedmepd poc run --workspace {quote(str(poc.workspace))}` goes on with run {run.name!r}", file=sys.stderr
-        )
-    else:
-        print("a run that is to go on after an interruption needs a --run-name", file=sys.stderr)
+        return f"`fedmepd poc run --workspace {quote(str(poc.workspace))}` goes on with run {run.name!r}"
+    return "a run that is to go on later needs a --run-name"
 
 
 def _changes(options: argparse.Namespace) -> dict[str, Any]:

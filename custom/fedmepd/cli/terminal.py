@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-# Exit status of a data set or site that was looked at and has errors; of a command that the user can put right; of one
-# that the user has interrupted.
-FAULTY, REFUSED, INTERRUPTED = 1, 2, 130
+# Exit status of a data set or site that was looked at and has errors; of a job that failed; of a command that the user
+# can put right; of one that the user has interrupted.
+FAULTY, FAILED, REFUSED, INTERRUPTED = 1, 1, 2, 130
 
 
 @contextmanager

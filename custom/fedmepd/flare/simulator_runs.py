@@ -9,6 +9,7 @@ started last.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import uuid
 from dataclasses import asdict, dataclass, fields
@@ -25,8 +26,6 @@ LATEST = "latest"
 
 _JOB = "job.json"
 _RESULTS = Path("server", "simulate_job", "results")
-# A workspace holds one of each number; who has more has given none of them a name.
-_MOST_RUNS = 100_000
 
 
 @dataclass(frozen=True)
@@ -161,12 +160,11 @@ def new_run(workspace: Path, name: str, started: StartedWith) -> SimulatorRun:
     Raises:
         FedMEPDError: the workspace cannot be written.
     """
-    for number in range(1, _MOST_RUNS):
+    for number in itertools.count(1):
         run = SimulatorRun(workspace / f"{name}-{number}")
         named = StartedWith(started.preset, started.settings | {"run_name": run.name}, started.sites, started.data)
         if run.claim(named):
             return run
-    raise FedMEPDError(f"{workspace} is full: choose another --workspace")
 
 
 def latest_run(workspace: Path) -> SimulatorRun:

@@ -346,6 +346,26 @@ def test_stop_ends_what_belongs_to_the_workspace_alone(flare, tmp_path, data):
             process.stdout.close()
 
 
+def test_a_run_that_is_under_way_is_not_stopped(flare, tmp_path, data, job, capsys, monkeypatch):
+    stopped = []
+    monkeypatch.setattr(Poc, "stop", lambda poc: stopped.append(True))
+    poc = Poc(tmp_path / "w")
+    with poc.alone():
+        assert run(tmp_path, job, data) == 2
+        assert "is at work in" in capsys.readouterr().err
+    poc.prepare(["site-1", "north"], data)
+    code = "import time; print(1, flush=True); time.sleep(60)"
+    site = subprocess.Popen([sys.executable, "-c", code, str(poc.kit("site-1") / "x")], stdout=subprocess.PIPE)
+    try:
+        site.stdout.readline()
+        assert run(tmp_path, job, data) == 2
+        assert "is running: stop it first" in capsys.readouterr().err and not stopped
+    finally:
+        site.kill()
+        site.wait()
+        site.stdout.close()
+
+
 def test_a_port_that_closes_late_is_waited_for(flare, tmp_path, data):
     """A process that ends loses its command line, by which it is found, before its ports."""
     poc = Poc(tmp_path / "w")

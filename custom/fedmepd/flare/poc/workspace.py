@@ -36,7 +36,7 @@ from fedmepd.flare.kits import KitSettings
 from fedmepd.flare.poc.commands import FlareError, run_flare
 from fedmepd.flare.watching import download, watch
 from fedmepd.site_settings import FILE_NAME
-from fedmepd.storage import read_json, write_json, write_text
+from fedmepd.storage import locked, read_json, write_json, write_text
 
 PROJECT = "fedmepd_poc"
 LOOPBACK = "localhost"
@@ -80,6 +80,22 @@ class Poc:
         self.log = log
         self._flare_folder = self.workspace / "poc"
 
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keeps another ``fedmepd poc run`` out of the workspace.
+
+        Raises:
+            FedMEPDError: one is at work there, or the server or a site runs.
+        """
+        lock = self.workspace.with_name(f".{self.workspace.name}.lock")
+        with locked(lock, f"`fedmepd poc run` is at work in {self.workspace}: choose another --workspace"):
+            self._require_stopped()
+            yield
+
+    def _require_stopped(self) -> None:
+        if self.processes():
+            raise FedMEPDError(f"{self.workspace} is running: stop it first, `fedmepd poc stop`")
+
     def prepare(
         self,
         sites: Sequence[str],
@@ -103,8 +119,7 @@ class Poc:
             FedMEPDError: a site has no data, the fusion site is none of the sites, a port is taken, or the workspace is
                 in use, is something else, or holds what jobs have left.
         """
-        if self.processes():
-            raise FedMEPDError(f"{self.workspace} is running: stop it first, `fedmepd poc stop`")
+        self._require_stopped()
         if self.workspace.exists() and any(self.workspace.iterdir()) and not self._project_file.is_file():
             raise FedMEPDError(f"{self.workspace} is no POC workspace: choose another folder")
         if jobs := self.jobs():
@@ -286,8 +301,7 @@ class Poc:
         Raises:
             FedMEPDError: it is running.
         """
-        if self.processes():
-            raise FedMEPDError(f"{self.workspace} is running: stop it first, `fedmepd poc stop`")
+        self._require_stopped()
         self._require_prepared()
         self._flare("poc", "clean")
         shutil.rmtree(self.workspace)
