@@ -110,6 +110,9 @@ class EvaluationSettings(Section):
     window: int = Field(80, ge=16, multiple_of=8, description="side of the inference window in voxels")
     overlap: float = Field(0.5, ge=0, lt=1, description="share of a window that the next one covers again")
     every: int = Field(1, ge=1, description="rounds from one validation to the next; the last round always validates")
+    pictures: bool = Field(
+        True, description="a site draws its best, median and worst cases for itself; they never leave it"
+    )
     cross_site: bool = Field(
         False, description="at the end, also test every model on every site's test cases, if the sites agree"
     )
@@ -313,7 +316,8 @@ PRESETS: dict[str, dict[str, Any]] = {
             "learning_rate": 4e-3,
             "weight_decay": 0.0,
             "threads": 1,
-            "fusion_threads": 1,
+            # Two samples a batch, each on a thread of its own; the sites wait meanwhile.
+            "fusion_threads": 2,
         },
         "augmentation": {"tumour_share": 0.7, "rotation_degrees": 0, "intensity": 0},
         "evaluation": {"window": 48, "every": 5},
