@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from fedmepd.cli.tasks import conventions_help, image_destination, image_options
 from fedmepd.cli.terminal import progress_bar, warn
 from fedmepd.errors import FedMEPDError, SettingsError
+from fedmepd.storage import locked
 
 if TYPE_CHECKING:
     from fedmepd.data.cases import Case
@@ -229,7 +230,7 @@ def _segment(segmenter: Segmenter, case: Case, files: CaseFiles, volumes: Volume
 def _predict_folder(options: argparse.Namespace) -> int:
     from fedmepd.data.opening import nameable, open_dataset
     from fedmepd.data.volumes import is_nifti
-    from fedmepd.segmentation.outputs import VOLUMES, VolumeTable, files_in
+    from fedmepd.segmentation.outputs import files_in
     from fedmepd.site_settings import SiteSettings
 
     if options.out.resolve().is_relative_to(options.folder.resolve()):
@@ -252,12 +253,28 @@ def _predict_folder(options: argparse.Namespace) -> int:
             f"{len(done)} of {len(cases)} cases are segmented in {options.out} already: say --resume to segment the "
             "others, or --overwrite"
         )
-    volumes = VolumeTable(task, options.out / VOLUMES)
+    writing = f"another `fedmepd predict` writes to {options.out}: wait for its end, or choose another --out"
+    with locked(options.out / ".lock", writing):
+        return _segment_all(segmenter, cases, files, convention, problems, options)
+
+
+def _segment_all(
+    segmenter: Segmenter,
+    cases: Sequence[Case],
+    files: dict[str, CaseFiles],
+    convention: str,
+    problems: Sequence[str],
+    options: argparse.Namespace,
+) -> int:
+    from fedmepd.segmentation.outputs import VOLUMES, VolumeTable
+
+    volumes = VolumeTable(segmenter.task, options.out / VOLUMES)
     # Keep the rows of cases that were segmented into this folder before.
     volumes.keep(path.name.removesuffix(".nii.gz") for path in options.out.glob("*.nii.gz"))
     if options.resume:
-        cases = [case for case in cases if case.name not in done]
-        print(f"{len(done)} cases are segmented already, {len(cases)} are left", flush=True)
+        left = [case for case in cases if not files[case.name].segmentation.exists()]
+        print(f"{len(cases) - len(left)} cases are segmented already, {len(left)} are left", flush=True)
+        cases = left
     _warn_of_limits(cases, segmenter, options)
     for text in problems:
         print(f"error: {text}", file=sys.stderr, flush=True)

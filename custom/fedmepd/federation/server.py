@@ -355,6 +355,10 @@ class FederationServer:
         share = mean_personal_share(self._records, self._method)
         if share is not None:
             stats["personal_share"] = round(share, 4)
+        left = range(self.round + 1, self.settings.rounds + 1)
+        seconds = self.timing.seconds_left(len(left), sum(map(self.settings.validation_is_due, left)))
+        if seconds is not None:
+            stats["seconds_left"] = round(seconds)
         return stats
 
     def _keep_round(self) -> RoundSeconds:

@@ -8,6 +8,8 @@ A named run lives outside the job's run folder, where the next job with the same
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import uuid
 from pathlib import Path
@@ -92,6 +94,24 @@ def site_folder(fl_ctx: FLContext, settings: Settings, identity: str) -> Path:
     """
     folder = state_folder(fl_ctx, settings)
     return folder / identity if settings.run_name else folder
+
+
+def show_state(fl_ctx: FLContext, settings: Settings, folder: Path) -> None:
+    """Lets ``fedmepd`` in the run folder lead to the state of a named run in the simulator, models included.
+
+    Elsewhere FLARE packs the server's run folder for download.
+
+    Args:
+        fl_ctx: of the server or site.
+        settings: of the job.
+        folder: of its state.
+    """
+    if not settings.run_name or not in_simulator(fl_ctx):
+        return
+    link = run_folder(fl_ctx) / "fedmepd"
+    # It is there when each task of a site has a process of its own; not every file system has links.
+    with contextlib.suppress(OSError):
+        link.symlink_to(os.path.relpath(folder, link.parent), target_is_directory=True)
 
 
 def run_identity(folder: Path) -> str:

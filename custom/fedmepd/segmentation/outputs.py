@@ -111,12 +111,24 @@ class VolumeTable:
         self._rows: dict[str, dict[str, str]] = {}
 
     def keep(self, names: Iterable[str]) -> None:
-        """Keeps the file's rows of these cases; without this call the table starts empty."""
+        """Keeps the file's rows of these cases; without this call the table starts empty.
+
+        Raises:
+            FedMEPDError: the file is there, but is no table of this task: its rows would be lost.
+        """
         try:
             with open(self._file, newline="", encoding="utf-8") as opened:
-                rows = {row["case"]: row for row in csv.DictReader(opened) if tuple(row) == self._columns}
-        except (OSError, ValueError, KeyError, csv.Error):
-            rows = {}
+                reader = csv.DictReader(opened, strict=True)
+                rows = {row["case"]: row for row in reader} if tuple(reader.fieldnames or ()) == self._columns else None
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError, csv.Error):
+            rows = None
+        if rows is None:
+            raise FedMEPDError(
+                f"{self._file} is no table of this model's task (expected the columns {', '.join(self._columns)}): "
+                "choose another --out, or move the file away"
+            )
         cells = {name: spreadsheet_cell(name) for name in names}
         self._rows |= {name: rows[cell] for name, cell in cells.items() if cell in rows}
 

@@ -190,13 +190,67 @@ def test_what_an_earlier_job_left_is_kept(flare, tmp_path, data, job, capsys, le
     model.parent.mkdir(parents=True)
     model.touch()
     before = (tmp_path / "w" / "project.yml").read_text()
-    for name in ("prepare", "run"):
-        assert command(name, tmp_path, *([job] if name == "run" else []), "--sites", "site-1", "--data", data) == 2
-        printed = capsys.readouterr().err
-        assert "choose another --workspace" in printed and "fedmepd poc submit" not in printed
-        assert left.split("/")[1] in printed and "`fedmepd poc clean`" in printed
-    assert model.exists() and (tmp_path / "w" / "project.yml").read_text() == before
+    assert command("prepare", tmp_path, "--sites", "site-1", "--data", data) == 2
+    printed = capsys.readouterr().err
+    assert "choose another --workspace" in printed and "fedmepd poc submit" not in printed
+    assert left.split("/")[1] in printed and "`fedmepd poc clean`" in printed
     assert [name for name in flare.commands if name != "poc stop"] == ["poc prepare"]
+    # A run uses the kits that are there, if they are those that it asks for.
+    for options, named in (
+        (["--sites", "site-1"], "for the sites site-1 north,"),
+        (["--data", tmp_path], f"for the data in {data},"),
+        (["--fusion-site", "north"], "for the fusion site at the server,"),
+    ):
+        assert command("run", tmp_path, job, *options) == 2
+        assert f"was prepared {named}" in capsys.readouterr().err
+    assert run(tmp_path, job, data) == 0
+    assert flare.commands.count("poc prepare") == 1 and flare.commands.count("job submit") == 1
+    assert model.exists() and (tmp_path / "w" / "project.yml").read_text() == before
+
+
+def settings_of_job(job):
+    content = json.loads((job / "app/config/config_fed_server.json").read_text())
+    return content["workflows"][0].get("args", {}).get("settings", {})
+
+
+def test_a_named_run_goes_on(flare, tmp_path, data, real_job, capsys, monkeypatch):
+    """Without a job and settings, as it was started; it is not made ready again."""
+    submitted = []
+    answer = type(flare).__call__
+
+    def submit(self, poc, *arguments):
+        if arguments[:2] == ("job", "submit"):
+            submitted.append(settings_of_job(Path(arguments[3])))
+        return answer(self, poc, *arguments)
+
+    monkeypatch.setattr(type(flare), "__call__", submit)
+    watch = Poc.watch
+    monkeypatch.setattr(Poc, "watch", lambda poc, job_id: os.kill(os.getpid(), signal.SIGINT))
+    before = settings_of_job(real_job)
+    options = ["--rounds", "3", "--run-name", "trial", "--set", "network.width=4"]
+    assert run(tmp_path, real_job, data, *options) == 130
+    assert f"`fedmepd poc run --workspace {tmp_path / 'w'}` goes on with run 'trial'" in capsys.readouterr().err
+    monkeypatch.setattr(Poc, "watch", watch)
+    assert command("run", tmp_path) == 0
+    printed = capsys.readouterr().out
+    assert "goes on with run 'trial', which is not finished" in printed
+    assert "prod_00/*/fedmepd_runs/trial/*" in printed
+    expected = {"rounds": 3, "run_name": "trial", "network": {"width": 4}}
+    assert submitted == [expected, expected] and flare.commands.count("poc prepare") == 1
+    assert settings_of_job(real_job) == before
+    # It is finished: the next run without a job is the default one.
+    assert Poc(tmp_path / "w").unfinished() is None
+
+
+def test_settings_that_cannot_be(flare, tmp_path, data, real_job, capsys):
+    for options, message in (
+        (["--rounds", "0"], "rounds = 0"),
+        (["--set", "training.epochs=1"], "unknown key training.epochs"),
+        (["--set", "rounds=3"], "--set rounds=3: say --rounds"),
+    ):
+        assert run(tmp_path, real_job, data, *options) == 2
+        assert message in capsys.readouterr().err
+    assert "job submit" not in flare.commands
 
 
 def test_a_workspace_that_no_job_has_used_is_prepared_again(flare, tmp_path, data):
@@ -292,6 +346,26 @@ def test_stop_ends_what_belongs_to_the_workspace_alone(flare, tmp_path, data):
             process.kill()
             process.wait()
             process.stdout.close()
+
+
+def test_a_run_that_is_under_way_is_not_stopped(flare, tmp_path, data, job, capsys, monkeypatch):
+    stopped = []
+    monkeypatch.setattr(Poc, "stop", lambda poc: stopped.append(True))
+    poc = Poc(tmp_path / "w")
+    with poc.alone():
+        assert run(tmp_path, job, data) == 2
+        assert "is at work in" in capsys.readouterr().err
+    poc.prepare(["site-1", "north"], data)
+    code = "import time; print(1, flush=True); time.sleep(60)"
+    site = subprocess.Popen([sys.executable, "-c", code, str(poc.kit("site-1") / "x")], stdout=subprocess.PIPE)
+    try:
+        site.stdout.readline()
+        assert run(tmp_path, job, data) == 2
+        assert "is running: stop it first" in capsys.readouterr().err and not stopped
+    finally:
+        site.kill()
+        site.wait()
+        site.stdout.close()
 
 
 def test_a_port_that_closes_late_is_waited_for(flare, tmp_path, data):
