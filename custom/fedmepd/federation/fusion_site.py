@@ -218,12 +218,17 @@ class FusionSite:
         self.bring_to_before(round_number)
         # Whatever goes wrong from here on, the next round starts from the state on disk.
         self._round = None
+
+        def told(step: int, loss: float | None) -> None:
+            if progress is not None:
+                progress(step, loss if self.disclosure.tells_steps() else None)
+
         training = self._trainer.train(
             weights,
             round_number,
             lambda training: self._method.train(training, weights, extras or {}),
             abort=abort,
-            progress=progress,
+            progress=told,
         )
         trained = self._trainer.state()
         fused = settle(weights, {key: trained[key] for key in weights})
