@@ -227,8 +227,8 @@ class FederationServer:
             work = f"{steps} steps at the fusion site" if steps else "the fusion site trains"
             self.log(f"round 0: {work} before the sites begin")
 
-        def progress(step: int, loss: float) -> None:
-            self._live |= {"step": step, "steps": steps, "loss": loss}
+        def progress(step: int, loss: float | None) -> None:
+            self._live |= {"step": step, "steps": steps} | ({} if loss is None else {"loss": loss})
 
         self._live = {"phase": "fusion training", "round": round_number}
         try:
