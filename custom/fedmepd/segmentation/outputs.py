@@ -50,6 +50,7 @@ class CaseFiles:
                 segmentation.images,
                 segmentation.classes,
                 segmentation.spacing,
+                probabilities={region: segmentation.probability(region) for region in self.probabilities},
             )
         for region, file in self.probabilities.items():
             save_image(file, segmentation.probability_image(region))
