@@ -11,6 +11,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from pydantic import BaseModel
+
 from fedmepd import methods
 from fedmepd.cli.json_output import OUTPUTS, keys
 from fedmepd.cli.program import build_parser
@@ -54,8 +56,9 @@ refused. `fedmepd methods NAME` prints the same.
 
 _ABOUT_MACHINES = f"""\
 Each server and site has its own, in `local/{FILE_NAME}` of its FLARE kit or in environment variables, which override
-the file. No job can change them, and only `cross_site` leaves the machine. `fedmepd data init --kit` writes `data` into
-the file. Relative paths in the file are relative to its folder.
+the file. No job can change them. Only `cross_site` leaves the machine, and the name of a limit that a job goes beyond.
+`fedmepd data init --kit` writes `data` into the file. Relative paths in the file are relative to its folder. In the
+simulator, where nothing leaves the machine, `min_count` is 1 and there are no limits unless you set them.
 """
 
 
@@ -223,9 +226,20 @@ def _machine_settings() -> list[str]:
         "| key | environment variable | default | |",
         "|---|---|---|---|",
     ]
+    sections: dict[str, type[BaseModel]] = {}
     for key, field in SiteSettings.model_fields.items():
+        if isinstance(field.default, BaseModel):
+            sections[key] = type(field.default)
+            lines.append(f"| `{key}` | | below | {_cell(field.description)} |")
+            continue
         default = "none" if field.default is None else f"`{field.default}`"
         lines.append(f"| `{key}` | `{VARIABLES[key]}` | {default} | {_cell(field.description)} |")
+    for key, section in sections.items():
+        lines += ["", f"### `{key}`", "", _cell(section.__doc__.partition("\n")[0]), ""]
+        lines += ["| key | default | |", "|---|---|---|"]
+        for name, field in section.model_fields.items():
+            default = str(field.default).lower() if isinstance(field.default, bool) else f"{field.default:g}"
+            lines.append(f"| `{name}` | {default} | {_cell(field.description)} |")
     return lines
 
 
