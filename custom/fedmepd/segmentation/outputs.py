@@ -57,6 +57,7 @@ class CaseFiles:
                 segmentation.classes,
                 segmentation.spacing,
                 notes=notes,
+                probabilities={region: segmentation.probability(region) for region in self.probabilities},
             )
         for region, file in self.probabilities.items():
             save_image(file, segmentation.probability_image(region))
