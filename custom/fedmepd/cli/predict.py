@@ -172,7 +172,8 @@ def _predict_one(options: argparse.Namespace, images: dict[str, Path]) -> int:
     files, volumes = files_beside(task, options.out, overlay=options.overlay, probabilities=options.probabilities)
     case = Case(files.name, _by_modality(task, images), None, task=task)
     segmenter.usable(case)
-    _warn_of_limits([case], segmenter, options)
+    _refuse_strangers([case], segmenter, options)
+    _warn_of_limits([case], segmenter)
     _segment(segmenter, case, files, VolumeTable(task, volumes), _convention(task, options))
     print(f"wrote {options.out} and {volumes}")
     return 0
@@ -190,13 +191,13 @@ def _convention(task: Task, options: argparse.Namespace) -> str:
     return task.default_convention if options.labels is None else task.convention(options.labels)
 
 
-def _warn_of_limits(cases: Sequence[Case], segmenter: Segmenter, options: argparse.Namespace) -> None:
-    """Says what the model is not for, before anything is computed.
+def _refuse_strangers(cases: Sequence[Case], segmenter: Segmenter, options: argparse.Namespace) -> None:
+    """Refuses patients for a model that was trained on phantoms alone, unless the user wants it so.
 
     Raises:
-        SettingsError: it was trained on phantoms alone, and the user does not want that on patients.
+        SettingsError: there are such cases.
     """
-    from fedmepd.segmentation.limits import limits_of_cases, phantom_line, strangers
+    from fedmepd.segmentation.limits import phantom_line, strangers
 
     others = strangers(segmenter.phantoms, cases)
     if others and not options.phantom_model_on_patients:
@@ -204,6 +205,12 @@ def _warn_of_limits(cases: Sequence[Case], segmenter: Segmenter, options: argpar
             f"{options.model}: {phantom_line(others)}. Take a model that was trained on patients, or say "
             "--phantom-model-on-patients to try it"
         )
+
+
+def _warn_of_limits(cases: Sequence[Case], segmenter: Segmenter) -> None:
+    """Says what the model is not for, before anything is computed."""
+    from fedmepd.segmentation.limits import limits_of_cases
+
     for line in limits_of_cases(segmenter.task, cases, segmenter.modalities, segmenter.phantoms):
         warn(line)
 
@@ -253,6 +260,7 @@ def _predict_folder(options: argparse.Namespace) -> int:
             f"{len(done)} of {len(cases)} cases are segmented in {options.out} already: say --resume to segment the "
             "others, or --overwrite"
         )
+    _refuse_strangers(cases, segmenter, options)
     writing = f"another `fedmepd predict` writes to {options.out}: wait for its end, or choose another --out"
     with locked(options.out / ".lock", writing):
         return _segment_all(segmenter, cases, files, convention, problems, options)
@@ -275,7 +283,7 @@ def _segment_all(
         left = [case for case in cases if not files[case.name].segmentation.exists()]
         print(f"{len(cases) - len(left)} cases are segmented already, {len(left)} are left", flush=True)
         cases = left
-    _warn_of_limits(cases, segmenter, options)
+    _warn_of_limits(cases, segmenter)
     for text in problems:
         print(f"error: {text}", file=sys.stderr, flush=True)
     segmented = 0

@@ -37,6 +37,7 @@ class Flare:
             LIVE | {"phase": "testing"},
         ]
         self.status = "FINISHED:COMPLETED"
+        self.starting, self.connected = 2, 0
 
     def __call__(self, poc: Poc, *arguments: str) -> dict:
         command = " ".join(arguments[:2])
@@ -50,8 +51,13 @@ class Flare:
                     (kit / folder).mkdir(parents=True)
                 (kit / "startup" / file).write_text("{}")
                 (kit / "local" / "resources.json.default").write_text("{}")
-        if command == "poc start":
-            return {"ready": True, "clients": poc.sites()}
+        if command == "system status":
+            if self.starting:
+                self.starting -= 1
+                raise FlareError("no server", "CONNECTION_FAILED")
+            # One site after the other.
+            self.connected = min(self.connected + 1, len(poc.sites()))
+            return {"clients": [{"client_name": name} for name in poc.sites()[: self.connected]]}
         if command == "job submit":
             self.meta = json.loads((Path(arguments[3]) / "meta.json").read_text())
             self.fusion_site = fusion_site_of(Path(arguments[3]))
@@ -106,7 +112,9 @@ def test_all_in_one(flare, tmp_path, data, job, capsys):
     printed = capsys.readouterr().out
     for text in ("round 0: the fusion site trains", "round 3/20: 7 sites", "testing the models", "mean of the sites"):
         assert printed.count(text) == 1
-    assert flare.commands[:3] == ["poc prepare", "poc start", "job submit"] and "job download" in flare.commands
+    # The server is there at the third question, the second site at the fourth.
+    assert flare.commands[:7] == ["poc prepare", "poc start", *["system status"] * 4, "job submit"]
+    assert "job download" in flare.commands
     assert "stopped; no process and no port is left" in printed
     for kit, name in (("site-1", "site-1"), ("north", "north"), ("localhost", "fusion")):
         settings = json.loads((Poc(tmp_path / "w").kit(kit) / "local" / "fedmepd.json").read_text())
@@ -289,6 +297,17 @@ def test_a_failure_at_any_step_stops_everything(flare, tmp_path, data, job, caps
     flare.fails = fails
     assert run(tmp_path, job, data) == 2
     assert f"nvflare {fails}: broken" in capsys.readouterr().err and stopped == [True]
+
+
+def test_sites_that_do_not_come(flare, tmp_path, data, job, capsys, monkeypatch):
+    monkeypatch.setattr(Poc, "start_seconds", 0)
+    assert run(tmp_path, job, data) == 2
+    printed = capsys.readouterr()
+    assert (
+        "server and sites are not ready after 0 s (no server): see" in printed.err
+        and "localhost/log.txt" in printed.err
+    )
+    assert "stopped; no process and no port is left" in printed.out and "job submit" not in flare.commands
 
 
 def test_a_job_that_fails(flare, tmp_path, data, job, capsys):

@@ -172,10 +172,25 @@ class Poc:
     def start(self) -> None:
         """Starts the server and all sites, and waits until they are ready."""
         self._require_prepared()
-        answer = self._flare("poc", "start", "--timeout", str(self.start_seconds))
-        if not answer.get("ready"):
-            raise FlareError(f"the server is not ready after {self.start_seconds} s: see {self.server_kit / 'log.txt'}")
-        self.log(f"started the server and {len(answer['clients'])} sites")
+        # FLARE's own wait asks again every second, and never returns if an answer is late once.
+        self._flare("poc", "start", "--no-wait")
+        missing, deadline = set(self.sites()), time.monotonic() + self.start_seconds
+        while missing:
+            reason = f"without {', '.join(sorted(missing))}"
+            try:
+                clients = self._flare("system", "status")["clients"]
+                missing = set(self.sites()) - {client["client_name"] for client in clients}
+            except FlareError as error:
+                # It is not there yet.
+                reason = str(error)
+            if missing and time.monotonic() > deadline:
+                raise FlareError(
+                    f"server and sites are not ready after {self.start_seconds} s ({reason}): see "
+                    f"{self.server_kit / 'log.txt'}"
+                )
+            if missing:
+                time.sleep(self.poll_seconds)
+        self.log(f"started the server and {len(self.sites())} sites")
 
     def submit(self, job: Path, changes: dict[str, Any] | None = None) -> str:
         """Submits a job; returns its id.
