@@ -10,7 +10,7 @@ from fedmepd.site_settings import SiteSettings, has_home
 
 @pytest.fixture(autouse=True)
 def no_variables(monkeypatch):
-    for variable in ("FEDMEPD_DATA", "FEDMEPD_DEVICE", "FEDMEPD_CACHE", "FEDMEPD_CASE_SCORES"):
+    for variable in ("FEDMEPD_DATA", "FEDMEPD_DEVICE", "FEDMEPD_CACHE", "FEDMEPD_CASE_SCORES", "FEDMEPD_MIN_COUNT"):
         monkeypatch.delenv(variable, raising=False)
 
 
@@ -39,6 +39,9 @@ def test_file_and_environment(tmp_path, monkeypatch):
     assert SiteSettings.load(tmp_path).case_scores == "none"
     monkeypatch.setenv("FEDMEPD_CASE_SCORES", "share")
     assert SiteSettings.load(tmp_path).case_scores == "share"
+    assert (settings.min_count, settings.reproducible) == (3, "auto")
+    monkeypatch.setenv("FEDMEPD_MIN_COUNT", "7")
+    assert SiteSettings.load(tmp_path).min_count == SiteSettings.load(tmp_path).disclosure().fewest == 7
     monkeypatch.setenv("FEDMEPD_DATA", "")
     assert SiteSettings.load(tmp_path).data == Path("/file/data")
 
@@ -79,6 +82,12 @@ def test_without_a_home_folder(home, monkeypatch):
         ({"cache": None}, ("fedmepd.json", "cache = None")),
         ({"cross_site": "yes"}, ("fedmepd.json", "cross_site = 'yes'", "'none', 'test' or 'share'")),
         ({"case_scores": "test"}, ("fedmepd.json", "case_scores = 'test'", "'none' or 'share'")),
+        ({"limits": {"crp": 64}}, ("fedmepd.json", "limits.crp", "width, crop, window")),
+        ({"limits": {"crop": 1000}}, ("fedmepd.json", "limits.crop = 1000", "256")),
+        ({"allow": {"durations": "no"}}, ("fedmepd.json", "allow.durations = 'no'", "valid boolean")),
+        ({"allow": {"seconds": False}}, ("fedmepd.json", "allow.seconds", "durations, memory, live")),
+        ({"min_count": 0}, ("fedmepd.json", "min_count = 0")),
+        ({"reproducible": True}, ("fedmepd.json", "reproducible = True", "'auto', 'yes' or 'no'")),
         ("{data: 1}", ("fedmepd.json", "JSON")),
         ("[]", ("fedmepd.json", "an array")),
     ],
@@ -101,3 +110,11 @@ def test_device():
 def test_device_that_does_not_exist(device):
     with pytest.raises(SettingsError, match=f"'{device}' does not exist.*FEDMEPD_DEVICE"):
         SiteSettings(device=device).torch_device()
+
+
+@pytest.mark.parametrize(
+    ("chosen", "phantoms", "patients"), [("auto", True, False), ("yes", True, True), ("no", False, False)]
+)
+def test_whose_training_can_be_repeated(chosen, phantoms, patients):
+    settings = SiteSettings(reproducible=chosen)
+    assert (settings.is_reproducible("phantom"), settings.is_reproducible("folder")) == (phantoms, patients)

@@ -11,6 +11,7 @@ import tempfile
 import uuid
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -32,12 +33,15 @@ _JSON_KINDS = {
 }
 
 
-def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
+def write_atomically(
+    path: Path, write: Callable[[IO[bytes]], None], check: Callable[[Path], Any] = lambda written: None
+) -> None:
     """Writes a file so that ``path`` holds either its old content or all of the new.
 
     Args:
         path: the file to replace; its folder is made when missing.
         write: called with the open binary file.
+        check: called with the new file before the old one goes; what it raises leaves the old one in its place.
 
     Raises:
         FedMEPDError: the disk is full or the folder cannot be written; the old file is untouched.
@@ -50,6 +54,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
             write(file)
             file.flush()
             os.fsync(file.fileno())
+        check(temporary)
         os.replace(temporary, path)
         _flush_folder(path.parent)
     except BaseException as error:
@@ -183,13 +188,34 @@ def read_json(
 
 
 def save_tensors(path: Path, content: dict[str, Any]) -> None:
-    """Writes a dictionary of tensors and plain values atomically, in torch's format."""
+    """Writes a dictionary of tensors and plain values atomically, in torch's format.
+
+    The new file is read before it replaces the old one: a value that could be written and never read again would cost
+    the run.
+
+    Raises:
+        FedMEPDError: it cannot be written.
+        CheckpointError: it holds something else than tensors and plain values.
+    """
     import torch
 
     # Through memory, since torch's own writer hides why a write failed (a full disk, say).
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    write_atomically(path, lambda file: file.write(buffer.getbuffer()))
+    write_atomically(path, lambda file: file.write(buffer.getbuffer()), partial(_require_readable, path))
+
+
+def _require_readable(path: Path, written: Path) -> None:
+    import torch
+
+    try:
+        # Mapped: the tensors' values are not read, and need no memory.
+        torch.load(written, map_location="cpu", weights_only=True, mmap=True)
+    except (pickle.UnpicklingError, RuntimeError, ValueError, KeyError, EOFError) as error:
+        raise CheckpointError(
+            f"{path} was not written: it would hold something else than tensors and plain values, and nobody could "
+            f"read it again ({str(error).splitlines()[0]})"
+        ) from error
 
 
 def _require_honest_size(path: Path, kind: str) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from fedmepd.cli import main
+from fedmepd.tasks.brats import BRATS
 from tests.data.files import save
 from tests.segmentation.models import save_tiny
 from tests.segmentation.test_segmenter import oblique
@@ -169,6 +170,8 @@ def test_what_a_bundle_says(tmp_path: Path, capsys: pytest.CaptureFixture) -> No
     data = metadata["network_data_format"]
     assert data["inputs"]["image"]["channel_def"] == {"0": "T1", "1": "T2"}
     assert data["outputs"]["pred"]["channel_def"]["3"] == "ET" and "fedmepd" in metadata["required_packages_version"]
+    # By the values of the label files, as in the pictures of `fedmepd predict`.
+    assert metadata["label_colours"] == {"1": BRATS.colours["TC"], "2": BRATS.colours["WT"], "4": BRATS.colours["ET"]}
     assert (bundle / "LICENSE").read_text() == "ask us"
     assert "--T1 t1.nii.gz --T2 t2.nii.gz" in (bundle / "docs/README.md").read_text()
     assert main(command) == 2 and "exists already" in capsys.readouterr().err

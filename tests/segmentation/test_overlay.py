@@ -45,6 +45,18 @@ def test_contours_of_every_region(tmp_path: Path) -> None:
     assert all(count < 100 for count in legend.values())
 
 
+def test_probabilities_are_drawn_in_the_regions_colours(tmp_path: Path) -> None:
+    """Half of the box is certain: much more of the core's colour, and of no other."""
+    modalities, images, classes, spacing = segmented(True)
+    certain = np.zeros(classes.shape, "float32")
+    certain[:, :18] = 1
+    draw_overlay(BRATS, tmp_path / "without.png", modalities, images, classes, spacing)
+    draw_overlay(BRATS, tmp_path / "with.png", modalities, images, classes, spacing, probabilities={"TC": certain})
+    before, after = painted(tmp_path / "without.png"), painted(tmp_path / "with.png")
+    assert after["TC"] > before["TC"] + 10_000
+    assert abs(after["WT"] - before["WT"]) < 500 and abs(after["ET"] - before["ET"]) < 500
+
+
 def test_the_same_case_is_the_same_picture(tmp_path: Path) -> None:
     for name in ("one", "two"):
         draw_overlay(BRATS, tmp_path / f"{name}.png", *segmented(True))

@@ -459,9 +459,9 @@ def _tell_training(out: Path, names: list[str]) -> None:
     if missing:
         print(f"NAME is the site with the cases for fusion training, as no folder is called {FUSION_SITE}")
     elif sites == protocol_names():
-        print(f"or: FEDMEPD_DATA={place} nvflare simulator jobs/fedmepd_brats -w workspace -t {len(sites)}")
+        print(f"or: FEDMEPD_DATA={place} nvflare simulator jobs/fedmepd_brats -w workspace/flare -t {len(sites)}")
     else:
         print(
             f"or: python job.py --data {place} --export jobs_own && FEDMEPD_DATA={place} nvflare simulator "
-            f"jobs_own/fedmepd_brats -w workspace -c {','.join(sites)} -t {len(sites)}"
+            f"jobs_own/fedmepd_brats -w workspace/flare -c {','.join(sites)} -t {len(sites)}"
         )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from fedmepd.cli.tasks import conventions_help, image_destination, image_options
 from fedmepd.cli.terminal import progress_bar, warn
 from fedmepd.errors import FedMEPDError, SettingsError
-from fedmepd.storage import require_writable
+from fedmepd.storage import locked, require_writable
 
 if TYPE_CHECKING:
     from fedmepd.data.cases import Case
@@ -172,7 +172,8 @@ def _predict_one(options: argparse.Namespace, images: dict[str, Path]) -> int:
     files, volumes = files_beside(task, options.out, overlay=options.overlay, probabilities=options.probabilities)
     case = Case(files.name, _by_modality(task, images), None, task=task)
     segmenter.usable(case)
-    _warn_of_limits([case], segmenter, options)
+    _refuse_strangers([case], segmenter, options)
+    _warn_of_limits([case], segmenter)
     require_writable(options.out.absolute().parent, "--out")
     _segment(segmenter, case, files, VolumeTable(task, volumes), _convention(task, options))
     print(f"wrote {options.out} and {volumes}")
@@ -191,13 +192,13 @@ def _convention(task: Task, options: argparse.Namespace) -> str:
     return task.default_convention if options.labels is None else task.convention(options.labels)
 
 
-def _warn_of_limits(cases: Sequence[Case], segmenter: Segmenter, options: argparse.Namespace) -> None:
-    """Says what the model is not for, before anything is computed.
+def _refuse_strangers(cases: Sequence[Case], segmenter: Segmenter, options: argparse.Namespace) -> None:
+    """Refuses patients for a model that was trained on phantoms alone, unless the user wants it so.
 
     Raises:
-        SettingsError: it was trained on phantoms alone, and the user does not want that on patients.
+        SettingsError: there are such cases.
     """
-    from fedmepd.segmentation.limits import limits_of_cases, phantom_line, strangers
+    from fedmepd.segmentation.limits import phantom_line, strangers
 
     others = strangers(segmenter.phantoms, cases)
     if others and not options.phantom_model_on_patients:
@@ -205,6 +206,12 @@ def _warn_of_limits(cases: Sequence[Case], segmenter: Segmenter, options: argpar
             f"{options.model}: {phantom_line(others)}. Take a model that was trained on patients, or say "
             "--phantom-model-on-patients to try it"
         )
+
+
+def _warn_of_limits(cases: Sequence[Case], segmenter: Segmenter) -> None:
+    """Says what the model is not for, before anything is computed."""
+    from fedmepd.segmentation.limits import limits_of_cases
+
     for line in limits_of_cases(segmenter.task, cases, segmenter.modalities, segmenter.phantoms):
         warn(line)
 
@@ -231,7 +238,7 @@ def _segment(segmenter: Segmenter, case: Case, files: CaseFiles, volumes: Volume
 def _predict_folder(options: argparse.Namespace) -> int:
     from fedmepd.data.opening import nameable, open_dataset
     from fedmepd.data.volumes import is_nifti
-    from fedmepd.segmentation.outputs import VOLUMES, VolumeTable, files_in
+    from fedmepd.segmentation.outputs import files_in
     from fedmepd.site_settings import SiteSettings
 
     if options.out.resolve().is_relative_to(options.folder.resolve()):
@@ -254,14 +261,31 @@ def _predict_folder(options: argparse.Namespace) -> int:
             f"{len(done)} of {len(cases)} cases are segmented in {options.out} already: say --resume to segment the "
             "others, or --overwrite"
         )
-    volumes = VolumeTable(task, options.out / VOLUMES)
+    _refuse_strangers(cases, segmenter, options)
+    require_writable(options.out, "--out")
+    writing = f"another `fedmepd predict` writes to {options.out}: wait for its end, or choose another --out"
+    with locked(options.out / ".lock", writing):
+        return _segment_all(segmenter, cases, files, convention, problems, options)
+
+
+def _segment_all(
+    segmenter: Segmenter,
+    cases: Sequence[Case],
+    files: dict[str, CaseFiles],
+    convention: str,
+    problems: Sequence[str],
+    options: argparse.Namespace,
+) -> int:
+    from fedmepd.segmentation.outputs import VOLUMES, VolumeTable
+
+    volumes = VolumeTable(segmenter.task, options.out / VOLUMES)
     # Keep the rows of cases that were segmented into this folder before.
     volumes.keep(path.name.removesuffix(".nii.gz") for path in options.out.glob("*.nii.gz"))
     if options.resume:
-        cases = [case for case in cases if case.name not in done]
-        print(f"{len(done)} cases are segmented already, {len(cases)} are left", flush=True)
-    _warn_of_limits(cases, segmenter, options)
-    require_writable(options.out, "--out")
+        left = [case for case in cases if not files[case.name].segmentation.exists()]
+        print(f"{len(cases) - len(left)} cases are segmented already, {len(left)} are left", flush=True)
+        cases = left
+    _warn_of_limits(cases, segmenter)
     for text in problems:
         print(f"error: {text}", file=sys.stderr, flush=True)
     segmented = 0

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -21,12 +20,13 @@ from fedmepd.cli.doctor import add_doctor_command
 from fedmepd.cli.egress import add_egress_command
 from fedmepd.cli.evaluate import add_evaluate_command
 from fedmepd.cli.export import add_export_commands
+from fedmepd.cli.federation import add_federation_commands
 from fedmepd.cli.methods import add_methods_command
 from fedmepd.cli.poc import add_poc_commands
 from fedmepd.cli.predict import add_predict_command
 from fedmepd.cli.report import add_report_command
 from fedmepd.cli.tasks import add_task_option, add_tasks_command, chosen_task
-from fedmepd.cli.terminal import INTERRUPTED, REFUSED, interruptible
+from fedmepd.cli.terminal import INTERRUPTED, REFUSED, interruptible, outliving_readers
 from fedmepd.errors import FedMEPDError, SettingsError, is_of_the_machine, remedy
 
 
@@ -39,6 +39,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # A name that the terminal cannot show must not stop a command.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+    with outliving_readers():
+        return _run_command(arguments)
+
+
+def _run_command(arguments: Sequence[str] | None) -> int:
     try:
         with interruptible():
             options = build_parser().parse_args(arguments)
@@ -48,10 +53,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except FedMEPDError as error:
         print(f"fedmepd: {error}", file=sys.stderr)
         return REFUSED
-    except BrokenPipeError:
-        # The reader of our output has closed the pipe, as `head` does. Nothing may be flushed into it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except OSError as error:
         if not is_of_the_machine(error):
             raise
@@ -148,6 +149,8 @@ def build_parser() -> argparse.ArgumentParser:
     kit.add_argument("--jobs", type=Path, metavar="FOLDER", help="for the server: folder for jobs and results")
     kit.set_defaults(run=_set_up_kit)
 
+    add_federation_commands(topics)
+
     add_poc_commands(_topic(topics, "poc", "run a federation of real processes on this machine"))
 
     data = _topic(topics, "data", "look at data, and make sites of it")
@@ -168,10 +171,11 @@ def _topic(topics: argparse._SubParsersAction, name: str, help: str) -> argparse
 
 
 def _results(options: argparse.Namespace) -> None:
-    from fedmepd.evaluation.results import find, read
+    from fedmepd.cli.runs import chosen_run
+    from fedmepd.evaluation.results import read
     from fedmepd.evaluation.tables import console_table
 
-    results = read(find(options.workspace))
+    results = read(chosen_run(options.workspace))
     print(json.dumps(results, indent=2) if options.json else console_table(results), end="\n" if options.json else "")
 
 

@@ -199,6 +199,10 @@ def _metadata(task: Task, model: dict[str, Any]) -> dict[str, Any]:
         "image_classes": f"channels {', '.join(modalities)}: z-scored in the brain",
         "label_classes": task.describe_labels(),
         "pred_classes": task.describe_labels(),
+        # As in the pictures of `fedmepd predict`.
+        "label_colours": dict(
+            zip(map(str, task.label_of_class(task.default_convention)[1:]), task.class_colours, strict=True)
+        ),
         "eval_metrics": {"validation_mean_dice": (about["scores"] or {}).get("mdsc")} if about["scores"] else {},
         "intended_use": intended_use(about),
         "references": [

@@ -219,16 +219,21 @@ class FusionSite:
         ``settle`` makes of the weights before and after the training those that count.
         """
         started = time.monotonic()
-        use_threads(self.settings.training.fusion_threads)
+        use_threads(self.settings.training.fusion_threads, self.limits.threads)
         self.bring_to_before(round_number)
         # Whatever goes wrong from here on, the next round starts from the state on disk.
         self._round = None
+
+        def told(step: int, loss: float | None) -> None:
+            if progress is not None:
+                progress(step, loss if self.disclosure.tells_steps() else None)
+
         training = self._trainer.train(
             weights,
             round_number,
             lambda training: self._method.train(training, weights, extras or {}),
             abort=abort,
-            progress=progress,
+            progress=told,
         )
         trained = self._trainer.state()
         fused = settle(weights, {key: trained[key] for key in weights})
@@ -298,12 +303,12 @@ class FusionSite:
         return Tested(scores, each.report(), withheld)
 
     def _score(self, weights: Tensors, cases: list[Case], abort: Abort, **options: Any) -> dict[str, Any] | None:
-        use_threads(self.settings.training.fusion_threads)
+        use_threads(self.settings.training.fusion_threads, self.limits.threads)
         self.load(weights)
         return score_cases(self._trainer.network, cases, self.settings, self.data.cache, abort=abort, **options)
 
     def test_copy(self, copy: ModelCopy, round_number: int, abort: Abort) -> dict[str, Any]:
         """See :meth:`Fusion.test_copy`."""
-        use_threads(self.settings.training.fusion_threads)
+        use_threads(self.settings.training.fusion_threads, self.limits.threads)
         network = network_of(copy, self.settings).to(self.device)
         return test_copy(network, self.data, self.settings, abort, self.disclosure)

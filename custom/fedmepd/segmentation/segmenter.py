@@ -56,10 +56,13 @@ class Segmentation:
         """The segmentation as a nibabel image in the case's own grid, with the label values of a convention."""
         return self._back(segmentation_image, self.classes, self.corner, convention)
 
+    def probability(self, region: str) -> np.ndarray:
+        """The probability of a region, the sum over its classes (X, Y, Z)."""
+        return self.probabilities[list(self.case.task.regions[region])].sum(axis=0)
+
     def probability_image(self, region: str) -> Any:
-        """The probability of a region, the sum over its classes, as a nibabel image in the case's own grid."""
-        members = list(self.case.task.regions[region])
-        return self._back(probability_image, self.probabilities[members].sum(axis=0), self.corner)
+        """The same as a nibabel image in the case's own grid."""
+        return self._back(probability_image, self.probability(region), self.corner)
 
     def _back(self, make: Callable[..., Any], *arguments: Any) -> Any:
         try:
