@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
             crop=arguments.crop,
             run_name=arguments.run_name,
             fusion_site=arguments.fusion_site,
-            settings={"evaluation": {"cross_site": True}} if arguments.cross_site else None,
+            settings=own_settings(arguments),
         )
     except FedMEPDError as error:
         print(f"job.py: {error}", file=sys.stderr)
@@ -86,6 +86,16 @@ def run(arguments: argparse.Namespace) -> int:
         return 2
     print(f"results: {folder / 'server' / 'simulate_job' / 'results'}")
     return 0
+
+
+def own_settings(arguments: argparse.Namespace) -> dict:
+    """Returns the settings that options without an argument of the recipe ask for."""
+    settings = {}
+    if arguments.cross_site:
+        settings["evaluation"] = {"cross_site": True}
+    if arguments.cohort == "hospitals":
+        settings["data"] = {"phantom": "hospitals"}
+    return settings
 
 
 def site_names(data: str | None, count: int | None) -> list[str]:
@@ -140,6 +150,13 @@ def build_parser() -> argparse.ArgumentParser:
         "--data",
         metavar="FOLDER",
         help="folder of real cases, with one sub-folder per site, whose name is the site's, and one named fusion",
+    )
+    parser.add_argument(
+        "--cohort",
+        choices=["mild", "hospitals"],
+        default="mild",
+        help="phantoms, where there is no data folder: mild, whose sites are much alike, or hospitals, whose sites "
+        "differ as hospitals do; default: mild",
     )
     parser.add_argument("--device", help="auto, cpu, cuda, cuda:1, ...; default: auto")
     parser.add_argument(

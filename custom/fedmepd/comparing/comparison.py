@@ -66,6 +66,7 @@ def compare(paths: Iterable[Path], against: str | None = None, *, draws: int = D
         "design": {
             "seeds": design.kind,
             "phantom": design.phantom,
+            "cohort": design.cohort,
             "interval": design.interval,
             "test": design.test,
             "draws": draws if scores.cases is not None else 0,

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError, model_validator
 
+from fedmepd.config import cohort_name
 from fedmepd.errors import FedMEPDError, explain
 from fedmepd.evaluation.results import FILE_NAME, HISTORY
 from fedmepd.storage import read_json
@@ -122,6 +123,10 @@ class Run(_Part):
     def entries(self) -> dict[str, Entry]:
         """Returns the sites and, at the end, the fusion site by their names."""
         return {entry.name: entry for entry in (*self.sites, self.server)}
+
+    def cohort(self) -> str:
+        """Returns the cohort of phantoms; empty where the cases are none."""
+        return cohort_name(self.setting("data.phantom")) if self.source == "phantom" else ""
 
     def setting(self, key: str) -> Any:
         """Returns a setting by its dotted key; None where the run has no such setting."""

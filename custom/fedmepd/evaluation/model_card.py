@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from fedmepd import __version__, methods
-from fedmepd.config import Settings
+from fedmepd.config import Settings, cohort_name
 from fedmepd.storage import write_text
 from fedmepd.tasks.find import find_task
 from fedmepd.tasks.task import Task
@@ -53,7 +53,7 @@ def write_model_card(
         "method": f"{method.title} ({method.paper}): {method.global_model if owner == 'server' else method.model}",
         "cases": f"{cases['train']} for training, {cases['validation']} for validation, {cases['test']} for testing"
         + at
-        + (" (phantoms)" if phantoms else ""),
+        + (f" (phantoms, cohort {cohort_name(settings.data.phantom)})" if phantoms else ""),
         "round": f"{round_number} of {settings.rounds}, the best on validation"
         if validation
         else f"{round_number} of {settings.rounds}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from fedmepd.config import cohort_name
 from fedmepd.evaluation.results import label
 from fedmepd.tasks.find import task_of
 from fedmepd.text_table import table
@@ -91,6 +92,9 @@ def notes(results: dict[str, Any]) -> list[str]:
     """Returns notes that are needed to read the table, one sentence each."""
     said = ["cases: train/validation/test; Dice and mDSC as fractions; HD95 in mm; personal: share of decoder filters"]
     entries = [*results["sites"], results["server"]]
+    if results.get("source") == "phantom":
+        cohort = cohort_name(results["settings"]["data"]["phantom"])
+        said.append(f"the cases are phantoms (cohort {cohort}): nothing here is about patients")
     if _is_tested(results):
         said.append(_note_on_empty(entries, task_of(results["settings"]).empty_distance_mm))
         untested = [
