@@ -108,6 +108,7 @@ def _about(name: str, file: RunFile) -> dict[str, Any]:
         "seed": run.seed,
         "round": run.round,
         "rounds": run.rounds,
+        "seconds": run.seconds,
         "version": run.version,
         "precision": run.precision or None,
         "hardware": run.hardware.model_dump() if run.hardware else None,
