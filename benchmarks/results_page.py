@@ -13,7 +13,8 @@ joined by `+`. KIND is one of
     took            how long each run took
     figure WHICH    a picture: heat_map, differences, curves or cases
 
-It may be followed by `against=METHOD`, the reference, and, with `summary`, by the names of the methods to show.
+It may be followed by `against=METHOD`, the reference, and, with `summary`, by the names of the methods to show. What
+follows a `|` becomes a heading, with the command that repeats the runs: it is not there before there are runs.
 """
 
 from __future__ import annotations
@@ -99,6 +100,7 @@ class Place:
         figure: which one.
         against: the reference; empty: fedmepd.
         methods: to show; none: all.
+        heading: above it; empty: none.
     """
 
     names: tuple[str, ...]
@@ -106,6 +108,7 @@ class Place:
     figure: str = ""
     against: str = ""
     methods: tuple[str, ...] = ()
+    heading: str = ""
 
     @classmethod
     def read(cls, text: str) -> Place:
@@ -114,8 +117,9 @@ class Place:
         Raises:
             FedMEPDError: it is not understood.
         """
-        words = [word for word in text.split() if not word.startswith("against=")]
-        against = "".join(word.removeprefix("against=") for word in text.split() if word.startswith("against="))
+        asked, _, heading = text.partition("|")
+        words = [word for word in asked.split() if not word.startswith("against=")]
+        against = "".join(word.removeprefix("against=") for word in asked.split() if word.startswith("against="))
         names, kind, *others = *words, "", ""
         others = [word for word in others if word]
         if kind not in KINDS:
@@ -125,7 +129,7 @@ class Place:
             raise FedMEPDError(
                 f"comparison: {text}: expected figure with one of {', '.join(FIGURES)}, and methods with summary alone"
             )
-        return cls(tuple(names.split("+")), kind, figure, against, tuple(others))
+        return cls(tuple(names.split("+")), kind, figure, against, tuple(others), heading.strip())
 
 
 @dataclass
@@ -171,7 +175,7 @@ class Pages:
             if missing:
                 made.waits.append(f"{page.name}: {text}: waits for finished runs of {missing}")
                 return found.group(0)
-            return f"{begin}{self._content(place, page, made)}\n{end}"
+            return f"{begin}{_heading(place)}{self._content(place, page, made)}\n{end}"
 
         made.text = _PLACE.sub(replaced, page.read_text(encoding="utf-8"))
         return made
@@ -194,7 +198,7 @@ class Pages:
         comparison = self._comparison(place)
         if place.kind == "all":
             # Without its own title, since the page has one.
-            return markdown(comparison, level=2).partition("\n\n")[2].rstrip("\n")
+            return markdown(comparison, level=3).partition("\n\n")[2].rstrip("\n")
         if place.kind == "summary":
             table = "\n".join(markdown_table(summary(comparison, place.methods)))
             return f"{table}\n\n{_how(comparison)}"
@@ -205,6 +209,13 @@ class Pages:
         made.figures[file] = draw(place.figure, comparison)
         link = Path(os.path.relpath(file, page.parent)).as_posix()
         return f"![{FIGURES[place.figure]}]({link})"
+
+
+def _heading(place: Place) -> str:
+    if not place.heading:
+        return ""
+    commands = "\n".join(f"    fedmepd compare run benchmarks/plans/{name}.yaml OUT" for name in place.names)
+    return f"### {place.heading}\n\n{commands}\n\n"
 
 
 def _how(comparison: dict[str, Any]) -> str:

@@ -68,7 +68,7 @@ def test_the_command_writes_the_pages(out: Path, tmp_path: Path, capsys: pytest.
         )
         and "\nold\n" not in text
     )
-    assert "\n\nBetween.\n\n<!-- comparison: first all -->\n### Compared with fedmepd\n" in text
+    assert "\n\nBetween.\n\n<!-- comparison: first all -->\n#### Compared with fedmepd\n" in text
     assert text.endswith("<!-- end of comparison -->\n\nAfter.\n")
     assert Pages(kept).filled(page).text == text
     assert text.split("Between")[0].count("| 95 % interval of fedmepd minus it | - | +0.125 to +0.125 |\n") == 2
