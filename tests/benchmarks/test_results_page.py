@@ -121,7 +121,7 @@ def test_figures(out: Path, tmp_path: Path) -> None:
     for seed in range(3):
         for number in (6, 12):
             one = runs.run("fedmepd", seed, runs.scores(seed), run_name=f"fedmepd-{number}-seed-{seed}")
-            runs.write(tmp_path / "swept", one, runs.history([0.3, 0.5]))
+            runs.write(tmp_path / "swept" / str(number), one, runs.history([0.3, 0.5]))
     made = fill(tmp_path, tmp_path, "out figure differences", "swept figure cases against=fedmepd-6")
     assert set(made.figures) == {
         tmp_path / "out" / "differences.svg",
