@@ -60,6 +60,7 @@ def test_a_model_without_any_scores(tmp_path: Path) -> None:
 
 def test_phantoms_are_named(tmp_path: Path) -> None:
     text = card(tmp_path, source="phantom", modalities=("FLAIR", "T1ce", "T1", "T2"), owner="server")
+    assert "for fusion training at the server (phantoms, cohort mild)" in text
     assert "Trained on phantoms" in text and "never seen" not in text and "of the fusion site" in text
 
 
