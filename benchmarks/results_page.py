@@ -20,7 +20,6 @@ follows a `|` becomes a heading, with the command that repeats the runs: it is n
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import sys
@@ -30,9 +29,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.results_figures import FIGURES, draw
+from benchmarks.results_kept import keep
 from fedmepd.comparing.comparison import compare
-from fedmepd.comparing.gathering import gather
-from fedmepd.comparing.run import RunFile
 from fedmepd.comparing.sections import Section, summary
 from fedmepd.comparing.text import markdown, markdown_table
 from fedmepd.errors import FedMEPDError
@@ -46,48 +44,6 @@ PAGES = (ROOT / "docs" / "results.md", ROOT / "README.md")
 KINDS = ("all", "summary", "took", "figure")
 
 _PLACE = re.compile(r"(<!-- comparison: ([^\n]*?) -->\n)(.*?)(<!-- end of comparison -->)", re.DOTALL)
-# Decimals of what is kept: fewer would no longer fit the means beside them.
-_DECIMALS = 7
-
-
-def keep(paths: Sequence[Path], folder: Path) -> list[Path]:
-    """Writes what a comparison reads of finished runs, as METHOD/seed-N/results.json and history.json.
-
-    Args:
-        paths: as for :func:`fedmepd.comparing.comparison.compare`.
-        folder: to write to; runs of the same method and seed are replaced.
-
-    Returns:
-        the results.json files.
-
-    Raises:
-        FedMEPDError: there are no such runs, or the folder cannot be written.
-    """
-    written = []
-    gathered = gather(paths)
-    for name, files in gathered.methods.items():
-        place = re.sub(r"[^A-Za-z0-9._-]+", "-", name)
-        for seed, file in files.items():
-            path = folder / place / f"seed-{seed}" / FILE_NAME
-            write_text(path, _small(file.run.model_dump(mode="json")))
-            write_text(path.with_name(HISTORY), _small(_curves(file)))
-            written.append(path)
-    return written
-
-
-def _curves(file: RunFile) -> dict[str, Any]:
-    return {owner: curves.model_dump(mode="json", exclude_defaults=True) for owner, curves in file.curves.items()}
-
-
-def _small(content: Any) -> str:
-    def rounded(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: rounded(each) for key, each in value.items()}
-        if isinstance(value, list):
-            return [rounded(each) for each in value]
-        return round(value, _DECIMALS) if isinstance(value, float) else value
-
-    return json.dumps(rounded(content), allow_nan=False, separators=(",", ":")) + "\n"
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from benchmarks.results_page import PAGES, RUNS, keep, write_pages
+from benchmarks.results_kept import keep
+from benchmarks.results_page import PAGES, RUNS, write_pages
 from fedmepd.cli.terminal import INTERRUPTED, positive
 from fedmepd.errors import FedMEPDError
 from fedmepd.experiments.conduct import Conductor, how_many

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks import results_page
+from benchmarks.results_kept import keep
 from benchmarks.results_page import Pages
 from fedmepd.comparing.comparison import compare
 from fedmepd.errors import FedMEPDError
@@ -40,15 +41,42 @@ def out(tmp_path: Path) -> Path:
 
 
 def test_kept_runs_are_small_and_compare_alike(out: Path, tmp_path: Path) -> None:
-    [first, *others] = results_page.keep([out], tmp_path / "kept")
+    [first, *others] = keep([out], tmp_path / "kept")
     assert first == tmp_path / "kept" / "fedmepd" / "seed-0" / "results.json" and len(others) == 5
     assert "timing" not in json.loads(first.read_text())
     whole, kept = (compare([folder], draws=200) for folder in (out, tmp_path / "kept"))
     for name in ("fedmepd", "local"):
         for column, of in whole["scores"][name].items():
-            assert list(of.values()) == pytest.approx(list(kept["scores"][name][column].values()), abs=1e-6)
+            # Scores of cases are kept with four digits.
+            assert list(of.values()) == pytest.approx(list(kept["scores"][name][column].values()), abs=1e-4)
         assert np.array(whole["curves"][name]["mean"]) == pytest.approx(np.array(kept["curves"][name]["mean"]))
     assert whole["sentences"] == kept["sentences"] and whole["budget"] == kept["budget"]
+
+
+def test_what_was_spent_is_kept_from_validation_to_validation(tmp_path: Path) -> None:
+    """Validations after rounds 2 and 4, of four rounds of 10 steps and 1000 bytes; the fusion site has a round 0."""
+    curves = runs.history([0.1, 0.2, 0.3, 0.4])
+    for of in curves.values():
+        of["validation"] = of["validation"][1::2]
+    runs.write(tmp_path / "out", runs.run("local", 0, runs.scores(0)), curves)
+    [file] = keep([tmp_path / "out"], tmp_path / "kept")
+    kept = json.loads(file.with_name("history.json").read_text())
+    assert [(each["round"], each["steps"]) for each in kept["site-1"]["rounds"]] == [(2, 20), (4, 20)]
+    assert [each["steps"] for each in kept["server"]["rounds"]] == [30, 20]
+    whole, small = (compare([tmp_path / name], draws=50)["curves"]["local"] for name in ("out", "kept"))
+    assert whole == small
+
+
+def test_rounded_cases_fit_their_means(tmp_path: Path) -> None:
+    one = runs.run("local", 0, np.full((1, 3, 3), [[0.33333], [0.66666], [0.12345]]))
+    one["sites"][0]["test_cases"][1]["empty"]["ET"] = "label"
+    runs.write(tmp_path / "out", one)
+    [file] = keep([tmp_path / "out"], tmp_path / "kept")
+    site = json.loads(file.read_text())["sites"][0]
+    assert [case["dice"]["WT"] for case in site["test_cases"]] == [0.3333, 0.6667, 0.1235]
+    assert site["test"]["dice"]["WT"] == site["test"]["mdsc"] == pytest.approx((0.3333 + 0.6667 + 0.1235) / 3, abs=1e-7)
+    assert [case["empty"] for case in site["test_cases"]] == [{}, {"ET": "label"}, {}]
+    compare([tmp_path / "kept"], draws=50)
 
 
 def test_the_command_writes_the_pages(out: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

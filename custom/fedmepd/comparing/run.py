@@ -33,11 +33,14 @@ class _Part(BaseModel):
 
 
 class CaseScore(_Part):
-    """The scores of one test case by region, see :class:`fedmepd.evaluation.metrics.CaseScores`."""
+    """The scores of one test case by region, see :class:`fedmepd.evaluation.metrics.CaseScores`.
+
+    A region that ``empty`` does not name is empty in neither prediction nor label.
+    """
 
     dice: dict[_Name, _Share]
     hd95_mm: dict[_Name, _Millimetres]
-    empty: dict[_Name, Literal["both", "label", "prediction"] | None]
+    empty: dict[_Name, Literal["both", "label", "prediction"] | None] = {}
 
 
 class Scores(_Part):
