@@ -182,6 +182,7 @@ class DataSettings(Section):
     fusion_cases: int | None = Field(
         None,
         ge=1,
+        le=1_000_000,
         description="number of the fusion site's training cases that are used, in place of a share; null: see "
         "fusion_share",
     )
