@@ -11,6 +11,7 @@ joined by `+`. KIND is one of
     all             everything that `fedmepd compare show --markdown` prints
     summary         two scores of each method, and how they were found
     took            how long each run took
+    convergence     whether validation still rose at the end
     figure WHICH    a picture: heat_map, differences, curves or cases
 
 It may be followed by `against=METHOD`, the reference, and, with `summary`, by the names of the methods to show. What
@@ -30,8 +31,9 @@ from typing import Any
 
 from benchmarks.results_figures import FIGURES, draw
 from benchmarks.results_kept import keep
+from benchmarks.results_sections import convergence, took
 from fedmepd.comparing.comparison import compare
-from fedmepd.comparing.sections import Section, summary
+from fedmepd.comparing.sections import summary
 from fedmepd.comparing.text import markdown, markdown_table
 from fedmepd.errors import FedMEPDError
 from fedmepd.evaluation.results import FILE_NAME, HISTORY
@@ -41,7 +43,7 @@ ROOT = Path(__file__).parents[1]
 RUNS = ROOT / "docs" / "results"
 PAGES = (ROOT / "docs" / "results.md", ROOT / "README.md")
 
-KINDS = ("all", "summary", "took", "figure")
+KINDS = ("all", "summary", "took", "convergence", "figure")
 
 _PLACE = re.compile(r"(<!-- comparison: ([^\n]*?) -->\n)(.*?)(<!-- end of comparison -->)", re.DOTALL)
 
@@ -158,8 +160,9 @@ class Pages:
         if place.kind == "summary":
             table = "\n".join(markdown_table(summary(comparison, place.methods)))
             return f"{table}\n\n{_how(comparison)}"
-        if place.kind == "took":
-            return "\n".join(markdown_table(took(comparison)))
+        if place.kind in ("took", "convergence"):
+            section = took(comparison) if place.kind == "took" else convergence(comparison)
+            return "\n\n".join(["\n".join(markdown_table(section)), *section.notes])
         reference = f"-against-{place.against}" if place.against else ""
         file = self._runs / "+".join(place.names) / f"{place.figure}{reference}.svg"
         made.figures[file] = draw(place.figure, comparison)
@@ -181,26 +184,6 @@ def _how(comparison: dict[str, Any]) -> str:
         *comparison["design"]["sentences"],
     ]
     return " ".join(f"{sentence[0].upper()}{sentence[1:]}." for sentence in said)
-
-
-def took(comparison: dict[str, Any]) -> Section:
-    """Returns a table of how long each run took on one core.
-
-    Args:
-        comparison: what :func:`fedmepd.comparing.comparison.compare` returned.
-    """
-    used = [run for run in comparison["runs"] if run["unused"] is None]
-    rows = []
-    for name in comparison["methods"]:
-        runs = [run for run in used if run["method"] == name]
-        minutes = ", ".join(f"{run['seconds'] / 60:.0f}" for run in runs)
-        rows.append((name, ", ".join({str(run["rounds"]): 0 for run in runs}), minutes, _hours(runs)))
-    rows.append(("all", "", "", _hours(used)))
-    return Section("What each run took", ("method", "rounds", "minutes of each run", "hours"), rows, 3)
-
-
-def _hours(runs: Sequence[dict[str, Any]]) -> str:
-    return f"{sum(run['seconds'] for run in runs) / 3600:.1f}"
 
 
 def write_pages(runs: Path = RUNS, pages: Sequence[Path] = PAGES) -> list[str]:

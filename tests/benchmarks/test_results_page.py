@@ -145,6 +145,20 @@ def test_how_long_runs_took(out: Path, tmp_path: Path) -> None:
     assert lines[3:6] == ["| fedmepd | 4 | 1, 1, 1 | 0.1 |", "| local | 4 | 1, 1, 1 | 0.1 |", "| all |  |  | 0.1 |"]
 
 
+def test_whether_validation_stands_still(tmp_path: Path) -> None:
+    """Eight rounds: the third quarter is rounds 5 and 6, the last one 7 and 8."""
+    curves = {"rising": [0.1, 0.2, 0.3, 0.4, 0.5, 0.5, 0.6, 0.7], "still": [0.1, 0.2, 0.3, 0.496, 0.5, 0.504, 0.5, 0.5]}
+    for name, scores in curves.items():
+        runs.write(
+            tmp_path / "out" / name,
+            runs.run("local", 0, runs.scores(0), run_name=f"{name}-seed-0"),
+            runs.history(scores),
+        )
+    lines = fill(tmp_path, tmp_path, "out convergence against=still").text.splitlines()
+    assert lines[3:5] == ["| rising | 8 | 0.700 | 0.700 | 8 | +0.150 |", "| still | 8 | 0.500 | 0.504 | 4 | -0.002 |"]
+    assert "stands still" in lines[6]
+
+
 def test_figures(out: Path, tmp_path: Path) -> None:
     for seed in range(3):
         for number in (6, 12):
@@ -164,7 +178,7 @@ def test_figures(out: Path, tmp_path: Path) -> None:
 def test_mistakes_are_named(out: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     page = tmp_path / "page.md"
     for asked, said in (
-        ("out best", "comparison: out best: expected a name, then one of all, summary, took, figure"),
+        ("out best", "comparison: out best: expected a name, then one of all, summary, took, convergence, figure"),
         ("out", "comparison: out: expected a name"),
         ("out figure best", "expected figure with one of heat_map"),
         ("out all local", "methods with summary alone"),
