@@ -1,7 +1,5 @@
-"""Pictures of phantom cases for the documentation.
-
-python -m fedmepd.data.figures docs/images/phantoms.png
-python -m fedmepd.data.figures docs/images/hospitals.png --cohort hospitals
+"""Pictures of phantom cases for the documentation: ``python -m fedmepd.data.figures docs/images/phantoms.png``, and
+``python -m fedmepd.data.figures docs/images/hospitals.png --cohort hospitals``.
 """
 
 from __future__ import annotations

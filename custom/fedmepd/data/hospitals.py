@@ -86,7 +86,7 @@ def hospitals(seed: int) -> dict[str, Hospital]:
     def dealt(values: np.ndarray | list[int]) -> dict[str, float]:
         return dict(zip(names, rng.permutation(values).tolist(), strict=True))
 
-    # Both ends of what annotators do at as many sites as they are exact at the rest, whatever the seed.
+    # Of every seed: three sites draw tighter, two exactly, three wider.
     habits = [-1, -1, -1, 0, 0, 1, 1, 1]
     oedema, rim = dealt(habits), dealt(habits)
     without = dealt(np.linspace(0, _MOST_WITHOUT_ENHANCEMENT, len(names)))
