@@ -23,6 +23,11 @@ LONGEST_WAIT = 30 * 24 * 3600
 FUSION_SITE = "fusion"
 
 
+# Names of sites and runs become names of files and folders.
+SITE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+_NAME_OR_NONE = SITE_NAME + "|^$"
+
+
 def cohort_name(phantom: bool | str | None) -> str:
     """Returns the name of the cohort of phantoms that the setting ``data.phantom`` chooses."""
     return phantom if isinstance(phantom, str) else "mild"
@@ -74,7 +79,24 @@ class AggregationSettings(Section):
         le=1e6,
         description="an update more than this many times as large as the median is scaled down to it; 0: never",
     )
+    trim: float = Field(
+        0,
+        ge=0,
+        le=0.5,
+        description="share of the sites whose changes of a weight are left out at either end, rounded up; 0: none; "
+        "0.5: the median",
+    )
+    direction: float = Field(
+        -1,
+        ge=-1,
+        le=0,
+        description="an update is left out if its cosine with the median update is below this; -1: never",
+    )
     wire_precision: Literal["float16", "float32"] = Field("float16", description="floating-point format on the wire")
+
+    def robust(self) -> bool:
+        """Whether the means are other than those of all updates."""
+        return self.trim > 0 or self.direction > -1
 
 
 class TrainingSettings(Section):
@@ -196,6 +218,10 @@ class DataSettings(Section):
             raise ValueError("train + validation is above 1: nothing would be left to test on")
         return self
 
+    def cohort(self, source: str) -> str:
+        """Returns the name of the cohort that cases of a source belong to; empty where they are no job's phantoms."""
+        return cohort_name(self.phantom) if source == "phantom" else ""
+
     @model_validator(mode="after")
     def _one_number_of_fusion_cases(self) -> DataSettings:
         if self.fusion_cases is not None and self.fusion_share < 1:
@@ -208,7 +234,7 @@ class FusionSettings(Section):
 
     site: str = Field(
         "",
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$|^$",
+        pattern=_NAME_OR_NONE,
         description="name of the site that has the fusion data and trains on them; empty: the server itself",
     )
 
@@ -232,7 +258,7 @@ class Settings(Section):
     task: str = Field(DEFAULT, description="images, classes and rules; `fedmepd tasks` lists them")
     run_name: str = Field(
         "",
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$|^$",
+        pattern=_NAME_OR_NONE,
         description="name of the run; a job with the same name continues it",
     )
     seed: int = Field(0, ge=0, lt=2**31, description="seed of every random number")
@@ -287,9 +313,15 @@ class Settings(Section):
         method = methods.find(overrides.get("method", Settings.model_fields["method"].default))
         base = merge(PRESETS[preset], method.settings.presets.get(preset, {}))
         try:
-            return method.settings.model_validate(merge(base, overrides))
+            settings = method.settings.model_validate(merge(base, overrides))
         except ValidationError as error:
             raise SettingsError(explain(error, "settings", method.settings, _of_other_method(method.name))) from error
+        if settings.aggregation.robust() and not method.averages:
+            raise SettingsError(
+                f"settings: aggregation.trim and aggregation.direction are for methods that average updates, and "
+                f"{method.name} does not: leave them out"
+            )
+        return settings
 
     def with_fewest(self, cases: int) -> Settings:
         """Returns settings in which nothing leaves a site that fewer cases are behind, see :attr:`fewest_cases`."""

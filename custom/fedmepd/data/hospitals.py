@@ -130,7 +130,7 @@ def parts(site: str) -> dict[str, Part]:
         train = round(_TRAIN_SHARE * sizes[site])
         counts = {"train": train, "validation": _VALIDATION, "test": sizes[site] - train - _VALIDATION}
     of_case = [part for part, count in counts.items() for _ in range(count)]
-    return {f"Phantom_{site}_{number:03d}": part for number, part in enumerate(of_case, 1)}
+    return {f"{phantom.NAME}_{site}_{number:03d}": part for number, part in enumerate(of_case, 1)}
 
 
 def case_names(site: str) -> list[str]:

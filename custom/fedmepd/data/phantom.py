@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from fedmepd.config import FUSION_SITE
+from fedmepd.data.cases import Case
 from fedmepd.data.distribution import protocol_sites
 from fedmepd.data.phantom_heads import Scanner, as_label, draw_anatomy, phantom_task, scan
 from fedmepd.seeds import derive_seed
@@ -20,6 +21,9 @@ FUSION_CASES = 48
 SITE_CASES = 16
 
 SHARE_WITHOUT_ENHANCEMENT = 0.15
+
+# What the name of every phantom begins with.
+NAME = "Phantom"
 
 
 def phantom_sites() -> dict[str, tuple[str, ...]]:
@@ -41,7 +45,12 @@ def scanner(site: str, seed: int) -> Scanner:
 def case_names(site: str) -> list[str]:
     """Returns the names of a site's phantom cases."""
     count = FUSION_CASES if site == FUSION_SITE else SITE_CASES
-    return [f"Phantom_{site}_{number:03d}" for number in range(1, count + 1)]
+    return [f"{NAME}_{site}_{number:03d}" for number in range(1, count + 1)]
+
+
+def is_phantom(case: Case) -> bool:
+    """Whether a case is a phantom, which the names of all of its images tell wherever they lie."""
+    return bool(case.images) and all(file.name.startswith(f"{NAME}_") for file in case.images.values())
 
 
 def cases_without_enhancement(site: str, seed: int) -> set[str]:

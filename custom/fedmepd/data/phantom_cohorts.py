@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -20,7 +19,7 @@ from fedmepd.data.manifest import Part, make_manifest, write_manifest
 from fedmepd.data.phantom import phantom_sites
 from fedmepd.data.phantom_heads import SIDE, SPACING_MM, phantom_task
 from fedmepd.errors import DataError, FedMEPDError
-from fedmepd.storage import read_json
+from fedmepd.storage import locked, read_json
 
 
 @dataclass(frozen=True)
@@ -101,16 +100,14 @@ def ensure_site(root: Path, site: str, seed: int, cohort: Cohort = MILD) -> Path
         )
     folder = Path(root) / site
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with open(folder.parent / f".{site}.lock", "wb") as lock:
-            # One process at a time: the others wait, then find the site complete.
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        # One process at a time: the others wait, then find the site complete.
+        with locked(folder.parent / f".{site}.lock", None):
             if not folder.exists():
                 _build(folder, site, seed, cohort)
-    except OSError as error:
+    except (OSError, FedMEPDError) as error:
         raise DataError(
-            f"cannot make the phantom of {site} in {root}: {error}. Free space on that disk or set FEDMEPD_CACHE to "
-            "another folder",
+            f"cannot make the phantom of {site} in {root}: {error}. The phantoms of a job are kept in FEDMEPD_CACHE: "
+            "free space there, or set it to another folder",
             public=f"the phantom of {site} cannot be written",
         ) from error
     _check_complete(folder, site, seed, cohort)

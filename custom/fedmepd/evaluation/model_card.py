@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from fedmepd import __version__, methods
-from fedmepd.config import Settings, cohort_name
+from fedmepd.config import Settings
 from fedmepd.storage import write_text
 from fedmepd.tasks.find import find_task
 from fedmepd.tasks.task import Task
@@ -23,7 +23,8 @@ def write_model_card(
     settings: Settings,
     modalities: Sequence[str],
     cases: dict[str, int],
-    source: str,
+    phantoms: bool,
+    cohort: str = "",
     round_number: int,
     validation: dict[str, Any] | None,
     test: dict[str, Any] | None = None,
@@ -36,7 +37,8 @@ def write_model_card(
         settings: of the job.
         modalities: those that the model was trained with.
         cases: numbers of ``train``, ``validation`` and ``test`` cases.
-        source: ``phantom`` or ``folder``.
+        phantoms: whether all of these cases are phantoms.
+        cohort: that these belong to; empty where that is not known.
         round_number: of the model.
         validation: ``mdsc`` and ``dice`` by region, or None.
         test: what :func:`fedmepd.evaluation.metrics.summarise` returns, or None before the test.
@@ -44,7 +46,7 @@ def write_model_card(
     Raises:
         FedMEPDError: the card cannot be written.
     """
-    phantoms, task = source == "phantom", find_task(settings.task)
+    task = find_task(settings.task)
     # The global model's cases are the fusion site's; a site's card counts the site's own alone.
     at = f", for fusion training at {settings.fusion.site or 'the server'}" * (owner == "server")
     method = methods.find(settings.method)
@@ -53,7 +55,7 @@ def write_model_card(
         "method": f"{method.title} ({method.paper}): {method.global_model if owner == 'server' else method.model}",
         "cases": f"{cases['train']} for training, {cases['validation']} for validation, {cases['test']} for testing"
         + at
-        + (f" (phantoms, cohort {cohort_name(settings.data.phantom)})" if phantoms else ""),
+        + (" (phantoms" + f", cohort {cohort}" * bool(cohort) + ")" if phantoms else ""),
         "round": f"{round_number} of {settings.rounds}, the best on validation"
         if validation
         else f"{round_number} of {settings.rounds}",
