@@ -141,6 +141,9 @@ def test_updates_that_were_scaled_down() -> None:
     run["sites"][0]["limited"] = [{"round": 1, "times_median": 12.5}, {"round": 2, "times_median": 999.0}]
     line = "site-1: update scaled down in round 1-2: up to 999 times the median site's size"
     assert line in console_table(run).splitlines()
+    run["sites"][0]["limited"] += [{"round": number, "times_median": 2.0, "filters": number} for number in (4, 5)]
+    lines = console_table(run).splitlines()
+    assert line in lines and "site-1: single filters scaled down in round 4-5: up to 5 of its update" in lines
 
 
 def test_rounds_without_fusion_training() -> None:

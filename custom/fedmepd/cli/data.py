@@ -194,7 +194,9 @@ def _inspect(dataset: Any, options: argparse.Namespace) -> Any:
 
     _say(options, describe_found(dataset) + "\n")
     with progress_bar("reading", "case") as progress:
-        return inspect_dataset(dataset, SiteSettings.load().cache, labels=_labels(options), progress=progress)
+        return inspect_dataset(
+            dataset, SiteSettings.load(cache_needed=False).cache, labels=_labels(options), progress=progress
+        )
 
 
 def _patterns(options: argparse.Namespace) -> list[Pattern]:
@@ -270,7 +272,7 @@ def _conclude(findings: list[Any], options: argparse.Namespace, cases: int) -> i
 
 def _source(
     options: argparse.Namespace, earlier: Path | None = None, without: str | None = None
-) -> tuple[Source, Path]:
+) -> tuple[Source, Path | None]:
     from fedmepd.data.source import open_source
     from fedmepd.data.summary import describe_found
     from fedmepd.site_settings import SiteSettings
@@ -280,7 +282,7 @@ def _source(
         raise SettingsError(
             f"--train {options.train} --validation {options.validation}: expected shares above 0, at most 1 together"
         )
-    cache = SiteSettings.load().cache
+    cache = SiteSettings.load(cache_needed=False).cache
     with progress_bar("reading", "case") as progress:
         source = open_source(
             chosen_task(options, [options.labels]),
@@ -456,9 +458,9 @@ def _tell_training(out: Path, names: list[str]) -> None:
     if missing:
         print(f"NAME is the site with the cases for fusion training, as no folder is called {FUSION_SITE}")
     elif sites == protocol_names():
-        print(f"or: FEDMEPD_DATA={place} nvflare simulator jobs/fedmepd_brats -w workspace -t {len(sites)}")
+        print(f"or: FEDMEPD_DATA={place} nvflare simulator jobs/fedmepd_brats -w workspace/flare -t {len(sites)}")
     else:
         print(
             f"or: python job.py --data {place} --export jobs_own && FEDMEPD_DATA={place} nvflare simulator "
-            f"jobs_own/fedmepd_brats -w workspace -c {','.join(sites)} -t {len(sites)}"
+            f"jobs_own/fedmepd_brats -w workspace/flare -c {','.join(sites)} -t {len(sites)}"
         )

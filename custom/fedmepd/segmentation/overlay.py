@@ -14,6 +14,9 @@ from fedmepd.tasks.task import Task
 # Of the frame (left, posterior, superior): the axis cut, and those drawn to the right and upwards or downwards.
 _PLANES = {"axial": (2, 0, 1), "coronal": (1, 0, 2), "sagittal": (0, 1, 2)}
 
+# Of the warnings under the picture; none of a region's colours.
+_NOTE_INCHES, _NOTE_COLOUR = 0.2, "#ffb000"
+
 
 def draw_overlay(
     task: Task,
@@ -23,6 +26,7 @@ def draw_overlay(
     classes: np.ndarray,
     spacing: Sequence[float],
     label: np.ndarray | None = None,
+    notes: Sequence[str] = (),
     probabilities: Mapping[str, np.ndarray] | None = None,
 ) -> None:
     """Draws axial, coronal and sagittal plane through the tumour's centre, a row for each modality that was used.
@@ -38,7 +42,9 @@ def draw_overlay(
         classes: the segmentation's (X, Y, Z).
         spacing: size of a voxel in mm along each axis.
         label: true classes (X, Y, Z), drawn with dotted lines; the planes go through their tumour, if any.
+        notes: warnings to write under the picture, a line each.
         probabilities: of regions (X, Y, Z), each a further row from black (0) to the region's colour (1).
+
     Raises:
         FedMEPDError: the file cannot be written.
     """
@@ -57,6 +63,7 @@ def draw_overlay(
         plane: [(region, style, _contours(_slice(mask, centre, plane))) for region, style, mask in masks]
         for plane in _PLANES
     }
+    below = 0.3 + _NOTE_INCHES * len(notes)
     rows = [(modality, *_grey(image), contours) for modality, image in zip(modalities, images, strict=True)]
     for region, values in (probabilities or {}).items():
         # Without contours, which have the same colour.
@@ -66,7 +73,7 @@ def draw_overlay(
             "vmax": 1,
         }
         rows.append((f"probability of {region}", values, style, dict.fromkeys(_PLANES, ())))
-    figure = Figure(figsize=(8, 2.75 * len(rows) + 0.35), facecolor="black")
+    figure = Figure(figsize=(8, 2.75 * len(rows) + 0.05 + below), facecolor="black")
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(rows), 3, squeeze=False)
     for row, (name, shown, style, lines_of) in zip(axes, rows, strict=True):
@@ -95,7 +102,10 @@ def draw_overlay(
     figure.legend(
         handles=legend, loc="lower right", ncols=len(task.regions) + 1, frameon=False, labelcolor="white", fontsize=8
     )
-    figure.tight_layout(pad=0.3, rect=(0, 0.3 / figure.get_figheight(), 1, 1))
+    for line, note in enumerate(reversed(notes)):
+        height = (0.3 + _NOTE_INCHES * (line + 0.4)) / figure.get_figheight()
+        figure.text(0.5, height, note, color=_NOTE_COLOUR, fontsize=9, ha="center")
+    figure.tight_layout(pad=0.3, rect=(0, below / figure.get_figheight(), 1, 1))
     # Without matplotlib's version in it, the same picture gives the same file.
     write_atomically(
         Path(file), lambda opened: figure.savefig(opened, format="png", dpi=110, metadata={"Software": None})
