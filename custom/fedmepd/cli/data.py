@@ -12,7 +12,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from fedmepd.cli.tasks import add_task_option, chosen_task, convention_of, conventions_help
-from fedmepd.cli.terminal import FAULTY, progress_bar
+from fedmepd.cli.terminal import FAULTY, elsewhere_with, progress_bar
 from fedmepd.errors import DataError, FedMEPDError, SettingsError
 
 if TYPE_CHECKING:
@@ -343,7 +343,8 @@ def _init(options: argparse.Namespace) -> None:
     fusion = Counter(entry.part for entry in site.manifest.cases if entry.fusion)
     _refuse_useless(parts + fusion, options.validation if validation_asked else 0)
     _tell_findings(source.inspection)
-    changed = write_site(site, copy=options.copy)
+    with elsewhere_with("--out"):
+        changed = write_site(site, copy=options.copy)
     print(
         f"{folder / FILE_NAME} {'written' if changed else 'is up to date'}: train {parts['train']}, validation "
         f"{parts['validation']}, test {parts['test']}, without a label (inference only) {parts[None]}"

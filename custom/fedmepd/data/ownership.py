@@ -23,6 +23,9 @@ from fedmepd.tasks.find import find_task
 from fedmepd.tasks.task import Task
 from fedmepd.text_table import natural_order
 
+# Where the phantoms of a job are.
+_KEPT = ". They are kept in FEDMEPD_CACHE: free space there, or set it to another folder"
+
 Found = tuple[Dataset, Literal["phantom", "folder"]]
 
 
@@ -56,7 +59,7 @@ def find_site_data(name: str, settings: Settings, site_settings: SiteSettings) -
         require_phantoms(task)
         cohort = cohort_of(settings.data.phantom)
         root = cohort_folder(site_settings.cache, cohort, settings.seed)
-        return find_dataset(task, ensure_site(root, name, settings.seed, cohort)), "phantom"
+        return find_dataset(task, ensure_site(root, name, settings.seed, cohort, _KEPT)), "phantom"
     folder = _folder_of(name, data)
     # If the folder has sub-folders for other sites but none for this one, their cases are not this site's.
     dataset = find_dataset(task, folder, deep=folder != data, without=FUSION_SITE)

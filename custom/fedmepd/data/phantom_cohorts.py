@@ -77,7 +77,7 @@ def cohort_folder(cache: Path, cohort: Cohort, seed: int) -> Path:
     return Path(cache) / "phantoms" / f"{name}-{cohort.recipe}-seed-{seed}"
 
 
-def ensure_site(root: Path, site: str, seed: int, cohort: Cohort = MILD) -> Path:
+def ensure_site(root: Path, site: str, seed: int, cohort: Cohort = MILD, advice: str = "") -> Path:
     """Makes the phantom cases of one site, unless they exist already.
 
     Args:
@@ -85,6 +85,7 @@ def ensure_site(root: Path, site: str, seed: int, cohort: Cohort = MILD) -> Path
         site: a name of :func:`phantom_sites`.
         seed: the cohort's seed; site and case names do the rest.
         cohort: that the site belongs to.
+        advice: what to do if the folder cannot be written, for the message.
 
     Returns:
         ``root/site``, with a folder per case: ``Phantom_site-1_001/Phantom_site-1_001_flair.nii.gz``; and with a
@@ -106,8 +107,7 @@ def ensure_site(root: Path, site: str, seed: int, cohort: Cohort = MILD) -> Path
                 _build(folder, site, seed, cohort)
     except (OSError, FedMEPDError) as error:
         raise DataError(
-            f"cannot make the phantom of {site} in {root}: {error}. The phantoms of a job are kept in FEDMEPD_CACHE: "
-            "free space there, or set it to another folder",
+            f"cannot make the phantom of {site} in {root}: {error}{advice}",
             public=f"the phantom of {site} cannot be written",
         ) from error
     _check_complete(folder, site, seed, cohort)
