@@ -30,6 +30,28 @@ VARIABLES = {
 }
 
 
+class SitePrivacy(BaseModel):
+    """What a site demands of differential privacy, whatever a job says (`privacy.md`)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    epsilon: float | None = Field(
+        None,
+        gt=0,
+        le=1000,
+        description="budget of this site for all runs together. No job trains here beyond it, and a job without "
+        "differential privacy trains here with it. null: as the job says",
+    )
+    delta: float = Field(
+        1e-5, gt=0, lt=0.1, description="delta of the guarantee; the smaller one of site and job counts"
+    )
+    scores: Literal["none", "share"] = Field(
+        "none",
+        description="where there is differential privacy: whether scores on validation and test cases leave the site; "
+        "epsilon does not cover them. Sites with phantoms share",
+    )
+
+
 class SiteSettings(BaseModel):
     """What a site decides for itself."""
 
@@ -49,6 +71,7 @@ class SiteSettings(BaseModel):
         description="share: the final test's scores of every test case leave the site, without names, for `fedmepd "
         "compare`. none: means over the test cases only. Sites with phantoms share",
     )
+    privacy: SitePrivacy = SitePrivacy()
 
     @classmethod
     def load(cls, local_folder: Path | None = None) -> SiteSettings:

@@ -58,10 +58,12 @@ class Tested:
     Attributes:
         scores: averages; None without test cases.
         each: a :class:`~fedmepd.federation.reports.CaseReports` as plain values.
+        withheld: whether the scores stay at the fusion site, which has test cases.
     """
 
     scores: dict[str, Any] | None
     each: dict[str, Any]
+    withheld: bool = False
 
 
 FusionKind = Literal["fuse", "validate", "test", "test_copy"]

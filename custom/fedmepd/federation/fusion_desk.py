@@ -62,7 +62,7 @@ class FusionDesk:
             report = {"scores": self.site.validate(weights, task.round, abort)}
         else:
             tested = self.site.test(weights, task.round, abort)
-            report = {"scores": tested.scores, "each": tested.each}
+            report = {"scores": tested.scores, "each": tested.each, "withheld": tested.withheld}
         return FusionReply(task.round, self.site.version, report=report)
 
     def _complete(self, task: FusionTask) -> Tensors:
@@ -99,6 +99,7 @@ class FusionDesk:
                 "cases": fused.cases,
                 "steps": fused.spent.steps,
                 "peak_mib": fused.spent.peak_mib,
+                "privacy": fused.privacy,
             },
         )
 

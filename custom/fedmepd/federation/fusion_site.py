@@ -14,14 +14,17 @@ from fedmepd import methods
 from fedmepd.config import FUSION_SITE, Settings
 from fedmepd.data.cases import Case
 from fedmepd.data.site import SiteData
-from fedmepd.errors import FedMEPDError
+from fedmepd.errors import FedMEPDError, FusionAway
 from fedmepd.federation.case_list import CaseList
 from fedmepd.federation.cross_site import network_of, test_copy
 from fedmepd.federation.evaluate import score_cases
 from fedmepd.federation.exchange import ModelCopy, SiteProfile, Tested
 from fedmepd.federation.kept_states import KeptStates
+from fedmepd.federation.private import privacy_of, tells_scores
 from fedmepd.methods.method import Fused, Spent, Tensors
 from fedmepd.methods.parts.fusion_training import FusionTrainer
+from fedmepd.privacy.participant import Account, BudgetSpent
+from fedmepd.site_settings import SitePrivacy
 from fedmepd.training.arithmetic import use_threads
 from fedmepd.training.epoch import Progress
 from fedmepd.training.memory import peak_mib
@@ -113,6 +116,8 @@ class FusionSite:
         log: takes lines about the progress.
         open_site: finds the data of a site in this process's data folder, for a method that pools all cases.
         case_scores: what its machine agrees to, see :class:`fedmepd.site_settings.SiteSettings`.
+        demanded: of differential privacy by its machine.
+        account: of what it has spent of its privacy budget; None: in the folder, for this run alone.
 
     Raises:
         DataError: no training case has all modalities.
@@ -128,6 +133,8 @@ class FusionSite:
         log: Callable[[str], None] = lambda line: None,
         open_site: Callable[[str], SiteData] | None = None,
         case_scores: str = "none",
+        demanded: SitePrivacy = SitePrivacy(),  # noqa: B008 (frozen)
+        account: Account | None = None,
     ):
         methods.find(settings.method).require_source(FUSION_SITE, data.source)
         self._open_site = open_site
@@ -136,7 +143,20 @@ class FusionSite:
         self.data = data
         self.device = device
         self.log = log
-        self._case_scores = case_scores
+        method = methods.find(settings.method).at_fusion_site(settings, log)
+        self._privacy = privacy_of(
+            FUSION_SITE,
+            settings,
+            demanded,
+            method.cases(data),
+            account or Account.of_run(folder),
+            log,
+            epochs=settings.training.fusion_epochs,
+            rounds=settings.rounds + 1,
+            vectors=method.releases_vectors,
+        )
+        self._tells_scores = tells_scores(self._privacy, demanded, data)
+        self._case_scores = case_scores if self._tells_scores else "none"
         # It has agreed to test models of others by taking part.
         self.profile = SiteProfile(FUSION_SITE, data.modalities, data.counts(), data.source, "share")
         self._states = KeptStates(folder)
@@ -147,7 +167,8 @@ class FusionSite:
 
     def _start(self) -> None:
         self._method = methods.find(self.settings.method).at_fusion_site(self.settings, self.log)
-        self._trainer = FusionTrainer(self.settings, self.data, self._cases(), self.device)
+        self._method.privacy = self._privacy
+        self._trainer = FusionTrainer(self.settings, self.data, self._cases(), self.device, self._privacy)
         self._method.start(self._trainer.network, self.data)
 
     def _cases(self) -> list[Case]:
@@ -173,7 +194,7 @@ class FusionSite:
 
     def steps(self) -> int:
         """How many steps a round has."""
-        return len(self._trainer.batches) * self.settings.training.fusion_epochs
+        return self._trainer.steps_per_epoch() * self.settings.training.fusion_epochs
 
     def spent(self) -> tuple[int, int]:
         """See :meth:`Fusion.spent`."""
@@ -197,19 +218,24 @@ class FusionSite:
         self.bring_to_before(round_number)
         # Whatever goes wrong from here on, the next round starts from the state on disk.
         self._round = None
-        training = self._trainer.train(
-            weights,
-            round_number,
-            lambda training: self._method.train(training, weights, extras or {}),
-            abort=abort,
-            progress=progress,
-        )
+        try:
+            training = self._trainer.train(
+                weights,
+                round_number,
+                lambda training: self._method.train(training, weights, extras or {}),
+                abort=abort,
+                progress=progress,
+            )
+        except BudgetSpent as error:
+            raise FusionAway(str(error), error.public) from error
         trained = self._trainer.state()
         fused = settle(weights, {key: trained[key] for key in weights})
         self.load(fused)
         leaving = self._method.leave(round_number)
         self._keep(round_number)
         spent = Spent(training.taken, time.monotonic() - started, peak_mib())
+        if self._privacy is not None:
+            return Fused(fused, {}, self._trainer.cases, leaving, spent=spent, privacy=self._privacy.spent())
         return Fused(fused, training.report.means(), self._trainer.cases, leaving, training.figures, spent)
 
     def weights(self) -> Tensors:
@@ -228,6 +254,9 @@ class FusionSite:
         self._start()
         self._round = -1
         newest = self._states.newest_before(round_number)
+        if self._privacy is not None:
+            # Its first round is round 0.
+            self._privacy.require_beginning(0 if newest is None else newest + 1)
         if newest is None:
             if round_number > 1:
                 self.log("the fusion site has no state of this run: its optimizer and what its method keeps start anew")
@@ -251,10 +280,14 @@ class FusionSite:
 
     def validate(self, weights: Tensors, round_number: int, abort: Abort) -> dict[str, Any] | None:
         """See :meth:`Fusion.validate`."""
+        if not self._tells_scores:
+            return None
         return self._score(weights, self.data.validation, abort, distances=False)
 
     def test(self, weights: Tensors, round_number: int, abort: Abort) -> Tested:
         """See :meth:`Fusion.test`."""
+        if not self._tells_scores:
+            return Tested(None, {}, withheld=True)
         each = CaseList(self.data, self._case_scores)
         scores = self._score(weights, self.data.test, abort, distances=True, watch=each.watch)
         return Tested(scores, each.report())
@@ -266,6 +299,9 @@ class FusionSite:
 
     def test_copy(self, copy: ModelCopy, round_number: int, abort: Abort) -> dict[str, Any]:
         """See :meth:`Fusion.test_copy`."""
+        if not self._tells_scores:
+            message = "the fusion site's scores do not leave it (privacy.scores of its machine)"
+            raise FusionAway(message, message)
         use_threads(self.settings.training.fusion_threads)
         network = network_of(copy, self.settings).to(self.device)
         return test_copy(network, self.data, self.settings, abort)

@@ -18,6 +18,7 @@ from fedmepd.federation.fusion_site import FusionSite
 from fedmepd.federation.server import FederationServer
 from fedmepd.federation.site import FederationSite
 from fedmepd.federation.wire import wire_bytes
+from fedmepd.privacy.participant import BudgetSpent
 from fedmepd.site_settings import SiteSettings
 
 
@@ -66,6 +67,7 @@ def run_in_process(
             site_settings.case_scores,
             # All of them share this process.
             peak=lambda: None,
+            demanded=site_settings.privacy,
         )
         for name in sites
     }
@@ -76,7 +78,8 @@ def run_in_process(
     place = folder / (elsewhere or "server") / FUSION_SITE
     data = open_fusion_data(elsewhere, settings, site_settings)
     open_site = partial(open_copy, settings=settings, site_settings=site_settings)
-    fusion = FusionSite(settings, data, place, device, log, open_site, site_settings.case_scores)
+    machine = site_settings.case_scores, site_settings.privacy
+    fusion = FusionSite(settings, data, place, device, log, open_site, *machine)
     profiles = {name: site.profile() for name, site in members.items() if name != elsewhere}
     if elsewhere:
         desk = FusionDesk(fusion, half_precision=half)
@@ -99,7 +102,11 @@ def run_in_process(
         server.begin_round()
         for name, site in members.items():
             payload = on_the_way_down(name, server.payload(name))
-            update = on_the_way(name, site.train(payload, never))
+            try:
+                update = on_the_way(name, site.train(payload, never))
+            except BudgetSpent as error:
+                server.miss(name, error.public)
+                continue
             try:
                 server.accept(name, update, (wire_bytes(update.tensors, half), wire_bytes(payload.tensors, half)))
             except UpdateRefused as error:

@@ -16,7 +16,8 @@ class Records:
     (round and reason), ``limited`` (round, and how many times the median site's size the update had), the latest
     ``validation``, ``test``, ``test_cases`` and ``test_fingerprint`` (see
     :class:`~fedmepd.federation.reports.CaseReports`), ``untested`` (why there is no test), ``trained_on`` (number
-    of cases), ``peak_mib`` (the most memory that its process has held), and ``history``:
+    of cases), ``peak_mib`` (the most memory that its process has held), ``privacy`` (what it has spent of its privacy
+    budget, see :class:`~fedmepd.federation.reports.SpentPrivacy`; None without), and ``history``:
 
     - ``validation``: every one, with its round;
     - ``rounds``: for every round taken, losses, the method's own figures, steps, seconds, bytes, and how large the
@@ -43,6 +44,7 @@ class Records:
                 "untested": None,
                 "trained_on": None,
                 "peak_mib": None,
+                "privacy": None,
                 "history": {"validation": [], "rounds": [], "personal": {}},
             },
         )
@@ -67,6 +69,7 @@ class Records:
         """
         record = self._records[site]
         record["rounds_taken"].append(round_number)
+        record["privacy"] = report["privacy"]
         compared = {"times_median": round(size.own / size.median, 3)} if size is not None and size.median else {}
         spent = Spent(report["steps"], report["seconds"], report["peak_mib"])
         figures = report["losses"] | report["figures"]
@@ -82,6 +85,7 @@ class Records:
 
     def train(self, owner: str, round_number: int, fused: Fused, wire_bytes: tuple[int, int]) -> None:
         """Notes the fusion site's training of a round, and the bytes up and down where it is elsewhere."""
+        self._records[owner]["privacy"] = fused.privacy
         self._spend(owner, round_number, fused.losses | fused.figures, fused.cases, fused.spent, wire_bytes, {})
 
     def _spend(

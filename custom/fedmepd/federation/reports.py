@@ -135,6 +135,29 @@ class StartUpReport(_Report):
     data: _Seconds
 
 
+class SpentPrivacy(_Report):
+    """What a participant has spent of its privacy, see :meth:`fedmepd.privacy.participant.Privacy.spent`.
+
+    Attributes:
+        unit: what counts as one: a patient, with all of its examinations.
+        epsilon, delta: of all releases of the run so far.
+        budget: the epsilon beyond which it trains no further.
+        noise: standard deviation of the noise in a step, in clips; None as long as there was none.
+        vector_noise: the same of class vectors; None where none leave.
+        clip: the largest norm of a patient's gradient.
+        rate: with which probability a patient is in a step.
+    """
+
+    unit: Literal["patient"]
+    epsilon: Annotated[float, Field(ge=0)]
+    delta: Annotated[float, Field(gt=0, lt=1)]
+    budget: Annotated[float, Field(gt=0)]
+    noise: Annotated[float, Field(gt=0)] | None
+    vector_noise: Annotated[float, Field(gt=0)] | None
+    clip: Annotated[float, Field(gt=0)]
+    rate: Annotated[float, Field(gt=0, le=1)]
+
+
 class TrainReport(_Report):
     """A site's report on a round.
 
@@ -153,16 +176,21 @@ class TrainReport(_Report):
     seconds: _Seconds
     validation: Validation | None
     peak_mib: _Mib | None = None
+    privacy: SpentPrivacy | None = None
 
 
 class TestReport(_Report):
-    """A site's report on the final test."""
+    """A site's report on the final test.
+
+    ``withheld``: the scores, and the round that was best on validation, stay at the site.
+    """
 
     __test__ = False
 
     test: TestScores | None
-    selected_round: _Count
+    selected_round: _Count | None
     each: CaseReports = CaseReports()
+    withheld: bool = False
 
 
 class CrossSiteReport(_Report):
@@ -181,7 +209,8 @@ class FusionReport(_Report):
 
     Attributes:
         lacks_weights: whether it does not hold what the server believes, so that everything has to be sent again.
-        losses, figures, cases, steps, peak_mib: of a round of training.
+        losses, figures, cases, steps, peak_mib, privacy: of a round of training.
+        withheld: whether the test's scores stay at the fusion site.
         seconds: its whole work on the task.
         scores: of the global model; without distances where it was validated.
         each: of its test, see :class:`CaseReports`.
@@ -195,6 +224,8 @@ class FusionReport(_Report):
     steps: _Count = 0
     seconds: _Seconds = 0.0
     peak_mib: _Mib | None = None
+    privacy: SpentPrivacy | None = None
+    withheld: bool = False
     scores: TestScores | GlobalScores | None = None
     each: CaseReports = CaseReports()
     cross_site: CrossSiteReport | None = None

@@ -21,6 +21,7 @@ from fedmepd.federation.fusion_site import Abort, Fusion
 from fedmepd.federation.global_model import GlobalModel
 from fedmepd.federation.norm_bound import NormBound
 from fedmepd.federation.open_round import OpenRound, TensorStore
+from fedmepd.federation.private import WITHHELD
 from fedmepd.federation.records import Records
 from fedmepd.federation.reports import TestReport, check_cases, check_report
 from fedmepd.federation.round_figures import (
@@ -258,6 +259,8 @@ class FederationServer:
         except FusionAway as error:
             self.log(f"round {round_number}: the global model is not validated: {error}")
             return {}
+        if validation is None:
+            return {}
         self._records.validate(FUSION_SITE, validation)
         return score_figures(SERVER, validation)
 
@@ -276,6 +279,8 @@ class FederationServer:
         checked = check_report(site, TestReport, report, self._task)
         cases = check_cases(site, checked["each"], self.profiles[site].cases["test"])
         self._records.test(site, checked["test"], cases)
+        if checked["withheld"]:
+            self._records[site]["untested"] = WITHHELD
 
     def miss_test(self, site: str, reason: str) -> None:
         """Notes why a site's model is not tested."""
@@ -319,8 +324,11 @@ class FederationServer:
         record = self._records[FUSION_SITE]
         try:
             tested = self._model.test(self.round, abort)
-            cases = check_cases(FUSION_SITE, tested.each, self._fusion.profile.cases["test"])
-            self._records.test(FUSION_SITE, tested.scores, cases)
+            if tested.withheld:
+                record["untested"] = WITHHELD
+            else:
+                cases = check_cases(FUSION_SITE, tested.each, self._fusion.profile.cases["test"])
+                self._records.test(FUSION_SITE, tested.scores, cases)
         except FusionAway as error:
             self.log(f"the global model is not tested: {error}")
             record["untested"] = error.public

@@ -22,11 +22,14 @@ from fedmepd.federation.diary import Diary
 from fedmepd.federation.evaluate import score_cases
 from fedmepd.federation.exchange import ModelCopy, Payload, SiteProfile, Update
 from fedmepd.federation.kept_states import KeptStates
+from fedmepd.federation.private import privacy_of, tells_scores, withheld
 from fedmepd.methods.method import Tensors
 from fedmepd.methods.parts.personal_filters import decoder_layers
 from fedmepd.methods.parts.selection import DECODER
 from fedmepd.networks.network import FedMEPDNet
+from fedmepd.privacy.participant import Account
 from fedmepd.seeds import derive_seed
+from fedmepd.site_settings import SitePrivacy
 from fedmepd.training.arithmetic import use_threads
 from fedmepd.training.best_model import ModelFiles
 from fedmepd.training.checkpoints import About, load_model
@@ -53,7 +56,10 @@ class FederationSite:
         folder: where the site keeps its state and models for this run.
         device: to train on.
         log: takes lines about the progress.
-        cross_site, case_scores: what the site agrees to, see :class:`fedmepd.site_settings.SiteSettings`.
+        cross_site, case_scores: what the site agrees to, see :class:`fedmepd.site_settings.SiteSettings`. Where its
+            scores do not leave, neither counts.
+        demanded: of differential privacy by the site.
+        account: of what it has spent of its privacy budget; None: in its folder, for this run alone.
         peak: returns the most memory in MiB that the site's process has held; None if it is not the site's alone.
         clock: seconds; only differences count.
     """
@@ -70,7 +76,22 @@ class FederationSite:
         case_scores: str = "none",
         peak: Callable[[], float | None] = peak_mib,
         clock: Callable[[], float] = time.monotonic,
+        demanded: SitePrivacy = SitePrivacy(),  # noqa: B008 (frozen)
+        account: Account | None = None,
     ):
+        self._privacy = privacy_of(
+            name,
+            settings,
+            demanded,
+            data.train,
+            account or Account.of_run(folder),
+            log,
+            epochs=settings.training.local_epochs,
+            rounds=settings.rounds,
+        )
+        self._tells_scores = tells_scores(self._privacy, demanded, data)
+        if not self._tells_scores:
+            cross_site, case_scores = "none", "none"
         # Made-up cases are nobody's: their sites always agree.
         self.cross_site = "share" if data.source == "phantom" else cross_site
         self.name = name
@@ -95,6 +116,7 @@ class FederationSite:
                 modalities=data.modalities,
                 cases=data.counts(),
                 source=data.source,
+                privacy=lambda: self._spent(),
             ),
         )
         self._round: int | None = None
@@ -164,6 +186,10 @@ class FederationSite:
         figures = report["losses"] | report["figures"]
         self._noted().end_round(round_number, figures, report["validation"], self._personal_filters(payload))
         give_back()
+        if self._privacy is not None:
+            report = withheld(report) | {"privacy": self._spent()}
+        if not self._tells_scores:
+            report["validation"] = None
         report |= {"seconds": self._clock() - started, "peak_mib": self._peak()}
         self._live["phase"] = "waiting"
         return Update(round_number, changes | extras, report)
@@ -191,6 +217,9 @@ class FederationSite:
         selected = self._models.end_test(scores)
         self._noted().end_test(scores, selected, examples)
         self._live["phase"] = "finished"
+        if not self._tells_scores:
+            # The round that was best on validation is a score too.
+            return {"test": None, "selected_round": None, "withheld": True}
         return {"test": scores, "selected_round": selected, "each": each.report()}
 
     def give_model(self) -> ModelCopy:
@@ -240,6 +269,8 @@ class FederationSite:
             return
         self._start_network()
         newest = self._states.newest_before(round_number)
+        if self._privacy is not None:
+            self._privacy.require_beginning(newest or 0)
         if newest is not None:
             self._restore(newest)
         self._noted().rewind(newest or 0)
@@ -263,7 +294,7 @@ class FederationSite:
             self._batches = TrainingBatches(self.data.train, self.settings, (self.name,), self.data.cache)
         torch.manual_seed(derive_seed(self.settings.seed, self.name, payload.round))
 
-        def progress(step: int, loss: float) -> None:
+        def progress(step: int, loss: float | None) -> None:
             of_step = {"round": payload.round, "step": step, "steps": training.planned, "loss": loss}
             self._live = {"phase": "training", **of_step}
 
@@ -277,9 +308,13 @@ class FederationSite:
             self.settings.training.local_epochs,
             abort,
             progress,
+            self._privacy,
         )
         self._method.train(training, payload.tensors)
         return training
+
+    def _spent(self) -> dict[str, Any] | None:
+        return None if self._privacy is None else self._privacy.spent()
 
     def _validates(self, round_number: int) -> bool:
         return bool(self.data.validation) and self.settings.validation_is_due(round_number)

@@ -61,7 +61,17 @@ def _fusion_here(run: Run, folder: Path, log: Log, fl_ctx: FLContext) -> Fusion:
     data = open_fusion_data("", run.settings, site_settings, log)
     open_site = partial(open_copy, settings=run.settings, site_settings=site_settings)
     device = site_settings.torch_device()
-    return FusionSite(run.settings, data, folder / FUSION_SITE, device, log, open_site, site_settings.case_scores)
+    return FusionSite(
+        run.settings,
+        data,
+        folder / FUSION_SITE,
+        device,
+        log,
+        open_site,
+        site_settings.case_scores,
+        site_settings.privacy,
+        folders.privacy_account(fl_ctx, folder / FUSION_SITE),
+    )
 
 
 def kept_fusion(run: Run, folder: Path) -> tuple[SiteProfile, bool] | None:
@@ -112,9 +122,20 @@ def open_site(run: Run, log: Log, fl_ctx: FLContext) -> tuple[FederationSite, Fu
         log=log,
         cross_site=site_settings.cross_site,
         case_scores=site_settings.case_scores,
+        demanded=site_settings.privacy,
+        account=folders.privacy_account(fl_ctx, folder),
     )
     if settings.fusion.site != name:
         return site, None
     data = open_fusion_data(name, settings, site_settings, log)
-    fusion = FusionSite(settings, data, folder / FUSION_SITE, device, log, case_scores=site_settings.case_scores)
+    fusion = FusionSite(
+        settings,
+        data,
+        folder / FUSION_SITE,
+        device,
+        log,
+        case_scores=site_settings.case_scores,
+        demanded=site_settings.privacy,
+        account=folders.privacy_account(fl_ctx, folder / FUSION_SITE),
+    )
     return site, FusionDesk(fusion, half_precision=settings.aggregation.wire_precision == "float16")

@@ -59,4 +59,5 @@ METHOD = Method(
     at_site=FedMEMAAtSite,
     at_fusion_site=FedMEPDAtFusionSite,
     settings=FedMEMASettings,
+    private=True,
 )

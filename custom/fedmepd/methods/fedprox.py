@@ -74,4 +74,5 @@ METHOD = Method(
     at_site=FedProxAtSite,
     at_fusion_site=FedProxAtFusionSite,
     settings=FedProxSettings,
+    private=True,
 )

@@ -89,4 +89,5 @@ METHOD = Method(
     at_site=FusionOnlyAtSite,
     at_fusion_site=FusionOnlyAtFusionSite,
     settings=FusionOnlySettings,
+    private=True,
 )

@@ -59,4 +59,5 @@ METHOD = Method(
     model="trained here alone",
     global_model="trained at the fusion site alone",
     at_server=LocalAtServer,
+    private=True,
 )

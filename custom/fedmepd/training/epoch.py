@@ -16,8 +16,8 @@ from fedmepd.tasks.labels import IGNORE
 from fedmepd.training.arithmetic import autocast
 from fedmepd.training.losses import Loss, training_loss
 
-# Called after each step with its number (from 1) and loss.
-Progress = Callable[[int, float], None]
+# Called after each step with its number (from 1) and loss; the loss is None where it may not be told.
+Progress = Callable[[int, float | None], None]
 # Leaves out some of a batch's modalities.
 ChooseModalities = Callable[[tuple[str, ...]], tuple[str, ...]]
 
@@ -128,19 +128,11 @@ def train_epoch(
         Aborted: ``abort`` returned true.
         FedMEPDError: the loss is not finite.
     """
-    device = next(network.parameters()).device
     network.train()
     for batch in batches:
         if abort():
             raise Aborted
-        images, modalities = batch.images, batch.modalities
-        if choose_modalities is not None:
-            chosen = choose_modalities(modalities)
-            images, modalities = images[:, [modalities.index(name) for name in chosen]], chosen
-        with autocast(device, precision):
-            images = images.to(device)
-            outputs = network.training_outputs(images, modalities)
-        step = Step(network, batch, images, modalities, batch.label.to(device), outputs, precision)
+        step = forward(network, batch, precision, choose_modalities)
         losses = loss(step)
         value = report.add(losses)
         if not torch.isfinite(losses.total):
@@ -156,6 +148,21 @@ def train_epoch(
         observe(step)
         if progress is not None:
             progress(report.steps, value)
+
+
+def forward(
+    network: FedMEPDNet, batch: Batch, precision: str, choose_modalities: ChooseModalities | None = None
+) -> Step:
+    """Does the forward pass of a step; arguments as of :func:`train_epoch`."""
+    device = next(network.parameters()).device
+    images, modalities = batch.images, batch.modalities
+    if choose_modalities is not None:
+        chosen = choose_modalities(modalities)
+        images, modalities = images[:, [modalities.index(name) for name in chosen]], chosen
+    with autocast(device, precision):
+        images = images.to(device)
+        outputs = network.training_outputs(images, modalities)
+    return Step(network, batch, images, modalities, batch.label.to(device), outputs, precision)
 
 
 def class_vectors(features: dict[int, Tensor], label: Tensor, classes: int) -> tuple[dict[int, Tensor], Tensor]:

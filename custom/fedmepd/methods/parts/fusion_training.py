@@ -13,6 +13,7 @@ from fedmepd.data.cases import Case
 from fedmepd.data.site import SiteData
 from fedmepd.errors import DataError
 from fedmepd.networks.build import build_network
+from fedmepd.privacy.participant import Privacy
 from fedmepd.seeds import derive_seed
 from fedmepd.training.epoch import Progress, make_optimizer
 from fedmepd.training.round import RoundTraining
@@ -28,14 +29,23 @@ class FusionTrainer:
         data: the fusion site's data, with all modalities.
         cases: of the data, those to train on.
         device: to train on.
+        privacy: differential privacy of the fusion site; None where there is none.
 
     Raises:
         DataError: there is no case to train on.
     """
 
-    def __init__(self, settings: Settings, data: SiteData, cases: Sequence[Case], device: torch.device):
+    def __init__(
+        self,
+        settings: Settings,
+        data: SiteData,
+        cases: Sequence[Case],
+        device: torch.device,
+        privacy: Privacy | None = None,
+    ):
         self.settings = settings
         self.data = data
+        self._privacy = privacy
         if not cases:
             missing = f"the fusion site has no training case with all of {', '.join(data.task.modalities)}"
             raise DataError(
@@ -50,6 +60,10 @@ class FusionTrainer:
         """Takes other cases to train on, from the next round."""
         self.cases = len(cases)
         self.batches = TrainingBatches(cases, self.settings, (self.data.name,), self.data.cache)
+
+    def steps_per_epoch(self) -> int:
+        """How many steps an epoch has."""
+        return len(self.batches) if self._privacy is None else self._privacy.steps_per_epoch
 
     def state(self) -> dict[str, Tensor]:
         """The network's weights by name, on the CPU."""
@@ -88,6 +102,7 @@ class FusionTrainer:
             self.settings.training.fusion_epochs,
             abort,
             progress or (lambda step, loss: None),
+            self._privacy,
         )
         direct(training)
         return training

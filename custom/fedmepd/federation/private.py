@@ -1,0 +1,72 @@
+"""What differential privacy means for a participant of the federation: its terms, and what it withholds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from fedmepd import methods
+from fedmepd.config import Settings
+from fedmepd.data.cases import Case
+from fedmepd.data.site import SiteData
+from fedmepd.errors import FedMEPDError
+from fedmepd.privacy.participant import Account, Plan, Privacy, Terms
+from fedmepd.site_settings import SitePrivacy
+
+
+# Why there is no test of a participant in the results.
+WITHHELD = "scores stay at the site under differential privacy"
+
+
+def privacy_of(
+    owner: str,
+    settings: Settings,
+    demanded: SitePrivacy,
+    cases: list[Case],
+    account: Account,
+    log: Callable[[str], None],
+    *,
+    epochs: int,
+    rounds: int,
+    vectors: bool = False,
+) -> Privacy | None:
+    """Returns the privacy of a participant; None where neither job nor site wants any.
+
+    Args:
+        owner: the participant.
+        settings: of the job.
+        demanded: by its machine.
+        cases: that it trains on.
+        account: of its ledger.
+        log: takes lines.
+        epochs: in a round.
+        rounds: in which it trains.
+        vectors: whether it releases class vectors in every round.
+
+    Raises:
+        FedMEPDError: the method cannot be combined with differential privacy.
+    """
+    terms = Terms.agreed(settings.privacy, demanded)
+    if terms is None:
+        return None
+    method = methods.find(settings.method)
+    if not method.private:
+        able = ", ".join(name for name in methods.names() if methods.find(name).private)
+        who = "the site demands it" if not settings.privacy.epsilon else "privacy.epsilon is set"
+        message = (
+            f"{method.title} cannot be trained with differential privacy, and {who}: choose one of {able}, or leave "
+            "privacy out"
+        )
+        raise FedMEPDError(f"{owner}: {message}", public=message)
+    plan = Plan(len({case.patient for case in cases}), settings.training.batch, epochs, rounds, vectors)
+    return Privacy(owner, terms, plan, account, log=log)
+
+
+def tells_scores(privacy: Privacy | None, demanded: SitePrivacy, data: SiteData) -> bool:
+    """Whether scores on validation and test cases may leave: no noise protects those patients."""
+    return privacy is None or data.source == "phantom" or demanded.scores == "share"
+
+
+def withheld(report: dict[str, Any]) -> dict[str, Any]:
+    """Returns a report of training without what follows from single patients' images: losses and a method's figures."""
+    return report | {"losses": {}, "figures": {}}
