@@ -99,8 +99,8 @@ def _privacy(spent: dict[str, Any] | None) -> str:
     if spent is None:
         return "none"
     return (
-        f"epsilon {spent['epsilon']:.3g} at delta {spent['delta']:g}, for each training patient of {spent['budget']:g}; "
-        "validation and test patients are not covered"
+        f"for each training patient, epsilon {spent['epsilon']:.3g} at delta {spent['delta']:g}; validation and test "
+        "patients are not covered"
     )
 
 

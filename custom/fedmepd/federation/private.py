@@ -13,7 +13,6 @@ from fedmepd.errors import FedMEPDError
 from fedmepd.privacy.participant import Account, Plan, Privacy, Terms
 from fedmepd.site_settings import SitePrivacy
 
-
 # Why there is no test of a participant in the results.
 WITHHELD = "scores stay at the site under differential privacy"
 

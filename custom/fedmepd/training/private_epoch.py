@@ -1,4 +1,4 @@
-"""An epoch with differential privacy: one clipped gradient a patient, and noise in their sum (Abadi et al., CCS 2016)."""
+"""An epoch with differential privacy: a clipped gradient of every patient, noise in their sum (Abadi, CCS 2016)."""
 
 from __future__ import annotations
 
@@ -80,8 +80,8 @@ def _used(
 ) -> list[Tensor]:
     """Returns for every parameter 1 where its values have a gradient with the network's modalities, else 0.
 
-    Of the decoder, the weights for modalities that the participant does not own have none, whatever its cases are; noise
-    there would go to everybody's decoder and hide nothing. An image of noise finds them out, so no case is looked at.
+    Of the decoder, the weights for modalities that the participant does not own have none, whatever its cases are.
+    Noise there would go to everybody's decoder and hide nothing. An image of noise finds them: no case is looked at.
     """
     side = (crop,) * 3
     images = torch.randn(1, len(network.modalities), *side)
