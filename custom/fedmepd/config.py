@@ -179,7 +179,7 @@ class FusionSettings(Section):
 
 
 class PrivacySettings(Section):
-    """Differential privacy for the training patients of every participant (`privacy.md`)."""
+    """Differential privacy for the training patients of every participant."""
 
     epsilon: float = Field(
         0,

@@ -31,7 +31,7 @@ VARIABLES = {
 
 
 class SitePrivacy(BaseModel):
-    """What a site demands of differential privacy, whatever a job says (`privacy.md`)."""
+    """What a site demands of differential privacy, whatever a job says."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -42,9 +42,7 @@ class SitePrivacy(BaseModel):
         description="budget of this site for all runs together. No job trains here beyond it, and a job without "
         "differential privacy trains here with it. null: as the job says",
     )
-    delta: float = Field(
-        1e-5, gt=0, lt=0.1, description="delta of the guarantee; the smaller one of site and job counts"
-    )
+    delta: float = Field(1e-5, gt=0, lt=0.1, description="delta of that; the smaller one of site and job counts")
     scores: Literal["none", "share"] = Field(
         "none",
         description="where there is differential privacy: whether scores on validation and test cases leave the site; "

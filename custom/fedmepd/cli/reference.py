@@ -11,6 +11,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from pydantic import BaseModel
+
 from fedmepd import methods
 from fedmepd.cli.program import build_parser
 from fedmepd.cli.settings_list import Setting, common_settings, own_settings, sections
@@ -207,8 +209,13 @@ def _machine_settings() -> list[str]:
         "|---|---|---|---|",
     ]
     for key, field in SiteSettings.model_fields.items():
-        default = "none" if field.default is None else f"`{field.default}`"
-        lines.append(f"| `{key}` | `{VARIABLES[key]}` | {default} | {_cell(field.description)} |")
+        nested = isinstance(field.default, BaseModel)
+        of_key = type(field.default).model_fields if nested else {"": field}
+        for name, one in of_key.items():
+            variable = f"`{VARIABLES[key]}`" if key in VARIABLES else "-"
+            default = "none" if one.default is None else f"`{one.default}`"
+            full = f"{key}.{name}".rstrip(".")
+            lines.append(f"| `{full}` | {variable} | {default} | {_cell(one.description)} |")
     return lines
 
 

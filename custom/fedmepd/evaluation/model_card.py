@@ -99,7 +99,7 @@ def _privacy(spent: dict[str, Any] | None) -> str:
     if spent is None:
         return "none"
     return (
-        f"for each training patient, epsilon {spent['epsilon']:.3g} at delta {spent['delta']:g}; validation and test "
+        f"for every training patient, epsilon {spent['epsilon']:.3g} at delta {spent['delta']:g}; validation and test "
         "patients are not covered"
     )
 

@@ -144,6 +144,11 @@ class Records:
             "networks": networks,
         }
 
+    def privacy(self) -> dict[str, Any] | None:
+        """Returns what that participant has spent whose epsilon is largest; None if anybody trained without privacy."""
+        trained = [record.get("privacy") for record in self._records.values() if record["history"]["rounds"]]
+        return max(trained, key=lambda spent: spent["epsilon"]) if trained and all(trained) else None
+
     def add(self, owner: str, figures: dict[str, float]) -> None:
         """Adds figures to what is noted of an owner's last round."""
         self._records[owner]["history"]["rounds"][-1] |= figures
