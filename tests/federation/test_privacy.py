@@ -11,11 +11,12 @@ import torch
 
 from fedmepd import methods
 from fedmepd.config import PrivacySettings
+from fedmepd.disclosure import reason_of
 from fedmepd.errors import CheckpointError, FedMEPDError
 from fedmepd.evaluation import tables
 from fedmepd.federation.exchange import Payload
 from fedmepd.federation.in_process import run_in_process
-from fedmepd.federation.private import WITHHELD, privacy_of
+from fedmepd.federation.private import privacy_of
 from fedmepd.federation.site import FederationSite
 from fedmepd.privacy.accountant import Release, epsilon
 from fedmepd.privacy.participant import Account, BudgetSpent, Plan, Privacy, Terms
@@ -64,7 +65,7 @@ def test_no_losses_and_no_scores_leave(private) -> None:
         known = {"round", "steps", "seconds", "bytes_up", "bytes_down", "times_median"}
         assert all(set(entry) <= known for entry in history["rounds"])
     for entry in (*private.results["sites"], private.results["server"]):
-        assert entry["validation"] is None and entry["test"] is None and entry["untested"] == WITHHELD
+        assert entry["validation"] is None and entry["test"] is None and entry["untested"] == reason_of("not allowed")
     # The site's own people see them.
     own = json.loads((private.folder / NAME / "site.json").read_text())
     assert own["test"]["mdsc"] >= 0 and own["history"]["validation"]
@@ -105,7 +106,7 @@ def test_a_killed_site_neither_forgets_what_it_spent_nor_draws_the_same_noise(ti
     assert "privacy budget of the run is spent" in refused.value.public and "keeps its model" in refused.value.public
     assert any("budget" in line for line in lines)
     # The model is there, and can be tested; a new process knows that nothing is left.
-    assert again.test(Payload(3), never)["withheld"]
+    assert again.test(Payload(3), never)["withheld"] == "not allowed"
     with pytest.raises(BudgetSpent):
         at(tiny, tmp_path, **budget).train(Payload(2), never)
 

@@ -75,7 +75,7 @@ class FusionElsewhere:
         # What a filter of the hospital's has changed, both sides hold differently.
         same = {key for key, value in arrived.items() if reply.digests.get(key) == digest(value)}
         self._held, self._version = {key: fused[key] for key in same}, reply.version
-        spent = Spent(report["steps"], report["seconds"], report["peak_mib"])
+        spent = Spent(report["steps"], report["seconds"] or 0.0, report["peak_mib"])
         more = report["figures"], spent, report["privacy"]
         return Fused(fused, report["losses"], report["cases"], anchors | others, *more)
 

@@ -14,16 +14,20 @@ from fedmepd import methods
 from fedmepd.config import FUSION_SITE, Settings
 from fedmepd.data.cases import Case
 from fedmepd.data.site import SiteData
+from fedmepd.disclosure import OPEN, Disclosure, Told
 from fedmepd.errors import FedMEPDError, FusionAway
 from fedmepd.federation.case_list import CaseList
 from fedmepd.federation.cross_site import network_of, test_copy
 from fedmepd.federation.evaluate import score_cases
 from fedmepd.federation.exchange import ModelCopy, SiteProfile, Tested
 from fedmepd.federation.kept_states import KeptStates
-from fedmepd.federation.private import privacy_of, tells_scores
+from fedmepd.federation.private import disclosed, privacy_of
 from fedmepd.methods.method import Fused, Spent, Tensors
 from fedmepd.methods.parts.fusion_training import FusionTrainer
+from fedmepd.methods.parts.selection import ANCHORS
 from fedmepd.privacy.participant import Account, BudgetSpent
+from fedmepd.seeds import Secret
+from fedmepd.site_limits import HIGHEST, Limits
 from fedmepd.site_settings import SitePrivacy
 from fedmepd.training.arithmetic import use_threads
 from fedmepd.training.epoch import Progress
@@ -116,6 +120,9 @@ class FusionSite:
         log: takes lines about the progress.
         open_site: finds the data of a site in this process's data folder, for a method that pools all cases.
         case_scores: what its machine agrees to, see :class:`fedmepd.site_settings.SiteSettings`.
+        disclosure: what may leave it. Its smallest number of cases holds for anchors too, whatever the job says.
+        limits: what a task may ask of its machine.
+        secret: decides crops and dropout together with the job's seed; see :data:`fedmepd.seeds.Secret`.
         demanded: of differential privacy by its machine.
         account: of what it has spent of its privacy budget; None: in the folder, for this run alone.
 
@@ -133,13 +140,18 @@ class FusionSite:
         log: Callable[[str], None] = lambda line: None,
         open_site: Callable[[str], SiteData] | None = None,
         case_scores: str = "none",
+        disclosure: Disclosure = OPEN,
+        limits: Limits = HIGHEST,
+        secret: Secret = (),
         demanded: SitePrivacy = SitePrivacy(),  # noqa: B008 (frozen)
         account: Account | None = None,
     ):
         methods.find(settings.method).require_source(FUSION_SITE, data.source)
         self._open_site = open_site
         self._pooled: dict[str, SiteData] = {}
-        self.settings = settings
+        self.disclosure = disclosure.of_source(data.source)
+        self.limits, self._secret = limits, secret
+        self.settings = self.disclosure.raise_floors(settings)
         self.data = data
         self.device = device
         self.log = log
@@ -155,8 +167,8 @@ class FusionSite:
             rounds=settings.rounds + 1,
             vectors=method.releases_vectors,
         )
-        self._tells_scores = tells_scores(self._privacy, demanded, data)
-        self._case_scores = case_scores if self._tells_scores else "none"
+        self.disclosure = disclosed(self.disclosure, self._privacy, demanded, data)
+        self._case_scores = case_scores
         # It has agreed to test models of others by taking part.
         self.profile = SiteProfile(FUSION_SITE, data.modalities, data.counts(), data.source, "share")
         self._states = KeptStates(folder)
@@ -168,7 +180,7 @@ class FusionSite:
     def _start(self) -> None:
         self._method = methods.find(self.settings.method).at_fusion_site(self.settings, self.log)
         self._method.privacy = self._privacy
-        self._trainer = FusionTrainer(self.settings, self.data, self._cases(), self.device, self._privacy)
+        self._trainer = FusionTrainer(self.settings, self.data, self._cases(), self.device, self._secret, self._privacy)
         self._method.start(self._trainer.network, self.data)
 
     def _cases(self) -> list[Case]:
@@ -191,6 +203,15 @@ class FusionSite:
             )
         self._pooled[site.name] = data
         self._trainer.train_on(self._cases())
+
+    def cases_behind(self) -> dict[str, int]:
+        """Numbers of cases behind what leaves it, by kind; behind anchors at least that many each."""
+        counts = self.data.counts()
+        trained = dict.fromkeys(("updates", "extras", "losses"), self._trainer.cases)
+        tested = dict.fromkeys(("test_scores", "case_scores", "model_scores"), counts["test"])
+        floors = [getattr(getattr(self.settings, part), key) for part, key in self.settings.fewest_cases]
+        anchors = {"anchors": min(floors)} if floors else {}
+        return trained | tested | anchors | {"validation_scores": counts["validation"]}
 
     def steps(self) -> int:
         """How many steps a round has."""
@@ -232,11 +253,14 @@ class FusionSite:
         fused = settle(weights, {key: trained[key] for key in weights})
         self.load(fused)
         leaving = self._method.leave(round_number)
+        if not self.disclosure.allow.anchors:
+            leaving = {key: value for key, value in leaving.items() if not key.startswith(ANCHORS)}
         self._keep(round_number)
-        spent = Spent(training.taken, time.monotonic() - started, peak_mib())
-        if self._privacy is not None:
-            return Fused(fused, {}, self._trainer.cases, leaving, spent=spent, privacy=self._privacy.spent())
-        return Fused(fused, training.report.means(), self._trainer.cases, leaving, training.figures, spent)
+        cases = self._trainer.cases
+        losses, figures = (self.disclosure.losses(cases, of) for of in (training.report.means(), training.figures))
+        spent = Spent(training.taken, time.monotonic() - started, self.disclosure.memory(peak_mib()))
+        privacy = None if self._privacy is None else self._privacy.spent()
+        return Fused(fused, losses, cases, leaving, figures, spent, privacy)
 
     def weights(self) -> Tensors:
         """Of its whole network as it is now, by name."""
@@ -280,17 +304,21 @@ class FusionSite:
 
     def validate(self, weights: Tensors, round_number: int, abort: Abort) -> dict[str, Any] | None:
         """See :meth:`Fusion.validate`."""
-        if not self._tells_scores:
-            return None
-        return self._score(weights, self.data.validation, abort, distances=False)
+        told = Told()
+        scores = self._score(weights, self.data.validation, abort, distances=False, watch=told.watch)
+        return self.disclosure.scores("validation_scores", scores, told)[0]
 
     def test(self, weights: Tensors, round_number: int, abort: Abort) -> Tested:
         """See :meth:`Fusion.test`."""
-        if not self._tells_scores:
-            return Tested(None, {}, withheld=True)
-        each = CaseList(self.data, self._case_scores)
-        scores = self._score(weights, self.data.test, abort, distances=True, watch=each.watch)
-        return Tested(scores, each.report())
+        each, told = CaseList(self.data, self._case_scores, self.disclosure), Told()
+
+        def watch(*of_case: Any) -> None:
+            for one in (each, told):
+                one.watch(*of_case)
+
+        scores = self._score(weights, self.data.test, abort, distances=True, watch=watch)
+        scores, withheld = self.disclosure.scores("test_scores", scores, told)
+        return Tested(scores, each.report(), withheld)
 
     def _score(self, weights: Tensors, cases: list[Case], abort: Abort, **options: Any) -> dict[str, Any] | None:
         use_threads(self.settings.training.fusion_threads)
@@ -299,9 +327,6 @@ class FusionSite:
 
     def test_copy(self, copy: ModelCopy, round_number: int, abort: Abort) -> dict[str, Any]:
         """See :meth:`Fusion.test_copy`."""
-        if not self._tells_scores:
-            message = "the fusion site's scores do not leave it (privacy.scores of its machine)"
-            raise FusionAway(message, message)
         use_threads(self.settings.training.fusion_threads)
         network = network_of(copy, self.settings).to(self.device)
-        return test_copy(network, self.data, self.settings, abort)
+        return test_copy(network, self.data, self.settings, abort, self.disclosure)

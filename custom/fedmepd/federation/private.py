@@ -1,20 +1,17 @@
-"""What differential privacy means for a participant of the federation: its terms, and what it withholds."""
+"""What differential privacy means for a participant of the federation: its terms, and what may leave."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from fedmepd import methods
 from fedmepd.config import Settings
 from fedmepd.data.cases import Case
 from fedmepd.data.site import SiteData
+from fedmepd.disclosure import Disclosure
 from fedmepd.errors import FedMEPDError
 from fedmepd.privacy.participant import Account, Plan, Privacy, Terms
 from fedmepd.site_settings import SitePrivacy
-
-# Why there is no test of a participant in the results.
-WITHHELD = "scores stay at the site under differential privacy"
 
 
 def privacy_of(
@@ -61,11 +58,8 @@ def privacy_of(
     return Privacy(owner, terms, plan, account, log=log)
 
 
-def tells_scores(privacy: Privacy | None, demanded: SitePrivacy, data: SiteData) -> bool:
-    """Whether scores on validation and test cases may leave: no noise protects those patients."""
-    return privacy is None or data.source == "phantom" or demanded.scores == "share"
-
-
-def withheld(report: dict[str, Any]) -> dict[str, Any]:
-    """Returns a report of training without what follows from single patients' images: losses and a method's figures."""
-    return report | {"losses": {}, "figures": {}}
+def disclosed(disclosure: Disclosure, privacy: Privacy | None, demanded: SitePrivacy, data: SiteData) -> Disclosure:
+    """Returns what may leave a participant; made-up cases are nobody's, so their scores may."""
+    if privacy is None:
+        return disclosure
+    return disclosure.under_privacy(shares_scores=data.source == "phantom" or demanded.scores == "share")

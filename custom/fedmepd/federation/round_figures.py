@@ -44,7 +44,7 @@ def note_sites(records: Records, open_round: OpenRound, sites: Iterable[str]) ->
         figures |= {f"{site}/loss_{name}": value for name, value in report["losses"].items()}
         figures |= {f"{site}/{name}": value for name, value in report["figures"].items()}
         figures |= {
-            f"{site}/seconds": report["seconds"],
+            **({} if report["seconds"] is None else {f"{site}/seconds": report["seconds"]}),
             f"{site}/bytes_up": float(wire_bytes[0]),
             f"{site}/bytes_down": float(wire_bytes[1]),
         }

@@ -11,6 +11,7 @@ import torch
 
 from fedmepd import methods
 from fedmepd.config import FUSION_SITE, Settings
+from fedmepd.disclosure import Withheld, reason_of
 from fedmepd.environment import hardware
 from fedmepd.errors import FedMEPDError, FusionAway, UpdateRefused
 from fedmepd.evaluation import results
@@ -21,7 +22,6 @@ from fedmepd.federation.fusion_site import Abort, Fusion
 from fedmepd.federation.global_model import GlobalModel
 from fedmepd.federation.norm_bound import NormBound
 from fedmepd.federation.open_round import OpenRound, TensorStore
-from fedmepd.federation.private import WITHHELD
 from fedmepd.federation.records import Records
 from fedmepd.federation.reports import TestReport, check_cases, check_report
 from fedmepd.federation.round_figures import (
@@ -279,8 +279,11 @@ class FederationServer:
         checked = check_report(site, TestReport, report, self._task)
         cases = check_cases(site, checked["each"], self.profiles[site].cases["test"])
         self._records.test(site, checked["test"], cases)
-        if checked["withheld"]:
-            self._records[site]["untested"] = WITHHELD
+        self._note_withheld(site, checked["withheld"])
+
+    def _note_withheld(self, owner: str, withheld: Withheld | None) -> None:
+        if withheld:
+            self._records[owner]["untested"] = reason_of(withheld)
 
     def miss_test(self, site: str, reason: str) -> None:
         """Notes why a site's model is not tested."""
@@ -324,11 +327,9 @@ class FederationServer:
         record = self._records[FUSION_SITE]
         try:
             tested = self._model.test(self.round, abort)
-            if tested.withheld:
-                record["untested"] = WITHHELD
-            else:
-                cases = check_cases(FUSION_SITE, tested.each, self._fusion.profile.cases["test"])
-                self._records.test(FUSION_SITE, tested.scores, cases)
+            cases = check_cases(FUSION_SITE, tested.each, self._fusion.profile.cases["test"])
+            self._records.test(FUSION_SITE, tested.scores, cases)
+            self._note_withheld(FUSION_SITE, tested.withheld)
         except FusionAway as error:
             self.log(f"the global model is not tested: {error}")
             record["untested"] = error.public

@@ -14,6 +14,7 @@ from fedmepd import methods
 from fedmepd.config import Settings
 from fedmepd.data.batches import TrainingBatches
 from fedmepd.data.site import SiteData
+from fedmepd.disclosure import OPEN, Disclosure, Told
 from fedmepd.errors import FedMEPDError
 from fedmepd.evaluation.model_card import write_model_card
 from fedmepd.federation.case_list import CaseList
@@ -22,13 +23,14 @@ from fedmepd.federation.diary import Diary
 from fedmepd.federation.evaluate import score_cases
 from fedmepd.federation.exchange import ModelCopy, Payload, SiteProfile, Update
 from fedmepd.federation.kept_states import KeptStates
-from fedmepd.federation.private import privacy_of, tells_scores, withheld
+from fedmepd.federation.private import disclosed, privacy_of
 from fedmepd.methods.method import Tensors
 from fedmepd.methods.parts.personal_filters import decoder_layers
 from fedmepd.methods.parts.selection import DECODER
 from fedmepd.networks.network import FedMEPDNet
 from fedmepd.privacy.participant import Account
-from fedmepd.seeds import derive_seed
+from fedmepd.seeds import Secret, derive_seed
+from fedmepd.site_limits import HIGHEST, Limits
 from fedmepd.site_settings import SitePrivacy
 from fedmepd.training.arithmetic import use_threads
 from fedmepd.training.best_model import ModelFiles
@@ -56,8 +58,10 @@ class FederationSite:
         folder: where the site keeps its state and models for this run.
         device: to train on.
         log: takes lines about the progress.
-        cross_site, case_scores: what the site agrees to, see :class:`fedmepd.site_settings.SiteSettings`. Where its
-            scores do not leave, neither counts.
+        cross_site, case_scores: what the site agrees to, see :class:`fedmepd.site_settings.SiteSettings`.
+        disclosure: what may leave the site.
+        limits: what a task may ask of its machine.
+        secret: decides crops and dropout together with the job's seed; see :data:`fedmepd.seeds.Secret`.
         demanded: of differential privacy by the site.
         account: of what it has spent of its privacy budget; None: in its folder, for this run alone.
         peak: returns the most memory in MiB that the site's process has held; None if it is not the site's alone.
@@ -74,6 +78,9 @@ class FederationSite:
         log: Callable[[str], None] = lambda line: None,
         cross_site: str = "none",
         case_scores: str = "none",
+        disclosure: Disclosure = OPEN,
+        limits: Limits = HIGHEST,
+        secret: Secret = (),
         peak: Callable[[], float | None] = peak_mib,
         clock: Callable[[], float] = time.monotonic,
         demanded: SitePrivacy = SitePrivacy(),  # noqa: B008 (frozen)
@@ -89,13 +96,12 @@ class FederationSite:
             epochs=settings.training.local_epochs,
             rounds=settings.rounds,
         )
-        self._tells_scores = tells_scores(self._privacy, demanded, data)
-        if not self._tells_scores:
-            cross_site, case_scores = "none", "none"
         # Made-up cases are nobody's: their sites always agree.
         self.cross_site = "share" if data.source == "phantom" else cross_site
+        self.disclosure = disclosed(disclosure.of_source(data.source), self._privacy, demanded, data)
+        self._limits, self._secret = limits, secret
         self.name = name
-        self.settings = settings
+        settings = self.settings = self.disclosure.raise_floors(settings)
         self.data = data
         self.folder = Path(folder)
         self.device = device
@@ -124,6 +130,7 @@ class FederationSite:
         self._optimizer: torch.optim.Optimizer | None = None
         self._validation: dict[str, Any] | None = None
         self._batches: TrainingBatches | None = None
+        self._told = Told()
         self._live: dict[str, Any] = {}
         self._diary: Diary | None = None
 
@@ -144,9 +151,19 @@ class FederationSite:
             raise FedMEPDError(f"{self.name}: {message}", public=message)
         return SiteProfile(self.name, self.data.modalities, counts, self.data.source, self.cross_site, fusion)
 
+    def cases_behind(self) -> dict[str, int]:
+        """Numbers of cases behind what leaves the site, by kind (:class:`fedmepd.federation.egress.Item`)."""
+        counts = self.data.counts()
+        trained = dict.fromkeys(("updates", "extras", "losses", "model"), counts["train"])
+        tested = dict.fromkeys(("test_scores", "case_scores", "model_scores"), counts["test"])
+        return trained | tested | {"validation_scores": counts["validation"]}
+
     def stats(self) -> dict[str, Any]:
-        """Live state: round, step, steps, loss."""
-        return dict(self._live)
+        """Live state: round, step, steps, and the step's loss where that may be seen."""
+        if not self.disclosure.allow.live:
+            return {}
+        hidden = () if self.disclosure.tells_steps() else ("loss",)
+        return {key: value for key, value in self._live.items() if key not in hidden}
 
     def train(self, payload: Payload, abort: Callable[[], bool]) -> Update:
         """Takes in what the server sent, trains an epoch, validates when it is time, and keeps the state.
@@ -157,9 +174,12 @@ class FederationSite:
 
         Raises:
             Aborted: ``abort`` said so; the state on disk is that of the round before.
-            FedMEPDError: the payload does not fit, the loss is not finite, or the state cannot be written.
+            FedMEPDError: the payload does not fit, the loss is not finite, the state cannot be written, or the work
+                goes beyond the site's limits.
         """
         started = self._clock()
+        self._limits.check_round(payload.round)
+        abort = self._limits.in_time(abort)
         use_threads(self.settings.training.threads)
         self._bring_to_before(payload.round)
         round_number = payload.round
@@ -170,8 +190,8 @@ class FederationSite:
         training = self._train_round(payload, abort)
         report: dict[str, Any] = {
             "cases": len(self.data.train),
-            "losses": training.report.means(),
-            "figures": training.figures,
+            "losses": self._own_losses(training.report.means()),
+            "figures": self._own_losses(training.figures),
             "steps": training.taken,
             "validation": None,
         }
@@ -180,17 +200,15 @@ class FederationSite:
         trained = self._clock()
         if self._validates(round_number):
             self._validate(round_number, abort)
-            report["validation"] = self._validation
-        report |= {"train_seconds": trained - started, "validation_seconds": self._clock() - trained}
+            report["validation"], _ = self.disclosure.scores("validation_scores", self._validation, self._told)
+        durations = {"train_seconds": trained - started, "validation_seconds": self._clock() - trained}
         self._keep(round_number)
-        figures = report["losses"] | report["figures"]
-        self._noted().end_round(round_number, figures, report["validation"], self._personal_filters(payload))
+        figures = training.report.means() | training.figures
+        validation = self._validation if self._validates(round_number) else None
+        self._noted().end_round(round_number, figures, validation, self._personal_filters(payload))
         give_back()
-        if self._privacy is not None:
-            report = withheld(report) | {"privacy": self._spent()}
-        if not self._tells_scores:
-            report["validation"] = None
-        report |= {"seconds": self._clock() - started, "peak_mib": self._peak()}
+        report |= self.disclosure.seconds(durations | {"seconds": self._clock() - started})
+        report |= {"peak_mib": self.disclosure.memory(self._peak()), "privacy": self._spent()}
         self._live["phase"] = "waiting"
         return Update(round_number, changes | extras, report)
 
@@ -205,11 +223,12 @@ class FederationSite:
         use_threads(self.settings.training.threads)
         network = load_model(path).to(self.device)
         examples = self._noted().test_examples()
-        each = CaseList(self.data, self._case_scores)
+        each, told = CaseList(self.data, self._case_scores, self.disclosure), Told()
+        abort = self._limits.in_time(abort)
 
         def watch(*of_case: Any) -> None:
-            examples.watch(*of_case)
-            each.watch(*of_case)
+            for one in (examples, each, told):
+                one.watch(*of_case)
 
         scores = score_cases(
             network, self.data.test, self.settings, self.data.cache, distances=True, abort=abort, watch=watch
@@ -217,10 +236,10 @@ class FederationSite:
         selected = self._models.end_test(scores)
         self._noted().end_test(scores, selected, examples)
         self._live["phase"] = "finished"
-        if not self._tells_scores:
-            # The round that was best on validation is a score too.
-            return {"test": None, "selected_round": None, "withheld": True}
-        return {"test": scores, "selected_round": selected, "each": each.report()}
+        scores, withheld = self.disclosure.scores("test_scores", scores, told)
+        # Which round was best on validation is a score too.
+        selected = None if withheld else selected
+        return {"test": scores, "withheld": withheld, "selected_round": selected, "each": each.report()}
 
     def give_model(self) -> ModelCopy:
         """Returns the tested model, for the other sites to test.
@@ -229,6 +248,7 @@ class FederationSite:
             FedMEPDError: the site has not agreed to that, or has no model.
         """
         self._require("share")
+        self._require_allowed("model")
         return copy_of(load_model(self._models.tested()))
 
     def test_model(self, copy: ModelCopy, abort: Callable[[], bool]) -> dict[str, Any]:
@@ -241,9 +261,11 @@ class FederationSite:
             FedMEPDError: the site has not agreed to that, or the model does not fit.
         """
         self._require("test", "share")
+        self._require_allowed("model_scores")
         self._live = {"phase": "testing a model of others"}
         use_threads(self.settings.training.threads)
-        report = test_copy(network_of(copy, self.settings).to(self.device), self.data, self.settings, abort)
+        network = network_of(copy, self.settings).to(self.device)
+        report = test_copy(network, self.data, self.settings, self._limits.in_time(abort), self.disclosure)
         self._live["phase"] = "finished"
         return report
 
@@ -251,6 +273,14 @@ class FederationSite:
         if self.cross_site not in agreed:
             message = f"not agreed: the site's cross_site is {self.cross_site!r}, expected {' or '.join(agreed)}"
             raise FedMEPDError(f"{self.name}: {message}", public=message)
+
+    def _require_allowed(self, kind: str) -> None:
+        if not getattr(self.disclosure.allow, kind):
+            message = f"not allowed: allow.{kind} of the site is false"
+            raise FedMEPDError(f"{self.name}: {message}", public=message)
+
+    def _own_losses(self, losses: dict[str, float]) -> dict[str, float]:
+        return self.disclosure.losses(len(self.data.train), losses)
 
     def _noted(self) -> Diary:
         if self._diary is None:
@@ -291,8 +321,10 @@ class FederationSite:
 
     def _train_round(self, payload: Payload, abort: Callable[[], bool]) -> RoundTraining:
         if self._batches is None:
-            self._batches = TrainingBatches(self.data.train, self.settings, (self.name,), self.data.cache)
-        torch.manual_seed(derive_seed(self.settings.seed, self.name, payload.round))
+            self._batches = TrainingBatches(
+                self.data.train, self.settings, (self.name,), self.data.cache, secret=self._secret
+            )
+        torch.manual_seed(derive_seed(self.settings.seed, self.name, payload.round, *self._secret))
 
         def progress(step: int, loss: float | None) -> None:
             of_step = {"round": payload.round, "step": step, "steps": training.planned, "loss": loss}
@@ -308,6 +340,7 @@ class FederationSite:
             self.settings.training.local_epochs,
             abort,
             progress,
+            self._secret,
             self._privacy,
         )
         self._method.train(training, payload.tensors)
@@ -321,7 +354,12 @@ class FederationSite:
 
     def _validate(self, round_number: int, abort: Callable[[], bool]) -> None:
         self._live["phase"] = "validating"
-        examples = self._noted().validation_examples()
+        examples, self._told = self._noted().validation_examples(), Told()
+
+        def watch(*of_case: Any) -> None:
+            for one in (examples, self._told):
+                one.watch(*of_case)
+
         network = self._method.scored(self._network)
         scores = score_cases(
             network,
@@ -330,7 +368,7 @@ class FederationSite:
             self.data.cache,
             distances=False,
             abort=abort,
-            watch=examples.watch,
+            watch=watch,
         )
         self._validation = {"round": round_number, "dice": scores["dice"], "mdsc": scores["mdsc"]}
         if self._models.offer(network, round_number, self._validation):

@@ -15,7 +15,7 @@ from fedmepd.config import Settings
 from fedmepd.data.batches import TrainingBatches
 from fedmepd.networks.network import FedMEPDNet
 from fedmepd.privacy.participant import Privacy
-from fedmepd.seeds import derive_seed
+from fedmepd.seeds import Secret, derive_seed
 from fedmepd.training.epoch import ChooseModalities, EpochReport, Progress, learning_rate, train_epoch
 from fedmepd.training.private_epoch import train_privately
 
@@ -36,6 +36,7 @@ class RoundTraining:
         epochs: epochs of a plain round.
         abort: asked before every step.
         progress: called after every step, with its number in the round.
+        secret: of the participant; see :data:`fedmepd.seeds.Secret`.
         privacy: trains with differential privacy; losses and figures must not leave the participant then.
 
     Attributes:
@@ -57,6 +58,7 @@ class RoundTraining:
         epochs: int,
         abort: Callable[[], bool],
         progress: Progress = lambda step, loss: None,
+        secret: Secret = (),
         privacy: Privacy | None = None,
     ):
         self.settings = settings
@@ -70,7 +72,7 @@ class RoundTraining:
         self.report = EpochReport()
         self.figures: dict[str, float] = {}
         self._batches, self._epochs = batches, epochs
-        self._abort, self._progress = abort, progress
+        self._abort, self._progress, self._secret = abort, progress, secret
         self.planned = epochs * self.steps_per_epoch()
         self._charged = False
 
@@ -155,7 +157,8 @@ class RoundTraining:
 
     def modality_dropout(self) -> ChooseModalities:
         """Returns a choice of a random non-empty subset of a batch's modalities, all subsets alike, for ``steps``."""
-        random = np.random.default_rng(derive_seed(self.settings.seed, self.name, "modalities", self.round))
+        parts = (self.name, "modalities", self.round, *self._secret)
+        random = np.random.default_rng(derive_seed(self.settings.seed, *parts))
 
         def choose(modalities: tuple[str, ...]) -> tuple[str, ...]:
             subsets = [subset for count in range(1, len(modalities) + 1) for subset in combinations(modalities, count)]

@@ -14,7 +14,7 @@ from fedmepd.data.site import SiteData
 from fedmepd.errors import DataError
 from fedmepd.networks.build import build_network
 from fedmepd.privacy.participant import Privacy
-from fedmepd.seeds import derive_seed
+from fedmepd.seeds import Secret, derive_seed
 from fedmepd.training.epoch import Progress, make_optimizer
 from fedmepd.training.round import RoundTraining
 
@@ -29,6 +29,7 @@ class FusionTrainer:
         data: the fusion site's data, with all modalities.
         cases: of the data, those to train on.
         device: to train on.
+        secret: of the fusion site; see :data:`fedmepd.seeds.Secret`.
         privacy: differential privacy of the fusion site; None where there is none.
 
     Raises:
@@ -41,11 +42,12 @@ class FusionTrainer:
         data: SiteData,
         cases: Sequence[Case],
         device: torch.device,
+        secret: Secret = (),
         privacy: Privacy | None = None,
     ):
         self.settings = settings
         self.data = data
-        self._privacy = privacy
+        self._secret, self._privacy = secret, privacy
         if not cases:
             missing = f"the fusion site has no training case with all of {', '.join(data.task.modalities)}"
             raise DataError(
@@ -59,7 +61,7 @@ class FusionTrainer:
     def train_on(self, cases: Sequence[Case]) -> None:
         """Takes other cases to train on, from the next round."""
         self.cases = len(cases)
-        self.batches = TrainingBatches(cases, self.settings, (self.data.name,), self.data.cache)
+        self.batches = TrainingBatches(cases, self.settings, (self.data.name,), self.data.cache, secret=self._secret)
 
     def steps_per_epoch(self) -> int:
         """How many steps an epoch has."""
@@ -91,7 +93,7 @@ class FusionTrainer:
             the training, with its losses and figures; the weights are those of :meth:`state`.
         """
         self.network.load_state_dict(state, strict=False)
-        torch.manual_seed(derive_seed(self.settings.seed, "fusion", round_number))
+        torch.manual_seed(derive_seed(self.settings.seed, "fusion", round_number, *self._secret))
         training = RoundTraining(
             self.settings,
             "fusion",
@@ -102,6 +104,7 @@ class FusionTrainer:
             self.settings.training.fusion_epochs,
             abort,
             progress or (lambda step, loss: None),
+            self._secret,
             self._privacy,
         )
         direct(training)
