@@ -220,7 +220,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     changes = dict(_QUICK if options.quick else _SMALL)
     if options.rounds:
         changes["rounds"] = options.rounds
-    sizes = {"pool": 12, "trials": 12, "epochs": 40, "runs": 8, "crops": 4}
+    sizes = {"pool": 12, "trials": 12, "epochs": 20, "runs": 6, "crops": 3}
     if options.quick:
         sizes = {"pool": 5, "trials": 2, "epochs": 1, "runs": 3, "crops": 1}
     budgets = [None, *options.epsilons]
