@@ -87,7 +87,7 @@ class SiteSettings(BaseModel):
     )
     limits: Limits = Field(Limits(), description="the most that a job may ask of this machine")
     allow: Allow = Field(Allow(), description="kinds of values that may leave the site")
-    privacy: SitePrivacy = SitePrivacy()
+    privacy: SitePrivacy = Field(SitePrivacy(), description="differential privacy, whatever a job says")
 
     @classmethod
     def load(cls, local_folder: Path | None = None) -> SiteSettings:

@@ -48,8 +48,9 @@ refused. `fedmepd methods NAME` prints the same.
 
 _ABOUT_MACHINES = f"""\
 Each server and site has its own, in `local/{FILE_NAME}` of its FLARE kit or in environment variables, which override
-the file. No job can change them, and only `cross_site` leaves the machine. `fedmepd data init --kit` writes `data` into
-the file. Relative paths in the file are relative to its folder.
+the file. No job can change them. Only `cross_site` leaves the machine, and the name of a limit when a job goes beyond it.
+`fedmepd data init --kit` writes `data` into the file. Relative paths in the file are relative to its folder. In the
+simulator, where nothing leaves the machine, `min_count` is 1 and there are no limits unless you set them.
 """
 
 
@@ -208,15 +209,26 @@ def _machine_settings() -> list[str]:
         "| key | environment variable | default | |",
         "|---|---|---|---|",
     ]
+    sections: dict[str, type[BaseModel]] = {}
     for key, field in SiteSettings.model_fields.items():
-        nested = isinstance(field.default, BaseModel)
-        of_key = type(field.default).model_fields if nested else {"": field}
-        for name, one in of_key.items():
-            variable = f"`{VARIABLES[key]}`" if key in VARIABLES else "-"
-            default = "none" if one.default is None else f"`{one.default}`"
-            full = f"{key}.{name}".rstrip(".")
-            lines.append(f"| `{full}` | {variable} | {default} | {_cell(one.description)} |")
+        if isinstance(field.default, BaseModel):
+            sections[key] = type(field.default)
+            lines.append(f"| `{key}` | | below | {_cell(field.description)} |")
+            continue
+        default = "none" if field.default is None else f"`{field.default}`"
+        lines.append(f"| `{key}` | `{VARIABLES[key]}` | {default} | {_cell(field.description)} |")
+    for key, section in sections.items():
+        lines += ["", f"### `{key}`", "", _cell(section.__doc__.partition("\n")[0]), ""]
+        lines += ["| key | default | |", "|---|---|---|"]
+        for name, field in section.model_fields.items():
+            lines.append(f"| `{name}` | {_default(field.default)} | {_cell(field.description)} |")
     return lines
+
+
+def _default(value: bool | float | str | None) -> str:
+    if value is None or isinstance(value, str):
+        return str(value or "none").lower()
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
