@@ -55,26 +55,23 @@ def items_of(task: str, message: Shareable, cases: Mapping[str, int]) -> list[It
     try:
         dxo = from_shareable(message)
     except (ValueError, TypeError):
-        rest = {key: value for key, value in message.items() if key != ReservedHeaderKey.HEADERS}
-        return found + [_plain("message", str(key), value) for key, value in rest.items()]
+        for key, value in message.items():
+            found += _plain("message", str(key), value) if key != ReservedHeaderKey.HEADERS else ()
+        return found
     found += _content(task, dxo)
     found += _meta(task, dxo)
-    return [_with_cases(item, cases) for item in found]
+    return [replace(item, cases=cases.get(item.kind)) for item in found]
 
 
 def live_items(shown: Mapping[str, Any]) -> list[Item]:
     """Returns what the administrator's console is shown of a site, as items."""
-    return [_plain("live", key, value) for key, value in shown.items()]
-
-
-def _with_cases(item: Item, cases: Mapping[str, int]) -> Item:
-    return replace(item, cases=cases.get(item.kind))
+    return [item for key, value in shown.items() for item in _plain("live", key, value)]
 
 
 def _headers(message: Shareable) -> Iterator[Item]:
     for key, value in (message.get(ReservedHeaderKey.HEADERS) or {}).items():
         if key not in _FLARES and not (isinstance(key, str) and key.startswith("__")):
-            yield _plain("reason" if key == translation.REASON else "message", key, value)
+            yield from _plain("reason" if key == translation.REASON else "message", key, value)
 
 
 def _content(task: str, dxo: DXO) -> Iterator[Item]:
@@ -83,10 +80,10 @@ def _content(task: str, dxo: DXO) -> Iterator[Item]:
         if isinstance(value, torch.Tensor) or hasattr(value, "__array__"):
             yield _tensor(task, str(key), torch.as_tensor(value), exponents.get(key))
         elif task == translation.PREPARE:
-            yield _plain("profile", str(key), value)
+            yield from _plain("profile", str(key), value)
         else:
             kind = _OF_REPORTS.get(key, "message")
-            yield _plain(
+            yield from _plain(
                 "model_scores" if (task, kind) == (translation.TEST_MODEL, "test_scores") else kind, key, value
             )
 
@@ -95,11 +92,11 @@ def _meta(task: str, dxo: DXO) -> Iterator[Item]:
     for key, value in dxo.meta.items():
         if key == translation.REPORT and isinstance(value, dict):
             for name, of_report in value.items():
-                yield _plain(_kind_of(name, of_report), name, of_report)
+                yield from _plain(_kind_of(name, of_report), name, of_report)
         elif key == translation.START_UP:
-            yield _plain("durations", key, value)
+            yield from _plain("durations", key, value)
         elif key != MetaKey.FILTER_HISTORY:
-            yield _plain("message", str(key), value)
+            yield from _plain("message", str(key), value)
 
 
 def _kind_of(name: str, value: Any) -> str:
@@ -125,8 +122,17 @@ def _tensor(task: str, name: str, value: torch.Tensor, exponent: Any) -> Item:
     )
 
 
-def _plain(kind: str, name: str, value: Any) -> Item:
+def _plain(kind: str, name: str, value: Any) -> Iterator[Item]:
+    """A plain value; none where it says nothing, such as None in place of what the site keeps to itself."""
+    if _says_nothing(value):
+        return
     text = json.dumps(value, default=str)
     # What cannot be shown is counted all the same.
     short = json.loads(text) if len(text) <= _LONGEST_VALUE and "NaN" not in text and "Infinity" not in text else None
-    return Item(kind, name, bytes=len(text.encode()), value=short)
+    yield Item(kind, name, bytes=len(text.encode()), value=short)
+
+
+def _says_nothing(value: Any) -> bool:
+    if isinstance(value, dict | list | tuple):
+        return all(map(_says_nothing, value.values() if isinstance(value, dict) else value))
+    return value is None
