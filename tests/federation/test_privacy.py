@@ -176,9 +176,9 @@ def test_delta_has_to_be_small(tmp_path) -> None:
 def test_patients_in_a_step(tmp_path) -> None:
     job = PrivacySettings(epsilon=8)
 
-    def of(patients, **changes):
+    def of(count, **changes):
         terms = Terms(8, 1e-5, job.model_copy(update=changes))
-        return Privacy(NAME, terms, Plan(patients, 2, 1, 1), Account.of_run(tmp_path), known())
+        return Privacy(NAME, terms, Plan(count, 2, 1, 1), Account.of_run(tmp_path), known())
 
     assert (of(10).rate, of(10).expected, of(10).steps_per_epoch) == (0.2, 2, 5)
     assert (of(7, patients=3).rate, of(7, patients=3).steps_per_epoch) == (3 / 7, 3)

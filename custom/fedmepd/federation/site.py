@@ -28,7 +28,7 @@ from fedmepd.methods.method import Tensors
 from fedmepd.methods.parts.personal_filters import decoder_layers
 from fedmepd.methods.parts.selection import DECODER
 from fedmepd.networks.network import FedMEPDNet
-from fedmepd.privacy.participant import Account
+from fedmepd.privacy.participant import Account, BudgetSpent
 from fedmepd.seeds import Secret, derive_seed
 from fedmepd.site_limits import HIGHEST, Limits
 from fedmepd.site_settings import SitePrivacy
@@ -174,6 +174,7 @@ class FederationSite:
 
         Raises:
             Aborted: ``abort`` said so; the state on disk is that of the round before.
+            BudgetSpent: there is no privacy left for the round; the site's model is kept.
             FedMEPDError: the payload does not fit, the loss is not finite, the state cannot be written, or the work
                 goes beyond the site's limits.
         """
@@ -187,7 +188,11 @@ class FederationSite:
         self._round = None
         self._method.take_in(self._network, payload.tensors, round_number)
         before = {key: value.clone() for key, value in self._given(payload).items()}
-        training = self._train_round(payload, abort)
+        try:
+            training = self._train_round(payload, abort)
+        except BudgetSpent:
+            self._end_training(round_number)
+            raise
         report: dict[str, Any] = {
             "cases": len(self.data.train),
             "losses": self._own_losses(training.report.means()),
@@ -345,6 +350,12 @@ class FederationSite:
         )
         self._method.train(training, payload.tensors)
         return training
+
+    def _end_training(self, round_number: int) -> None:
+        """Keeps the model of the newest state before a round: there may be no round after it."""
+        self._bring_to_before(round_number)
+        if self._round:
+            self._models.keep_last(self._method.scored(self._network), self._round, self._validation)
 
     def _spent(self) -> dict[str, Any] | None:
         return None if self._privacy is None else self._privacy.spent()
