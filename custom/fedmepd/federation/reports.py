@@ -196,7 +196,6 @@ class TestReport(_Report):
     withheld: Withheld | None = None
     selected_round: _Count | None
     each: CaseReports = CaseReports()
-    withheld: bool = False
 
 
 class CrossSiteReport(_Report):
@@ -218,7 +217,6 @@ class FusionReport(_Report):
     Attributes:
         lacks_weights: whether it does not hold what the server believes, so that everything has to be sent again.
         losses, figures, cases, steps, peak_mib, privacy: of a round of training.
-        withheld: whether the test's scores stay at the fusion site.
         seconds: its whole work on the task.
         scores: of the global model; without distances where it was validated.
         withheld: why there are none although it was tested.
@@ -234,7 +232,6 @@ class FusionReport(_Report):
     seconds: _Seconds | None = 0.0
     peak_mib: _Mib | None = None
     privacy: SpentPrivacy | None = None
-    withheld: bool = False
     scores: TestScores | GlobalScores | None = None
     withheld: Withheld | None = None
     each: CaseReports = CaseReports()
