@@ -120,6 +120,9 @@ class EvaluationSettings(Section):
     every: int = Field(
         1, ge=1, le=MOST_ROUNDS, description="rounds from one validation to the next; the last round always validates"
     )
+    pictures: bool = Field(
+        True, description="a site draws its best, median and worst cases for itself; they never leave it"
+    )
     cross_site: bool = Field(
         False, description="at the end, also test every model on every site's test cases, if the sites agree"
     )
@@ -374,7 +377,8 @@ PRESETS: dict[str, dict[str, Any]] = {
             "learning_rate": 4e-3,
             "weight_decay": 0.0,
             "threads": 1,
-            "fusion_threads": 1,
+            # Two samples a batch, each on a thread of its own; the sites wait meanwhile.
+            "fusion_threads": 2,
         },
         "augmentation": {"tumour_share": 0.7, "rotation_degrees": 0, "intensity": 0},
         "evaluation": {"window": 48, "every": 5},

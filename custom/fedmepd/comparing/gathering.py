@@ -21,6 +21,7 @@ _SAME_METHOD = {
     "seed",
     "trials",
     "data.split_seed",
+    "evaluation.pictures",
     "fusion.site",
     "training.threads",
     "training.fusion_threads",

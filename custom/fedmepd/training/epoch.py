@@ -15,6 +15,7 @@ from fedmepd.networks.network import FedMEPDNet, Outputs
 from fedmepd.tasks.labels import IGNORE
 from fedmepd.training.arithmetic import autocast
 from fedmepd.training.losses import Loss, training_loss
+from fedmepd.training.passes import passes
 
 # Called after each step with its number (from 1) and loss; the loss is None where it may not be told.
 Progress = Callable[[int, float | None], None]
@@ -129,40 +130,55 @@ def train_epoch(
         FedMEPDError: the loss is not finite.
     """
     network.train()
-    for batch in batches:
-        if abort():
-            raise Aborted
-        step = forward(network, batch, precision, choose_modalities)
-        losses = loss(step)
-        value = report.add(losses)
-        if not torch.isfinite(losses.total):
-            message = (
-                f"the loss is {value} in step {report.steps}: expected a finite number; lower training.learning_rate "
-                "or set training.precision to float32"
-            )
-            raise FedMEPDError(message, public=message)
-        optimizer.zero_grad()
-        losses.total.backward()
-        adjust()
-        optimizer.step()
-        observe(step)
-        if progress is not None:
-            progress(report.steps, value)
+    with passes(network, precision) as computed:
+        for batch in batches:
+            if abort():
+                raise Aborted
+            step = _step(network, batch, precision, choose_modalities, computed.forward)
+            losses = loss(step)
+            value = report.add(losses)
+            if not torch.isfinite(losses.total):
+                message = (
+                    f"the loss is {value} in step {report.steps}: expected a finite number; lower "
+                    "training.learning_rate or set training.precision to float32"
+                )
+                raise FedMEPDError(message, public=message)
+            optimizer.zero_grad()
+            computed.backward(losses.total)
+            adjust()
+            optimizer.step()
+            observe(step)
+            if progress is not None:
+                progress(report.steps, value)
 
 
 def forward(
     network: FedMEPDNet, batch: Batch, precision: str, choose_modalities: ChooseModalities | None = None
 ) -> Step:
-    """Does the forward pass of a step; arguments as of :func:`train_epoch`."""
+    """Does the forward pass of a step on its own; arguments as of :func:`train_epoch`."""
+
+    def outputs(images: Tensor, modalities: tuple[str, ...]) -> Outputs:
+        with autocast(images.device, precision):
+            return network.training_outputs(images, modalities)
+
+    return _step(network, batch, precision, choose_modalities, outputs)
+
+
+def _step(
+    network: FedMEPDNet,
+    batch: Batch,
+    precision: str,
+    choose_modalities: ChooseModalities | None,
+    outputs: Callable[[Tensor, tuple[str, ...]], Outputs],
+) -> Step:
     device = next(network.parameters()).device
     images, modalities = batch.images, batch.modalities
     if choose_modalities is not None:
         chosen = choose_modalities(modalities)
         images, modalities = images[:, [modalities.index(name) for name in chosen]], chosen
-    with autocast(device, precision):
-        images = images.to(device)
-        outputs = network.training_outputs(images, modalities)
-    return Step(network, batch, images, modalities, batch.label.to(device), outputs, precision)
+    images = images.to(device)
+    label = batch.label.to(device)
+    return Step(network, batch, images, modalities, label, outputs(images, modalities), precision)
 
 
 def class_vectors(features: dict[int, Tensor], label: Tensor, classes: int) -> tuple[dict[int, Tensor], Tensor]:
