@@ -13,9 +13,8 @@ from fedmepd.data.batches import Batch
 from fedmepd.errors import Aborted, FedMEPDError
 from fedmepd.networks.network import FedMEPDNet, Outputs
 from fedmepd.tasks.labels import IGNORE
-from fedmepd.training.arithmetic import autocast
 from fedmepd.training.losses import Loss, training_loss
-from fedmepd.training.passes import passes
+from fedmepd.training.passes import Together, passes
 
 # Called after each step with its number (from 1) and loss; the loss is None where it may not be told.
 Progress = Callable[[int, float | None], None]
@@ -156,12 +155,7 @@ def forward(
     network: FedMEPDNet, batch: Batch, precision: str, choose_modalities: ChooseModalities | None = None
 ) -> Step:
     """Does the forward pass of a step on its own; arguments as of :func:`train_epoch`."""
-
-    def outputs(images: Tensor, modalities: tuple[str, ...]) -> Outputs:
-        with autocast(images.device, precision):
-            return network.training_outputs(images, modalities)
-
-    return _step(network, batch, precision, choose_modalities, outputs)
+    return _step(network, batch, precision, choose_modalities, Together(network, precision).forward)
 
 
 def _step(
