@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-# Of the grid of privacy losses. A finer one changes the fourth digit and takes ten times as long.
-_INTERVAL = 1e-3
-# Below it, no epsilon that means anything is left to be found.
-LEAST_NOISE, MOST_NOISE = 0.1, 1e4
+# Of the grid of privacy losses. A finer one changes the fourth digit and takes ten times as long. To choose the noise,
+# a coarser one does: it is on the safe side too, and costs a few thousandths of the budget.
+_INTERVAL, _COARSE = 1e-3, 1e-2
+# Beyond them, no epsilon that means anything is left to be found.
+LEAST_NOISE, MOST_NOISE = 0.2, 1e4
 _TOLERANCE = 1e-3
 
 
@@ -51,18 +52,22 @@ def epsilon(releases: Sequence[Release], delta: float) -> float:
 def _epsilon(kinds: tuple[tuple[float, float, int], ...], delta: float) -> float:
     if not kinds:
         return 0.0
-    accountant = _accountant()
-    accountant.compose(_event([Release(*kind) for kind in kinds]))
+    return _composed([Release(*kind) for kind in kinds], delta, _INTERVAL)
+
+
+def _composed(releases: Sequence[Release], delta: float, interval: float) -> float:
+    accountant = _accountant(interval)
+    accountant.compose(_event(releases))
     return float(accountant.get_epsilon(delta))
 
 
-def _accountant() -> Any:
+def _accountant(interval: float) -> Any:
     # It imports scipy.stats, which takes a second that a job without privacy need not wait.
     from dp_accounting import NeighboringRelation
     from dp_accounting.pld import PLDAccountant
 
     # Zero-out neighbours have the same losses: a patient's share of a sum is there, or is zero.
-    return PLDAccountant(NeighboringRelation.ADD_OR_REMOVE_ONE, _INTERVAL)
+    return PLDAccountant(NeighboringRelation.ADD_OR_REMOVE_ONE, interval)
 
 
 def _event(releases: Sequence[Release]) -> Any:
@@ -70,6 +75,8 @@ def _event(releases: Sequence[Release]) -> Any:
 
     events = []
     for release in releases:
+        if not release.times:
+            continue
         event: Any = dp.GaussianDpEvent(release.noise)
         if release.rate < 1:
             event = dp.PoissonSampledDpEvent(release.rate, event)
@@ -87,17 +94,26 @@ def least_noise(planned: Callable[[float], Sequence[Release]], target: float, de
     """
     import dp_accounting as dp
 
-    if epsilon(planned(LEAST_NOISE), delta) <= target:
-        return LEAST_NOISE
-    if epsilon(planned(MOST_NOISE), delta) > target:
-        return None
+    def is_enough(noise: float) -> bool:
+        return _composed(planned(noise), delta, _COARSE) <= target
+
+    # The less the noise, the longer the calculation: from above, and no further down than needed.
+    low = high = 1.0
+    while not is_enough(high):
+        low, high = high, 4 * high
+        if high > MOST_NOISE:
+            return None
+    while low == high or is_enough(low):
+        if low == LEAST_NOISE:
+            return low
+        high, low = low, max(LEAST_NOISE, low / 1.5)
     return float(
         dp.calibrate_dp_mechanism(
-            _accountant,
-            lambda noise: _event([release for release in planned(noise) if release.times]),
+            lambda: _accountant(_COARSE),
+            lambda noise: _event(planned(noise)),
             target,
             delta,
-            dp.LowerEndpointAndGuess(LEAST_NOISE, 1.0),
+            dp.ExplicitBracketInterval(low, high),
             tol=_TOLERANCE,
         )
     )
