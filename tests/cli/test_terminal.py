@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
+import sys
 
 import pytest
 
-from fedmepd.cli.terminal import positive, progress_bar
+from fedmepd.cli.terminal import outliving_readers, positive, progress_bar
 
 
 class Terminal(io.StringIO):
@@ -35,10 +37,33 @@ def test_nothing_for_what_is_quick(monkeypatch: pytest.MonkeyPatch) -> None:
     assert terminal.getvalue().strip() == "next"
 
 
-def test_nothing_where_nobody_watches(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_in_a_log_for_what_is_quick(monkeypatch: pytest.MonkeyPatch) -> None:
     log = io.StringIO()
     run(monkeypatch, log, 0.0)
     assert log.getvalue() == "next"
+
+
+def test_lines_in_a_log(capsys: pytest.CaptureFixture) -> None:
+    """One window every ten seconds: a line each half minute, the first after three windows, none at the end."""
+    times = iter(range(0, 1000, 10))
+    with progress_bar("case-1", "window", clock=lambda: next(times)) as progress:
+        for number in range(1, 10):
+            progress(number, 9)
+    assert capsys.readouterr().err.splitlines() == [
+        "case-1: window 3 of 9, about 01:00 left",
+        "case-1: window 6 of 9, about 00:30 left",
+    ]
+
+
+def test_a_bar_on_a_terminal_without_a_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pseudo-terminal has no columns and no rows until somebody sets them."""
+    reader, writer = os.openpty()
+    terminal = Terminal()
+    terminal.fileno = lambda: writer
+    run(monkeypatch, terminal, 0.0)
+    assert "reading" in terminal.getvalue()
+    os.close(reader)
+    os.close(writer)
 
 
 @pytest.mark.parametrize("text", ["0", "-3"])
@@ -49,3 +74,21 @@ def test_not_positive(text: str) -> None:
 
 def test_positive() -> None:
     assert positive("7") == 7
+
+
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+def test_a_reader_that_goes_away(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command goes on, its output goes nowhere, and nothing is left to be flushed at the end."""
+    reader, writer = os.pipe()
+    with open(writer, "w") as pipe:
+        monkeypatch.setattr(sys, name, pipe)
+        with outliving_readers():
+            stream = getattr(sys, name)
+            print("one", file=stream, flush=True)
+            assert os.read(reader, 10) == b"one\n"
+            os.close(reader)
+            for _ in range(3):
+                print("two" * 100_000, file=stream, flush=True)
+            stream.writelines(["three"])
+            assert stream.fileno() == writer and stream.encoding == pipe.encoding
+        assert getattr(sys, name) is pipe

@@ -75,7 +75,7 @@ def test_none_is_in_the_results_the_curves_or_tensorboard(careful) -> None:
     assert not [tag for tag in server.figures if "dice" in tag or "mdsc" in tag]
     assert not [tag for tag in server.figures if tag.startswith("site-2/loss")]
     text = (folder / "results" / "results.json").read_text() + json.dumps(server.histories())
-    assert '"dice"' not in text
+    assert '"dice": {' not in text
     # Neither is it in what the server keeps, or in the model that it hands out.
     assert "dice" not in json.dumps(server._records.state())
 
@@ -97,6 +97,15 @@ def test_the_loss_of_a_step_is_not_on_the_console(careful) -> None:
     open_site = FederationSite(NAME, settings(), careful[2][NAME].data, careful[0] / "open", CPU)
     open_site._live = {"phase": "training", "loss": 1.5}
     assert open_site.stats() == {"phase": "training", "loss": 1.5}
+
+
+def test_nor_is_that_of_the_fusion_training(careful) -> None:
+    server = careful[1]
+    steps: list[tuple[int, float | None]] = []
+    server._fusion.fuse(server._method.weights, 1, never, lambda step, loss: steps.append((step, loss)))
+    # Three cases in batches of two.
+    assert steps == [(1, None), (2, None)]
+    assert "loss" not in server.stats()
 
 
 def test_a_job_cannot_lower_the_floor_of_the_anchors(tiny, tmp_path) -> None:
@@ -151,27 +160,30 @@ def anchors_of(payload: Payload, rows: int) -> Payload:
     return Payload(payload.round, payload.tensors | sent)
 
 
-def test_a_hostile_server(tiny, tmp_path) -> None:
-    of = settings(calibration={"anchors_per_class": 2})
-    server, sites = federation(tiny, tmp_path, of, limits=Limits(rounds=3, task_seconds=1000))
+@pytest.fixture(scope="module")
+def payload(tiny, tmp_path_factory) -> Payload:
+    """What a server sends site 1 for round 1."""
+    server = make_server(tiny, settings(), tmp_path_factory.mktemp("server"))
+    server.register(FederationSite(NAME, settings(), tiny.data(NAME), tmp_path_factory.mktemp("site"), CPU).profile())
+    server.start(never)
     server.begin_round()
-    payload, site = server.payload(NAME), sites[NAME]
-    with pytest.raises(FedMEPDError, match=r"anchors of level 1 have shape \(20000, 4\): expected 1 to 8 rows of 4"):
+    return server.payload(NAME)
+
+
+def test_a_hostile_server(tiny, tmp_path, payload) -> None:
+    limits = Limits(rounds=3)
+    site = FederationSite(NAME, settings(), tiny.data(NAME), tmp_path, CPU, limits=limits)
+    with pytest.raises(FedMEPDError, match=r"anchors of level \d have shape \(20000, \d+\): expected 1 to 8 rows"):
         site.train(anchors_of(payload, 20_000), never)
     with pytest.raises(SettingsError, match="round is 1000000 in the job, limits.rounds is 3 at this site"):
         site.train(Payload(1_000_000, payload.tensors), never)
-    assert not list((tmp_path / NAME).glob("state_*"))
-    assert site.train(payload, never).round == 1
+    assert not list(tmp_path.glob("state_*"))
 
 
-def test_a_round_ends_after_the_sites_own_time(tiny, tmp_path) -> None:
-    _, sites = federation(tiny, tmp_path, settings(), limits=Limits(task_seconds=1e-3))
-    server = make_server(tiny, settings(), tmp_path / "other")
-    server.register(sites[NAME].profile())
-    server.start(never)
-    server.begin_round()
+def test_a_round_ends_after_the_sites_own_time(tiny, tmp_path, payload) -> None:
+    site = FederationSite(NAME, settings(), tiny.data(NAME), tmp_path, CPU, limits=Limits(task_seconds=1e-3))
     with pytest.raises(SettingsError, match="it took longer than limits.task_seconds, 0.001 at this site"):
-        sites[NAME].train(server.payload(NAME), never)
+        site.train(payload, never)
 
 
 # The secret
@@ -195,13 +207,8 @@ def trained(tiny, folder: Path, payload: Payload, secret: tuple[str, ...]) -> di
     return site.train(Payload(payload.round, dict(payload.tensors)), never).tensors
 
 
-def test_a_server_that_has_the_case_cannot_repeat_the_round(tiny, tmp_path) -> None:
+def test_a_server_that_has_the_case_cannot_repeat_the_round(tiny, tmp_path, payload) -> None:
     """The attack: who suspects that a patient is in the training repeats it, and compares the update bit by bit."""
-    server = make_server(tiny, settings(), tmp_path)
-    server.register(FederationSite(NAME, settings(), tiny.data(NAME), tmp_path / "p", CPU).profile())
-    server.start(never)
-    server.begin_round()
-    payload = server.payload(NAME)
     plain = trained(tiny, tmp_path / "site", payload, ())
     assert same(plain, trained(tiny, tmp_path / "server repeats", payload, ()))
     secret = kept_secret(tmp_path / "secretive")

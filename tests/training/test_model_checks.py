@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import tracemalloc
 import zipfile
 from pathlib import Path
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fedmepd.cli.program import main
 from fedmepd.errors import CheckpointError
@@ -60,16 +60,24 @@ def test_a_model_that_claims_more_than_it_may(name: str, model: Path) -> None:
     assert str(model) in str(error.value)
 
 
+class Taken(TorchDispatchMode):
+    """Counts the bytes of all tensors that are made in memory."""
+
+    bytes = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        if isinstance(made, torch.Tensor) and made.device.type == "cpu":
+            self.bytes += made.numel() * made.element_size()
+        return made
+
+
 def test_no_memory_is_taken_for_the_network_of_such_a_model(model: Path) -> None:
-    """Within the bounds too: the largest network has 200 million weights, the file those of the smallest."""
+    """Within the bounds too: the largest network has hundreds of MiB of weights, the file those of the smallest."""
     change(model, width=64)
-    load = torch.nn.Module.load_state_dict
-    tracemalloc.start()
-    with pytest.raises(CheckpointError, match="at width 64"):
+    with Taken() as taken, pytest.raises(CheckpointError, match="at width 64"):
         load_model(model)
-    assert tracemalloc.get_traced_memory()[1] < 50 * 2**20
-    tracemalloc.stop()
-    assert torch.nn.Module.load_state_dict is load
+    assert taken.bytes < 50 * 2**20
 
 
 @pytest.mark.parametrize("command", ["predict", "bundle", "torchscript", "show"])
@@ -79,8 +87,8 @@ def test_every_command_refuses_it(command: str, model: Path, tmp_path: Path, cap
     images.mkdir()
     arguments = {
         "predict": ["predict", "--model", model, images, "--out", tmp_path / "out"],
-        "bundle": ["export", "bundle", model, tmp_path / "out"],
-        "torchscript": ["export", "torchscript", model, tmp_path / "out.ts"],
+        "bundle": ["export", "bundle", "--model", model, tmp_path / "out"],
+        "torchscript": ["export", "torchscript", "--model", model, tmp_path / "out.ts"],
         "show": ["checkpoint", "show", model],
     }
     assert main([str(argument) for argument in arguments[command]]) == 2
@@ -101,8 +109,8 @@ def test_a_file_that_unpacks_to_more_than_it_is(model: Path, tmp_path: Path) -> 
         for part in source.infolist():
             packed.writestr(part.filename, source.read(part))
         packed.writestr("archive/data/999999", bytes(64 * 2**20))
-    assert bomb.stat().st_size < 2**20
-    with pytest.raises(CheckpointError, match=r"bytes unpack to 6\d+, which torch never writes"):
+    assert bomb.stat().st_size < 2**22
+    with pytest.raises(CheckpointError, match=r"bytes unpack to \d{8}, which torch never writes"):
         load_tensors(bomb)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import json
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +16,7 @@ from fedmepd.cli.terminal import progress_bar, warn
 from fedmepd.errors import DataError, SettingsError
 
 if TYPE_CHECKING:
-    from fedmepd.data.cases import Case
+    from fedmepd.data.inspection import Inspection
     from fedmepd.evaluation.measures import RegionMeasures
     from fedmepd.segmentation.segmenter import Segmenter
     from fedmepd.tasks.task import Task
@@ -38,6 +40,7 @@ def add_evaluate_command(topics: argparse._SubParsersAction) -> None:
     evaluate.add_argument("--predictions", type=Path, metavar="P", help="file or folder of segmentations")
     evaluate.add_argument("--labels", type=Path, metavar="L", help="file or folder of labels, in any known layout")
     evaluate.add_argument("--out", type=Path, metavar="FOLDER", help="write evaluation.csv and evaluation.json there")
+    evaluate.add_argument("--json", action="store_true", help="print evaluation.json instead of the table")
     evaluate.add_argument(
         "--label-values",
         metavar="VALUES",
@@ -82,9 +85,14 @@ def _evaluate(options: argparse.Namespace) -> None:
             raise SettingsError(f"--task {options.task}: {options.model} is a model of task {task.name}")
         cases = _score_model(segmenter, options)
     report = build(task, cases, seed=options.seed, **unmatched)
-    print("\n".join([f"scored {len(cases)} case{'s' if len(cases) > 1 else ''}", "", console_table(report)]))
+    if options.json:
+        print(json.dumps(report, indent=2))
+    else:
+        print("\n".join([f"scored {len(cases)} case{'s' if len(cases) > 1 else ''}", "", console_table(report)]))
     if options.out is not None:
-        print(f"wrote {' and '.join(map(str, write(options.out, report)))}")
+        written = write(options.out, report)
+        if not options.json:
+            print(f"wrote {' and '.join(map(str, written))}")
 
 
 def _score_files(
@@ -99,7 +107,7 @@ def _score_files(
         options.predictions,
         options.labels,
         follow_links=options.follow_links,
-        cache=SiteSettings.load().cache,
+        cache=SiteSettings.load(cache_needed=False).cache,
     )
     _tell_unmatched(matched.without_label, "predictions without a label")
     _tell_unmatched(matched.without_prediction, "labels without a prediction")
@@ -133,15 +141,26 @@ def _tell_unmatched(names: Sequence[str], what: str) -> None:
 def _score_model(segmenter: Segmenter, options: argparse.Namespace) -> dict[str, dict[str, RegionMeasures]]:
     import numpy as np
 
+    from fedmepd.data.findings import MOST_SHOWN
     from fedmepd.data.preparation import classes_of_label
     from fedmepd.evaluation.measures import measure_case
     from fedmepd.evaluation.pairs import read_classes
-    from fedmepd.segmentation.segmenter import modality_warnings
+    from fedmepd.segmentation.limits import limits_of_cases
 
     task = segmenter.task
-    labelled = _labelled_cases(task, options)
+    inspection = _inspect_labelled(task, options)
+    labelled = inspection.cases
     usable = [segmenter.usable(case) for case in labelled]
-    for line in modality_warnings(task, labelled, segmenter.modalities):
+    unlike = [
+        finding.text
+        for case, facts in zip(usable, inspection.facts, strict=True)
+        for finding in segmenter.unlike_training(case, facts)
+    ]
+    for line in [
+        *limits_of_cases(task, labelled, segmenter.modalities, segmenter.phantoms),
+        *unlike[:MOST_SHOWN],
+        *([f"{len(unlike) - MOST_SHOWN} more lines of this kind"] if len(unlike) > MOST_SHOWN else []),
+    ]:
         warn(line)
     cases = {}
     for case, unlabelled in zip(labelled, usable, strict=True):
@@ -153,18 +172,19 @@ def _score_model(segmenter: Segmenter, options: argparse.Namespace) -> dict[str,
         predicted = classes_of_label(task, values, task.default_convention)
         cases[case.name] = measure_case(task, predicted, label, spacing, case.label_groups)
         dice = ", ".join(f"{region} {of.dice:.3f}" for region, of in cases[case.name].items())
-        print(f"{case.name}: Dice {dice}", flush=True)
+        # With --json nothing but JSON goes to standard output.
+        print(f"{case.name}: Dice {dice}", file=sys.stderr if options.json else sys.stdout, flush=True)
     return cases
 
 
-def _labelled_cases(task: Task, options: argparse.Namespace) -> list[Case]:
+def _inspect_labelled(task: Task, options: argparse.Namespace) -> Inspection:
     """The cases of the data set's part, checked as before training."""
     from fedmepd.data.findings import WARNING
     from fedmepd.data.inspection import inspect_cases
     from fedmepd.data.opening import nameable, open_dataset
     from fedmepd.site_settings import SiteSettings
 
-    cache = SiteSettings.load().cache
+    cache = SiteSettings.load(cache_needed=False).cache
     task = with_label_maps(task, [options.label_values])
     dataset = open_dataset(task, options.folder, follow_links=options.follow_links, cache=cache)
     cases, problems = nameable(dataset)
@@ -197,4 +217,4 @@ def _labelled_cases(task: Task, options: argparse.Namespace) -> list[Case]:
     for finding in inspection.findings:
         if finding.severity == WARNING:
             warn(finding.text)
-    return inspection.cases
+    return inspection

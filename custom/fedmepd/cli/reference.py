@@ -14,6 +14,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from fedmepd import methods
+from fedmepd.cli.json_output import OUTPUTS, keys
 from fedmepd.cli.program import build_parser
 from fedmepd.cli.settings_list import Setting, common_settings, own_settings, sections
 from fedmepd.cli.terminal import REFUSED
@@ -28,6 +29,13 @@ _ABOUT_COMMANDS = """\
 `--help` after any command prints the same. `fedmepd --version` prints the version. Unless a command says otherwise,
 the exit status is 0 when it is done, 2 after an error that you can correct (one line describes it), and 130 when it was
 interrupted or terminated.
+"""
+
+_ABOUT_JSON = """\
+These commands print one JSON document with `--json` and nothing else on standard output; progress and warnings go to
+standard error. Exit status and errors are the same as without it. Scripts can rely on the keys below: a later version
+may add keys, and keeps these. Fractions are 0 to 1, distances mm, volumes ml, times seconds; null stands for what is
+not known or not defined. `[]` is a list, `NAME` any name.
 """
 
 _ABOUT_JOBS = """\
@@ -48,8 +56,8 @@ refused. `fedmepd methods NAME` prints the same.
 
 _ABOUT_MACHINES = f"""\
 Each server and site has its own, in `local/{FILE_NAME}` of its FLARE kit or in environment variables, which override
-the file. No job can change them. Only `cross_site` leaves the machine, and the name of a limit when a job goes beyond
-it. `fedmepd data init --kit` writes `data` into the file. Relative paths in the file are relative to its folder. In the
+the file. No job can change them. Only `cross_site` leaves the machine, and the name of a limit that a job goes beyond.
+`fedmepd data init --kit` writes `data` into the file. Relative paths in the file are relative to its folder. In the
 simulator, where nothing leaves the machine, `min_count` is 1 and there are no limits unless you set them.
 """
 
@@ -78,6 +86,7 @@ def reference(root: Path) -> str:
         "",
         "- [Commands](#commands)",
         *(f"  - [`{name}`](#{_anchor(name)})" for name in commands),
+        "- [JSON output](#json-output)",
         "- [Settings of a job](#settings-of-a-job)",
         "- [Settings of a method](#settings-of-a-method)",
         "- [Settings of a machine](#settings-of-a-machine)",
@@ -88,7 +97,7 @@ def reference(root: Path) -> str:
     ]
     for name, parser in commands.items():
         lines += _command(name, parser)
-    return "\n".join([*lines, *_job_settings(), *_machine_settings()]) + "\n"
+    return "\n".join([*lines, *_json_output(), *_job_settings(), *_machine_settings()]) + "\n"
 
 
 def _anchor(name: str) -> str:
@@ -175,6 +184,14 @@ def _meaning(parser: argparse.ArgumentParser, action: argparse.Action) -> str:
 
 def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
+
+
+def _json_output() -> list[str]:
+    lines = ["## JSON output", "", _ABOUT_JSON]
+    for command, model in OUTPUTS.items():
+        rows = [f"| `{key}` | {_cell(meaning)} |" for key, meaning in keys(model)]
+        lines += [f"### `{command} --json`", "", "| key | |", "|---|---|", *rows, ""]
+    return lines
 
 
 def _job_settings() -> list[str]:

@@ -1,17 +1,20 @@
-"""What the commands share of a terminal: exit status, interrupts, warnings, progress, the check of an option."""
+"""What the commands share of a terminal: exit status, interrupts, closed pipes, warnings, progress, options' checks."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
-# Exit status of a data set or site that was looked at and has errors; of a command that the user can put right; of one
-# that the user has interrupted.
-FAULTY, REFUSED, INTERRUPTED = 1, 2, 130
+# Exit status of a data set or site that was looked at and has errors; of a job that failed; of a command that the user
+# can put right; of one that the user has interrupted.
+FAULTY, FAILED, REFUSED, INTERRUPTED = 1, 1, 2, 130
 
 
 @contextmanager
@@ -41,25 +44,88 @@ def interruptible() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def outliving_readers() -> Iterator[None]:
+    """Lets a command finish its work when the reader of its output goes away, as ``head`` does.
+
+    What it prints from then on goes nowhere; its files and its exit status are those of a complete command.
+    """
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = map(_Outliving, before)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stdout, sys.stderr = before
+
+
+class _Outliving:
+    """A stream whose reader may go away.
+
+    Args:
+        stream: with the file descriptor of a pipe, or any other.
+    """
+
+    def __init__(self, stream: Any):
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except BrokenPipeError:
+            self._give_up()
+            return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except BrokenPipeError:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        # What waits in buffers, here and in processes that inherit the descriptor, goes nowhere too.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self._stream.fileno())
+        os.close(nowhere)
+
+
 def warn(line: str) -> None:
     """Prints a warning that no result depends on."""
     print(f"warning: {line}", file=sys.stderr, flush=True)
 
 
 @contextmanager
-def progress_bar(name: str, unit: str, delay: float = 1.0) -> Iterator[Callable[[int, int], None]]:
-    """A bar on the terminal, none where nobody watches; yields what is told the number done, and of all.
+def progress_bar(
+    name: str, unit: str, delay: float = 1.0, *, every: float = 30.0, clock: Callable[[], float] = time.monotonic
+) -> Iterator[Callable[[int, int], None]]:
+    """Shows on standard error how far something is and how long it still takes; yields what is told the progress.
 
-    The bar goes as soon as all is done, so that what is printed next has the line to itself.
+    On a terminal it is a bar, which goes as soon as all is done, so that what is printed next has the line to itself.
+    Elsewhere, as in the log of a batch system, it is a line now and then.
 
     Args:
         name: what is being done.
         unit: what is counted.
         delay: seconds before the bar appears: for what is over sooner it would only flicker.
+        every: seconds from one line to the next where there is no terminal.
+        clock: tells the seconds.
+
+    Yields:
+        a function of the number done, and of all.
     """
+    if not sys.stderr.isatty():
+        yield _lines(name, unit, every, clock)
+        return
     from tqdm import tqdm
 
-    with tqdm(desc=name, unit=unit, leave=False, disable=None, delay=delay) as bar:
+    with tqdm(desc=name, unit=unit, leave=False, delay=delay, **_size()) as bar:
 
         def report(done: int, total: int) -> None:
             bar.total = total
@@ -68,6 +134,30 @@ def progress_bar(name: str, unit: str, delay: float = 1.0) -> Iterator[Callable[
                 bar.close()
 
         yield report
+
+
+def _size() -> dict[str, int]:
+    """A size for a terminal that does not know its own, as in some containers, where tqdm would show nothing."""
+    try:
+        return {} if os.get_terminal_size(sys.stderr.fileno()).columns else {"ncols": 80, "nrows": 24}
+    except OSError:
+        return {}
+
+
+def _lines(name: str, unit: str, every: float, clock: Callable[[], float]) -> Callable[[int, int], None]:
+    from tqdm import tqdm
+
+    started = said = clock()
+
+    def report(done: int, total: int) -> None:
+        nonlocal said
+        now = clock()
+        if now - said >= every and 0 < done < total:
+            said = now
+            left = tqdm.format_interval((now - started) / done * (total - done))
+            print(f"{name}: {unit} {done} of {total}, about {left} left", file=sys.stderr, flush=True)
+
+    return report
 
 
 def positive(text: str) -> int:

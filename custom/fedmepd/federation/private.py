@@ -8,6 +8,7 @@ from fedmepd import methods
 from fedmepd.config import Settings
 from fedmepd.data.cases import Case
 from fedmepd.data.site import SiteData
+from fedmepd.data.training_images import ImageMeasures
 from fedmepd.disclosure import Disclosure
 from fedmepd.errors import FedMEPDError
 from fedmepd.privacy.participant import Account, Plan, Privacy, Terms
@@ -56,6 +57,11 @@ def privacy_of(
         raise FedMEPDError(f"{owner}: {message}", public=message)
     plan = Plan(len({case.patient for case in cases}), settings.training.batch, epochs, rounds, vectors)
     return Privacy(owner, terms, plan, account, log=log)
+
+
+def images_of(privacy: Privacy | None, data: SiteData) -> ImageMeasures:
+    """Returns what a model file says of the images that it was trained on: nothing where no noise protects them."""
+    return data.images if privacy is None or data.phantoms else ImageMeasures()
 
 
 def disclosed(disclosure: Disclosure, privacy: Privacy | None, demanded: SitePrivacy, data: SiteData) -> Disclosure:
