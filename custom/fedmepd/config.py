@@ -239,6 +239,39 @@ class FusionSettings(Section):
     )
 
 
+class PrivacySettings(Section):
+    """Differential privacy for the training patients of every participant."""
+
+    epsilon: float = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="budget of a participant for the whole run; when it is spent, the participant trains no further; "
+        "0: no differential privacy",
+    )
+    delta: float = Field(
+        1e-5, gt=0, lt=0.1, description="delta of the guarantee; has to be well below 1 / number of training patients"
+    )
+    clip: float = Field(
+        1.0, gt=0, le=1e6, description="a patient's gradient in a step is scaled down to this norm where it is longer"
+    )
+    patients: int = Field(0, ge=0, description="patients in a step on average, each drawn by itself; 0: training.batch")
+    noise: float = Field(
+        0,
+        ge=0,
+        le=1e4,
+        description="standard deviation of the noise in a step, in clips; 0: as much as makes the budget last for all "
+        "rounds",
+    )
+    vector_clip: float = Field(
+        8.0,
+        gt=0,
+        le=1e6,
+        description="norm to which a patient's class vectors are scaled down before they make anchors",
+    )
+    vector_share: float = Field(0.2, gt=0, lt=1, description="share of the fusion site's budget that its anchors take")
+
+
 class Settings(Section):
     """The settings that all methods have in common. The defaults are the paper's values.
 
@@ -281,6 +314,7 @@ class Settings(Section):
     augmentation: AugmentationSettings = AugmentationSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     data: DataSettings = DataSettings()
+    privacy: PrivacySettings = PrivacySettings()
 
     @field_validator("task")
     @classmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -28,6 +28,7 @@ def write_model_card(
     round_number: int,
     validation: dict[str, Any] | None,
     test: dict[str, Any] | None = None,
+    privacy: Callable[[], dict[str, Any] | None] = lambda: None,
 ) -> None:
     """Writes the card of a model into its folder. It names no case, file or folder.
 
@@ -42,6 +43,8 @@ def write_model_card(
         round_number: of the model.
         validation: ``mdsc`` and ``dice`` by region, or None.
         test: what :func:`fedmepd.evaluation.metrics.summarise` returns, or None before the test.
+        privacy: returns what the training has spent so far, see
+            :meth:`fedmepd.privacy.participant.Privacy.spent`; None without differential privacy.
 
     Raises:
         FedMEPDError: the card cannot be written.
@@ -65,6 +68,7 @@ def write_model_card(
         * bool(settings.data.clip_percent)
         + "z-score within the brain, by modality",
         "seed, version": f"{settings.seed}, fedmepd {__version__}",
+        "differential privacy": _privacy(privacy()),
     }
     lines = [
         f"# {task.title}: model of {owner}",
@@ -91,6 +95,15 @@ def write_model_card(
         f"Output: {task.describe_labels()}.",
     ]
     write_text(model.with_name(FILE_NAME), "\n".join(lines) + "\n")
+
+
+def _privacy(spent: dict[str, Any] | None) -> str:
+    if spent is None:
+        return "none"
+    return (
+        f"for every training patient, epsilon {spent['epsilon']:.3g} at delta {spent['delta']:g}; validation and test "
+        "patients are not covered"
+    )
 
 
 def _scores(
