@@ -14,7 +14,7 @@ import yaml
 
 from fedmepd.evaluation import results
 from fedmepd.flare.watching import COMPLETED
-from tests.system.production import ADMIN, SERVER, Federation, wait_for
+from tests.system.production import SERVER, Federation, wait_for
 from tests.system.simulator import ROOT, SITES, TINY
 
 pytestmark = [pytest.mark.system, pytest.mark.slow]
@@ -71,8 +71,6 @@ def federation(tmp_path: Path, cohort: Path, cache: Path):
             )
         wait_for(lambda: made.log(SERVER).count("joined. Sent token") >= 2, "all sites at the server")
         yield made, prepared, programs / "jobs"
-        made.flare("system", "shutdown", "all", "--force", by=ADMIN)
-        wait_for(lambda: not made.processes(made.folder), "the end of the server and all sites")
     finally:
         made.end()
 
