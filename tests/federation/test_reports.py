@@ -35,6 +35,7 @@ TRAIN = {
 CASE = {"dice": DICE, "hd95_mm": dict.fromkeys(DICE, 3.0), "empty": {"WT": None, "TC": "label", "ET": "both"}}
 TEST = {
     "test": {"dice": DICE, "mdsc": 0.25, "empty": {"WT": 0, "TC": 0, "ET": 1}, "hd95_mm": dict.fromkeys(DICE, 373.13)},
+    "withheld": None,
     "selected_round": 2,
     "each": {"cases": [CASE, CASE], "fingerprint": 64 * "a"},
 }
