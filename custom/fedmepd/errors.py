@@ -84,13 +84,21 @@ class Aborted(Exception):
     """The run was asked to stop; raised between two training steps."""
 
 
+_DENIED, _FULL = (errno.EACCES, errno.EPERM), (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def is_of_the_machine(problem: OSError) -> bool:
+    """Whether an error is one of rights or of space, which whoever runs this can put right and no code can."""
+    return problem.errno in (*_DENIED, *_FULL, errno.EROFS)
+
+
 def remedy(problem: OSError) -> str:
     """Returns what to do about a file or folder that the operating system refuses, as the end of a sentence."""
-    if problem.errno in (errno.EACCES, errno.EPERM):
+    if problem.errno in _DENIED:
         return "give the user who runs this the right to it (`chmod`, `chown`), or choose another folder"
     if problem.errno == errno.EROFS:
         return "it is on a disk that can only be read: choose another folder"
-    if problem.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if problem.errno in _FULL:
         return "free space on that disk, or choose another folder"
     return "choose another folder"
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import io
 import json
 import os
 import pickle
+import tempfile
 import uuid
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -73,6 +73,24 @@ def cannot_write(path: Path, error: OSError) -> FedMEPDError:
     )
 
 
+def require_writable(folder: Path, option: str) -> None:
+    """Makes a folder and tries whether it can be written, before anything is computed for it.
+
+    Args:
+        folder: the folder.
+        option: by which the user names it.
+
+    Raises:
+        FedMEPDError: it cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise FedMEPDError(f"{option} {folder} cannot be written: {error.strerror}; {remedy(error)}") from error
+
+
 def remove_leftovers(folder: Path) -> None:
     """Removes what a process left half written when it was killed.
 
@@ -84,6 +102,9 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def _flush_folder(folder: Path) -> None:
+    # Windows has no folders that can be opened.
+    if not hasattr(os, "O_DIRECTORY"):
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -92,27 +113,34 @@ def _flush_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: Path, taken: str) -> Iterator[None]:
+def locked(path: Path, taken: str | None) -> Iterator[None]:
     """Keeps a lock on a file; the operating system releases it when this process ends, however it ends.
 
     Args:
         path: the file, which stays; its folder is made when missing.
-        taken: the message if another process has the lock.
+        taken: the message if another process has the lock; None: wait for it.
 
     Raises:
         FedMEPDError: another process has it, or the file cannot be written.
     """
+    # Late, so that the commands that lock nothing do not wait for it.
+    from filelock import FileLock, Timeout
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(path, "w")
+        # The lock itself does not say why it cannot be had.
+        open(path, "a").close()
     except OSError as error:
         raise FedMEPDError(f"{path} cannot be written: {error.strerror or error}; choose another folder") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise FedMEPDError(taken) from error
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=-1 if taken is None else 0)
+    except Timeout as error:
+        raise FedMEPDError(taken) from error
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def write_text(path: Path, text: str) -> None:

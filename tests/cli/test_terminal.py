@@ -1,12 +1,17 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import io
 import os
+import sys
+from pathlib import Path
 
 import pytest
 
-from fedmepd.cli.terminal import positive, progress_bar
+from fedmepd.cli.terminal import elsewhere_with, outliving_readers, positive, progress_bar
+from fedmepd.errors import FedMEPDError
+from fedmepd.storage import cannot_write
 
 
 class Terminal(io.StringIO):
@@ -73,3 +78,37 @@ def test_not_positive(text: str) -> None:
 
 def test_positive() -> None:
     assert positive("7") == 7
+
+
+def test_the_option_that_names_another_folder() -> None:
+    """Where rights or space are missing, and nowhere else."""
+
+    def message(number: int) -> str:
+        cause = OSError(number, "why")
+        with pytest.raises(FedMEPDError) as error, elsewhere_with("--out"):
+            raise cannot_write(Path("there"), cause) from cause
+        return str(error.value)
+
+    assert message(errno.EROFS).endswith("--out names another folder")
+    assert message(errno.ENOSPC).endswith("--out names another folder")
+    assert "--out" not in message(errno.EISDIR)
+    with pytest.raises(FedMEPDError, match="^plain$"), elsewhere_with("--out"):
+        raise FedMEPDError("plain")
+
+
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+def test_a_reader_that_goes_away(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command goes on, its output goes nowhere, and nothing is left to be flushed at the end."""
+    reader, writer = os.pipe()
+    with open(writer, "w") as pipe:
+        monkeypatch.setattr(sys, name, pipe)
+        with outliving_readers():
+            stream = getattr(sys, name)
+            print("one", file=stream, flush=True)
+            assert os.read(reader, 10) == b"one\n"
+            os.close(reader)
+            for _ in range(3):
+                print("two" * 100_000, file=stream, flush=True)
+            stream.writelines(["three"])
+            assert stream.fileno() == writer and stream.encoding == pipe.encoding
+        assert getattr(sys, name) is pipe

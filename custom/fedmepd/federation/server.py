@@ -83,10 +83,10 @@ class FederationServer:
         folder = Path(folder)
         self._fusion = fusion
         self._task = find_task(settings.task)
-        self._model = GlobalModel(settings, fusion, folder)
+        self._records = Records()
+        self._model = GlobalModel(settings, fusion, folder, self._records.privacy)
         self._changes, self._waiting = TensorStore(folder / "changes"), TensorStore(folder / "waiting")
         self._method = methods.find(settings.method).at_server(settings, self._model.start(), self._changes)
-        self._records = Records()
         self._records.join(FUSION_SITE, 0)
         self._bound = NormBound(settings.aggregation.norm_bound)
         self._extras_bound = NormBound(settings.aggregation.norm_bound, by_filter=False)
@@ -227,8 +227,8 @@ class FederationServer:
             work = f"{steps} steps at the fusion site" if steps else "the fusion site trains"
             self.log(f"round 0: {work} before the sites begin")
 
-        def progress(step: int, loss: float) -> None:
-            self._live |= {"step": step, "steps": steps, "loss": loss}
+        def progress(step: int, loss: float | None) -> None:
+            self._live |= {"step": step, "steps": steps} | ({} if loss is None else {"loss": loss})
 
         self._live = {"phase": "fusion training", "round": round_number}
         try:
@@ -355,6 +355,10 @@ class FederationServer:
         share = mean_personal_share(self._records, self._method)
         if share is not None:
             stats["personal_share"] = round(share, 4)
+        left = range(self.round + 1, self.settings.rounds + 1)
+        seconds = self.timing.seconds_left(len(left), sum(map(self.settings.validation_is_due, left)))
+        if seconds is not None:
+            stats["seconds_left"] = round(seconds)
         return stats
 
     def _keep_round(self) -> RoundSeconds:

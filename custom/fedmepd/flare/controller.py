@@ -77,6 +77,8 @@ class FedMEPDController(ScatterAndGather):
         self._roll_call: RollCall | None = None
         self._timing: Timing | None = None
         self._simulated = False
+        # Before the components that follow in the job's configuration say that they have been made.
+        console.quieten()
         self._progress = logging.getLogger("fedmepd.progress")
 
     def log_info(self, fl_ctx: FLContext, msg: str, fire_event=False):
@@ -106,8 +108,6 @@ class FedMEPDController(ScatterAndGather):
     def start_controller(self, fl_ctx: FLContext) -> None:
         # Not ScatterAndGather's, which takes components and an initial model from the job: the server has both.
         self._simulated = folders.in_simulator(fl_ctx)
-        if self._simulated:
-            console.quieten()
         with self._guarded(fl_ctx):
             Settings.make(self.preset, self.settings)
 
@@ -122,6 +122,7 @@ class FedMEPDController(ScatterAndGather):
         with self._guarded(fl_ctx):
             settings = Settings.make(self.preset, self.settings)
             folder = folders.state_folder(fl_ctx, settings)
+            folders.show_state(fl_ctx, settings, folder)
             self._run = translation.Run(folders.run_identity(folder), settings)
             self._sender = Sender(self, fl_ctx, abort_signal)
             self._roll_call = RollCall(
@@ -140,6 +141,8 @@ class FedMEPDController(ScatterAndGather):
         settings, roll_call = self._run.settings, self._roll_call
         tasks = roll_call.ask()
         self._say(f"{settings.method}, {settings.rounds} rounds: {len(tasks)} sites and the server prepare their data")
+        for line in progress.plan_lines(settings, folders.run_folder(fl_ctx) / "results"):
+            self._say(line)
         opened = partial(self.open_server, self._run, folder, timing=self._timing, log=self._say, fl_ctx=fl_ctx)
         post = FusionPost(self._run, self._sender, roll_call, partial(self._admit_newcomers, wait=False), self._say)
         # The fusion site may be away when a run goes on: what it said of itself is kept.
