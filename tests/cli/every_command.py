@@ -40,6 +40,7 @@ COMMANDS = {
     "evaluate": ("--predictions seg --labels {m}/data --out scores", 0),
     "checkpoint show": ("{m}/model.pt", 0),
     "checkpoint import": ("{m}/nothing.pth imported.pt", 2),
+    "egress": ("{m}/run", 2),
     "job export": ("{root}/jobs/fedmepd_brats job", 0),
     "kit": ("{m}/data", 2),
     "doctor": ("{m}/data", 2),

@@ -7,7 +7,8 @@ import pytest
 
 from fedmepd.data import phantom
 from fedmepd.data.layouts import find_dataset
-from fedmepd.data.phantom import case_names, cases_without_enhancement, ensure_site, phantom_case, scanner
+from fedmepd.data.phantom import case_names, cases_without_enhancement, phantom_case, scanner
+from fedmepd.data.phantom_cohorts import ensure_site
 from fedmepd.errors import DataError
 from fedmepd.tasks.brats import BRATS
 
