@@ -58,6 +58,21 @@ def test_the_page_of_a_site(tmp_path) -> None:
     assert page.cells == [
         *("test, model of round 3", "0.600", "0.600", "0.300", "0.500", "4.0", "4.0", "8.0"),
         *("best validation, round 3", "0.700", "0.700", "0.700", "0.700", "-", "-", "-"),
+        *(
+            "test",
+            "0.300",
+            "0.300",
+            "0.300",
+            "40.0",
+            "40.0",
+            "40.0",
+            "4/1/0",
+            "4/1/1",
+            "4/1/2",
+            "0.600",
+            "0.600",
+            "0.300",
+        ),
     ]
     names = {file.stem for file in (tmp_path / "report/figures").iterdir()}
     assert names == {"scores", "losses", "personal_filters"}

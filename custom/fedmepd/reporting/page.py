@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fedmepd.evaluation import tables
+from fedmepd.evaluation import lesion_table, tables
 from fedmepd.evaluation.results import HISTORY, find, label, read
 from fedmepd.reporting import figures, html, plotting
 from fedmepd.storage import read_json, write_atomically, write_text
@@ -98,7 +98,11 @@ def page(results: dict[str, Any], history: dict[str, Any] | None, pictures: dict
         body.append('<p class="running">This run is not finished: the scores are on validation cases.</p>')
     if history is None:
         body.append(f"<p>There are no curves, because there is no {HISTORY} beside the results.</p>")
-    body += ["<h2>Scores</h2>", _table(results), _notes(results)]
+    body += ["<h2>Scores</h2>", _table(tables.header(results), tables.rows(results), tables.TEXT_COLUMNS)]
+    if lesion_table.has_lesions(results):
+        body.append(f"<p>{lesion_table.TITLE}:</p>")
+        body.append(_table(lesion_table.header(results), lesion_table.rows(results), 1))
+    body.append(_notes(results))
     for name, (heading, text) in _PICTURES.items():
         if name in pictures:
             body += [f"<h2>{heading}</h2>", html.figure(pictures[name], text)]
@@ -107,9 +111,8 @@ def page(results: dict[str, Any], history: dict[str, Any] | None, pictures: dict
     return html.document(title, body)
 
 
-def _table(results: dict[str, Any]) -> str:
-    rows = tables.rows(results)
-    return html.table(tables.header(results), rows, tables.TEXT_COLUMNS, [""] * (len(rows) - 2) + ["mean", "server"])
+def _table(heads: tuple[str, ...], rows: list[tuple[str, ...]], text_columns: int) -> str:
+    return html.table(heads, rows, text_columns, [""] * (len(rows) - 2) + ["mean", "server"])
 
 
 def _obstacles(results: dict[str, Any]) -> str:

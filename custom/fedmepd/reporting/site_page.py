@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fedmepd.evaluation import site_results
+from fedmepd.evaluation.lesion_table import TITLE, site_table
 from fedmepd.reporting import figures, html, plotting
 from fedmepd.storage import write_atomically, write_text
 from fedmepd.tasks.find import task_of
@@ -88,7 +89,11 @@ def _scores(run: dict[str, Any]) -> str:
         best = max(run["history"]["validation"], key=lambda entry: entry["mdsc"])
         rows.append((f"best validation, round {best['round']}", *_numbers(regions, best)))
     header = ("cases", *(f"Dice {region}" for region in regions), "mDSC", *(f"HD95 {region} mm" for region in regions))
-    return html.table(header, rows, 1)
+    scores = html.table(header, rows, 1)
+    if not (run["test"] and run["test"].get("lesions")):
+        return scores
+    heads, cells = site_table(regions, run["test"])
+    return scores + f"<p>{TITLE}:</p>" + html.table(("cases", *heads), [("test", *cells)], 1)
 
 
 def _numbers(regions: tuple[str, ...], scores: dict[str, Any]) -> tuple[str, ...]:

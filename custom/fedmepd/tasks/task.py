@@ -90,6 +90,32 @@ class SmallClass:
     becomes: int
 
 
+@dataclass(frozen=True)
+class LesionRules:
+    """How lesions are told apart and scored one by one; as it is, by the rules of BraTS 2023 to 2025 for glioma.
+
+    Args:
+        dilation: number of times that the label grows by the voxels that share a face or an edge with it, before
+            lesions are told apart.
+        neighbours: voxels of how many neighbours hang together: 6 (faces), 18 (and edges) or 26 (and corners).
+        smallest_voxels: lesions of fewer voxels are left out, in the label and in the prediction.
+        missed_mm: HD95 of a lesion that is missed or invented.
+    """
+
+    dilation: int = 3
+    neighbours: int = 26
+    smallest_voxels: int = 50
+    missed_mm: float = 374.0
+
+    def describe(self) -> str:
+        """Returns the rules in one sentence, as a note under scores."""
+        return (
+            f"lesion scores: mean over the lesions, a missed or invented one with Dice 0 and {self.missed_mm:g} mm; the "
+            f"label grows by {self.dilation} voxels before its lesions are told apart; lesions of fewer than "
+            f"{self.smallest_voxels} voxels are left out"
+        )
+
+
 # In the names of regions, beside their own words.
 _BARE_WORDS = {"tumor", "tumour", "region"}
 
@@ -139,6 +165,7 @@ class Task:
         intensity: how images are normalised: ``z-score``, mean 0 and standard deviation 1 in the foreground.
         most_foreground_ml: a larger foreground is warned about.
         empty_distance_mm: HD95 of a case of which either the label or the segmentation alone has the region.
+        lesions: how the scores lesion by lesion are made.
         small_class: the clean-up rule of :func:`fedmepd.segmentation.cleanup.clean`, if there is one.
 
     Raises:
@@ -174,6 +201,7 @@ class Task:
     intensity: Intensity = "z-score"
     most_foreground_ml: float = 2300.0
     empty_distance_mm: float = 373.13
+    lesions: LesionRules = field(default_factory=LesionRules)
     small_class: SmallClass | None = None
 
     def __post_init__(self):
@@ -241,6 +269,9 @@ class Task:
                 self._refuse("regions", f"{region}: expected numbers of classes from 1 to {len(self.classes) - 1}")
         if not self.regions or set(self.colours) != set(self.regions):
             self._refuse("colours", f"expected one for each region: {', '.join(self.regions)}")
+        of = self.lesions
+        if of.neighbours not in (6, 18, 26) or min(of.dilation, of.smallest_voxels, of.missed_mm) < 0:
+            self._refuse("lesions", "expected neighbours 6, 18 or 26, and no number below 0")
         rule = self.small_class
         if rule is not None and not {rule.number, rule.becomes} <= numbers:
             self._refuse("small_class", f"expected numbers of classes from 0 to {len(self.classes) - 1}")
