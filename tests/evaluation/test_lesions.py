@@ -10,7 +10,7 @@ from fedmepd.evaluation.lesions import LesionScores, score_lesions
 from fedmepd.evaluation.metrics import case_scores, summarise
 from fedmepd.tasks.brats import BRATS
 from fedmepd.tasks.labels import IGNORE
-from fedmepd.tasks.task import LesionRules
+from fedmepd.tasks.rules import LesionRules
 from tests.evaluation.test_metrics import slow_hd95, surface
 
 RULES = LesionRules()
@@ -107,7 +107,7 @@ def test_parts_near_one_another_are_one_lesion_of_the_label() -> None:
 
 
 def test_a_prediction_beside_a_lesion_is_a_bad_finding_of_it() -> None:
-    """3 planes away it touches the grown label: Dice 0, and the distance that there is. 4 planes: missed and invented."""
+    """3 planes away it touches the grown label: Dice 0, and the distance that there is. 4 planes away it does not."""
     label = np.zeros((48, 48, 48), dtype=bool)
     label[10:15, 10:20, 10:20] = True
     near, far = np.roll(label, 7, axis=0), np.roll(label, 8, axis=0)

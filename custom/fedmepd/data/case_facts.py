@@ -16,6 +16,7 @@ import numpy as np
 from fedmepd.data.cases import LABEL, Case
 from fedmepd.data.findings import Finding, error, note, warning
 from fedmepd.data.grids import MOST_APART_MM, apart_mm
+from fedmepd.data.resampling import Grid, overlap
 from fedmepd.data.volume_checks import (
     UNKNOWN_LABEL,
     CaseVolume,
@@ -86,6 +87,7 @@ def _cache_file(case: Case, cache: Path | None) -> Path | None:
     if cache is None:
         return None
     parts: list[Any] = [_FORMAT, case.task.name, case.task.most_foreground_ml, case.name]
+    parts += ["on any grids"] if case.task.resampled else []
     for kind, path, channel in case.volumes:
         try:
             status = path.stat()
@@ -137,7 +139,7 @@ def _read(case: Case, pool: ThreadPoolExecutor) -> CaseFacts:
     for checked in pool.map(check_values, volumes):
         findings += checked
     for volume in volumes[1:]:
-        findings += _compare(volume, volumes[0])
+        findings += _apart(volume, volumes[0]) if case.task.resampled else _compare(volume, volumes[0])
     for volume in dict((volume.path, volume) for volume in volumes).values():
         findings += check_header(volume)
     digests = dict(zip((volume.kind for volume in volumes), pool.map(digest, volumes), strict=True))
@@ -225,6 +227,18 @@ def _compare(volume: CaseVolume, first: CaseVolume) -> Iterator[Finding]:
         yield note("headers that differ in qform or sform code alone", text)
 
 
+def _apart(volume: CaseVolume, first: CaseVolume) -> Iterator[Finding]:
+    """Says of a volume that may lie on a grid of its own whether it shows another place."""
+    if not overlap(*(Grid(of.values.shape, of.read.affine) for of in (volume, first))):
+        text = f"{volume.path} shows another place than {first.path.name} beside it: register the images of the case"
+        yield error("images of a case that show different places", text)
+
+
+def _on_one_grid(volume: CaseVolume, first: CaseVolume) -> bool:
+    same = volume.values.shape == first.values.shape
+    return same and apart_mm(volume.read.affine, first.read.affine, first.values.shape) <= MOST_APART_MM
+
+
 def _same_content(case: Case, digests: dict[str, str]) -> Iterator[Finding]:
     for one, other in combinations(case.modalities, 2):
         if one in digests and digests[one] == digests.get(other):
@@ -236,7 +250,12 @@ def _same_content(case: Case, digests: dict[str, str]) -> Iterator[Finding]:
 def _check_brain(case: Case, volumes: list[CaseVolume]) -> Iterator[Finding]:
     """Checks for a head instead of a brain, and for a label outside the brain."""
     images = [volume for volume in volumes if volume.kind != LABEL]
-    if not images or len({volume.values.shape for volume in volumes}) > 1:
+    if not images:
+        return
+    if case.task.resampled:
+        # What lies on other grids than the first image says nothing here.
+        images, volumes = ([of for of in group if _on_one_grid(of, images[0])] for group in (images, volumes))
+    elif len({volume.values.shape for volume in volumes}) > 1:
         return
     brain = np.zeros(images[0].values.shape, dtype=bool, order="F")
     for image in images:

@@ -15,7 +15,7 @@ from fedmepd.data.findings import ERROR, Finding, error, note, refuse, warning
 from fedmepd.data.names import words_of
 from fedmepd.errors import DataError, FedMEPDError
 from fedmepd.tasks.labels import IGNORE
-from fedmepd.tasks.task import Task
+from fedmepd.tasks.task import MADE_UP, Task
 
 # Decompression releases Python's global lock, so a few threads read several files at a time.
 _THREADS = 4
@@ -107,7 +107,7 @@ def inspect_cases(
     read, general = _conventions(cases, facts, labels, of_cases, option)
     _duplicates(read, facts, of_cases)
     _lacking(read, of_cases)
-    return Inspection(read, facts, of_cases, [*known, *general, *_voxel_sizes(facts)])
+    return Inspection(read, facts, of_cases, [*known, *general, *_voxel_sizes(cases, facts)])
 
 
 def inspect_labels(
@@ -194,11 +194,20 @@ def other_size(one: Sequence[float], other: Sequence[float]) -> bool:
     return any(abs(side - beside) > MOST_OTHER_SIZE * min(side, beside) for side, beside in pairs)
 
 
-def _voxel_sizes(facts: Sequence[CaseFacts]) -> Iterator[Finding]:
+def _voxel_sizes(cases: Sequence[Case], facts: Sequence[CaseFacts]) -> Iterator[Finding]:
+    """Warns of sizes that are not the task's, or not those of most cases, unless the task resamples."""
     sizes = Counter(tuple(sorted(found.spacing)) for found in facts if found.spacing)
-    if not sizes:
+    if not sizes or cases[0].task.resampled:
         return
     [(usual, _)] = sizes.most_common(1)
+    expected, made_up = cases[0].task.voxel_mm, all(case.layout == MADE_UP for case in cases)
+    if expected and not made_up and other_size(usual, expected):
+        most, told = (" x ".join(f"{side:g}" for side in sorted(size)) for size in (usual, expected))
+        text = (
+            f"most cases have voxels of {most} mm, and those of task {cases[0].task.name} are {told} mm: nothing is "
+            "resampled, so models of other sites see them larger or smaller; resample all to that size"
+        )
+        yield warning("voxels of another size than the task's", text)
     others = sum(count for size, count in sizes.items() if other_size(size, usual))
     if others:
         most = " x ".join(f"{side:g}" for side in usual)

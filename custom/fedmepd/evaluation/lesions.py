@@ -9,7 +9,7 @@ from statistics import fmean
 import numpy as np
 
 from fedmepd.evaluation.distances import hd95
-from fedmepd.tasks.task import LesionRules
+from fedmepd.tasks.rules import LesionRules
 
 # Of the labels' growth: the voxels that share a face or an edge.
 _GROWTH = 2

@@ -17,7 +17,8 @@ from fedmepd import __version__
 from fedmepd.evaluation.distances import TOLERANCE_MM
 from fedmepd.evaluation.measures import RegionMeasures
 from fedmepd.storage import write_json, write_text
-from fedmepd.tasks.task import LesionRules, Task
+from fedmepd.tasks.rules import LesionRules
+from fedmepd.tasks.task import Task
 from fedmepd.text_table import table
 
 CSV_NAME, JSON_NAME = "evaluation.csv", "evaluation.json"

@@ -71,13 +71,8 @@ def _inference(task: Task, model: dict[str, Any], anchors: dict[str, int]) -> di
     modalities, about = model["modalities"], model["about"]
     labels = list(task.label_of_class(task.default_convention))
     clip = about.get("clip_percent", About.clip_percent)
-    clipping = {
-        "_target_": "Lambdad",
-        "keys": "image",
-        "func": f"$lambda image: fedmepd.data.preparation.clip_intensities(image, {clip})",
-    }
     return {
-        "imports": ["$import fedmepd", "$import fedmepd.data.preparation"],
+        "imports": ["$import fedmepd", "$import fedmepd.data.intensities", "$import fedmepd.tasks.find"],
         "bundle_root": ".",
         "output_dir": "$@bundle_root + '/eval'",
         **{name: f"$@bundle_root + '/{name}.nii.gz'" for name in modalities},
@@ -94,22 +89,7 @@ def _inference(task: Task, model: dict[str, Any], anchors: dict[str, int]) -> di
         "network": "$@network_def.to(@device)",
         "preprocessing": {
             "_target_": "Compose",
-            "transforms": [
-                {"_target_": "fedmepd.exporting.inferer.LoadCase", "modalities": modalities},
-                {"_target_": "Orientationd", "keys": "image", "axcodes": "LPS", "labels": None},
-                {"_target_": "ThresholdIntensityd", "keys": "image", "threshold": 0, "above": True, "cval": 0},
-                {
-                    "_target_": "CropForegroundd",
-                    "keys": "image",
-                    "source_key": "image",
-                    "allow_smaller": True,
-                },
-                *([clipping] if clip else []),
-                {"_target_": "NormalizeIntensityd", "keys": "image", "nonzero": True, "channel_wise": True},
-                # As in training, where prepared cases are kept in half precision.
-                {"_target_": "CastToTyped", "keys": "image", "dtype": "$torch.float16"},
-                {"_target_": "CastToTyped", "keys": "image", "dtype": "$torch.float32"},
-            ],
+            "transforms": _preparing(task, modalities, clip),
         },
         "dataset": {"_target_": "Dataset", "data": "@datalist", "transform": "@preprocessing"},
         "dataloader": {"_target_": "DataLoader", "dataset": "@dataset", "batch_size": 1, "num_workers": 0},
@@ -124,13 +104,7 @@ def _inference(task: Task, model: dict[str, Any], anchors: dict[str, int]) -> di
             "_target_": "Compose",
             "transforms": [
                 {"_target_": "AsDiscreted", "keys": "pred", "argmax": True},
-                {
-                    "_target_": "Invertd",
-                    "keys": "pred",
-                    "transform": "@preprocessing",
-                    "orig_keys": "image",
-                    "nearest_interp": True,
-                },
+                _back(task),
                 {
                     "_target_": "MapLabelValued",
                     "keys": "pred",
@@ -168,6 +142,64 @@ def _inference(task: Task, model: dict[str, Any], anchors: dict[str, int]) -> di
     }
 
 
+def _preparing(task: Task, modalities: list[str], clip: float) -> list[dict[str, Any]]:
+    """The transforms that read and prepare a case."""
+    if task.resampled:
+        ours = {"_target_": "fedmepd.exporting.inferer.PrepareCase", "modalities": modalities, "task": task.name}
+        return [ours | {"clip_percent": clip}]
+    crop: dict[str, Any] = {
+        "_target_": "CropForegroundd",
+        "keys": "image",
+        "source_key": "image",
+        "allow_smaller": True,
+    }
+    clipping = {
+        "_target_": "Lambdad",
+        "keys": "image",
+        "func": f"$lambda image: fedmepd.data.intensities.clip_intensities(image, {clip})",
+    }
+    body: dict[str, Any] = {
+        "_target_": "ThresholdIntensityd",
+        "keys": "image",
+        "threshold": 0,
+        "above": True,
+        "cval": 0,
+    }
+    scaling: list[dict[str, Any]] = [
+        *([clipping] if clip else []),
+        {"_target_": "NormalizeIntensityd", "keys": "image", "nonzero": True, "channel_wise": True},
+    ]
+    if (task.foreground, task.intensity) != ("nonzero", "z-score"):
+        # MONAI has no transform for these rules.
+        rules, own = "$fedmepd.data.intensities", f"fedmepd.tasks.find.find_task({task.name!r})"
+        body = {"_target_": "Compose", "transforms": f"{rules}.foreground({own})"}
+        crop["select_fn"] = f"{rules}.kept({own})"
+        scaling = [{"_target_": "Compose", "transforms": f"{rules}.normalisation({own}, {clip})"}]
+    return [
+        {"_target_": "fedmepd.exporting.inferer.LoadCase", "modalities": modalities},
+        {"_target_": "Orientationd", "keys": "image", "axcodes": "LPS", "labels": None},
+        body,
+        crop,
+        *scaling,
+        # As in training, where prepared cases are kept in half precision.
+        {"_target_": "CastToTyped", "keys": "image", "dtype": "$torch.float16"},
+        {"_target_": "CastToTyped", "keys": "image", "dtype": "$torch.float32"},
+    ]
+
+
+def _back(task: Task) -> dict[str, Any]:
+    """The transform that brings classes back to the grid of the first image."""
+    if task.resampled:
+        return {"_target_": "fedmepd.exporting.inferer.OntoOwnGrid", "keys": "pred"}
+    return {
+        "_target_": "Invertd",
+        "keys": "pred",
+        "transform": "@preprocessing",
+        "orig_keys": "image",
+        "nearest_interp": True,
+    }
+
+
 def _metadata(task: Task, model: dict[str, Any]) -> dict[str, Any]:
     modalities, about = model["modalities"], model["about"]
     versions = {name: metadata.version(name) for name in ("monai", "torch", "numpy", "nibabel")}
@@ -191,7 +223,7 @@ def _metadata(task: Task, model: dict[str, Any]) -> dict[str, Any]:
         "copyright": "see LICENSE",
         "data_source": f"cases of {about['owner']}",
         "data_type": "nifti",
-        "image_classes": f"channels {', '.join(modalities)}: z-scored in the brain",
+        "image_classes": f"channels {', '.join(modalities)}: {task.describe_intensities()}",
         "label_classes": task.describe_labels(),
         "pred_classes": task.describe_labels(),
         "eval_metrics": {"validation_mean_dice": (about["scores"] or {}).get("mdsc")} if about["scores"] else {},
@@ -242,8 +274,8 @@ def _readme(task: Task, model: dict[str, Any]) -> str:
     python -m monai.bundle run --config_file configs/inference.json --bundle_root . \\
         {options} --output_dir seg
 
-The images must be NIfTI files, co-registered and skull-stripped, one for each of {", ".join(modalities)}. The
-segmentation is written to `seg/*_seg.nii.gz` in the first image's grid. Its values are {task.describe_labels()}.
+Input: {task.images}, one for each of {", ".join(modalities)}.
+The segmentation is written to `seg/*_seg.nii.gz` in the first image's grid. Its values are {task.describe_labels()}.
 `fedmepd predict` gives the same voxels.
 
 MONAI Label takes the images of a case as one 4-D file with the channels {", ".join(modalities)}, in this order. It

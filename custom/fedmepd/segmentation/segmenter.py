@@ -14,8 +14,8 @@ import torch
 from fedmepd.config import EvaluationSettings
 from fedmepd.data.cases import Case
 from fedmepd.data.findings import WARNING
-from fedmepd.data.grids import probability_image, segmentation_image
 from fedmepd.data.inspection import inspect_cases, other_size
+from fedmepd.data.own_grid import probability_image, segmentation_image
 from fedmepd.data.preparation import prepare_case
 from fedmepd.data.volumes import VolumeError
 from fedmepd.errors import DataError, FedMEPDError
@@ -28,15 +28,15 @@ from fedmepd.training.inference import class_probabilities, most_probable
 
 @dataclass(frozen=True)
 class Segmentation:
-    """A segmented case, in the box around its brain.
+    """A segmented case, in a box of the network's grid around its brain.
 
     Args:
         case: with the images that were used.
-        classes: class numbers (X, Y, Z) uint8, in the frame of :mod:`fedmepd.data.grids`.
+        classes: class numbers (X, Y, Z) uint8.
         probabilities: (classes, X, Y, Z) float32, before any clean-up.
         images: the prepared images (M, X, Y, Z).
-        corner: the box's first voxel in the frame.
-        spacing: size of a voxel in mm along each axis of the frame.
+        corner: the box's first voxel.
+        spacing: size of a voxel in mm along each axis.
     """
 
     case: Case
@@ -51,9 +51,14 @@ class Segmentation:
         """Volume of each region."""
         return region_millilitres(self.case.task, self.classes, self.spacing)
 
-    def image(self, convention: str) -> Any:
-        """The segmentation as a nibabel image in the case's own grid, with the label values of a convention."""
-        return self._back(segmentation_image, self.classes, self.corner, convention)
+    def image(self, convention: str, like: Path | None = None) -> Any:
+        """The segmentation as a nibabel image in the case's own grid, with the label values of a convention.
+
+        Args:
+            convention: of the label values.
+            like: the file of the case that has this grid; None: its first image.
+        """
+        return self._back(segmentation_image, self.classes, self.corner, convention, like)
 
     def probability_image(self, region: str) -> Any:
         """The probability of a region, the sum over its classes, as a nibabel image in the case's own grid."""
@@ -89,8 +94,8 @@ class Segmenter:
 
     >>> from pathlib import Path
     >>> import torch
-    >>> from fedmepd.data.grids import save_image
     >>> from fedmepd.data.layouts import find_dataset
+    >>> from fedmepd.data.own_grid import save_image
     >>> from fedmepd.segmentation.segmenter import Segmenter
     >>> segmenter = Segmenter("model.pt", torch.device("cpu"))
     >>> for case in map(segmenter.usable, find_dataset(segmenter.task, Path("patients")).cases):
@@ -163,7 +168,7 @@ class Segmenter:
         inspection.require_good()
         warnings = [finding.text for finding in inspection.findings if finding.severity == WARNING]
         spacing = inspection.facts[0].spacing
-        if self._voxel_mm and other_size(spacing, self._voxel_mm):
+        if self._voxel_mm and not self.task.resampled and other_size(spacing, self._voxel_mm):
             sizes = [" x ".join(f"{side:g}" for side in sorted(size)) for size in (spacing, self._voxel_mm)]
             warnings.append(
                 f"case {case.name} has voxels of {sizes[0]} mm, the model was trained with {sizes[1]} mm: expect a "

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Literal, NoReturn, get_args
+from typing import NoReturn, get_args
 
 from fedmepd.errors import FedMEPDError, SettingsError
 from fedmepd.tasks.labels import IGNORE, Convention
+from fedmepd.tasks.rules import Foreground, Intensity, LesionRules
 
-Foreground = Literal["nonzero"]
-Intensity = Literal["z-score"]
+# The layout of cases that fedmepd data phantom makes.
+MADE_UP = "phantoms"
 
 
 @dataclass(frozen=True)
@@ -90,32 +91,6 @@ class SmallClass:
     becomes: int
 
 
-@dataclass(frozen=True)
-class LesionRules:
-    """How lesions are told apart and scored one by one; as it is, by the rules of BraTS 2023 to 2025 for glioma.
-
-    Args:
-        dilation: number of times that the label grows by the voxels that share a face or an edge with it, before
-            lesions are told apart.
-        neighbours: voxels of how many neighbours hang together: 6 (faces), 18 (and edges) or 26 (and corners).
-        smallest_voxels: lesions of fewer voxels are left out, in the label and in the prediction.
-        missed_mm: HD95 of a lesion that is missed or invented.
-    """
-
-    dilation: int = 3
-    neighbours: int = 26
-    smallest_voxels: int = 50
-    missed_mm: float = 374.0
-
-    def describe(self) -> str:
-        """Returns the rules in one sentence, as a note under scores."""
-        return (
-            f"lesion scores: mean over the lesions, a missed or invented one with Dice 0 and {self.missed_mm:g} mm; the "
-            f"label grows by {self.dilation} voxels before its lesions are told apart; lesions of fewer than "
-            f"{self.smallest_voxels} voxels are left out"
-        )
-
-
 # In the names of regions, beside their own words.
 _BARE_WORDS = {"tumor", "tumour", "region"}
 
@@ -161,8 +136,14 @@ class Task:
         phantom_intensities: of each modality, the intensity of each tissue of the made-up heads of
             :mod:`fedmepd.data.phantom`; empty for a task without them.
         limits: sentences for the known limits of a model of the task.
-        foreground: what of an image counts as the body: ``nonzero``, voxels that are not 0.
-        intensity: how images are normalised: ``z-score``, mean 0 and standard deviation 1 in the foreground.
+        images: what images a model of the task needs, in words.
+        foreground: what of an image counts as the body, see :data:`~fedmepd.tasks.rules.Foreground`.
+        foreground_share: of the foreground ``above``.
+        intensity: how images are normalised in it, see :data:`~fedmepd.tasks.rules.Intensity`.
+        voxel_mm: size of a voxel from right to left, front to back, and bottom to top, that the task's networks see;
+            empty: any.
+        resampled: whether cases are resampled to that size, from whatever grids their images lie on. If not, they have
+            to be of about that size, and all images of a case on one grid.
         most_foreground_ml: a larger foreground is warned about.
         empty_distance_mm: HD95 of a case of which either the label or the segmentation alone has the region.
         lesions: how the scores lesion by lesion are made.
@@ -197,8 +178,12 @@ class Task:
     protocol: tuple[tuple[str, ...], ...] = ()
     phantom_intensities: dict[str, tuple[float, ...]] = field(default_factory=dict)
     limits: tuple[str, ...] = ()
+    images: str = "co-registered NIfTI images of the head without the skull"
     foreground: Foreground = "nonzero"
+    foreground_share: float = 0.0
     intensity: Intensity = "z-score"
+    voxel_mm: tuple[float, ...] = ()
+    resampled: bool = False
     most_foreground_ml: float = 2300.0
     empty_distance_mm: float = 373.13
     lesions: LesionRules = field(default_factory=LesionRules)
@@ -210,6 +195,14 @@ class Task:
         for key, rules in (("foreground", Foreground), ("intensity", Intensity)):
             if getattr(self, key) not in get_args(rules):
                 self._refuse(key, f"unknown rule {getattr(self, key)!r}: expected {' or '.join(get_args(rules))}")
+        if (self.foreground == "above") != (self.foreground_share > 0):
+            self._refuse("foreground_share", "expected a number above 0 with foreground above, and 0 without")
+        if len(self.voxel_mm) not in (0, 3) or not all(side > 0 for side in self.voxel_mm):
+            self._refuse("voxel_mm", "expected three sizes in mm, or none")
+        if self.resampled and not self.voxel_mm:
+            self._refuse("resampled", "expected voxel_mm, the size to resample to")
+        if problem := self.lesions.problem():
+            self._refuse("lesions", problem)
 
     def _check_images(self) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9_]*", self.name):
@@ -269,9 +262,6 @@ class Task:
                 self._refuse("regions", f"{region}: expected numbers of classes from 1 to {len(self.classes) - 1}")
         if not self.regions or set(self.colours) != set(self.regions):
             self._refuse("colours", f"expected one for each region: {', '.join(self.regions)}")
-        of = self.lesions
-        if of.neighbours not in (6, 18, 26) or min(of.dilation, of.smallest_voxels, of.missed_mm) < 0:
-            self._refuse("lesions", "expected neighbours 6, 18 or 26, and no number below 0")
         rule = self.small_class
         if rule is not None and not {rule.number, rule.becomes} <= numbers:
             self._refuse("small_class", f"expected numbers of classes from 0 to {len(self.classes) - 1}")
@@ -372,6 +362,16 @@ class Task:
         """Returns the value and name of each class, as segmentations are written."""
         values = zip(self.label_of_class(self.default_convention), self.classes, strict=True)
         return ", ".join(f"{value} {name}" for value, name in values)
+
+    def describe_intensities(self) -> str:
+        """Returns how images are normalised, in words."""
+        rules = {"z-score": "z-score", "percentiles": "percentiles 0.5 and 99.5 to 0 and 1"}
+        places = {"nonzero": "within the brain", "above": "within the body", "whole": "over the whole volume"}
+        return f"{rules[self.intensity]} {places[self.foreground]}, by modality"
+
+    def describe_voxels(self) -> str:
+        """Returns the size of a voxel that the networks see, in words; empty if it may be any."""
+        return f"{' x '.join(f'{side:g}' for side in self.voxel_mm)} mm" if self.voxel_mm else ""
 
     def option(self, modality: str) -> str:
         """Returns the option of a command that names an image of the modality."""
