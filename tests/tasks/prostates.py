@@ -1,4 +1,4 @@
-"""Made cases of the task prostate: a bright gland in a body, T2 in thick oblique slices, ADC on a coarser grid of its own.
+"""Made cases of the task prostate: a bright gland in a body, T2 in thick oblique slices, ADC on a grid of its own.
 
 Every image is a picture of the same body in mm, so what lies where does not depend on the grid.
 """
