@@ -6,7 +6,8 @@ import pytest
 from nibabel.eulerangles import euler2mat
 
 from fedmepd.data.grids import into_frame
-from fedmepd.data.resampling import Grid, network_grid, onto
+from fedmepd.data.resampling import Grid, network_grid, onto, overlap
+from fedmepd.data.volumes import VolumeError
 
 ANISOTROPIC = np.diag([-0.5, -0.7, 3.0, 1.0])
 
@@ -109,3 +110,16 @@ def test_of_the_right_size_already(linear: bool) -> None:
     own = Grid(SHAPE, swapped())
     grid = network_grid(own, (0.9, 1.3, 2.0))
     assert np.array_equal(onto(values, own.affine, grid, linear=linear), into_frame(values, own.affine))
+
+
+def test_whether_volumes_show_a_common_place() -> None:
+    large = Grid((40, 40, 40), oblique())
+    for place, common in (((20, 20, 20), True), ((37, 2, 30), True), ((45, 20, 20), False), ((20, 20, -9), False)):
+        small = Grid((4, 4, 4), oblique(origin=(large.affine @ [*place, 1])[:3]))
+        assert overlap(small, large) == overlap(large, small) == common
+
+
+def test_a_header_that_would_fill_the_memory_is_refused() -> None:
+    """64 voxels of 900 mm along each axis are too many of 1 mm."""
+    with pytest.raises(VolumeError, match="57600 x 57600 x 57600 mm large"):
+        network_grid(Grid((64, 64, 64), np.diag([900.0, 900, 900, 1])), (1, 1, 1))

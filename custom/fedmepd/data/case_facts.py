@@ -16,7 +16,7 @@ import numpy as np
 from fedmepd.data.cases import LABEL, Case
 from fedmepd.data.findings import Finding, error, note, warning
 from fedmepd.data.grids import MOST_APART_MM, apart_mm
-from fedmepd.data.resampling import Grid, overlap
+from fedmepd.data.resampling import Grid, network_grid, overlap
 from fedmepd.data.volume_checks import (
     UNKNOWN_LABEL,
     CaseVolume,
@@ -53,6 +53,7 @@ class CaseFacts:
         spacing: size of a voxel in mm along each axis.
         orientation: where the axes point, such as ``LPS``.
         label_counts: voxels of every value of the label.
+        label_spacing: size of a voxel of the label, where it lies on another grid than the first file.
         digests: by kind, SHA-256 of every volume's content, however it is stored: of an image the brain alone, in the
             network's frame and in steps of its mean; of a label all values.
     """
@@ -63,6 +64,7 @@ class CaseFacts:
     orientation: str = ""
     label_counts: dict[int, int] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)
+    label_spacing: tuple[float, ...] = ()
 
 
 def case_facts(case: Case, cache: Path | None, pool: ThreadPoolExecutor) -> CaseFacts:
@@ -108,6 +110,8 @@ def _recall(file: Path) -> CaseFacts | None:
             orientation=content["orientation"],
             label_counts={int(value): count for value, count in content["label_counts"].items()},
             digests=content["digests"],
+            # What older versions have found does not say it.
+            label_spacing=tuple(content.get("label_spacing", ())),
         )
     except (FedMEPDError, ValueError, KeyError, TypeError, AttributeError):
         return None
@@ -138,6 +142,8 @@ def _read(case: Case, pool: ThreadPoolExecutor) -> CaseFacts:
             findings.append(error("file with too few volumes", text))
     for checked in pool.map(check_values, volumes):
         findings += checked
+    if case.task.resampled and volumes:
+        findings += _too_large(case, volumes[0])
     for volume in volumes[1:]:
         findings += _apart(volume, volumes[0]) if case.task.resampled else _compare(volume, volumes[0])
     for volume in dict((volume.path, volume) for volume in volumes).values():
@@ -153,11 +159,16 @@ def _read(case: Case, pool: ThreadPoolExecutor) -> CaseFacts:
     return CaseFacts(
         findings=tuple(findings),
         shape=first.values.shape if first else (),
-        spacing=tuple(round(size, 4) for size in first.read.spacing) if first else (),
+        spacing=_spacing(first) if first else (),
         orientation="".join(nibabel.aff2axcodes(first.read.affine)) if first else "",
         label_counts=counts,
         digests=digests,
+        label_spacing=_spacing(label) if label is not None and not _on_one_grid(label, first) else (),
     )
+
+
+def _spacing(volume: CaseVolume) -> tuple[float, ...]:
+    return tuple(round(size, 4) for size in volume.read.spacing)
 
 
 _ROUNDED = "label values that are whole but for rounding"
@@ -227,9 +238,20 @@ def _compare(volume: CaseVolume, first: CaseVolume) -> Iterator[Finding]:
         yield note("headers that differ in qform or sform code alone", text)
 
 
+def _too_large(case: Case, first: CaseVolume) -> Iterator[Finding]:
+    try:
+        network_grid(_grid(first), case.task.voxel_mm)
+    except VolumeError as problem:
+        yield error(problem.kind, f"{first.path}: {problem}; look at its header")
+
+
+def _grid(volume: CaseVolume) -> Grid:
+    return Grid(volume.values.shape, volume.read.affine)
+
+
 def _apart(volume: CaseVolume, first: CaseVolume) -> Iterator[Finding]:
     """Says of a volume that may lie on a grid of its own whether it shows another place."""
-    if not overlap(*(Grid(of.values.shape, of.read.affine) for of in (volume, first))):
+    if not overlap(_grid(volume), _grid(first)):
         text = f"{volume.path} shows another place than {first.path.name} beside it: register the images of the case"
         yield error("images of a case that show different places", text)
 

@@ -12,7 +12,7 @@ from statistics import median
 from fedmepd.data.case_facts import CaseFacts, case_facts
 from fedmepd.data.cases import LABEL, Case
 from fedmepd.data.findings import ERROR, Finding, error, note, refuse, warning
-from fedmepd.data.names import words_of
+from fedmepd.data.names import read_case_name, words_of
 from fedmepd.errors import DataError, FedMEPDError
 from fedmepd.tasks.labels import IGNORE
 from fedmepd.tasks.task import MADE_UP, Task
@@ -200,7 +200,8 @@ def _voxel_sizes(cases: Sequence[Case], facts: Sequence[CaseFacts]) -> Iterator[
     if not sizes or cases[0].task.resampled:
         return
     [(usual, _)] = sizes.most_common(1)
-    expected, made_up = cases[0].task.voxel_mm, all(case.layout == MADE_UP for case in cases)
+    expected = cases[0].task.voxel_mm
+    made_up = all(read_case_name(case.task, case.name).layout == MADE_UP for case in cases)
     if expected and not made_up and other_size(usual, expected):
         most, told = (" x ".join(f"{side:g}" for side in sorted(size)) for size in (usual, expected))
         text = (
@@ -365,7 +366,7 @@ def class_counts(case: Case, facts: CaseFacts) -> Counter[str]:
 
 def tumour_millilitres(case: Case, facts: CaseFacts) -> float:
     """Returns the volume of all that a case's label calls another class than the background."""
-    x, y, z = facts.spacing or (0, 0, 0)
+    x, y, z = facts.label_spacing or facts.spacing or (0, 0, 0)
     classes = case.task.conventions[case.convention].classes if case.convention else {}
     tumour = [value for value in facts.label_counts if classes.get(value, value) not in (0, IGNORE)]
     return sum(facts.label_counts[value] for value in tumour) * x * y * z / 1000

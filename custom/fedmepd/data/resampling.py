@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from fedmepd.data.grids import frame_orientation, frame_spacing, into_frame
+from fedmepd.data.volumes import MOST_VOXELS, TOO_LARGE, VolumeError
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,9 @@ def network_grid(first: Grid, voxel_mm: Sequence[float]) -> Grid:
     Args:
         first: of the case's first image.
         voxel_mm: size of a voxel along each axis of the frame.
+
+    Raises:
+        VolumeError: the grid would have more than :data:`~fedmepd.data.volumes.MOST_VOXELS` voxels.
     """
     from nibabel.orientations import inv_ornt_aff
 
@@ -43,6 +48,9 @@ def network_grid(first: Grid, voxel_mm: Sequence[float]) -> Grid:
     sides = np.array(into_frame(np.broadcast_to(np.uint8(0), first.shape), first.affine).shape)
     steps = np.asarray(voxel_mm) / frame_spacing(first.affine)
     shape = np.maximum(1, np.rint(sides / steps)).astype(int)
+    if math.prod(shape.tolist()) > MOST_VOXELS:
+        size = " x ".join(f"{side:g}" for side in np.round(sides * frame_spacing(first.affine)))
+        raise VolumeError(TOO_LARGE, f"by its header it is {size} mm large: too large for voxels of the task's size")
     # The middle voxel stays in the middle.
     start = ((sides - 1) - (shape - 1) * steps) / 2
     return Grid(tuple(shape.tolist()), turned @ _moved(np.diag(steps), start))

@@ -11,7 +11,7 @@ from fedmepd.errors import FedMEPDError, SettingsError
 from fedmepd.tasks.labels import IGNORE, Convention
 from fedmepd.tasks.rules import Foreground, Intensity, LesionRules
 
-# The layout of cases that fedmepd data phantom makes.
+# The layout of the cases that ``fedmepd data phantom`` makes, whose voxels are large so that they train fast.
 MADE_UP = "phantoms"
 
 
