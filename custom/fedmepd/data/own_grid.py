@@ -11,7 +11,8 @@ import numpy as np
 from fedmepd.data.cases import Case
 from fedmepd.data.grids import into_frame, out_of_frame
 from fedmepd.data.resampling import Grid, from_network
-from fedmepd.data.volumes import Volumes, read_volumes
+from fedmepd.data.volumes import VolumeError, Volumes, read_volumes
+from fedmepd.errors import DataError
 
 
 def segmentation_image(
@@ -48,8 +49,17 @@ def own_classes(case: Case, classes: np.ndarray, corner: Sequence[int], like: Pa
     Args:
         case: of a task that resamples.
         classes, corner, like: see there.
+
+    Raises:
+        DataError: a file cannot be read any more.
     """
-    return _on_own_grid(case, classes, corner, read_volumes(like))
+    try:
+        return _on_own_grid(case, classes, corner, read_volumes(like))
+    except (VolumeError, OSError) as error:
+        raise DataError(
+            f"a file of case {case.name} cannot be read any more: {error}. Restore it, then start the run again",
+            public="a file of the site's data cannot be read any more",
+        ) from error
 
 
 def _image(case: Case, box: np.ndarray, corner: Sequence[int], like: Path | None = None) -> Any:
