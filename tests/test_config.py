@@ -243,3 +243,22 @@ def test_crops_below_24_train_in_float32(crop: int, precision: str, expected: st
 def test_bfloat16_is_refused_for_crops_below_24() -> None:
     with pytest.raises(SettingsError, match="bfloat16 needs crops of 24 or more, crop is 16"):
         Settings.make("paper", {"training": {"crop": 16, "precision": "bfloat16"}})
+
+
+@pytest.mark.parametrize("method", methods.names())
+def test_every_number_has_an_upper_bound(method):
+    """Without one, a job could ask a hospital for any amount of memory, disk or time."""
+
+    def numbers(schema, place):
+        for name, field in schema.get("properties", {}).items():
+            if "$ref" in field:
+                yield from numbers(definitions[field["$ref"].rpartition("/")[2]], f"{place}{name}.")
+            for kind in field.get("anyOf", [field]):
+                if kind.get("type") in ("integer", "number") and "enum" not in kind and "const" not in kind:
+                    yield f"{place}{name}", kind
+
+    schema = methods.find(method).settings.model_json_schema()
+    definitions = schema["$defs"]
+    found = dict(numbers(schema, ""))
+    assert len(found) > 25
+    assert [key for key, kind in found.items() if not {"maximum", "exclusiveMaximum"} & kind.keys()] == []

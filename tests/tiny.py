@@ -75,7 +75,8 @@ def settings(method: str = "fedmepd", **changes: Any) -> Settings:
             "fusion_threads": 1,
         },
         "augmentation": {"rotation_degrees": 0, "intensity": 0},
-        "evaluation": {"window": 24, "every": 2},
+        # Drawing takes as long as the training.
+        "evaluation": {"window": 24, "every": 2, "pictures": False},
         "data": {"train": 0.5, "validation": 0.2},
     }
     # Changes of sections that the method has not are left out too, so that tests can run over methods.

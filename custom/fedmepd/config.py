@@ -15,6 +15,9 @@ from fedmepd.errors import SettingsError, explain, fields_at
 from fedmepd.tasks.find import DEFAULT, task_names
 
 SMALLEST_BFLOAT16_CROP = 24
+MOST_ROUNDS = 100_000
+# Thirty days, in seconds.
+LONGEST_WAIT = 30 * 24 * 3600
 
 # The participant that has all modalities. Its data folder, seeds and results carry this name wherever it runs.
 FUSION_SITE = "fusion"
@@ -47,18 +50,23 @@ class NetworkSettings(Section):
 class AggregationSettings(Section):
     """How the sites' updates become the global model."""
 
-    min_sites: int = Field(2, ge=1, description="the job ends if fewer sites deliver an update in a round")
+    min_sites: int = Field(2, ge=1, le=10_000, description="the job ends if fewer sites deliver an update in a round")
     round_timeout: float = Field(
-        4 * 3600, ge=0, description="longest time in seconds that a round waits for its sites; 0: no limit"
+        4 * 3600,
+        ge=0,
+        le=LONGEST_WAIT,
+        description="longest time in seconds that a round waits for its sites; 0: no limit",
     )
     straggler_wait: float = Field(
         3600,
         ge=0,
+        le=LONGEST_WAIT,
         description="seconds to wait for the others after more than half of the sites have answered; 0: no limit",
     )
     norm_bound: float = Field(
         10,
         ge=0,
+        le=1e6,
         description="an update more than this many times as large as the median is scaled down to it; 0: never",
     )
     wire_precision: Literal["float16", "float32"] = Field("float16", description="floating-point format on the wire")
@@ -67,20 +75,20 @@ class AggregationSettings(Section):
 class TrainingSettings(Section):
     """Local and fusion training."""
 
-    crop: int = Field(80, ge=16, multiple_of=8, description="side of the training crops in voxels")
-    batch: int = Field(1, ge=1, description="crops per step")
-    local_epochs: int = Field(1, ge=1, description="epochs per round at every site")
-    fusion_epochs: int = Field(1, ge=1, description="epochs per round at the fusion site")
-    learning_rate: float = Field(2e-4, gt=0, description="learning rate of Adam in round 0")
-    weight_decay: float = Field(1e-5, ge=0, description="L2 penalty of Adam")
-    decay_power: float = Field(0.9, ge=0, description="power in learning rate * (1 - round/(rounds + 1))^power")
+    crop: int = Field(80, ge=16, le=256, multiple_of=8, description="side of the training crops in voxels")
+    batch: int = Field(1, ge=1, le=64, description="crops per step")
+    local_epochs: int = Field(1, ge=1, le=100, description="epochs per round at every site")
+    fusion_epochs: int = Field(1, ge=1, le=100, description="epochs per round at the fusion site")
+    learning_rate: float = Field(2e-4, gt=0, le=10, description="learning rate of Adam in round 0")
+    weight_decay: float = Field(1e-5, ge=0, le=10, description="L2 penalty of Adam")
+    decay_power: float = Field(0.9, ge=0, le=10, description="power in learning rate * (1 - round/(rounds + 1))^power")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto",
         description="arithmetic of convolutions; bfloat16 needs crops of 24 or more; auto: bfloat16 with such crops "
         "on hardware that supports it",
     )
-    threads: int = Field(0, ge=0, description="CPU threads of a site's process; 0: PyTorch's choice")
-    fusion_threads: int = Field(0, ge=0, description="CPU threads of the fusion site; 0: PyTorch's choice")
+    threads: int = Field(0, ge=0, le=1024, description="CPU threads of a site's process; 0: PyTorch's choice")
+    fusion_threads: int = Field(0, ge=0, le=1024, description="CPU threads of the fusion site; 0: PyTorch's choice")
 
     @model_validator(mode="after")
     def _precision_fits_crop(self) -> TrainingSettings:
@@ -107,9 +115,14 @@ class AugmentationSettings(Section):
 class EvaluationSettings(Section):
     """Sliding-window inference, and how often it is used for validation."""
 
-    window: int = Field(80, ge=16, multiple_of=8, description="side of the inference window in voxels")
-    overlap: float = Field(0.5, ge=0, lt=1, description="share of a window that the next one covers again")
-    every: int = Field(1, ge=1, description="rounds from one validation to the next; the last round always validates")
+    window: int = Field(80, ge=16, le=512, multiple_of=8, description="side of the inference window in voxels")
+    overlap: float = Field(0.5, ge=0, le=0.9, description="share of a window that the next one covers again")
+    every: int = Field(
+        1, ge=1, le=MOST_ROUNDS, description="rounds from one validation to the next; the last round always validates"
+    )
+    pictures: bool = Field(
+        True, description="a site draws its best, median and worst cases for itself; they never leave it"
+    )
     cross_site: bool = Field(
         False, description="at the end, also test every model on every site's test cases, if the sites agree"
     )
@@ -190,6 +203,8 @@ class Settings(Section):
 
     # What a method changes in a preset, in addition to PRESETS.
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
+    # Sections and keys of a method's smallest numbers of cases behind something that leaves a site.
+    fewest_cases: ClassVar[tuple[tuple[str, str], ...]] = ()
 
     method: str = Field("fedmepd", description="method of the job; `fedmepd methods` lists all")
     task: str = Field(DEFAULT, description="images, classes and rules; `fedmepd tasks` lists them")
@@ -200,10 +215,16 @@ class Settings(Section):
     )
     seed: int = Field(0, ge=0, lt=2**31, description="seed of every random number")
     rounds: int = Field(
-        1000, ge=1, description="rounds in which the sites train, after round 0, in which only the fusion site trains"
+        1000,
+        ge=1,
+        le=MOST_ROUNDS,
+        description="rounds in which the sites train, after round 0, in which only the fusion site trains",
     )
     trials: int = Field(
-        1, ge=1, description="configurations that were tried to find this one, itself included; for the results"
+        1,
+        ge=1,
+        le=1_000_000,
+        description="configurations that were tried to find this one, itself included; for the results",
     )
     network: NetworkSettings = NetworkSettings()
     aggregation: AggregationSettings = AggregationSettings()
@@ -248,6 +269,15 @@ class Settings(Section):
         except ValidationError as error:
             raise SettingsError(explain(error, "settings", method.settings, _of_other_method(method.name))) from error
 
+    def with_fewest(self, cases: int) -> Settings:
+        """Returns settings in which nothing leaves a site that fewer cases are behind, see :attr:`fewest_cases`."""
+        changed = self
+        for section, key in self.fewest_cases:
+            part = getattr(changed, section)
+            part = part.model_copy(update={key: max(cases, getattr(part, key))})
+            changed = changed.model_copy(update={section: part})
+        return changed
+
     def split_seed(self) -> int:
         """Returns the seed that decides which cases train, validate and test."""
         return self.seed if self.data.split_seed is None else self.data.split_seed
@@ -272,7 +302,7 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     Args:
         before, now: settings as plain values, nested.
     """
-    before, now = _flat(before), _flat(now)
+    before, now = flattened(before), flattened(now)
     return [
         f"{key} was {before.get(key)!r}, now {now.get(key)!r}"
         for key in sorted(before.keys() | now.keys())
@@ -280,10 +310,11 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     ]
 
 
-def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flattened(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns nested settings by their full names, such as ``training.crop``."""
     flat: dict[str, Any] = {}
     for key, value in settings.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        flat |= flattened(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
     return flat
 
 
@@ -313,7 +344,8 @@ PRESETS: dict[str, dict[str, Any]] = {
             "learning_rate": 4e-3,
             "weight_decay": 0.0,
             "threads": 1,
-            "fusion_threads": 1,
+            # Two samples a batch, each on a thread of its own; the sites wait meanwhile.
+            "fusion_threads": 2,
         },
         "augmentation": {"tumour_share": 0.7, "rotation_degrees": 0, "intensity": 0},
         "evaluation": {"window": 48, "every": 5},

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import hashlib
 
+# Of a site, as parts of a seed: one text of 32 random bytes, or nothing where training is to be reproducible. It goes
+# into every seed by itself: a seed has 31 bits, few enough to try them all.
+Secret = tuple[str, ...]
+
 
 def derive_seed(seed: int, *parts: str | int) -> int:
     """Returns a 31-bit seed that depends on ``seed`` and every part, such as site name and round.

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from fedmepd.disclosure import Allow, Disclosure
 from fedmepd.errors import SettingsError, explain
+from fedmepd.site_limits import HIGHEST, Limits
 from fedmepd.storage import read_json
 
 if TYPE_CHECKING:
@@ -20,13 +22,15 @@ if TYPE_CHECKING:
 
 FILE_NAME = "fedmepd.json"
 
-# The environment variable that overrides each key of the file.
+# The environment variable that overrides a key of the file.
 VARIABLES = {
     "data": "FEDMEPD_DATA",
     "device": "FEDMEPD_DEVICE",
     "cache": "FEDMEPD_CACHE",
     "cross_site": "FEDMEPD_CROSS_SITE",
     "case_scores": "FEDMEPD_CASE_SCORES",
+    "min_count": "FEDMEPD_MIN_COUNT",
+    "reproducible": "FEDMEPD_REPRODUCIBLE",
 }
 
 
@@ -49,6 +53,20 @@ class SiteSettings(BaseModel):
         description="share: the final test's scores of every test case leave the site, without names, for `fedmepd "
         "compare`. none: means over the test cases only. Sites with phantoms share",
     )
+    min_count: int = Field(
+        3,
+        ge=1,
+        le=10_000,
+        description="no mean over fewer cases leaves the site: scores, losses, anchors. Phantoms and the simulator: 1",
+    )
+    reproducible: Literal["auto", "yes", "no"] = Field(
+        "auto",
+        description="no: crops and dropout also depend on a secret of the site, so that nobody else can repeat its "
+        "training. yes: they depend on the job's seed alone. auto: yes with phantoms and in the simulator, otherwise "
+        "no",
+    )
+    limits: Limits = Field(Limits(), description="the most that a job may ask of this machine")
+    allow: Allow = Field(Allow(), description="kinds of values that may leave the site")
 
     @classmethod
     def load(cls, local_folder: Path | None = None) -> SiteSettings:
@@ -85,6 +103,23 @@ class SiteSettings(BaseModel):
             message = f"the user has no home folder ({error}): set FEDMEPD_CACHE, or cache in {FILE_NAME}"
             raise SettingsError(message) from error
         return settings.model_copy(update=absolute)
+
+    def for_one_machine(self) -> SiteSettings:
+        """Returns the settings for a federation in which all sites are on this machine and belong to one user.
+
+        Nothing leaves such a site, so what has not been set is as open as it can be.
+        """
+        open_values = {"min_count": 1, "reproducible": "yes", "limits": HIGHEST}
+        unset = {key: value for key, value in open_values.items() if key not in self.model_fields_set}
+        return self.model_copy(update=unset)
+
+    def disclosure(self) -> Disclosure:
+        """Returns what decides which values leave the site."""
+        return Disclosure(self.min_count, self.allow)
+
+    def is_reproducible(self, source: str) -> bool:
+        """Whether training with cases of a source depends on the job's seed alone."""
+        return self.reproducible == "yes" or (self.reproducible == "auto" and source == "phantom")
 
     def torch_device(self) -> torch.device:
         """Returns the device to compute on.

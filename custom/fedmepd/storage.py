@@ -9,6 +9,7 @@ import json
 import os
 import pickle
 import uuid
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -163,6 +164,21 @@ def save_tensors(path: Path, content: dict[str, Any]) -> None:
     write_atomically(path, lambda file: file.write(buffer.getbuffer()))
 
 
+def _require_honest_size(path: Path, kind: str) -> None:
+    """Refuses a file that unpacks to more than it is: torch writes its parts as they are, a stranger may pack them."""
+    try:
+        with zipfile.ZipFile(path) as parts:
+            unpacked = sum(part.file_size for part in parts.infolist())
+    # Of another kind, damaged, or of torch before 1.6: torch says what is wrong with it.
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return
+    if unpacked > (size := path.stat().st_size):
+        raise CheckpointError(
+            f"{path} cannot be read as a {kind}: its {size} bytes unpack to {unpacked}, which torch never writes; take "
+            "the file from somebody whom you trust"
+        )
+
+
 def load_tensors(path: Path, kind: str = "fedmepd file", hint: str = _IMPORT, allowed: Sequence[Any] = ()) -> dict:
     """Reads what :func:`save_tensors` wrote, on the CPU. Nothing but tensors and plain values is unpickled.
 
@@ -179,6 +195,7 @@ def load_tensors(path: Path, kind: str = "fedmepd file", hint: str = _IMPORT, al
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist: expected a {kind}")
+    _require_honest_size(path, kind)
     try:
         with torch.serialization.safe_globals(list(allowed)):
             content = torch.load(path, map_location="cpu", weights_only=True)

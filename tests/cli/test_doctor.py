@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from fedmepd.cli import main
+from fedmepd.cli.json_output import Doctor
 from tests.doctor import servers
 from tests.doctor.conftest import authority, change, issued, kit_folder, provisioned  # noqa: F401
 
@@ -48,6 +49,7 @@ def test_a_site_that_is_ready(doctor, issued, authority, tiny, tmp_path, provisi
     assert (status, content["name"], content["role"], content["errors"]) == (0, "site-1", "site", 0)
     assert [check["topic"] for check in content["checks"]][: len(TOPICS)] == TOPICS
     assert set(content["checks"][0]) == {"topic", "status", "kind", "text", "advice"}
+    assert Doctor.model_validate(content).errors == 0
 
 
 def test_a_site_that_is_not(doctor, issued):  # noqa: F811

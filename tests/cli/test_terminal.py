@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 
 import pytest
 
@@ -35,10 +36,33 @@ def test_nothing_for_what_is_quick(monkeypatch: pytest.MonkeyPatch) -> None:
     assert terminal.getvalue().strip() == "next"
 
 
-def test_nothing_where_nobody_watches(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_in_a_log_for_what_is_quick(monkeypatch: pytest.MonkeyPatch) -> None:
     log = io.StringIO()
     run(monkeypatch, log, 0.0)
     assert log.getvalue() == "next"
+
+
+def test_lines_in_a_log(capsys: pytest.CaptureFixture) -> None:
+    """One window every ten seconds: a line each half minute, the first after three windows, none at the end."""
+    times = iter(range(0, 1000, 10))
+    with progress_bar("case-1", "window", clock=lambda: next(times)) as progress:
+        for number in range(1, 10):
+            progress(number, 9)
+    assert capsys.readouterr().err.splitlines() == [
+        "case-1: window 3 of 9, about 01:00 left",
+        "case-1: window 6 of 9, about 00:30 left",
+    ]
+
+
+def test_a_bar_on_a_terminal_without_a_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pseudo-terminal has no columns and no rows until somebody sets them."""
+    reader, writer = os.openpty()
+    terminal = Terminal()
+    terminal.fileno = lambda: writer
+    run(monkeypatch, terminal, 0.0)
+    assert "reading" in terminal.getvalue()
+    os.close(reader)
+    os.close(writer)
 
 
 @pytest.mark.parametrize("text", ["0", "-3"])

@@ -32,9 +32,11 @@ mean of the sites    0.375    0.375    0.375     60.0     60.0     60.0       8/
 fusion site          0.420    0.420    0.420     50.0     50.0     50.0       4/1/0       4/1/1       4/1/2   0.840  \
  0.840   0.420
 
-cases: train/validation/test; Dice and mDSC as fractions; HD95 in mm; personal: share of decoder filters
-test cases with an empty prediction or label (in both: Dice 1, HD95 0; in one alone: Dice 0, HD95 373.13): \
-site-10 ET 2, fusion site ET 1
+cases: for training/validation/test; Dice: 1 is best; mDSC: mean Dice of the regions; HD95: distance in mm, 0 is best; \
+personal: share of the decoder's filters that a site keeps for itself
+WT: whole tumour; TC: tumour core; ET: enhancing tumour
+in 3 of 20 test cases label or segmentation has no ET: Dice 1, HD95 0 mm if both have none, else Dice 0, \
+HD95 373.13 mm (site-10 2, fusion site 1)
 not tested, and not in the mean: site-2
 lesion scores: mean over the lesions, a missed or invented one with Dice 0 and 374 mm; the label grows by 3 voxels \
 before its lesions are told apart; lesions of fewer than 50 voxels are left out; lesions are counted over all cases; \
@@ -89,7 +91,28 @@ def test_no_empty_case() -> None:
     for entry in (run["server"], *run["sites"]):
         if entry["test"]:
             entry["test"]["empty"] = {"WT": 0, "TC": 0, "ET": 0}
-    assert "empty prediction or label: none" in console_table(run)
+    assert "every region is in every test case, and was found there" in console_table(run).splitlines()
+
+
+def test_where_a_region_is_empty() -> None:
+    """Sites that report the scores of their cases let the table say whether label or model has no such region."""
+    run = runs.finished()
+    missing = {"label": 2, "prediction": 1, "both": 1}
+    cases = [{"empty": {"WT": None, "TC": None, "ET": kind}} for kind, count in missing.items() for _ in range(count)]
+    by_name = {entry["name"]: entry for entry in (*run["sites"], run["server"])}
+    by_name["site-1"] |= {"test_cases": cases}
+    by_name["site-1"]["test"]["empty"]["ET"] = 4
+    by_name["server"] |= {"test_cases": cases[:1]}
+    lines = console_table(run).splitlines()
+    penalty = "Dice 0, HD95 373.13 mm"
+    for line in (
+        f"in 3 of 20 test cases the label has no ET, but the model found some: {penalty} (site-1 2, fusion site 1)",
+        f"in 1 of 20 test cases the label has ET, but the model found none: {penalty} (site-1 1)",
+        "in 1 of 20 test cases neither label nor segmentation has ET: Dice 1, HD95 0 mm (site-1 1)",
+        "in 2 of 20 test cases label or segmentation has no ET: Dice 1, HD95 0 mm if both have none, else "
+        f"{penalty} (site-10 2)",
+    ):
+        assert line in lines
 
 
 def test_no_note_on_time_before_the_first_round() -> None:

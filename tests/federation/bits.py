@@ -39,7 +39,7 @@ def of(method: str, precision: str, **changes: Any):
     )
 
 
-def train(tiny: Tiny, method: str, precision: str, folder: Path, **options: Any) -> dict:
+def train(tiny: Tiny, method: str, precision: str, folder: Path, pictures: bool = False, **options: Any) -> dict:
     """Runs a federation in one process, everything on the wire as FLARE's filters leave it; returns its results."""
 
     def wire(tensors: dict) -> dict:
@@ -49,7 +49,7 @@ def train(tiny: Tiny, method: str, precision: str, folder: Path, **options: Any)
         return dxo.data
 
     return run_in_process(
-        of(method, precision),
+        of(method, precision, evaluation={"pictures": pictures}),
         tiny.machine,
         folder,
         list(SITES),

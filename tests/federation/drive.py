@@ -153,7 +153,9 @@ def assert_same_run(first: Path, second: Path, rounds: int, names: Iterable[str]
 
 def without_times(results: dict) -> dict:
     """Results without what differs from run to run: times and memory, and bytes, which count only on a wire."""
-    left = {key: value for key, value in results.items() if key not in ("seconds", "timing", "hardware", "fusion")}
+    left = {
+        key: value for key, value in results.items() if key not in ("date", "seconds", "timing", "hardware", "fusion")
+    }
     left["server"] = _work_alone(results["server"])
     left["sites"] = [_work_alone(entry) for entry in results["sites"]]
     return left

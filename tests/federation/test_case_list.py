@@ -9,6 +9,7 @@ from statistics import fmean
 import pytest
 
 from fedmepd.data.cases import Case
+from fedmepd.disclosure import OPEN
 from fedmepd.evaluation.metrics import CaseScores
 from fedmepd.federation.case_list import CaseList, fingerprint
 from tests.tiny import COUNTS, settings
@@ -20,7 +21,7 @@ SCORES = [
 
 
 def watched(data, shares: str, places=(0, 1)) -> dict:
-    cases = CaseList(data, shares)
+    cases = CaseList(data, shares, OPEN)
     for place in places:
         cases.watch(place, None, None, SCORES[place])
     return cases.report()

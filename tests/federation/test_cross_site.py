@@ -129,8 +129,8 @@ def test_a_withheld_encoder_takes_its_modality_away() -> None:
         ("decoder.classify.weight", torch.zeros(2, 2), r"decoder\.classify\.weight is missing, unknown"),
         ("decoder.classify.bias", torch.full((4,), torch.nan), r"decoder\.classify\.bias is missing, .*not finite"),
         ("decoder.secret", torch.zeros(2), r"decoder\.secret is missing, unknown"),
-        ("anchors.1", torch.zeros(3, 5), r"anchors\.1 are no anchors"),
-        ("anchors.7", torch.zeros(3, 4), r"anchors\.7 are no anchors"),
+        ("anchors.1", torch.zeros(3, 5), r"anchors of level 1 have shape \(3, 5\)"),
+        ("anchors.7", torch.zeros(3, 4), r"anchors are of the levels .*7"),
     ],
 )
 def test_tensors_that_are_no_model(key, value, text) -> None:

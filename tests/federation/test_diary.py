@@ -66,9 +66,9 @@ def test_the_sites_own_tensorboard(diary, tmp_path) -> None:
     of = diary()
     end(of, 1)
     end(of, 2, personal=2)
-    found = board(tmp_path / "tb_events")
-    assert found["site-1/loss_total"] == [1, 2] and found["site-1/validation_mdsc"] == [2]
-    assert found["site-1/personal_share"] == [1, 2]
+    found = board(tmp_path / "tb_events" / "site-1")
+    assert found["2_training/loss_total"] == [1, 2] and found["1_scores/validation_mdsc"] == [2]
+    assert found["3_personal_filters/share"] == [1, 2]
 
 
 def test_damaged_notes_are_said_and_begun_anew(diary, tmp_path) -> None:
@@ -107,7 +107,7 @@ def test_tensorboard_goes_on_after_a_failed_write(diary, tmp_path, monkeypatch) 
     time.sleep(1.1)
     end(of, 4)
     assert [line.partition("[Errno")[2] for line in lines] == [" 28] No space left on device"] * 2
-    assert board(tmp_path / "tb_events")["site-1/loss_total"] == [1, 4]
+    assert board(tmp_path / "tb_events" / "site-1")["2_training/loss_total"] == [1, 4]
     assert [entry["round"] for entry in written(tmp_path)["history"]["rounds"]] == [1, 2, 3, 4]
 
 
@@ -127,9 +127,9 @@ def test_a_whole_run(finished) -> None:
         tests = min(3, entry["cases"]["test"])
         assert len(own["examples"]) == tests and own["examples"]["best"] >= entry["test"]["mdsc"] - 1e-6
         assert {file.stem for file in (folder / "overlays").glob("*.png")} == set(own["examples"])
-        found = board(folder / "tb_events")
-        assert found[f"{entry['name']}/overlay_best"] == [3] and found[f"{entry['name']}/test_dice_WT"] == [3]
-        assert found[f"{entry['name']}/overlay_validation"][0] == 2
+        found = board(folder / "tb_events" / entry["name"])
+        assert found["7_cases/overlay_best"] == [3] and found["1_scores/test_dice_WT"] == [3]
+        assert found["7_cases/overlay_validation"][0] == 2
         assert "case-" not in (folder / "site.json").read_text() and str(run) not in (folder / "site.json").read_text()
 
 

@@ -35,6 +35,7 @@ TEST = {
         "nsd": DICE,
         "lesions": dict.fromkeys(DICE, LESIONS),
     },
+    "withheld": None,
     "selected_round": 2,
     "each": {"cases": [CASE, CASE], "fingerprint": 64 * "a"},
 }

@@ -256,7 +256,7 @@ def test_payload_of_a_decoder_that_is_all_personal_or_never(patience, decoder, t
     server.begin_round()
     parts = {key.split(".")[0] for key in server.payload("site-1").tensors}
     assert ("decoder" in parts) == decoder
-    assert figures["federation/personal_share"] == (0 if decoder else 1)
+    assert figures["mean of the sites/personal_share"] == (0 if decoder else 1)
 
 
 def test_personal_filters_are_not_sent(resumed, tmp_path, uninterrupted) -> None:
@@ -419,7 +419,7 @@ def test_figures(started) -> None:
     assert {"server/loss_total", "server/validation_mdsc", "server/seconds/fusion_training"} <= figures.keys()
     assert figures["federation/sites"] == 2
     shares = [figures[f"{name}/personal_share"] for name in SITES]
-    assert figures["federation/personal_share"] == pytest.approx(sum(shares) / 2) and sum(shares) > 0
+    assert figures["mean of the sites/personal_share"] == pytest.approx(sum(shares) / 2) and sum(shares) > 0
     assert all(isinstance(value, float) for value in figures.values())
     stats = server.stats()
     assert (stats["round"], stats["rounds"], stats["sites_in"]) == (2, 3, list(SITES))

@@ -10,6 +10,7 @@ from nvflare.apis.signal import Signal
 from nvflare.widgets.info_collector import GroupInfoCollector, InfoCollector
 
 from fedmepd.config import Settings
+from fedmepd.disclosure import OPEN
 from fedmepd.errors import Aborted, DataError
 from fedmepd.federation.exchange import FusionReply, FusionTask, ModelCopy, Payload, SiteProfile, Update
 from fedmepd.flare import loading, translation
@@ -29,6 +30,7 @@ class Site:
         self.run, self.device = run, torch.device("cpu")
         self.name = fl_ctx.get_identity_name()
         self.error = None
+        self.disclosure = OPEN
 
     def profile(self, fusion=None):
         return SiteProfile(self.name, ("T2",), CASES, "folder", fusion=fusion)
@@ -52,12 +54,15 @@ class Site:
     def stats(self):
         return {"step": 3}
 
+    def cases_behind(self):
+        return {"updates": 3, "losses": 3, "test_scores": 1}
+
 
 class Desk:
     """A fusion site's desk that adds one to every tensor."""
 
     def __init__(self):
-        self.site = SimpleNamespace(data=SimpleNamespace(counts=lambda: CASES))
+        self.site = SimpleNamespace(data=SimpleNamespace(counts=lambda: CASES), disclosure=OPEN)
         self.during = lambda: None
 
     def do(self, task, abort, progress):
@@ -178,7 +183,10 @@ def test_what_an_executor_begins_with():
 
 def test_site_log_has_a_line_per_round(context, caplog):
     caplog.set_level(logging.INFO)
-    execute(make(), context, "train", payload=Payload(4))
+    executor = make()
+    # Since the start: when the task came, when the site was ready, when training began and ended.
+    executor.clock = iter([1.0, 2.0, 3.0, 4.5]).__next__
+    execute(executor, context, "train", payload=Payload(4))
     assert "round 4: 3 steps, mean loss 0.250, 1.5 s" in caplog.text
 
 

@@ -3,12 +3,14 @@
 from dataclasses import replace
 
 import pytest
+from nvflare.apis.fl_constant import FLContextKey
 
-from fedmepd.errors import DataError
+from fedmepd.errors import DataError, SettingsError
 from fedmepd.federation.exchange import SiteProfile
 from fedmepd.federation.fusion_elsewhere import FusionElsewhere
 from fedmepd.federation.timing import Timing
 from fedmepd.flare.opening import kept_fusion, open_server, open_site
+from fedmepd.flare.private import SIMULATOR_JOB
 from fedmepd.flare.translation import Run
 from tests.flare.fakes import Engine
 from tests.tiny import COUNTS, settings
@@ -82,3 +84,43 @@ def test_what_a_run_keeps_of_its_fusion_site(machine, tmp_path):
     server.finished = True
     server._keep()
     assert kept_fusion(run, tmp_path / "state") == (replace(hospital, cross_site="share"), True)
+
+
+def test_the_limits_of_the_site_come_before_its_data(machine, tmp_path, monkeypatch):
+    (tmp_path / "local").mkdir()
+    (tmp_path / "local/fedmepd.json").write_text('{"limits": {"batch": 1}}')
+    monkeypatch.setenv("FEDMEPD_DATA", str(tmp_path / "nowhere"))
+    with context(tmp_path, "site-1") as fl_ctx, pytest.raises(SettingsError) as error:
+        open_site(Run("run-1", settings()), nothing, fl_ctx)
+    assert error.value.public == "training.batch is 2 in the job, limits.batch is 1 at this site"
+
+
+def test_a_site_whose_runs_fill_its_disk_opens_no_other(machine, tmp_path):
+    (tmp_path / "local").mkdir()
+    (tmp_path / "local/fedmepd.json").write_text(f'{{"limits": {{"disk_gib": {1 / 1024}}}}}')
+    for place in ("job-0/fedmepd", "fedmepd_runs/first/run-7"):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "state_00001.pt").write_bytes(bytes(600 * 1024))
+    with context(tmp_path, "site-1") as fl_ctx, pytest.raises(SettingsError, match="its runs hold 0.00114 GiB"):
+        open_site(Run("run-1", settings()), nothing, fl_ctx)
+
+
+@pytest.mark.parametrize("simulated", [False, True])
+def test_a_site_is_open_in_the_simulator_alone(machine, tmp_path, simulated):
+    """Not where a server has merely named its job like the simulator's."""
+    with Engine(tmp_path, "site-1", job=SIMULATOR_JOB).new_context() as fl_ctx:
+        fl_ctx.set_prop(FLContextKey.SIMULATE_MODE, simulated, private=True, sticky=True)
+        site, _ = open_site(Run("run-1", settings()), nothing, fl_ctx)
+    assert site.disclosure.fewest == (1 if simulated else 3)
+    assert [path.name for path in site.folder.glob("secret.json")] == ([] if simulated else ["secret.json"])
+
+
+def test_the_server_with_the_fusion_site_has_limits_and_a_secret_too(machine, tmp_path):
+    (tmp_path / "local").mkdir()
+    (tmp_path / "local/fedmepd.json").write_text('{"limits": {"batch": 1}}')
+    with context(tmp_path, "server") as fl_ctx, pytest.raises(SettingsError, match="limits.batch is 1"):
+        open_server(Run("run-1", settings()), tmp_path / "state", None, Timing(), nothing, fl_ctx)
+    (tmp_path / "local/fedmepd.json").write_text("{}")
+    with context(tmp_path, "server") as fl_ctx:
+        open_server(Run("run-1", settings()), tmp_path / "state", None, Timing(), nothing, fl_ctx)
+    assert (tmp_path / "state/fusion/secret.json").is_file()

@@ -24,8 +24,10 @@ def made(tiny):
 
     def make(scores: list[float], modalities: tuple[str, ...] = ("T1ce", "T2")) -> Examples:
         cases = (data.train + data.test)[: len(scores)]
-        examples = Examples(cases, settings(), data.cache, modalities)
-        for place, (case, mdsc) in enumerate(zip(evaluation_cases(cases, settings(), data.cache), scores, strict=True)):
+        examples = Examples(cases, settings(evaluation={"pictures": True}), data.cache, modalities)
+        for place, (case, mdsc) in enumerate(
+            zip(evaluation_cases(cases, settings(evaluation={"pictures": True}), data.cache), scores, strict=True)
+        ):
             examples.watch(place, case, case.label, scored(mdsc))
         return examples
 
@@ -53,7 +55,7 @@ def test_some_kinds_alone(made, tmp_path) -> None:
 
 def test_what_is_drawn(tmp_path, tiny) -> None:
     """Images, segmentation and label of the right case, with the modalities that it has of those asked for."""
-    data, of = tiny.data("fusion"), settings()
+    data, of = tiny.data("fusion"), settings(evaluation={"pictures": True})
     shown = list(evaluation_cases(data.train[:3], of, data.cache))
     examples = Examples(data.train[:3], of, data.cache, ("T1ce", "T2"))
     # What is segmented is the label with ET as ED, so that the two cannot be taken for each other.
@@ -87,7 +89,7 @@ def test_label_is_drawn_too(tmp_path) -> None:
 
 
 def test_memory_stays_small(made) -> None:
-    examples = Examples([], settings(), None, ("T2",))
+    examples = Examples([], settings(evaluation={"pictures": True}), None, ("T2",))
     prediction = torch.zeros(160, 190, 150, dtype=torch.int64)
     prediction[40:90, 50:100, 40:80] = 2
     for place in range(3):

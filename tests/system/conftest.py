@@ -38,6 +38,15 @@ def cache(tmp_path_factory):
     return tmp_path_factory.mktemp("cache")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def open_sites():
+    """Sites with few cases that tell all their means, and whose runs can be repeated to the bit."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FEDMEPD_MIN_COUNT", "1")
+        patch.setenv("FEDMEPD_REPRODUCIBLE", "yes")
+        yield
+
+
 @pytest.fixture
 def small_disk(monkeypatch):
     """Mounts a small disk of its own over a folder; needs the rights for it."""

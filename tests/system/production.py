@@ -70,7 +70,8 @@ class Federation:
             "FEDMEPD_DEVICE": "cpu",
             "OMP_NUM_THREADS": "1",
         }
-        self.environment.pop("FEDMEPD_DATA", None)
+        for decided in ("FEDMEPD_DATA", "FEDMEPD_MIN_COUNT", "FEDMEPD_REPRODUCIBLE"):
+            self.environment.pop(decided, None)
         with socket.create_server(("127.0.0.1", 0)) as one:
             self.port = one.getsockname()[1]
         self.kits = provision(folder, self.environment, name=SERVER, fed_learn_port=self.port)

@@ -57,11 +57,12 @@ def simulate(
     kill_at: str | None = None,
     faults: dict | None = None,
     notes: Path | None = None,
+    attack: dict | None = None,
 ) -> Finished:
     """Runs the default job with other settings; kills all its processes once ``kill_at`` is in the output.
 
     ``faults`` is the plan of tests/system/faulty's executor, ``notes`` the file of its controller that notes which
-    images the server opens; they then stand in for the product's.
+    images the server opens, ``attack`` the plan of its hostile controller; they then stand in for the product's.
     """
     job = workspace.with_name(workspace.name + "_job")
     shutil.copytree(ROOT / "jobs/fedmepd_brats", job, dirs_exist_ok=True)
@@ -71,13 +72,16 @@ def simulate(
     if notes:
         content["workflows"][0]["path"] = "faulty.WatchedController"
         content["workflows"][0]["args"]["notes"] = str(notes)
+    if attack:
+        content["workflows"][0]["path"] = "faulty.HostileController"
+        content["workflows"][0]["args"]["plan"] = attack
     config.write_text(json.dumps(content))
     if faults:
         clients = job / "app/config/config_fed_client.json"
         content = json.loads(clients.read_text())
         content["executors"][0]["executor"] = {"path": "faulty.FaultyExecutor", "args": {"plan": faults}}
         clients.write_text(json.dumps(content))
-    if faults or notes:
+    if faults or notes or attack:
         shutil.copy(Path(__file__).parent / "faulty/faulty.py", job / "app/custom")
     command = ["-m", "nvflare.cli", "simulator", str(job), "-w", str(workspace), "-c", ",".join(SITES), *options]
     code, output = run(command, data=data, cache=cache, kill_at=kill_at)

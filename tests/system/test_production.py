@@ -32,6 +32,8 @@ from tests.system.simulator import ROOT, TINY, assert_same, in_process, weights
 pytestmark = pytest.mark.system
 
 OPEN, STRICT = ("site-1", "site-2", "site-4"), "site-3"
+# They have a few cases each, and runs are compared bit by bit.
+OPEN_VALUES = {"min_count": 1, "reproducible": "yes"}
 # Sites 3 and 4 own what sites 3 and 4 of the paper do; T1ce belongs to sites 1 and 3, and to the fusion site.
 MODALITIES = SITES | {STRICT: ("FLAIR", "T1ce"), "site-4": ("T1", "T2")}
 
@@ -48,7 +50,7 @@ def federation(tmp_path_factory, cohort, cache):
     # Two hospitals have fusion cases beside their own; those of site 1 are the server's too.
     folders = {SERVER: cohort / "fusion", "site-1": cohort, "site-2": cohort / "site-2", STRICT: data}
     for name in (SERVER, *OPEN, STRICT):
-        content = {"data": str(folders.get(name, data / name))} | agreed.get(name, {})
+        content = {"data": str(folders.get(name, data / name))} | OPEN_VALUES | agreed.get(name, {})
         (made.kit(name) / "local/fedmepd.json").write_text(json.dumps(content))
     made.fedmepd("kit", made.kit(SERVER), "--jobs", made.jobs)
     for site in OPEN[:2]:
@@ -167,6 +169,51 @@ def server_without_data(federation):
     file.unlink()
     yield
     file.write_bytes(kept)
+
+
+@pytest.fixture
+def careful_site(federation):
+    """Site 2 decides for itself, and leaves the number of cases and the secret as they are by default."""
+    file = federation.kit("site-2") / "local/fedmepd.json"
+    kept = json.loads(file.read_text())
+    decided = {"limits": {"width": 4}, "allow": {"durations": False, "live": False}}
+    file.write_text(json.dumps({"data": kept["data"]} | decided))
+    yield federation.kit("site-2")
+    file.write_text(json.dumps(kept))
+
+
+@pytest.mark.slow
+def test_a_hospital_that_decides_for_itself(federation, careful_site, job, tmp_path):
+    """No job goes beyond its limits, and what it keeps is neither in the results nor on its list of what has left."""
+    job_id, status = federation.run_job(job("wide", ("site-1", "site-2"), network={"width": 8}))
+    assert status != COMPLETED
+    told = "network.width is 8 in the job, limits.width is 4 at this site"
+    assert told in (federation.kit(SERVER) / job_id / "log.txt").read_text()
+    assert not list(careful_site.glob(f"{job_id}/fedmepd/state_*"))
+    job_id, status = federation.run_job(job("fits", ("site-1", "site-2")))
+    assert status == COMPLETED
+    found = read_results(federation, job_id, tmp_path / "run")
+    [open_site, careful] = found["sites"]
+    assert open_site["test"] and open_site["validation"]
+    assert careful["test"] is None and careful["validation"] is None and careful["rounds_taken"] == [1, 2]
+    assert careful["untested"] == "the site has fewer cases for it than its min_count"
+    assert (careful_site / job_id / "fedmepd/secret.json").is_file()
+    assert not (federation.kit("site-1") / job_id / "fedmepd/secret.json").exists()
+    content = json.loads(federation.fedmepd("egress", careful_site, "--job", job_id, "--json"))
+    [left] = content
+    assert left["fault"] == "" and {entry["job"] for entry in left["entries"]} == {job_id}
+    assert [entry["task"] for entry in left["entries"]] == ["prepare", "train", "train", "test"]
+    kinds = {item["kind"] for entry in left["entries"] for item in entry["items"]}
+    losses = {"losses"} if careful["cases"]["train"] >= 3 else set()
+    assert kinds == {"profile", "updates", "counts", "memory", "message"} | losses
+    # All that the server counted as arrived from the site is on the list, to the byte.
+    updates = sum(item["bytes"] for entry in left["entries"] for item in entry["items"] if item["kind"] == "updates")
+    assert updates == found["sites"][1]["work"]["bytes_up"] > 0
+    assert all(entry["to"].endswith(f":{federation.port}") for entry in left["entries"])
+    others = json.loads(federation.fedmepd("egress", federation.kit("site-1"), "--job", job_id, "--json"))
+    assert {"validation_scores", "test_scores", "durations"} <= {
+        item["kind"] for entry in others[0]["entries"] for item in entry["items"]
+    }
 
 
 def fetched(federation, job_id, place, out):

@@ -43,7 +43,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> SiteSettings:
 def run(machine: SiteSettings) -> Path:
     """The folder of a federation's run of two rounds."""
     folder = machine.cache.parent / "run"
-    run_in_process(settings(task=NAME, rounds=2), machine, folder, list(SITES))
+    run_in_process(settings(task=NAME, rounds=2, evaluation={"pictures": True}), machine, folder, list(SITES))
     return folder
 
 

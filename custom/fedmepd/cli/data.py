@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,8 +17,10 @@ from fedmepd.errors import DataError, FedMEPDError, SettingsError
 
 if TYPE_CHECKING:
     from fedmepd.data.file_kinds import Pattern
+    from fedmepd.data.findings import Finding
     from fedmepd.data.layouts import Dataset
     from fedmepd.data.source import Source
+    from fedmepd.tasks.task import Task
 
 _SHARES = {"train": 0.6, "validation": 0.1}
 
@@ -40,6 +43,7 @@ def add_data_commands(data: argparse._SubParsersAction) -> None:
     names = check.add_mutually_exclusive_group()
     names.add_argument("--details", action="store_true", help="name all cases and files, also those of notes")
     names.add_argument("--anonymous", action="store_true", help="name no case and no file: for output that you send")
+    check.add_argument("--json", action="store_true", help="print what was found as JSON")
     _add_reading(check)
     check.set_defaults(run=_check)
 
@@ -142,7 +146,7 @@ def _check_folder(options: argparse.Namespace) -> int:
 
     task = chosen_task(options, [options.labels])
     sites = data_sets(
-        task, options.folder, lambda what: print(f"found {what}", flush=True), follow_links=options.follow_links
+        task, options.folder, lambda what: _say(options, f"found {what}\n"), follow_links=options.follow_links
     )
     if sites:
         return _check_sites(sites, options)
@@ -156,9 +160,31 @@ def _check_folder(options: argparse.Namespace) -> int:
     if not dataset.cases and not dataset.findings:
         raise no_case(task, options.folder)
     inspection = _inspect(dataset, options)
+    if options.json:
+        return _print_json(task, {None: dataset}, inspection.findings, [], options)
     _print_findings(inspection.findings, options, (ERROR, WARNING))
     print("\n".join(["", *describe_data(dataset, inspection)]))
     return _conclude(inspection.findings, options, len(inspection.cases))
+
+
+def _say(options: argparse.Namespace, text: str) -> None:
+    """Prints what is going on, unless standard output is for JSON."""
+    if not options.json:
+        print(text, end="", flush=True)
+
+
+def _print_json(
+    task: Task,
+    datasets: dict[str | None, Dataset],
+    findings: list[Finding],
+    overlaps: list[str],
+    options: argparse.Namespace,
+) -> int:
+    from fedmepd.data.summary import check_content
+
+    content = check_content(task, datasets, findings, overlaps, anonymous=options.anonymous)
+    print(json.dumps(content, indent=2))
+    return FAULTY if content["errors"] else 0
 
 
 def _inspect(dataset: Any, options: argparse.Namespace) -> Any:
@@ -166,7 +192,7 @@ def _inspect(dataset: Any, options: argparse.Namespace) -> Any:
     from fedmepd.data.summary import describe_found
     from fedmepd.site_settings import SiteSettings
 
-    print(describe_found(dataset), flush=True)
+    _say(options, describe_found(dataset) + "\n")
     with progress_bar("reading", "case") as progress:
         return inspect_dataset(dataset, SiteSettings.load().cache, labels=_labels(options), progress=progress)
 
@@ -190,7 +216,7 @@ def _check_sites(sites: dict[str, Dataset], options: argparse.Namespace) -> int:
     task = chosen_task(options, [options.labels])
     inspections, findings, rows = {}, [], []
     for site, dataset in sites.items():
-        print(f"{site}: ", end="", flush=True)
+        _say(options, f"{site}: ")
         inspection = inspections[site] = _inspect(dataset, options)
         findings += inspection.findings
         marked = [case for case in inspection.cases if case.for_fusion]
@@ -208,6 +234,8 @@ def _check_sites(sites: dict[str, Dataset], options: argparse.Namespace) -> int:
             rows.append([name, *map(str, numbers), names])
     lines, overlaps = describe_overlap(inspections)
     findings += [Finding("error", "two sites that share cases", line) for line in lines[:overlaps]]
+    if options.json:
+        return _print_json(task, sites, findings, lines[:overlaps], options)
     _print_findings(findings, options, (ERROR, WARNING))
     heads = ["site", "cases", "train", "validation", "test", "unlabelled", "errors", "modalities"]
     print("\n".join(["", *table(heads, rows), ""]))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import json
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -38,6 +40,7 @@ def add_evaluate_command(topics: argparse._SubParsersAction) -> None:
     evaluate.add_argument("--predictions", type=Path, metavar="P", help="file or folder of segmentations")
     evaluate.add_argument("--labels", type=Path, metavar="L", help="file or folder of labels, in any known layout")
     evaluate.add_argument("--out", type=Path, metavar="FOLDER", help="write evaluation.csv and evaluation.json there")
+    evaluate.add_argument("--json", action="store_true", help="print evaluation.json instead of the table")
     evaluate.add_argument(
         "--label-values",
         metavar="VALUES",
@@ -82,9 +85,14 @@ def _evaluate(options: argparse.Namespace) -> None:
             raise SettingsError(f"--task {options.task}: {options.model} is a model of task {task.name}")
         cases = _score_model(segmenter, options)
     report = build(task, cases, seed=options.seed, **unmatched)
-    print("\n".join([f"scored {len(cases)} case{'s' if len(cases) > 1 else ''}", "", console_table(report)]))
+    if options.json:
+        print(json.dumps(report, indent=2))
+    else:
+        print("\n".join([f"scored {len(cases)} case{'s' if len(cases) > 1 else ''}", "", console_table(report)]))
     if options.out is not None:
-        print(f"wrote {' and '.join(map(str, write(options.out, report)))}")
+        written = write(options.out, report)
+        if not options.json:
+            print(f"wrote {' and '.join(map(str, written))}")
 
 
 def _score_files(
@@ -153,7 +161,8 @@ def _score_model(segmenter: Segmenter, options: argparse.Namespace) -> dict[str,
         predicted = classes_of_label(task, values, task.default_convention)
         cases[case.name] = measure_case(task, predicted, label, spacing, case.label_groups)
         dice = ", ".join(f"{region} {of.dice:.3f}" for region, of in cases[case.name].items())
-        print(f"{case.name}: Dice {dice}", flush=True)
+        # With --json nothing but JSON goes to standard output.
+        print(f"{case.name}: Dice {dice}", file=sys.stderr if options.json else sys.stdout, flush=True)
     return cases
 
 

@@ -17,6 +17,7 @@ from fedmepd.cli.compare import add_compare_run_command
 from fedmepd.cli.compare_show import add_compare_show_command
 from fedmepd.cli.data import add_data_commands
 from fedmepd.cli.doctor import add_doctor_command
+from fedmepd.cli.egress import add_egress_command
 from fedmepd.cli.evaluate import add_evaluate_command
 from fedmepd.cli.export import add_export_commands
 from fedmepd.cli.methods import add_methods_command
@@ -140,6 +141,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_compare_show_command(compare)
 
     add_doctor_command(topics)
+    add_egress_command(topics)
     add_export_commands(_topic(topics, "export", "write a model for MONAI bundles, TorchScript or ONNX"))
     return parser
 

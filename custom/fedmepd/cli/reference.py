@@ -11,7 +11,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from pydantic import BaseModel
+
 from fedmepd import methods
+from fedmepd.cli.json_output import OUTPUTS, keys
 from fedmepd.cli.program import build_parser
 from fedmepd.cli.settings_list import Setting, common_settings, own_settings, sections
 from fedmepd.cli.terminal import REFUSED
@@ -26,6 +29,13 @@ _ABOUT_COMMANDS = """\
 `--help` after any command prints the same. `fedmepd --version` prints the version. Unless a command says otherwise,
 the exit status is 0 when it is done, 2 after an error that you can correct (one line describes it), and 130 when it was
 interrupted or terminated.
+"""
+
+_ABOUT_JSON = """\
+These commands print one JSON document with `--json` and nothing else on standard output; progress and warnings go to
+standard error. Exit status and errors are the same as without it. Scripts can rely on the keys below: a later version
+may add keys, and keeps these. Fractions are 0 to 1, distances mm, volumes ml, times seconds; null stands for what is
+not known or not defined. `[]` is a list, `NAME` any name.
 """
 
 _ABOUT_JOBS = """\
@@ -46,8 +56,9 @@ refused. `fedmepd methods NAME` prints the same.
 
 _ABOUT_MACHINES = f"""\
 Each server and site has its own, in `local/{FILE_NAME}` of its FLARE kit or in environment variables, which override
-the file. No job can change them, and only `cross_site` leaves the machine. `fedmepd data init --kit` writes `data` into
-the file. Relative paths in the file are relative to its folder.
+the file. No job can change them. Only `cross_site` leaves the machine, and the name of a limit that a job goes beyond.
+`fedmepd data init --kit` writes `data` into the file. Relative paths in the file are relative to its folder. In the
+simulator, where nothing leaves the machine, `min_count` is 1 and there are no limits unless you set them.
 """
 
 
@@ -75,6 +86,7 @@ def reference(root: Path) -> str:
         "",
         "- [Commands](#commands)",
         *(f"  - [`{name}`](#{_anchor(name)})" for name in commands),
+        "- [JSON output](#json-output)",
         "- [Settings of a job](#settings-of-a-job)",
         "- [Settings of a method](#settings-of-a-method)",
         "- [Settings of a machine](#settings-of-a-machine)",
@@ -85,7 +97,7 @@ def reference(root: Path) -> str:
     ]
     for name, parser in commands.items():
         lines += _command(name, parser)
-    return "\n".join([*lines, *_job_settings(), *_machine_settings()]) + "\n"
+    return "\n".join([*lines, *_json_output(), *_job_settings(), *_machine_settings()]) + "\n"
 
 
 def _anchor(name: str) -> str:
@@ -174,6 +186,14 @@ def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
+def _json_output() -> list[str]:
+    lines = ["## JSON output", "", _ABOUT_JSON]
+    for command, model in OUTPUTS.items():
+        rows = [f"| `{key}` | {_cell(meaning)} |" for key, meaning in keys(model)]
+        lines += [f"### `{command} --json`", "", "| key | |", "|---|---|", *rows, ""]
+    return lines
+
+
 def _job_settings() -> list[str]:
     lines = ["## Settings of a job", "", _ABOUT_JOBS]
     common = common_settings()
@@ -206,9 +226,20 @@ def _machine_settings() -> list[str]:
         "| key | environment variable | default | |",
         "|---|---|---|---|",
     ]
+    sections: dict[str, type[BaseModel]] = {}
     for key, field in SiteSettings.model_fields.items():
+        if isinstance(field.default, BaseModel):
+            sections[key] = type(field.default)
+            lines.append(f"| `{key}` | | below | {_cell(field.description)} |")
+            continue
         default = "none" if field.default is None else f"`{field.default}`"
         lines.append(f"| `{key}` | `{VARIABLES[key]}` | {default} | {_cell(field.description)} |")
+    for key, section in sections.items():
+        lines += ["", f"### `{key}`", "", _cell(section.__doc__.partition("\n")[0]), ""]
+        lines += ["| key | default | |", "|---|---|---|"]
+        for name, field in section.model_fields.items():
+            default = str(field.default).lower() if isinstance(field.default, bool) else f"{field.default:g}"
+            lines.append(f"| `{name}` | {default} | {_cell(field.description)} |")
     return lines
 
 

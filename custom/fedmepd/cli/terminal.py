@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -47,19 +49,30 @@ def warn(line: str) -> None:
 
 
 @contextmanager
-def progress_bar(name: str, unit: str, delay: float = 1.0) -> Iterator[Callable[[int, int], None]]:
-    """A bar on the terminal, none where nobody watches; yields what is told the number done, and of all.
+def progress_bar(
+    name: str, unit: str, delay: float = 1.0, *, every: float = 30.0, clock: Callable[[], float] = time.monotonic
+) -> Iterator[Callable[[int, int], None]]:
+    """Shows on standard error how far something is and how long it still takes; yields what is told the progress.
 
-    The bar goes as soon as all is done, so that what is printed next has the line to itself.
+    On a terminal it is a bar, which goes as soon as all is done, so that what is printed next has the line to itself.
+    Elsewhere, as in the log of a batch system, it is a line now and then.
 
     Args:
         name: what is being done.
         unit: what is counted.
         delay: seconds before the bar appears: for what is over sooner it would only flicker.
+        every: seconds from one line to the next where there is no terminal.
+        clock: tells the seconds.
+
+    Yields:
+        a function of the number done, and of all.
     """
+    if not sys.stderr.isatty():
+        yield _lines(name, unit, every, clock)
+        return
     from tqdm import tqdm
 
-    with tqdm(desc=name, unit=unit, leave=False, disable=None, delay=delay) as bar:
+    with tqdm(desc=name, unit=unit, leave=False, delay=delay, **_size()) as bar:
 
         def report(done: int, total: int) -> None:
             bar.total = total
@@ -68,6 +81,30 @@ def progress_bar(name: str, unit: str, delay: float = 1.0) -> Iterator[Callable[
                 bar.close()
 
         yield report
+
+
+def _size() -> dict[str, int]:
+    """A size for a terminal that does not know its own, as in some containers, where tqdm would show nothing."""
+    try:
+        return {} if os.get_terminal_size(sys.stderr.fileno()).columns else {"ncols": 80, "nrows": 24}
+    except OSError:
+        return {}
+
+
+def _lines(name: str, unit: str, every: float, clock: Callable[[], float]) -> Callable[[int, int], None]:
+    from tqdm import tqdm
+
+    started = said = clock()
+
+    def report(done: int, total: int) -> None:
+        nonlocal said
+        now = clock()
+        if now - said >= every and 0 < done < total:
+            said = now
+            left = tqdm.format_interval((now - started) / done * (total - done))
+            print(f"{name}: {unit} {done} of {total}, about {left} left", file=sys.stderr, flush=True)
+
+    return report
 
 
 def positive(text: str) -> int:

@@ -22,6 +22,7 @@ from fedmepd.comparing.run import RunFile
 from fedmepd.comparing.scores import FUSION, MEAN, Scores, collect, overlap
 from fedmepd.comparing.values import Values, estimates, plain
 from fedmepd.errors import FedMEPDError
+from fedmepd.tasks.find import DEFAULT
 
 # The method that the others are compared with unless another one is named.
 REFERENCE = "fedmepd"
@@ -54,12 +55,14 @@ def compare(paths: Iterable[Path], against: str | None = None, *, draws: int = D
     values = Values(scores, design, overlap(gathered, scores), draws)
     trials = {name: max(file.run.trials for file in files.values()) for name, files in gathered.methods.items()}
     found = differences(values, against, trials)
+    first = next(iter(gathered.methods.values()))
     return {
         "version": __version__,
         "against": against,
         "methods": scores.methods,
         "seeds": scores.seeds,
         "sites": scores.sites,
+        "task": next(iter(first.values())).run.setting("task") or DEFAULT,
         "regions": scores.regions,
         "runs": _runs(gathered),
         "notes": [*notes, *scores.notes],

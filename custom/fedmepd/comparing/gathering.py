@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fedmepd.comparing.run import RunFile, read
+from fedmepd.config import flattened
 from fedmepd.errors import FedMEPDError
 from fedmepd.evaluation.results import FILE_NAME
 from fedmepd.text_table import natural_order
@@ -21,6 +22,7 @@ _SAME_METHOD = {
     "seed",
     "trials",
     "data.split_seed",
+    "evaluation.pictures",
     "fusion.site",
     "training.threads",
     "training.fusion_threads",
@@ -142,15 +144,7 @@ def _by_seed(methods: dict[str, list[RunFile]]) -> dict[str, dict[int, RunFile]]
 
 def own_settings(file: RunFile) -> dict[str, Any]:
     """Returns the settings that make a method, with dotted keys."""
-    return {key: value for key, value in _flat(file.run.settings) if key not in _SAME_METHOD}
-
-
-def _flat(settings: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for key, value in settings.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+    return {key: value for key, value in flattened(file.run.settings).items() if key not in _SAME_METHOD}
 
 
 def differing(settings: Sequence[dict[str, Any]]) -> list[str]:

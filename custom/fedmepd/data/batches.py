@@ -14,7 +14,7 @@ import numpy as np
 from fedmepd.config import Settings
 from fedmepd.data.cases import Case
 from fedmepd.data.preparation import PreparedCases
-from fedmepd.seeds import derive_seed
+from fedmepd.seeds import Secret, derive_seed
 from fedmepd.tasks.labels import Groups
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ class TrainingBatches:
         settings: the job's settings; crop, batch, seed and augmentation are used.
         seed_parts: what distinguishes this sequence of epochs from others of the job, such as the site's name.
         cache: folder for prepared cases.
+        secret: of the participant; empty: the crops follow from the job's seed.
         loader: makes what loads an epoch's batches; by default a thread, so that the next batch is loaded while the
             network works on this one.
     """
@@ -87,6 +88,7 @@ class TrainingBatches:
         seed_parts: Sequence[str | int],
         cache: Path,
         loader: Callable[[], Executor] = _one_thread,
+        secret: Secret = (),
     ):
         self._cases = list(cases)
         self._prepared = PreparedCases(self._cases, Path(cache), settings.data.clip_percent)
@@ -94,7 +96,7 @@ class TrainingBatches:
         self._lock = Lock()
         self._loader = loader
         self._batch = settings.training.batch
-        self._seed = derive_seed(settings.seed, *seed_parts, "batches")
+        self._seed, self._secret = derive_seed(settings.seed, *seed_parts, "batches"), secret
         groups: dict[tuple[tuple[str, ...], Groups], list[int]] = {}
         for index, case in enumerate(self._cases):
             groups.setdefault((case.modalities, case.label_groups), []).append(index)
@@ -106,7 +108,7 @@ class TrainingBatches:
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """Yields the batches of one epoch."""
-        rng = np.random.default_rng(derive_seed(self._seed, number, "order"))
+        rng = np.random.default_rng(derive_seed(self._seed, number, "order", *self._secret))
         batches = []
         for group in self._groups:
             order = rng.permutation(group).tolist()
@@ -137,7 +139,7 @@ class TrainingBatches:
     def _sample(self, index: int, number: int) -> dict[str, Any]:
         # The transforms share one random state, so no other epoch may use it between these two calls.
         with self._lock:
-            self._augment.set_random_state(derive_seed(self._seed, number, "sample", index))
+            self._augment.set_random_state(derive_seed(self._seed, number, "sample", index, *self._secret))
             [crop] = self._augment(self._prepared[index])
         return crop
 

@@ -43,7 +43,8 @@ def draw_phantoms(file: Path, sites: tuple[str, ...] = ("site-1", "site-2", "sit
         brain = images[task.modalities[0]][:, :, height].T > 0
         row[-1].imshow(np.where(brain, 0.25, 0.0), cmap="gray", vmin=0, vmax=1)
         tumour = np.searchsorted(task.label_of_class(task.default_convention), label[:, :, height].T)
-        row[-1].imshow(np.ma.masked_equal(tumour, 0), cmap=ListedColormap(task.class_colours), vmin=1, vmax=3)
+        colours, classes = ListedColormap(task.class_colours), len(task.class_colours)
+        row[-1].imshow(np.ma.masked_equal(tumour, 0), cmap=colours, vmin=1, vmax=classes)
         row[0].set_ylabel(site, color="white")
     for place, title in zip(axes[0], (*task.modalities, "label"), strict=True):
         place.set_title(title, color="white", fontsize=10)

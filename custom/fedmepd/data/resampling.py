@@ -50,7 +50,9 @@ def network_grid(first: Grid, voxel_mm: Sequence[float]) -> Grid:
     shape = np.maximum(1, np.rint(sides / steps)).astype(int)
     if math.prod(shape.tolist()) > MOST_VOXELS:
         size = " x ".join(f"{side:g}" for side in np.round(sides * frame_spacing(first.affine)))
-        raise VolumeError(TOO_LARGE, f"by its header it is {size} mm large: too large for voxels of the task's size")
+        raise VolumeError(
+            kind=TOO_LARGE, reason=f"by its header it is {size} mm large: too large for voxels of the task's size"
+        )
     # The middle voxel stays in the middle.
     start = ((sides - 1) - (shape - 1) * steps) / 2
     return Grid(tuple(shape.tolist()), turned @ _moved(np.diag(steps), start))

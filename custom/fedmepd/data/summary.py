@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from statistics import median
+from typing import Any
 
+from fedmepd import __version__
+from fedmepd.data.cases import Case
 from fedmepd.data.findings import ERROR, MOST_SHOWN, NOTE, WARNING, Finding, count_kinds
 from fedmepd.data.inspection import Inspection, class_counts, tell_tale
 from fedmepd.data.layouts import Dataset
+from fedmepd.tasks.task import Task
 from fedmepd.text_table import table
 
 _TITLES = {ERROR: "errors, which keep a case from being used", WARNING: "warnings", NOTE: "notes"}
+# Of cases without a label.
+_INFERENCE = "inference only"
 
 
 def describe_found(dataset: Dataset) -> str:
@@ -49,15 +55,65 @@ def describe_data(dataset: Dataset, inspection: Inspection) -> list[str]:
     return lines
 
 
+def check_content(
+    task: Task,
+    datasets: Mapping[str | None, Dataset],
+    findings: Sequence[Finding],
+    overlaps: list[str],
+    anonymous: bool,
+) -> dict[str, Any]:
+    """Returns what a check found as plain values with stable keys.
+
+    Args:
+        task: of the cases.
+        datasets: by the names of sites; None for a folder that is one data set.
+        findings: of all.
+        overlaps: sentences about sites that share cases.
+        anonymous: without names of cases and files.
+    """
+    kinds = [(severity, kind) for severity in _TITLES for kind in count_kinds(findings, severity)]
+    texts = {pair: [found.text for found in findings if (found.severity, found.kind) == pair] for pair in kinds}
+    return {
+        "version": __version__,
+        "task": task.name,
+        "errors": sum(found.severity == ERROR for found in findings),
+        "warnings": sum(found.severity == WARNING for found in findings),
+        "findings": [
+            {"severity": severity, "kind": kind, "count": len(of_kind), "texts": None if anonymous else of_kind}
+            for (severity, kind), of_kind in texts.items()
+        ],
+        "data_sets": [
+            {
+                "name": name,
+                "layout": dataset.layout,
+                "cases": len(dataset.cases),
+                "patients": len({case.patient for case in dataset.cases}),
+                "labelled": sum(case.label is not None for case in dataset.cases),
+                "modalities": [
+                    {"modalities": list(modalities), "cases": count}
+                    for modalities, count in Counter(case.modalities for case in dataset.cases).most_common()
+                ],
+                "parts": None if dataset.parts is None else _part_counts(dataset, dataset.cases),
+            }
+            for name, dataset in datasets.items()
+        ],
+        "overlaps": overlaps,
+    }
+
+
+def _part_counts(dataset: Dataset, cases: Sequence[Case]) -> dict[str, int]:
+    counts = Counter(dataset.parts[case.name] or _INFERENCE for case in cases)
+    return {part: counts[part] for part in ("train", "validation", "test", _INFERENCE)}
+
+
 def _parts(dataset: Dataset) -> list[str]:
     """How many cases are in which part; apart for the site and for fusion training if a manifest marks some."""
-    order = ("train", "validation", "test", "inference only")
     heads, rows = ["cases", "part"], []
     marked = any(case.for_fusion for case in dataset.cases)
     for fusion, whose in ((False, "the site"), (True, "fusion training")):
         cases = [case for case in dataset.cases if case.for_fusion == fusion]
-        counts = Counter(dataset.parts[case.name] or "inference only" for case in cases)
-        rows += [[str(counts[part]), part, *([whose] if marked else [])] for part in order if counts[part]]
+        counts = _part_counts(dataset, cases)
+        rows += [[str(count), part, *([whose] if marked else [])] for part, count in counts.items() if count]
     return table([*heads, "for"] if marked else heads, rows)
 
 

@@ -13,6 +13,7 @@ from fedmepd.doctor.connection import Answer, check_server
 from fedmepd.doctor.federation import Expected
 from fedmepd.doctor.kit import Kit
 from fedmepd.doctor.machine import check_compute, check_disk
+from fedmepd.doctor.rules import check_rules
 from fedmepd.doctor.site_data import Looked, check_data
 from fedmepd.doctor.versions import Installed, check_versions
 from fedmepd.site_settings import SiteSettings
@@ -46,6 +47,7 @@ def diagnose(
     yield from check_clock(answer, ntp, seconds)
     yield from check_versions(Installed.here(), expected.versions, answer.python)
     yield from check_data(kit.site, expected.settings, machine, looked, progress)
+    yield from check_rules(expected, machine, looked)
     computer = Computer()
     yield from check_compute(expected, machine, looked, computer)
     yield from check_disk(kit, expected, machine, looked, computer)

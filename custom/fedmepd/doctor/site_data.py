@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from shlex import quote
 
@@ -31,6 +31,7 @@ class Looked:
         modalities: of the labelled cases; all of the task's if they are not known, or if the fusion site is here.
         known: whether they are known.
         voxels: of every case's volume, with its number of modalities.
+        parts: numbers of the site's own labelled cases by part; empty if they are not known, or made up.
         networks: how many are trained here: two if the fusion site is here too; none at a server without it.
     """
 
@@ -38,6 +39,7 @@ class Looked:
     known: bool = False
     voxels: tuple[tuple[int, int], ...] = ()
     networks: int = 1
+    parts: dict[str, int] = field(default_factory=dict)
 
 
 def check_data(
@@ -105,6 +107,10 @@ def check_data(
             )
             yield _DATA.error("cases both of the site and of fusion training", _kinds(shared, ERROR), advice)
     for (_, _, select), (dataset, inspection) in zip(wanted, chosen, strict=True):
+        if select is own_cases:
+            labelled = [case for case in inspection.cases if case.label is not None]
+            split = split_labelled(labelled, dataset, settings, name)
+            looked.parts = {"training": len(split.train), "validation": len(split.validation), "test": len(split.test)}
         if select is fusion_cases:
             yield from _check_fusion(settings, dataset, inspection, faults)
         elif inspection.cases or len(chosen) == 1:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
@@ -48,6 +49,11 @@ def label(owner: str) -> str:
         owner: a site's name; ``server`` for the fusion site, wherever it is.
     """
     return _LABEL if owner == _SERVER else owner
+
+
+def is_tested(results: dict[str, Any]) -> bool:
+    """Whether the run is over and its scores are those of the final test."""
+    return results["status"] == "finished"
 
 
 def site_entry(
@@ -126,6 +132,7 @@ def build(
         "rounds": settings.rounds,
         "round": round,
         "status": status,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": seconds,
         "timing": timing,
         "mean": {

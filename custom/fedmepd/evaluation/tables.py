@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedmepd.evaluation import lesion_table
-from fedmepd.evaluation.results import label
+from fedmepd.evaluation.results import is_tested, label
 from fedmepd.tasks.find import task_of
 from fedmepd.text_table import table
 
+if TYPE_CHECKING:
+    from fedmepd.tasks.task import Task
+
+# The first columns.
+SITE, MODALITIES, CASES = range(3)
 TEXT_COLUMNS = 3
+# How the heads of other columns begin, and what the mean of the regions is called.
+DICE, MDSC = "Dice", "mDSC"
 
 
 def header(results: dict[str, Any]) -> tuple[str, ...]:
@@ -19,8 +26,8 @@ def header(results: dict[str, Any]) -> tuple[str, ...]:
         "site",
         "modalities",
         "cases",
-        *(f"Dice {region}" for region in regions),
-        "mDSC",
+        *(f"{DICE} {region}" for region in regions),
+        MDSC,
         *(f"HD95 {region}" for region in regions),
         "personal",
     )
@@ -75,11 +82,11 @@ def title(results: dict[str, Any]) -> str:
 
 def rows(results: dict[str, Any]) -> list[tuple[str, ...]]:
     """Returns the cells under :func:`header`: a row for each site, the sites' mean, the fusion site."""
-    scores = "test" if _is_tested(results) else "validation"
+    scores = "test" if is_tested(results) else "validation"
     regions = tuple(task_of(results["settings"]).regions)
     cells = [_row(regions, entry["name"], entry, entry[scores]) for entry in results["sites"]]
     mean = results["mean"]
-    means = mean if _is_tested(results) else mean["validation"]
+    means = mean if is_tested(results) else mean["validation"]
     cells.append(_row(regions, "mean of the sites", {"personal_share": mean["personal_share"]}, means))
     cells.append(_row(regions, label(results["server"]["name"]), results["server"], results["server"][scores]))
     return cells
@@ -104,16 +111,16 @@ def _number(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
-def _is_tested(results: dict[str, Any]) -> bool:
-    return results["status"] == "finished"
-
-
 def notes(results: dict[str, Any]) -> list[str]:
     """Returns notes that are needed to read the table, one sentence each."""
-    said = ["cases: train/validation/test; Dice and mDSC as fractions; HD95 in mm; personal: share of decoder filters"]
+    said = [
+        "cases: for training/validation/test; Dice: 1 is best; mDSC: mean Dice of the regions; HD95: distance in mm, 0 "
+        "is best; personal: share of the decoder's filters that a site keeps for itself",
+        *_note_on_regions(task_of(results["settings"])),
+    ]
     entries = [*results["sites"], results["server"]]
-    if _is_tested(results):
-        said.append(_note_on_empty(entries, task_of(results["settings"]).empty_distance_mm))
+    if is_tested(results):
+        said += _notes_on_empty(entries, task_of(results["settings"]).empty_distance_mm)
         untested = [
             label(entry["name"]) + (f" ({entry['untested']})" if entry["untested"] else "")
             for entry in entries
@@ -197,15 +204,36 @@ def _validated(entries: list[dict[str, Any]]) -> str:
     return f"of round {last}" if first == last else f"of rounds {first} to {last}"
 
 
-def _note_on_empty(entries: list[dict[str, Any]], empty_mm: float) -> str:
-    counts = [
-        f"{label(entry['name'])} {region} {number}"
-        for entry in entries
-        if entry["test"]
-        for region, number in entry["test"]["empty"].items()
-        if number
-    ]
-    rule = f"in both: Dice 1, HD95 0; in one alone: Dice 0, HD95 {empty_mm}"
-    if not counts:
-        return f"test cases with an empty prediction or label: none ({rule})"
-    return f"test cases with an empty prediction or label ({rule}): {', '.join(counts)}"
+def _note_on_regions(task: Task) -> list[str]:
+    titles = [f"{region}: {task.region_titles[region]}" for region in task.regions if region in task.region_titles]
+    return ["; ".join(titles)] if titles else []
+
+
+def _notes_on_empty(entries: list[dict[str, Any]], empty_mm: float) -> list[str]:
+    """What the scores of regions mean that a case does not have, or that were not found in it."""
+    penalty = f"Dice 0, HD95 {empty_mm:g} mm"
+    neither = "Dice 1, HD95 0 mm"
+    kinds = {
+        "label": f"the label has no {{region}}, but the model found some: {penalty}",
+        "prediction": f"the label has {{region}}, but the model found none: {penalty}",
+        "both": f"neither label nor segmentation has {{region}}: {neither}",
+        # A site that reports no scores of cases says only how many there are.
+        None: f"label or segmentation has no {{region}}: {neither} if both have none, else {penalty}",
+    }
+    tested = sum(entry["cases"]["test"] for entry in entries if entry["test"])
+    counts: dict[tuple[str, str | None], dict[str, int]] = {}
+    for entry in entries:
+        for region, number in (entry["test"] or {"empty": {}})["empty"].items():
+            told = [case["empty"].get(region) for case in entry.get("test_cases") or ()]
+            for kind in kinds:
+                count = number if kind is None and not told else told.count(kind) if kind else 0
+                if count:
+                    counts.setdefault((region, kind), {})[label(entry["name"])] = count
+    lines = []
+    for (region, kind), owners in counts.items():
+        number = sum(owners.values())
+        where = ", ".join(f"{owner} {count}" for owner, count in owners.items())
+        lines.append(f"in {number} of {tested} test cases {kinds[kind].format(region=region)} ({where})")
+    if not lines and any(entry["test"] for entry in entries):
+        return ["every region is in every test case, and was found there"]
+    return lines

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fedmepd.federation.charts import chart_of
+
 
 class Board:
     """Writes event files; opened with the first round that is written.
@@ -11,8 +13,8 @@ class Board:
     Not by way of FLARE's analytics events: a job could send those to the server, and pictures must stay.
 
     Args:
-        folder: for the event files.
-        site: the site's name, the first part of every tag, as in the server's TensorBoard.
+        folder: for the event files; they are in a run of the site's name, as in the server's TensorBoard.
+        site: the site's name.
     """
 
     def __init__(self, folder: Path, site: str):
@@ -25,8 +27,8 @@ class Board:
 
         Args:
             round_number: the round.
-            figures: by the rest of the tag.
-            pictures: PNG files by the rest of the tag.
+            figures: by name, see :func:`~fedmepd.federation.charts.chart_of`.
+            pictures: PNG files by name.
 
         Raises:
             OSError: it cannot be written; the next round begins a new file.
@@ -35,14 +37,18 @@ class Board:
         from torch.utils.tensorboard import SummaryWriter
 
         # What a run that broke off wrote of later rounds counts no more.
-        writer = self._writer or SummaryWriter(str(self._folder), purge_step=round_number)
+        run = self._folder / self._site
+        writer = self._writer or SummaryWriter(str(run), purge_step=round_number)
         # TensorBoard's writer never recovers from a failure.
         self._writer = None
         for name, value in figures.items():
-            writer.add_scalar(f"{self._site}/{name}", value, round_number)
+            writer.add_scalar(self._tag(name), value, round_number)
         if pictures:
             from matplotlib.image import imread
         for name, file in pictures.items():
-            writer.add_image(f"{self._site}/{name}", imread(file), round_number, dataformats="HWC")
+            writer.add_image(self._tag(name), imread(file), round_number, dataformats="HWC")
         writer.flush()
         self._writer = writer
+
+    def _tag(self, name: str) -> str:
+        return chart_of(f"{self._site}/{name}")[1]

@@ -8,6 +8,7 @@ from typing import Any
 from fedmepd.data.batches import EvaluationCase
 from fedmepd.data.fingerprints import fingerprints
 from fedmepd.data.site import SiteData
+from fedmepd.disclosure import Disclosure
 from fedmepd.evaluation.metrics import CaseScores
 
 
@@ -17,12 +18,13 @@ class CaseList:
     Args:
         data: the site's; its test cases are sorted by name.
         case_scores: what the site agrees to, see :class:`fedmepd.site_settings.SiteSettings`.
+        disclosure: what may leave the site.
     """
 
-    def __init__(self, data: SiteData, case_scores: str):
+    def __init__(self, data: SiteData, case_scores: str, disclosure: Disclosure):
         self._data = data
         # Made-up cases are nobody's: their sites always agree.
-        self._shares = case_scores == "share" or data.source == "phantom"
+        self._shares = disclosure.allow.case_scores and (case_scores == "share" or data.source == "phantom")
         self._cases: dict[int, dict[str, Any]] = {}
 
     def watch(self, place: int, case: EvaluationCase, prediction: Any, scores: CaseScores) -> None:

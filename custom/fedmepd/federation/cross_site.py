@@ -8,13 +8,14 @@ from typing import Any
 from fedmepd import methods
 from fedmepd.config import Settings
 from fedmepd.data.site import SiteData
+from fedmepd.disclosure import Disclosure, Told, reason_of
 from fedmepd.errors import UpdateRefused
 from fedmepd.evaluation.results import label
 from fedmepd.federation.evaluate import score_cases
 from fedmepd.federation.exchange import ModelCopy, SiteProfile
 from fedmepd.federation.reports import CrossSiteReport, check_report
+from fedmepd.networks.anchors import fault_of
 from fedmepd.networks.build import build_network
-from fedmepd.networks.encoder import LEVELS, channels
 from fedmepd.networks.network import SHARED, FedMEPDNet
 from fedmepd.tasks.find import find_task
 from fedmepd.tasks.task import Task
@@ -57,17 +58,23 @@ def network_of(copy: ModelCopy, settings: Settings) -> FedMEPDNet:
         if key not in weights or weights[key].shape != expected.get(key) or not weights[key].isfinite().all():
             raise UpdateRefused(f"the model's {key} is missing, unknown, not finite, or of another shape")
     network.load_state_dict(weights, strict=False)
-    widths = {f"{_ANCHORS}{level}": channels(network.width, level) for level in LEVELS}
-    for key, rows in anchors.items():
-        if rows.ndim != 2 or rows.shape[1] != widths.get(key) or not rows.isfinite().all():
-            raise UpdateRefused(f"the model's {key} are no anchors of this job")
-    network.anchors = {level: anchors[key] for level, key in zip(LEVELS, widths, strict=True) if key in anchors}
+    anchors = {key.removeprefix(_ANCHORS): rows for key, rows in anchors.items()}
+    if fault := fault_of(anchors, task, network.width):
+        raise UpdateRefused(f"the model's anchors {fault}")
+    network.anchors = {int(level): rows for level, rows in anchors.items()}
     return network.eval()
 
 
-def test_copy(network: FedMEPDNet, data: SiteData, settings: Settings, abort: Callable[[], bool]) -> dict[str, Any]:
+def test_copy(
+    network: FedMEPDNet, data: SiteData, settings: Settings, abort: Callable[[], bool], disclosure: Disclosure
+) -> dict[str, Any]:
     """Tests a model of others; returns a :class:`~fedmepd.federation.reports.CrossSiteReport` as plain values."""
-    tested = []
+    tested, told = [], Told()
+
+    def watch(*of_case: Any) -> None:
+        tested.append(of_case[0])
+        told.watch(*of_case)
+
     scores = score_cases(
         network,
         data.test,
@@ -75,9 +82,10 @@ def test_copy(network: FedMEPDNet, data: SiteData, settings: Settings, abort: Ca
         data.cache,
         distances=True,
         abort=abort,
-        watch=lambda place, case, prediction, found: tested.append(place),
+        watch=watch,
     )
-    return {"test": scores, "cases": len(tested)}
+    scores, withheld = disclosure.scores("model_scores", scores, told)
+    return {"test": scores, "withheld": withheld, "cases": len(tested)}
 
 
 class CrossSiteTest:
@@ -147,9 +155,11 @@ class CrossSiteTest:
         Raises:
             UpdateRefused: the report is something else.
         """
-        self._cells[model][site] |= check_report(site, CrossSiteReport, report, self._task)
-        if self._is_open(self._cells[model][site]):
-            self._cells[model][site]["reason"] = "no test case with a modality in common"
+        checked = check_report(site, CrossSiteReport, report, self._task)
+        withheld, cell = checked.pop("withheld"), self._cells[model][site]
+        cell |= checked
+        if self._is_open(cell):
+            cell["reason"] = reason_of(withheld) if withheld else "no test case with a modality in common"
 
     def miss(self, model: str, reason: str, site: str | None = None) -> None:
         """Notes why a model is not tested at a site, or at all that are left."""

@@ -71,8 +71,8 @@ class Diary:
         """Draws the median case of a validation that found a better model."""
 
         def draw() -> None:
-            examples.draw(self._folder / OVERLAYS / "validation", ("median",))
-            self._pictures = {"overlay_validation": self._folder / OVERLAYS / "validation" / "median.png"}
+            if examples.draw(self._folder / OVERLAYS / "validation", ("median",)):
+                self._pictures = {"overlay_validation": self._folder / OVERLAYS / "validation" / "median.png"}
 
         self._attempt(draw)
 

@@ -44,22 +44,26 @@ def score_cases(
         settings: window, overlap and precision.
         cache: folder for prepared cases.
         distances: also compute HD95.
-        abort: asked before every case.
+        abort: asked before every case and after every window.
         watch: called after each case with its place in the list, the case, its classes (X, Y, Z) and its scores.
 
     Returns:
         what :func:`fedmepd.evaluation.metrics.summarise` returns; None without cases.
     """
-    scores = []
-    for place, case in enumerate(evaluation_cases(cases, settings, cache)):
+
+    def asked(done: int = 0, total: int = 0) -> None:
         if abort():
             raise Aborted
+
+    scores = []
+    for place, case in enumerate(evaluation_cases(cases, settings, cache)):
+        asked()
         used = [index for index, modality in enumerate(case.modalities) if modality in network.modalities]
         if not used or not known_regions(network.task.regions, case.groups):
             continue
         modalities = [case.modalities[index] for index in used]
         prediction = predict(
-            network, case.images[:, used], modalities, settings.evaluation, settings.training.precision
+            network, case.images[:, used], modalities, settings.evaluation, settings.training.precision, asked
         )
         if distances and network.task.resampled:
             # On the label's own grid, as the segmentation is written.

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from fedmepd.disclosure import Withheld
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -58,10 +60,12 @@ class Tested:
     Attributes:
         scores: averages; None without test cases.
         each: a :class:`~fedmepd.federation.reports.CaseReports` as plain values.
+        withheld: why there are no scores although there are test cases.
     """
 
     scores: dict[str, Any] | None
     each: dict[str, Any]
+    withheld: Withheld | None = None
 
 
 FusionKind = Literal["fuse", "validate", "test", "test_copy"]

@@ -34,6 +34,10 @@ class FusionDesk:
         self.site = site
         self._half_precision = half_precision
 
+    def cases_behind(self) -> dict[str, int]:
+        """As :meth:`~fedmepd.federation.site.FederationSite.cases_behind`; of anchors the smallest number of each."""
+        return self.site.cases_behind()
+
     def do(self, task: FusionTask, abort: Abort, progress: Progress | None = None) -> FusionReply:
         """Does a task of the server.
 
@@ -42,6 +46,8 @@ class FusionDesk:
             FedMEPDError: the task does not fit, the loss is not finite, or the state cannot be written.
         """
         started = time.monotonic()
+        self.site.limits.check_round(task.round)
+        abort = self.site.limits.in_time(abort)
         self.site.bring_to_before(task.round if task.kind == "fuse" else task.round + 1)
         if task.kind == "test_copy":
             copy = ModelCopy(task.modalities, task.tensors)
@@ -49,7 +55,7 @@ class FusionDesk:
         else:
             reply = self._with_weights(task, abort, progress)
         give_back()
-        reply.report["seconds"] = time.monotonic() - started
+        reply.report |= self.site.disclosure.seconds({"seconds": time.monotonic() - started})
         return reply
 
     def _with_weights(self, task: FusionTask, abort: Abort, progress: Progress | None) -> FusionReply:
@@ -62,7 +68,7 @@ class FusionDesk:
             report = {"scores": self.site.validate(weights, task.round, abort)}
         else:
             tested = self.site.test(weights, task.round, abort)
-            report = {"scores": tested.scores, "each": tested.each}
+            report = {"scores": tested.scores, "withheld": tested.withheld, "each": tested.each}
         return FusionReply(task.round, self.site.version, report=report)
 
     def _complete(self, task: FusionTask) -> Tensors:

@@ -75,7 +75,7 @@ class FusionElsewhere:
         # What a filter of the hospital's has changed, both sides hold differently.
         same = {key for key, value in arrived.items() if reply.digests.get(key) == digest(value)}
         self._held, self._version = {key: fused[key] for key in same}, reply.version
-        spent = Spent(report["steps"], report["seconds"], report["peak_mib"])
+        spent = Spent(report["steps"], report["seconds"] or 0.0, report["peak_mib"])
         return Fused(fused, report["losses"], report["cases"], anchors | others, report["figures"], spent)
 
     def validate(self, weights: Tensors, round_number: int, abort: Abort) -> dict[str, Any] | None:
@@ -89,7 +89,7 @@ class FusionElsewhere:
             check_cases(self.name, report["each"], self.profile.cases["test"])
         except UpdateRefused as error:
             raise FusionAway(str(error), str(error)) from error
-        return Tested(report["scores"], report["each"])
+        return Tested(report["scores"], report["each"], report["withheld"])
 
     def test_copy(self, copy: ModelCopy, round_number: int, abort: Abort) -> dict[str, Any]:
         """See :meth:`~fedmepd.federation.fusion_site.Fusion.test_copy`."""

@@ -14,6 +14,7 @@ from fedmepd import methods
 from fedmepd.config import FUSION_SITE, Settings
 from fedmepd.data.cases import Case
 from fedmepd.data.site import SiteData
+from fedmepd.disclosure import OPEN, Disclosure, Told
 from fedmepd.errors import FedMEPDError
 from fedmepd.federation.case_list import CaseList
 from fedmepd.federation.cross_site import network_of, test_copy
@@ -22,6 +23,9 @@ from fedmepd.federation.exchange import ModelCopy, SiteProfile, Tested
 from fedmepd.federation.kept_states import KeptStates
 from fedmepd.methods.method import Fused, Spent, Tensors
 from fedmepd.methods.parts.fusion_training import FusionTrainer
+from fedmepd.methods.parts.selection import ANCHORS
+from fedmepd.seeds import Secret
+from fedmepd.site_limits import HIGHEST, Limits
 from fedmepd.training.arithmetic import use_threads
 from fedmepd.training.epoch import Progress
 from fedmepd.training.memory import peak_mib
@@ -113,6 +117,9 @@ class FusionSite:
         log: takes lines about the progress.
         open_site: finds the data of a site in this process's data folder, for a method that pools all cases.
         case_scores: what its machine agrees to, see :class:`fedmepd.site_settings.SiteSettings`.
+        disclosure: what may leave it. Its smallest number of cases holds for anchors too, whatever the job says.
+        limits: what a task may ask of its machine.
+        secret: decides crops and dropout together with the job's seed; see :data:`fedmepd.seeds.Secret`.
 
     Raises:
         DataError: no training case has all modalities.
@@ -128,11 +135,16 @@ class FusionSite:
         log: Callable[[str], None] = lambda line: None,
         open_site: Callable[[str], SiteData] | None = None,
         case_scores: str = "none",
+        disclosure: Disclosure = OPEN,
+        limits: Limits = HIGHEST,
+        secret: Secret = (),
     ):
         methods.find(settings.method).require_source(FUSION_SITE, data.source)
         self._open_site = open_site
         self._pooled: dict[str, SiteData] = {}
-        self.settings = settings
+        self.disclosure = disclosure.of_source(data.source)
+        self.limits, self._secret = limits, secret
+        self.settings = self.disclosure.raise_floors(settings)
         self.data = data
         self.device = device
         self.log = log
@@ -147,7 +159,7 @@ class FusionSite:
 
     def _start(self) -> None:
         self._method = methods.find(self.settings.method).at_fusion_site(self.settings, self.log)
-        self._trainer = FusionTrainer(self.settings, self.data, self._cases(), self.device)
+        self._trainer = FusionTrainer(self.settings, self.data, self._cases(), self.device, self._secret)
         self._method.start(self._trainer.network, self.data)
 
     def _cases(self) -> list[Case]:
@@ -170,6 +182,15 @@ class FusionSite:
             )
         self._pooled[site.name] = data
         self._trainer.train_on(self._cases())
+
+    def cases_behind(self) -> dict[str, int]:
+        """Numbers of cases behind what leaves it, by kind; behind anchors at least that many each."""
+        counts = self.data.counts()
+        trained = dict.fromkeys(("updates", "extras", "losses"), self._trainer.cases)
+        tested = dict.fromkeys(("test_scores", "case_scores", "model_scores"), counts["test"])
+        floors = [getattr(getattr(self.settings, part), key) for part, key in self.settings.fewest_cases]
+        anchors = {"anchors": min(floors)} if floors else {}
+        return trained | tested | anchors | {"validation_scores": counts["validation"]}
 
     def steps(self) -> int:
         """How many steps a round has."""
@@ -208,9 +229,13 @@ class FusionSite:
         fused = settle(weights, {key: trained[key] for key in weights})
         self.load(fused)
         leaving = self._method.leave(round_number)
+        if not self.disclosure.allow.anchors:
+            leaving = {key: value for key, value in leaving.items() if not key.startswith(ANCHORS)}
         self._keep(round_number)
-        spent = Spent(training.taken, time.monotonic() - started, peak_mib())
-        return Fused(fused, training.report.means(), self._trainer.cases, leaving, training.figures, spent)
+        cases = self._trainer.cases
+        losses, figures = (self.disclosure.losses(cases, of) for of in (training.report.means(), training.figures))
+        spent = Spent(training.taken, time.monotonic() - started, self.disclosure.memory(peak_mib()))
+        return Fused(fused, losses, cases, leaving, figures, spent)
 
     def weights(self) -> Tensors:
         """Of its whole network as it is now, by name."""
@@ -251,13 +276,21 @@ class FusionSite:
 
     def validate(self, weights: Tensors, round_number: int, abort: Abort) -> dict[str, Any] | None:
         """See :meth:`Fusion.validate`."""
-        return self._score(weights, self.data.validation, abort, distances=False)
+        told = Told()
+        scores = self._score(weights, self.data.validation, abort, distances=False, watch=told.watch)
+        return self.disclosure.scores("validation_scores", scores, told)[0]
 
     def test(self, weights: Tensors, round_number: int, abort: Abort) -> Tested:
         """See :meth:`Fusion.test`."""
-        each = CaseList(self.data, self._case_scores)
-        scores = self._score(weights, self.data.test, abort, distances=True, watch=each.watch)
-        return Tested(scores, each.report())
+        each, told = CaseList(self.data, self._case_scores, self.disclosure), Told()
+
+        def watch(*of_case: Any) -> None:
+            for one in (each, told):
+                one.watch(*of_case)
+
+        scores = self._score(weights, self.data.test, abort, distances=True, watch=watch)
+        scores, withheld = self.disclosure.scores("test_scores", scores, told)
+        return Tested(scores, each.report(), withheld)
 
     def _score(self, weights: Tensors, cases: list[Case], abort: Abort, **options: Any) -> dict[str, Any] | None:
         use_threads(self.settings.training.fusion_threads)
@@ -268,4 +301,4 @@ class FusionSite:
         """See :meth:`Fusion.test_copy`."""
         use_threads(self.settings.training.fusion_threads)
         network = network_of(copy, self.settings).to(self.device)
-        return test_copy(network, self.data, self.settings, abort)
+        return test_copy(network, self.data, self.settings, abort, self.disclosure)

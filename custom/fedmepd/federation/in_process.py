@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from fedmepd.config import FUSION_SITE, Settings
-from fedmepd.data.site import open_copy, open_fusion_data, open_site_data
+from fedmepd.data.site import SiteData, open_copy, open_fusion_data, open_site_data
 from fedmepd.errors import FedMEPDError, UpdateRefused
 from fedmepd.federation.cross_site import SERVER
 from fedmepd.federation.exchange import FusionReply, FusionTask, Payload, Update
 from fedmepd.federation.fusion_desk import FusionDesk
 from fedmepd.federation.fusion_elsewhere import FusionElsewhere
 from fedmepd.federation.fusion_site import FusionSite
+from fedmepd.federation.kept_secret import kept_secret
 from fedmepd.federation.server import FederationServer
 from fedmepd.federation.site import FederationSite
 from fedmepd.federation.wire import wire_bytes
+from fedmepd.seeds import Secret
 from fedmepd.site_settings import SiteSettings
 
 
@@ -48,26 +50,36 @@ def run_in_process(
     Returns:
         the results.
     """
+    site_settings = site_settings.for_one_machine()
+    site_settings.limits.check(settings)
     folder = Path(folder)
     device = site_settings.torch_device()
 
     def never() -> bool:
         return False
 
+    decided = {"disclosure": site_settings.disclosure(), "limits": site_settings.limits}
+
+    def secret(data: SiteData, place: Path) -> Secret:
+        return () if site_settings.is_reproducible(data.source) else kept_secret(place)
+
+    opened = {name: open_site_data(name, settings, site_settings) for name in sites}
     members = {
         name: FederationSite(
             name,
             settings,
-            open_site_data(name, settings, site_settings),
+            data,
             folder / name,
             device,
             log,
             site_settings.cross_site,
             site_settings.case_scores,
+            secret=secret(data, folder / name),
             # All of them share this process.
             peak=lambda: None,
+            **decided,
         )
-        for name in sites
+        for name, data in opened.items()
     }
     half = settings.aggregation.wire_precision == "float16"
     elsewhere = settings.fusion.site
@@ -76,7 +88,17 @@ def run_in_process(
     place = folder / (elsewhere or "server") / FUSION_SITE
     data = open_fusion_data(elsewhere, settings, site_settings)
     open_site = partial(open_copy, settings=settings, site_settings=site_settings)
-    fusion = FusionSite(settings, data, place, device, log, open_site, site_settings.case_scores)
+    fusion = FusionSite(
+        settings,
+        data,
+        place,
+        device,
+        log,
+        open_site,
+        site_settings.case_scores,
+        secret=secret(data, place),
+        **decided,
+    )
     profiles = {name: site.profile() for name, site in members.items() if name != elsewhere}
     if elsewhere:
         desk = FusionDesk(fusion, half_precision=half)

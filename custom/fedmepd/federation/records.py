@@ -68,7 +68,7 @@ class Records:
         record = self._records[site]
         record["rounds_taken"].append(round_number)
         compared = {"times_median": round(size.own / size.median, 3)} if size is not None and size.median else {}
-        spent = Spent(report["steps"], report["seconds"], report["peak_mib"])
+        spent = Spent(report["steps"], report["seconds"] or 0.0, report["peak_mib"])
         figures = report["losses"] | report["figures"]
         self._spend(site, round_number, figures, report["cases"], spent, sizes, compared)
         if size is not None and size.factor < 1:

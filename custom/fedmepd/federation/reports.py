@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from fedmepd.disclosure import Withheld
 from fedmepd.errors import UpdateRefused, explain
 from fedmepd.federation.exchange import SiteProfile
 from fedmepd.methods.parts.exact_sum import LARGEST_WEIGHT
@@ -142,10 +143,12 @@ class StartUpReport(_Report):
         process: seconds from the start of its process until it was ready for the first task: interpreter, imports,
             FLARE, and the way of the task.
         data: seconds to find, check and split its cases; where they are phantoms, to make them.
+
+    A site may keep them to itself: they are None then.
     """
 
-    process: _Seconds
-    data: _Seconds
+    process: _Seconds | None
+    data: _Seconds | None
 
 
 class TrainReport(_Report):
@@ -154,26 +157,28 @@ class TrainReport(_Report):
     ``figures`` are the method's own, beside the losses. ``steps`` counts those of every network that was trained.
     ``seconds`` is the site's whole work on it. Training has a part of it (with taking in what came, and making ready
     what is read for the first time), validation another; the rest is saving the state. ``peak_mib`` is the most memory
-    that its process has held; None where it is not known.
+    that its process has held; None where it is not known. A site may keep durations, memory, losses and validation to
+    itself: they are None or empty then.
     """
 
     cases: _Cases
     losses: _Figures
     figures: _Figures
     steps: _Count
-    train_seconds: _Seconds
-    validation_seconds: _Seconds
-    seconds: _Seconds
+    train_seconds: _Seconds | None
+    validation_seconds: _Seconds | None
+    seconds: _Seconds | None
     validation: Validation | None
     peak_mib: _Mib | None = None
 
 
 class TestReport(_Report):
-    """A site's report on the final test."""
+    """A site's report on the final test; ``withheld``: why there are no scores although there are test cases."""
 
     __test__ = False
 
     test: TestScores | None
+    withheld: Withheld | None = None
     selected_round: _Count
     each: CaseReports = CaseReports()
 
@@ -183,9 +188,11 @@ class CrossSiteReport(_Report):
 
     Attributes:
         test: None where no case has a modality of the model.
+        withheld: why there are no scores although it has been tested.
     """
 
     test: TestScores | None
+    withheld: Withheld | None = None
     cases: _Count
 
 
@@ -197,6 +204,7 @@ class FusionReport(_Report):
         losses, figures, cases, steps, peak_mib: of a round of training.
         seconds: its whole work on the task.
         scores: of the global model; without distances where it was validated.
+        withheld: why there are none although it was tested.
         each: of its test, see :class:`CaseReports`.
         cross_site: of a site's model.
     """
@@ -206,9 +214,10 @@ class FusionReport(_Report):
     figures: _Figures = {}
     cases: _Cases = 0
     steps: _Count = 0
-    seconds: _Seconds = 0.0
+    seconds: _Seconds | None = 0.0
     peak_mib: _Mib | None = None
     scores: TestScores | GlobalScores | None = None
+    withheld: Withheld | None = None
     each: CaseReports = CaseReports()
     cross_site: CrossSiteReport | None = None
 

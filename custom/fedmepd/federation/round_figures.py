@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from statistics import fmean
 from typing import Any
 
 from fedmepd.config import FUSION_SITE
+from fedmepd.federation.charts import FEDERATION, LAYERS, MEAN
 from fedmepd.federation.cross_site import SERVER
 from fedmepd.federation.open_round import OpenRound
 from fedmepd.federation.records import Records
@@ -37,14 +38,14 @@ def note_fusion(records: Records, round_number: int, fused: Fused | None, wire_b
 
 def note_sites(records: Records, open_round: OpenRound, sites: Iterable[str]) -> Figures:
     """Notes for every site what it did in the round, or why it did not take part; returns the figures."""
-    figures = {"federation/sites": float(len(open_round.reports))}
+    figures = {f"{FEDERATION}/sites": float(len(open_round.reports))}
     for site, report in sorted(open_round.reports.items()):
         wire_bytes = open_round.wire_bytes[site]
         records.take(site, open_round.number, report, open_round.sizes.get(site), wire_bytes)
         figures |= {f"{site}/loss_{name}": value for name, value in report["losses"].items()}
         figures |= {f"{site}/{name}": value for name, value in report["figures"].items()}
         figures |= {
-            f"{site}/seconds": report["seconds"],
+            **({} if report["seconds"] is None else {f"{site}/seconds": report["seconds"]}),
             f"{site}/bytes_up": float(wire_bytes[0]),
             f"{site}/bytes_down": float(wire_bytes[1]),
         }
@@ -52,7 +53,17 @@ def note_sites(records: Records, open_round: OpenRound, sites: Iterable[str]) ->
             figures |= score_figures(site, report["validation"])
     for site in sorted(set(sites) - set(open_round.reports)):
         records.miss(site, open_round.number, open_round.why_absent(site))
-    return figures
+    return figures | _means(figures, open_round.reports)
+
+
+def _means(figures: Figures, sites: Collection[str]) -> Figures:
+    """The mean of every figure over the sites that have it."""
+    of_name: dict[str, list[float]] = {}
+    for figure, value in figures.items():
+        owner, _, name = figure.partition("/")
+        if owner in sites:
+            of_name.setdefault(name, []).append(value)
+    return {f"{MEAN}/{name}": fmean(values) for name, values in of_name.items()}
 
 
 def note_method(records: Records, method: AtServer) -> Figures:
@@ -77,9 +88,9 @@ def note_filters(records: Records, open_round: OpenRound, method: AtServer) -> F
             shares[layer].append(count / layers[layer])
         if site in open_round.reports:
             figures[f"{site}/personal_share"] = personal_share(method, site)
-    figures |= {f"personal_share/{layer.removeprefix(DECODER)}": fmean(of) for layer, of in shares.items() if of}
+    figures |= {f"{LAYERS}/{layer.removeprefix(DECODER)}": fmean(of) for layer, of in shares.items() if of}
     mean = mean_personal_share(records, method)
-    return figures if mean is None else figures | {"federation/personal_share": mean}
+    return figures if mean is None else figures | {f"{MEAN}/personal_share": mean}
 
 
 def everybody(records: Records) -> list[str]:

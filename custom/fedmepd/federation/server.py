@@ -11,6 +11,7 @@ import torch
 
 from fedmepd import methods
 from fedmepd.config import FUSION_SITE, Settings
+from fedmepd.disclosure import Withheld, reason_of
 from fedmepd.environment import hardware
 from fedmepd.errors import FedMEPDError, FusionAway, UpdateRefused
 from fedmepd.evaluation import results
@@ -258,6 +259,8 @@ class FederationServer:
         except FusionAway as error:
             self.log(f"round {round_number}: the global model is not validated: {error}")
             return {}
+        if validation is None:
+            return {}
         self._records.validate(FUSION_SITE, validation)
         return score_figures(SERVER, validation)
 
@@ -276,6 +279,11 @@ class FederationServer:
         checked = check_report(site, TestReport, report, self._task)
         cases = check_cases(site, checked["each"], self.profiles[site].cases["test"])
         self._records.test(site, checked["test"], cases)
+        self._note_withheld(site, checked["withheld"])
+
+    def _note_withheld(self, owner: str, withheld: Withheld | None) -> None:
+        if withheld:
+            self._records[owner]["untested"] = reason_of(withheld)
 
     def miss_test(self, site: str, reason: str) -> None:
         """Notes why a site's model is not tested."""
@@ -321,6 +329,7 @@ class FederationServer:
             tested = self._model.test(self.round, abort)
             cases = check_cases(FUSION_SITE, tested.each, self._fusion.profile.cases["test"])
             self._records.test(FUSION_SITE, tested.scores, cases)
+            self._note_withheld(FUSION_SITE, tested.withheld)
         except FusionAway as error:
             self.log(f"the global model is not tested: {error}")
             record["untested"] = error.public

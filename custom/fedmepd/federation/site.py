@@ -14,6 +14,7 @@ from fedmepd import methods
 from fedmepd.config import Settings
 from fedmepd.data.batches import TrainingBatches
 from fedmepd.data.site import SiteData
+from fedmepd.disclosure import OPEN, Disclosure, Told
 from fedmepd.errors import FedMEPDError
 from fedmepd.evaluation.model_card import write_model_card
 from fedmepd.federation.case_list import CaseList
@@ -26,7 +27,8 @@ from fedmepd.methods.method import Tensors
 from fedmepd.methods.parts.personal_filters import decoder_layers
 from fedmepd.methods.parts.selection import DECODER
 from fedmepd.networks.network import FedMEPDNet
-from fedmepd.seeds import derive_seed
+from fedmepd.seeds import Secret, derive_seed
+from fedmepd.site_limits import HIGHEST, Limits
 from fedmepd.training.arithmetic import use_threads
 from fedmepd.training.best_model import ModelFiles
 from fedmepd.training.checkpoints import About, load_model
@@ -54,6 +56,9 @@ class FederationSite:
         device: to train on.
         log: takes lines about the progress.
         cross_site, case_scores: what the site agrees to, see :class:`fedmepd.site_settings.SiteSettings`.
+        disclosure: what may leave the site.
+        limits: what a task may ask of its machine.
+        secret: decides crops and dropout together with the job's seed; see :data:`fedmepd.seeds.Secret`.
         peak: returns the most memory in MiB that the site's process has held; None if it is not the site's alone.
         clock: seconds; only differences count.
     """
@@ -68,13 +73,18 @@ class FederationSite:
         log: Callable[[str], None] = lambda line: None,
         cross_site: str = "none",
         case_scores: str = "none",
+        disclosure: Disclosure = OPEN,
+        limits: Limits = HIGHEST,
+        secret: Secret = (),
         peak: Callable[[], float | None] = peak_mib,
         clock: Callable[[], float] = time.monotonic,
     ):
         # Made-up cases are nobody's: their sites always agree.
         self.cross_site = "share" if data.source == "phantom" else cross_site
+        self.disclosure = disclosure.of_source(data.source)
+        self._limits, self._secret = limits, secret
         self.name = name
-        self.settings = settings
+        settings = self.settings = self.disclosure.raise_floors(settings)
         self.data = data
         self.folder = Path(folder)
         self.device = device
@@ -102,6 +112,7 @@ class FederationSite:
         self._optimizer: torch.optim.Optimizer | None = None
         self._validation: dict[str, Any] | None = None
         self._batches: TrainingBatches | None = None
+        self._told = Told()
         self._live: dict[str, Any] = {}
         self._diary: Diary | None = None
 
@@ -122,9 +133,19 @@ class FederationSite:
             raise FedMEPDError(f"{self.name}: {message}", public=message)
         return SiteProfile(self.name, self.data.modalities, counts, self.data.source, self.cross_site, fusion)
 
+    def cases_behind(self) -> dict[str, int]:
+        """Numbers of cases behind what leaves the site, by kind (:class:`fedmepd.federation.egress.Item`)."""
+        counts = self.data.counts()
+        trained = dict.fromkeys(("updates", "extras", "losses", "model"), counts["train"])
+        tested = dict.fromkeys(("test_scores", "case_scores", "model_scores"), counts["test"])
+        return trained | tested | {"validation_scores": counts["validation"]}
+
     def stats(self) -> dict[str, Any]:
-        """Live state: round, step, steps, loss."""
-        return dict(self._live)
+        """Live state: round, step, steps, and the step's loss where that may be seen."""
+        if not self.disclosure.allow.live:
+            return {}
+        hidden = () if self.disclosure.tells_steps() else ("loss",)
+        return {key: value for key, value in self._live.items() if key not in hidden}
 
     def train(self, payload: Payload, abort: Callable[[], bool]) -> Update:
         """Takes in what the server sent, trains an epoch, validates when it is time, and keeps the state.
@@ -135,9 +156,12 @@ class FederationSite:
 
         Raises:
             Aborted: ``abort`` said so; the state on disk is that of the round before.
-            FedMEPDError: the payload does not fit, the loss is not finite, or the state cannot be written.
+            FedMEPDError: the payload does not fit, the loss is not finite, the state cannot be written, or the work
+                goes beyond the site's limits.
         """
         started = self._clock()
+        self._limits.check_round(payload.round)
+        abort = self._limits.in_time(abort)
         use_threads(self.settings.training.threads)
         self._bring_to_before(payload.round)
         round_number = payload.round
@@ -148,8 +172,8 @@ class FederationSite:
         training = self._train_round(payload, abort)
         report: dict[str, Any] = {
             "cases": len(self.data.train),
-            "losses": training.report.means(),
-            "figures": training.figures,
+            "losses": self._own_losses(training.report.means()),
+            "figures": self._own_losses(training.figures),
             "steps": training.taken,
             "validation": None,
         }
@@ -158,13 +182,15 @@ class FederationSite:
         trained = self._clock()
         if self._validates(round_number):
             self._validate(round_number, abort)
-            report["validation"] = self._validation
-        report |= {"train_seconds": trained - started, "validation_seconds": self._clock() - trained}
+            report["validation"], _ = self.disclosure.scores("validation_scores", self._validation, self._told)
+        durations = {"train_seconds": trained - started, "validation_seconds": self._clock() - trained}
         self._keep(round_number)
-        figures = report["losses"] | report["figures"]
-        self._noted().end_round(round_number, figures, report["validation"], self._personal_filters(payload))
+        figures = training.report.means() | training.figures
+        validation = self._validation if self._validates(round_number) else None
+        self._noted().end_round(round_number, figures, validation, self._personal_filters(payload))
         give_back()
-        report |= {"seconds": self._clock() - started, "peak_mib": self._peak()}
+        report |= self.disclosure.seconds(durations | {"seconds": self._clock() - started})
+        report["peak_mib"] = self.disclosure.memory(self._peak())
         self._live["phase"] = "waiting"
         return Update(round_number, changes | extras, report)
 
@@ -179,11 +205,12 @@ class FederationSite:
         use_threads(self.settings.training.threads)
         network = load_model(path).to(self.device)
         examples = self._noted().test_examples()
-        each = CaseList(self.data, self._case_scores)
+        each, told = CaseList(self.data, self._case_scores, self.disclosure), Told()
+        abort = self._limits.in_time(abort)
 
         def watch(*of_case: Any) -> None:
-            examples.watch(*of_case)
-            each.watch(*of_case)
+            for one in (examples, each, told):
+                one.watch(*of_case)
 
         scores = score_cases(
             network, self.data.test, self.settings, self.data.cache, distances=True, abort=abort, watch=watch
@@ -191,7 +218,8 @@ class FederationSite:
         selected = self._models.end_test(scores)
         self._noted().end_test(scores, selected, examples)
         self._live["phase"] = "finished"
-        return {"test": scores, "selected_round": selected, "each": each.report()}
+        scores, withheld = self.disclosure.scores("test_scores", scores, told)
+        return {"test": scores, "withheld": withheld, "selected_round": selected, "each": each.report()}
 
     def give_model(self) -> ModelCopy:
         """Returns the tested model, for the other sites to test.
@@ -200,6 +228,7 @@ class FederationSite:
             FedMEPDError: the site has not agreed to that, or has no model.
         """
         self._require("share")
+        self._require_allowed("model")
         return copy_of(load_model(self._models.tested()))
 
     def test_model(self, copy: ModelCopy, abort: Callable[[], bool]) -> dict[str, Any]:
@@ -212,9 +241,11 @@ class FederationSite:
             FedMEPDError: the site has not agreed to that, or the model does not fit.
         """
         self._require("test", "share")
+        self._require_allowed("model_scores")
         self._live = {"phase": "testing a model of others"}
         use_threads(self.settings.training.threads)
-        report = test_copy(network_of(copy, self.settings).to(self.device), self.data, self.settings, abort)
+        network = network_of(copy, self.settings).to(self.device)
+        report = test_copy(network, self.data, self.settings, self._limits.in_time(abort), self.disclosure)
         self._live["phase"] = "finished"
         return report
 
@@ -222,6 +253,14 @@ class FederationSite:
         if self.cross_site not in agreed:
             message = f"not agreed: the site's cross_site is {self.cross_site!r}, expected {' or '.join(agreed)}"
             raise FedMEPDError(f"{self.name}: {message}", public=message)
+
+    def _require_allowed(self, kind: str) -> None:
+        if not getattr(self.disclosure.allow, kind):
+            message = f"not allowed: allow.{kind} of the site is false"
+            raise FedMEPDError(f"{self.name}: {message}", public=message)
+
+    def _own_losses(self, losses: dict[str, float]) -> dict[str, float]:
+        return self.disclosure.losses(len(self.data.train), losses)
 
     def _noted(self) -> Diary:
         if self._diary is None:
@@ -260,8 +299,10 @@ class FederationSite:
 
     def _train_round(self, payload: Payload, abort: Callable[[], bool]) -> RoundTraining:
         if self._batches is None:
-            self._batches = TrainingBatches(self.data.train, self.settings, (self.name,), self.data.cache)
-        torch.manual_seed(derive_seed(self.settings.seed, self.name, payload.round))
+            self._batches = TrainingBatches(
+                self.data.train, self.settings, (self.name,), self.data.cache, secret=self._secret
+            )
+        torch.manual_seed(derive_seed(self.settings.seed, self.name, payload.round, *self._secret))
 
         def progress(step: int, loss: float) -> None:
             of_step = {"round": payload.round, "step": step, "steps": training.planned, "loss": loss}
@@ -277,6 +318,7 @@ class FederationSite:
             self.settings.training.local_epochs,
             abort,
             progress,
+            self._secret,
         )
         self._method.train(training, payload.tensors)
         return training
@@ -286,7 +328,12 @@ class FederationSite:
 
     def _validate(self, round_number: int, abort: Callable[[], bool]) -> None:
         self._live["phase"] = "validating"
-        examples = self._noted().validation_examples()
+        examples, self._told = self._noted().validation_examples(), Told()
+
+        def watch(*of_case: Any) -> None:
+            for one in (examples, self._told):
+                one.watch(*of_case)
+
         network = self._method.scored(self._network)
         scores = score_cases(
             network,
@@ -295,7 +342,7 @@ class FederationSite:
             self.data.cache,
             distances=False,
             abort=abort,
-            watch=examples.watch,
+            watch=watch,
         )
         self._validation = {"round": round_number, "dice": scores["dice"], "mdsc": scores["mdsc"]}
         if self._models.offer(network, round_number, self._validation):

@@ -90,7 +90,7 @@ class Timing:
         self.rounds: list[RoundSeconds] = []
         self.testing = 0.0
         # Seconds until a site had its data open, by site and part.
-        self.sites: dict[str, dict[str, float]] = {}
+        self.sites: dict[str, dict[str, float | None]] = {}
         self._phase, self._since = "start_up", clock()
         self._sent: dict[str, float] = {}
         self._arrivals: dict[str, _Arrival] = {}
@@ -128,8 +128,9 @@ class Timing:
     def took_in(self, site: str, came: float, report: dict[str, Any]) -> None:
         """Notes that a site's update, which came at ``came``, has been taken in."""
         sent = self._sent.get(site, self._since)
-        training, evaluation = report["train_seconds"], report["validation_seconds"]
-        saving = max(0.0, report["seconds"] - training - evaluation)
+        # A site that keeps its durations to itself counts as transfer.
+        training, evaluation, whole = (report[key] or 0.0 for key in ("train_seconds", "validation_seconds", "seconds"))
+        saving = max(0.0, whole - training - evaluation)
         # A site cannot have worked longer than it had the task.
         scale = min(1.0, (came - sent) / max(training + evaluation + saving, 1e-9))
         self._arrivals[site] = _Arrival(sent, came, self.now(), training * scale, evaluation * scale, saving * scale)
@@ -230,8 +231,8 @@ def _milli(seconds: float) -> float:
     return round(seconds, 3)
 
 
-def _rounded(seconds: dict[str, float]) -> dict[str, float]:
-    return {name: _milli(value) for name, value in seconds.items()}
+def _rounded(seconds: dict[str, float | None]) -> dict[str, float]:
+    return {name: _milli(value) for name, value in seconds.items() if value is not None}
 
 
 def figures_of(record: RoundSeconds) -> dict[str, float]:

@@ -25,7 +25,12 @@ def shrink(tensor: Tensor) -> tuple[Tensor, int]:
 
 def grow(tensor: Tensor, exponent: int) -> Tensor:
     """The inverse of :func:`shrink`, but for what half precision cannot hold."""
-    return tensor.float() * 2.0 ** (exponent - _TOP)
+    return tensor.float() * scale_of(exponent)
+
+
+def scale_of(exponent: int) -> float:
+    """What :func:`grow` multiplies by."""
+    return 2.0 ** (exponent - _TOP)
 
 
 def wire_bytes(tensors: dict[str, Tensor], half: bool) -> int:

@@ -22,6 +22,7 @@ from nvflare.widgets.info_collector import InfoCollector
 
 from fedmepd.config import Settings
 from fedmepd.errors import Aborted, FedMEPDError, UpdateRefused
+from fedmepd.federation.charts import FEDERATION
 from fedmepd.federation.timing import Timing
 from fedmepd.flare import console, folders, progress, translation
 from fedmepd.flare.answers import Answer, Sender, impostor
@@ -353,7 +354,7 @@ class FedMEPDController(ScatterAndGather):
 
         figure = personal_filters(self._server.results(), self._server.histories())
         if figure is not None:
-            self._send_figure("federation/personal_filters", pixels(figure), AnalyticsDataType.IMAGE, fl_ctx)
+            self._send_figure(f"{FEDERATION}/personal_filters", pixels(figure), AnalyticsDataType.IMAGE, fl_ctx)
 
     def _show(self, results: dict[str, Any]) -> None:
         from fedmepd.evaluation.tables import console_table

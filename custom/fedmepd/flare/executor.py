@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Any
 import psutil
 from nvflare.apis.event_type import EventType
 from nvflare.apis.executor import Executor
-from nvflare.apis.fl_constant import ReturnCode
+from nvflare.apis.fl_constant import FLContextKey, ReturnCode
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.apis.signal import Signal
 from nvflare.widgets.info_collector import InfoCollector
 
 from fedmepd.errors import Aborted, FedMEPDError
+from fedmepd.federation.egress import EgressList, Item
 from fedmepd.federation.exchange import Update
 from fedmepd.flare import console, folders, loading, translation
+from fedmepd.flare.egress import items_of, live_items
 from fedmepd.flare.opening import open_site
 from fedmepd.flare.translation import Run
 
@@ -50,6 +52,7 @@ class FedMEPDExecutor(Executor):
         self._desk = None
         self._run = None
         self._fusing: dict[str, Any] = {}
+        self._watched: tuple[Any, ...] | None = None
         self._start_up: dict[str, float] = {}
 
     def execute(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
@@ -75,7 +78,7 @@ class FedMEPDExecutor(Executor):
         site = self._site
         if task_name == translation.PREPARE:
             fusion = self._desk.site.data.counts() if self._desk else None
-            return translation.profile_reply(site.profile(fusion), self._start_up)
+            return translation.profile_reply(site.profile(fusion), site.disclosure.seconds(self._start_up))
         if task_name == translation.FUSION:
             return self._fuse(message, run, abort, fl_ctx)
         if task_name == translation.GIVE_MODEL:
@@ -84,8 +87,9 @@ class FedMEPDExecutor(Executor):
             return translation.report_reply(site.test_model(translation.model_of(message), abort))
         payload = translation.payload_of(message)
         if task_name == translation.TRAIN:
+            began = self.clock()
             update = site.train(payload, abort)
-            self._log_round(update, fl_ctx)
+            self._log_round(update, self.clock() - began, fl_ctx)
             return translation.update_reply(update, run, message)
         return translation.report_reply(site.test(payload, abort))
 
@@ -95,13 +99,13 @@ class FedMEPDExecutor(Executor):
         task = translation.fusion_task_of(message)
 
         def progress(step: int, loss: float) -> None:
-            self._fusing = {"fusion_round": task.round, "fusion_step": step, "fusion_loss": loss}
+            shown = {"fusion_loss": loss} if self._desk.site.disclosure.tells_steps() else {}
+            self._fusing = {"fusion_round": task.round, "fusion_step": step, **shown}
 
+        began = self.clock()
         reply = self._desk.do(task, abort, progress)
         self._fusing = {}
-        self.logger.log(
-            _level(fl_ctx), f"fusion site, round {task.round}: {task.kind}, {reply.report['seconds']:.1f} s"
-        )
+        self.logger.log(_level(fl_ctx), f"fusion site, round {task.round}: {task.kind}, {self.clock() - began:.1f} s")
         return translation.fusion_reply(reply, run, message)
 
     def _open(self, run: Run, fl_ctx: FLContext) -> None:
@@ -114,14 +118,14 @@ class FedMEPDExecutor(Executor):
         self._run = run
         self._start_up = {"process": ready, "data": self.clock() - ready}
 
-    def _log_round(self, update: Update, fl_ctx: FLContext) -> None:
+    def _log_round(self, update: Update, seconds: float, fl_ctx: FLContext) -> None:
         report = update.report
         loss = report["losses"].get("total")
         self.logger.log(
             _level(fl_ctx),
             f"round {update.round}: {report['steps']} steps"
             + (f", mean loss {loss:.3f}" if loss is not None else "")
-            + f", {report['seconds']:.1f} s",
+            + f", {seconds:.1f} s",
         )
 
     def _failed(self, error: BaseException) -> Shareable:
@@ -130,14 +134,62 @@ class FedMEPDExecutor(Executor):
         return translation.failure_reply(error)
 
     def handle_event(self, event_type: str, fl_ctx: FLContext):
-        if event_type == EventType.START_RUN and folders.in_simulator(fl_ctx):
+        if event_type == EventType.AFTER_TASK_RESULT_FILTER:
+            self._note_answer(fl_ctx)
+        elif event_type == EventType.START_RUN and folders.in_simulator(fl_ctx):
             console.quieten()
         elif event_type == InfoCollector.EVENT_TYPE_GET_STATS and self._site is not None:
             collector = fl_ctx.get_prop(InfoCollector.CTX_KEY_STATS_COLLECTOR)
             if collector:
-                collector.add_info(
-                    group_name=self.name, info=self._site.stats() | self._fusing | _memory(self._site.device)
-                )
+                info = self._live(fl_ctx)
+                if info:
+                    collector.add_info(group_name=self.name, info=info)
+
+    def _live(self, fl_ctx: FLContext) -> dict[str, Any]:
+        """What the console may show; noted as leaving once in every phase of every round."""
+        allow = self._site.disclosure.allow
+        if not allow.live:
+            return {}
+        info = self._site.stats() | self._fusing | (_memory(self._site.device) if allow.memory else {})
+        watched = info.get("phase"), info.get("round"), info.get("fusion_round")
+        if watched != self._watched:
+            try:
+                self._note("live", info.get("round"), ReturnCode.OK, live_items(info), fl_ctx)
+            except FedMEPDError as error:
+                self.log_error(fl_ctx, str(error), fire_event=False)
+                return {}
+            self._watched = watched
+        return info
+
+    def _note_answer(self, fl_ctx: FLContext) -> None:
+        """Notes what an answer holds after the last filter. What cannot be noted does not leave."""
+        answer = fl_ctx.get_prop(FLContextKey.TASK_RESULT)
+        task = fl_ctx.get_prop(FLContextKey.TASK_NAME)
+        try:
+            number = translation.round_of(answer)
+            items = items_of(task, answer, self._cases_behind(task))
+            self._note(task, number, answer.get_return_code(), items, fl_ctx)
+        except Exception as error:
+            self.log_exception(fl_ctx, f"{task}: the answer is held back: it cannot be noted", fire_event=False)
+            answer.clear()
+            answer.update(translation.failure_reply(error))
+
+    def _note(self, task: str, number: int | None, code: str, items: list[Item], fl_ctx: FLContext) -> None:
+        EgressList(folders.egress_file(fl_ctx)).add(
+            to=folders.server_name(fl_ctx),
+            job=fl_ctx.get_job_id(),
+            run=self._run.identity if self._run else "",
+            task=task,
+            round_number=number,
+            code=code,
+            items=items,
+        )
+
+    def _cases_behind(self, task: str) -> dict[str, int]:
+        """The numbers of cases behind what an answer holds, by kind."""
+        if self._site is None:
+            return {}
+        return (self._desk or self._site).cases_behind() if task == translation.FUSION else self._site.cases_behind()
 
 
 def seconds_since_start() -> float:

@@ -15,7 +15,7 @@ from nvflare.apis.shareable import Shareable
 from fedmepd.federation.wire import LARGEST_EXPONENT, SMALLEST_EXPONENT, grow, shrink
 from fedmepd.flare.translation import BYTES, WIRE_PRECISION
 
-_EXPONENTS = "exponents"
+EXPONENTS = "exponents"
 
 
 class ToWirePrecision(DXOFilter):
@@ -31,7 +31,7 @@ class ToWirePrecision(DXOFilter):
                 if tensor.dtype == torch.float32:
                     tensors[key], exponents[key] = shrink(tensor)
         size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-        return _copy(dxo, tensors, {BYTES: size, _EXPONENTS: exponents})
+        return _copy(dxo, tensors, {BYTES: size, EXPONENTS: exponents})
 
 
 class FromWirePrecision(DXOFilter):
@@ -46,7 +46,7 @@ class FromWirePrecision(DXOFilter):
 
     def process_dxo(self, dxo: DXO, shareable: Shareable, fl_ctx: FLContext) -> DXO:
         tensors = dict(dxo.data)
-        for key, exponent in (dxo.get_meta_prop(_EXPONENTS) or {}).items():
+        for key, exponent in (dxo.get_meta_prop(EXPONENTS) or {}).items():
             if not isinstance(exponent, int) or not SMALLEST_EXPONENT <= exponent <= LARGEST_EXPONENT:
                 raise ValueError(f"{key} came with exponent {exponent!r}")
             tensors[key] = grow(tensors[key], exponent)

@@ -11,10 +11,12 @@ from __future__ import annotations
 import uuid
 from pathlib import Path
 
+from nvflare.apis.fl_constant import FLContextKey
 from nvflare.apis.fl_context import FLContext
 
 from fedmepd.config import Settings
 from fedmepd.errors import CheckpointError
+from fedmepd.federation import egress
 from fedmepd.flare.private import SIMULATOR_JOB
 from fedmepd.storage import read_json, write_json
 
@@ -22,6 +24,37 @@ from fedmepd.storage import read_json, write_json
 def in_simulator(fl_ctx: FLContext) -> bool:
     """Whether this process belongs to FLARE's simulator (its mark SIMULATE_MODE is set on clients only)."""
     return fl_ctx.get_job_id() == SIMULATOR_JOB
+
+
+def is_simulated_site(fl_ctx: FLContext) -> bool:
+    """Whether this site's process was started by the simulator, by what the process itself says.
+
+    Sites in the simulator are more open than others. A job's name does not decide that: the server gives it.
+    """
+    return bool(fl_ctx.get_prop(FLContextKey.SIMULATE_MODE, False))
+
+
+def server_name(fl_ctx: FLContext) -> str:
+    """Returns name and address of the server that this site's kit belongs to; in the simulator there is none."""
+    file = Path(fl_ctx.get_workspace().get_startup_kit_dir()) / "fed_client.json"
+    if not file.is_file():
+        return "server"
+    try:
+        [server, *_] = read_json(file, "the configuration of a FLARE site")["servers"]
+        return f"{server['name']} {server['service']['target']}"
+    except (KeyError, TypeError, ValueError):
+        return "server"
+
+
+def egress_file(fl_ctx: FLContext) -> Path:
+    """Returns the file with the list of all that has left this site, whatever the job."""
+    return Path(fl_ctx.get_workspace().get_root_dir()) / egress.FILE_NAME
+
+
+def folders_of_runs(fl_ctx: FLContext) -> list[Path]:
+    """Returns the folders in which a site keeps states and models of all runs so far."""
+    root = Path(fl_ctx.get_workspace().get_root_dir())
+    return [folder for folder in (root / "fedmepd_runs", *root.glob("*/fedmepd")) if folder.is_dir()]
 
 
 def run_folder(fl_ctx: FLContext) -> Path:

@@ -16,11 +16,14 @@ from fedmepd.flare import folders
 from fedmepd.flare.translation import Run
 
 if TYPE_CHECKING:
+    from fedmepd.data.site import SiteData
     from fedmepd.federation.fusion_desk import FusionDesk
     from fedmepd.federation.fusion_site import Fusion
     from fedmepd.federation.server import FederationServer
     from fedmepd.federation.site import FederationSite
     from fedmepd.federation.timing import Timing
+    from fedmepd.seeds import Secret
+    from fedmepd.site_settings import SiteSettings
 
 Log = Callable[[str], None]
 
@@ -55,13 +58,36 @@ def open_server(
 def _fusion_here(run: Run, folder: Path, log: Log, fl_ctx: FLContext) -> Fusion:
     from fedmepd.data.site import open_copy, open_fusion_data
     from fedmepd.federation.fusion_site import FusionSite
+
+    site_settings = _site_settings(fl_ctx, folders.in_simulator(fl_ctx))
+    site_settings.limits.check(run.settings)
+    data = open_fusion_data("", run.settings, site_settings, log)
+    place = folder / FUSION_SITE
+    return FusionSite(
+        run.settings,
+        data,
+        place,
+        site_settings.torch_device(),
+        log,
+        open_site=partial(open_copy, settings=run.settings, site_settings=site_settings),
+        case_scores=site_settings.case_scores,
+        disclosure=site_settings.disclosure(),
+        limits=site_settings.limits,
+        secret=_secret(site_settings, data, place),
+    )
+
+
+def _site_settings(fl_ctx: FLContext, on_one_machine: bool) -> SiteSettings:
     from fedmepd.site_settings import SiteSettings
 
     site_settings = SiteSettings.load(folders.local_folder(fl_ctx))
-    data = open_fusion_data("", run.settings, site_settings, log)
-    open_site = partial(open_copy, settings=run.settings, site_settings=site_settings)
-    device = site_settings.torch_device()
-    return FusionSite(run.settings, data, folder / FUSION_SITE, device, log, open_site, site_settings.case_scores)
+    return site_settings.for_one_machine() if on_one_machine else site_settings
+
+
+def _secret(site_settings: SiteSettings, data: SiteData, folder: Path) -> Secret:
+    from fedmepd.federation.kept_secret import kept_secret
+
+    return () if site_settings.is_reproducible(data.source) else kept_secret(folder)
 
 
 def kept_fusion(run: Run, folder: Path) -> tuple[SiteProfile, bool] | None:
@@ -92,29 +118,48 @@ def open_site(run: Run, log: Log, fl_ctx: FLContext) -> tuple[FederationSite, Fu
         run: the job's.
         log: takes lines about the progress.
         fl_ctx: of the site.
+
+    Raises:
+        SettingsError: the job asks for more than the site's limits.
+        DataError: the site's cases cannot be used.
     """
     from fedmepd.data.site import open_fusion_data, open_site_data
     from fedmepd.federation.fusion_desk import FusionDesk
     from fedmepd.federation.fusion_site import FusionSite
     from fedmepd.federation.site import FederationSite
-    from fedmepd.site_settings import SiteSettings
 
     name, settings = fl_ctx.get_identity_name(), run.settings
-    site_settings = SiteSettings.load(folders.local_folder(fl_ctx))
+    site_settings = _site_settings(fl_ctx, folders.is_simulated_site(fl_ctx))
+    site_settings.limits.check(settings)
+    site_settings.limits.check_disk(folders.folders_of_runs(fl_ctx))
     device = site_settings.torch_device()
     folder = folders.site_folder(fl_ctx, settings, run.identity)
+    data = open_site_data(name, settings, site_settings, log)
+    decided = {"disclosure": site_settings.disclosure(), "limits": site_settings.limits}
     site = FederationSite(
         name=name,
         settings=settings,
-        data=open_site_data(name, settings, site_settings, log),
+        data=data,
         folder=folder,
         device=device,
         log=log,
         cross_site=site_settings.cross_site,
         case_scores=site_settings.case_scores,
+        secret=_secret(site_settings, data, folder),
+        **decided,
     )
     if settings.fusion.site != name:
         return site, None
     data = open_fusion_data(name, settings, site_settings, log)
-    fusion = FusionSite(settings, data, folder / FUSION_SITE, device, log, case_scores=site_settings.case_scores)
+    place = folder / FUSION_SITE
+    fusion = FusionSite(
+        settings,
+        data,
+        place,
+        device,
+        log,
+        case_scores=site_settings.case_scores,
+        secret=_secret(site_settings, data, place),
+        **decided,
+    )
     return site, FusionDesk(fusion, half_precision=settings.aggregation.wire_precision == "float16")

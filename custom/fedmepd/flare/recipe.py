@@ -10,7 +10,6 @@ from typing import Any
 
 from nvflare.app_common.widgets.decomposer_reg import DecomposerRegister
 from nvflare.app_common.widgets.job_stats_reporter import JobStatsReporter
-from nvflare.app_opt.tracking.tb.tb_receiver import TBAnalyticsReceiver
 from nvflare.job_config.api import FedJob
 from nvflare.job_config.defs import FilterType
 from nvflare.recipe.spec import Recipe
@@ -21,6 +20,7 @@ from fedmepd.flare.controller import FedMEPDController
 from fedmepd.flare.executor import FedMEPDExecutor
 from fedmepd.flare.export import CUSTOM_README
 from fedmepd.flare.filters import FromWirePrecision, ToWirePrecision
+from fedmepd.flare.tensorboard import SiteRunsReceiver
 from fedmepd.flare.translation import DATA_TASKS, RESULT_TASKS, TASKS
 
 _DECOMPOSER = "nvflare.app_opt.pt.decomposers.TensorDecomposer"
@@ -92,7 +92,7 @@ class FedMEPDRecipe(Recipe):
 
         job.to_server(FedMEPDController(preset=preset, settings=self.settings), id="controller")
         job.to_server(DecomposerRegister([_DECOMPOSER]), id="decomposer_reg")
-        job.to_server(TBAnalyticsReceiver(events=["analytix_log_stats"]), id="tensorboard")
+        job.to_server(SiteRunsReceiver(events=["analytix_log_stats"]), id="tensorboard")
         job.to_server(JobStatsReporter(), id="job_stats")
         job.to_server(ToWirePrecision(), filter_type=FilterType.TASK_DATA, tasks=list(DATA_TASKS))
         job.to_server(FromWirePrecision(), filter_type=FilterType.TASK_RESULT, tasks=list(RESULT_TASKS))

@@ -39,10 +39,11 @@ RESULT_TASKS = (TRAIN, GIVE_MODEL, FUSION)
 
 WIRE_PRECISION = "wire_precision"
 BYTES = "bytes"
-_ROUND, _REPORT, _BYTES_DOWN, _START_UP = "round", "report", "bytes_down", "start_up"
+_ROUND, _BYTES_DOWN = "round", "bytes_down"
+REPORT, START_UP = "report", "start_up"
 _MODALITIES = "modalities"
 _KIND, _NAMES, _KNOWN, _VERSION, _RELATIVE, _DIGESTS = "kind", "names", "known", "version", "relative", "digests"
-_SETTINGS, _RUN, _REASON = "fedmepd.settings", "fedmepd.run", "fedmepd.reason"
+_SETTINGS, _RUN, REASON = "fedmepd.settings", "fedmepd.run", "fedmepd.reason"
 
 
 @dataclass(frozen=True)
@@ -123,9 +124,9 @@ def payload_of(message: Shareable) -> Payload:
     return Payload(round=dxo.get_meta_prop(_ROUND), tensors=dxo.data)
 
 
-def profile_reply(profile: SiteProfile, start_up: dict[str, float]) -> Shareable:
+def profile_reply(profile: SiteProfile, start_up: dict[str, float | None]) -> Shareable:
     """Returns a site's answer to ``prepare``; ``start_up`` is a :class:`~fedmepd.federation.reports.StartUpReport`."""
-    return DXO(DataKind.APP_DEFINED, data=profile.to_json(), meta={_START_UP: start_up}).to_shareable()
+    return DXO(DataKind.APP_DEFINED, data=profile.to_json(), meta={START_UP: start_up}).to_shareable()
 
 
 def profile_of(site: str, message: Shareable, task: Task) -> SiteProfile:
@@ -155,14 +156,14 @@ def start_up_of(site: str, message: Shareable) -> dict[str, float]:
     Raises:
         UpdateRefused: they are something else.
     """
-    return check_report(site, StartUpReport, _dxo_of(message).get_meta_prop(_START_UP))
+    return check_report(site, StartUpReport, _dxo_of(message).get_meta_prop(START_UP))
 
 
 def update_reply(update: Update, run: Run, received: Shareable) -> Shareable:
     """Returns a site's answer to ``train``; ``received`` is the task that it answers."""
     meta = {
         _ROUND: update.round,
-        _REPORT: update.report,
+        REPORT: update.report,
         WIRE_PRECISION: run.settings.aggregation.wire_precision,
         _BYTES_DOWN: from_shareable(received).get_meta_prop(BYTES, 0),
     }
@@ -177,7 +178,7 @@ def update_of(site: str, message: Shareable) -> Update:
     """
     try:
         dxo = from_shareable(message)
-        round_number, report, tensors = dxo.get_meta_prop(_ROUND), dxo.get_meta_prop(_REPORT), dxo.data
+        round_number, report, tensors = dxo.get_meta_prop(_ROUND), dxo.get_meta_prop(REPORT), dxo.data
     except ValueError as error:
         raise UpdateRefused(f"{site}: update refused: not an update of this package ({error})") from error
     if dxo.data_kind != DataKind.WEIGHTS or not isinstance(round_number, int) or not isinstance(report, dict):
@@ -231,7 +232,7 @@ def fusion_reply(reply: FusionReply, run: Run, received: Shareable) -> Shareable
         _VERSION: reply.version,
         _RELATIVE: reply.relative,
         _DIGESTS: reply.digests,
-        _REPORT: reply.report,
+        REPORT: reply.report,
         WIRE_PRECISION: run.settings.aggregation.wire_precision,
         _BYTES_DOWN: from_shareable(received).get_meta_prop(BYTES, 0),
     }
@@ -246,7 +247,7 @@ def fusion_reply_of(site: str, message: Shareable) -> FusionReply:
     """
     dxo = _dxo_of(message)
     number, version, relative, digests, report = (
-        dxo.get_meta_prop(key) for key in (_ROUND, _VERSION, _RELATIVE, _DIGESTS, _REPORT)
+        dxo.get_meta_prop(key) for key in (_ROUND, _VERSION, _RELATIVE, _DIGESTS, REPORT)
     )
     kinds = ((number, int), (version, str), (relative, bool), (digests, dict), (report, dict))
     if not all(isinstance(value, kind) for value, kind in kinds):
@@ -258,6 +259,15 @@ def _tensors(dxo: DXO) -> dict[str, torch.Tensor]:
     if dxo.data_kind != DataKind.WEIGHTS or not all(isinstance(value, torch.Tensor) for value in dxo.data.values()):
         raise UpdateRefused(f"expected weights, got {dxo.data_kind}")
     return dxo.data
+
+
+def round_of(message: Shareable) -> int | None:
+    """Returns the round that a site's answer is about; None if it is about none."""
+    try:
+        number = from_shareable(message).get_meta_prop(_ROUND)
+    except (ValueError, TypeError):
+        return None
+    return number if isinstance(number, int) else None
 
 
 def report_reply(report: dict[str, Any]) -> Shareable:
@@ -277,8 +287,8 @@ def report_of(message: Shareable) -> dict[str, Any]:
 def failure_reply(error: BaseException) -> Shareable:
     """Returns the answer of a site that cannot do a task, with a reason that names no case and no path."""
     if isinstance(error, Aborted):
-        return make_reply(ReturnCode.TASK_ABORTED, {_REASON: "the job was stopped"})
-    return make_reply(ReturnCode.EXECUTION_EXCEPTION, {_REASON: public_reason(error)})
+        return make_reply(ReturnCode.TASK_ABORTED, {REASON: "the job was stopped"})
+    return make_reply(ReturnCode.EXECUTION_EXCEPTION, {REASON: public_reason(error)})
 
 
 def public_reason(error: BaseException) -> str:
@@ -304,7 +314,7 @@ def failure_of(message: Shareable) -> str:
         return ""
     if code == ReturnCode.TASK_UNKNOWN:
         return "the job has no executor for this task: another version of fedmepd wrote it; write or export it again"
-    return str(message.get_header(_REASON, f"FLARE answered {code}"))
+    return str(message.get_header(REASON, f"FLARE answered {code}"))
 
 
 def _weights(tensors: dict[str, torch.Tensor], meta: dict[str, Any]) -> DXO:

@@ -49,11 +49,13 @@ VECTORS, AGREED, THERE = (f"{EXTRA}{name}" for name in ("vectors", "agreed", "th
 class ContrastSettings(Section):
     """CreamFL's comparison of representations."""
 
-    items: int = Field(16, ge=2, description="number of public cases, the first of the fusion site's training cases")
-    dimension: int = Field(64, ge=2, description="length of the vector of a case")
-    weight: float = Field(0.5, ge=0, description="weight of the contrast at a site")
-    temperature: float = Field(0.5, gt=0, description="divides the scalar products of vectors in the contrast")
-    distillation: float = Field(0.3, ge=0, description="weight of the squared distance at the fusion site")
+    items: int = Field(
+        16, ge=2, le=10_000, description="number of public cases, the first of the fusion site's training cases"
+    )
+    dimension: int = Field(64, ge=2, le=4096, description="length of the vector of a case")
+    weight: float = Field(0.5, ge=0, le=1e6, description="weight of the contrast at a site")
+    temperature: float = Field(0.5, gt=0, le=1e6, description="divides the scalar products of vectors in the contrast")
+    distillation: float = Field(0.3, ge=0, le=1e6, description="weight of the squared distance at the fusion site")
 
 
 class CreamFLSettings(Settings):

@@ -36,7 +36,7 @@ class PersonalNetworkSettings(Section):
     """The personal network of a site."""
 
     strength: float = Field(
-        0.1, ge=0, description="pull towards the received weights, lambda in the paper; tune in 0.01, 0.1, 1"
+        0.1, ge=0, le=1e6, description="pull towards the received weights, lambda in the paper; tune in 0.01, 0.1, 1"
     )
 
 

@@ -60,12 +60,14 @@ class PrototypeSettings(Section):
     gradient: bool = Field(
         False, description="the distance to the prototypes of all participants has a gradient; false: as released"
     )
-    cases: int = Field(3, ge=1, description="smallest number of cases behind a prototype that leaves a site")
+    cases: int = Field(3, ge=1, le=10_000, description="smallest number of cases behind a prototype that leaves a site")
     ema: float = Field(0.999, ge=0, lt=1, description="share of the old prototype kept in each round")
 
 
 class FedAMMSettings(Settings):
     """The settings of a FedAMM job."""
+
+    fewest_cases = (("prototypes", "cases"),)
 
     prototypes: PrototypeSettings = PrototypeSettings()
 

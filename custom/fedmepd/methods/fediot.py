@@ -32,7 +32,7 @@ class FedIoTSection(Section):
     """FedIoT's weights, and who has the decoder."""
 
     multimodal_weight: float = Field(
-        100, ge=1, description="how many times a case of a site with several modalities counts, alpha"
+        100, ge=1, le=1e6, description="how many times a case of a site with several modalities counts, alpha"
     )
     personal_decoder: bool = Field(False, description="sites keep decoders of their own instead of receiving one")
 

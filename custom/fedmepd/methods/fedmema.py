@@ -35,6 +35,7 @@ class FedMEMASettings(Settings):
     """The settings of a FedMEMA job."""
 
     presets = {"phantom": {"calibration": FedMEPDSettings.presets["phantom"]["calibration"]}}
+    fewest_cases = FedMEPDSettings.fewest_cases
 
     calibration: FedMEMACalibrationSettings = FedMEMACalibrationSettings()
 

@@ -24,7 +24,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fedmepd.config import AggregationSettings, Section, Settings
+from fedmepd.config import MOST_ROUNDS, AggregationSettings, Section, Settings
+from fedmepd.errors import FedMEPDError
 from fedmepd.methods.method import (
     AtFusionSite,
     AtServer,
@@ -42,6 +43,7 @@ from fedmepd.methods.parts.anchors import Anchors
 from fedmepd.methods.parts.case_vectors import CaseVectorCollector
 from fedmepd.methods.parts.personal_filters import PersonalFilters, bound_weights, decoder_layers, layer_of
 from fedmepd.methods.parts.selection import ANCHORS, DECODER, SEGMENTING, copy_into, of_modalities, parts
+from fedmepd.networks.anchors import fault_of
 from fedmepd.networks.build import build_network
 from fedmepd.networks.network import FedMEPDNet
 from fedmepd.tasks.find import find_task
@@ -57,7 +59,7 @@ class CalibrationSettings(Section):
     residual: bool = Field(False, description="add LACCA's output to the feature; the paper replaces the feature")
     anchors_per_class: int = Field(4, ge=1, le=64, description="clusters per class, N_k in the paper")
     anchor_ema: float = Field(0.999, ge=0, lt=1, description="share of the old anchor kept in each round")
-    anchor_cases: int = Field(3, ge=1, description="smallest number of fusion cases behind an anchor")
+    anchor_cases: int = Field(3, ge=1, le=10_000, description="smallest number of fusion cases behind an anchor")
     dropout: float = Field(0.1, ge=0, lt=1, description="dropout on the attention weights in training")
 
 
@@ -70,10 +72,13 @@ class PersonalizationSettings(Section):
         le=255,
         description="rounds with opposing changes until a filter is personal; 0: all are personal; null: none ever",
     )
-    warmup_rounds: int = Field(30, ge=0, description="rounds before patience counts")
+    warmup_rounds: int = Field(30, ge=0, le=MOST_ROUNDS, description="rounds before patience counts")
     weight_ema: float = Field(0.95, ge=0, le=1, description="share of the old aggregation weight H kept in each round")
     weight_bound: float = Field(
-        3, ge=0, description="a site's weight H is at most this many times the median over the sites; 0: no limit"
+        3,
+        ge=0,
+        le=1e6,
+        description="a site's weight H is at most this many times the median over the sites; 0: no limit",
     )
 
 
@@ -92,6 +97,8 @@ class FedMEPDSettings(Settings):
             "personalization": {"patience": 4, "warmup_rounds": 5},
         }
     }
+
+    fewest_cases = (("calibration", "anchor_cases"),)
 
     calibration: CalibrationSettings = CalibrationSettings()
     aggregation: FedMEPDAggregationSettings = FedMEPDAggregationSettings()
@@ -237,6 +244,9 @@ class FedMEPDAtSite(AtSite):
     def take_in(self, network: FedMEPDNet, received: Tensors, round_number: int) -> None:
         copy_into(network, parts(received, SEGMENTING), lambda key: _shared_rows(key, received))
         anchors = {int(key.removeprefix(ANCHORS)): value.float() for key, value in parts(received, (ANCHORS,)).items()}
+        if fault := fault_of(anchors, network.task, network.width, self.settings.calibration.anchors_per_class):
+            message = f"received anchors {fault}"
+            raise FedMEPDError(message, public=message)
         if anchors:
             network.anchors = anchors
 

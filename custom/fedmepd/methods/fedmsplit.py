@@ -40,7 +40,7 @@ class MixingSettings(Section):
     """FedMSplit's mixtures."""
 
     proximal: float = Field(
-        0.01, ge=0, description="weight of the squared distance from the received mixture in the loss, lambda"
+        0.01, ge=0, le=1e6, description="weight of the squared distance from the received mixture in the loss, lambda"
     )
 
 

@@ -27,7 +27,10 @@ class ProximalSettings(Section):
     """The proximal term."""
 
     mu: float = Field(
-        0.001, ge=0, description="strength of the pull towards the received weights; tune in 0.001, 0.01, 0.1, 0.5, 1"
+        0.001,
+        ge=0,
+        le=1e6,
+        description="strength of the pull towards the received weights; tune in 0.001, 0.01, 0.1, 0.5, 1",
     )
 
 

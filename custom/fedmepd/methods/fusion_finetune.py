@@ -37,7 +37,7 @@ class FineTuningSettings(TuningSettings):
         0.5, gt=0, lt=1, description="share of the rounds, at the end, in which the sites train; at least one round"
     )
     rate_share: float = Field(
-        0.1, gt=0, description="share of training.learning_rate with which the sites begin; tune in 0.1, 1"
+        0.1, gt=0, le=1e6, description="share of training.learning_rate with which the sites begin; tune in 0.1, 1"
     )
 
 

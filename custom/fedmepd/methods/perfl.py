@@ -34,7 +34,7 @@ class PerFLTuningSettings(TuningSettings):
     """The last rounds, in which every site trains alone."""
 
     rate_factor: float = Field(
-        1, gt=0, description="learning rate of tuning, as a multiple of the last one before; tune in 1, 10"
+        1, gt=0, le=1e6, description="learning rate of tuning, as a multiple of the last one before; tune in 1, 10"
     )
 
 

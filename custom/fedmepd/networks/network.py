@@ -39,6 +39,21 @@ class Outputs:
     auxiliary: Tensor
     encoded: list[list[Tensor]] = field(default_factory=list)
 
+    def tensors(self) -> list[Tensor]:
+        """All of them in a fixed order, each with the samples along its first axis."""
+        encoded = [feature for level in self.encoded for feature in level]
+        auxiliary = self.auxiliary.movedim(1, 0)
+        return [self.segmentation, auxiliary, *self.regions.values(), *self.features.values(), *encoded]
+
+    def with_tensors(self, tensors: Iterable[Tensor]) -> Outputs:
+        """Returns outputs of the same levels and modalities with other tensors, in the order of :meth:`tensors`."""
+        each = iter(tensors)
+        segmentation, auxiliary = next(each), next(each).movedim(0, 1)
+        regions, features = ({level: next(each) for level in levels} for levels in (self.regions, self.features))
+        return Outputs(
+            segmentation, regions, features, auxiliary, [[next(each) for _ in level] for level in self.encoded]
+        )
+
     def full_size_regions(self) -> dict[int, Tensor]:
         """The region maps upsampled to full size, each in one step (deep supervision), in full precision."""
         return {

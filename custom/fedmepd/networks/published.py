@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
-from fedmepd.errors import CheckpointError
+from fedmepd.config import NetworkSettings
+from fedmepd.errors import CheckpointError, explain
+from fedmepd.networks.anchors import fault_of
 from fedmepd.networks.encoder import LEVELS
 from fedmepd.networks.network import FedMEPDNet
 from fedmepd.storage import load_tensors
@@ -57,8 +60,18 @@ def import_published(path: Path) -> Published:
     first = state.get("c1_encoder.e1_c1.conv.weight")
     if first is None:
         raise CheckpointError(f"{path}: key c1_encoder.e1_c1.conv.weight is missing: {_EXPECTED}")
-    network = FedMEPDNet(find_task(_TASK), width=first.shape[0], calibration={} if calibrated else None)
-    _load(network, _translate(state, calibrated), path)
+    task, translated = find_task(_TASK), _translate(state, calibrated)
+    width = first.shape[0]
+    try:
+        NetworkSettings(width=width)
+    except ValidationError as error:
+        raise CheckpointError(f"{path}: c1_encoder.e1_c1.conv.weight: {explain(error, 'network')}") from error
+    with torch.device("meta"):
+        _compare(FedMEPDNet(task, width=width, calibration={} if calibrated else None), translated, path)
+    if fault := fault_of(anchors, task, width):
+        raise CheckpointError(f"{path}: the anchors in proto {fault}")
+    network = FedMEPDNet(task, width=width, calibration={} if calibrated else None)
+    network.load_state_dict(translated)
     network.anchors = anchors if calibrated else {}
     return Published(network.eval(), int(content.get("round", content.get("epoch", 0)) or 0), calibrated)
 
@@ -132,7 +145,7 @@ def _rename(key: str) -> str:
     return key
 
 
-def _load(network: FedMEPDNet, state: dict[str, Tensor], path: Path) -> None:
+def _compare(network: FedMEPDNet, state: dict[str, Tensor], path: Path) -> None:
     expected = network.state_dict()
     for key in expected:
         if key not in state:
@@ -145,4 +158,3 @@ def _load(network: FedMEPDNet, state: dict[str, Tensor], path: Path) -> None:
     unknown = sorted(set(state) - set(expected))
     if unknown:
         raise CheckpointError(f"{path}: unknown key {unknown[0]}: {_EXPECTED}")
-    network.load_state_dict(state)

@@ -9,6 +9,7 @@ import numpy as np
 from fedmepd.comparing.scores import FUSION, MEAN, WORST
 from fedmepd.evaluation.results import label
 from fedmepd.reporting import plotting
+from fedmepd.reporting.plotting import WIDE, Layout
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -16,20 +17,18 @@ if TYPE_CHECKING:
 _BUDGETS = {"steps": ("training steps of all participants", 1), "bytes": ("MB of all sites", 1e6)}
 
 
-def heat_map(comparison: dict[str, Any]) -> Figure:
+def heat_map(comparison: dict[str, Any], layout: Layout = WIDE) -> Figure:
     """mDSC of every method (row) at every site (column), mean over seeds."""
     methods = comparison["methods"]
     columns = list(comparison["scores"][methods[0]])
     owners = [MEAN, WORST, *(column for column in columns if column not in (MEAN, WORST))]
     scores = np.array([[comparison["scores"][name][owner]["mean"] for owner in owners] for name in methods])
-    figure, [axis] = plotting.axes(1, 1, height=1.6 + 0.4 * len(methods))
+    figure, [axis] = plotting.axes(1, 1, height=1.6 + 0.4 * len(methods), layout=layout)
     low, high = scores.min(), scores.max()
     image = axis.imshow(scores, vmin=low, vmax=high, cmap="cividis", aspect="auto")
     for row, column in np.ndindex(scores.shape):
-        # Text on the light half of the colours is black.
-        dark = scores[row, column] < (low + high) / 2
-        colour = "white" if dark and high > low else "black"
-        axis.text(column, row, f"{scores[row, column]:.2f}", ha="center", va="center", color=colour, fontsize=9)
+        colour, size = plotting.shade(scores[row, column], low, high), plotting.cell_text(layout, len(owners))
+        axis.text(column, row, f"{scores[row, column]:.2f}", ha="center", va="center", color=colour, fontsize=size)
     axis.set_xticks(range(len(owners)), map(label, owners), rotation=30, ha="right")
     axis.set_yticks(range(len(methods)), methods)
     # The summaries stand apart from the sites.
@@ -38,14 +37,14 @@ def heat_map(comparison: dict[str, Any]) -> Figure:
     return figure
 
 
-def differences(comparison: dict[str, Any]) -> Figure | None:
+def differences(comparison: dict[str, Any], layout: Layout = WIDE) -> Figure | None:
     """Reference minus each rival with its 95 % interval, at the sites and at the fusion site; None without rivals."""
     rivals = list(comparison["differences"])
     if not rivals:
         return None
     found = [comparison["differences"][name]["columns"] for name in rivals]
     columns = [column for column in (MEAN, WORST, FUSION) if column in found[0]]
-    figure, axes = plotting.axes(1, len(columns), height=1.4 + 0.34 * len(rivals))
+    figure, axes = plotting.axes(1, len(columns), height=1.4 + 0.34 * len(rivals), layout=layout)
     ends = [of[column][key] for of in found for column in columns for key in ("mean", "low", "high")]
     ends = [0.0, *(end for end in ends if end is not None)]
     margin = 0.05 * (max(ends) - min(ends)) or 0.01
@@ -63,16 +62,17 @@ def differences(comparison: dict[str, Any]) -> Figure | None:
         # One scale for all, so that lengths can be compared.
         axis.set_xlim(min(ends) - margin, max(ends) + margin)
         axis.xaxis.set_major_locator(_few_ticks())
-        axis.set_yticks(range(len(rivals)), rivals if axis is axes[0] else [""] * len(rivals))
+        named = axis is axes[0] or layout.narrow
+        axis.set_yticks(range(len(rivals)), rivals if named else [""] * len(rivals))
     return figure
 
 
-def curves(comparison: dict[str, Any]) -> Figure | None:
+def curves(comparison: dict[str, Any], layout: Layout = WIDE) -> Figure | None:
     """Validation mDSC of the sites against steps and bytes, with a band of one standard deviation; None without."""
     found = {name: curve for name, curve in comparison["curves"].items() if curve is not None}
     if not found:
         return None
-    figure, axes = plotting.axes(1, len(_BUDGETS), height=3.8)
+    figure, axes = plotting.axes(1, len(_BUDGETS), height=3.8, layout=layout)
     for axis, (budget, (text, unit)) in zip(axes, _BUDGETS.items(), strict=True):
         for place, name in enumerate(comparison["methods"]):
             if name not in found or not any(found[name]["spent"][budget]):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fedmepd.comparing.sections import Section, sections, title
 from fedmepd.comparing.text import markdown
 from fedmepd.reporting import comparison_figures, html, plotting
+from fedmepd.reporting.plotting import Picture
 from fedmepd.storage import write_atomically, write_json, write_text
+from fedmepd.tasks.find import find_task
 
 FILE_NAME = "comparison.html"
 
@@ -42,16 +45,17 @@ def write_comparison(comparison: dict[str, Any], folder: Path) -> Path:
     Raises:
         FedMEPDError: the disk is full or the folder cannot be written.
     """
-    drawn = {
-        "heat_map": comparison_figures.heat_map(comparison),
-        "differences": comparison_figures.differences(comparison),
-        "curves": comparison_figures.curves(comparison),
+    drawings = {
+        "heat_map": partial(comparison_figures.heat_map, comparison),
+        "differences": partial(comparison_figures.differences, comparison),
+        "curves": partial(comparison_figures.curves, comparison),
     }
     pictures = {}
-    for name, figure in drawn.items():
-        if figure is not None:
-            pictures[name] = plotting.png(figure)
-            for kind, content in (("png", pictures[name]), ("svg", plotting.svg(figure))):
+    for name, draw in drawings.items():
+        picture = plotting.picture(lambda layout, draw=draw: draw(layout=layout))
+        if picture is not None:
+            pictures[name] = picture
+            for kind, content in (("png", picture.wide), ("svg", plotting.svg(draw()))):
                 path = folder / "figures" / f"{name}.{kind}"
                 write_atomically(path, lambda file, content=content: file.write(content))
     write_json(folder / "comparison.json", comparison)
@@ -60,16 +64,16 @@ def write_comparison(comparison: dict[str, Any], folder: Path) -> Path:
     return folder / FILE_NAME
 
 
-def page(comparison: dict[str, Any], pictures: dict[str, bytes]) -> str:
+def page(comparison: dict[str, Any], pictures: dict[str, Picture]) -> str:
     """Returns the HTML.
 
     Args:
         comparison: what :func:`fedmepd.comparing.comparison.compare` returned.
-        pictures: PNG files by name.
+        pictures: by name.
     """
-    body = []
+    body, colours = [], find_task(comparison["task"]).colours
     for section in sections(comparison):
-        body += _section(section)
+        body += _section(section, colours)
         for name, (heading, text) in _PICTURES.items():
             if name in pictures and section.title.startswith(heading):
                 body.append(html.figure(pictures[name], text))
@@ -77,10 +81,11 @@ def page(comparison: dict[str, Any], pictures: dict[str, bytes]) -> str:
     return html.document(title(comparison), body)
 
 
-def _section(section: Section) -> list[str]:
+def _section(section: Section, colours: dict[str, str]) -> list[str]:
     parts = [f"<h2>{html.escape(section.title)}</h2>"]
     if section.rows:
-        parts.append(html.table(section.header, section.rows, section.text_columns, wraps=section.wraps))
+        kind = "wraps" if section.wraps else ""
+        parts.append(html.table(section.header, section.rows, section.text_columns, kind=kind, colours=colours))
     if section.notes:
         parts.append(html.items(section.notes))
     return parts

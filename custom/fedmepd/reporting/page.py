@@ -1,14 +1,21 @@
-"""A run on one self-contained page: table, curves, who took part, time, bytes, settings."""
+"""A run on one self-contained page: what came out, table, curves, who took part, time, bytes, settings."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedmepd.evaluation import lesion_table, tables
 from fedmepd.evaluation.results import HISTORY, find, label, read
-from fedmepd.reporting import figures, html, plotting
+from fedmepd.reporting import figures, headline, html, plotting, settings_table
+from fedmepd.reporting.plotting import Layout, Picture
 from fedmepd.storage import read_json, write_atomically, write_text
+from fedmepd.tasks.find import task_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FILE_NAME = "report.html"
 
@@ -31,7 +38,7 @@ _PICTURES = {
     "personal_filters": (
         "Personal filters",
         "For each site, the share of each decoder convolution's filters that are personal, by round, from the deepest "
-        "level at the top to the classifier at the bottom.",
+        "level at the top to the classifier at the bottom. The colours reach to the largest share of any site.",
     ),
     "seconds": ("Time of a round", "Seconds of every round, divided into phases."),
     "megabytes": ("On the wire", "Megabytes of tensors sent to and received from every site by round."),
@@ -55,9 +62,11 @@ def write_report(workspace: Path, out: Path | None = None) -> Path:
     results = read(source)
     history = _history(source.with_name(HISTORY))
     folder = source.parent / "report" if out is None else out
-    pictures = {name: plotting.png(figure) for name, figure in _draw(results, history).items() if figure is not None}
-    for name, content in pictures.items():
-        write_atomically(folder / "figures" / f"{name}.png", lambda file, content=content: file.write(content))
+    drawn = {name: plotting.picture(draw) for name, draw in _drawings(results, history).items()}
+    pictures = {name: picture for name, picture in drawn.items() if picture is not None}
+    for name, picture in pictures.items():
+        path = folder / "figures" / f"{name}.png"
+        write_atomically(path, lambda file, content=picture.wide: file.write(content))
     write_text(folder / FILE_NAME, page(results, history, pictures))
     return folder / FILE_NAME
 
@@ -68,51 +77,83 @@ def _history(path: Path) -> dict[str, Any] | None:
     return read_json(path, "the history of a run", hint="; without that file the page is written without curves")
 
 
-def _draw(results: dict[str, Any], history: dict[str, Any] | None) -> dict[str, Any]:
-    drawn = {
-        "participation": figures.participation(results),
-        "seconds": figures.seconds(results),
-        "cross_site": figures.cross_site(results),
+def _drawings(results: dict[str, Any], history: dict[str, Any] | None) -> dict[str, Callable[[Layout], Figure | None]]:
+    drawings = {
+        "participation": partial(figures.participation, results),
+        "seconds": partial(figures.seconds, results),
+        "cross_site": partial(figures.cross_site, results),
     }
     if history is not None:
-        drawn |= {
-            "scores": figures.scores(history),
-            "losses": figures.losses(history),
-            "personal_filters": figures.personal_filters(results, history),
-            "megabytes": figures.megabytes(history),
+        names, task = figures.names(results), task_of(results["settings"])
+        drawings |= {
+            "scores": partial(figures.scores, history, names, task),
+            "losses": partial(figures.losses, history, names),
+            "personal_filters": partial(figures.personal_filters, results, history),
+            "megabytes": partial(figures.megabytes, history, names),
         }
-    return drawn
+    return {name: lambda layout, draw=draw: draw(layout=layout) for name, draw in drawings.items()}
 
 
-def page(results: dict[str, Any], history: dict[str, Any] | None, pictures: dict[str, bytes]) -> str:
+def page(results: dict[str, Any], history: dict[str, Any] | None, pictures: dict[str, Picture]) -> str:
     """Returns the HTML.
 
     Args:
         results: of the run.
         history: its curves; None if there is no file of them.
-        pictures: PNG files by name.
+        pictures: by name.
     """
-    title = tables.title(results)
-    body = []
+    body = [f'<p class="facts">{html.escape(headline.facts(results))}</p>']
     if results["status"] != "finished":
         body.append('<p class="running">This run is not finished: the scores are on validation cases.</p>')
+    if results.get("source") == "phantom":
+        body.append(f'<p class="running">{headline.PHANTOMS}</p>')
+    body += [html.headline(headline.numbers(results)), "<h2>Scores</h2>", *_tables(results), _notes(results)]
+    if lesion_table.has_lesions(results):
+        body += ["<h2>Lesion by lesion</h2>", _lesions(results)]
     if history is None:
         body.append(f"<p>There are no curves, because there is no {HISTORY} beside the results.</p>")
-    body += ["<h2>Scores</h2>", _table(tables.header(results), tables.rows(results), tables.TEXT_COLUMNS)]
-    if lesion_table.has_lesions(results):
-        body.append(f"<p>{lesion_table.TITLE}:</p>")
-        body.append(_table(lesion_table.header(results), lesion_table.rows(results), 1))
-    body.append(_notes(results))
     for name, (heading, text) in _PICTURES.items():
         if name in pictures:
             body += [f"<h2>{heading}</h2>", html.figure(pictures[name], text)]
             body += [_obstacles(results)] if name == "cross_site" else []
-    body += html.settings(results)
-    return html.document(title, body)
+    body += settings_table.section(results)
+    return html.document(headline.sentence(results), body)
 
 
-def _table(heads: tuple[str, ...], rows: list[tuple[str, ...]], text_columns: int) -> str:
-    return html.table(heads, rows, text_columns, [""] * (len(rows) - 2) + ["mean", "server"])
+def _tables(results: dict[str, Any]) -> list[str]:
+    """The table of the command line, the scores first, in two that each fit on a telephone."""
+    heads, rows = tables.header(results), tables.rows(results)
+    modalities = [row[tables.MODALITIES] for row in rows]
+    parts: dict[str, list[tuple[str, int]]] = {"Dice: 1 is best": [], "HD95 in mm: 0 is best": []}
+    overlap, distance = parts.values()
+    for place, head in enumerate(heads[tables.TEXT_COLUMNS :], tables.TEXT_COLUMNS):
+        kind, _, region = head.partition(" ")
+        if head == tables.MDSC:
+            overlap.insert(0, (head, place))
+        elif region:
+            (overlap if kind == tables.DICE else distance).append((region, place))
+        else:
+            distance.append((head, place))
+    distance.append((heads[tables.CASES], tables.CASES))
+    made = [
+        html.table(
+            (heads[tables.SITE], *(head for head, _ in columns)),
+            [(row[tables.SITE], *(row[place] for _, place in columns)) for row in rows],
+            1,
+            [""] * (len(rows) - 2) + ["mean", "server"],
+            caption=caption,
+            colours=task_of(results["settings"]).colours,
+            details=modalities,
+        )
+        for caption, columns in parts.items()
+    ]
+    return ['<div class="tables">', *made, "</div>"]
+
+
+def _lesions(results: dict[str, Any]) -> str:
+    rows = lesion_table.rows(results)
+    marks = [""] * (len(rows) - 2) + ["mean", "server"]
+    return html.table(lesion_table.header(results), rows, 1, marks, caption=lesion_table.TITLE)
 
 
 def _obstacles(results: dict[str, Any]) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,12 +16,50 @@ if TYPE_CHECKING:
 # on white), and strokes where there are more sites than colours.
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#332288", "#999999")
 STROKES = ("-", "--", ":", "-.")
+# For parts of a whole, of which there are more (Paul Tol's muted scheme).
+MUTED = (
+    *("#aa4499", "#332288", "#88ccee", "#ddcc77", "#999933"),
+    *("#117733", "#cc6677", "#882255", "#44aa99", "#dddddd"),
+)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """For which screen a figure is drawn.
+
+    Args:
+        inches: width of a figure. On a screen it is scaled; what counts is how large text is beside it.
+        dpi: pixels to an inch.
+        narrow: whether axes stand below one another, for a telephone held upright.
+    """
+
+    inches: float
+    dpi: int
+    narrow: bool
+
+
+WIDE = Layout(10, 130, narrow=False)
+NARROW = Layout(4.2, 180, narrow=True)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure as PNG files, for wide and for narrow screens."""
+
+    wide: bytes
+    narrow: bytes
+
+
+def picture(draw: Callable[[Layout], Figure | None]) -> Picture | None:
+    """Draws a figure in both layouts; None where it has nothing to show."""
+    wide = draw(WIDE)
+    return None if wide is None else Picture(png(wide), png(draw(NARROW)))
 
 
 def png(figure: Figure) -> bytes:
     """Returns a figure as PNG, the same bytes for the same figure."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=130, bbox_inches="tight", metadata={"Software": None})
+    figure.savefig(buffer, format="png", dpi="figure", bbox_inches="tight", metadata={"Software": None})
     return buffer.getvalue()
 
 
@@ -41,17 +81,21 @@ def pixels(figure: Figure) -> np.ndarray:
     return np.asarray(figure.canvas.buffer_rgba())[..., :3].transpose(2, 0, 1).copy()
 
 
-def axes(rows: int, columns: int, height: float) -> tuple[Figure, Any]:
+def axes(rows: int, columns: int, height: float, layout: Layout = WIDE, *, narrow: int = 1) -> tuple[Figure, Any]:
     """Returns a figure and its axes in one row.
 
     Args:
         rows, columns: of axes.
         height: of a row in inches.
+        layout: of the figure.
+        narrow: columns in the narrow layout, which has more rows instead.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, height * rows), layout="constrained")
+    if layout.narrow:
+        rows, columns = -(-rows * columns // narrow), narrow
+    figure = Figure(figsize=(layout.inches, height * rows), layout="constrained", dpi=layout.dpi)
     FigureCanvasAgg(figure)
     found = figure.subplots(rows, columns, squeeze=False, sharey=False).ravel()
     for axis in found:
@@ -70,6 +114,22 @@ def line(place: int) -> dict[str, Any]:
 
 
 def legend(figure: Figure, axis: Any) -> None:
-    """Puts the legend of an axis under the figure."""
+    """Puts the legend of an axis under the figure, in as many columns as fit."""
     handles, labels = axis.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 5), frameon=False)
+    # A character takes 0.08 inches, a sample of the line with its gaps 0.6.
+    fitting = int(figure.get_figwidth() / (0.6 + 0.08 * max(map(len, labels), default=1)))
+    columns = max(1, min(len(labels), fitting, 5))
+    # The axes keep their height.
+    figure.set_figheight(figure.get_figheight() + 0.22 * -(-len(labels) // columns))
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
+
+
+def shade(value: float, low: float, high: float) -> str:
+    """Returns the colour of text on a cell of a heat map in cividis, which is dark at its low end."""
+    return "white" if low < high and value < (low + high) / 2 else "black"
+
+
+def cell_text(layout: Layout, columns: int) -> float:
+    """Returns the size in points at which two decimals fit into a heat map's cell."""
+    # Names and the scale beside the map take 30 % of the figure; four characters are 2.4 times as wide as high.
+    return min(9.0, 72 * 0.7 * layout.inches / columns / 2.4)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedmepd.evaluation import site_results
 from fedmepd.evaluation.lesion_table import TITLE, site_table
-from fedmepd.reporting import figures, html, plotting
+from fedmepd.reporting import figures, html, plotting, settings_table
+from fedmepd.reporting.plotting import Layout, Picture
 from fedmepd.storage import write_atomically, write_text
 from fedmepd.tasks.find import task_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _CURVES = {
     "scores": ("Validation scores", "Dice on the site's validation cases by round, for each region."),
@@ -36,9 +42,11 @@ def write_site_report(source: Path, folder: Path) -> Path:
         FedMEPDError: the file is damaged, or the folder cannot be written.
     """
     run = site_results.read(source)
-    curves = {name: plotting.png(figure) for name, figure in _draw(run).items() if figure is not None}
-    for name, content in curves.items():
-        write_atomically(folder / "figures" / f"{name}.png", lambda file, content=content: file.write(content))
+    drawn = {name: plotting.picture(draw) for name, draw in _drawings(run).items()}
+    curves = {name: picture for name, picture in drawn.items() if picture is not None}
+    for name, picture in curves.items():
+        path = folder / "figures" / f"{name}.png"
+        write_atomically(path, lambda file, content=picture.wide: file.write(content))
     overlays = {
         kind: file.read_bytes()
         for kind in run["examples"]
@@ -49,16 +57,17 @@ def write_site_report(source: Path, folder: Path) -> Path:
     return page
 
 
-def _draw(run: dict[str, Any]) -> dict[str, Any]:
-    history = {run["name"]: run["history"]}
-    return {
-        "scores": figures.scores(history),
-        "losses": figures.losses(history),
-        "personal_filters": figures.personal_filters({**run, "sites": [run]}, history),
+def _drawings(run: dict[str, Any]) -> dict[str, Callable[[Layout], Figure | None]]:
+    history, names = {run["name"]: run["history"]}, {run["name"]: f"{run['name']}: {' '.join(run['modalities'])}"}
+    drawings = {
+        "scores": partial(figures.scores, history, names, task_of(run["settings"])),
+        "losses": partial(figures.losses, history, names),
+        "personal_filters": partial(figures.personal_filters, {**run, "sites": [run]}, history),
     }
+    return {name: lambda layout, draw=draw: draw(layout=layout) for name, draw in drawings.items()}
 
 
-def _page(run: dict[str, Any], curves: dict[str, bytes], overlays: dict[str, bytes]) -> str:
+def _page(run: dict[str, Any], curves: dict[str, Picture], overlays: dict[str, bytes]) -> str:
     named = f" {run['run_name']}" if run["run_name"] else ""
     title = f"{run['name']}: {run['method']}{named}, round {run['round']} of {run['rounds']}, {run['status']}"
     cases = "/".join(str(run["cases"][part]) for part in ("train", "validation", "test"))
@@ -76,30 +85,31 @@ def _page(run: dict[str, Any], curves: dict[str, bytes], overlays: dict[str, byt
         ]
     for kind, content in overlays.items():
         text = f"{kind} test case: mDSC {run['examples'][kind]:.3f}. Solid: segmentation; dotted: label"
-        body.append(html.figure(content, text))
-    return html.document(title, [*body, *html.settings(run)])
+        body.append(html.photograph(content, text))
+    return html.document(title, [*body, *settings_table.section(run)])
 
 
 def _scores(run: dict[str, Any]) -> str:
-    regions = tuple(task_of(run["settings"]).regions)
+    task = task_of(run["settings"])
+    regions = tuple(task.regions)
     rows = []
     if run["test"]:
         rows.append((f"test, model of round {run['selected_round']}", *_numbers(regions, run["test"])))
     if run["history"]["validation"]:
         best = max(run["history"]["validation"], key=lambda entry: entry["mdsc"])
         rows.append((f"best validation, round {best['round']}", *_numbers(regions, best)))
-    header = ("cases", *(f"Dice {region}" for region in regions), "mDSC", *(f"HD95 {region} mm" for region in regions))
-    scores = html.table(header, rows, 1)
+    header = ("cases", "mDSC", *(f"Dice {region}" for region in regions), *(f"HD95 {region} mm" for region in regions))
+    scores = html.table(header, rows, 1, colours=task.colours)
     if not (run["test"] and run["test"].get("lesions")):
         return scores
     heads, cells = site_table(regions, run["test"])
-    return scores + f"<p>{TITLE}:</p>" + html.table(("cases", *heads), [("test", *cells)], 1)
+    return scores + html.table(("cases", *heads), [("test", *cells)], 1, caption=TITLE)
 
 
 def _numbers(regions: tuple[str, ...], scores: dict[str, Any]) -> tuple[str, ...]:
     distances = scores.get("hd95_mm") or {}
     return (
-        *(f"{scores['dice'][region]:.3f}" if region in scores["dice"] else "-" for region in regions),
         f"{scores['mdsc']:.3f}",
+        *(f"{scores['dice'][region]:.3f}" if region in scores["dice"] else "-" for region in regions),
         *(f"{distances[region]:.1f}" if region in distances else "-" for region in regions),
     )

@@ -24,7 +24,7 @@ class Examples:
 
     Args:
         cases: the list that is scored.
-        settings: the job's.
+        settings: the job's, which may want no pictures: nothing is remembered then.
         cache: folder for prepared cases.
         modalities: those to draw, of those that a case has.
     """
@@ -39,6 +39,8 @@ class Examples:
 
     def watch(self, place: int, case: EvaluationCase, prediction: Tensor, scores: CaseScores) -> None:
         """Remembers a case, see :func:`fedmepd.federation.evaluate.score_cases`."""
+        if not self._settings.evaluation.pictures:
+            return
         classes = prediction.cpu().numpy().astype(np.uint8)
         self._kept.append((fmean(scores.dice.values()), place, zlib.compress(classes.tobytes(), level=1)))
 

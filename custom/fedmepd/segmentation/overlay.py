@@ -26,8 +26,7 @@ def draw_overlay(
     """Draws axial, coronal and sagittal plane through the tumour's centre, a row for each modality that was used.
 
     In the radiological convention: the patient's right is on the left, anterior up in the axial and left in the
-        sagittal
-    plane. Without any tumour the planes go through the middle of the brain.
+    sagittal plane. Without any tumour the planes go through the middle of the brain.
 
     Args:
         task: whose regions are drawn.
@@ -42,6 +41,7 @@ def draw_overlay(
         FedMEPDError: the file cannot be written.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.collections import LineCollection
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
@@ -49,6 +49,11 @@ def draw_overlay(
     masks = [(region, style, np.isin(of, members)) for style, of in drawn for region, members in task.regions.items()]
     tumours = [of > 0 for _, of in reversed(drawn)]
     centre = plane_centre(next((tumour for tumour in tumours if tumour.any()), tumours[0]))
+    # The same for every modality.
+    contours = {
+        plane: [(region, style, _contours(_slice(mask, centre, plane))) for region, style, mask in masks]
+        for plane in _PLANES
+    }
     figure = Figure(figsize=(8, 2.75 * len(modalities) + 0.35), facecolor="black")
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(modalities), 3, squeeze=False)
@@ -56,20 +61,18 @@ def draw_overlay(
         inside = image[image != 0]
         low, high = np.percentile(inside, (1, 99.5)) if len(inside) else (0, 1)
         shown = np.where(image != 0, image, low)
-        for place, (plane, (cut, right, vertical)) in zip(row, _PLANES.items(), strict=True):
+        for place, (plane, (_, right, vertical)) in zip(row, _PLANES.items(), strict=True):
             origin = "upper" if plane == "axial" else "lower"
             aspect = spacing[vertical] / spacing[right]
-            slice_ = np.take(shown, centre[cut], axis=cut).T
+            slice_ = _slice(shown, centre, plane)
             place.imshow(slice_, cmap="gray", vmin=low, vmax=high, origin=origin, aspect=aspect)
-            for region, style, mask in masks:
-                contour = np.take(mask, centre[cut], axis=cut).T
-                if contour.any():
-                    # A rim of background, so that a contour also closes at the border of the box.
-                    padded = np.pad(contour, 1)
-                    x, y = (np.arange(side) - 1 for side in padded.shape[::-1])
-                    place.contour(
-                        x, y, padded, levels=[0.5], colors=task.colours[region], linewidths=1, linestyles=style
-                    )
+            for region, style, lines in contours[plane]:
+                place.add_collection(
+                    LineCollection(lines, colors=task.colours[region], linewidths=1, linestyles=style), autolim=False
+                )
+            # Half a voxel more than the slice, for contours along its border.
+            height, width = slice_.shape
+            place.set(xlim=(-1, width), ylim=(height, -1) if origin == "upper" else (-1, height))
             place.set(xticks=[], yticks=[], facecolor="black")
             place.spines[:].set_visible(False)
             if place in axes[0]:
@@ -88,6 +91,20 @@ def draw_overlay(
     write_atomically(
         Path(file), lambda opened: figure.savefig(opened, format="png", dpi=110, metadata={"Software": None})
     )
+
+
+def _slice(volume: np.ndarray, centre: tuple[int, int, int], plane: str) -> np.ndarray:
+    """(X, Y, Z) -> (vertical, horizontal), through the centre."""
+    cut = _PLANES[plane][0]
+    return np.take(volume, centre[cut], axis=cut).T
+
+
+def _contours(mask: np.ndarray) -> list[np.ndarray]:
+    """The lines around a mask (vertical, horizontal), each (points, 2) with horizontal places first."""
+    from contourpy import contour_generator
+
+    # A rim of background, so that a contour also closes at the border of the box.
+    return [line - 1 for line in contour_generator(z=np.pad(mask.astype(float), 1)).lines(0.5)]
 
 
 def plane_centre(tumour: np.ndarray) -> tuple[int, int, int]:

@@ -44,6 +44,7 @@ LABEL_NEIGHBOURS = ("mask", "dseg", "roi", "glistrboost", "tumor", "tumour", "le
 OTHER_LABEL_WORDS = ("brain", "brainmask", "parenchyma", "tissue", "skull", "ventricles")
 
 REGION_WORDS = {"WT": ("whole",), "TC": ("core",), "ET": ("enhancing",)}
+REGION_TITLES = {"WT": "whole tumour", "TC": "tumour core", "ET": "enhancing tumour"}
 
 # In the names of classes.
 FILLER_WORDS = ("tumor", "tumour", "core", "and", "peritumoral", "peritumoural", "gd")
@@ -93,7 +94,7 @@ TASK = BRATS = Task(
     default_convention="brats",
     regions={"WT": (1, 2, 3), "TC": (1, 3), "ET": (3,)},
     colours={"WT": "#4dab6d", "TC": "#e8c33c", "ET": "#e0533c"},
-    class_colours=("#3b6fb6", "#4dab6d", "#e8c33c"),
+    class_colours=("#e8c33c", "#4dab6d", "#e0533c"),
     case_names=(
         # Brats18_CBICA_AAB_1: year, institution, patient, examination.
         CaseNames(
@@ -146,6 +147,7 @@ TASK = BRATS = Task(
         "ET": ("et", "enhancing"),
     },
     region_words=REGION_WORDS,
+    region_titles=REGION_TITLES,
     filler_words=FILLER_WORDS,
     # Task01: 1 oedema, 2 non-enhancing tumour, 3 enhancing tumour.
     decathlon=Decathlon("Decathlon (MSD) Task01", r"BRATS_\d{3}", ("FLAIR", "T1", "T1ce", "T2"), "msd"),

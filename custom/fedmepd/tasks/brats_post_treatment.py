@@ -8,6 +8,7 @@ from fedmepd.tasks.brats import (
     FILLER_WORDS,
     LABEL_NEIGHBOURS,
     OTHER_LABEL_WORDS,
+    REGION_TITLES,
     REGION_WORDS,
     VARIANT_WORDS,
 )
@@ -57,6 +58,7 @@ TASK = Task(
         "RC": ("rc", "resection", "cavity"),
     },
     region_words=REGION_WORDS,
+    region_titles={**REGION_TITLES, "RC": "resection cavity"},
     filler_words=FILLER_WORDS,
     voxel_mm=(1.0, 1.0, 1.0),
     limits=(

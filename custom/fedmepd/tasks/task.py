@@ -119,7 +119,8 @@ class Task:
             where nothing else tells.
         regions: the evaluated regions in the order of tables, each with the classes that it joins.
         colours: of each region, for contours.
-        class_colours: of the classes but the background, for pictures of labels.
+        class_colours: of the classes but the background, for pictures of labels; each that of the smallest region with
+            the class, so that contours and labels agree.
         case_names: of public data sets. The first whose pattern fits a name counts.
         doubts: words of file names that leave the modality open.
         derived_words: words of file names that say that a file is no image of the modality that it names, but was
@@ -130,6 +131,7 @@ class Task:
         class_words: of a class, the words that stand for it in a ``dataset.json``, in small letters; a class without is
             meant by the words of its name.
         region_words: the same of a region.
+        region_titles: of a region, its name in full.
         filler_words: words beside them that say nothing about the class.
         decathlon: the Decathlon's data set of the task, if there is one.
         protocol: the modalities of sites 1, 2, ... of a published protocol; empty without one.
@@ -173,6 +175,7 @@ class Task:
     other_label_words: tuple[str, ...] = ()
     class_words: dict[str, tuple[str, ...]] = field(default_factory=dict)
     region_words: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    region_titles: dict[str, str] = field(default_factory=dict)
     filler_words: tuple[str, ...] = ()
     decathlon: Decathlon | None = None
     protocol: tuple[tuple[str, ...], ...] = ()
@@ -262,6 +265,9 @@ class Task:
                 self._refuse("regions", f"{region}: expected numbers of classes from 1 to {len(self.classes) - 1}")
         if not self.regions or set(self.colours) != set(self.regions):
             self._refuse("colours", f"expected one for each region: {', '.join(self.regions)}")
+        for region in self.region_titles:
+            if region not in self.regions:
+                self._refuse("region_titles", f"{region!r} is no region: expected {', '.join(self.regions)}")
         rule = self.small_class
         if rule is not None and not {rule.number, rule.becomes} <= numbers:
             self._refuse("small_class", f"expected numbers of classes from 0 to {len(self.classes) - 1}")

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from torch import Tensor
-
 from fedmepd import __version__
 from fedmepd.config import Settings
 from fedmepd.errors import CheckpointError, SettingsError
@@ -14,13 +12,13 @@ from fedmepd.networks.network import FedMEPDNet
 from fedmepd.storage import load_tensors, save_tensors
 from fedmepd.tasks.find import find_task
 from fedmepd.tasks.task import Task
+from fedmepd.training.model_checks import DAMAGED, check_header, check_tensors
 
 FORMAT = 1
 _KIND = "fedmepd model"
 # What models called their task when there was one alone.
 _EARLIER_TASKS = {"BraTS": "brats"}
 _KEYS = ("task", "modalities", "width", "shared_encoder", "calibration", "about", "state", "anchors")
-_DAMAGED = "the file is damaged or was changed; take another copy of it"
 
 
 @dataclass
@@ -127,30 +125,24 @@ def load_model(path: str | Path) -> FedMEPDNet:
     torch.Size([1, 4, 24, 24, 24])
     """
     content = _read(path)
-    network = FedMEPDNet(
-        model_task(path, content),
-        content["modalities"],
-        content["width"],
-        calibration=content["calibration"],
-        shared_encoder=content["shared_encoder"],
-        affine=content["affine"],
-        modality_norms=content["modality_norms"],
-    )
-    _check_weights(path, network, content["state"])
+    task = model_task(path, content)
+
+    def build() -> FedMEPDNet:
+        return FedMEPDNet(
+            task,
+            content["modalities"],
+            content["width"],
+            calibration=content["calibration"],
+            shared_encoder=content["shared_encoder"],
+            affine=content["affine"],
+            modality_norms=content["modality_norms"],
+        )
+
+    check_tensors(path, content, task, build)
+    network = build()
     network.load_state_dict(content["state"])
     network.anchors = {int(level): rows for level, rows in content["anchors"].items()}
     return network.eval()
-
-
-def _check_weights(path: str | Path, network: FedMEPDNet, state: dict[str, Tensor]) -> None:
-    expected = network.state_dict()
-    for key in sorted(expected.keys() | state.keys()):
-        if key not in expected:
-            raise CheckpointError(f"{path}: {key} is no weight of a model of width {network.width}: {_DAMAGED}")
-        shape = tuple(expected[key].shape)
-        if key not in state or tuple(state[key].shape) != shape:
-            found = f"has shape {tuple(state[key].shape)}" if key in state else "is missing"
-            raise CheckpointError(f"{path}: {key} {found}, expected {shape} at width {network.width}: {_DAMAGED}")
 
 
 def _read(path: str | Path) -> dict:
@@ -166,13 +158,11 @@ def _read(path: str | Path) -> dict:
         )
     missing = [key for key in _KEYS if key not in content]
     if missing:
-        raise CheckpointError(f"{path}: key {missing[0]} is missing: {_DAMAGED}")
+        raise CheckpointError(f"{path}: key {missing[0]} is missing: {DAMAGED}")
     # Older models do not say that their normalisations have no parameters.
-    return (
-        {"affine": False, "modality_norms": False}
-        | content
-        | {"task": _EARLIER_TASKS.get(content["task"], content["task"])}
-    )
+    content = {"affine": False, "modality_norms": False} | content
+    check_header(path, content)
+    return content | {"task": _EARLIER_TASKS.get(content["task"], content["task"])}
 
 
 def model_task(path: str | Path, content: dict) -> Task:

@@ -13,8 +13,8 @@ from fedmepd.data.batches import Batch
 from fedmepd.errors import Aborted, FedMEPDError
 from fedmepd.networks.network import FedMEPDNet, Outputs
 from fedmepd.tasks.labels import IGNORE
-from fedmepd.training.arithmetic import autocast
 from fedmepd.training.losses import Loss, training_loss
+from fedmepd.training.passes import passes
 
 # Called after each step with its number (from 1) and loss.
 Progress = Callable[[int, float], None]
@@ -130,32 +130,32 @@ def train_epoch(
     """
     device = next(network.parameters()).device
     network.train()
-    for batch in batches:
-        if abort():
-            raise Aborted
-        images, modalities = batch.images, batch.modalities
-        if choose_modalities is not None:
-            chosen = choose_modalities(modalities)
-            images, modalities = images[:, [modalities.index(name) for name in chosen]], chosen
-        with autocast(device, precision):
+    with passes(network, precision) as computed:
+        for batch in batches:
+            if abort():
+                raise Aborted
+            images, modalities = batch.images, batch.modalities
+            if choose_modalities is not None:
+                chosen = choose_modalities(modalities)
+                images, modalities = images[:, [modalities.index(name) for name in chosen]], chosen
             images = images.to(device)
-            outputs = network.training_outputs(images, modalities)
-        step = Step(network, batch, images, modalities, batch.label.to(device), outputs, precision)
-        losses = loss(step)
-        value = report.add(losses)
-        if not torch.isfinite(losses.total):
-            message = (
-                f"the loss is {value} in step {report.steps}: expected a finite number; lower training.learning_rate "
-                "or set training.precision to float32"
-            )
-            raise FedMEPDError(message, public=message)
-        optimizer.zero_grad()
-        losses.total.backward()
-        adjust()
-        optimizer.step()
-        observe(step)
-        if progress is not None:
-            progress(report.steps, value)
+            outputs = computed.forward(images, modalities)
+            step = Step(network, batch, images, modalities, batch.label.to(device), outputs, precision)
+            losses = loss(step)
+            value = report.add(losses)
+            if not torch.isfinite(losses.total):
+                message = (
+                    f"the loss is {value} in step {report.steps}: expected a finite number; lower "
+                    "training.learning_rate or set training.precision to float32"
+                )
+                raise FedMEPDError(message, public=message)
+            optimizer.zero_grad()
+            computed.backward(losses.total)
+            adjust()
+            optimizer.step()
+            observe(step)
+            if progress is not None:
+                progress(report.steps, value)
 
 
 def class_vectors(features: dict[int, Tensor], label: Tensor, classes: int) -> tuple[dict[int, Tensor], Tensor]:

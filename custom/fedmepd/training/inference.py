@@ -19,7 +19,12 @@ _MIRRORED = [axes for count in range(4) for axes in combinations((2, 3, 4), coun
 
 
 def predict(
-    network: FedMEPDNet, images: Tensor, modalities: Sequence[str], settings: EvaluationSettings, precision: str
+    network: FedMEPDNet,
+    images: Tensor,
+    modalities: Sequence[str],
+    settings: EvaluationSettings,
+    precision: str,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Tensor:
     """Returns the most probable class of each voxel; voxels seen only by windows without brain are background.
 
@@ -29,11 +34,12 @@ def predict(
         modalities: the images' modalities.
         settings: window (voxels) and overlap.
         precision: of the forward pass.
+        progress: called after each window with the number of windows done and the total.
 
     Returns:
         class numbers (X, Y, Z), int64, on the CPU.
     """
-    return most_probable(class_probabilities(network, images, modalities, settings, precision))
+    return most_probable(class_probabilities(network, images, modalities, settings, precision, progress=progress))
 
 
 def most_probable(probabilities: Tensor) -> Tensor:

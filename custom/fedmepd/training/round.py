@@ -12,7 +12,7 @@ import torch
 from fedmepd.config import Settings
 from fedmepd.data.batches import Batch, TrainingBatches
 from fedmepd.networks.network import FedMEPDNet
-from fedmepd.seeds import derive_seed
+from fedmepd.seeds import Secret, derive_seed
 from fedmepd.training.epoch import ChooseModalities, EpochReport, Progress, learning_rate, train_epoch
 
 
@@ -32,6 +32,7 @@ class RoundTraining:
         epochs: epochs of a plain round.
         abort: asked before every step.
         progress: called after every step, with its number in the round.
+        secret: of the participant; see :data:`fedmepd.seeds.Secret`.
 
     Attributes:
         rate: the learning rate that :meth:`steps` sets; a method may change it.
@@ -52,6 +53,7 @@ class RoundTraining:
         epochs: int,
         abort: Callable[[], bool],
         progress: Progress = lambda step, loss: None,
+        secret: Secret = (),
     ):
         self.settings = settings
         self.name = name
@@ -64,7 +66,7 @@ class RoundTraining:
         self.report = EpochReport()
         self.figures: dict[str, float] = {}
         self._batches, self._epochs = batches, epochs
-        self._abort, self._progress = abort, progress
+        self._abort, self._progress, self._secret = abort, progress, secret
 
     def run(self, **options) -> None:
         """Trains the plain number of epochs; ``options`` are those of :meth:`steps`."""
@@ -128,7 +130,8 @@ class RoundTraining:
 
     def modality_dropout(self) -> ChooseModalities:
         """Returns a choice of a random non-empty subset of a batch's modalities, all subsets alike, for ``steps``."""
-        random = np.random.default_rng(derive_seed(self.settings.seed, self.name, "modalities", self.round))
+        parts = (self.name, "modalities", self.round, *self._secret)
+        random = np.random.default_rng(derive_seed(self.settings.seed, *parts))
 
         def choose(modalities: tuple[str, ...]) -> tuple[str, ...]:
             subsets = [subset for count in range(1, len(modalities) + 1) for subset in combinations(modalities, count)]

@@ -150,7 +150,9 @@ def test_phantoms_of_the_fusion_site_at_a_hospital(flare, tmp_path, monkeypatch)
     monkeypatch.setattr("fedmepd.data.phantom.ensure_site", lambda root, name, seed: made.append(name) or root / name)
     Poc(tmp_path / "w").prepare(["site-1", "site-2"], None, fusion_site="site-2")
     assert made == ["site-1", "site-2", "fusion"]
-    assert settings_of(tmp_path, "site-2") == {"data": str(tmp_path / "w/data")}
+    # Made-up cases are nobody's: their sites tell every mean, and a run can be repeated to the bit.
+    open_values = {"min_count": 1, "reproducible": "yes"}
+    assert settings_of(tmp_path, "site-2") == {"data": str(tmp_path / "w/data"), **open_values}
 
 
 def test_fusion_sites_that_cannot_be(flare, tmp_path, data, real_job):

@@ -216,6 +216,41 @@ class WatchedController(FedMEPDController):
         sys.addaudithook(watch)
 
 
+class HostileController(FedMEPDController):
+    """Sends a site what may harm it.
+
+    Args:
+        preset, settings: as of the controller.
+        plan: by site, and by round as text: ``anchors`` (20,000 of each level), ``round`` (a round that no job has), or
+            ``width`` (a weight four thousand times as wide).
+    """
+
+    def __init__(self, preset: str, settings: dict, plan: dict[str, dict[str, str]]):
+        super().__init__(preset, settings)
+        self.plan = plan
+        self.open_server = self.open_hostile
+
+    def open_hostile(self, *arguments, **keywords):
+        server = opening.open_server(*arguments, **keywords)
+        honest = server.payload
+
+        def payload(site):
+            made = honest(site)
+            attack = self.plan.get(site, {}).get(str(made.round), "")
+            if attack == "anchors":
+                made.tensors |= {
+                    key: torch.zeros(20_000, rows.shape[1]) for key, rows in server._method.anchors.items()
+                }
+            if attack == "round":
+                made.round = 10**6
+            if attack == "width":
+                made.tensors["decoder.classify.weight"] = torch.zeros(4, 4096, 1, 1, 1)
+            return made
+
+        server.payload = payload
+        return server
+
+
 def _die() -> None:
     # FLARE's server runs a job in a process of its own: both end, the parent first.
     for process in (psutil.Process().parent(), psutil.Process()):

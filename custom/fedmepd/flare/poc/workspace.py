@@ -109,10 +109,12 @@ class Poc:
         if fusion_site:
             # The folder that has both: the sub-folder of the site's own cases, and that of the fusion cases.
             folders[fusion_site] = fusion_folder.parent
+        # Made-up cases are nobody's.
+        open_values = {"min_count": 1, "reproducible": "yes"} if data is None else {}
         for name, folder in folders.items():
-            write_json(self.kit(name) / "local" / FILE_NAME, {"data": str(folder)})
+            write_json(self.kit(name) / "local" / FILE_NAME, {"data": str(folder), **open_values})
         if not fusion_site:
-            write_json(self.server_kit / "local" / FILE_NAME, {"data": str(fusion_folder)})
+            write_json(self.server_kit / "local" / FILE_NAME, {"data": str(fusion_folder), **open_values})
         for kit in (self.server_kit, *map(self.kit, sites)):
             KitSettings(kit).set_up()
         fusion = f"; {fusion_site} is the fusion site" if fusion_site else ""

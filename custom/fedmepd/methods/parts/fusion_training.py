@@ -13,7 +13,7 @@ from fedmepd.data.cases import Case
 from fedmepd.data.site import SiteData
 from fedmepd.errors import DataError
 from fedmepd.networks.build import build_network
-from fedmepd.seeds import derive_seed
+from fedmepd.seeds import Secret, derive_seed
 from fedmepd.training.epoch import Progress, make_optimizer
 from fedmepd.training.round import RoundTraining
 
@@ -28,14 +28,18 @@ class FusionTrainer:
         data: the fusion site's data, with all modalities.
         cases: of the data, those to train on.
         device: to train on.
+        secret: of the fusion site; see :data:`fedmepd.seeds.Secret`.
 
     Raises:
         DataError: there is no case to train on.
     """
 
-    def __init__(self, settings: Settings, data: SiteData, cases: Sequence[Case], device: torch.device):
+    def __init__(
+        self, settings: Settings, data: SiteData, cases: Sequence[Case], device: torch.device, secret: Secret = ()
+    ):
         self.settings = settings
         self.data = data
+        self._secret = secret
         if not cases:
             missing = f"the fusion site has no training case with all of {', '.join(data.task.modalities)}"
             raise DataError(
@@ -49,7 +53,7 @@ class FusionTrainer:
     def train_on(self, cases: Sequence[Case]) -> None:
         """Takes other cases to train on, from the next round."""
         self.cases = len(cases)
-        self.batches = TrainingBatches(cases, self.settings, (self.data.name,), self.data.cache)
+        self.batches = TrainingBatches(cases, self.settings, (self.data.name,), self.data.cache, secret=self._secret)
 
     def state(self) -> dict[str, Tensor]:
         """The network's weights by name, on the CPU."""
@@ -77,7 +81,7 @@ class FusionTrainer:
             the training, with its losses and figures; the weights are those of :meth:`state`.
         """
         self.network.load_state_dict(state, strict=False)
-        torch.manual_seed(derive_seed(self.settings.seed, "fusion", round_number))
+        torch.manual_seed(derive_seed(self.settings.seed, "fusion", round_number, *self._secret))
         training = RoundTraining(
             self.settings,
             "fusion",
@@ -88,6 +92,7 @@ class FusionTrainer:
             self.settings.training.fusion_epochs,
             abort,
             progress or (lambda step, loss: None),
+            self._secret,
         )
         direct(training)
         return training

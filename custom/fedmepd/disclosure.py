@@ -1,0 +1,126 @@
+"""What a site tells others about its cases: the one place that decides it, for reports, scores and anchors alike."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from statistics import fmean
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from fedmepd.config import Settings
+
+# Why scores do not leave a site.
+Withheld = Literal["few cases", "not allowed"]
+_REASONS = {
+    "few cases": "the site has fewer cases for it than its min_count",
+    "not allowed": "the site's allow says no",
+}
+
+
+def reason_of(withheld: Withheld) -> str:
+    """Returns why scores do not leave a site, for the results."""
+    return _REASONS[withheld]
+
+
+class Allow(BaseModel):
+    """Kinds of values that may leave a site beside its updates. What is false stays, whatever a job asks for."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    losses: bool = Field(True, description="mean losses of a round, and the method's own figures")
+    validation_scores: bool = Field(True, description="mean scores on the validation cases")
+    test_scores: bool = Field(True, description="mean scores of the site's own model on the test cases")
+    case_scores: bool = Field(True, description="scores of single test cases; only where `case_scores` is share")
+    model: bool = Field(True, description="the site's model for tests at other sites; only where `cross_site` is share")
+    model_scores: bool = Field(
+        True, description="mean scores of others' models on the test cases; only where `cross_site` is not none"
+    )
+    anchors: bool = Field(True, description="class anchors of the fusion site")
+    durations: bool = Field(True, description="seconds that the site's work took")
+    memory: bool = Field(True, description="the most memory that the job's process has held")
+    live: bool = Field(True, description="phase, round and step for the administrator's console")
+
+
+class Told(Counter):
+    """Counts the cases behind each region's mean: one more of each region that a case's label tells."""
+
+    def watch(self, place: int, case: Any, prediction: Any, scores: Any) -> None:
+        """Takes a case; see :func:`~fedmepd.federation.evaluate.score_cases`."""
+        self.update(dict.fromkeys(scores.dice, 1))
+
+
+@dataclass(frozen=True)
+class Disclosure:
+    """Decides what leaves a site.
+
+    Args:
+        fewest: cases behind any mean that leaves, at least.
+        allow: kinds of values.
+    """
+
+    fewest: int = 1
+    allow: Allow = Allow()
+
+    def of_source(self, source: str) -> Disclosure:
+        """Returns the decision about cases of a source: made-up ones (``phantom``) are nobody's, any number does."""
+        return replace(self, fewest=1) if source == "phantom" else self
+
+    def raise_floors(self, settings: Settings) -> Settings:
+        """Returns a job's settings with no smaller number of cases behind what leaves than the site wants."""
+        return settings.with_fewest(self.fewest)
+
+    def losses(self, cases: int, losses: dict[str, float]) -> dict[str, float]:
+        """Returns mean losses or figures of a round as they may leave: all or none.
+
+        Args:
+            cases: behind them.
+            losses: by name.
+        """
+        return losses if self.allow.losses and cases >= self.fewest else {}
+
+    def tells_steps(self) -> bool:
+        """Whether the loss of a single step, which may be that of one patient, may be seen while training runs."""
+        return self.allow.live and self.allow.losses and self.fewest <= 1
+
+    def scores(
+        self, kind: str, scores: dict[str, Any] | None, told: Mapping[str, int]
+    ) -> tuple[dict[str, Any] | None, Withheld | None]:
+        """Returns mean scores as they may leave: without the regions that too few cases tell.
+
+        Args:
+            kind: key of :class:`Allow`.
+            scores: ``dice`` by region, ``mdsc``, and others by region; None without cases.
+            told: number of cases behind each region.
+
+        Returns:
+            the scores, and why there are none.
+        """
+        if scores is None:
+            return None, None
+        if not getattr(self.allow, kind):
+            return None, "not allowed"
+        kept = [region for region in scores["dice"] if told[region] >= self.fewest]
+        if not kept:
+            return None, "few cases"
+        if len(kept) == len(scores["dice"]):
+            return scores, None
+        left = {
+            key: {region: value[region] for region in kept} if isinstance(value, dict) else value
+            for key, value in scores.items()
+        }
+        return left | {"mdsc": fmean(left["dice"].values())}, None
+
+    def seconds(self, values: dict[str, float]) -> dict[str, float | None]:
+        """Returns durations, or None in place of each."""
+        return values if self.allow.durations else dict.fromkeys(values)
+
+    def memory(self, mib: float | None) -> float | None:
+        """Returns the memory that was held, or None."""
+        return mib if self.allow.memory else None
+
+
+# Of whoever is not told otherwise.
+OPEN = Disclosure()

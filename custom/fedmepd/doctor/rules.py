@@ -1,0 +1,42 @@
+"""What the site has decided for itself: whether the job is within its limits, and what stays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fedmepd.doctor.checks import Check, Topic
+from fedmepd.doctor.federation import Expected
+from fedmepd.doctor.site_data import Looked
+from fedmepd.errors import SettingsError
+from fedmepd.site_settings import FILE_NAME, SiteSettings
+
+_LIMITS, _LEAVING = Topic("limits"), Topic("leaving")
+
+
+def check_rules(expected: Expected, machine: SiteSettings, looked: Looked) -> Iterator[Check]:
+    """Compares the job with the site's limits, and says what will not leave the site.
+
+    Args:
+        expected: with the job's settings.
+        machine: the site's own settings.
+        looked: how many cases it has.
+    """
+    limits = ", ".join(f"{name} {value:g}" for name, value in machine.limits.model_dump().items())
+    try:
+        machine.limits.check(expected.settings)
+        yield _LIMITS.ok("the job is within them", limits)
+    except SettingsError as error:
+        advice = f"ask for a smaller job, or raise the limit in the kit's local/{FILE_NAME}"
+        yield _LIMITS.error("the job asks for more", error.public, advice)
+    fewest = machine.min_count
+    refused = [kind for kind, allowed in machine.allow.model_dump().items() if not allowed]
+    text = f"no mean over fewer than {fewest} cases; not allowed: {', '.join(refused) or 'nothing'}"
+    yield _LEAVING.ok("decided", text)
+    few = {part: count for part, count in looked.parts.items() if 0 < count < fewest}
+    if few:
+        told = ", ".join(f"{part} {count}" for part, count in few.items())
+        yield _LEAVING.note(
+            "means that stay, over too few cases",
+            f"{told}; min_count is {fewest}",
+            "the site sees them itself, the federation does not; more cases, or a lower min_count, would change that",
+        )

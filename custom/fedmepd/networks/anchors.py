@@ -1,0 +1,42 @@
+"""What class anchors may look like, wherever they come from: the server, a model of others, a model file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from fedmepd.networks.encoder import LEVELS, channels
+from fedmepd.tasks.task import Task
+
+# Of any job.
+MOST_PER_CLASS = 64
+
+
+def fault_of(anchors: Mapping[object, object], task: Task, width: int, per_class: int = MOST_PER_CLASS) -> str:
+    """Returns what is wrong with anchors, as the end of a sentence; empty if nothing is.
+
+    Attention takes memory for every anchor at every voxel, so their number is checked before they are used.
+
+    Args:
+        anchors: by level, (rows, C_l); none at all is fine.
+        task: of the network that they are for.
+        width: of this network.
+        per_class: anchors of each class at most.
+    """
+    levels = {str(level): level for level in LEVELS}
+    if anchors and {str(level) for level in anchors} != levels.keys():
+        return f"are of the levels {', '.join(map(str, anchors))}: expected {', '.join(levels)}"
+    most, rows = per_class * len(task.classes), set()
+    for name, value in anchors.items():
+        columns = channels(width, levels[str(name)])
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            return f"of level {name} are a {type(value).__name__}: expected a tensor of floating-point numbers"
+        shape = tuple(value.shape)
+        if len(shape) != 2 or shape[1] != columns or not 1 <= shape[0] <= most:
+            return f"of level {name} have shape {shape}: expected 1 to {most} rows of {columns}"
+        if not torch.isfinite(value).all():
+            return f"of level {name} hold NaN or infinity"
+        rows.add(shape[0])
+    return "of different levels differ in number" if len(rows) > 1 else ""

@@ -1,0 +1,88 @@
+"""What came out of a run, in one sentence, three numbers and a line of facts: the head of its page."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from fedmepd import methods
+from fedmepd.errors import FedMEPDError
+from fedmepd.evaluation.results import is_tested, label
+
+PHANTOMS = "The cases are PHANTOMS, which this software makes itself: the scores say nothing about patients."
+# Above two decimals is what changes from one seed to the next.
+_SCORE = ".2f"
+
+
+def sentence(results: dict[str, Any]) -> str:
+    """Returns the method, on what cases, and the scores of the sites and of the fusion site."""
+    title = _method(results["method"]) + (f" {results['run_name']}" if results["run_name"] else "")
+    cases = {"phantom": " on phantoms", "folder": " on cases of data folders"}.get(results.get("source"), "")
+    sites, fusion = _mean(results)["mdsc"], _scores(results, results["server"])
+    found = [
+        f"{score:{_SCORE}} {where}"
+        for score, where in ((sites, "at the sites"), (fusion and fusion["mdsc"], "at the fusion site"))
+        if score is not None
+    ]
+    kind = "mean Dice" if is_tested(results) else f"round {results['round']} of {results['rounds']}, validation Dice"
+    return f"{title}{cases}: " + (f"{kind} {', '.join(found)}" if found else "no scores yet")
+
+
+def numbers(results: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Returns the sites' mean, the worst site and the fusion site: what it is, its mDSC, and more about it."""
+    scored = [(scores["mdsc"], entry) for entry in results["sites"] if (scores := _scores(results, entry))]
+    found = []
+    if scored:
+        worst, site = min(scored, key=lambda pair: pair[0])
+        count = f"{len(scored)} of {len(results['sites'])} sites" if len(scored) < len(results["sites"]) else ""
+        mean = _mean(results)["mdsc"]
+        found.append(("mean of the sites", f"{mean:{_SCORE}}", count or f"{len(scored)} sites, each its own model"))
+        found.append(("worst site", f"{worst:{_SCORE}}", f"{site['name']}: {' '.join(site['modalities'])}"))
+    fusion = _scores(results, results["server"])
+    if fusion:
+        place = results.get("fusion", {}).get("site") or "the server"
+        modalities = " ".join(results["server"]["modalities"])
+        found.append((label(results["server"]["name"]), f"{fusion['mdsc']:{_SCORE}}", f"at {place}: {modalities}"))
+    return found
+
+
+def facts(results: dict[str, Any]) -> str:
+    """Returns when the run was, how long, and on how many cases."""
+    sites, fusion = results["sites"], results["server"]["cases"]
+    of_sites = {part: sum(site["cases"][part] for site in sites) for part in fusion}
+    when = results.get("date")
+    return "; ".join(
+        [
+            *([datetime.fromisoformat(when).strftime("%Y-%m-%d %H:%M UTC")] if when else []),
+            f"round {results['round']} of {results['rounds']}, {_duration(results['seconds'])}",
+            f"one run, seed {results['seed']}",
+            f"cases for training/validation/test: {_cases(of_sites)} at {len(sites)} sites, {_cases(fusion)} at the "
+            "fusion site",
+        ]
+    )
+
+
+def _cases(counts: dict[str, int]) -> str:
+    return "/".join(str(counts[part]) for part in ("train", "validation", "test"))
+
+
+def _method(name: str) -> str:
+    try:
+        return methods.find(name).title
+    except FedMEPDError:
+        # A method of another version.
+        return name
+
+
+def _mean(results: dict[str, Any]) -> dict[str, Any]:
+    return results["mean"] if is_tested(results) else results["mean"]["validation"]
+
+
+def _scores(results: dict[str, Any], entry: dict[str, Any]) -> dict[str, Any] | None:
+    return entry["test" if is_tested(results) else "validation"]
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"

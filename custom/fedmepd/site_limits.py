@@ -1,0 +1,122 @@
+"""What a site lets a job ask of its machine. A job's settings come from the server; these limits never do."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from fedmepd.config import LONGEST_WAIT, MOST_ROUNDS, Settings
+from fedmepd.errors import SettingsError
+
+_GIB = 2**30
+
+# The limit on each setting of a job, by the setting's section and key.
+_LIMITED = {
+    ("network", "width"): "width",
+    ("training", "crop"): "crop",
+    ("evaluation", "window"): "window",
+    ("training", "batch"): "batch",
+    ("training", "local_epochs"): "epochs",
+    ("training", "fusion_epochs"): "epochs",
+    ("training", "threads"): "threads",
+    ("training", "fusion_threads"): "threads",
+}
+
+
+class Limits(BaseModel):
+    """The most that a job may ask of a site. The site refuses a job that asks for more, and names the limit.
+
+    >>> from fedmepd.config import Settings
+    >>> Limits().check(Settings.make("paper"))
+    >>> Limits(crop=64).check(Settings.make("paper"))
+    Traceback (most recent call last):
+    ...
+    fedmepd.errors.SettingsError: training.crop is 80 in the job, limits.crop is 64 at this site: lower the one, or ...
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    width: int = Field(32, ge=4, le=64, description="largest `network.width`")
+    crop: int = Field(128, ge=16, le=256, description="largest `training.crop` in voxels")
+    window: int = Field(160, ge=16, le=512, description="largest `evaluation.window` in voxels")
+    batch: int = Field(8, ge=1, le=64, description="largest `training.batch`")
+    epochs: int = Field(10, ge=1, le=100, description="largest `training.local_epochs` and `fusion_epochs`")
+    rounds: int = Field(2000, ge=1, le=MOST_ROUNDS, description="most rounds of a job")
+    threads: int = Field(
+        64, ge=1, le=1024, description="most CPU threads; also where the job leaves the number to PyTorch"
+    )
+    disk_gib: float = Field(
+        100, gt=0, le=1e6, description="most GiB of states and models of all runs in the kit; a full site refuses jobs"
+    )
+    task_seconds: float = Field(
+        4 * 3600, gt=0, le=LONGEST_WAIT, description="most seconds for a task, such as the training of a round"
+    )
+
+    def check(self, settings: Settings) -> None:
+        """Refuses a job that asks for more.
+
+        Raises:
+            SettingsError: it names setting and limit.
+        """
+        asked = {f"{section}.{key}": getattr(getattr(settings, section), key) for section, key in _LIMITED}
+        limits = {f"{section}.{key}": name for (section, key), name in _LIMITED.items()}
+        self._compare({**asked, "rounds": settings.rounds}, {**limits, "rounds": "rounds"})
+
+    def check_round(self, round_number: int) -> None:
+        """Refuses a round that no job within the limits has.
+
+        Raises:
+            SettingsError: it names round and limit.
+        """
+        self._compare({"the round": round_number}, {"the round": "rounds"})
+
+    def check_disk(self, folders: list[Path]) -> None:
+        """Refuses a job where the runs so far have left too much.
+
+        Args:
+            folders: with the runs' states and models.
+
+        Raises:
+            SettingsError: it names what they hold and the limit.
+        """
+        used = sum(file.stat().st_size for folder in folders for file in folder.rglob("*") if file.is_file()) / _GIB
+        if used > self.disk_gib:
+            told = f"limits.disk_gib is {self.disk_gib:g} at this site, and its runs hold {used:.3g} GiB"
+            raise SettingsError(f"{told}: move finished ones away ({', '.join(map(str, folders))})", public=told)
+
+    def _compare(self, asked: dict[str, float], limits: dict[str, str]) -> None:
+        for setting, value in asked.items():
+            limit = getattr(self, limits[setting])
+            if value > limit:
+                told = f"{setting} is {value} in the job, limits.{limits[setting]} is {limit:g} at this site"
+                raise SettingsError(
+                    f"{told}: lower the one, or raise the other in the site's fedmepd.json", public=told
+                )
+
+    def in_time(self, abort: Callable[[], bool], clock: Callable[[], float] = time.monotonic) -> Callable[[], bool]:
+        """Returns an ``abort`` for one task that begins with this call.
+
+        Raises:
+            SettingsError: from what is returned, when the task has taken too long; it names the limit.
+        """
+        end = clock() + self.task_seconds
+
+        def asked() -> bool:
+            if clock() > end:
+                told = f"it took longer than limits.task_seconds, {self.task_seconds:g} at this site"
+                raise SettingsError(told, public=told)
+            return abort()
+
+        return asked
+
+
+# No limits but those of the settings themselves.
+HIGHEST = Limits(
+    **{
+        name: next(bound.le for bound in field.metadata if hasattr(bound, "le"))
+        for name, field in Limits.model_fields.items()
+    }
+)

@@ -1,0 +1,104 @@
+"""What a site tells others about its cases."""
+
+from __future__ import annotations
+
+import pytest
+
+from fedmepd import methods
+from fedmepd.config import Settings
+from fedmepd.disclosure import Allow, Disclosure, Told
+from fedmepd.evaluation.metrics import CaseScores
+
+SCORES = {
+    "dice": {"WT": 0.9, "TC": 0.6, "ET": 0.3},
+    "mdsc": 0.6,
+    "empty": {"WT": 0, "TC": 0, "ET": 1},
+    "hd95_mm": {"WT": 1.0, "TC": 2.0, "ET": 3.0},
+}
+
+
+def told(**cases: int) -> Told:
+    return Told(cases)
+
+
+def test_means_over_enough_cases_leave_as_they_are() -> None:
+    assert Disclosure(3).scores("test_scores", SCORES, told(WT=3, TC=4, ET=3)) == (SCORES, None)
+
+
+def test_the_score_of_two_patients_stays() -> None:
+    assert Disclosure(3).scores("test_scores", SCORES, told(WT=2, TC=2, ET=2)) == (None, "few cases")
+
+
+def test_a_region_that_one_label_tells_stays_and_so_does_its_part_of_the_mean() -> None:
+    scores, withheld = Disclosure(3).scores("validation_scores", SCORES, told(WT=5, TC=5, ET=1))
+    assert withheld is None
+    # The mean of all three regions would tell the third.
+    assert scores == {
+        "dice": {"WT": 0.9, "TC": 0.6},
+        "mdsc": pytest.approx(0.75),
+        "empty": {"WT": 0, "TC": 0},
+        "hd95_mm": {"WT": 1.0, "TC": 2.0},
+    }
+
+
+def test_what_the_site_does_not_allow_stays_however_many_cases_it_is_over() -> None:
+    closed = Disclosure(1, Allow(test_scores=False, losses=False, durations=False, memory=False))
+    assert closed.scores("test_scores", SCORES, told(WT=99, TC=99, ET=99)) == (None, "not allowed")
+    assert closed.scores("validation_scores", SCORES, told(WT=9, TC=9, ET=9)) == (SCORES, None)
+    assert closed.losses(99, {"total": 1.0}) == {}
+    assert closed.seconds({"seconds": 1.5}) == {"seconds": None} and closed.memory(512.0) is None
+
+
+def test_a_site_without_cases_has_nothing_to_withhold() -> None:
+    assert Disclosure(3).scores("test_scores", None, told()) == (None, None)
+
+
+@pytest.mark.parametrize(("cases", "leaves"), [(1, False), (2, False), (3, True)])
+def test_mean_losses_over_few_cases_stay(cases: int, leaves: bool) -> None:
+    assert Disclosure(3).losses(cases, {"total": 1.5}) == ({"total": 1.5} if leaves else {})
+
+
+def test_the_loss_of_a_step_is_that_of_a_patient() -> None:
+    assert not Disclosure(3).tells_steps() and Disclosure(1).tells_steps()
+
+
+def test_made_up_cases_are_nobodys() -> None:
+    assert Disclosure(3).of_source("phantom").fewest == 1 and Disclosure(3).of_source("folder").fewest == 3
+    # What the site refuses altogether it refuses with them too.
+    assert not Disclosure(3, Allow(live=False)).of_source("phantom").allow.live
+
+
+def test_told_counts_the_cases_of_each_region() -> None:
+    count = Told()
+    for regions in (("WT", "TC", "ET"), ("WT",), ("WT", "TC")):
+        count.watch(0, None, None, CaseScores(dict.fromkeys(regions, 0.5), {}))
+    assert count == {"WT": 3, "TC": 2, "ET": 1}
+
+
+@pytest.mark.parametrize(
+    ("method", "section", "key"),
+    [
+        ("fedmepd", "calibration", "anchor_cases"),
+        ("fedmema", "calibration", "anchor_cases"),
+        ("fedamm", "prototypes", "cases"),
+    ],
+)
+def test_no_job_lowers_the_floor_of_the_site(method: str, section: str, key: str) -> None:
+    for asked, floor in ((1, 3), (3, 3), (7, 7)):
+        settings = Settings.make("paper", {"method": method, section: {key: asked}})
+        raised = Disclosure(3).raise_floors(settings)
+        assert getattr(getattr(raised, section), key) == floor
+        assert raised.model_dump(exclude={section}) == settings.model_dump(exclude={section})
+
+
+def test_every_smallest_number_of_cases_is_a_floor() -> None:
+    """A method that has another setting of this kind has to name it."""
+    for name in methods.names():
+        kind = methods.find(name).settings
+        found = {
+            (section, key)
+            for section, part in kind.model_fields.items()
+            for key, field in getattr(part.annotation, "model_fields", {}).items()
+            if "smallest number of" in (field.description or "") and "cases behind" in field.description
+        }
+        assert found == set(kind.fewest_cases), name

@@ -1,0 +1,83 @@
+"""What a site lets a job ask of its machine."""
+
+from __future__ import annotations
+
+import pytest
+
+from fedmepd.config import Settings
+from fedmepd.errors import Aborted, SettingsError
+from fedmepd.site_limits import HIGHEST, Limits
+from fedmepd.site_settings import SiteSettings
+
+
+@pytest.mark.parametrize("preset", ["paper", "phantom"])
+def test_a_hospital_that_sets_nothing_runs_every_preset(preset: str) -> None:
+    Limits().check(Settings.make(preset))
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "limit"),
+    [
+        ("network", "width", 64, "width is 32"),
+        ("training", "crop", 256, "crop is 128"),
+        ("evaluation", "window", 512, "window is 160"),
+        ("training", "batch", 64, "batch is 8"),
+        ("training", "local_epochs", 100, "epochs is 10"),
+        ("training", "fusion_epochs", 11, "epochs is 10"),
+        ("training", "threads", 1024, "threads is 64"),
+        ("training", "fusion_threads", 65, "threads is 64"),
+        (None, "rounds", 100_000, "rounds is 2000"),
+    ],
+)
+def test_a_job_that_asks_for_more_is_refused(section: str | None, key: str, value: int, limit: str) -> None:
+    asked = {key: value} if section is None else {section: {key: value}}
+    settings = Settings.make("paper", asked)
+    with pytest.raises(SettingsError) as error:
+        Limits().check(settings)
+    named = f"{key if section is None else f'{section}.{key}'} is {value} in the job, limits.{limit} at this site"
+    # The server, too, is told which limit it is.
+    assert str(error.value).startswith(named) and error.value.public == named
+    HIGHEST.check(settings)
+
+
+def test_a_job_that_asks_for_as_much_as_the_limit() -> None:
+    Limits(crop=80).check(Settings.make("paper", {"training": {"crop": 80}}))
+    with pytest.raises(SettingsError, match="crop is 88 in the job, limits.crop is 80 at this site"):
+        Limits(crop=80).check(Settings.make("paper", {"training": {"crop": 88}}))
+
+
+def test_rounds_that_no_job_has() -> None:
+    Limits(rounds=5).check_round(5)
+    with pytest.raises(SettingsError, match="round is 6 in the job, limits.rounds is 5"):
+        Limits(rounds=5).check_round(6)
+
+
+def test_a_full_site(tmp_path) -> None:
+    for name, size in (("one", 3 * 2**20), ("two/below", 2 * 2**20)):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "state_00001.pt").write_bytes(bytes(size))
+    folders = [tmp_path / "one", tmp_path / "two"]
+    Limits(disk_gib=5 / 1024).check_disk(folders)
+    with pytest.raises(SettingsError, match="limits.disk_gib is 0.00390625 at this site, .* hold 0.00488 GiB") as error:
+        Limits(disk_gib=4 / 1024).check_disk(folders)
+    assert str(tmp_path) in str(error.value) and str(tmp_path) not in error.value.public
+
+
+def test_a_task_that_takes_too_long() -> None:
+    times = iter([100.0, 109.0, 110.0, 110.5])
+    abort = Limits(task_seconds=10).in_time(lambda: False, lambda: next(times))
+    assert abort() is False and abort() is False
+    with pytest.raises(SettingsError, match="longer than limits.task_seconds, 10 at this site"):
+        abort()
+
+
+def test_a_task_in_time_may_be_aborted() -> None:
+    assert Limits().in_time(lambda: True)() is True
+    assert issubclass(SettingsError, Exception) and not issubclass(SettingsError, Aborted)
+
+
+def test_one_machine_has_no_limits_but_those_that_are_set() -> None:
+    free = SiteSettings().for_one_machine()
+    assert (free.limits, free.min_count, free.reproducible) == (HIGHEST, 1, "yes")
+    chosen = SiteSettings(limits={"crop": 64}, min_count=5, reproducible="no").for_one_machine()
+    assert (chosen.limits.crop, chosen.min_count, chosen.reproducible) == (64, 5, "no")

@@ -1,0 +1,122 @@
+"""Model files that somebody wrote to do harm: they are refused before memory is taken."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from fedmepd.cli.program import main
+from fedmepd.errors import CheckpointError
+from fedmepd.exporting.bundle import export_bundle
+from fedmepd.networks.network import FedMEPDNet
+from fedmepd.networks.published import import_published
+from fedmepd.storage import load_tensors
+from fedmepd.tasks.brats import BRATS
+from fedmepd.training.checkpoints import About, describe, load_model, save_model
+
+ROWS = 20_000
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    network = FedMEPDNet(BRATS, ("FLAIR",), 4, calibration={"residual": True, "dropout": 0.1}).start(1)
+    network.anchors = {level: torch.ones(3, 4 * 2 ** (level - 1)) for level in (1, 2, 3, 4)}
+    save_model(tmp_path / "model.pt", network, About("site-1", "fedmepd", 3))
+    return tmp_path / "model.pt"
+
+
+def change(path: Path, **changes) -> None:
+    torch.save(torch.load(path, weights_only=True) | changes, path)
+
+
+def rows(count: int) -> dict[str, torch.Tensor]:
+    return {str(level): torch.zeros(count, 4 * 2 ** (level - 1)) for level in (1, 2, 3, 4)}
+
+
+ATTACKS = {
+    # A network of this width has 1.3e11 weights, half a terabyte.
+    "width": ({"width": 4096}, "width = 4096: input should be less than or equal to 64"),
+    "no number": ({"width": "4096"}, "width"),
+    "anchors": ({"anchors": rows(ROWS)}, r"shape \(20000, 4\): expected 1 to 256 rows of 4"),
+    "levels": ({"anchors": {"1": torch.zeros(3, 4)}}, "levels 1: expected 1, 2, 3, 4"),
+    "NaN": ({"anchors": rows(3) | {"2": torch.full((3, 8), torch.nan)}}, "NaN or infinity"),
+    "modalities": ({"modalities": ["FLAIR"] * 10_000}, "modalities"),
+    "calibration": ({"calibration": {"residual": True, "dropout": 0.1, "heads": 10**9}}, "heads"),
+    "dropout": ({"calibration": {"residual": True, "dropout": 5.0}}, "dropout"),
+    "state": ({"state": {"a": "text"}}, "state"),
+}
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_a_model_that_claims_more_than_it_may(name: str, model: Path) -> None:
+    changes, text = ATTACKS[name]
+    change(model, **changes)
+    with pytest.raises(CheckpointError, match=text) as error:
+        load_model(model)
+    assert str(model) in str(error.value)
+
+
+class Taken(TorchDispatchMode):
+    """Counts the bytes of all tensors that are made in memory."""
+
+    bytes = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        if isinstance(made, torch.Tensor) and made.device.type == "cpu":
+            self.bytes += made.numel() * made.element_size()
+        return made
+
+
+def test_no_memory_is_taken_for_the_network_of_such_a_model(model: Path) -> None:
+    """Within the bounds too: the largest network has hundreds of MiB of weights, the file those of the smallest."""
+    change(model, width=64)
+    with Taken() as taken, pytest.raises(CheckpointError, match="at width 64"):
+        load_model(model)
+    assert taken.bytes < 50 * 2**20
+
+
+@pytest.mark.parametrize("command", ["predict", "bundle", "torchscript", "show"])
+def test_every_command_refuses_it(command: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    change(model, width=4096)
+    images = tmp_path / "patients"
+    images.mkdir()
+    arguments = {
+        "predict": ["predict", "--model", model, images, "--out", tmp_path / "out"],
+        "bundle": ["export", "bundle", "--model", model, tmp_path / "out"],
+        "torchscript": ["export", "torchscript", "--model", model, tmp_path / "out.ts"],
+        "show": ["checkpoint", "show", model],
+    }
+    assert main([str(argument) for argument in arguments[command]]) == 2
+    assert "width = 4096" in capsys.readouterr().err
+
+
+def test_the_description_alone_is_checked_too(model: Path, tmp_path: Path) -> None:
+    change(model, width=4096)
+    for read in (describe, lambda path: export_bundle(path, tmp_path / "bundle")):
+        with pytest.raises(CheckpointError, match="width = 4096"):
+            read(model)
+
+
+def test_a_file_that_unpacks_to_more_than_it_is(model: Path, tmp_path: Path) -> None:
+    """The same archive with its parts packed, and zeros in it that take no room: what torch never writes."""
+    bomb = tmp_path / "bomb.pt"
+    with zipfile.ZipFile(model) as source, zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as packed:
+        for part in source.infolist():
+            packed.writestr(part.filename, source.read(part))
+        packed.writestr("archive/data/999999", bytes(64 * 2**20))
+    assert bomb.stat().st_size < 2**22
+    with pytest.raises(CheckpointError, match=r"bytes unpack to \d{8}, which torch never writes"):
+        load_tensors(bomb)
+
+
+def test_a_published_checkpoint_that_claims_more_than_it_may(tmp_path: Path) -> None:
+    wide = {"state_dict": {"c1_encoder.e1_c1.conv.weight": torch.zeros(1).expand(4096, 1, 3, 3, 3)}}
+    torch.save(wide, tmp_path / "published.pth")
+    assert (tmp_path / "published.pth").stat().st_size < 10_000
+    with pytest.raises(CheckpointError, match="width = 4096"):
+        import_published(tmp_path / "published.pth")
