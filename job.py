@@ -3,89 +3,232 @@
 import argparse
 import os
 import sys
+import threading
 from pathlib import Path
+from shlex import quote
+from typing import TYPE_CHECKING
 
 from fedmepd import methods
-from fedmepd.cli.terminal import INTERRUPTED, interruptible, positive
+from fedmepd.cli.settings_options import add_set_option, changes
+from fedmepd.cli.terminal import FAILED, INTERRUPTED, REFUSED, interruptible, outliving_readers, positive
+from fedmepd.errors import FedMEPDError
+
+if TYPE_CHECKING:
+    from fedmepd.flare.simulator_runs import SimulatorRun, StartedWith
 
 DEFAULT_SITES = 8
+DEFAULT_WORKSPACE = "workspace"
+
+# Settings that have an option of their own.
+_OPTIONS = {"method": "--method", "seed": "--seed", "rounds": "--rounds", "run_name": "--run-name"} | {
+    "network.width": "--width",
+    "training.crop": "--crop",
+    "fusion.site": "--fusion-site",
+    "evaluation.cross_site": "--cross-site",
+}
+# Options that may be given beside --resume: all else is as the run was started.
+_WITH_RESUME = {"resume", "run_name", "workspace", "threads", "device"}
 
 
 def main() -> int:
-    arguments = build_parser().parse_args()
-    with interruptible() as interrupted:
+    parser = build_parser()
+    arguments = parser.parse_args()
+    with outliving_readers(), interruptible() as interrupted:
         try:
-            return run(arguments)
+            return run(arguments, parser, interrupted)
+        except FedMEPDError as error:
+            print(f"job.py: {error}", file=sys.stderr)
+            return REFUSED
         except KeyboardInterrupt:
-            pass
-        except RuntimeError as error:
-            # FLARE answers an interrupt itself: it ends all processes of the simulator, and says that it has failed.
-            if not interrupted.is_set():
-                print(f"job.py: {error}", file=sys.stderr)
-                return 1
-    print("job.py: interrupted: everything is stopped", file=sys.stderr)
-    return INTERRUPTED
+            print("job.py: interrupted; nothing is running", file=sys.stderr)
+            return INTERRUPTED
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Runs or exports the job; returns the exit status.
+def run(arguments: argparse.Namespace, parser: argparse.ArgumentParser, interrupted: threading.Event) -> int:
+    """Runs or exports the jobs; returns the exit status.
 
     Raises:
-        RuntimeError: the simulator failed.
+        FedMEPDError: an option or a setting cannot be used, or a folder holds something else.
     """
-    # These belong to a machine, not to the job; all processes of the simulator inherit them.
-    for variable, value in (("FEDMEPD_DATA", arguments.data), ("FEDMEPD_DEVICE", arguments.device)):
-        if value is not None:
-            os.environ[variable] = os.path.abspath(value) if variable == "FEDMEPD_DATA" else value
+    if arguments.resume:
+        given = [name for name, value in vars(arguments).items() if value != parser.get_default(name)]
+        if wrong := [name for name in given if name not in _WITH_RESUME]:
+            option = f"--{wrong[0].replace('_', '-')}"
+            raise FedMEPDError(f"--resume goes on with what the run was started with: leave out {option}")
+    if arguments.device is not None:
+        # It belongs to a machine, not to the job; all processes of the simulator inherit it.
+        os.environ["FEDMEPD_DEVICE"] = arguments.device
     # Importing nvflare.recipe takes --export out of sys.argv, so the command line is read before.
     sys.argv[1:] = []
+    from fedmepd.flare.simulator_runs import SimulatorRun, latest_run
+
+    workspace = workspace_of(arguments)
+    if arguments.resume:
+        one = SimulatorRun(workspace / arguments.run_name) if arguments.run_name else latest_run(workspace)
+        return go_on(one, one.started_with(), arguments, interrupted)
+    starts = planned(arguments)
+    if arguments.export:
+        for started in starts:
+            export(started, Path(arguments.export), several=len(starts) > 1)
+        return 0
+    status = 0
+    for started in starts:
+        status = start(started, workspace, arguments, interrupted, several=len(starts) > 1)
+        if status:
+            break
+    return status
+
+
+def workspace_of(arguments: argparse.Namespace) -> Path:
+    """Returns the folder for all runs, which an environment variable of FLARE's may name too."""
     from nvflare.recipe.sim_env import SimEnv
 
-    from fedmepd.config import Settings
-    from fedmepd.errors import FedMEPDError
-    from fedmepd.flare.recipe import FedMEPDRecipe
-    from fedmepd.flare.simulator_folder import reserved
+    return Path(SimEnv(num_clients=1, workspace_root=os.path.abspath(arguments.workspace)).workspace_root).absolute()
 
-    try:
-        recipe = FedMEPDRecipe(
-            name=f"{arguments.method}_brats",
+
+def planned(arguments: argparse.Namespace) -> "list[StartedWith]":
+    """Returns what each of the runs that the options ask for is started with, all of it checked.
+
+    Raises:
+        FedMEPDError: an option or a setting cannot be used.
+    """
+    from fedmepd.flare.recipe import FedMEPDRecipe
+    from fedmepd.flare.simulator_runs import StartedWith
+
+    settings = changes(arguments.set, _OPTIONS)
+    if arguments.cross_site:
+        settings.setdefault("evaluation", {})["cross_site"] = True
+    recipes = [
+        FedMEPDRecipe(
             preset=arguments.preset,
-            method=arguments.method,
+            method=method,
             rounds=arguments.rounds,
-            seed=arguments.seed,
+            seed=seed,
             width=arguments.width,
             crop=arguments.crop,
-            run_name=arguments.run_name,
+            run_name=arguments.run_name if arguments.export else None,
             fusion_site=arguments.fusion_site,
-            settings={"evaluation": {"cross_site": True}} if arguments.cross_site else None,
+            settings=settings,
         )
-    except FedMEPDError as error:
-        print(f"job.py: {error}", file=sys.stderr)
-        return 2
+        for method in arguments.method
+        for seed in arguments.seeds or [arguments.seed]
+    ]
     if arguments.export:
-        recipe.export(arguments.export)
-        print(f"wrote {os.path.join(arguments.export, recipe.name)}")
-        return 0
-    try:
-        sites = site_names(arguments.data, arguments.sites)
-    except FedMEPDError as error:
-        print(f"job.py: {error}", file=sys.stderr)
-        return 2
+        return [StartedWith(arguments.preset, recipe.settings, [], None) for recipe in recipes]
+    data = arguments.data or os.environ.get("FEDMEPD_DATA")
+    sites = site_names(data, arguments.sites)
     if arguments.fusion_site and arguments.fusion_site not in sites:
-        print(f"job.py: --fusion-site {arguments.fusion_site}: expected one of {', '.join(sites)}", file=sys.stderr)
-        return 2
-    workspace = os.path.abspath(arguments.workspace)
-    environment = SimEnv(clients=sites, num_threads=arguments.threads, workspace_root=workspace)
-    # An environment variable of FLARE's may name another one.
-    folder = Path(environment.workspace_root).absolute() / recipe.name
+        raise FedMEPDError(f"--fusion-site {arguments.fusion_site}: expected one of {', '.join(sites)}")
+    place = os.path.abspath(data) if data else None
+    return [StartedWith(arguments.preset, recipe.settings, sites, place) for recipe in recipes]
+
+
+def export(started: "StartedWith", folder: Path, several: bool) -> None:
+    """Writes a job instead of running it; of several, also of other seeds, each has a name of its own."""
+    from fedmepd.flare.recipe import FedMEPDRecipe
+
+    seed = f"-{started.settings.get('seed', 0)}" if several else ""
+    name = f"{started.settings['method']}_brats{seed}"
+    FedMEPDRecipe(
+        name=name, preset=started.preset, method=started.settings["method"], settings=started.settings
+    ).export(str(folder))
+    print(f"wrote {folder / name}")
+
+
+def start(
+    started: "StartedWith",
+    workspace: Path,
+    arguments: argparse.Namespace,
+    interrupted: threading.Event,
+    several: bool,
+) -> int:
+    """Starts a run in a folder of its own, or goes on with the named one that is there; returns the exit status.
+
+    Raises:
+        FedMEPDError: the named run was started with something else, or a folder cannot be used.
+    """
+    from dataclasses import replace
+
+    from fedmepd.config import Settings
+    from fedmepd.flare.simulator_folder import require_no_blank
+    from fedmepd.flare.simulator_runs import SimulatorRun, new_run
+
+    settings = Settings.make(started.preset, started.settings)
+    own = f"{settings.method}-{settings.seed}"
+    name = f"{arguments.run_name}-{own}" if arguments.run_name and several else arguments.run_name
+    require_no_blank(workspace)
+    if not name or (arguments.fresh and SimulatorRun(workspace / name).exists):
+        one = new_run(workspace, name or f"{settings.task}-{own}", started)
+        return go_on(one, one.started_with(), arguments, interrupted)
+    one, started = SimulatorRun(workspace / name), replace(started, settings=started.settings | {"run_name": name})
+    # Its bounds.
+    Settings.make(started.preset, started.settings)
+    if one.claim(started):
+        return go_on(one, started, arguments, interrupted)
+    if not one.exists:
+        raise FedMEPDError(f"{one.folder} holds something else: choose another --run-name or --workspace")
+    if different := one.started_with().differences(started):
+        raise FedMEPDError(
+            f"{one.folder} was started with something else ({'; '.join(different[:5])}): "
+            f"`{resume_command(one, arguments)}` goes on with it as it was started; --fresh starts another one, in a "
+            "folder of its own"
+        )
+    return go_on(one, started, arguments, interrupted)
+
+
+def go_on(
+    one: "SimulatorRun", started: "StartedWith", arguments: argparse.Namespace, interrupted: threading.Event
+) -> int:
+    """Runs a run from its beginning, or from its last finished round on; returns the exit status."""
+    from nvflare.recipe.sim_env import SimEnv
+
+    from fedmepd.flare.console import quiet_log_config
+    from fedmepd.flare.recipe import FedMEPDRecipe
+    from fedmepd.flare.simulator_folder import alone_in
+    from fedmepd.storage import write_json
+
+    before = one.progress()
+    if before and before.finished:
+        print(f"{one.folder} is finished: `fedmepd results {one.folder}`; --fresh starts another run")
+        return 0
+    recipe = FedMEPDRecipe(
+        name=one.name, preset=started.preset, method=started.settings["method"], settings=started.settings
+    )
+    if started.data is not None:
+        os.environ["FEDMEPD_DATA"] = started.data
+    log_config = one.kept / "log_config.json"
+    environment = SimEnv(
+        clients=started.sites,
+        num_threads=arguments.threads,
+        workspace_root=str(one.folder.parent),
+        log_config=str(log_config),
+    )
     try:
-        with reserved(folder, Settings.make(arguments.preset, recipe.settings)):
+        with alone_in(one.folder):
+            write_json(log_config, quiet_log_config())
+            one.set_aside()
+            one.become_latest()
             recipe.run(environment)
-    except FedMEPDError as error:
-        print(f"job.py: {error}", file=sys.stderr)
-        return 2
-    print(f"results: {folder / 'server' / 'simulate_job' / 'results'}")
+    except (KeyboardInterrupt, RuntimeError):
+        # FLARE answers an interrupt itself: it ends all processes of the simulator, and says that it has failed.
+        done = one.progress() or before
+        rounds = f"after round {done.round} of {done.rounds}" if done else "before the end of round 0"
+        how = f"`{resume_command(one, arguments)}` goes on"
+        if interrupted.is_set():
+            print(f"job.py: interrupted {rounds}: everything is stopped; {how}", file=sys.stderr)
+            return INTERRUPTED
+        log = one.folder / "server" / "log.txt"
+        print(f"job.py: the run failed {rounds}: {log} says why; when that is mended, {how}", file=sys.stderr)
+        return FAILED
+    print(f"results: {one.results}")
+    print(f"models: {one.folder / '*' / 'simulate_job' / 'fedmepd'}")
     return 0
+
+
+def resume_command(one: "SimulatorRun", arguments: argparse.Namespace) -> str:
+    """Returns the command that goes on with a run."""
+    workspace = "" if arguments.workspace == DEFAULT_WORKSPACE else f" --workspace {quote(arguments.workspace)}"
+    return f"python job.py --resume --run-name {one.name}{workspace}"
 
 
 def site_names(data: str | None, count: int | None) -> list[str]:
@@ -115,10 +258,15 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="job.py",
         description="Trains a federation of sites with different MRI modalities on this machine.",
-        epilog="An option that is not given keeps the preset's value. Exit status 1: the run failed; 130: interrupted.",
+        epilog="An option that is not given keeps the preset's value. Exit status 1: a run failed; 130: interrupted.",
     )
     parser.add_argument(
-        "--method", default="fedmepd", choices=methods.names(), help="see `fedmepd methods`; default: fedmepd"
+        "--method",
+        nargs="+",
+        default=["fedmepd"],
+        choices=methods.names(),
+        metavar="NAME",
+        help="one method, or several, which run one after the other; `fedmepd methods` lists them; default: fedmepd",
     )
     parser.add_argument(
         "--preset", default="phantom", choices=["phantom", "paper"], help="settings to start from; default: phantom"
@@ -135,7 +283,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=positive, help="sites that train at the same time; default: all")
     parser.add_argument("--width", type=int, help="channels of the network at full resolution")
     parser.add_argument("--crop", type=int, help="side of the training crops in voxels")
-    parser.add_argument("--seed", type=int, help="seed of every random number")
+    seeds = parser.add_mutually_exclusive_group()
+    seeds.add_argument("--seed", type=int, help="seed of every random number")
+    seeds.add_argument("--seeds", type=int, nargs="+", metavar="SEED", help="a run with each of these seeds")
+    add_set_option(parser)
     parser.add_argument(
         "--data",
         metavar="FOLDER",
@@ -148,14 +299,26 @@ def build_parser() -> argparse.ArgumentParser:
         help="at the end, also test every model on every site's test cases, if the sites agree",
     )
     parser.add_argument(
-        "--run-name", metavar="NAME", help="name of the run; starting it again with the same name continues it"
+        "--run-name",
+        metavar="NAME",
+        help="name of the run and of its folder; the same command again goes on with the run if it was stopped; "
+        "default: task, method, seed and a number, such as brats-fedmepd-0-1",
+    )
+    again = parser.add_mutually_exclusive_group()
+    again.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the run that was started last, or with --run-name, as it was started",
+    )
+    again.add_argument(
+        "--fresh", action="store_true", help="start another run, in a folder of its own, although --run-name is there"
     )
     parser.add_argument(
         "--workspace",
-        default="workspace",
+        default=DEFAULT_WORKSPACE,
         metavar="FOLDER",
-        help="folder for everything that is written, with a sub-folder per method; one that holds another run is "
-        "refused; default: workspace",
+        help="folder for all runs: each has a sub-folder, which no other run uses, and `latest` leads to the one that "
+        "was started last; default: workspace",
     )
     parser.add_argument("--export", metavar="FOLDER", help="write the job there instead of running it")
     return parser

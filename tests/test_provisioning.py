@@ -21,14 +21,18 @@ from nvflare.app_common.widgets.component_path_authorizer import ComponentPathAu
 from nvflare.app_opt.job_launcher.study_runtime import load_study_runtime_file
 from nvflare.fuel.sec.authz import AuthzContext, Person, parse_policy_config
 from nvflare.security.security import COMMAND_CATEGORIES
+from nvflare.tool.kit.kit_config import resolve_startup_kit_dir
 
 from fedmepd.cli import main
+from fedmepd.cli.federation import start_kit
 from fedmepd.doctor.federation import job_settings
 from fedmepd.flare import kits
 from fedmepd.flare.admission import SiteAdmission
+from fedmepd.flare.kits import admin_kit
 from fedmepd.networks.network import FedMEPDNet
 from fedmepd.site_settings import SiteSettings
 from fedmepd.tasks.brats import BRATS
+from tests.data.files import write_case
 from tests.system.production import provision
 
 ROOT = Path(__file__).parents[1]
@@ -234,6 +238,69 @@ def test_what_is_refused(name, options, message, kit, capsys):
     assert sorted((folder / "local").iterdir()) == before
 
 
+def test_a_site_joins_in_one_step(kit, tmp_path, monkeypatch, capsys):
+    """What the three commands do, each of them shown; a site that cannot reach its server is not started."""
+    monkeypatch.setenv("FEDMEPD_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("FEDMEPD_DATA", raising=False)
+    folder, data = kit("site-1"), tmp_path / "data"
+    started = tmp_path / "started"
+    (folder / "startup/start.sh").write_text(f"#!/bin/sh\ntouch {started}\n")
+    for name in ("a", "b", "c", "d"):
+        write_case(data, name, BRATS.modalities)
+        write_case(data / "fusion", f"f{name}", BRATS.modalities)
+    command = ["join", str(folder), "--data", str(data), "--refuse-code", "--withhold", "T1", "--start"]
+    assert main(command) == 1
+    printed = capsys.readouterr()
+    shown = [line for line in printed.out.splitlines() if line.startswith("$ ")]
+    assert shown == [
+        f"$ fedmepd data init {data}/fusion",
+        f"$ fedmepd data init {data} --kit {folder}",
+        f"$ fedmepd kit {folder} --refuse-code --withhold T1",
+        f"$ fedmepd doctor {folder} --fusion",
+    ]
+    assert "put the errors right, then say `fedmepd join` again" in printed.err
+    assert json.loads((folder / "local/fedmepd.json").read_text()) == {"data": str(data)}
+    assert is_allowed(folder, "fedmepd.flare.executor.FedMEPDExecutor") and (folder / "local/privacy.json").is_file()
+    assert "error    server       " in printed.out and not started.exists()
+
+
+def test_what_starts_outlives_the_command(tmp_path, capsys):
+    script, output = tmp_path / "start.sh", tmp_path / "output.txt"
+    script.write_text(f"#!/bin/sh\necho here\nps -o sid= $$ > {tmp_path / 'session'}\n")
+    script.chmod(0o755)
+    start_kit(script, output)
+    assert output.read_text() == "here\n"
+    assert int((tmp_path / "session").read_text()) != os.getsid(0)
+    assert f"what it prints is in {output}, to stop it: {tmp_path}/stop_fl.sh" in capsys.readouterr().out
+
+
+def test_an_admins_kit_is_found_by_its_name_from_anywhere(kit, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    name = "lead@fedmepd.example.org"
+    folder = kit(name)
+    assert main(["join", name]) == 0
+    monkeypatch.chdir("/")
+    assert admin_kit(name) == folder
+    # FLARE's own commands take it without being told.
+    assert resolve_startup_kit_dir() == str(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("lead@fedmepd.example.org", ["--data", "x"], "--data is for the kit of a site"),
+        (SERVER, ["--withhold", "T1"], "--withhold is for the kit of a site"),
+        ("site-1", ["--jobs", "x"], "--jobs is for the kit of a server"),
+        (".", [], "is no FLARE kit"),
+    ],
+)
+def test_who_cannot_join_like_this(name, options, message, kit, tmp_path, capsys):
+    folder = tmp_path if name == "." else kit(name)
+    assert main(["join", str(folder), *options]) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_a_damaged_file_is_named(kit, capsys):
     folder = kit("site-1")
     (folder / "local/resources.json").write_text("{")
@@ -338,6 +405,22 @@ def test_a_kit_for_containers(runtime, name, launcher, kit, tmp_path, monkeypatc
     assert mounted == {str(SiteSettings.load(local).data): True, str(SiteSettings.load(local).cache): False}
     image = (tmp_path / "prepared").rglob("start_docker.sh" if runtime == "docker" else "values.yaml")
     assert "registry.example.org/fedmepd" in next(image).read_text()
+
+
+def test_a_kit_for_slurm(kit, tmp_path):
+    """The template as it is, but for its names, is one that FLARE takes; the site's jobs then go to Slurm."""
+    config, prepared = ROOT / "provisioning/slurm/slurm.yml", tmp_path / "prepared"
+    command = ["deploy", "prepare", str(kit("site-1")), "--output", str(prepared), "--config", str(config)]
+    run = subprocess.run([sys.executable, "-m", "nvflare.cli", *command], capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert main(["kit", str(prepared), "--refuse-code"]) == 0
+    resources = json.loads((prepared / "local/resources.json").read_text())
+    [launcher] = [one for one in resources["components"] if "slurm" in one["path"]]
+    asked = yaml.safe_load(config.read_text())["job_launcher"]
+    assert launcher["args"]["sbatch_directives"] == asked["sbatch_directives"]
+    assert launcher["args"]["python_path"] == asked["python_path"]
+    assert is_allowed(prepared, "fedmepd.flare.executor.FedMEPDExecutor")
+    assert (prepared / "startup/start_slurm.sh").is_file() and not (prepared / "startup/start.sh").exists()
 
 
 def test_a_renewed_certificate_and_a_ninth_hospital(provisioned, tmp_path):

@@ -23,6 +23,11 @@ LONGEST_WAIT = 30 * 24 * 3600
 FUSION_SITE = "fusion"
 
 
+# Names of sites and runs become names of files and folders.
+SITE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+_NAME_OR_NONE = SITE_NAME + "|^$"
+
+
 class Section(BaseModel):
     """A part of the settings: unknown keys are refused, and nothing changes afterwards."""
 
@@ -69,7 +74,24 @@ class AggregationSettings(Section):
         le=1e6,
         description="an update more than this many times as large as the median is scaled down to it; 0: never",
     )
+    trim: float = Field(
+        0,
+        ge=0,
+        le=0.5,
+        description="share of the sites whose changes of a weight are left out at either end, rounded up; 0: none; "
+        "0.5: the median",
+    )
+    direction: float = Field(
+        -1,
+        ge=-1,
+        le=0,
+        description="an update is left out if its cosine with the median update is below this; -1: never",
+    )
     wire_precision: Literal["float16", "float32"] = Field("float16", description="floating-point format on the wire")
+
+    def robust(self) -> bool:
+        """Whether the means are other than those of all updates."""
+        return self.trim > 0 or self.direction > -1
 
 
 class TrainingSettings(Section):
@@ -186,7 +208,7 @@ class FusionSettings(Section):
 
     site: str = Field(
         "",
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$|^$",
+        pattern=_NAME_OR_NONE,
         description="name of the site that has the fusion data and trains on them; empty: the server itself",
     )
 
@@ -210,7 +232,7 @@ class Settings(Section):
     task: str = Field(DEFAULT, description="images, classes and rules; `fedmepd tasks` lists them")
     run_name: str = Field(
         "",
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$|^$",
+        pattern=_NAME_OR_NONE,
         description="name of the run; a job with the same name continues it",
     )
     seed: int = Field(0, ge=0, lt=2**31, description="seed of every random number")
@@ -265,9 +287,15 @@ class Settings(Section):
         method = methods.find(overrides.get("method", Settings.model_fields["method"].default))
         base = merge(PRESETS[preset], method.settings.presets.get(preset, {}))
         try:
-            return method.settings.model_validate(merge(base, overrides))
+            settings = method.settings.model_validate(merge(base, overrides))
         except ValidationError as error:
             raise SettingsError(explain(error, "settings", method.settings, _of_other_method(method.name))) from error
+        if settings.aggregation.robust() and not method.averages:
+            raise SettingsError(
+                f"settings: aggregation.trim and aggregation.direction are for methods that average updates, and "
+                f"{method.name} does not: leave them out"
+            )
+        return settings
 
     def with_fewest(self, cases: int) -> Settings:
         """Returns settings in which nothing leaves a site that fewer cases are behind, see :attr:`fewest_cases`."""

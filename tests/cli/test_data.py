@@ -519,7 +519,7 @@ def test_a_split_says_how_to_train_on_it(cohort: Path, tmp_path: Path, run) -> N
     out = tmp_path / "sites"
     _, printed = run("split", cohort, out, "--sites", tmp_path / "sites.yaml")
     assert f"to train on it: python job.py --data {out}\n" in printed
-    assert "nvflare simulator jobs_own/fedmepd_brats -w workspace -c north,south -t 2" in printed
+    assert "nvflare simulator jobs_own/fedmepd_brats -w workspace/flare -c north,south -t 2" in printed
     (tmp_path / "sites.yaml").write_text("sites: [{name: north, modalities: [T1], cases: 4}]")
     _, printed = run("split", cohort, tmp_path / "one", "--sites", tmp_path / "sites.yaml")
     assert f"python job.py --data {tmp_path / 'one'} --fusion-site NAME\n" in printed

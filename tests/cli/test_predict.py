@@ -1,9 +1,13 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
+import matplotlib.image
 import nibabel
 import numpy as np
 import pytest
@@ -13,6 +17,7 @@ from fedmepd.cli import main
 from fedmepd.data.cases import Case
 from fedmepd.data.manifest import FILE_NAME
 from fedmepd.segmentation.segmenter import Segmenter
+from fedmepd.storage import locked
 from fedmepd.tasks.brats import BRATS
 from tests.data.files import save, tumour, volume, write_case
 from tests.segmentation.models import save_tiny
@@ -164,7 +169,7 @@ def test_a_folder(tmp_path: Path, model: Path, run) -> None:
     assert printed.splitlines()[-1] == f"segmented 3 of 5 cases in {out}; 2 errors"
     assert "error: b is not segmented: " in warned and "error: d is not segmented: case d has T1 only" in warned
     assert "T1ce is missing in 1 of 5 cases" in warned and "T1 T2 in 3 of 5 cases cannot be used" in warned
-    assert sorted(path.name for path in out.glob("*.*")) == ["a.nii.gz", "c.nii.gz", "e.nii.gz", "volumes.csv"]
+    assert sorted(path.name for path in out.glob("[!.]*.*")) == ["a.nii.gz", "c.nii.gz", "e.nii.gz", "volumes.csv"]
     assert [path.name for path in sorted((out / "overlays").iterdir())] == ["a.png", "c.png", "e.png"]
     assert len(list((out / "probabilities").glob("?_[WTE][TC].nii.gz"))) == 9
     assert [row["case"] for row in rows(out / "volumes.csv")] == ["a", "c", "e"]
@@ -191,6 +196,40 @@ def test_cases_that_no_file_can_be_named_after(tmp_path: Path, model: Path, run)
     status, printed, warned = run("--model", model, tmp_path / "data", "--out", tmp_path / "out")
     assert status == 1 and "two cases of one name, BraTS2021_00001" in warned
     assert [path.name for path in (tmp_path / "out").glob("*.nii.gz")] == ["other.nii.gz"]
+
+
+def test_two_at_a_time_do_not_write_into_one_folder(tmp_path: Path, model: Path, run) -> None:
+    """Each would write a table with its own volumes alone."""
+    write_case(tmp_path / "data", "a", ("FLAIR", "T1ce"))
+    with locked(tmp_path / "out" / ".lock", ""):
+        status, _, errors = run("--model", model, tmp_path / "data", "--out", tmp_path / "out")
+    assert status == 2 and "another `fedmepd predict` writes to" in errors
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]
+
+
+def test_a_table_of_something_else_is_kept(tmp_path: Path, model: Path, run) -> None:
+    write_case(tmp_path / "data", "a", ("FLAIR", "T1ce"))
+    table = tmp_path / "out" / "volumes.csv"
+    table.parent.mkdir()
+    for text in ("case,modalities,lesion_ml\nx,T1,3.000\n", 'case,"'):
+        table.write_text(text)
+        status, _, errors = run("--model", model, tmp_path / "data", "--out", tmp_path / "out")
+        assert (
+            status == 2 and f"{table} is no table of this model's task" in errors and "choose another --out" in errors
+        )
+        assert table.read_text() == text and not list(table.parent.glob("*.nii.gz"))
+
+
+def test_a_reader_that_has_seen_enough(tmp_path: Path, model: Path) -> None:
+    for name in ("a", "b"):
+        write_case(tmp_path / "data", name, ("FLAIR", "T1ce"))
+    command = ["predict", "--model", model, tmp_path / "data", "--out", tmp_path / "out"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as pipe:
+        run = subprocess.run([sys.executable, "-m", "fedmepd.cli", *command], stdout=pipe, stderr=pipe)
+    assert run.returncode == 0
+    assert [row["case"] for row in rows(tmp_path / "out" / "volumes.csv")] == ["a", "b"]
 
 
 def test_another_folders_cases_keep_their_volumes(tmp_path: Path, model: Path, run) -> None:
@@ -232,4 +271,45 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, model: Path, run) -> No
     write_case(tmp_path / "data", "a")
     (tmp_path / "file").touch()
     status, _, error = run("--model", model, tmp_path / "data", "--out", tmp_path / "file" / "out")
-    assert status == 1 and "cannot write" in error
+    assert status == 2 and str(tmp_path / "file") in error
+
+
+REFUSED = "was trained on phantoms alone, never on a patient: what it marks in"
+
+
+def test_a_model_of_phantoms_is_refused_on_patients(tmp_path: Path, run) -> None:
+    """Before anything is computed; with the option it warns, in the picture too."""
+    model, out = tmp_path / "model.pt", tmp_path / "out"
+    save_tiny(model, phantoms=True)
+    write_case(tmp_path / "data", "p")
+    status, printed, error = run("--model", model, tmp_path / "data", "--out", out)
+    assert status == 2 and not printed and not out.exists()
+    assert error.count("\n") == 1 and f"{REFUSED} p means nothing" in error and "--phantom-model-on-patients" in error
+    flair = image(tmp_path, "a")
+    status, _, error = run("--model", model, "--flair", flair, "--out", tmp_path / "s.nii.gz")
+    assert status == 2 and f"{REFUSED} s means nothing" in error
+    option = ("--phantom-model-on-patients", "--overlay")
+    status, _, error = run("--model", model, tmp_path / "data", "--out", out, *option)
+    assert status == 0 and error.startswith("warning: the model") and f"{REFUSED} p means nothing" in error
+    save_tiny(model, phantoms=False)
+    status, *_ = run("--model", model, tmp_path / "data", "--out", tmp_path / "other", "--overlay")
+    assert status == 0
+    heights = [matplotlib.image.imread(folder / "overlays" / "p.png").shape[0] for folder in (out, tmp_path / "other")]
+    assert heights[0] > heights[1]
+
+
+def test_a_model_of_phantoms_segments_phantoms(tmp_path: Path, run) -> None:
+    save_tiny(tmp_path / "model.pt", phantoms=True)
+    write_case(tmp_path / "data", "Phantom_site-1_001", ("FLAIR", "T1ce"))
+    status, _, error = run("--model", tmp_path / "model.pt", tmp_path / "data", "--out", tmp_path / "out")
+    assert (status, error) == (0, "")
+
+
+def test_unlike_the_training_is_said_before_the_case_is_segmented(tmp_path: Path, run) -> None:
+    save_tiny(tmp_path / "model.pt", voxel_mm=(1.0, 1.0, 3.0), foreground_ml=1200.0)
+    flair = image(tmp_path, "a")
+    status, _, error = run("--model", tmp_path / "model.pt", "--flair", flair, "--out", tmp_path / "s.nii.gz")
+    assert status == 0 and [line.partition(",")[0] for line in error.splitlines()[1:]] == [
+        "warning: case s has voxels of 1 x 1 x 1 mm",
+        "warning: case s is above 0 in 0 ml",
+    ]

@@ -160,6 +160,21 @@ def test_results_of_a_running_run(tmp_path: Path, capsys: pytest.CaptureFixture)
     assert "the run is not finished" in capsys.readouterr().out
 
 
+def test_of_several_runs_the_newest_is_shown_and_the_others_are_named(tmp_path: Path, capsys) -> None:
+    for name, age in (("a", 100), ("b", 0)):
+        folder = tmp_path / name / "server" / "simulate_job" / "results"
+        results.write(folder, runs.finished(), {})
+        written = (folder / "results.json").stat().st_mtime - age
+        os.utime(folder / "results.json", (written, written))
+    for command in (["results"], ["results", "--json"], ["report", "--out", str(tmp_path / "page")]):
+        assert main([command[0], str(tmp_path), *command[1:]]) == 0
+        printed = capsys.readouterr()
+        assert f"the newest of 2 runs: {tmp_path / 'b'} (fedmepd, seed" in printed.err
+        assert f"name another one to see it: {tmp_path / 'a'}\n" in printed.err
+        assert "newest" not in printed.out
+    assert main(["results", str(tmp_path / "a")]) == 0 and capsys.readouterr().err == ""
+
+
 def publish(path: Path, calibrated: bool, width: int = 4) -> tuple[dict, dict | None]:
     """Writes a checkpoint like the authors' and returns its state and anchors."""
     state = oracle.random_state(width, calibrated=calibrated)

@@ -3,10 +3,11 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import sys
 
 import pytest
 
-from fedmepd.cli.terminal import positive, progress_bar
+from fedmepd.cli.terminal import outliving_readers, positive, progress_bar
 
 
 class Terminal(io.StringIO):
@@ -73,3 +74,21 @@ def test_not_positive(text: str) -> None:
 
 def test_positive() -> None:
     assert positive("7") == 7
+
+
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+def test_a_reader_that_goes_away(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command goes on, its output goes nowhere, and nothing is left to be flushed at the end."""
+    reader, writer = os.pipe()
+    with open(writer, "w") as pipe:
+        monkeypatch.setattr(sys, name, pipe)
+        with outliving_readers():
+            stream = getattr(sys, name)
+            print("one", file=stream, flush=True)
+            assert os.read(reader, 10) == b"one\n"
+            os.close(reader)
+            for _ in range(3):
+                print("two" * 100_000, file=stream, flush=True)
+            stream.writelines(["three"])
+            assert stream.fileno() == writer and stream.encoding == pipe.encoding
+        assert getattr(sys, name) is pipe

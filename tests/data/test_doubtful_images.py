@@ -165,4 +165,4 @@ def test_voxels_of_different_sizes(tmp_path, sizes, others):
     inspection = inspect_cases(cases)
     found = [finding for finding in inspection.findings if finding.kind == "cases with voxels of different sizes"]
     assert len(found) == bool(others) and all(f"{others} of {len(sizes)} cases" in one.text for one in found)
-    assert inspection.voxel_mm() == (sorted(sizes)[len(sizes) // 2],) * 3 or len(sizes) == 2
+    assert inspection.measures().voxel_mm == (sorted(sizes)[len(sizes) // 2],) * 3 or len(sizes) == 2

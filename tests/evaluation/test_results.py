@@ -134,6 +134,32 @@ def test_the_newest_of_several(tmp_path: Path) -> None:
     assert results.find(tmp_path) == tmp_path / "b" / "results" / "results.json"
 
 
+def test_all_of_several_each_once_and_by_its_name(tmp_path: Path) -> None:
+    for job, age in (("a", 300), ("b", 100), ("c", 200)):
+        path = tmp_path / job / "server" / "simulate_job" / "results" / "results.json"
+        path.parent.mkdir(parents=True)
+        path.write_text("{}")
+        os.utime(path, (1e9 - age, 1e9 - age))
+    (tmp_path / "latest").symlink_to("a")
+    found = [results.run_folder(path) for path in results.find_all(tmp_path)]
+    assert found == [tmp_path / "b", tmp_path / "c", tmp_path / "a"]
+    # A link that the user names is the user's name.
+    assert results.run_folder(results.find(tmp_path / "latest")) == tmp_path / "latest"
+
+
+@pytest.mark.parametrize(
+    ("file", "folder"),
+    [
+        ("w/run/server/simulate_job/results/results.json", "w/run"),
+        ("job-1/workspace/results/results.json", "job-1"),
+        ("server/job-1/results/results.json", "server/job-1"),
+        ("results.json", "."),
+    ],
+)
+def test_the_folder_that_a_run_is_known_by(file: str, folder: str) -> None:
+    assert results.run_folder(Path(file)) == Path(folder)
+
+
 def test_nothing_there(tmp_path: Path) -> None:
     with pytest.raises(FedMEPDError, match="server/simulate_job/results/results.json") as caught:
         results.find(tmp_path)

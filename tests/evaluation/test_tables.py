@@ -15,21 +15,21 @@ site-10            T2                8/2/4      0.600    0.600    0.300  0.500  
 mean of the sites                               0.750    0.750    0.375  0.625      6.0      6.0     12.0       10%
 fusion site        FLAIR T1ce T1 T2  24/3/12    0.840    0.840    0.420  0.700      5.0      5.0     10.0         -
 
-Lesion by lesion: Dice, HD95 in mm, lesions found/missed/invented; and NSD of the whole region
+Lesion by lesion: Dice, HD95 in mm, count of lesions found/missed/invented; and NSD of the whole region
 
-site               Dice WT  Dice TC  Dice ET  HD95 WT  HD95 TC  HD95 ET  lesions WT  lesions TC  lesions ET  NSD WT  \
+site               Dice WT  Dice TC  Dice ET  HD95 WT  HD95 TC  HD95 ET  count WT  count TC  count ET  NSD WT  \
 NSD TC  NSD ET
 RULE
-site-1               0.450    0.450    0.450     30.0     30.0     30.0       4/1/0       4/1/1       4/1/2   0.900  \
+site-1               0.450    0.450    0.450     30.0     30.0     30.0     4/1/0     4/1/1     4/1/2   0.900  \
  0.900   0.450
-site-2                   -        -        -        -        -        -           -           -           -       -  \
+site-2                   -        -        -        -        -        -         -         -         -       -  \
      -       -
-site-10              0.300    0.300    0.300     90.0     90.0     90.0       4/1/0       4/1/1       4/1/2   0.600  \
+site-10              0.300    0.300    0.300     90.0     90.0     90.0     4/1/0     4/1/1     4/1/2   0.600  \
  0.600   0.300
 RULE
-mean of the sites    0.375    0.375    0.375     60.0     60.0     60.0       8/2/0       8/2/2       8/2/4   0.750  \
+mean of the sites    0.375    0.375    0.375     60.0     60.0     60.0     8/2/0     8/2/2     8/2/4   0.750  \
  0.750   0.375
-fusion site          0.420    0.420    0.420     50.0     50.0     50.0       4/1/0       4/1/1       4/1/2   0.840  \
+fusion site          0.420    0.420    0.420     50.0     50.0     50.0     4/1/0     4/1/1     4/1/2   0.840  \
  0.840   0.420
 
 cases: for training/validation/test; Dice: 1 is best; mDSC: mean Dice of the regions; HD95: distance in mm, 0 is best; \
@@ -45,7 +45,7 @@ site-10: took part in round 1, 3; without round 2 (out of memory)
 the other sites took part in every round
 seconds of an average round: 16.5 (site training 10.0, fusion training 5.0, saving 1.5); \
 all but training and evaluation: 10% of the training; start-up 10.0, final test 5.0
-""".replace("RULE", 131 * "-")
+""".replace("RULE", 125 * "-")
 
 
 def test_a_finished_run() -> None:
@@ -171,6 +171,9 @@ def test_updates_that_were_scaled_down() -> None:
     run["sites"][0]["limited"] = [{"round": 1, "times_median": 12.5}, {"round": 2, "times_median": 999.0}]
     line = "site-1: update scaled down in round 1-2: up to 999 times the median site's size"
     assert line in console_table(run).splitlines()
+    run["sites"][0]["limited"] += [{"round": number, "times_median": 2.0, "filters": number} for number in (4, 5)]
+    lines = console_table(run).splitlines()
+    assert line in lines and "site-1: single filters scaled down in round 4-5: up to 5 of its update" in lines
 
 
 def test_rounds_without_fusion_training() -> None:

@@ -8,7 +8,15 @@ import pytest
 
 from fedmepd.errors import UpdateRefused
 from fedmepd.federation.exchange import SiteProfile
-from fedmepd.federation.reports import TestReport, TrainReport, Validation, check_cases, check_profile, check_report
+from fedmepd.federation.reports import (
+    TestReport,
+    TrainReport,
+    Validation,
+    check_cases,
+    check_profile,
+    check_report,
+    check_validated,
+)
 from fedmepd.tasks.brats import BRATS
 from fedmepd.tasks.find import find_task
 
@@ -83,6 +91,20 @@ NAN, INF = float("nan"), float("inf")
         (TrainReport, "seconds", -1.0),
         (TrainReport, "seconds", INF),
         (TrainReport, "steps", -1),
+        # Each fits into a number, and the sums of two sites or of many rounds do not.
+        (TrainReport, "losses.total", 1.7e308),
+        (TrainReport, "figures.pace", -1.7e308),
+        (TrainReport, "seconds", 1.7e308),
+        (TrainReport, "train_seconds", 1.7e308),
+        (TrainReport, "peak_mib", 1.7e308),
+        (TrainReport, "steps", 10**400),
+        (TestReport, "selected_round", 10**400),
+        (TestReport, "test.hd95_mm.ET", 1.7e308),
+        (TestReport, "test.empty.ET", 10**400),
+        (TestReport, "each.cases", [CASE | {"hd95_mm": dict.fromkeys(DICE, 1.7e308)}]),
+        (TrainReport, "losses", {"\x1b[2J": 1.0}),
+        (TrainReport, "figures", {"": 1.0}),
+        (TrainReport, "figures", {"a" * 65: 1.0}),
         (TrainReport, "validation", {}),
         (TrainReport, "validation.mdsc", NAN),
         (TrainReport, "validation.mdsc", 1.5),
@@ -141,6 +163,22 @@ def test_scores_of_as_many_cases_as_there_are() -> None:
             check_cases("clinic", each, number)
     nothing = {"cases": None, "fingerprint": None}
     assert check_cases("clinic", nothing, 2) == {"test_cases": None, "test_fingerprint": None}
+
+
+def test_scores_of_the_round_that_was_trained() -> None:
+    check_validated("clinic", None, 2)
+    check_validated("clinic", TRAIN["validation"], 2)
+    with pytest.raises(UpdateRefused, match=r"validation\.round = 2: expected 3"):
+        check_validated("clinic", TRAIN["validation"], 3)
+
+
+@pytest.mark.parametrize("name", ["..", "../x", "a/b", "a\n", "", ".hidden", "a" * 65, "\x1b[2J"])
+def test_names_that_could_be_no_files(name: str) -> None:
+    """The server's files of a site begin with its name, whoever has given it."""
+    profile = SiteProfile(name, ("T2",), {"train": 1, "validation": 0, "test": 0}, "folder")
+    with pytest.raises(UpdateRefused, match="name") as refused:
+        check_profile(name, profile.to_json(), BRATS)
+    assert str(refused.value).isprintable()
 
 
 @pytest.mark.parametrize("report", [None, [], "fine"])

@@ -557,7 +557,7 @@ def test_bound_after_a_restart(tiny, tmp_path) -> None:
     server = three_sites(tiny, tmp_path, 10)
     play_answers(server, {"site-1": 0.002, "site-3": 0.5})
     limited = [server_state(tmp_path)["records"][name]["limited"] for name in THREE]
-    assert limited == [[], [], [{"round": 2, "times_median": 250.0}]]
+    assert limited == [[], [], [{"round": 2, "times_median": 250.0, "filters": 0}]]
 
 
 def test_why_a_site_missed_a_round(tiny, tmp_path) -> None:

@@ -232,3 +232,16 @@ def test_figures(timing: Timing, clock: Clock) -> None:
     assert figures.keys() == {f"server/seconds/{name}" for name in (*PHASES, "total", "overhead")}
     assert figures["server/seconds/total"] == 41.5 and figures["server/seconds/overhead"] == 9.5
     assert figures["server/seconds/transfer"] == 2
+
+
+def test_time_left() -> None:
+    """Two rounds so far: 40 s of work each, once 10 s of start-up more, once 6 s of validation."""
+    timing = Timing()
+    assert timing.seconds_left(3, 1) is None
+    first = phases(start_up=10, site_training=25, transfer=15)
+    second = phases(site_training=25, waiting=15, site_evaluation=4, fusion_evaluation=2)
+    timing.rounds = [RoundSeconds(0, phases(fusion_training=500)), RoundSeconds(1, first)]
+    assert timing.seconds_left(3, 1) == 3 * 40
+    timing.rounds.append(RoundSeconds(2, second))
+    assert timing.seconds_left(5, 2) == 5 * 40 + 2 * 6
+    assert timing.seconds_left(0, 0) == 0

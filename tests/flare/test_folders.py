@@ -44,3 +44,23 @@ def test_damaged_identity_is_an_error_that_names_the_file(tmp_path, content):
     (tmp_path / "run.json").write_text(content)
     with pytest.raises(CheckpointError, match=r"run\.json .*remove"):
         folders.run_identity(tmp_path)
+
+
+@pytest.mark.parametrize(("job", "settings"), [("0b1c", NAMED), ("simulate_job", UNNAMED)])
+def test_no_link_where_the_state_is_the_run_folders_or_is_packed_for_download(tmp_path, job, settings):
+    with Engine(tmp_path / "kit/site-1", "site-1", job).new_context() as context:
+        folders.run_folder(context).mkdir(parents=True)
+        folders.show_state(context, settings, folders.state_folder(context, settings))
+        assert list(folders.run_folder(context).iterdir()) == []
+
+
+def test_a_link_to_the_state_of_a_named_run_that_moves_with_its_workspace(tmp_path):
+    with Engine(tmp_path / "w/kit/site-1", "site-1", "simulate_job").new_context() as context:
+        folders.run_folder(context).mkdir(parents=True)
+        state = folders.site_folder(context, NAMED, "run-1")
+        for _ in range(2):
+            folders.show_state(context, NAMED, state)
+    state.mkdir(parents=True)
+    (state / "model_best.pt").touch()
+    (tmp_path / "w").rename(tmp_path / "moved")
+    assert (tmp_path / "moved/kit/site-1/simulate_job/fedmepd/model_best.pt").is_file()

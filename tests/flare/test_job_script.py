@@ -7,21 +7,26 @@ from pathlib import Path
 import pytest
 
 from fedmepd.errors import DataError
+from fedmepd.evaluation import results
+from fedmepd.flare.simulator_folder import alone_in
+from fedmepd.flare.simulator_runs import SimulatorRun, StartedWith
 from tests.data.files import write_case
+from tests.evaluation import runs
 
 SCRIPT = Path(__file__).parents[2] / "job.py"
 
 
 @pytest.fixture
 def job(tmp_path, monkeypatch, capsys):
-    """Runs job.py in a folder of its own; returns exit status and errors. In this process, which has FLARE imported."""
+    """Runs job.py in a folder of its own; returns exit status, output and errors. Here, where FLARE is imported."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FEDMEPD_DATA", raising=False)
 
     def command(*options):
         monkeypatch.setattr(sys, "argv", [str(SCRIPT), *options])
         with pytest.raises(SystemExit) as end:
             runpy.run_path(str(SCRIPT), run_name="__main__")
-        return end.value.code, capsys.readouterr().err
+        return end.value.code, *capsys.readouterr()
 
     return command
 
@@ -47,7 +52,7 @@ def test_export_writes_the_job_into_the_named_folder(tmp_path):
     ],
 )
 def test_bad_option_is_one_clear_line(job, tmp_path, options, message):
-    status, errors = job(*options)
+    status, _, errors = job(*options)
     assert status == 2 and message in errors.splitlines()[-1]
     assert list(tmp_path.iterdir()) == []
 
@@ -65,21 +70,92 @@ def test_sites_are_those_of_the_folder(job, tmp_path):
     assert script(None, None) == [f"site-{number}" for number in range(1, 9)]
     # The folder of one data set holds cases, and no sites.
     assert script(str(tmp_path / "data" / "north"), 2) == ["site-1", "site-2"]
-    status, errors = job("--data", str(tmp_path / "nowhere"))
+    status, _, errors = job("--data", str(tmp_path / "nowhere"))
     assert status == 2 and "nowhere cannot be read" in errors.splitlines()[-1]
 
 
-def test_a_finished_run_is_not_replaced(job, tmp_path):
-    finished = tmp_path / "w/fedmepd_brats/server/simulate_job/results/results.json"
-    finished.parent.mkdir(parents=True)
-    finished.write_text("precious")
-    for options in (("--seed", "1"), ("--rounds", "1", "--run-name", "a")):
-        status, errors = job(*options, "--workspace", "w")
-        assert status == 2 and "name another --workspace" in errors.splitlines()[-1]
-        assert finished.read_text() == "precious"
+def finished(tmp_path, name, started, content=None):
+    """What a run leaves that was started with this, in the workspace w."""
+    run = SimulatorRun(tmp_path / "w" / name)
+    assert run.claim(started)
+    results.write(run.results, content or runs.finished(), {})
+    return run
+
+
+STARTED = StartedWith("phantom", {"method": "fedmepd", "run_name": "a"}, [f"site-{n}" for n in range(1, 9)], None)
+
+
+def test_a_finished_run_is_left_as_it_is(job, tmp_path):
+    run = finished(tmp_path, "a", STARTED)
+    before = (run.results / "results.json").read_bytes()
+    status, printed, _ = job("--run-name", "a", "--workspace", "w")
+    assert status == 0 and f"{run.folder} is finished" in printed and "--fresh" in printed
+    status, printed, _ = job("--resume", "--run-name", "a", "--workspace", "w")
+    assert status == 0 and f"{run.folder} is finished" in printed
+    assert (run.results / "results.json").read_bytes() == before and not list(run.kept.glob("part-*"))
+
+
+def test_other_settings_under_a_name_that_is_there_are_a_choice(job, tmp_path):
+    run = finished(tmp_path, "a", STARTED, runs.running())
+    status, _, errors = job("--run-name", "a", "--workspace", "w", "--seed", "3")
+    assert status == 2
+    for text in ("seed was 0, now 3", "`python job.py --resume --run-name a --workspace w` goes on", "--fresh starts"):
+        assert text in errors.splitlines()[-1]
+    assert run.results.is_dir()
+
+
+def test_something_else_under_the_runs_name_is_kept(job, tmp_path):
+    (tmp_path / "w/a").mkdir(parents=True)
+    (tmp_path / "w/a/thesis.tex").touch()
+    status, _, errors = job("--run-name", "a", "--workspace", "w")
+    assert status == 2 and "holds something else: choose another --run-name" in errors.splitlines()[-1]
+    assert (tmp_path / "w/a/thesis.tex").exists()
+
+
+def test_a_run_that_is_under_way_is_left_alone(job, tmp_path):
+    run = finished(tmp_path, "a", STARTED, runs.running())
+    with alone_in(run.folder):
+        status, _, errors = job("--resume", "--run-name", "a", "--workspace", "w")
+    assert status == 2 and "a run is under way in" in errors.splitlines()[-1]
+    assert run.results.is_dir()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--resume", "--rounds", "3"), "--resume goes on with what the run was started with: leave out --rounds"),
+        (("--resume", "--method", "local"), "leave out --method"),
+        (("--resume",), "holds no run to go on with"),
+        (("--resume", "--run-name", "b"), "there is no run b to go on with"),
+        (("--resume", "--fresh"), "not allowed with argument"),
+        (("--seed", "1", "--seeds", "2", "3"), "not allowed with argument"),
+        (("--set", "training.epochs=2"), "unknown key training.epochs"),
+        (("--set", "training.local_epochs=0"), "training.local_epochs = 0"),
+        (("--set", "seed=3"), "--set seed=3: say --seed"),
+        (("--method", "local", "fedmepd", "--set", "calibration.anchor_cases=3"), "is a setting of fed"),
+        (("--run-name", "a b"), "run_name"),
+    ],
+)
+def test_options_that_cannot_be(job, tmp_path, options, message):
+    """Of several runs none is started if one cannot be."""
+    status, _, errors = job(*options)
+    assert status == 2 and message in errors.splitlines()[-1]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_several_jobs_are_written_under_names_of_their_own(job, tmp_path):
+    status, printed, _ = job("--method", "local", "fedavg", "--seeds", "4", "5", "--set", "rounds=3", "--export", "e")
+    assert status == 2
+    status, printed, _ = job("--method", "local", "fedavg", "--seeds", "4", "5", "--rounds", "3", "--export", "e")
+    assert status == 0
+    assert sorted(path.name for path in (tmp_path / "e").iterdir()) == [
+        f"{method}_brats-{seed}" for method in ("fedavg", "local") for seed in (4, 5)
+    ]
+    config = json.loads((tmp_path / "e/local_brats-5/app/config/config_fed_server.json").read_text())
+    assert config["workflows"][0]["args"]["settings"] == {"method": "local", "rounds": 3, "seed": 5}
 
 
 def test_a_blank_in_the_workspace_is_one_clear_line(job, tmp_path):
-    status, errors = job("--workspace", "my runs")
+    status, _, errors = job("--workspace", "my runs")
     assert status == 2 and "has a blank in it" in errors.splitlines()[-1]
     assert list(tmp_path.iterdir()) == []

@@ -1,8 +1,11 @@
 """Lines about a job's progress."""
 
+from pathlib import Path
+
 import pytest
 
-from fedmepd.flare.progress import lines_about, round_line
+from fedmepd.config import Settings
+from fedmepd.flare.progress import duration, lines_about, plan_lines, round_line
 
 LAST = {
     "round": 3,
@@ -38,6 +41,27 @@ def test_a_round_of_which_little_is_known():
     )
     away = LAST | {"fused": False}
     assert "7 sites (without site-4, fusion training), mean" in round_line(LIVE | {"last_round": away})
+
+
+def test_time_left():
+    assert round_line(LIVE | {"seconds_left": 754.3}).endswith(", MB up 2.5 down 1.0; 13 min of rounds left")
+    assert "left" not in round_line(LIVE | {"seconds_left": 0})
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.4, "0 s"), (59.4, "59 s"), (60, "1 min"), (3569, "59 min"), (3600, "1 h 0 min"), (12_000, "3 h 20 min")],
+)
+def test_durations(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_what_is_going_to_happen():
+    settings = Settings.make("phantom", {"rounds": 12})
+    first, second = plan_lines(settings, Path("/w/results"))
+    assert "rounds 1 to 12, validation every 5 rounds; a test" in first and second.endswith(": /w/results")
+    every = Settings.make("phantom", {"evaluation": {"every": 1}})
+    assert "rounds 1 to 20, validation after every round" in plan_lines(every, Path("/w"))[0]
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,9 @@ def test_a_run_under_way(tmp_path):
     try:
         assert other.stdout.readline() == b"there\n"
         for changes in ({}, {"run_name": "a"}):
-            refused = pytest.raises(FedMEPDError, match="a run is under way in .*: name another --workspace")
+            refused = pytest.raises(
+                FedMEPDError, match="a run is under way in .*: wait for its end, or name another --workspace"
+            )
             with refused, reserved(folder, settings(**changes)):
                 pytest.fail("it would be emptied")
     finally:
@@ -91,6 +93,31 @@ def test_a_run_under_way(tmp_path):
         other.stdout.close()
     with reserved(folder, settings()):
         pass
+
+
+def test_a_simulator_whose_command_was_killed(tmp_path):
+    """It goes on, although the lock is free; who only reads there is in nobody's way."""
+    folder = tmp_path / "w/job"
+    code = "import time; print(1, flush=True); time.sleep(60)"
+    reader, beside, simulator = (
+        subprocess.Popen([sys.executable, "-c", code, *words], stdout=subprocess.PIPE)
+        for words in (["tail", folder / "log.txt"], ["nvflare", tmp_path / "w/job_2"], ["nvflare", "-w", folder])
+    )
+    try:
+        for process in (reader, beside, simulator):
+            process.stdout.readline()
+        expected = f"a run is under way in .* end its processes: kill {simulator.pid}$"
+        with pytest.raises(FedMEPDError, match=expected), reserved(folder, settings()):
+            pytest.fail("it would be emptied")
+        simulator.kill()
+        simulator.wait()
+        with reserved(folder, settings()):
+            pass
+    finally:
+        for process in (reader, beside, simulator):
+            process.kill()
+            process.wait()
+            process.stdout.close()
 
 
 def test_blanks(tmp_path, monkeypatch):
@@ -106,7 +133,7 @@ def test_blanks(tmp_path, monkeypatch):
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "w").touch()
     with (
-        pytest.raises(FedMEPDError, match="choose another --workspace"),
+        pytest.raises(FedMEPDError, match="choose another folder"),
         reserved(tmp_path / "w/job", settings()),
     ):
         pytest.fail("there is no place")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import re
 from pathlib import Path
 
@@ -89,6 +90,17 @@ def test_the_command_finds_a_sites_folder(place, tmp_path, capsys) -> None:
     finished(tmp_path / place)
     assert main(["report", str(tmp_path)]) == 0
     assert capsys.readouterr().out == f"wrote {tmp_path / place / 'report' / 'report.html'}\n"
+
+
+def test_of_several_runs_of_a_site_the_others_are_named(tmp_path, capsys) -> None:
+    for name, age in (("job-1", 100), ("job-2", 0)):
+        finished(tmp_path / name / "fedmepd")
+        file = tmp_path / name / "fedmepd" / "site.json"
+        os.utime(file, (1e9 - age, 1e9 - age))
+    assert main(["report", str(tmp_path)]) == 0
+    printed = capsys.readouterr()
+    assert printed.out == f"wrote {tmp_path}/job-2/fedmepd/report/report.html\n"
+    assert f"the newest of 2 runs: {tmp_path}/job-2/fedmepd (" in printed.err and f"{tmp_path}/job-1" in printed.err
 
 
 def test_a_workspace_has_the_servers_page(tmp_path, capsys) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from fedmepd.config import Settings
 from fedmepd.federation.in_process import run_in_process
-from fedmepd.flare.poc.workspace import COMPLETED
+from fedmepd.flare.watching import COMPLETED
 from fedmepd.site_settings import SiteSettings
 from fedmepd.storage import load_tensors
 from tests.federation.drive import same

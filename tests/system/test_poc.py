@@ -33,9 +33,15 @@ def start(tmp_path, cohort, cache, settings, *options, before=()):
     content = json.loads(config.read_text())
     content["workflows"][0]["args"]["settings"] = settings
     config.write_text(json.dumps(content))
+    command = ["poc", "run", str(job), "--workspace", str(tmp_path / "w"), "--sites", *SITES, "--data", str(cohort)]
+    return launch(tmp_path, cache, *command, *options, before=before)
+
+
+def launch(tmp_path, cache, *command, before=()):
+    """Starts one of our commands, with a home folder of its own."""
     # FLARE notes its last POC workspace in the home folder.
     home = tmp_path / "home"
-    home.mkdir()
+    home.mkdir(exist_ok=True)
     environment = os.environ | {
         "HOME": str(home),
         "FEDMEPD_CACHE": str(cache),
@@ -44,8 +50,6 @@ def start(tmp_path, cohort, cache, settings, *options, before=()):
         "PYTHONUNBUFFERED": "1",
     }
     environment.pop("FEDMEPD_DATA", None)
-    command = ["poc", "run", str(job), "--workspace", str(tmp_path / "w"), "--sites", *SITES, "--data", str(cohort)]
-    command += options
     return subprocess.Popen(
         [*before, sys.executable, "-m", "fedmepd.cli", *command],
         env=environment,
@@ -127,6 +131,25 @@ def test_a_run_with_the_fusion_site_at_a_hospital(tmp_path, cohort, cache, refer
     assert states == {"site-2"}
     # The bits of a run in one process, in which it is the server's.
     assert_same(weights(tmp_path / "w", 2), reference[1])
+
+
+@pytest.mark.slow
+def test_a_named_run_goes_on_without_being_told_what_it_was(tmp_path, cohort, cache):
+    settings = TINY | {"evaluation": TINY["evaluation"] | {"every": 1}}
+    options = ("--run-name", "trial", "--rounds", "4", "--set", "aggregation.min_sites=2")
+    process = start(tmp_path, cohort, cache, settings, *options, before=WITH_INTERRUPTS_IGNORED)
+    code, output = follow(process, tmp_path / "w", at="/4:", then=lambda: process.send_signal(signal.SIGINT))
+    assert code == 130, output
+    assert f"`fedmepd poc run --workspace {tmp_path / 'w'}` goes on with run 'trial'" in output
+    code, output = follow(launch(tmp_path, cache, "poc", "run", "--workspace", str(tmp_path / "w")), tmp_path / "w")
+    assert code == 0, output
+    assert "goes on with run 'trial', which is not finished" in output and "round 1/4:" not in output
+    assert ": finished" in output and "stopped; no process and no port is left" in output
+    found = results.read(results.find(tmp_path / "w" / "results"))
+    expected = ("finished", "trial", 4, 2)
+    assert (found["status"], found["run_name"], found["round"], len(found["sites"])) == expected
+    assert found["settings"]["aggregation"]["min_sites"] == 2
+    assert len(list((tmp_path / "w").rglob("fedmepd_runs/trial/*/model_best.pt"))) == 2
 
 
 def console(workspace, commands):

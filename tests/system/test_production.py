@@ -19,7 +19,7 @@ from fedmepd.data.site import open_fusion_data
 from fedmepd.evaluation import results
 from fedmepd.federation.fusion_site import FusionSite
 from fedmepd.flare.poc.commands import FlareError
-from fedmepd.flare.poc.workspace import COMPLETED
+from fedmepd.flare.watching import COMPLETED
 from fedmepd.networks.build import build_network
 from fedmepd.networks.encoder import Encoder
 from fedmepd.site_settings import SiteSettings

@@ -13,6 +13,7 @@ import pytest
 
 from fedmepd.cli import main
 from fedmepd.data.manifest import read_manifest
+from fedmepd.flare.simulator_runs import SimulatorRun, new_run
 from fedmepd.tasks.brats import BRATS
 from tests.system.conftest import CASES, write_cases
 from tests.system.simulator import ROOT, SITES, TINY, assert_same, run, simulate, weights
@@ -98,20 +99,39 @@ def test_site_that_answers_in_another_sites_name_is_refused(split):
     assert "answer of site-2 refused" in split.finished.output and not missed["site-1"]
 
 
-def test_job_py_is_interrupted_though_a_script_has_started_it(tmp_path, cohort, cache):
-    command = [str(ROOT / "job.py"), "--sites", "2", "--workspace", str(tmp_path / "w")]
-    # The simulator, which is a process of its own, is at work then and starts the sites.
-    code, output = run(command, data=cohort, cache=cache, interrupt_at="prepare their data", seconds=90)
-    assert code == 130 and output.splitlines()[-1] == "job.py: interrupted: everything is stopped", output
-    mark = str(tmp_path / "w")
+def options_of(settings, path=()):
+    """The settings as options of job.py."""
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            yield from options_of(value, (*path, key))
+        elif key not in ("method", "rounds", "width", "crop"):
+            yield from ("--set", f"{'.'.join((*path, key))}={value}")
+
+
+def test_job_py_is_interrupted_though_a_script_has_started_it_and_goes_on(tmp_path, cohort, cache, reference):
+    """To the same bits as without the interruption; what the first part has left stays."""
+    workspace = tmp_path / "w"
+    start = ["--rounds", "2", "--width", "4", "--crop", "16", "--data", str(cohort), *options_of(TINY)]
+    command = [str(ROOT / "job.py"), "--workspace", str(workspace)]
+    # The simulator, which is a process of its own, is at work then.
+    where = {"data": tmp_path / "not used", "cache": cache}
+    code, output = run([*command, *start], **where, interrupt_at="round 1/2:", seconds=120)
+    resume = f"python job.py --resume --run-name brats-fedmepd-0-1 --workspace {workspace}"
+    told = f"job.py: interrupted after round 1 of 2: everything is stopped; `{resume}` goes on"
+    assert code == 130 and output.splitlines()[-1] == told, output
+    mark = str(workspace)
     assert not [one for one in psutil.process_iter(["cmdline"]) if mark in " ".join(one.info["cmdline"] or ())]
 
-
-def test_job_py_runs_the_recipe(tmp_path, cohort, cache):
-    options = ["--rounds", "1", "--sites", "2", "--width", "4", "--crop", "24"]
-    command = [str(ROOT / "job.py"), *options, "--workspace", str(tmp_path), "--data", str(cohort), "--device", "cpu"]
-    code, output = run(command, data=tmp_path / "not used", cache=cache)
+    code, output = run([*command, "--resume"], **where)
     assert code == 0, output
-    results = json.loads((tmp_path / "fedmepd_brats/server/simulate_job/results/results.json").read_text())
-    assert (results["status"], results["round"], len(results["sites"])) == ("finished", 1, 2)
-    assert results["settings"]["network"]["width"] == 4 and results["settings"]["training"]["crop"] == 24
+    assert "continues after round 1" in output and "round 1/2:" not in output and "round 2/2:" in output
+    results = json.loads((workspace / "latest/server/simulate_job/results/results.json").read_text())
+    assert (results["status"], results["round"], len(results["sites"])) == ("finished", 2, 2)
+    assert (workspace / "brats-fedmepd-0-1_runs/part-1/server/simulate_job/results/results.json").is_file()
+    assert_same(weights(workspace / "brats-fedmepd-0-1_runs", 2), reference[1])
+    for owner, model in (("server", "global_best.pt"), ("site-1", "model_best.pt")):
+        assert (workspace / "latest" / owner / "simulate_job/fedmepd" / model).is_file()
+
+    # The next run has a folder of its own.
+    again = SimulatorRun(workspace / "brats-fedmepd-0-1").started_with()
+    assert new_run(workspace, "brats-fedmepd-0", again).name == "brats-fedmepd-0-2"

@@ -5,16 +5,18 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from shlex import quote
+from typing import TYPE_CHECKING, Any
 
-from fedmepd.cli.terminal import INTERRUPTED
+from fedmepd.cli.settings_options import add_set_option, changes
+from fedmepd.cli.terminal import FAILED, INTERRUPTED
 
 if TYPE_CHECKING:
-    from fedmepd.flare.poc.workspace import Poc
+    from fedmepd.flare.poc.workspace import Poc, UnfinishedRun
 
-# Exit status of a job that failed.
-FAILED = 1
-
+_DEFAULT_JOB = Path("jobs/fedmepd_brats")
+# Settings that have an option of their own.
+_OPTIONS = {"rounds": "--rounds", "run_name": "--run-name", "fusion.site": "--fusion-site"}
 _SITES = [f"site-{number}" for number in range(1, 9)]
 
 
@@ -27,6 +29,14 @@ def add_poc_commands(poc: argparse._SubParsersAction) -> None:
         _run,
     )
     _add_job(run)
+    run.add_argument("--rounds", type=int, help="rounds of training; default: those of the job")
+    run.add_argument(
+        "--run-name",
+        metavar="NAME",
+        help="name of the run, which can then go on after an interruption; without JOB and settings, the command goes "
+        "on with a named run that is not finished",
+    )
+    add_set_option(run)
     _add_sites(run)
     run.add_argument("--out", type=Path, help="folder for the results; default: results in the workspace")
 
@@ -59,21 +69,17 @@ def _command(topics: argparse._SubParsersAction, name: str, help: str, run) -> a
 
 
 def _add_job(parser: argparse.ArgumentParser) -> None:
-    default = Path("jobs/fedmepd_brats")
-    parser.add_argument("job", type=Path, nargs="?", default=default, help=f"a job's folder; default: {default}")
+    parser.add_argument("job", type=Path, nargs="?", help=f"a job's folder; default: {_DEFAULT_JOB}")
 
 
 def _add_sites(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--sites", nargs="+", default=_SITES, metavar="NAME", help="names of the sites; default: site-1 to site-8"
-    )
+    parser.add_argument("--sites", nargs="+", metavar="NAME", help="names of the sites; default: site-1 to site-8")
     parser.add_argument(
         "--data", type=Path, help="folder with one sub-folder per site and one named fusion; default: phantoms"
     )
     parser.add_argument(
         "--fusion-site",
         metavar="NAME",
-        default="",
         help="the site that has the fusion data and trains on them, besides its own cases; default: the server",
     )
     parser.add_argument("--port", type=int, help="port of the server; admins use the next one; default: free ports")
@@ -94,20 +100,20 @@ def _prepare(options: argparse.Namespace) -> None:
 
 def _prepare_kits(poc: Poc, options: argparse.Namespace) -> None:
     poc.prepare(
-        options.sites,
+        options.sites or _SITES,
         options.data,
         port=options.port,
         everywhere=options.everywhere,
-        fusion_site=options.fusion_site,
+        fusion_site=options.fusion_site or "",
     )
 
 
 def _submit(options: argparse.Namespace) -> None:
-    _poc(options).submit(options.job)
+    _poc(options).submit(options.job or _DEFAULT_JOB)
 
 
 def _watch(options: argparse.Namespace) -> int:
-    from fedmepd.flare.poc.workspace import COMPLETED
+    from fedmepd.flare.watching import COMPLETED
 
     status = _poc(options).watch(options.job_id)
     if status == COMPLETED:
@@ -118,14 +124,15 @@ def _watch(options: argparse.Namespace) -> int:
 
 def _download(options: argparse.Namespace) -> None:
     poc = _poc(options)
-    _show(poc.download(options.job_id, _out(poc, options)))
+    show_results(poc.download(options.job_id, _out(poc, options)))
 
 
 def _out(poc: Poc, options: argparse.Namespace) -> Path:
     return (options.out or poc.workspace / "results").absolute()
 
 
-def _show(folder: Path) -> None:
+def show_results(folder: Path) -> None:
+    """Prints the table of a downloaded job."""
     from fedmepd.evaluation.results import find, read
     from fedmepd.evaluation.tables import console_table
 
@@ -133,25 +140,73 @@ def _show(folder: Path) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from fedmepd.flare.poc.workspace import COMPLETED
+    from fedmepd.flare.export import change_settings
 
     poc = _poc(options)
-    try:
-        _prepare_kits(poc, options)
-        poc.start()
-        job_id = poc.submit(options.job)
-        status = poc.watch(job_id)
-        folder = poc.download(job_id, _out(poc, options))
-        if status != COMPLETED:
-            return _explain(status, folder / "workspace" / "log.txt")
-        _show(folder)
-        print(f"the sites' models are in {poc.kit('*') / job_id / 'fedmepd'}")
-        return 0
-    except KeyboardInterrupt:
-        print("interrupted: everything is stopped", file=sys.stderr, flush=True)
-        return INTERRUPTED
-    finally:
-        poc.stop()
+    changed = _changes(options)
+    if changed:
+        # Before kits and phantoms are made.
+        change_settings(options.job or _DEFAULT_JOB, changed, write=False)
+    # Whatever runs there already is not stopped.
+    with poc.alone():
+        run = None
+        try:
+            if poc.jobs() or poc.unfinished():
+                # What earlier jobs have left stays: the next one uses the same kits.
+                poc.require_fit(options.sites, options.data, options.fusion_site)
+            else:
+                _prepare_kits(poc, options)
+            job = options.job or _DEFAULT_JOB
+            run = None if options.job or changed else poc.unfinished()
+            if run:
+                poc.log(f"goes on with run {run.name!r}, which is not finished")
+            else:
+                run = poc.keep_job(job, changed)
+            return _run_job(poc, job, changed, run, options)
+        except KeyboardInterrupt:
+            print(f"interrupted: everything is stopped; {_how_to_go_on(poc, run)}", file=sys.stderr, flush=True)
+            return INTERRUPTED
+        finally:
+            poc.stop()
+
+
+def _run_job(
+    poc: Poc, job: Path, changed: dict[str, Any], run: UnfinishedRun | None, options: argparse.Namespace
+) -> int:
+    from fedmepd.flare.watching import COMPLETED
+
+    poc.start()
+    job_id = poc.submit(run.job) if run else poc.submit(job, changed)
+    status = poc.watch(job_id)
+    folder = poc.download(job_id, _out(poc, options))
+    if status != COMPLETED:
+        status = _explain(status, folder / "workspace" / "log.txt")
+        print(_how_to_go_on(poc, run), file=sys.stderr)
+        return status
+    if run:
+        poc.finish(run)
+    show_results(folder)
+    print(f"the sites' models are in {poc.kit('*') / (_models(run) if run else Path(job_id) / 'fedmepd')}")
+    return 0
+
+
+def _models(run: UnfinishedRun) -> Path:
+    return Path("fedmepd_runs", run.name, "*")
+
+
+def _how_to_go_on(poc: Poc, run: UnfinishedRun | None) -> str:
+    if run:
+        return f"`fedmepd poc run --workspace {quote(str(poc.workspace))}` goes on with run {run.name!r}"
+    return "a run that is to go on later needs a --run-name"
+
+
+def _changes(options: argparse.Namespace) -> dict[str, Any]:
+    """The settings that the options change in the job."""
+    nested = changes(options.set, {"method": "another JOB", **_OPTIONS})
+    for key, value in (("rounds", options.rounds), ("run_name", options.run_name)):
+        if value is not None:
+            nested[key] = value
+    return nested
 
 
 def _explain(status: str, log: Path) -> int:

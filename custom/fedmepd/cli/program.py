@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,13 +20,14 @@ from fedmepd.cli.doctor import add_doctor_command
 from fedmepd.cli.egress import add_egress_command
 from fedmepd.cli.evaluate import add_evaluate_command
 from fedmepd.cli.export import add_export_commands
+from fedmepd.cli.federation import add_federation_commands
 from fedmepd.cli.methods import add_methods_command
 from fedmepd.cli.poc import add_poc_commands
 from fedmepd.cli.predict import add_predict_command
 from fedmepd.cli.report import add_report_command
 from fedmepd.cli.tasks import add_task_option, add_tasks_command, chosen_task
-from fedmepd.cli.terminal import INTERRUPTED, REFUSED, interruptible
-from fedmepd.errors import FedMEPDError, remedy
+from fedmepd.cli.terminal import INTERRUPTED, REFUSED, interruptible, outliving_readers
+from fedmepd.errors import FedMEPDError, SettingsError, is_of_the_machine, remedy
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,6 +39,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # A name that the terminal cannot show must not stop a command.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+    with outliving_readers():
+        return _run_command(arguments)
+
+
+def _run_command(arguments: Sequence[str] | None) -> int:
     try:
         with interruptible():
             options = build_parser().parse_args(arguments)
@@ -47,16 +53,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except FedMEPDError as error:
         print(f"fedmepd: {error}", file=sys.stderr)
         return REFUSED
-    except PermissionError as error:
-        print(f"fedmepd: {error.filename}: {error.strerror}; {remedy(error)}", file=sys.stderr)
+    except OSError as error:
+        if not is_of_the_machine(error):
+            raise
+        # A file without a name is one that a library keeps for a while.
+        place = error.filename or f"a file in the folder for temporary files, {tempfile.gettempdir()} (TMPDIR)"
+        print(f"fedmepd: {place}: {error.strerror}; {remedy(error)}", file=sys.stderr)
         return REFUSED
     except KeyboardInterrupt:
         print("fedmepd: interrupted", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output has closed the pipe, as `head` does. Nothing may be flushed into it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -109,6 +115,18 @@ def build_parser() -> argparse.ArgumentParser:
         default="",
         help="the site that has the fusion data and trains on them; default: what the job says",
     )
+    export.add_argument(
+        "--tracking",
+        choices=("mlflow", "wandb"),
+        default="",
+        help="let the server send the curves to this experiment tracker too, which has to be installed there",
+    )
+    export.add_argument(
+        "--tracking-uri",
+        default="",
+        metavar="URI",
+        help="address of MLflow's server; default: a file mlflow.db beside the job's results",
+    )
     export.set_defaults(run=_export_job)
 
     kit = topics.add_parser(
@@ -131,6 +149,8 @@ def build_parser() -> argparse.ArgumentParser:
     kit.add_argument("--jobs", type=Path, metavar="FOLDER", help="for the server: folder for jobs and results")
     kit.set_defaults(run=_set_up_kit)
 
+    add_federation_commands(topics)
+
     add_poc_commands(_topic(topics, "poc", "run a federation of real processes on this machine"))
 
     data = _topic(topics, "data", "look at data, and make sites of it")
@@ -151,10 +171,11 @@ def _topic(topics: argparse._SubParsersAction, name: str, help: str) -> argparse
 
 
 def _results(options: argparse.Namespace) -> None:
-    from fedmepd.evaluation.results import find, read
+    from fedmepd.cli.runs import chosen_run
+    from fedmepd.evaluation.results import read
     from fedmepd.evaluation.tables import console_table
 
-    results = read(find(options.workspace))
+    results = read(chosen_run(options.workspace))
     print(json.dumps(results, indent=2) if options.json else console_table(results), end="\n" if options.json else "")
 
 
@@ -179,12 +200,16 @@ def _show_checkpoint(options: argparse.Namespace) -> None:
 def _export_job(options: argparse.Namespace) -> None:
     from fedmepd.flare.export import export_job
 
+    if options.tracking_uri and not options.tracking:
+        raise SettingsError(f"--tracking-uri {options.tracking_uri}: say --tracking mlflow too")
     export_job(
         options.job_folder,
         options.out,
         with_code=not options.without_code,
         all_sites=options.all_sites,
         fusion_site=options.fusion_site,
+        tracking=options.tracking,
+        tracking_uri=options.tracking_uri,
     )
     print(f"wrote {options.out}")
 

@@ -22,13 +22,13 @@ def add_report_command(topics: argparse._SubParsersAction) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
-    from fedmepd.evaluation.site_results import find
+    from fedmepd.cli.runs import chosen_run, chosen_site
     from fedmepd.reporting.page import write_report
     from fedmepd.reporting.site_page import write_site_report
 
-    site = find(options.workspace)
+    site = chosen_site(options.workspace)
     if site is not None:
         written = write_site_report(site, options.out or site.parent / "report")
     else:
-        written = write_report(options.workspace, options.out)
+        written = write_report(chosen_run(options.workspace), options.out)
     print(f"wrote {written}")

@@ -1,4 +1,4 @@
-"""What the commands share of a terminal: exit status, interrupts, warnings, progress, the check of an option."""
+"""What the commands share of a terminal: exit status, interrupts, closed pipes, warnings, progress, options' checks."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
-# Exit status of a data set or site that was looked at and has errors; of a command that the user can put right; of one
-# that the user has interrupted.
-FAULTY, REFUSED, INTERRUPTED = 1, 2, 130
+# Exit status of a data set or site that was looked at and has errors; of a job that failed; of a command that the user
+# can put right; of one that the user has interrupted.
+FAULTY, FAILED, REFUSED, INTERRUPTED = 1, 1, 2, 130
 
 
 @contextmanager
@@ -41,6 +42,58 @@ def interruptible() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def outliving_readers() -> Iterator[None]:
+    """Lets a command finish its work when the reader of its output goes away, as ``head`` does.
+
+    What it prints from then on goes nowhere; its files and its exit status are those of a complete command.
+    """
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = map(_Outliving, before)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stdout, sys.stderr = before
+
+
+class _Outliving:
+    """A stream whose reader may go away.
+
+    Args:
+        stream: with the file descriptor of a pipe, or any other.
+    """
+
+    def __init__(self, stream: Any):
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except BrokenPipeError:
+            self._give_up()
+            return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except BrokenPipeError:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        # What waits in buffers, here and in processes that inherit the descriptor, goes nowhere too.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self._stream.fileno())
+        os.close(nowhere)
 
 
 def warn(line: str) -> None:

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import median
 
 from fedmepd.data.case_facts import CaseFacts, case_facts
 from fedmepd.data.cases import LABEL, Case
 from fedmepd.data.findings import ERROR, Finding, error, note, refuse, warning
 from fedmepd.data.names import read_case_name, words_of
+from fedmepd.data.training_images import ImageMeasures, medians, other_size
 from fedmepd.errors import DataError, FedMEPDError
 from fedmepd.tasks.labels import IGNORE
 from fedmepd.tasks.task import MADE_UP, Task
@@ -55,10 +55,9 @@ class Inspection:
         names = {case.name for case in cases}
         return self._only([case.name in names for case in self.cases])
 
-    def voxel_mm(self) -> tuple[float, ...]:
-        """The median size of a voxel of the cases, from the shortest side to the longest; empty without any."""
-        sides = [sorted(found.spacing) for found in self.facts if found.spacing]
-        return tuple(float(median(side)) for side in zip(*sides, strict=True))
+    def measures(self) -> ImageMeasures:
+        """What the cases' images look like: the median of every measure."""
+        return medians([found.measures for found in self.facts])
 
     def _only(self, wanted: Sequence[bool]) -> Inspection:
         def kept(values: list) -> list:
@@ -182,16 +181,6 @@ def _patient(case: Case) -> Iterator[Finding]:
     if case.label is not None and case.patient_doubt:
         text = f"case {case.name}: {case.patient_doubt}: write a list cases.csv with a column patient"
         yield error("case in folders that do not tell its patient", text)
-
-
-# Voxels whose sides differ by more than this are of another size.
-MOST_OTHER_SIZE = 0.1
-
-
-def other_size(one: Sequence[float], other: Sequence[float]) -> bool:
-    """Whether two voxels have different sizes in mm, whatever the order of their sides."""
-    pairs = zip(sorted(one), sorted(other), strict=True)
-    return any(abs(side - beside) > MOST_OTHER_SIZE * min(side, beside) for side, beside in pairs)
 
 
 def _voxel_sizes(cases: Sequence[Case], facts: Sequence[CaseFacts]) -> Iterator[Finding]:

@@ -8,7 +8,6 @@ dark in FLAIR. Every site has its own scanner: contrast curve, bias field, noise
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -18,10 +17,11 @@ from pathlib import Path
 import numpy as np
 
 from fedmepd.config import FUSION_SITE
+from fedmepd.data.cases import Case
 from fedmepd.data.distribution import protocol_sites
 from fedmepd.errors import DataError, FedMEPDError
 from fedmepd.seeds import derive_seed
-from fedmepd.storage import read_json
+from fedmepd.storage import locked, read_json
 from fedmepd.tasks.find import find_task
 from fedmepd.tasks.task import Task
 
@@ -38,6 +38,9 @@ SITE_CASES = 16
 _TASK = "brats"
 
 SHARE_WITHOUT_ENHANCEMENT = 0.15
+
+# What the name of every phantom begins with.
+_NAME = "Phantom"
 
 # Tissues; the tumour's classes follow in the task's order. The task's file has the intensity of each.
 _OUTSIDE, _WHITE, _GREY, _CSF, _NCR, _ED, _ET = range(7)
@@ -99,7 +102,12 @@ def scanner(site: str, seed: int) -> Scanner:
 def case_names(site: str) -> list[str]:
     """Returns the names of a site's phantom cases."""
     count = FUSION_CASES if site == FUSION_SITE else SITE_CASES
-    return [f"Phantom_{site}_{number:03d}" for number in range(1, count + 1)]
+    return [f"{_NAME}_{site}_{number:03d}" for number in range(1, count + 1)]
+
+
+def is_phantom(case: Case) -> bool:
+    """Whether a case is a phantom, which the names of all of its images tell wherever they lie."""
+    return bool(case.images) and all(file.name.startswith(f"{_NAME}_") for file in case.images.values())
 
 
 def cases_without_enhancement(site: str, seed: int) -> set[str]:
@@ -256,16 +264,14 @@ def ensure_site(root: Path, site: str, seed: int) -> Path:
         )
     folder = Path(root) / site
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with open(folder.parent / f".{site}.lock", "wb") as lock:
-            # One process at a time: the others wait, then find the site complete.
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        # One process at a time: the others wait, then find the site complete.
+        with locked(folder.parent / f".{site}.lock", None):
             if not folder.exists():
                 _build(folder, site, seed)
-    except OSError as error:
+    except (OSError, FedMEPDError) as error:
         raise DataError(
-            f"cannot make the phantom of {site} in {root}: {error}. Free space on that disk or set FEDMEPD_CACHE to "
-            "another folder",
+            f"cannot make the phantom of {site} in {root}: {error}. The phantoms of a job are kept in FEDMEPD_CACHE: "
+            "free space there, or set it to another folder",
             public=f"the phantom of {site} cannot be written",
         ) from error
     _check_complete(folder, site, seed)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -306,11 +308,20 @@ def _changed(case: Case, error: Exception) -> DataError:
 
 
 def _unwritable(cache: Path, error: Exception) -> DataError:
+    # MONAI writes a prepared case there first, and hides which of the two was full.
+    temporary = Path(tempfile.gettempdir())
     return DataError(
-        f"cannot keep prepared cases in {cache}: {error}. Free space on that disk or set FEDMEPD_CACHE to another "
-        "folder",
+        f"cannot keep prepared cases in {cache}, which has {_free(cache)} free, by way of {temporary}, which has "
+        f"{_free(temporary)}: {error}. Free space there, or set FEDMEPD_CACHE or TMPDIR to another folder",
         public="the site's cases cannot be prepared, or not be kept in its cache folder",
     )
+
+
+def _free(folder: Path) -> str:
+    try:
+        return f"{shutil.disk_usage(folder).free / 1e6:.0f} MB"
+    except OSError as error:
+        return f"nothing ({error.strerror})"
 
 
 def _vanished(file: Path) -> DataError:

@@ -10,7 +10,7 @@ from fedmepd.tasks.find import task_of
 
 COUNTS = ("found", "missed", "invented")
 
-TITLE = f"Lesion by lesion: Dice, HD95 in mm, lesions {'/'.join(COUNTS)}; and NSD of the whole region"
+TITLE = f"Lesion by lesion: Dice, HD95 in mm, count of lesions {'/'.join(COUNTS)}; and NSD of the whole region"
 
 Row = tuple[str, ...]
 
@@ -48,7 +48,7 @@ def site_table(regions: tuple[str, ...], test: dict[str, Any]) -> tuple[Row, Row
 
 
 def _heads(regions: tuple[str, ...]) -> Row:
-    measures = ("Dice", "HD95", "lesions", "NSD")
+    measures = ("Dice", "HD95", "count", "NSD")
     return tuple(f"{measure} {region}" for measure in measures for region in regions)
 
 

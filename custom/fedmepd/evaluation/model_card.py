@@ -23,7 +23,7 @@ def write_model_card(
     settings: Settings,
     modalities: Sequence[str],
     cases: dict[str, int],
-    source: str,
+    phantoms: bool,
     round_number: int,
     validation: dict[str, Any] | None,
     test: dict[str, Any] | None = None,
@@ -36,7 +36,7 @@ def write_model_card(
         settings: of the job.
         modalities: those that the model was trained with.
         cases: numbers of ``train``, ``validation`` and ``test`` cases.
-        source: ``phantom`` or ``folder``.
+        phantoms: whether all of these cases are phantoms.
         round_number: of the model.
         validation: ``mdsc`` and ``dice`` by region, or None.
         test: what :func:`fedmepd.evaluation.metrics.summarise` returns, or None before the test.
@@ -44,7 +44,7 @@ def write_model_card(
     Raises:
         FedMEPDError: the card cannot be written.
     """
-    phantoms, task = source == "phantom", find_task(settings.task)
+    task = find_task(settings.task)
     # The global model's cases are the fusion site's; a site's card counts the site's own alone.
     at = f", for fusion training at {settings.fusion.site or 'the server'}" * (owner == "server")
     method = methods.find(settings.method)

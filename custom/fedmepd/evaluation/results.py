@@ -182,18 +182,39 @@ def find(workspace: Path) -> Path:
     Raises:
         FedMEPDError: there is none; the message says where it was looked for.
     """
+    return find_all(workspace)[0]
+
+
+def find_all(workspace: Path) -> list[Path]:
+    """Finds the results.json of every run below a folder, the newest first; see :func:`find`."""
     workspace = Path(workspace)
     if not workspace.exists():
         raise FedMEPDError(f"{workspace} does not exist: expected the workspace or run folder of a job")
     if workspace.is_file():
-        return workspace
+        return [workspace]
     found = [path for place in _PLACES for path in workspace.glob(place) if path.is_file()]
+    # A run once, and by its own name, also where a link leads to it.
+    found.sort(key=lambda path: not _is_behind_link(path, workspace))
+    found = list({path.resolve(): path for path in found}.values())
     if not found:
         raise FedMEPDError(
             f"no results in {workspace}: looked for {', '.join(_PLACES)}. Name the workspace or run folder of a job; "
             "the first results are written when a run's round 0 is over."
         )
-    return max(found, key=lambda path: path.stat().st_mtime_ns)
+    return sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)
+
+
+def _is_behind_link(path: Path, workspace: Path) -> bool:
+    return any(parent.is_symlink() for parent in path.parents[: len(path.relative_to(workspace).parents) - 1])
+
+
+def run_folder(path: Path) -> Path:
+    """Returns the folder that a user knows a run by, from that of its results.json."""
+    folder = Path(path).parent
+    for name in ("results", "simulate_job", "server", "workspace"):
+        if folder.name == name:
+            folder = folder.parent
+    return folder
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from fedmepd.evaluation.measures import RegionMeasures
 from fedmepd.storage import write_json, write_text
 from fedmepd.tasks.rules import LesionRules
 from fedmepd.tasks.task import Task
-from fedmepd.text_table import table
+from fedmepd.text_table import spreadsheet_cell, table
 
 CSV_NAME, JSON_NAME = "evaluation.csv", "evaluation.json"
 
@@ -146,7 +146,7 @@ def write(folder: Path, report: dict[str, Any]) -> tuple[Path, Path]:
     for case in report["cases"]:
         for region, measures in case["regions"].items():
             written = {measure: "" if value is None else f"{value:.6g}" for measure, value in measures.items()}
-            writer.writerow({"case": case["case"], "region": region, **written})
+            writer.writerow({"case": spreadsheet_cell(case["case"]), "region": region, **written})
     write_text(folder / CSV_NAME, text.getvalue())
     write_json(folder / JSON_NAME, report)
     return folder / CSV_NAME, folder / JSON_NAME

@@ -67,10 +67,15 @@ def build(
 
 def find(folder: Path) -> Path | None:
     """Finds a site's file below its run folder, model folder or kit; the newest of several, or None."""
+    return next(iter(find_all(folder)), None)
+
+
+def find_all(folder: Path) -> list[Path]:
+    """Finds a site's file of every run below a folder, the newest first; see :func:`find`."""
     if folder.is_file():
-        return folder if folder.name == FILE_NAME else None
-    found = [path for place in _PLACES for path in folder.glob(place) if path.is_file()]
-    return max(found, key=lambda path: path.stat().st_mtime_ns, default=None)
+        return [folder] if folder.name == FILE_NAME else []
+    found = {path.resolve(): path for place in _PLACES for path in folder.glob(place) if path.is_file()}
+    return sorted(found.values(), key=lambda path: path.stat().st_mtime_ns, reverse=True)
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -135,7 +135,7 @@ def notes(results: dict[str, Any]) -> list[str]:
     said += _notes_on_rounds(results["sites"])
     if results["server"]["rounds_missed"]:
         said.append(f"without fusion training: {_rounds_and_reasons(results['server']['rounds_missed'])}")
-    said += [_note_on_limits(site) for site in results["sites"] if site["limited"]]
+    said += [note for site in results["sites"] for note in _notes_on_limits(site)]
     if results["timing"]["mean_round"]:
         said.append(_note_on_time(results["timing"]))
     return said
@@ -171,10 +171,20 @@ def _rounds_and_reasons(missed: list[dict[str, Any]], word: str = "round") -> st
     return "; ".join(f"{word} {ranges(rounds)} ({reason})" for reason, rounds in reasons.items())
 
 
-def _note_on_limits(site: dict[str, Any]) -> str:
-    rounds = ranges([limited["round"] for limited in site["limited"]])
-    largest = max(limited["times_median"] for limited in site["limited"])
-    return f"{site['name']}: update scaled down in round {rounds}: up to {largest:g} times the median site's size"
+def _notes_on_limits(site: dict[str, Any]) -> list[str]:
+    # Runs of version 0.2 do not say of filters.
+    alone = [limited for limited in site["limited"] if limited.get("filters")]
+    whole = [limited for limited in site["limited"] if limited not in alone]
+    notes = []
+    if whole:
+        largest = max(limited["times_median"] for limited in whole)
+        scaled = f"update scaled down in round {ranges([limited['round'] for limited in whole])}"
+        notes.append(f"{site['name']}: {scaled}: up to {largest:g} times the median site's size")
+    if alone:
+        most = max(limited["filters"] for limited in alone)
+        scaled = f"single filters scaled down in round {ranges([limited['round'] for limited in alone])}"
+        notes.append(f"{site['name']}: {scaled}: up to {most} of its update")
+    return notes
 
 
 def ranges(rounds: list[int]) -> str:

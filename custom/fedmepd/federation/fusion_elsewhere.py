@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from fedmepd.config import FUSION_SITE, Settings
+from fedmepd.data.training_images import ImageMeasures
 from fedmepd.errors import FusionAway, UpdateRefused
 from fedmepd.federation.checking import check_anchors, check_fused
 from fedmepd.federation.exchange import FusionReply, FusionTask, ModelCopy, SiteProfile, Tested
@@ -37,6 +38,8 @@ class FusionElsewhere:
         self.name = profile.name
         self._task = find_task(settings.task)
         self.profile = SiteProfile(FUSION_SITE, self._task.modalities, profile.fusion, profile.source, "share")
+        # A hospital does not tell what its images look like.
+        self.images, self.phantoms = ImageMeasures(), profile.source == "phantom"
         self._post = post
         self.device = torch.device("cpu")
         self._held: Tensors = {}

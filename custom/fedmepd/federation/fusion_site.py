@@ -14,6 +14,7 @@ from fedmepd import methods
 from fedmepd.config import FUSION_SITE, Settings
 from fedmepd.data.cases import Case
 from fedmepd.data.site import SiteData
+from fedmepd.data.training_images import ImageMeasures
 from fedmepd.disclosure import OPEN, Disclosure, Told
 from fedmepd.errors import FedMEPDError
 from fedmepd.federation.case_list import CaseList
@@ -39,10 +40,13 @@ class Fusion(Protocol):
     Attributes:
         profile: what it says of its cases.
         device: of this process that trains; the CPU where nothing trains here.
+        images, phantoms: of its training cases, see :class:`fedmepd.data.site.SiteData`, as far as the server knows it.
     """
 
     profile: SiteProfile
     device: torch.device
+    images: ImageMeasures
+    phantoms: bool
 
     def join(self, site: SiteProfile) -> None:
         """Learns of a site that takes part, before its first round.
@@ -146,6 +150,7 @@ class FusionSite:
         self.limits, self._secret = limits, secret
         self.settings = self.disclosure.raise_floors(settings)
         self.data = data
+        self.images, self.phantoms = data.images, data.phantoms
         self.device = device
         self.log = log
         self._case_scores = case_scores
@@ -214,16 +219,21 @@ class FusionSite:
         ``settle`` makes of the weights before and after the training those that count.
         """
         started = time.monotonic()
-        use_threads(self.settings.training.fusion_threads)
+        use_threads(self.settings.training.fusion_threads, self.limits.threads)
         self.bring_to_before(round_number)
         # Whatever goes wrong from here on, the next round starts from the state on disk.
         self._round = None
+
+        def told(step: int, loss: float | None) -> None:
+            if progress is not None:
+                progress(step, loss if self.disclosure.tells_steps() else None)
+
         training = self._trainer.train(
             weights,
             round_number,
             lambda training: self._method.train(training, weights, extras or {}),
             abort=abort,
-            progress=progress,
+            progress=told,
         )
         trained = self._trainer.state()
         fused = settle(weights, {key: trained[key] for key in weights})
@@ -293,12 +303,12 @@ class FusionSite:
         return Tested(scores, each.report(), withheld)
 
     def _score(self, weights: Tensors, cases: list[Case], abort: Abort, **options: Any) -> dict[str, Any] | None:
-        use_threads(self.settings.training.fusion_threads)
+        use_threads(self.settings.training.fusion_threads, self.limits.threads)
         self.load(weights)
         return score_cases(self._trainer.network, cases, self.settings, self.data.cache, abort=abort, **options)
 
     def test_copy(self, copy: ModelCopy, round_number: int, abort: Abort) -> dict[str, Any]:
         """See :meth:`Fusion.test_copy`."""
-        use_threads(self.settings.training.fusion_threads)
+        use_threads(self.settings.training.fusion_threads, self.limits.threads)
         network = network_of(copy, self.settings).to(self.device)
         return test_copy(network, self.data, self.settings, abort, self.disclosure)

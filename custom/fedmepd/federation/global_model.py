@@ -41,10 +41,10 @@ class GlobalModel:
             settings=settings,
             modalities=profile.modalities,
             cases=profile.cases,
-            source=profile.source,
+            phantoms=fusion.phantoms,
         )
-        # The fusion site does not tell the size of its voxels.
-        self.files = ModelFiles(folder, BEST, LAST, partial(About.of, FUSION_SITE, settings, ()), card)
+        about = partial(About.of, FUSION_SITE, settings, fusion.images, fusion.phantoms)
+        self.files = ModelFiles(folder, BEST, LAST, about, card)
 
     def start(self) -> Tensors:
         """The weights of the whole network as the job begins, by name."""

@@ -13,7 +13,8 @@ class Records:
     """One record for every site, one for the fusion site; plain values throughout.
 
     A record holds ``joined`` (the first round that the site could take part in), ``rounds_taken``, ``rounds_missed``
-    (round and reason), ``limited`` (round, and how many times the median site's size the update had), the latest
+    (round and reason), ``limited`` (round, how many times the median site's size the update had, and how many
+    ``filters`` were scaled down alone), the latest
     ``validation``, ``test``, ``test_cases`` and ``test_fingerprint`` (see
     :class:`~fedmepd.federation.reports.CaseReports`), ``untested`` (why there is no test), ``trained_on`` (number
     of cases), ``peak_mib`` (the most memory that its process has held), and ``history``:
@@ -71,8 +72,8 @@ class Records:
         spent = Spent(report["steps"], report["seconds"] or 0.0, report["peak_mib"])
         figures = report["losses"] | report["figures"]
         self._spend(site, round_number, figures, report["cases"], spent, sizes, compared)
-        if size is not None and size.factor < 1:
-            record["limited"].append({"round": round_number, **compared})
+        if size is not None and (size.factor < 1 or size.filters):
+            record["limited"].append({"round": round_number, **compared, "filters": size.filters})
         if report["validation"]:
             self.validate(site, report["validation"])
 

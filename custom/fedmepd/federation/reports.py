@@ -4,8 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
+from fedmepd.config import SITE_NAME
 from fedmepd.disclosure import Withheld
 from fedmepd.errors import UpdateRefused, explain
 from fedmepd.federation.exchange import SiteProfile
@@ -13,10 +23,19 @@ from fedmepd.methods.parts.exact_sum import LARGEST_WEIGHT
 from fedmepd.tasks.task import Task
 
 _Fraction = Annotated[float, Field(ge=0, le=1)]
-_Count = Annotated[int, Field(ge=0, strict=True)]
-_Distance = Annotated[float, Field(ge=0)]
-_Seconds = Annotated[float, Field(ge=0)]
-_Mib = Annotated[float, Field(ge=0)]
+# Bounds far above anything true. The sums of many rounds and sites then stay finite, and can be written.
+_Count = Annotated[int, Field(ge=0, le=2**40, strict=True)]
+_Seconds = Annotated[float, Field(ge=0, le=1e8)]
+_Mib = Annotated[float, Field(ge=0, le=2**40)]
+# The diagonal of a volume of many metres.
+_Millimetres = Annotated[float, Field(ge=0, le=1e4)]
+_Figure = Annotated[float, Field(ge=-1e9, le=1e9)]
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("expected no control characters")
+    return text
 
 
 class _Report(BaseModel):
@@ -24,7 +43,8 @@ class _Report(BaseModel):
 
 
 # Far more than a method has; of every round, all are kept.
-_Figures = Annotated[dict[Annotated[str, Field(max_length=64)], float], Field(max_length=64)]
+_FigureName = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_printable)]
+_Figures = Annotated[dict[_FigureName, _Figure], Field(max_length=64)]
 _Cases = Annotated[int, Field(ge=0, le=int(LARGEST_WEIGHT), strict=True)]
 
 
@@ -37,7 +57,8 @@ class _CaseCounts(_Report):
 class _Profile(_Report):
     """See :class:`~fedmepd.federation.exchange.SiteProfile`."""
 
-    name: str
+    # At the server, names of files begin with it.
+    name: Annotated[str, Field(pattern=SITE_NAME)]
     modalities: list[str]
     cases: _CaseCounts
     source: Literal["phantom", "folder"]
@@ -79,7 +100,7 @@ class _Lesions(_Report):
     """Scores lesion by lesion: means over the test cases, and numbers of lesions of all of them."""
 
     dice: _Fraction
-    hd95_mm: _Distance
+    hd95_mm: _Millimetres
     found: _Count
     missed: _Count
     invented: _Count
@@ -90,7 +111,7 @@ class TestScores(_Scores):
 
     __test__ = False  # not for pytest
 
-    hd95_mm: dict[str, _Distance]
+    hd95_mm: dict[str, _Millimetres]
     empty: dict[str, _Count]
     nsd: dict[str, _Fraction] | None = None
     lesions: dict[str, _Lesions] | None = None
@@ -104,7 +125,7 @@ class CaseReport(_Report):
     """Scores of one test case; where a region is empty, see :class:`~fedmepd.evaluation.metrics.CaseScores`."""
 
     dice: dict[str, _Fraction]
-    hd95_mm: dict[str, _Distance]
+    hd95_mm: dict[str, _Millimetres]
     empty: dict[str, Literal["both", "label", "prediction"] | None]
 
     @field_validator("dice")
@@ -288,6 +309,18 @@ def check_trained_on(owner: str, reported: int, told: int) -> None:
         raise UpdateRefused(
             f"report of {owner} refused: cases = {reported}: it had {told} training cases when it logged in; start it "
             "again if it has more by now"
+        )
+
+
+def check_validated(site: str, validation: dict[str, Any] | None, round_number: int) -> None:
+    """Refuses scores that are said to be of another round.
+
+    Raises:
+        UpdateRefused: the message names the site and both rounds.
+    """
+    if validation is not None and validation["round"] != round_number:
+        raise UpdateRefused(
+            f"report of {site} refused: validation.round = {validation['round']}: expected {round_number}"
         )
 
 

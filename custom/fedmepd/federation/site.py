@@ -97,14 +97,14 @@ class FederationSite:
             self.folder,
             BEST,
             LAST,
-            partial(About.of, name, settings, data.voxel_mm),
+            partial(About.of, name, settings, data.images, data.phantoms),
             partial(
                 write_model_card,
                 owner=name,
                 settings=settings,
                 modalities=data.modalities,
                 cases=data.counts(),
-                source=data.source,
+                phantoms=data.phantoms,
             ),
         )
         self._round: int | None = None
@@ -162,7 +162,7 @@ class FederationSite:
         started = self._clock()
         self._limits.check_round(payload.round)
         abort = self._limits.in_time(abort)
-        use_threads(self.settings.training.threads)
+        use_threads(self.settings.training.threads, self._limits.threads)
         self._bring_to_before(payload.round)
         round_number = payload.round
         # Whatever goes wrong from here on, the next round starts from the state on disk.
@@ -202,7 +202,7 @@ class FederationSite:
         """
         path = self._models.tested()
         self._live = {"phase": "testing"}
-        use_threads(self.settings.training.threads)
+        use_threads(self.settings.training.threads, self._limits.threads)
         network = load_model(path).to(self.device)
         examples = self._noted().test_examples()
         each, told = CaseList(self.data, self._case_scores, self.disclosure), Told()
@@ -243,7 +243,7 @@ class FederationSite:
         self._require("test", "share")
         self._require_allowed("model_scores")
         self._live = {"phase": "testing a model of others"}
-        use_threads(self.settings.training.threads)
+        use_threads(self.settings.training.threads, self._limits.threads)
         network = network_of(copy, self.settings).to(self.device)
         report = test_copy(network, self.data, self.settings, self._limits.in_time(abort), self.disclosure)
         self._live["phase"] = "finished"

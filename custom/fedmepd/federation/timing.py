@@ -27,7 +27,8 @@ SITE_PHASES = ("site_training", "site_evaluation", "transfer", "waiting")
 
 # What a round is for. All else but the start-up is overhead.
 _TRAINING = ("site_training", "fusion_training")
-_WORK = (*_TRAINING, "site_evaluation", "fusion_evaluation")
+_EVALUATION = ("site_evaluation", "fusion_evaluation")
+_WORK = (*_TRAINING, *_EVALUATION)
 
 
 @dataclass
@@ -176,6 +177,21 @@ class Timing:
     def total(self) -> float:
         """Seconds of all rounds and the test."""
         return sum(record.total for record in self.rounds) + self.testing
+
+    def seconds_left(self, rounds: int, validations: int) -> float | None:
+        """Returns the seconds that further rounds will take if they are like those so far; None before the first.
+
+        Args:
+            rounds: that are left.
+            validations: that are left, one in some of the rounds.
+        """
+        later = [record for record in self.rounds if record.round > 0]
+        if not later:
+            return None
+        evaluation = [sum(record.phases[phase] for phase in _EVALUATION) for record in later]
+        work = [record.total - record.phases["start_up"] - of for record, of in zip(later, evaluation, strict=True)]
+        validated = [seconds for seconds in evaluation if seconds > 0]
+        return rounds * fmean(work) + (validations * fmean(validated) if validated else 0.0)
 
     def state(self) -> dict[str, Any]:
         """As plain values, to be kept."""

@@ -54,6 +54,8 @@ class FedMEPDExecutor(Executor):
         self._fusing: dict[str, Any] = {}
         self._watched: tuple[Any, ...] | None = None
         self._start_up: dict[str, float] = {}
+        # Before the components that follow in the job's configuration say that they have been made.
+        console.quieten()
 
     def execute(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
         if task_name not in translation.TASKS:
@@ -98,8 +100,8 @@ class FedMEPDExecutor(Executor):
             raise FedMEPDError("this site is not the job's fusion site", "this site is not the job's fusion site")
         task = translation.fusion_task_of(message)
 
-        def progress(step: int, loss: float) -> None:
-            shown = {"fusion_loss": loss} if self._desk.site.disclosure.tells_steps() else {}
+        def progress(step: int, loss: float | None) -> None:
+            shown = {} if loss is None else {"fusion_loss": loss}
             self._fusing = {"fusion_round": task.round, "fusion_step": step, **shown}
 
         began = self.clock()
@@ -136,8 +138,6 @@ class FedMEPDExecutor(Executor):
     def handle_event(self, event_type: str, fl_ctx: FLContext):
         if event_type == EventType.AFTER_TASK_RESULT_FILTER:
             self._note_answer(fl_ctx)
-        elif event_type == EventType.START_RUN and folders.in_simulator(fl_ctx):
-            console.quieten()
         elif event_type == InfoCollector.EVENT_TYPE_GET_STATS and self._site is not None:
             collector = fl_ctx.get_prop(InfoCollector.CTX_KEY_STATS_COLLECTOR)
             if collector:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import fedmepd
-from fedmepd.config import Settings
+from fedmepd.config import Settings, merge
 from fedmepd.errors import FedMEPDError
+from fedmepd.flare.tracking import add_tracking
 from fedmepd.storage import read_json, write_json
 
 CUSTOM_README = """\
@@ -20,7 +21,14 @@ carries the package with it.
 
 
 def export_job(
-    job_folder: Path, out: Path, *, with_code: bool = True, all_sites: bool = False, fusion_site: str = ""
+    job_folder: Path,
+    out: Path,
+    *,
+    with_code: bool = True,
+    all_sites: bool = False,
+    fusion_site: str = "",
+    tracking: str = "",
+    tracking_uri: str = "",
 ) -> Path:
     """Copies a job, with this package in its ``custom`` folders or without such folders.
 
@@ -33,6 +41,7 @@ def export_job(
         with_code: whether it carries the package.
         all_sites: deploy it to every connected site instead of those that ``job_folder`` names.
         fusion_site: the site that is to be the fusion site; empty: what ``job_folder`` says.
+        tracking, tracking_uri: see :func:`fedmepd.flare.tracking.add_tracking`; empty: TensorBoard alone.
 
     Returns:
         ``out``.
@@ -59,6 +68,8 @@ def export_job(
             write_json(partial / "meta.json", deployed_everywhere(meta))
         if fusion_site:
             set_fusion_site(partial, fusion_site)
+        if tracking:
+            add_tracking(partial, tracking, tracking_uri)
         partial.rename(out)
     except (OSError, shutil.Error) as error:
         raise FedMEPDError(f"cannot write {out}: {error}") from error
@@ -91,11 +102,21 @@ def fusion_site_of(job_folder: Path) -> str:
     Raises:
         FedMEPDError: the job's configuration cannot be read.
     """
-    for _, _, arguments in _controllers(job_folder):
-        fusion = (arguments.get("settings") or {}).get("fusion") or {}
-        if fusion.get("site"):
-            return fusion["site"]
-    return ""
+    fusion = [settings.get("fusion") or {} for settings in _settings_of(job_folder)]
+    return next((section["site"] for section in fusion if section.get("site")), "")
+
+
+def run_name_of(job_folder: Path) -> str:
+    """Returns the name that a job gives to its run; empty: none, or the job is none of this package.
+
+    Raises:
+        FedMEPDError: the job's configuration cannot be read.
+    """
+    return next((settings["run_name"] for settings in _settings_of(job_folder) if settings.get("run_name")), "")
+
+
+def _settings_of(job_folder: Path) -> list[dict[str, Any]]:
+    return [arguments.get("settings") or {} for _, _, arguments in _controllers(job_folder)]
 
 
 def set_fusion_site(job_folder: Path, site: str) -> None:
@@ -110,14 +131,28 @@ def set_fusion_site(job_folder: Path, site: str) -> None:
             f"{site} cannot be the fusion site: the job is for {', '.join(sorted(named))}; "
             "`fedmepd job export --all-sites` deploys it to every site"
         )
+    change_settings(job_folder, {"fusion": {"site": site}})
+
+
+def change_settings(job_folder: Path, changes: dict[str, Any], *, write: bool = True) -> None:
+    """Changes the settings of a job, in the job's own folder.
+
+    Args:
+        job_folder: the job.
+        changes: nested like the settings themselves.
+        write: whether to write them, besides checking them.
+
+    Raises:
+        FedMEPDError: the job is none of this package, or it cannot have these settings.
+    """
     controllers = list(_controllers(job_folder))
     if not controllers:
         raise FedMEPDError(f"{job_folder} is no job of FedMEPD: expected a folder such as jobs/fedmepd_brats")
     for file, content, arguments in controllers:
-        settings = arguments.get("settings") or {}
-        arguments["settings"] = settings | {"fusion": (settings.get("fusion") or {}) | {"site": site}}
+        arguments["settings"] = merge(arguments.get("settings") or {}, changes)
         Settings.make(arguments.get("preset", "paper"), arguments["settings"])
-        write_json(file, content)
+        if write:
+            write_json(file, content)
 
 
 def _controllers(job_folder: Path) -> Iterator[tuple[Path, dict[str, Any], dict[str, Any]]]:

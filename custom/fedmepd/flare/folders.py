@@ -8,6 +8,9 @@ A named run lives outside the job's run folder, where the next job with the same
 
 from __future__ import annotations
 
+import contextlib
+import os
+import re
 import uuid
 from pathlib import Path
 
@@ -19,6 +22,13 @@ from fedmepd.errors import CheckpointError
 from fedmepd.federation import egress
 from fedmepd.flare.private import SIMULATOR_JOB
 from fedmepd.storage import read_json, write_json
+
+_IDENTITY = re.compile("[0-9a-f]{32}")
+
+
+def is_identity(text: str) -> bool:
+    """Whether a text is the identity of a run: 32 hexadecimal digits. At a site it becomes the name of a folder."""
+    return _IDENTITY.fullmatch(text) is not None
 
 
 def in_simulator(fl_ctx: FLContext) -> bool:
@@ -78,12 +88,30 @@ def state_folder(fl_ctx: FLContext, settings: Settings) -> Path:
 
 
 def site_folder(fl_ctx: FLContext, settings: Settings, identity: str) -> Path:
-    """Returns the folder for a site's state in the run with this identity.
+    """Returns the folder for a site's state in the run with this identity, which :func:`is_identity` has checked.
 
     A run folder belongs to one job anyway; a run's name may be used again after the server has lost its state.
     """
     folder = state_folder(fl_ctx, settings)
     return folder / identity if settings.run_name else folder
+
+
+def show_state(fl_ctx: FLContext, settings: Settings, folder: Path) -> None:
+    """Lets ``fedmepd`` in the run folder lead to the state of a named run in the simulator, models included.
+
+    Elsewhere FLARE packs the server's run folder for download.
+
+    Args:
+        fl_ctx: of the server or site.
+        settings: of the job.
+        folder: of its state.
+    """
+    if not settings.run_name or not in_simulator(fl_ctx):
+        return
+    link = run_folder(fl_ctx) / "fedmepd"
+    # It is there when each task of a site has a process of its own; not every file system has links.
+    with contextlib.suppress(OSError):
+        link.symlink_to(os.path.relpath(folder, link.parent), target_is_directory=True)
 
 
 def run_identity(folder: Path) -> str:
@@ -97,6 +125,7 @@ def run_identity(folder: Path) -> str:
         write_json(path, {"identity": uuid.uuid4().hex})
     hint = f": remove {folder} to start the run afresh"
     content = read_json(path, "the identity of a run", CheckpointError, hint=hint)
-    if "identity" not in content:
-        raise CheckpointError(f"{path} is damaged, identity is missing{hint}")
-    return str(content["identity"])
+    identity = content.get("identity")
+    if not isinstance(identity, str) or not is_identity(identity):
+        raise CheckpointError(f"{path} is damaged, its identity is none of 32 hexadecimal digits{hint}")
+    return identity

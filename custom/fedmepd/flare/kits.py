@@ -15,10 +15,14 @@ from typing import Any
 from nvflare.apis.fl_constant import AdminCommandNames
 from nvflare.app_common.default_component_policy import DEFAULT_CLASS_ALLOW_LIST
 from nvflare.security.security import COMMAND_CATEGORIES
+from nvflare.tool.kit.kit_config import StartupKitConfigError, resolve_startup_kit_dir_by_id
 
 from fedmepd.errors import SettingsError
 from fedmepd.storage import read_json, write_json
 from fedmepd.tasks.task import Task
+
+SERVER, SITE, ADMIN = "server", "site", "admin"
+_CONFIGURATIONS = {SERVER: "fed_server.json", SITE: "fed_client.json", ADMIN: "fed_admin.json"}
 
 RESOURCES, AUTHORIZATION, PRIVACY = "resources.json", "authorization.json", "privacy.json"
 
@@ -37,6 +41,42 @@ _COMMANDS = {value for name, value in vars(AdminCommandNames).items() if not nam
 _RIGHTS = sorted(
     {_BYOC, "server-predeployed-flwr"} | set(COMMAND_CATEGORIES.values()) | (_COMMANDS - set(COMMAND_CATEGORIES))
 )
+
+
+def kind_of(folder: Path) -> str:
+    """Returns whose kit a folder is: :data:`SERVER`, :data:`SITE` or :data:`ADMIN`.
+
+    Raises:
+        SettingsError: it is none.
+    """
+    for kind, file in _CONFIGURATIONS.items():
+        if (Path(folder) / "startup" / file).is_file():
+            return kind
+    raise SettingsError(
+        f"{folder} is no FLARE kit: expected a folder with startup/{' or startup/'.join(_CONFIGURATIONS.values())}, as "
+        "`nvflare provision` and `nvflare package` make it"
+    )
+
+
+def admin_kit(name: str) -> Path:
+    """Returns the folder of an admin's kit.
+
+    Args:
+        name: that folder, or the name that FLARE has noted it under (`nvflare config list`).
+
+    Raises:
+        SettingsError: there is no such kit, or it is another participant's.
+    """
+    if Path(name).is_dir():
+        if kind_of(Path(name)) != ADMIN:
+            raise SettingsError(f"{name} is the kit of a {kind_of(Path(name))}: expected that of an admin")
+        return Path(name).absolute()
+    try:
+        return Path(resolve_startup_kit_dir_by_id(name))
+    except StartupKitConfigError as error:
+        raise SettingsError(
+            f"--kit {name}: neither a folder nor a name that FLARE has noted ({error}): `fedmepd join FOLDER` notes it"
+        ) from error
 
 
 class KitSettings:

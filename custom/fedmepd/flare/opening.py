@@ -134,6 +134,7 @@ def open_site(run: Run, log: Log, fl_ctx: FLContext) -> tuple[FederationSite, Fu
     site_settings.limits.check_disk(folders.folders_of_runs(fl_ctx))
     device = site_settings.torch_device()
     folder = folders.site_folder(fl_ctx, settings, run.identity)
+    folders.show_state(fl_ctx, settings, folder)
     data = open_site_data(name, settings, site_settings, log)
     decided = {"disclosure": site_settings.disclosure(), "limits": site_settings.limits}
     site = FederationSite(

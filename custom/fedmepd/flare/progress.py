@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from fedmepd.config import FUSION_SITE
+from fedmepd.config import FUSION_SITE, Settings
 
 
 def lines_about(live: dict[str, Any]) -> dict[str, str]:
@@ -39,4 +40,29 @@ def round_line(live: dict[str, Any]) -> str:
         + (f", personal {live['personal_share']:.1%}" if "personal_share" in live else "")
         + f", {last['seconds']:.1f} s (sites {last['site_seconds']:.1f} s)"
         + f", MB up {last['bytes_up'] / 1e6:.1f} down {last['bytes_down'] / 1e6:.1f}"
+        + (f"; {duration(live['seconds_left'])} of rounds left" if live.get("seconds_left") else "")
     )
+
+
+def plan_lines(settings: Settings, results: Path) -> list[str]:
+    """Returns what a job says before its first round: what is going to happen, and where the results will be.
+
+    Args:
+        settings: of the job.
+        results: folder of its results.
+    """
+    every = settings.evaluation.every
+    validation = "validation after every round" if every == 1 else f"validation every {every} rounds"
+    return [
+        f"then: round 0, in which only the fusion site trains; rounds 1 to {settings.rounds}, {validation}; a test of "
+        "the best models. After round 1, each line says how much time the rounds still need",
+        f"results so far, after every round: {results}",
+    ]
+
+
+def duration(seconds: float) -> str:
+    """Returns a time in words: ``40 s``, ``12 min``, ``3 h 20 min``."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

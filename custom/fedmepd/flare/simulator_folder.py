@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
+
 from fedmepd.config import Settings
 from fedmepd.errors import FedMEPDError
+from fedmepd.storage import locked
 
 # Configuration, which the simulator keeps.
 _KEPT = ("local", "startup")
@@ -35,28 +37,46 @@ def reserved(folder: Path, settings: Settings) -> Iterator[None]:
         FedMEPDError: the folder holds another run, a run in progress or something else, it cannot be written, or
             FLARE cannot work with its path.
     """
+    require_no_blank(folder)
+    with alone_in(folder):
+        _check(folder, settings)
+        yield
+
+
+def require_no_blank(folder: Path) -> None:
+    """Raises :class:`~fedmepd.errors.FedMEPDError` if FLARE cannot work with the path of a run's folder."""
     for place in (folder, Path(tempfile.gettempdir())):
         if any(letter.isspace() for letter in str(place)):
             raise FedMEPDError(
                 f"{str(place)!r} has a blank in it, at which FLARE's simulator cuts its commands: choose a --workspace "
                 "and, for temporary files, a TMPDIR without blanks"
             )
-    lock = folder.with_name(f".{folder.name}.lock")
-    try:
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        file = open(lock, "w")
-    except OSError as error:
-        raise FedMEPDError(
-            f"{folder.parent} cannot be written: {error.strerror}; choose another --workspace"
-        ) from error
-    with file:
-        try:
-            # The operating system releases the lock when this process ends, however it ends.
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise FedMEPDError(f"a run is under way in {folder}: name another --workspace for this one") from error
-        _check(folder, settings)
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keeps other processes from running in a folder, until this one leaves it or ends.
+
+    Raises:
+        FedMEPDError: a run is under way there, or the folder cannot be written.
+    """
+    under_way = f"a run is under way in {folder}: wait for its end, or name another --workspace for this one"
+    with locked(folder.with_name(f".{folder.name}.lock"), under_way):
+        # Whoever was killed has left its lock, but not the simulator that it had started.
+        if left := _simulators(folder):
+            raise FedMEPDError(f"{under_way}; if nobody waits for it, end its processes: kill {' '.join(left)}")
         yield
+
+
+def _simulators(folder: Path) -> list[str]:
+    """The numbers of FLARE's processes that work in a folder."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or ()
+        ours = any(f"{word}/".startswith(f"{folder}/") for word in words)
+        if ours and any("nvflare" in word for word in words):
+            found.append(str(process.pid))
+    return found
 
 
 def _check(folder: Path, settings: Settings) -> None:

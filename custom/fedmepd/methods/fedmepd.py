@@ -8,7 +8,8 @@ Kept at the site: filters that have become personal, the calibration (LACCA), th
 
 Two things differ from the paper. An anchor is the mean over at least ``calibration.anchor_cases`` cases, because it
 leaves the fusion site. A site's weight for a filter is limited to a multiple of the median over the sites
-(``personalization.weight_bound``), because a round that hardly changes the filter would raise it without limit.
+(``personalization.weight_bound``), because a round that hardly changes the filter would raise it without limit; a
+change of less than a hundredth of the server's leaves the weight as it is.
 
 Settings for the paper's ablations: ``personalization.patience`` 0 makes the whole decoder personal (FedMEMA), and null
 shares all of it. ``calibration.enabled`` false leaves out the calibration, and ``calibration.anchors_per_class`` 1
@@ -38,7 +39,7 @@ from fedmepd.methods.method import (
     Store,
     Tensors,
 )
-from fedmepd.methods.parts.aggregation import Aggregation
+from fedmepd.methods.parts.aggregation import aggregation
 from fedmepd.methods.parts.anchors import Anchors
 from fedmepd.methods.parts.case_vectors import CaseVectorCollector
 from fedmepd.methods.parts.personal_filters import PersonalFilters, bound_weights, decoder_layers, layer_of
@@ -50,6 +51,8 @@ from fedmepd.tasks.find import find_task
 from fedmepd.training.round import RoundTraining
 
 PATIENCE = "patience."
+# Of how the server's filter changes. A site that changes it by less says nothing of its weight there.
+_LEAST_MOVE = 0.01
 
 
 class CalibrationSettings(Section):
@@ -116,6 +119,8 @@ class FedMEPDAtServer(AtServer):
         self._modalities: dict[str, Sequence[str]] = {}
         self._filters: dict[str, PersonalFilters] = {}
         self._cases: dict[str, int] = {}
+        # Of the last round: by site, how many of its weights were limited.
+        self._limited: dict[str, int] = {}
 
     def join(self, site: str, modalities: Sequence[str]) -> None:
         self._modalities[site] = modalities
@@ -154,8 +159,9 @@ class FedMEPDAtServer(AtServer):
         return shapes
 
     def open(self, round_number: int) -> None:
-        self._sums = Aggregation(self.weights, list(self.weights), self.settings.aggregation.server_share)
-        self._cases = {}
+        means = self.settings.aggregation
+        self._sums = aggregation(means, self.weights, list(self.weights), means.server_share, self.store)
+        self._cases, self._limited = {}, {}
         settings = self.settings.personalization
         self._compares = bool(settings.patience) and round_number > settings.warmup_rounds
 
@@ -169,9 +175,9 @@ class FedMEPDAtServer(AtServer):
         for key, change in changes.items():
             if key.startswith(DECODER):
                 shared = filters.shared(layer_of(key))
-                self._sums.add(key, change, filters.weights[layer_of(key)][shared], shared)
+                self._sums.add(site, key, change, filters.weights[layer_of(key)][shared], shared)
             else:
-                self._sums.add(key, change, 1.0)
+                self._sums.add(site, key, change, 1.0)
 
     def begin(self, fuse: Fuse) -> Fused:
         fused = super().begin(fuse)
@@ -192,13 +198,31 @@ class FedMEPDAtServer(AtServer):
     def _personalize(self, before: Tensors) -> None:
         """Compares how the round changed the server's filters with how each site changed its own."""
         total = max(1, sum(self._cases.values()))
+        bound = self.settings.personalization.weight_bound
         weights = {layer: f"{layer}.weight" for layer in self._layers}
         of_server = {layer: (self.weights[key] - before[key]).double() for layer, key in weights.items()}
         for site in sorted(self._cases):
             changes = self.store.load(site)
             of_site = {layer: changes[key] for layer, key in weights.items() if key in changes}
-            self._filters[site].update(of_server, of_site, self._cases[site] / total)
-        bound_weights(self._filters.values(), self.settings.personalization.weight_bound)
+            self._filters[site].update(of_server, of_site, self._cases[site] / total, _LEAST_MOVE if bound else 0.0)
+        limited = bound_weights(self._filters.values(), bound)
+        self._limited = {site: count for site, count in zip(self._filters, limited, strict=True) if count}
+
+    def figures(self) -> dict[str, dict[str, float]]:
+        limited = {site: count for site, count in self._limited.items() if site in self._cases}
+        directions = super().figures()
+        return {
+            site: directions.get(site, {}) | ({"weights_limited": float(limited[site])} if site in limited else {})
+            for site in directions.keys() | limited.keys()
+        }
+
+    def remarks(self) -> dict[str, str]:
+        shared = {site: int((filters.all_patience > 0).sum()) for site, filters in self._filters.items()}
+        return {
+            site: f"its weights H of {count} of {shared[site]} filters are limited (personalization.weight_bound)"
+            for site, count in self._limited.items()
+            if 2 * count > shared[site]
+        } | super().remarks()
 
     def layers(self) -> dict[str, int]:
         return self._layers

@@ -90,19 +90,34 @@ class Fuse(Protocol):
 class Store(Protocol):
     """Keeps tensors on disk, so that memory does not grow with the sites.
 
-    A site's tensors stay from its update to the end of the round (``save``, ``load``). What belongs to the method's
-    state stays as long as the method needs it, under a name and a round (``keep``, ``kept``, ``forget_others``).
+    A site's tensors stay from its update to the end of the round (``save``, ``load``). So do values of which only some
+    are needed at a time (``begin_spool``, ``spool``, which says where they begin, ``spooled``). What belongs to the
+    method's state stays as long as the method needs it, under a name and a round (``keep``, ``kept``,
+    ``forget_others``).
     """
 
     def save(self, site: str, tensors: Tensors) -> None: ...
 
     def load(self, site: str) -> Tensors: ...
 
+    def begin_spool(self) -> None: ...
+
+    def spool(self, site: str, values: Tensor) -> int: ...
+
+    def spooled(self, site: str, start: int, count: int) -> Tensor: ...
+
     def keep(self, name: str, round_number: int, tensors: Tensors) -> None: ...
 
     def kept(self, name: str, round_number: int) -> Tensors: ...
 
     def forget_others(self, needed: Collection[tuple[str, int]]) -> None: ...
+
+
+class Sums(Protocol):
+    """What every round's means of changes say of the sites, see :mod:`fedmepd.methods.parts.robust`."""
+
+    cosines: dict[str, float]
+    left_out: dict[str, float]
 
 
 class AtServer(ABC):
@@ -123,6 +138,8 @@ class AtServer(ABC):
         self.weights = weights
         self.store = store
         self.anchors: Tensors = {}
+        # The means of the round, of a method that averages.
+        self._sums: Sums | None = None
 
     @abstractmethod
     def join(self, site: str, modalities: Sequence[str]) -> None:
@@ -187,7 +204,15 @@ class AtServer(ABC):
         A participant without an update in the round has none. What participants find themselves is in
         :attr:`~fedmepd.training.round.RoundTraining.figures`.
         """
-        return {}
+        return {} if self._sums is None else {site: {"direction": value} for site, value in self._sums.cosines.items()}
+
+    def remarks(self) -> dict[str, str]:
+        """Returns what the server's log should say of sites after a round, by site."""
+        left_out = {} if self._sums is None else self._sums.left_out
+        return {
+            site: f"its update is left out, its cosine with the median update is {cosine:.3f} (aggregation.direction)"
+            for site, cosine in left_out.items()
+        }
 
     def layers(self) -> dict[str, int]:
         """Returns the number of filters of every convolution whose filters may become personal."""
@@ -356,6 +381,7 @@ class Method:
         global_model: how the global model was trained.
         settings: class of the job's settings, including the method's own.
         networks: how many networks a site keeps.
+        averages: whether the server averages the sites' updates by :mod:`fedmepd.methods.parts.aggregation`.
         at_server: its part at the server.
         at_site: its part at a site.
         at_fusion_site: its part at the fusion site.
@@ -375,6 +401,7 @@ class Method:
     at_fusion_site: Callable[[Settings, Log], AtFusionSite] = AtFusionSite
     settings: type[Settings] = Settings
     networks: int = 1
+    averages: bool = True
     phantoms_only: str = ""
 
     def require_source(self, owner: str, source: str) -> None:

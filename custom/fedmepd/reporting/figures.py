@@ -240,7 +240,7 @@ def cross_site(results: dict[str, Any], layout: Layout = WIDE) -> Figure | None:
             colour = "black" if missing else plotting.shade(score, low, high)
             weight = "bold" if model == site else "normal"
             axis.text(column, row, text, ha="center", va="center", color=colour, weight=weight, fontsize=size)
-    axis.set_xticks(range(len(sites)), map(label, sites), rotation=30, ha="right")
+    plotting.name_columns(axis, [label(site) for site in sites], layout)
     axis.set_yticks(range(len(models)), map(label, models))
     axis.set(xlabel="test cases of", ylabel="model of")
     figure.colorbar(image, ax=axis, label="mDSC", fraction=0.03, pad=0.02)

@@ -42,7 +42,8 @@ class LesionRules:
 
     def describe(self) -> str:
         """Returns the rules in one sentence, as a note under scores."""
-        grown = f"the label grows by {self.dilation} voxels before its lesions are told apart; " * bool(self.dilation)
+        voxels = f"{self.dilation} voxel{'s' if self.dilation > 1 else ''}"
+        grown = f"the label grows by {voxels} before its lesions are told apart; " * bool(self.dilation)
         return (
             f"lesion scores: mean over the lesions, a missed or invented one with Dice 0 and {self.missed_mm:g} mm; "
             f"{grown}lesions of fewer than {self.smallest_voxels} voxels are left out"

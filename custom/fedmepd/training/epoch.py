@@ -16,8 +16,8 @@ from fedmepd.tasks.labels import IGNORE
 from fedmepd.training.losses import Loss, training_loss
 from fedmepd.training.passes import passes
 
-# Called after each step with its number (from 1) and loss.
-Progress = Callable[[int, float], None]
+# Called after each step with its number (from 1) and loss; None where nobody may see the loss of a step.
+Progress = Callable[[int, float | None], None]
 # Leaves out some of a batch's modalities.
 ChooseModalities = Callable[[tuple[str, ...]], tuple[str, ...]]
 

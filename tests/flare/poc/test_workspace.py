@@ -37,6 +37,7 @@ class Flare:
             LIVE | {"phase": "testing"},
         ]
         self.status = "FINISHED:COMPLETED"
+        self.starting, self.connected = 2, 0
 
     def __call__(self, poc: Poc, *arguments: str) -> dict:
         command = " ".join(arguments[:2])
@@ -50,8 +51,13 @@ class Flare:
                     (kit / folder).mkdir(parents=True)
                 (kit / "startup" / file).write_text("{}")
                 (kit / "local" / "resources.json.default").write_text("{}")
-        if command == "poc start":
-            return {"ready": True, "clients": poc.sites()}
+        if command == "system status":
+            if self.starting:
+                self.starting -= 1
+                raise FlareError("no server", "CONNECTION_FAILED")
+            # One site after the other.
+            self.connected = min(self.connected + 1, len(poc.sites()))
+            return {"clients": [{"client_name": name} for name in poc.sites()[: self.connected]]}
         if command == "job submit":
             self.meta = json.loads((Path(arguments[3]) / "meta.json").read_text())
             self.fusion_site = fusion_site_of(Path(arguments[3]))
@@ -106,7 +112,9 @@ def test_all_in_one(flare, tmp_path, data, job, capsys):
     printed = capsys.readouterr().out
     for text in ("round 0: the fusion site trains", "round 3/20: 7 sites", "testing the models", "mean of the sites"):
         assert printed.count(text) == 1
-    assert flare.commands[:3] == ["poc prepare", "poc start", "job submit"] and "job download" in flare.commands
+    # The server is there at the third question, the second site at the fourth.
+    assert flare.commands[:7] == ["poc prepare", "poc start", *["system status"] * 4, "job submit"]
+    assert "job download" in flare.commands
     assert "stopped; no process and no port is left" in printed
     for kit, name in (("site-1", "site-1"), ("north", "north"), ("localhost", "fusion")):
         settings = json.loads((Poc(tmp_path / "w").kit(kit) / "local" / "fedmepd.json").read_text())
@@ -190,13 +198,67 @@ def test_what_an_earlier_job_left_is_kept(flare, tmp_path, data, job, capsys, le
     model.parent.mkdir(parents=True)
     model.touch()
     before = (tmp_path / "w" / "project.yml").read_text()
-    for name in ("prepare", "run"):
-        assert command(name, tmp_path, *([job] if name == "run" else []), "--sites", "site-1", "--data", data) == 2
-        printed = capsys.readouterr().err
-        assert "choose another --workspace" in printed and "fedmepd poc submit" not in printed
-        assert left.split("/")[1] in printed and "`fedmepd poc clean`" in printed
-    assert model.exists() and (tmp_path / "w" / "project.yml").read_text() == before
+    assert command("prepare", tmp_path, "--sites", "site-1", "--data", data) == 2
+    printed = capsys.readouterr().err
+    assert "choose another --workspace" in printed and "fedmepd poc submit" not in printed
+    assert left.split("/")[1] in printed and "`fedmepd poc clean`" in printed
     assert [name for name in flare.commands if name != "poc stop"] == ["poc prepare"]
+    # A run uses the kits that are there, if they are those that it asks for.
+    for options, named in (
+        (["--sites", "site-1"], "for the sites site-1 north,"),
+        (["--data", tmp_path], f"for the data in {data},"),
+        (["--fusion-site", "north"], "for the fusion site at the server,"),
+    ):
+        assert command("run", tmp_path, job, *options) == 2
+        assert f"was prepared {named}" in capsys.readouterr().err
+    assert run(tmp_path, job, data) == 0
+    assert flare.commands.count("poc prepare") == 1 and flare.commands.count("job submit") == 1
+    assert model.exists() and (tmp_path / "w" / "project.yml").read_text() == before
+
+
+def settings_of_job(job):
+    content = json.loads((job / "app/config/config_fed_server.json").read_text())
+    return content["workflows"][0].get("args", {}).get("settings", {})
+
+
+def test_a_named_run_goes_on(flare, tmp_path, data, real_job, capsys, monkeypatch):
+    """Without a job and settings, as it was started; it is not made ready again."""
+    submitted = []
+    answer = type(flare).__call__
+
+    def submit(self, poc, *arguments):
+        if arguments[:2] == ("job", "submit"):
+            submitted.append(settings_of_job(Path(arguments[3])))
+        return answer(self, poc, *arguments)
+
+    monkeypatch.setattr(type(flare), "__call__", submit)
+    watch = Poc.watch
+    monkeypatch.setattr(Poc, "watch", lambda poc, job_id: os.kill(os.getpid(), signal.SIGINT))
+    before = settings_of_job(real_job)
+    options = ["--rounds", "3", "--run-name", "trial", "--set", "network.width=4"]
+    assert run(tmp_path, real_job, data, *options) == 130
+    assert f"`fedmepd poc run --workspace {tmp_path / 'w'}` goes on with run 'trial'" in capsys.readouterr().err
+    monkeypatch.setattr(Poc, "watch", watch)
+    assert command("run", tmp_path) == 0
+    printed = capsys.readouterr().out
+    assert "goes on with run 'trial', which is not finished" in printed
+    assert "prod_00/*/fedmepd_runs/trial/*" in printed
+    expected = {"rounds": 3, "run_name": "trial", "network": {"width": 4}}
+    assert submitted == [expected, expected] and flare.commands.count("poc prepare") == 1
+    assert settings_of_job(real_job) == before
+    # It is finished: the next run without a job is the default one.
+    assert Poc(tmp_path / "w").unfinished() is None
+
+
+def test_settings_that_cannot_be(flare, tmp_path, data, real_job, capsys):
+    for options, message in (
+        (["--rounds", "0"], "rounds = 0"),
+        (["--set", "training.epochs=1"], "unknown key training.epochs"),
+        (["--set", "rounds=3"], "--set rounds=3: say --rounds"),
+    ):
+        assert run(tmp_path, real_job, data, *options) == 2
+        assert message in capsys.readouterr().err
+    assert "job submit" not in flare.commands
 
 
 def test_a_workspace_that_no_job_has_used_is_prepared_again(flare, tmp_path, data):
@@ -235,6 +297,17 @@ def test_a_failure_at_any_step_stops_everything(flare, tmp_path, data, job, caps
     flare.fails = fails
     assert run(tmp_path, job, data) == 2
     assert f"nvflare {fails}: broken" in capsys.readouterr().err and stopped == [True]
+
+
+def test_sites_that_do_not_come(flare, tmp_path, data, job, capsys, monkeypatch):
+    monkeypatch.setattr(Poc, "start_seconds", 0)
+    assert run(tmp_path, job, data) == 2
+    printed = capsys.readouterr()
+    assert (
+        "server and sites are not ready after 0 s (no server): see" in printed.err
+        and "localhost/log.txt" in printed.err
+    )
+    assert "stopped; no process and no port is left" in printed.out and "job submit" not in flare.commands
 
 
 def test_a_job_that_fails(flare, tmp_path, data, job, capsys):
@@ -292,6 +365,26 @@ def test_stop_ends_what_belongs_to_the_workspace_alone(flare, tmp_path, data):
             process.kill()
             process.wait()
             process.stdout.close()
+
+
+def test_a_run_that_is_under_way_is_not_stopped(flare, tmp_path, data, job, capsys, monkeypatch):
+    stopped = []
+    monkeypatch.setattr(Poc, "stop", lambda poc: stopped.append(True))
+    poc = Poc(tmp_path / "w")
+    with poc.alone():
+        assert run(tmp_path, job, data) == 2
+        assert "is at work in" in capsys.readouterr().err
+    poc.prepare(["site-1", "north"], data)
+    code = "import time; print(1, flush=True); time.sleep(60)"
+    site = subprocess.Popen([sys.executable, "-c", code, str(poc.kit("site-1") / "x")], stdout=subprocess.PIPE)
+    try:
+        site.stdout.readline()
+        assert run(tmp_path, job, data) == 2
+        assert "is running: stop it first" in capsys.readouterr().err and not stopped
+    finally:
+        site.kill()
+        site.wait()
+        site.stdout.close()
 
 
 def test_a_port_that_closes_late_is_waited_for(flare, tmp_path, data):

@@ -31,23 +31,24 @@ class FlareError(FedMEPDError):
         self.code = code
 
 
-def run_flare(arguments: Sequence[str], folder: Path) -> dict[str, Any]:
+def run_flare(arguments: Sequence[str], *, poc: Path | None = None, kit: Path | None = None) -> dict[str, Any]:
     """Runs a FLARE command; returns its data.
 
     Args:
         arguments: of the command ``nvflare``.
-        folder: FLARE's own POC workspace.
+        poc: FLARE's own POC workspace, if the command is about that.
+        kit: of the admin in whose name it runs; None: the one that FLARE has noted as active.
 
     Raises:
         FlareError: it failed.
     """
     command = [sys.executable, "-m", "nvflare.cli", *arguments, "--format", "json"]
-    command += ["--connect-timeout", str(_CONNECT_SECONDS)]
+    command += ["--connect-timeout", str(_CONNECT_SECONDS), *(["--startup-kit", str(kit)] if kit else [])]
     try:
         # In a session of its own: whoever interrupts us does not break off a command that is about to stop things.
         run = subprocess.run(
             command,
-            env=os.environ | {"NVFLARE_POC_WORKSPACE": str(folder)},
+            env=os.environ | ({"NVFLARE_POC_WORKSPACE": str(poc)} if poc else {}),
             capture_output=True,
             text=True,
             timeout=_COMMAND_SECONDS,

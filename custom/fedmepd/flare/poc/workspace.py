@@ -13,7 +13,9 @@ import shutil
 import socket
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,23 +24,36 @@ import yaml
 
 from fedmepd.config import FUSION_SITE
 from fedmepd.errors import FedMEPDError
-from fedmepd.flare.export import deployed_everywhere, fusion_site_of, read_meta, set_fusion_site
+from fedmepd.flare.export import (
+    change_settings,
+    deployed_everywhere,
+    fusion_site_of,
+    read_meta,
+    run_name_of,
+    set_fusion_site,
+)
 from fedmepd.flare.kits import KitSettings
 from fedmepd.flare.poc.commands import FlareError, run_flare
-from fedmepd.flare.progress import lines_about
+from fedmepd.flare.watching import download, watch
 from fedmepd.site_settings import FILE_NAME
-from fedmepd.storage import write_json, write_text
+from fedmepd.storage import locked, read_json, write_json, write_text
 
 PROJECT = "fedmepd_poc"
 LOOPBACK = "localhost"
 ADMIN = "admin@poc.local"
 
-COMPLETED = "FINISHED:COMPLETED"
-
 # A key of the project's file, which FLARE passes over.
 _FUSION_SITE = "fusion_site"
 
 _JOB_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+@dataclass(frozen=True)
+class UnfinishedRun:
+    """A named run that was started and did not end: its name, and the folder of its job, settings included."""
+
+    name: str
+    job: Path
 
 
 class Poc:
@@ -65,6 +80,22 @@ class Poc:
         self.log = log
         self._flare_folder = self.workspace / "poc"
 
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keeps another ``fedmepd poc run`` out of the workspace.
+
+        Raises:
+            FedMEPDError: one is at work there, or the server or a site runs.
+        """
+        lock = self.workspace.with_name(f".{self.workspace.name}.lock")
+        with locked(lock, f"`fedmepd poc run` is at work in {self.workspace}: choose another --workspace"):
+            self._require_stopped()
+            yield
+
+    def _require_stopped(self) -> None:
+        if self.processes():
+            raise FedMEPDError(f"{self.workspace} is running: stop it first, `fedmepd poc stop`")
+
     def prepare(
         self,
         sites: Sequence[str],
@@ -88,11 +119,10 @@ class Poc:
             FedMEPDError: a site has no data, the fusion site is none of the sites, a port is taken, or the workspace is
                 in use, is something else, or holds what jobs have left.
         """
-        if self.processes():
-            raise FedMEPDError(f"{self.workspace} is running: stop it first, `fedmepd poc stop`")
+        self._require_stopped()
         if self.workspace.exists() and any(self.workspace.iterdir()) and not self._project_file.is_file():
             raise FedMEPDError(f"{self.workspace} is no POC workspace: choose another folder")
-        if jobs := self._jobs():
+        if jobs := self.jobs():
             raise FedMEPDError(
                 f"{self.workspace} holds the sites' models and logs of earlier jobs (such as {jobs[0]}), which FLARE "
                 "would remove: choose another --workspace; or run one more job in this one with `fedmepd poc start`, "
@@ -142,23 +172,103 @@ class Poc:
     def start(self) -> None:
         """Starts the server and all sites, and waits until they are ready."""
         self._require_prepared()
-        answer = self._flare("poc", "start", "--timeout", str(self.start_seconds))
-        if not answer.get("ready"):
-            raise FlareError(f"the server is not ready after {self.start_seconds} s: see {self.server_kit / 'log.txt'}")
-        self.log(f"started the server and {len(answer['clients'])} sites")
+        # FLARE's own wait asks again every second, and never returns if an answer is late once.
+        self._flare("poc", "start", "--no-wait")
+        missing, deadline = set(self.sites()), time.monotonic() + self.start_seconds
+        while missing:
+            reason = f"without {', '.join(sorted(missing))}"
+            try:
+                clients = self._flare("system", "status")["clients"]
+                missing = set(self.sites()) - {client["client_name"] for client in clients}
+            except FlareError as error:
+                # It is not there yet.
+                reason = str(error)
+            if missing and time.monotonic() > deadline:
+                raise FlareError(
+                    f"server and sites are not ready after {self.start_seconds} s ({reason}): see "
+                    f"{self.server_kit / 'log.txt'}"
+                )
+            if missing:
+                time.sleep(self.poll_seconds)
+        self.log(f"started the server and {len(self.sites())} sites")
 
-    def submit(self, job: Path) -> str:
+    def submit(self, job: Path, changes: dict[str, Any] | None = None) -> str:
         """Submits a job; returns its id.
 
+        Args:
+            job: its folder, which stays as it is.
+            changes: of its settings, nested like the settings themselves.
+
         Raises:
-            FedMEPDError: the folder is no job, it names another fusion site than the workspace has, or the server
-                refuses it.
+            FedMEPDError: the folder is no job, it names another fusion site than the workspace has, it cannot have
+                these settings, or the server refuses it.
         """
         self._require_prepared()
-        with _deployable(Path(job), self.sites(), self.fusion_site) as folder:
+        with _deployable(Path(job), self.sites(), self.fusion_site, changes or {}) as folder:
             job_id = self._flare("job", "submit", "-j", str(folder))["job_id"]
         self.log(f"submitted {Path(job).name}: job {job_id}")
         return job_id
+
+    def require_fit(self, sites: Sequence[str] | None, data: Path | None, fusion_site: str | None) -> None:
+        """Raises an error if the workspace was prepared for something else; None: whatever it was prepared for.
+
+        Raises:
+            FedMEPDError: the message says what is different.
+        """
+        found = []
+        if sites is not None and list(sites) != self.sites():
+            found.append(f"the sites {' '.join(self.sites())}")
+        if data is not None:
+            folders = {self._data_of(site).parent for site in self.sites() if site != self.fusion_site}
+            if folders != {Path(data).absolute()}:
+                found.append(f"the data in {' '.join(map(str, sorted(folders)))}")
+        if fusion_site is not None and fusion_site != self.fusion_site:
+            found.append(f"the fusion site {self.fusion_site or 'at the server'}")
+        if found:
+            raise FedMEPDError(
+                f"{self.workspace} was prepared for {' and '.join(found)}, and holds the models of its jobs: leave "
+                "these options out to run one more job there, or choose another --workspace"
+            )
+
+    def _data_of(self, site: str) -> Path:
+        return Path(read_json(self.kit(site) / "local" / FILE_NAME, "the settings of a site")["data"])
+
+    def keep_job(self, job: Path, changes: dict[str, Any]) -> UnfinishedRun | None:
+        """Keeps a job with a run name until its run is finished, so that :meth:`unfinished` finds it.
+
+        Raises:
+            FedMEPDError: the folder is no job, or cannot have these settings.
+        """
+        name = changes.get("run_name") or run_name_of(job)
+        if not name:
+            return None
+        kept = self.workspace / "jobs" / f"{name}-{uuid.uuid4().hex[:8]}" / job.name
+        shutil.copytree(job, kept)
+        change_settings(kept, changes)
+        run = UnfinishedRun(name, kept)
+        self._note(run, finished=False)
+        return run
+
+    def unfinished(self) -> UnfinishedRun | None:
+        """Returns the named run that was started last, if it is not finished."""
+        if not self._run_file.is_file():
+            return None
+        content = read_json(self._run_file, "the last named run of a POC workspace")
+        if content["finished"]:
+            return None
+        return UnfinishedRun(content["run_name"], self.workspace / content["job"])
+
+    def finish(self, run: UnfinishedRun) -> None:
+        """Notes that a run is finished."""
+        self._note(run, finished=True)
+
+    def _note(self, run: UnfinishedRun, *, finished: bool) -> None:
+        job = str(run.job.relative_to(self.workspace))
+        write_json(self._run_file, {"run_name": run.name, "job": job, "finished": finished})
+
+    @property
+    def _run_file(self) -> Path:
+        return self.workspace / "run.json"
 
     def watch(self, job_id: str) -> str:
         """Reports a job's rounds until it ends; returns FLARE's word for how.
@@ -166,24 +276,7 @@ class Poc:
         Raises:
             FlareError: there is no such job, or the server does not answer any more.
         """
-        told: set[str] = set()
-        while True:
-            try:
-                stats = self._flare("job", "stats", job_id)["stats"].get("server", {})
-            except FlareError as error:
-                # Not yet, not any more, or just being put away.
-                if error.code not in ("JOB_NOT_RUNNING", "JOB_NOT_FOUND"):
-                    raise
-                status = self._flare("job", "meta", job_id)["status"]
-                if status.startswith("FINISHED"):
-                    return status
-                stats = {}
-            for event, line in lines_about(stats.get("FedMEPDController") or {}).items():
-                # Scores and shares of filters move on while a round's line still stands.
-                if event not in told:
-                    told.add(event)
-                    self.log(line)
-            time.sleep(self.poll_seconds)
+        return watch(self._flare, job_id, lambda event, line, live: self.log(line), self.poll_seconds)
 
     def download(self, job_id: str, out: Path) -> Path:
         """Downloads a job's results from the server and returns their folder.
@@ -191,16 +284,7 @@ class Poc:
         Raises:
             FedMEPDError: they are there already, or cannot be fetched; nothing that is there is touched.
         """
-        if (out / job_id).exists():
-            raise FedMEPDError(f"{out / job_id} is there already: choose another --out, or remove it")
-        out.mkdir(parents=True, exist_ok=True)
-        # Into a separate folder first, so that an interrupted download leaves nothing that looks like results.
-        with tempfile.TemporaryDirectory(prefix=".download-", dir=out) as temporary:
-            fetched = Path(self._flare("job", "download", job_id, "-o", temporary)["path"])
-            folder = out / fetched.name
-            fetched.rename(folder)
-        self.log(f"downloaded the job's results to {folder}")
-        return folder
+        return download(self._flare, job_id, out, self.log)
 
     def stop(self) -> None:
         """Ends the server, all sites and all that they have started.
@@ -234,8 +318,7 @@ class Poc:
         Raises:
             FedMEPDError: it is running.
         """
-        if self.processes():
-            raise FedMEPDError(f"{self.workspace} is running: stop it first, `fedmepd poc stop`")
+        self._require_stopped()
         self._require_prepared()
         self._flare("poc", "clean")
         shutil.rmtree(self.workspace)
@@ -283,7 +366,7 @@ class Poc:
         """The site that is the fusion site of this workspace's jobs; empty: the server."""
         return self._content().get(_FUSION_SITE, "")
 
-    def _jobs(self) -> list[str]:
+    def jobs(self) -> list[str]:
         """Returns the ids of the jobs that a kit holds files of, and the name of the folder of named runs."""
         names = {path.name for path in self._flare_folder.glob(f"{PROJECT}/prod_*/*/*") if path.is_dir()}
         return sorted(name for name in names if _JOB_ID.fullmatch(name) or name == "fedmepd_runs")
@@ -311,7 +394,7 @@ class Poc:
             raise FedMEPDError(f"{self.workspace} is no POC workspace: `fedmepd poc prepare` makes one")
 
     def _flare(self, *arguments: str) -> dict[str, Any]:
-        return run_flare(arguments, self._flare_folder)
+        return run_flare(arguments, poc=self._flare_folder)
 
 
 def _project(sites: Sequence[str], ports: tuple[int, int], everywhere: bool) -> dict[str, Any]:
@@ -357,8 +440,8 @@ def _is_open(port: int) -> bool:
 
 
 @contextlib.contextmanager
-def _deployable(job: Path, sites: Sequence[str], fusion_site: str) -> Iterator[Path]:
-    """Gives the job, or a copy of it: deployed everywhere if it names other sites, with the workspace's fusion site."""
+def _deployable(job: Path, sites: Sequence[str], fusion_site: str, changes: dict[str, Any]) -> Iterator[Path]:
+    """Gives the job, or a copy: deployed everywhere if it names other sites, with the workspace's fusion site."""
     meta = read_meta(job)
     named = {name for places in meta["deploy_map"].values() for name in places}
     asked = fusion_site_of(job)
@@ -370,7 +453,7 @@ def _deployable(job: Path, sites: Sequence[str], fusion_site: str) -> Iterator[P
             f"prepare another workspace with --fusion-site {asked}"
         )
     fits = named >= set(sites) or "@ALL" in named
-    if fits and fusion_site in ("", asked):
+    if fits and fusion_site in ("", asked) and not changes:
         yield job
         return
     with tempfile.TemporaryDirectory() as folder:
@@ -380,4 +463,6 @@ def _deployable(job: Path, sites: Sequence[str], fusion_site: str) -> Iterator[P
             write_json(copy / "meta.json", deployed_everywhere(meta))
         if fusion_site:
             set_fusion_site(copy, fusion_site)
+        if changes:
+            change_settings(copy, changes)
         yield copy

@@ -1,0 +1,83 @@
+"""Following a job from outside: its rounds as lines, until it ends; and fetching its results."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fedmepd.errors import FedMEPDError
+from fedmepd.flare.poc.commands import FlareError
+from fedmepd.flare.progress import lines_about
+
+COMPLETED = "FINISHED:COMPLETED"
+
+_ENDED = {
+    COMPLETED: "finished",
+    "FINISHED:ABORTED": "it was aborted",
+}
+
+
+def watch(
+    ask: Callable[..., dict[str, Any]],
+    job_id: str,
+    tell: Callable[[str, str, dict[str, Any]], None],
+    poll_seconds: float,
+) -> str:
+    """Reports a job's rounds until it ends; returns FLARE's word for how.
+
+    Args:
+        ask: runs a FLARE command with these arguments; returns its data.
+        job_id: the job's.
+        tell: takes an event such as ``round 3`` or ``end``, a line about it, and the job's live state (``status``
+            at the end).
+        poll_seconds: between two questions how far the job is.
+
+    Raises:
+        FlareError: there is no such job, or the server does not answer any more.
+    """
+    told: set[str] = set()
+    while True:
+        try:
+            stats = ask("job", "stats", job_id)["stats"].get("server", {})
+        except FlareError as error:
+            # Not yet, not any more, or just being put away.
+            if error.code not in ("JOB_NOT_RUNNING", "JOB_NOT_FOUND"):
+                raise
+            status = ask("job", "meta", job_id)["status"]
+            if status.startswith("FINISHED"):
+                tell("end", f"job {job_id}: {_ENDED.get(status, status)}", {"status": status})
+                return status
+            stats = {}
+        live = stats.get("FedMEPDController") or {}
+        for event, line in lines_about(live).items():
+            # Scores and shares of filters move on while a round's line still stands.
+            if event not in told:
+                told.add(event)
+                tell(event, line, live)
+        time.sleep(poll_seconds)
+
+
+def download(ask: Callable[..., dict[str, Any]], job_id: str, out: Path, log: Callable[[str], None]) -> Path:
+    """Downloads a job's results from the server and returns their folder.
+
+    Args:
+        ask, job_id: as for :func:`watch`.
+        out: folder for the results of jobs.
+        log: takes a line about what is done.
+
+    Raises:
+        FedMEPDError: they are there already, or cannot be fetched; nothing that is there is touched.
+    """
+    if (out / job_id).exists():
+        raise FedMEPDError(f"{out / job_id} is there already: choose another --out, or remove it")
+    out.mkdir(parents=True, exist_ok=True)
+    # Into a separate folder first, so that an interrupted download leaves nothing that looks like results.
+    with tempfile.TemporaryDirectory(prefix=".download-", dir=out) as temporary:
+        fetched = Path(ask("job", "download", job_id, "-o", temporary)["path"])
+        folder = out / fetched.name
+        fetched.rename(folder)
+    log(f"downloaded the job's results to {folder}")
+    return folder

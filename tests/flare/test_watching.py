@@ -1,0 +1,94 @@
+"""A job as an admin sees it from outside, by a FLARE that answers as FLARE does; tests/system has the real one."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fedmepd.cli import main
+from fedmepd.errors import SettingsError
+from fedmepd.evaluation import results
+from fedmepd.flare.kits import ADMIN, SERVER, SITE, admin_kit, kind_of
+from fedmepd.flare.poc.commands import FlareError
+from fedmepd.flare.watching import COMPLETED, download, watch
+from tests.evaluation import runs
+from tests.flare.test_progress import LIVE
+
+
+def answers(*stats, status=COMPLETED):
+    """A job that gives these states, and then has ended."""
+    left = list(stats)
+
+    def ask(*arguments):
+        if arguments[:2] == ("job", "stats") and left:
+            return {"stats": {"server": {"FedMEPDController": left.pop(0)}}}
+        if arguments[:2] == ("job", "stats"):
+            raise FlareError("ended", "JOB_NOT_RUNNING")
+        assert arguments == ("job", "meta", "j1")
+        return {"status": status}
+
+    return ask
+
+
+@pytest.mark.parametrize(
+    ("status", "text"),
+    [(COMPLETED, "finished"), ("FINISHED:ABORTED", "it was aborted"), ("FINISHED:X", "FINISHED:X")],
+)
+def test_each_round_once_and_the_end(status, text):
+    told, events = [], {}
+
+    def tell(event, line, live):
+        told.append(line)
+        events[event] = live
+
+    later = LIVE | {"last_round": LIVE["last_round"] | {"round": 4}, "seconds_left": 120}
+    assert watch(answers(LIVE, LIVE, later, status=status), "j1", tell, 0) == status
+    assert [line.partition(":")[0] for line in told] == ["round 3/20", "round 4/20", "job j1"]
+    assert "mDSC of the sites 0.600" in told[1] and told[1].endswith("2 min of rounds left")
+    assert told[-1] == f"job j1: {text}"
+    assert events == {"round 3": LIVE, "round 4": later, "end": {"status": status}}
+
+
+def test_other_failures_are_told():
+    def ask(*arguments):
+        raise FlareError("no server", "CONNECTION_FAILED")
+
+    with pytest.raises(FlareError, match="no server"):
+        watch(ask, "j1", print, 0)
+
+
+def test_results_are_fetched_once(tmp_path):
+    def ask(*arguments):
+        assert arguments[:4] == ("job", "download", "j1", "-o")
+        results.write(Path(arguments[4]) / "j1/workspace/results", runs.finished(), {})
+        return {"path": f"{arguments[4]}/j1"}
+
+    told = []
+    assert download(ask, "j1", tmp_path / "out", told.append) == tmp_path / "out/j1"
+    assert results.find(tmp_path / "out").is_file() and told == [f"downloaded the job's results to {tmp_path}/out/j1"]
+    with pytest.raises(Exception, match="is there already: choose another --out"):
+        download(ask, "j1", tmp_path / "out", told.append)
+
+
+def kit(folder, file):
+    (folder / "startup").mkdir(parents=True)
+    (folder / "startup" / file).write_text(json.dumps({}))
+    return folder
+
+
+def test_whose_kit_it_is(tmp_path):
+    for kind, file in ((SERVER, "fed_server.json"), (SITE, "fed_client.json"), (ADMIN, "fed_admin.json")):
+        assert kind_of(kit(tmp_path / kind, file)) == kind
+    with pytest.raises(SettingsError, match="is no FLARE kit: expected a folder with startup/fed_server.json or"):
+        kind_of(tmp_path)
+    assert admin_kit(str(tmp_path / ADMIN)) == tmp_path / ADMIN
+    with pytest.raises(SettingsError, match="is the kit of a site: expected that of an admin"):
+        admin_kit(str(tmp_path / SITE))
+
+
+def test_a_name_that_nobody_has_noted(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert main(["watch", "--kit", "lead@somewhere.org", "j1"]) == 2
+    printed = capsys.readouterr().err
+    assert "--kit lead@somewhere.org: neither a folder nor a name" in printed and "`fedmepd join FOLDER`" in printed
