@@ -62,6 +62,31 @@ def facts(results: dict[str, Any]) -> str:
     )
 
 
+def sentence_of_site(run: dict[str, Any]) -> str:
+    """Returns the site, the method and the site's own score.
+
+    Args:
+        run: what the site keeps of it, see :mod:`fedmepd.evaluation.site_results`.
+    """
+    validations = run["history"]["validation"]
+    if run["test"]:
+        score = f"mean Dice {run['test']['mdsc']:{_SCORE}} on its test cases"
+    elif validations:
+        score = f"validation Dice {validations[-1]['mdsc']:{_SCORE}}"
+    else:
+        score = "no scores yet"
+    named = f" {run['run_name']}" if run["run_name"] else ""
+    return f"{run['name']}: {_method(run['method'])}{named}, {score}"
+
+
+def facts_of_site(run: dict[str, Any]) -> str:
+    """Returns the site's modalities, how far the run is, and on how many cases."""
+    return (
+        f"{' '.join(run['modalities'])}; round {run['round']} of {run['rounds']}, {run['status']}; one run, "
+        f"seed {run['seed']}; cases for training/validation/test: {_cases(run['cases'])}"
+    )
+
+
 def _cases(counts: dict[str, int]) -> str:
     return "/".join(str(counts[part]) for part in ("train", "validation", "test"))
 
