@@ -10,7 +10,7 @@ from fedmepd.errors import FedMEPDError
 from fedmepd.evaluation.results import is_tested, label
 
 PHANTOMS = "The cases are PHANTOMS, which this software makes itself: the scores say nothing about patients."
-# Above two decimals is what changes from one seed to the next.
+# The second decimal changes from one seed to the next already.
 _SCORE = ".2f"
 
 
@@ -34,9 +34,9 @@ def numbers(results: dict[str, Any]) -> list[tuple[str, str, str]]:
     found = []
     if scored:
         worst, site = min(scored, key=lambda pair: pair[0])
-        count = f"{len(scored)} of {len(results['sites'])} sites" if len(scored) < len(results["sites"]) else ""
+        among = f" of {len(results['sites'])}" if len(scored) < len(results["sites"]) else ""
         mean = _mean(results)["mdsc"]
-        found.append(("mean of the sites", f"{mean:{_SCORE}}", count or f"{len(scored)} sites, each its own model"))
+        found.append(("mean of the sites", f"{mean:{_SCORE}}", f"{len(scored)}{among} sites"))
         found.append(("worst site", f"{worst:{_SCORE}}", f"{site['name']}: {' '.join(site['modalities'])}"))
     fusion = _scores(results, results["server"])
     if fusion:
