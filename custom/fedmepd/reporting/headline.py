@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from fedmepd import methods
+from fedmepd.config import cohort_name
 from fedmepd.errors import FedMEPDError
 from fedmepd.evaluation.results import is_tested, label
 
@@ -17,7 +18,6 @@ _SCORE = ".2f"
 def sentence(results: dict[str, Any]) -> str:
     """Returns the method, on what cases, and the scores of the sites and of the fusion site."""
     title = _method(results["method"]) + (f" {results['run_name']}" if results["run_name"] else "")
-    cases = {"phantom": " on phantoms", "folder": " on cases of data folders"}.get(results.get("source"), "")
     sites, fusion = _mean(results)["mdsc"], _scores(results, results["server"])
     found = [
         f"{score:{_SCORE}} {where}"
@@ -25,7 +25,7 @@ def sentence(results: dict[str, Any]) -> str:
         if score is not None
     ]
     kind = "mean Dice" if is_tested(results) else f"round {results['round']} of {results['rounds']}, validation Dice"
-    return f"{title}{cases}: " + (f"{kind} {', '.join(found)}" if found else "no scores yet")
+    return f"{title}{_source(results)}: " + (f"{kind} {', '.join(found)}" if found else "no scores yet")
 
 
 def numbers(results: dict[str, Any]) -> list[tuple[str, str, str]]:
@@ -89,6 +89,12 @@ def facts_of_site(run: dict[str, Any]) -> str:
 
 def _cases(counts: dict[str, int]) -> str:
     return "/".join(str(counts[part]) for part in ("train", "validation", "test"))
+
+
+def _source(results: dict[str, Any]) -> str:
+    if results.get("source") == "phantom":
+        return f" on phantoms (cohort {cohort_name(results['settings']['data']['phantom'])})"
+    return " on cases of data folders" if results.get("source") == "folder" else ""
 
 
 def _method(name: str) -> str:
