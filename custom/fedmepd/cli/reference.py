@@ -32,10 +32,10 @@ interrupted or terminated.
 """
 
 _ABOUT_JSON = """\
-These commands print one JSON document with `--json` and nothing else on standard output; progress and warnings go to
-standard error. Exit status and errors are the same as without it. Scripts can rely on the keys below: a later version
-may add keys, and keeps these. Fractions are 0 to 1, distances mm, volumes ml, times seconds; null stands for what is
-not known or not defined. `[]` is a list, `NAME` any name.
+These commands print one JSON document with `--json` and nothing else on standard output (`fedmepd watch` prints one on
+each line); progress and warnings go to standard error. Exit status and errors are the same as without it. Scripts can
+rely on the keys below: a later version may add keys, and keeps these. Fractions are 0 to 1, distances mm, volumes ml,
+times seconds; null stands for what is not known or not defined. `[]` is a list, `NAME` any name.
 """
 
 _ABOUT_JOBS = """\

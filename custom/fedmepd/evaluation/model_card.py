@@ -24,6 +24,7 @@ def write_model_card(
     modalities: Sequence[str],
     cases: dict[str, int],
     phantoms: bool,
+    cohort: str = "",
     round_number: int,
     validation: dict[str, Any] | None,
     test: dict[str, Any] | None = None,
@@ -38,6 +39,7 @@ def write_model_card(
         modalities: those that the model was trained with.
         cases: numbers of ``train``, ``validation`` and ``test`` cases.
         phantoms: whether all of these cases are phantoms.
+        cohort: that these belong to; empty where that is not known.
         round_number: of the model.
         validation: ``mdsc`` and ``dice`` by region, or None.
         test: what :func:`fedmepd.evaluation.metrics.summarise` returns, or None before the test.
@@ -56,7 +58,7 @@ def write_model_card(
         "method": f"{method.title} ({method.paper}): {method.global_model if owner == 'server' else method.model}",
         "cases": f"{cases['train']} for training, {cases['validation']} for validation, {cases['test']} for testing"
         + at
-        + (" (phantoms)" if phantoms else ""),
+        + (" (phantoms" + f", cohort {cohort}" * bool(cohort) + ")" if phantoms else ""),
         "round": f"{round_number} of {settings.rounds}, the best on validation"
         if validation
         else f"{round_number} of {settings.rounds}",
@@ -64,7 +66,8 @@ def write_model_card(
         "inference": f"window {settings.evaluation.window}, overlap {settings.evaluation.overlap:g}",
         "intensities": f"clipped at {settings.data.clip_percent:g} % at either end, then "
         * bool(settings.data.clip_percent)
-        + "z-score within the brain, by modality",
+        + task.describe_intensities(),
+        **({"voxels": f"resampled to {task.describe_voxels()}"} if task.resampled else {}),
         "seed, version": f"{settings.seed}, fedmepd {__version__}",
         "differential privacy": _privacy(privacy()),
     }
@@ -89,7 +92,7 @@ def write_model_card(
         "",
         f"    fedmepd predict --model {model.name} FOLDER --out OUT --overlay",
         "",
-        f"Input: co-registered NIfTI images of the head without the skull: {' '.join(modalities)}, or any of them.",
+        f"Input: {task.images}: {' '.join(modalities)}, or any of them.",
         f"Output: {task.describe_labels()}.",
     ]
     write_text(model.with_name(FILE_NAME), "\n".join(lines) + "\n")

@@ -51,6 +51,7 @@ class GlobalModel:
             modalities=profile.modalities,
             cases=profile.cases,
             phantoms=fusion.phantoms,
+            cohort=settings.data.cohort(profile.source),
             privacy=privacy,
         )
         about = partial(About.of, FUSION_SITE, settings, fusion.images, fusion.phantoms)

@@ -96,17 +96,29 @@ class Validation(_Scores):
     round: _Count
 
 
+class _Lesions(_Report):
+    """Scores lesion by lesion: means over the test cases, and numbers of lesions of all of them."""
+
+    dice: _Fraction
+    hd95_mm: _Millimetres
+    found: _Count
+    missed: _Count
+    invented: _Count
+
+
 class TestScores(_Scores):
-    """Scores on the test cases."""
+    """Scores on the test cases; a site whose version does not know of them sends no ``nsd`` and no ``lesions``."""
 
     __test__ = False  # not for pytest
 
     hd95_mm: dict[str, _Millimetres]
     empty: dict[str, _Count]
+    nsd: dict[str, _Fraction] | None = None
+    lesions: dict[str, _Lesions] | None = None
 
     @model_validator(mode="after")
     def _same_regions(self) -> TestScores:
-        return _of_the_same_regions(self)
+        return _of_the_same_regions(self, *(key for key in ("nsd", "lesions") if getattr(self, key) is not None))
 
 
 class CaseReport(_Report):
@@ -260,9 +272,10 @@ class FusionReport(_Report):
     cross_site: CrossSiteReport | None = None
 
 
-def _of_the_same_regions(scores: Any) -> Any:
-    if not list(scores.dice) == list(scores.hd95_mm) == list(scores.empty):
-        raise ValueError("expected the same regions of dice, hd95_mm and empty, in this order")
+def _of_the_same_regions(scores: Any, *further: str) -> Any:
+    keys = ("hd95_mm", "empty", *further)
+    if any(list(getattr(scores, key)) != list(scores.dice) for key in keys):
+        raise ValueError(f"expected the same regions of dice, {', '.join(keys[:-1])} and {keys[-1]}, in this order")
     return scores
 
 

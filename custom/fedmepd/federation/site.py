@@ -122,6 +122,7 @@ class FederationSite:
                 modalities=data.modalities,
                 cases=data.counts(),
                 phantoms=data.phantoms,
+                cohort=settings.data.cohort(data.source),
                 privacy=lambda: self._spent(),
             ),
         )
