@@ -168,7 +168,7 @@ def test_a_folder(tmp_path: Path, model: Path, run) -> None:
     assert printed.splitlines()[-1] == f"segmented 3 of 5 cases in {out}; 2 errors"
     assert "error: b is not segmented: " in warned and "error: d is not segmented: case d has T1 only" in warned
     assert "T1ce is missing in 1 of 5 cases" in warned and "T1 T2 in 3 of 5 cases cannot be used" in warned
-    assert sorted(path.name for path in out.glob("*.*")) == ["a.nii.gz", "c.nii.gz", "e.nii.gz", "volumes.csv"]
+    assert sorted(path.name for path in out.glob("[!.]*.*")) == ["a.nii.gz", "c.nii.gz", "e.nii.gz", "volumes.csv"]
     assert [path.name for path in sorted((out / "overlays").iterdir())] == ["a.png", "c.png", "e.png"]
     assert len(list((out / "probabilities").glob("?_[WTE][TC].nii.gz"))) == 9
     assert [row["case"] for row in rows(out / "volumes.csv")] == ["a", "c", "e"]
@@ -270,4 +270,4 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, model: Path, run) -> No
     write_case(tmp_path / "data", "a")
     (tmp_path / "file").touch()
     status, _, error = run("--model", model, tmp_path / "data", "--out", tmp_path / "file" / "out")
-    assert status == 1 and "cannot write" in error
+    assert status == 2 and "cannot be written" in error and "choose another folder" in error
