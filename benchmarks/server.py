@@ -73,15 +73,16 @@ class Round:
         sites: number of sites; their modalities are those of the protocol, over and over.
         width: of the network.
         threads: of the server; 0 for PyTorch's choice.
+        means: ``aggregation`` of the settings, as far as it differs from the paper's.
     """
 
-    def __init__(self, folder: Path, sites: int, width: int, threads: int = 0):
+    def __init__(self, folder: Path, sites: int, width: int, threads: int = 0, means: dict[str, float] | None = None):
         changes = {
             "network": {"width": width},
             "training": {"fusion_threads": threads},
             # Every update counts for the personalization from the first round on.
             "personalization": {"warmup_rounds": 0},
-            "aggregation": {"min_sites": 1},
+            "aggregation": {"min_sites": 1} | (means or {}),
         }
         self.settings = Settings.make("paper", changes)
         data = phantom_data(folder, FUSION_SITE, 1)
@@ -133,12 +134,16 @@ def average(start: Tensors, updates: Sequence[Tensors], server_share: float) -> 
     return merged
 
 
-def prepare_product(folder: Path, sites: int, width: int, threads: int) -> Callable[[], dict[str, float]]:
+def prepare_product(
+    folder: Path, sites: int, width: int, threads: int, means: dict[str, float]
+) -> Callable[[], dict[str, float]]:
     """For a process of its own: a round of the product."""
-    return Round(folder, sites, width, threads).play
+    return Round(folder, sites, width, threads, means).play
 
 
-def prepare_straightforward(folder: Path, sites: int, width: int, threads: int) -> Callable[[], dict[str, float]]:
+def prepare_straightforward(
+    folder: Path, sites: int, width: int, threads: int, means: dict[str, float]
+) -> Callable[[], dict[str, float]]:
     """For a process of its own: all updates kept, then averaged."""
     waiting = Round(folder, sites, width, threads)
 
@@ -171,7 +176,7 @@ def check(folder: Path, sites: int, width: int) -> float:
     return max(float((found[key] - value).abs().max()) for key, value in expected.items())
 
 
-def run(sites: Sequence[int], width: int, threads: int, pairs: int) -> list[dict[str, Any]]:
+def run(sites: Sequence[int], width: int, threads: int, pairs: int, means: dict[str, float]) -> list[dict[str, Any]]:
     """Measures both ways for each number of sites, every run in a process of its own; returns the report's rows."""
     ways = {"product": prepare_product, "straightforward": prepare_straightforward}
     rows = []
@@ -181,7 +186,7 @@ def run(sites: Sequence[int], width: int, threads: int, pairs: int) -> list[dict
             for pair in range(pairs):
                 for name in ways if pair % 2 == 0 else reversed(ways):
                     place = Path(folder) / f"{name}-{count}-{pair}"
-                    runs[name].append(measure.in_fresh_process(ways[name], place, count, width, threads))
+                    runs[name].append(measure.in_fresh_process(ways[name], place, count, width, threads, means))
                     shutil.rmtree(place)
             rows.append({"sites": count, **{name: _summary(found, count) for name, found in runs.items()}})
     return rows
@@ -206,20 +211,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = measure.arguments("Memory and time of a round at the server, by the number of sites.", pairs=1)
     parser.add_argument("--width", type=int, help="channels at full resolution; default: 16, with --quick 4")
     parser.add_argument("--sites", type=int, nargs="+", help="numbers of sites; default: 8 64 256, with --quick 2 4")
+    parser.add_argument("--trim", type=float, default=0.0, help="aggregation.trim of the product; default: 0")
+    parser.add_argument("--direction", type=float, default=-1.0, help="aggregation.direction; default: -1")
     options = parser.parse_args(arguments)
     use_threads(options.threads)
     width = options.width or (4 if options.quick else 16)
     sites = sorted(options.sites or ((2, 4) if options.quick else SITES))
     with tempfile.TemporaryDirectory() as folder:
         difference = check(Path(folder), 3, width)
-    rows = run(sites, width, options.threads, options.pairs)
+    means = {"trim": options.trim, "direction": options.direction}
+    rows = run(sites, width, options.threads, options.pairs, means)
     environment = measure.environment()
     print(measure.describe(environment))
     print(f"\nA round at the server, width {width}, without the fusion training; medians")
     print(_table(rows))
+    # Of the exact sums, whatever the options say.
     print(f"\nBoth ways give 3 sites the same weights, whatever their order; largest difference {difference:.1g}")
     print("\n".join(_growth(rows)))
-    path = measure.write_report("server", options.json, environment, rows, width=width, difference=difference)
+    path = measure.write_report("server", options.json, environment, rows, width=width, difference=difference, **means)
     print(f"\nwritten to {path}")
 
 

@@ -407,6 +407,22 @@ def test_a_kit_for_containers(runtime, name, launcher, kit, tmp_path, monkeypatc
     assert "registry.example.org/fedmepd" in next(image).read_text()
 
 
+def test_a_kit_for_slurm(kit, tmp_path):
+    """The template as it is, but for its names, is one that FLARE takes; the site's jobs then go to Slurm."""
+    config, prepared = ROOT / "provisioning/slurm/slurm.yml", tmp_path / "prepared"
+    command = ["deploy", "prepare", str(kit("site-1")), "--output", str(prepared), "--config", str(config)]
+    run = subprocess.run([sys.executable, "-m", "nvflare.cli", *command], capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert main(["kit", str(prepared), "--refuse-code"]) == 0
+    resources = json.loads((prepared / "local/resources.json").read_text())
+    [launcher] = [one for one in resources["components"] if "slurm" in one["path"]]
+    asked = yaml.safe_load(config.read_text())["job_launcher"]
+    assert launcher["args"]["sbatch_directives"] == asked["sbatch_directives"]
+    assert launcher["args"]["python_path"] == asked["python_path"]
+    assert is_allowed(prepared, "fedmepd.flare.executor.FedMEPDExecutor")
+    assert (prepared / "startup/start_slurm.sh").is_file() and not (prepared / "startup/start.sh").exists()
+
+
 def test_a_renewed_certificate_and_a_ninth_hospital(provisioned, tmp_path):
     """The others keep theirs, and the project keeps its root."""
     workspace = tmp_path / "workspace"

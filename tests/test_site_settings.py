@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from fedmepd.errors import SettingsError
-from fedmepd.site_settings import SiteSettings
+from fedmepd.site_settings import SiteSettings, has_home
 
 
 @pytest.fixture(autouse=True)
 def no_variables(monkeypatch):
-    for variable in ("FEDMEPD_DATA", "FEDMEPD_DEVICE", "FEDMEPD_CACHE", "FEDMEPD_CASE_SCORES"):
+    for variable in ("FEDMEPD_DATA", "FEDMEPD_DEVICE", "FEDMEPD_CACHE", "FEDMEPD_CASE_SCORES", "FEDMEPD_MIN_COUNT"):
         monkeypatch.delenv(variable, raising=False)
 
 
@@ -29,18 +29,49 @@ def test_file_and_environment(tmp_path, monkeypatch):
     settings = SiteSettings.load(tmp_path)
     assert (settings.data, settings.device, settings.cache) == (Path("/file/data"), "cpu", tmp_path / "kept")
     monkeypatch.setenv("FEDMEPD_DATA", "~/data")
-    monkeypatch.setenv("FEDMEPD_CACHE", "here")
+    monkeypatch.setenv("FEDMEPD_CACHE", "/var/here")
     monkeypatch.setenv("FEDMEPD_DEVICE", "cuda:1")
     settings = SiteSettings.load(tmp_path)
-    assert (settings.data, settings.device, settings.cache) == (Path.home() / "data", "cuda:1", Path.cwd() / "here")
+    assert (settings.data, settings.device, settings.cache) == (Path.home() / "data", "cuda:1", Path("/var/here"))
     assert settings.cross_site == "none"
     monkeypatch.setenv("FEDMEPD_CROSS_SITE", "test")
     assert SiteSettings.load(tmp_path).cross_site == "test"
     assert SiteSettings.load(tmp_path).case_scores == "none"
     monkeypatch.setenv("FEDMEPD_CASE_SCORES", "share")
     assert SiteSettings.load(tmp_path).case_scores == "share"
+    assert (settings.min_count, settings.reproducible) == (3, "auto")
+    monkeypatch.setenv("FEDMEPD_MIN_COUNT", "7")
+    assert SiteSettings.load(tmp_path).min_count == SiteSettings.load(tmp_path).disclosure().fewest == 7
     monkeypatch.setenv("FEDMEPD_DATA", "")
     assert SiteSettings.load(tmp_path).data == Path("/file/data")
+
+
+@pytest.mark.parametrize(("variable", "key"), [("FEDMEPD_DATA", "data"), ("FEDMEPD_CACHE", "cache")])
+def test_a_relative_path_in_a_variable(variable, key, tmp_path, monkeypatch):
+    """A command starts where its user is, a process of FLARE does not."""
+    monkeypatch.setenv(variable, "sites")
+    assert getattr(SiteSettings.load(), key) == Path.cwd() / "sites"
+    with pytest.raises(SettingsError, match=f"{variable} = sites.*such as {variable}=.PWD/sites"):
+        SiteSettings.load(tmp_path)
+
+
+@pytest.mark.parametrize("home", [None, ""])
+def test_without_a_home_folder(home, monkeypatch):
+    """Only where a cache is needed, its place has to be said."""
+    monkeypatch.delenv("FEDMEPD_CACHE", raising=False)
+    monkeypatch.delenv("HOME") if home is None else monkeypatch.setenv("HOME", home)
+    # HOME missing, the user's entry in passwd tells the home folder, if there is one.
+    if home is None and has_home():
+        assert SiteSettings.load().cache == Path("~/.cache/fedmepd").expanduser()
+        return
+    with pytest.raises(SettingsError, match="no home folder.*set FEDMEPD_CACHE"):
+        SiteSettings.load()
+    assert SiteSettings.load(cache_needed=False).cache is None
+    monkeypatch.setenv("FEDMEPD_CACHE", "/var/here")
+    assert SiteSettings.load().cache == Path("/var/here")
+    monkeypatch.setenv("FEDMEPD_DATA", "~nobody-of-this-name/data")
+    with pytest.raises(SettingsError, match="without ~"):
+        SiteSettings.load()
 
 
 @pytest.mark.parametrize(
@@ -51,6 +82,12 @@ def test_file_and_environment(tmp_path, monkeypatch):
         ({"cache": None}, ("fedmepd.json", "cache = None")),
         ({"cross_site": "yes"}, ("fedmepd.json", "cross_site = 'yes'", "'none', 'test' or 'share'")),
         ({"case_scores": "test"}, ("fedmepd.json", "case_scores = 'test'", "'none' or 'share'")),
+        ({"limits": {"crp": 64}}, ("fedmepd.json", "limits.crp", "width, crop, window")),
+        ({"limits": {"crop": 1000}}, ("fedmepd.json", "limits.crop = 1000", "256")),
+        ({"allow": {"durations": "no"}}, ("fedmepd.json", "allow.durations = 'no'", "valid boolean")),
+        ({"allow": {"seconds": False}}, ("fedmepd.json", "allow.seconds", "durations, memory, live")),
+        ({"min_count": 0}, ("fedmepd.json", "min_count = 0")),
+        ({"reproducible": True}, ("fedmepd.json", "reproducible = True", "'auto', 'yes' or 'no'")),
         ("{data: 1}", ("fedmepd.json", "JSON")),
         ("[]", ("fedmepd.json", "an array")),
     ],
@@ -73,3 +110,11 @@ def test_device():
 def test_device_that_does_not_exist(device):
     with pytest.raises(SettingsError, match=f"'{device}' does not exist.*FEDMEPD_DEVICE"):
         SiteSettings(device=device).torch_device()
+
+
+@pytest.mark.parametrize(
+    ("chosen", "phantoms", "patients"), [("auto", True, False), ("yes", True, True), ("no", False, False)]
+)
+def test_whose_training_can_be_repeated(chosen, phantoms, patients):
+    settings = SiteSettings(reproducible=chosen)
+    assert (settings.is_reproducible("phantom"), settings.is_reproducible("folder")) == (phantoms, patients)

@@ -10,8 +10,10 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -250,3 +252,13 @@ def test_read_json_of_an_array(tmp_path: Path) -> None:
 def test_read_json_of_a_folder(tmp_path: Path) -> None:
     with pytest.raises(FedMEPDError, match="Is a directory"):
         read_json(tmp_path, "a test")
+
+
+def test_state_that_nobody_could_read_again_does_not_replace_the_old_one(tmp_path):
+    """torch writes any object; what is read holds tensors and plain values."""
+    path = tmp_path / "state.pt"
+    save_tensors(path, {"round": 1, "weights": torch.ones(2)})
+    for value in (datetime(2026, 1, 1), np.float64(0.5), {"mdsc": [np.float32(1)]}):
+        with pytest.raises(CheckpointError, match=r"state\.pt was not written"):
+            save_tensors(path, {"round": 2, "value": value})
+        assert load_tensors(path)["round"] == 1 and list(tmp_path.iterdir()) == [path]

@@ -2,6 +2,10 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
+from fedmepd.surroundings import settle
+
+settle()
+
 try:
     __version__ = version("fedmepd")
 except PackageNotFoundError:  # the package was copied into a job instead of installed

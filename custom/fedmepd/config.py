@@ -23,6 +23,16 @@ LONGEST_WAIT = 30 * 24 * 3600
 FUSION_SITE = "fusion"
 
 
+# Names of sites and runs become names of files and folders.
+SITE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+_NAME_OR_NONE = SITE_NAME + "|^$"
+
+
+def cohort_name(phantom: bool | str | None) -> str:
+    """Returns the name of the cohort of phantoms that the setting ``data.phantom`` chooses."""
+    return phantom if isinstance(phantom, str) else "mild"
+
+
 class Section(BaseModel):
     """A part of the settings: unknown keys are refused, and nothing changes afterwards."""
 
@@ -69,7 +79,24 @@ class AggregationSettings(Section):
         le=1e6,
         description="an update more than this many times as large as the median is scaled down to it; 0: never",
     )
+    trim: float = Field(
+        0,
+        ge=0,
+        le=0.5,
+        description="share of the sites whose changes of a weight are left out at either end, rounded up; 0: none; "
+        "0.5: the median",
+    )
+    direction: float = Field(
+        -1,
+        ge=-1,
+        le=0,
+        description="an update is left out if its cosine with the median update is below this; -1: never",
+    )
     wire_precision: Literal["float16", "float32"] = Field("float16", description="floating-point format on the wire")
+
+    def robust(self) -> bool:
+        """Whether the means are other than those of all updates."""
+        return self.trim > 0 or self.direction > -1
 
 
 class TrainingSettings(Section):
@@ -147,7 +174,11 @@ class EvaluationSettings(Section):
 class DataSettings(Section):
     """Which cases are used. Each site decides where they are stored."""
 
-    phantom: bool = Field(False, description="sites without a data folder make phantoms and train on them")
+    phantom: bool | Literal["hospitals"] = Field(
+        False,
+        description="sites without a data folder make phantoms and train on them. true: the mild cohort, whose sites "
+        "are much alike; hospitals: one whose sites differ as hospitals do",
+    )
     train: float = Field(
         0.6, gt=0, le=1, description="share of a site's patients used for training, if no manifest decides"
     )
@@ -170,6 +201,13 @@ class DataSettings(Section):
         le=1,
         description="share of the fusion site's training cases that are used: how much a method needs them",
     )
+    fusion_cases: int | None = Field(
+        None,
+        ge=1,
+        le=1_000_000,
+        description="number of the fusion site's training cases that are used, in place of a share; null: see "
+        "fusion_share",
+    )
     clip_percent: float = Field(
         0.0, ge=0, lt=10, description="percentage of the brain's voxels whose intensity is clipped at either end"
     )
@@ -180,15 +218,60 @@ class DataSettings(Section):
             raise ValueError("train + validation is above 1: nothing would be left to test on")
         return self
 
+    def cohort(self, source: str) -> str:
+        """Returns the name of the cohort that cases of a source belong to; empty where they are no job's phantoms."""
+        return cohort_name(self.phantom) if source == "phantom" else ""
+
+    @model_validator(mode="after")
+    def _one_number_of_fusion_cases(self) -> DataSettings:
+        if self.fusion_cases is not None and self.fusion_share < 1:
+            raise ValueError("fusion_cases and fusion_share both say how many fusion cases are used: leave one out")
+        return self
+
 
 class FusionSettings(Section):
     """Which participant is the fusion site, that is, has the cases with all modalities."""
 
     site: str = Field(
         "",
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$|^$",
+        pattern=_NAME_OR_NONE,
         description="name of the site that has the fusion data and trains on them; empty: the server itself",
     )
+
+
+class PrivacySettings(Section):
+    """Differential privacy for the training patients of every participant."""
+
+    epsilon: float = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="budget of a participant for the whole run; when it is spent, the participant trains no further; "
+        "0: no differential privacy",
+    )
+    delta: float = Field(
+        1e-5, gt=0, lt=0.1, description="delta of the guarantee; has to be well below 1 / number of training patients"
+    )
+    clip: float = Field(
+        1.0, gt=0, le=1e6, description="a patient's gradient in a step is scaled down to this norm where it is longer"
+    )
+    patients: int = Field(
+        0, ge=0, le=10_000, description="patients in a step on average, each drawn by itself; 0: training.batch"
+    )
+    noise: float = Field(
+        0,
+        ge=0,
+        le=1e4,
+        description="standard deviation of the noise in a step, in clips; 0: as much as makes the budget last for all "
+        "rounds",
+    )
+    vector_clip: float = Field(
+        8.0,
+        gt=0,
+        le=1e6,
+        description="norm to which a patient's class vectors are scaled down before they make anchors",
+    )
+    vector_share: float = Field(0.2, gt=0, lt=1, description="share of the fusion site's budget that its anchors take")
 
 
 class Settings(Section):
@@ -210,7 +293,7 @@ class Settings(Section):
     task: str = Field(DEFAULT, description="images, classes and rules; `fedmepd tasks` lists them")
     run_name: str = Field(
         "",
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$|^$",
+        pattern=_NAME_OR_NONE,
         description="name of the run; a job with the same name continues it",
     )
     seed: int = Field(0, ge=0, lt=2**31, description="seed of every random number")
@@ -233,6 +316,7 @@ class Settings(Section):
     augmentation: AugmentationSettings = AugmentationSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     data: DataSettings = DataSettings()
+    privacy: PrivacySettings = PrivacySettings()
 
     @field_validator("task")
     @classmethod
@@ -265,9 +349,15 @@ class Settings(Section):
         method = methods.find(overrides.get("method", Settings.model_fields["method"].default))
         base = merge(PRESETS[preset], method.settings.presets.get(preset, {}))
         try:
-            return method.settings.model_validate(merge(base, overrides))
+            settings = method.settings.model_validate(merge(base, overrides))
         except ValidationError as error:
             raise SettingsError(explain(error, "settings", method.settings, _of_other_method(method.name))) from error
+        if settings.aggregation.robust() and not method.averages:
+            raise SettingsError(
+                f"settings: aggregation.trim and aggregation.direction are for methods that average updates, and "
+                f"{method.name} does not: leave them out"
+            )
+        return settings
 
     def with_fewest(self, cases: int) -> Settings:
         """Returns settings in which nothing leaves a site that fewer cases are behind, see :attr:`fewest_cases`."""

@@ -11,6 +11,25 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 
+# What a message of ours holds at most of content from outside: of one text, and of the whole.
+LONGEST_TEXT, _LONGEST_MESSAGE = 200, 1000
+
+
+def plain_text(content: object, longest: int = LONGEST_TEXT) -> str:
+    """Returns content from outside as a text for logs, results and pages: cut, and with control characters escaped.
+
+    >>> plain_text("fine\\n2026-01-01 site-1 is refused")
+    'fine\\\\n2026-01-01 site-1 is refused'
+
+    Args:
+        content: whatever somebody else sent.
+        longest: characters; what is longer ends with three dots.
+    """
+    text = str(content)
+    text = text if len(text) <= longest else f"{text[: longest - 3]}..."
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
+
+
 class FedMEPDError(Exception):
     """Something that a user can put right; the message says what.
 
@@ -44,11 +63,18 @@ class CheckpointError(FedMEPDError):
     kind = "the site's kept state cannot be used"
 
 
-class UpdateRefused(FedMEPDError):
+class _FromOutside(FedMEPDError):
+    """Its message holds what others sent, and so is cut and freed of control characters."""
+
+    def __init__(self, message: str, public: str | None = None):
+        super().__init__(plain_text(message, _LONGEST_MESSAGE), public and plain_text(public, _LONGEST_MESSAGE))
+
+
+class UpdateRefused(_FromOutside):
     """A site's update is not taken into the aggregation; the message names site, key and reason."""
 
 
-class FusionAway(FedMEPDError):
+class FusionAway(_FromOutside):
     """The fusion site is not there, or could not do its part of a round."""
 
     kind = "the fusion site is away"
@@ -58,13 +84,21 @@ class Aborted(Exception):
     """The run was asked to stop; raised between two training steps."""
 
 
+_DENIED, _FULL = (errno.EACCES, errno.EPERM), (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def is_of_the_machine(problem: OSError) -> bool:
+    """Whether an error is one of rights or of space, which whoever runs this can put right and no code can."""
+    return problem.errno in (*_DENIED, *_FULL, errno.EROFS)
+
+
 def remedy(problem: OSError) -> str:
     """Returns what to do about a file or folder that the operating system refuses, as the end of a sentence."""
-    if problem.errno in (errno.EACCES, errno.EPERM):
+    if problem.errno in _DENIED:
         return "give the user who runs this the right to it (`chmod`, `chown`), or choose another folder"
     if problem.errno == errno.EROFS:
         return "it is on a disk that can only be read: choose another folder"
-    if problem.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if problem.errno in _FULL:
         return "free space on that disk, or choose another folder"
     return "choose another folder"
 
@@ -100,7 +134,8 @@ def _sentence(
     elsewhere: Callable[[tuple[str | int, ...]], str],
 ) -> str:
     location, value = problem["loc"], problem["input"]
-    key = ".".join(map(str, location))
+    # A key that nobody knows is content from outside too.
+    key = plain_text(".".join(map(str, location)), _LONGEST_VALUE)
     place = where if isinstance(where, str) else where(str(location[0]) if location else "")
     if problem["type"] == "extra_forbidden":
         if answer := elsewhere(location):

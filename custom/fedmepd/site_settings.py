@@ -34,6 +34,26 @@ VARIABLES = {
 }
 
 
+class SitePrivacy(BaseModel):
+    """What a site demands of differential privacy, whatever a job says."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    epsilon: float | None = Field(
+        None,
+        gt=0,
+        le=1000,
+        description="budget of this site for all runs together. No job trains here beyond it, and a job without "
+        "differential privacy trains here with it. null: as the job says",
+    )
+    delta: float = Field(1e-5, gt=0, lt=0.1, description="delta of that; the smaller one of site and job counts")
+    scores: Literal["none", "share"] = Field(
+        "none",
+        description="where there is differential privacy: whether scores on validation and test cases leave the site; "
+        "epsilon does not cover them. Sites with phantoms share",
+    )
+
+
 class SiteSettings(BaseModel):
     """What a site decides for itself."""
 
@@ -67,17 +87,20 @@ class SiteSettings(BaseModel):
     )
     limits: Limits = Field(Limits(), description="the most that a job may ask of this machine")
     allow: Allow = Field(Allow(), description="kinds of values that may leave the site")
+    privacy: SitePrivacy = Field(SitePrivacy(), description="differential privacy, whatever a job says")
 
     @classmethod
-    def load(cls, local_folder: Path | None = None) -> SiteSettings:
+    def load(cls, local_folder: Path | None = None, *, cache_needed: bool = True) -> SiteSettings:
         """Reads ``fedmepd.json`` of the site's local folder, if it exists. Environment variables override it.
 
         Args:
             local_folder: the ``local`` folder of the site's FLARE kit, or None. Relative paths in the file
-                are relative to it.
+                are relative to it. Without a kit, relative paths in variables are relative to the current folder.
+            cache_needed: False: ``cache`` is None for a user who has neither a home folder nor said where it is.
 
         Raises:
-            SettingsError: the file is not JSON, a key is unknown, or a value is of the wrong kind.
+            SettingsError: the file is not JSON, a key is unknown, a value is of the wrong kind, or there is no place
+                for the cache.
         """
         values: dict[str, Any] = {}
         origin: dict[str, str] = {}
@@ -91,17 +114,24 @@ class SiteSettings(BaseModel):
         for key, variable in VARIABLES.items():
             if os.environ.get(variable):
                 values[key], origin[key] = os.environ[variable], f"environment variable {variable}"
+                if file is not None and key in ("data", "cache"):
+                    _require_absolute(variable)
         try:
             settings = cls.model_validate(values)
         except ValidationError as error:
             raise SettingsError(explain(error, lambda key: origin.get(key, "site settings"), cls)) from error
         paths = {"data": settings.data, "cache": settings.cache}
+        if "cache" not in values and not has_home():
+            if cache_needed:
+                raise SettingsError(
+                    "the user has no home folder, in which prepared cases would be kept: set FEDMEPD_CACHE to another "
+                    f"folder, or cache in {FILE_NAME}"
+                )
+            paths["cache"] = None
         try:
             absolute = {key: path and path.expanduser().absolute() for key, path in paths.items()}
-        # A user without a home folder.
         except RuntimeError as error:
-            message = f"the user has no home folder ({error}): set FEDMEPD_CACHE, or cache in {FILE_NAME}"
-            raise SettingsError(message) from error
+            raise SettingsError(f"{error}: expected paths without ~, since the user has no home folder") from error
         return settings.model_copy(update=absolute)
 
     def for_one_machine(self) -> SiteSettings:
@@ -147,3 +177,24 @@ class SiteSettings(BaseModel):
                 f"another of {', '.join(available)}"
             ) from error
         return torch.device(self.device)
+
+
+def has_home() -> bool:
+    """Whether the user has a home folder: in containers HOME may be missing or empty, and no entry in passwd."""
+    if os.environ.get("HOME") == "":
+        return False
+    try:
+        Path("~").expanduser()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _require_absolute(variable: str) -> None:
+    """Raises :class:`SettingsError` if a path is relative: FLARE's processes start in folders of their own."""
+    path = Path(os.environ[variable])
+    if not path.is_absolute() and not str(path).startswith("~"):
+        raise SettingsError(
+            f"environment variable {variable} = {path}: FLARE's processes start in folders of their own, where this is "
+            f"another place: expected the whole path, such as {variable}=$PWD/{path}"
+        )

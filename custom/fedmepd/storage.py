@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import io
 import json
 import os
 import pickle
+import tempfile
 import uuid
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -32,12 +33,15 @@ _JSON_KINDS = {
 }
 
 
-def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
+def write_atomically(
+    path: Path, write: Callable[[IO[bytes]], None], check: Callable[[Path], Any] = lambda written: None
+) -> None:
     """Writes a file so that ``path`` holds either its old content or all of the new.
 
     Args:
         path: the file to replace; its folder is made when missing.
         write: called with the open binary file.
+        check: called with the new file before the old one goes; what it raises leaves the old one in its place.
 
     Raises:
         FedMEPDError: the disk is full or the folder cannot be written; the old file is untouched.
@@ -50,6 +54,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
             write(file)
             file.flush()
             os.fsync(file.fileno())
+        check(temporary)
         os.replace(temporary, path)
         _flush_folder(path.parent)
     except BaseException as error:
@@ -68,6 +73,24 @@ def cannot_write(path: Path, error: OSError) -> FedMEPDError:
     )
 
 
+def require_writable(folder: Path, option: str) -> None:
+    """Makes a folder and tries whether it can be written, before anything is computed for it.
+
+    Args:
+        folder: the folder.
+        option: by which the user names it.
+
+    Raises:
+        FedMEPDError: it cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise FedMEPDError(f"{option} {folder} cannot be written: {error.strerror}; {remedy(error)}") from error
+
+
 def remove_leftovers(folder: Path) -> None:
     """Removes what a process left half written when it was killed.
 
@@ -79,6 +102,9 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def _flush_folder(folder: Path) -> None:
+    # Windows has no folders that can be opened.
+    if not hasattr(os, "O_DIRECTORY"):
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -87,27 +113,34 @@ def _flush_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: Path, taken: str) -> Iterator[None]:
+def locked(path: Path, taken: str | None) -> Iterator[None]:
     """Keeps a lock on a file; the operating system releases it when this process ends, however it ends.
 
     Args:
         path: the file, which stays; its folder is made when missing.
-        taken: the message if another process has the lock.
+        taken: the message if another process has the lock; None: wait for it.
 
     Raises:
         FedMEPDError: another process has it, or the file cannot be written.
     """
+    # Late, so that the commands that lock nothing do not wait for it.
+    from filelock import FileLock, Timeout
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(path, "w")
+        # The lock itself does not say why it cannot be had.
+        open(path, "a").close()
     except OSError as error:
         raise FedMEPDError(f"{path} cannot be written: {error.strerror or error}; choose another folder") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise FedMEPDError(taken) from error
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=-1 if taken is None else 0)
+    except Timeout as error:
+        raise FedMEPDError(taken) from error
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -155,13 +188,34 @@ def read_json(
 
 
 def save_tensors(path: Path, content: dict[str, Any]) -> None:
-    """Writes a dictionary of tensors and plain values atomically, in torch's format."""
+    """Writes a dictionary of tensors and plain values atomically, in torch's format.
+
+    The new file is read before it replaces the old one: a value that could be written and never read again would cost
+    the run.
+
+    Raises:
+        FedMEPDError: it cannot be written.
+        CheckpointError: it holds something else than tensors and plain values.
+    """
     import torch
 
     # Through memory, since torch's own writer hides why a write failed (a full disk, say).
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    write_atomically(path, lambda file: file.write(buffer.getbuffer()))
+    write_atomically(path, lambda file: file.write(buffer.getbuffer()), partial(_require_readable, path))
+
+
+def _require_readable(path: Path, written: Path) -> None:
+    import torch
+
+    try:
+        # Mapped: the tensors' values are not read, and need no memory.
+        torch.load(written, map_location="cpu", weights_only=True, mmap=True)
+    except (pickle.UnpicklingError, RuntimeError, ValueError, KeyError, EOFError) as error:
+        raise CheckpointError(
+            f"{path} was not written: it would hold something else than tensors and plain values, and nobody could "
+            f"read it again ({str(error).splitlines()[0]})"
+        ) from error
 
 
 def _require_honest_size(path: Path, kind: str) -> None:

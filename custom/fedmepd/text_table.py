@@ -1,4 +1,4 @@
-"""Tables as plain text."""
+"""Tables as plain text, and cells of tables for spreadsheets."""
 
 from __future__ import annotations
 
@@ -29,3 +29,11 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]], left: Collection[
 def natural_order(name: str) -> list[tuple[int, str]]:
     """Sort key by which site-2 comes before site-10."""
     return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]
+
+
+def spreadsheet_cell(text: str) -> str:
+    """Returns a text that a spreadsheet shows, and does not calculate.
+
+    The name of a case may come from others. A cell that begins like a formula gets an apostrophe in front.
+    """
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else text

@@ -18,14 +18,34 @@ def test_only_the_culprits_updates_are_spoilt() -> None:
         "scaled x1000": [500.0, -250.0],
         "scaled x100": [50.0, -25.0],
         "sign flipped": [-0.5, 0.25],
+        "sign flipped x3": [-1.5, 0.75],
+        "sign flipped x9": [-4.5, 2.25],
         "constant 0.05": [0.05, 0.05],
+        "free rider": [0.0, 0.0],
     }.items():
-        spoil = robustness.spoil("site-7", robustness.ATTACKS[name])
+        spoil = robustness.spoil(["site-7"], robustness.ATTACKS[name])
         honest = update()
         assert spoil("site-1", honest) is honest
         spoilt = spoil("site-7", update())
         torch.testing.assert_close(spoilt.tensors["w"], torch.tensor(expected))
         assert (spoilt.round, spoilt.report) == (1, {"cases": 3})
+
+
+def test_attacks_on_the_decoder() -> None:
+    changes = {
+        "encoders.T1.a.weight": torch.full((2, 2), 6.0),
+        "decoder.a.weight": torch.ones(2, 3),
+        "decoder.b.weight": torch.tensor([[3.0, 4.0], [0.0, 1.0]]),
+    }
+    spoilt = robustness.ATTACKS["one filter"](changes, 1)
+    # The norm is sqrt(4 * 36 + 6 + 26) = sqrt(176), all of it against (3, 4) / 5.
+    expected = torch.tensor([[-0.6, -0.8], [0.0, 0.0]]) * 176**0.5
+    torch.testing.assert_close(spoilt["decoder.b.weight"], expected)
+    assert not spoilt["decoder.a.weight"].any() and not spoilt["encoders.T1.a.weight"].any()
+    for number, factor in ((1, 1e-6), (2, -3.0)):
+        spoilt = robustness.ATTACKS["weight H"](changes, number)
+        torch.testing.assert_close(spoilt["decoder.a.weight"], torch.full((2, 3), factor))
+        assert torch.equal(spoilt["encoders.T1.a.weight"], changes["encoders.T1.a.weight"])
 
 
 def entry(name: str, mdsc: float, limited: int = 0) -> dict:
@@ -36,7 +56,7 @@ def test_row_by_hand() -> None:
     """The culprit's own score does not count."""
     baseline = {"sites": [entry("a", 0.5), entry("b", 0.7)], "server": entry("server", 0.8)}
     found = {"sites": [entry("a", 0.4), entry("b", 0.7), entry("x", 0.0, 4)], "server": entry("server", 0.7)}
-    row = robustness.row("attack", found, baseline, "x")
+    row = robustness.row("attack", found, baseline, ["x"])
     assert {key: round(value, 6) for key, value in row.items() if key != "run"} == {
         "others": 0.55,
         "difference": -0.05,

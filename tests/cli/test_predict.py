@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import matplotlib.image
 import nibabel
 import numpy as np
 import pytest
@@ -270,4 +271,45 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, model: Path, run) -> No
     write_case(tmp_path / "data", "a")
     (tmp_path / "file").touch()
     status, _, error = run("--model", model, tmp_path / "data", "--out", tmp_path / "file" / "out")
-    assert status == 2 and "cannot be written" in error and "choose another folder" in error
+    assert status == 2 and str(tmp_path / "file") in error
+
+
+REFUSED = "was trained on phantoms alone, never on a patient: what it marks in"
+
+
+def test_a_model_of_phantoms_is_refused_on_patients(tmp_path: Path, run) -> None:
+    """Before anything is computed; with the option it warns, in the picture too."""
+    model, out = tmp_path / "model.pt", tmp_path / "out"
+    save_tiny(model, phantoms=True)
+    write_case(tmp_path / "data", "p")
+    status, printed, error = run("--model", model, tmp_path / "data", "--out", out)
+    assert status == 2 and not printed and not out.exists()
+    assert error.count("\n") == 1 and f"{REFUSED} p means nothing" in error and "--phantom-model-on-patients" in error
+    flair = image(tmp_path, "a")
+    status, _, error = run("--model", model, "--flair", flair, "--out", tmp_path / "s.nii.gz")
+    assert status == 2 and f"{REFUSED} s means nothing" in error
+    option = ("--phantom-model-on-patients", "--overlay")
+    status, _, error = run("--model", model, tmp_path / "data", "--out", out, *option)
+    assert status == 0 and error.startswith("warning: the model") and f"{REFUSED} p means nothing" in error
+    save_tiny(model, phantoms=False)
+    status, *_ = run("--model", model, tmp_path / "data", "--out", tmp_path / "other", "--overlay")
+    assert status == 0
+    heights = [matplotlib.image.imread(folder / "overlays" / "p.png").shape[0] for folder in (out, tmp_path / "other")]
+    assert heights[0] > heights[1]
+
+
+def test_a_model_of_phantoms_segments_phantoms(tmp_path: Path, run) -> None:
+    save_tiny(tmp_path / "model.pt", phantoms=True)
+    write_case(tmp_path / "data", "Phantom_site-1_001", ("FLAIR", "T1ce"))
+    status, _, error = run("--model", tmp_path / "model.pt", tmp_path / "data", "--out", tmp_path / "out")
+    assert (status, error) == (0, "")
+
+
+def test_unlike_the_training_is_said_before_the_case_is_segmented(tmp_path: Path, run) -> None:
+    save_tiny(tmp_path / "model.pt", voxel_mm=(1.0, 1.0, 3.0), foreground_ml=1200.0)
+    flair = image(tmp_path, "a")
+    status, _, error = run("--model", tmp_path / "model.pt", "--flair", flair, "--out", tmp_path / "s.nii.gz")
+    assert status == 0 and [line.partition(",")[0] for line in error.splitlines()[1:]] == [
+        "warning: case s has voxels of 1 x 1 x 1 mm",
+        "warning: case s is above 0 in 0 ml",
+    ]

@@ -40,9 +40,9 @@ def test_what_a_command_looks_like() -> None:
         "| `calibration.residual` | true, false | false | true | ",
         "| `personalization.patience` | whole number, at least 0, at most 255 or null | 10 | 4 | ",
         "| `aggregation.wire_precision` | `float16`, `float32` | float16 | float16 | ",
-        "| `training.learning_rate` | number, above 0 | 0.0002 | 0.004 | ",
+        "| `training.learning_rate` | number, above 0, at most 10 | 0.0002 | 0.004 | ",
         "| `data.clip_percent` | number, at least 0, below 10 | 0 | 0 | ",
-        "| `rounds` | whole number, at least 1 | 1000 | 20 | ",
+        "| `rounds` | whole number, at least 1, at most 100000 | 1000 | 20 | ",
         "| `cache` | `FEDMEPD_CACHE` | `~/.cache/fedmepd` | folder for phantoms and prepared cases |",
     ],
 )

@@ -1,5 +1,6 @@
 import os
 import stat
+import tempfile
 
 import numpy as np
 import pytest
@@ -222,3 +223,11 @@ def test_full_disk(tmp_path, monkeypatch):
     with pytest.raises(DataError, match="No space left on device.*FEDMEPD_CACHE"):
         data[0]
     assert not list((tmp_path / "cache").glob("*.pt*"))
+
+
+def test_a_folder_for_temporary_files_that_takes_nothing(tmp_path, monkeypatch):
+    """Prepared cases pass through it: the message names it beside the cache, with the free space of both."""
+    data = PreparedCases([write_case(tmp_path)], tmp_path / "cache")
+    monkeypatch.setattr(tempfile, "tempdir", "/proc")
+    with pytest.raises(DataError, match="cache, which has .* MB free, by way of /proc, which has 0 MB.*TMPDIR"):
+        data[0]

@@ -14,7 +14,7 @@ ABOUT = {
     "settings": Settings.make("phantom", {"rounds": 30, "seed": 4, "network": {"width": 16}}),
     "modalities": ("FLAIR", "T2"),
     "cases": {"train": 12, "validation": 3, "test": 5},
-    "source": "folder",
+    "phantoms": False,
     "round_number": 25,
     "validation": {"round": 25, "mdsc": 0.7, "dice": {"WT": 0.8125, "TC": 0.7, "ET": 0.6}},
 }
@@ -59,7 +59,8 @@ def test_a_model_without_any_scores(tmp_path: Path) -> None:
 
 
 def test_phantoms_are_named(tmp_path: Path) -> None:
-    text = card(tmp_path, source="phantom", modalities=("FLAIR", "T1ce", "T1", "T2"), owner="server")
+    text = card(tmp_path, phantoms=True, cohort="mild", modalities=("FLAIR", "T1ce", "T1", "T2"), owner="server")
+    assert "for fusion training at the server (phantoms, cohort mild)" in text
     assert "Trained on phantoms" in text and "never seen" not in text and "of the fusion site" in text
 
 

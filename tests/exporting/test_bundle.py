@@ -13,9 +13,12 @@ import numpy as np
 import pytest
 
 from fedmepd.cli import main
+from fedmepd.tasks.brats import BRATS
 from tests.data.files import save
 from tests.segmentation.models import save_tiny
 from tests.segmentation.test_segmenter import oblique
+
+NAMES = ("FLAIR", "T1ce")
 
 
 def head(seed: int) -> np.ndarray:
@@ -167,6 +170,42 @@ def test_what_a_bundle_says(tmp_path: Path, capsys: pytest.CaptureFixture) -> No
     data = metadata["network_data_format"]
     assert data["inputs"]["image"]["channel_def"] == {"0": "T1", "1": "T2"}
     assert data["outputs"]["pred"]["channel_def"]["3"] == "ET" and "fedmepd" in metadata["required_packages_version"]
+    # By the values of the label files, as in the pictures of `fedmepd predict`.
+    assert metadata["label_colours"] == {"1": BRATS.colours["TC"], "2": BRATS.colours["WT"], "4": BRATS.colours["ET"]}
     assert (bundle / "LICENSE").read_text() == "ask us"
     assert "--T1 t1.nii.gz --T2 t2.nii.gz" in (bundle / "docs/README.md").read_text()
     assert main(command) == 2 and "exists already" in capsys.readouterr().err
+
+
+def test_a_bundle_warns_before_it_segments(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Of phantoms, of other voxels, of another size of the head, of another modality; export says the first too."""
+    from monai.bundle import ConfigParser
+
+    flair = head(0)
+    brain = (flair - flair[flair > 0].mean()) / flair[flair > 0].std()
+    usual = tuple(float(value) for value in np.percentile(brain[flair > 0], (5, 25, 50, 75)))
+    other = tuple(value + 1 for value in usual)
+    trained = {"voxel_mm": (1.0, 1.0, 1.0), "foreground_ml": float((flair > 0).sum() / 1000)}
+    save_tiny(tmp_path / "model.pt", phantoms=True, intensities={"FLAIR": usual, "T1ce": other}, **trained)
+    bundle = tmp_path / "bundle"
+    assert main(["export", "bundle", "--model", str(tmp_path / "model.pt"), str(bundle)]) == 0
+    assert "warning:" in (said := capsys.readouterr().err) and "trained on phantoms alone" in said
+    assert "trained on phantoms alone" in (bundle / "docs/README.md").read_text()
+    metadata = json.loads((bundle / "configs/metadata.json").read_text())
+    assert "trained on phantoms alone" in metadata["intended_use"] and metadata["data_source"] == "phantoms of site-1"
+    parser = ConfigParser()
+    parser.read_config(bundle / "configs/inference.json")
+    prepare = parser.get_parsed_content("preprocessing")
+
+    def warned(affine: np.ndarray) -> list[str]:
+        files = {
+            name: str(save(tmp_path / f"{name}.nii.gz", head(number), affine)) for number, name in enumerate(NAMES)
+        }
+        with pytest.warns(UserWarning) as caught:
+            prepare(files)
+        return [str(each.message) for each in caught if "train" in str(each.message)]
+
+    [phantoms, intensities] = warned(np.eye(4))
+    assert "never on a patient" in phantoms and "intensities of T1ce" in intensities
+    [_, voxels, size, _] = warned(np.diag([2.0, 2.0, 2.0, 1.0]))
+    assert "case FLAIR.nii.gz has voxels of 2 x 2 x 2 mm" in voxels and "FLAIR.nii.gz is above 0 in" in size

@@ -36,7 +36,10 @@ def check_about(about: dict) -> None:
 def test_torchscript(model, tmp_path, capsys) -> None:
     out = tmp_path / "model.ts"
     assert main(["export", "torchscript", "--model", str(model), str(out), "--window", "16"]) == 0
-    assert "probabilities differ from the model's by at most" in capsys.readouterr().out
+    model_line, does, written = capsys.readouterr().out.splitlines()
+    assert model_line.startswith(f"{model}: model of site-1, ") and model_line.endswith(", from FLAIR T1ce")
+    assert does == "tracing the network for one window of 16 voxels, then comparing both on random images"
+    assert "probabilities differ from the model's by at most" in written
     extra = {"fedmepd.json": ""}
     loaded = torch.jit.load(str(out), _extra_files=extra)
     image = torch.randn(1, 2, 16, 16, 16, generator=torch.Generator().manual_seed(5))

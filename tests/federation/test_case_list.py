@@ -40,7 +40,7 @@ def test_they_leave_where_the_site_agrees(tiny) -> None:
     assert watched(replace(data, source="phantom"), "none") == report
     # A place without scores would not say whose score is whose.
     assert watched(data, "share", places=(1,)) == nothing
-    assert CaseList(replace(data, test=[]), "share").report() == nothing
+    assert CaseList(replace(data, test=[]), "share", OPEN).report() == nothing
 
 
 def test_fingerprint_is_of_the_labels_alone_and_of_their_order(tiny, tmp_path) -> None:

@@ -30,6 +30,7 @@ class Away:
     def __init__(self, fusion: FusionSite, clock: Clock, when: set[tuple[str, int]]):
         self._fusion, self._clock, self._when = fusion, clock, when
         self.profile, self.device = fusion.profile, fusion.device
+        self.images, self.phantoms = fusion.images, fusion.phantoms
         self.steps, self.spent, self.join = fusion.steps, fusion.spent, fusion.join
 
     def _do(self, kind: str, weights, round_number: int, *more):

@@ -99,6 +99,15 @@ def test_the_loss_of_a_step_is_not_on_the_console(careful) -> None:
     assert open_site.stats() == {"phase": "training", "loss": 1.5}
 
 
+def test_nor_is_that_of_the_fusion_training(careful) -> None:
+    server = careful[1]
+    steps: list[tuple[int, float | None]] = []
+    server._fusion.fuse(server._method.weights, 1, never, lambda step, loss: steps.append((step, loss)))
+    # Three cases in batches of two.
+    assert steps == [(1, None), (2, None)]
+    assert "loss" not in server.stats()
+
+
 def test_a_job_cannot_lower_the_floor_of_the_anchors(tiny, tmp_path) -> None:
     """The job says one case; the fusion site has three, and no cluster of three cases but one a class."""
     of = settings(calibration={"anchor_cases": 1, "anchors_per_class": 3}, rounds=1)

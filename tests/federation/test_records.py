@@ -40,7 +40,7 @@ def test_rounds_of_a_site() -> None:
     record = records["site-1"]
     assert (record["joined"], record["rounds_taken"]) == (2, [2, 4])
     assert record["rounds_missed"] == [{"round": 3, "reason": "out of memory"}]
-    assert record["limited"] == [{"round": 4, "times_median": 30.0}]
+    assert record["limited"] == [{"round": 4, "times_median": 30.0, "filters": 0}]
     assert record["validation"] == validation and record["history"]["validation"] == [validation]
     assert record["history"]["rounds"] == [
         {"round": 2, "total": 2.5, "steps": 6, "seconds": 3.0, "bytes_up": 10, "bytes_down": 20, "times_median": 1.5},

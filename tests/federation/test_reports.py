@@ -8,7 +8,15 @@ import pytest
 
 from fedmepd.errors import UpdateRefused
 from fedmepd.federation.exchange import SiteProfile
-from fedmepd.federation.reports import TestReport, TrainReport, Validation, check_cases, check_profile, check_report
+from fedmepd.federation.reports import (
+    TestReport,
+    TrainReport,
+    Validation,
+    check_cases,
+    check_profile,
+    check_report,
+    check_validated,
+)
 from fedmepd.tasks.brats import BRATS
 from fedmepd.tasks.find import find_task
 
@@ -25,8 +33,16 @@ TRAIN = {
     "peak_mib": 512.5,
 }
 CASE = {"dice": DICE, "hd95_mm": dict.fromkeys(DICE, 3.0), "empty": {"WT": None, "TC": "label", "ET": "both"}}
+LESIONS = {"dice": 0.5, "hd95_mm": 187.0, "found": 1, "missed": 1, "invented": 0}
 TEST = {
-    "test": {"dice": DICE, "mdsc": 0.25, "empty": {"WT": 0, "TC": 0, "ET": 1}, "hd95_mm": dict.fromkeys(DICE, 373.13)},
+    "test": {
+        "dice": DICE,
+        "mdsc": 0.25,
+        "empty": {"WT": 0, "TC": 0, "ET": 1},
+        "hd95_mm": dict.fromkeys(DICE, 373.13),
+        "nsd": DICE,
+        "lesions": dict.fromkeys(DICE, LESIONS),
+    },
     "withheld": None,
     "selected_round": 2,
     "each": {"cases": [CASE, CASE], "fingerprint": 64 * "a"},
@@ -49,6 +65,10 @@ def test_a_site_whose_labels_tell_some_regions_reports_these() -> None:
     whole = TRAIN | {"validation": {"round": 2, "dice": {"WT": 0.5}, "mdsc": 0.5}}
     assert check_report("clinic", TrainReport, whole, BRATS) == whole
     scores = {"dice": {"WT": 0.5}, "mdsc": 0.5, "empty": {"WT": 0}, "hd95_mm": {"WT": 3.0}}
+    # Its version does not know of lesions.
+    older = scores | {"nsd": None, "lesions": None}
+    assert check_report("clinic", TestReport, TEST | {"test": scores}, BRATS)["test"] == older
+    scores |= {"nsd": {"WT": 0.5}, "lesions": {"WT": LESIONS}}
     assert check_report("clinic", TestReport, TEST | {"test": scores}, BRATS)["test"] == scores
 
 
@@ -71,6 +91,20 @@ NAN, INF = float("nan"), float("inf")
         (TrainReport, "seconds", -1.0),
         (TrainReport, "seconds", INF),
         (TrainReport, "steps", -1),
+        # Each fits into a number, and the sums of two sites or of many rounds do not.
+        (TrainReport, "losses.total", 1.7e308),
+        (TrainReport, "figures.pace", -1.7e308),
+        (TrainReport, "seconds", 1.7e308),
+        (TrainReport, "train_seconds", 1.7e308),
+        (TrainReport, "peak_mib", 1.7e308),
+        (TrainReport, "steps", 10**400),
+        (TestReport, "selected_round", 10**400),
+        (TestReport, "test.hd95_mm.ET", 1.7e308),
+        (TestReport, "test.empty.ET", 10**400),
+        (TestReport, "each.cases", [CASE | {"hd95_mm": dict.fromkeys(DICE, 1.7e308)}]),
+        (TrainReport, "losses", {"\x1b[2J": 1.0}),
+        (TrainReport, "figures", {"": 1.0}),
+        (TrainReport, "figures", {"a" * 65: 1.0}),
         (TrainReport, "validation", {}),
         (TrainReport, "validation.mdsc", NAN),
         (TrainReport, "validation.mdsc", 1.5),
@@ -85,6 +119,12 @@ NAN, INF = float("nan"), float("inf")
         (TestReport, "test.hd95_mm", {"WT": 1.0, "TC": 1.0}),
         (TestReport, "test.dice", {"WT": 0.5}),
         (TestReport, "test.mdsc", None),
+        (TestReport, "test.nsd.ET", 1.5),
+        (TestReport, "test.nsd", {"WT": 0.5}),
+        (TestReport, "test.lesions", {"WT": LESIONS}),
+        (TestReport, "test.lesions", dict.fromkeys(DICE, LESIONS | {"found": -1})),
+        (TestReport, "test.lesions", dict.fromkeys(DICE, LESIONS | {"sizes": [3]})),
+        (TestReport, "test.lesions", dict.fromkeys(DICE, LESIONS | {"hd95_mm": INF})),
         (TestReport, "selected_round", -1),
         (TrainReport, "peak_mib", -1.0),
         (TestReport, "each.cases", None),
@@ -123,6 +163,22 @@ def test_scores_of_as_many_cases_as_there_are() -> None:
             check_cases("clinic", each, number)
     nothing = {"cases": None, "fingerprint": None}
     assert check_cases("clinic", nothing, 2) == {"test_cases": None, "test_fingerprint": None}
+
+
+def test_scores_of_the_round_that_was_trained() -> None:
+    check_validated("clinic", None, 2)
+    check_validated("clinic", TRAIN["validation"], 2)
+    with pytest.raises(UpdateRefused, match=r"validation\.round = 2: expected 3"):
+        check_validated("clinic", TRAIN["validation"], 3)
+
+
+@pytest.mark.parametrize("name", ["..", "../x", "a/b", "a\n", "", ".hidden", "a" * 65, "\x1b[2J"])
+def test_names_that_could_be_no_files(name: str) -> None:
+    """The server's files of a site begin with its name, whoever has given it."""
+    profile = SiteProfile(name, ("T2",), {"train": 1, "validation": 0, "test": 0}, "folder")
+    with pytest.raises(UpdateRefused, match="name") as refused:
+        check_profile(name, profile.to_json(), BRATS)
+    assert str(refused.value).isprintable()
 
 
 @pytest.mark.parametrize("report", [None, [], "fine"])

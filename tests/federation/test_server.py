@@ -257,6 +257,8 @@ def test_payload_of_a_decoder_that_is_all_personal_or_never(patience, decoder, t
     parts = {key.split(".")[0] for key in server.payload("site-1").tensors}
     assert ("decoder" in parts) == decoder
     assert figures["mean of the sites/personal_share"] == (0 if decoder else 1)
+    losses = [figures[f"{site}/loss_total"] for site in sites]
+    assert len(losses) > 1 and figures["mean of the sites/loss_total"] == pytest.approx(sum(losses) / len(losses))
 
 
 def test_personal_filters_are_not_sent(resumed, tmp_path, uninterrupted) -> None:
@@ -557,7 +559,7 @@ def test_bound_after_a_restart(tiny, tmp_path) -> None:
     server = three_sites(tiny, tmp_path, 10)
     play_answers(server, {"site-1": 0.002, "site-3": 0.5})
     limited = [server_state(tmp_path)["records"][name]["limited"] for name in THREE]
-    assert limited == [[], [], [{"round": 2, "times_median": 250.0}]]
+    assert limited == [[], [], [{"round": 2, "times_median": 250.0, "filters": 0}]]
 
 
 def test_why_a_site_missed_a_round(tiny, tmp_path) -> None:

@@ -253,6 +253,26 @@ def test_site_that_does_not_answer_in_time(job):
     assert "round 1: site-2 did not answer" in job.log and "test: site-2 did not answer" in job.log
 
 
+def test_site_that_never_prepares_does_not_keep_the_others_waiting(job):
+    job.newcomer_seconds = 0.1
+    job.answer = lambda site, name, message: (
+        None if (site, name) == ("site-2", "prepare") else good_site(site, name, message)
+    )
+    job.run(aggregation={"round_timeout": 0.3})
+    assert not job.engine.panics
+    assert sorted(job.server.taken[2]) == ["site-1", "site-10"]
+    assert "site-2: gone, or not prepared in time; the job starts without it" in job.log
+
+
+@pytest.mark.parametrize("code", [ReturnCode.UNSAFE_JOB, ReturnCode.RUN_MISMATCH, ReturnCode.TASK_UNKNOWN])
+def test_code_that_ends_other_jobs_is_a_failure_of_the_site(job, code):
+    job.answer = lambda site, name, message: (
+        make_reply(code) if (site, name) == ("site-2", "train") else good_site(site, name, message)
+    )
+    job.run()
+    assert not job.engine.panics and sorted(job.server.taken[2]) == ["site-1", "site-10"]
+
+
 def test_site_that_appears_during_the_run_is_prepared_first(job):
     def join(abort):
         job.engine.clients = [client(site) for site in (*SITES, "site-3")]

@@ -19,7 +19,7 @@ SETTINGS = Settings.make(
     "phantom",
     {"network": {"width": 4}, "evaluation": {"cross_site": True}, "aggregation": {"round_timeout": 1.0}},
 )
-RUN = translation.Run("run-1", SETTINGS)
+RUN = translation.Run("1" * 32, SETTINGS)
 
 
 def network():
@@ -109,7 +109,7 @@ def broken_model():
     ("bad", "reason"),
     [
         (lambda: refuse("not agreed"), "not agreed"),
-        (lambda: translation.report_reply({}), "not a model of this package"),
+        (lambda: translation.report_reply({}), "expected weights, got METRICS"),
         (broken_model, "decoder.classify.bias is missing, unknown, not finite"),
         (lambda: None, "site-2 gave no answer in time"),
     ],

@@ -21,6 +21,7 @@ from fedmepd.tasks.brats import BRATS
 from tests.flare.fakes import CASES, Engine
 
 SETTINGS = Settings.make("phantom", {"run_name": "first"})
+IDENTITY, OTHER = "1" * 32, "2" * 32
 
 
 class Site:
@@ -95,7 +96,7 @@ def context(tmp_path):
         yield fl_ctx
 
 
-def execute(executor, context, name, identity="run-1", payload=None, abort=None):
+def execute(executor, context, name, identity=IDENTITY, payload=None, abort=None):
     message = translation.task(Run(identity, SETTINGS), payload)
     return executor.execute(name, message, context, abort or Signal())
 
@@ -107,14 +108,14 @@ def test_tasks_reach_the_site(context):
     assert (update.round, update.tensors["w"].tolist()) == (4, [1.0])
     assert translation.report_of(execute(executor, context, "test", payload=Payload(4))) == {"test": {"mdsc": 0.5}}
     (site,) = executor.made
-    assert site.run == Run("run-1", SETTINGS)
+    assert site.run == Run(IDENTITY, SETTINGS)
 
 
 def test_models_are_given_and_tested(context):
     executor = make()
     given = translation.model_of(execute(executor, context, "give_model"))
     assert (given.modalities, given.tensors["w"].tolist()) == (("T2",), [1.0, 1.0])
-    message = translation.model_task(Run("run-1", SETTINGS), given)
+    message = translation.model_task(Run(IDENTITY, SETTINGS), given)
     reply = executor.execute("test_model", message, context, Signal())
     assert translation.report_of(reply) == {"test": None, "cases": 2, "for": ("T2",)}
 
@@ -128,7 +129,7 @@ def test_fusion_site_says_so_and_gets_its_tasks(context):
     assert translation.profile_of("site-1", execute(executor, context, "prepare"), BRATS).fusion == CASES
     live = []
     desk.during = lambda: live.append(stats(executor, context))
-    reply = executor.execute("fusion", translation.fusion_task(Run("run-1", SETTINGS), FUSE), context, Signal())
+    reply = executor.execute("fusion", translation.fusion_task(Run(IDENTITY, SETTINGS), FUSE), context, Signal())
     found = translation.fusion_reply_of("site-1", reply)
     assert (found.round, found.version, found.tensors["w"].tolist()) == (3, "v2", [1.0, 1.0])
     assert (live[0]["fusion_round"], live[0]["fusion_step"], live[0]["fusion_loss"]) == (3, 2, 0.5)
@@ -136,7 +137,7 @@ def test_fusion_site_says_so_and_gets_its_tasks(context):
 
 
 def test_site_that_is_not_the_fusion_site_refuses_its_task(context):
-    message = translation.fusion_task(Run("run-1", SETTINGS), FUSE)
+    message = translation.fusion_task(Run(IDENTITY, SETTINGS), FUSE)
     reply = make().execute("fusion", message, context, Signal())
     assert translation.failure_of(reply) == "this site is not the job's fusion site"
 
@@ -192,9 +193,9 @@ def test_site_log_has_a_line_per_round(context, caplog):
 
 def test_state_of_another_run_is_not_used(context):
     executor = make()
-    for identity in ("run-1", "run-2"):
+    for identity in (IDENTITY, OTHER):
         execute(executor, context, "train", identity, Payload(1))
-    assert [site.run.identity for site in executor.made] == ["run-1", "run-2"]
+    assert [site.run.identity for site in executor.made] == [IDENTITY, OTHER]
 
 
 @pytest.mark.parametrize(

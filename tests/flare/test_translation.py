@@ -11,7 +11,7 @@ from fedmepd.flare import translation
 from fedmepd.flare.translation import Run
 from fedmepd.tasks.brats import BRATS
 
-RUN = Run("run-1", Settings.make("phantom", {"rounds": 3, "calibration": {"residual": False}}))
+RUN = Run("1" * 32, Settings.make("phantom", {"rounds": 3, "calibration": {"residual": False}}))
 
 
 def test_site_gets_the_settings_and_the_payload_of_the_server():
@@ -52,16 +52,16 @@ def test_a_model_travels_both_ways():
 
 
 @pytest.mark.parametrize(
-    "message",
+    ("message", "reason"),
     [
-        Shareable(),
-        DXO(DataKind.METRICS, {"a": 1}).to_shareable(),
-        DXO(DataKind.WEIGHTS, {"a": torch.ones(1)}).to_shareable(),
-        DXO(DataKind.WEIGHTS, {"a": [1.0]}, {"modalities": ["T2"]}).to_shareable(),
+        (Shareable(), "not an answer of this package"),
+        (DXO(DataKind.METRICS, {"a": 1}, {"modalities": ["T2"]}).to_shareable(), "expected weights"),
+        (DXO(DataKind.WEIGHTS, {"a": torch.ones(1)}).to_shareable(), "does not say its modalities"),
+        (DXO(DataKind.WEIGHTS, {"a": [1.0]}, {"modalities": ["T2"]}).to_shareable(), "a is a list"),
     ],
 )
-def test_what_is_no_model_is_refused(message):
-    with pytest.raises(UpdateRefused, match="not a model of this package"):
+def test_what_is_no_model_is_refused(message, reason):
+    with pytest.raises(UpdateRefused, match=reason):
         translation.model_of(message)
 
 
@@ -74,7 +74,7 @@ def test_tensors_that_are_not_contiguous_can_travel():
 @pytest.mark.parametrize(
     ("message", "reason"),
     [
-        (Shareable(), "not an update"),
+        (Shareable(), "not an answer of this package"),
         (DXO(DataKind.METRICS, {"a": 1}).to_shareable(), "expected weights"),
         (DXO(DataKind.WEIGHTS, {}, {"report": {}}).to_shareable(), "expected weights with a round"),
         (DXO(DataKind.WEIGHTS, {}, {"round": 1, "report": 5}).to_shareable(), "and a report"),

@@ -66,5 +66,5 @@ def assert_survives_a_kill(tiny: Tiny, of: Settings, folder: Path) -> None:
 def everything(folder: Path, rounds: int) -> dict[str, Any]:
     """What server, fusion site and sites keep, but for times."""
     server = server_state(folder)
-    kept = {f"server {key}": server[key] for key in ("state", "fusion", "anchors", "best", "median")}
+    kept = {f"server {key}": server[key] for key in ("state", "fusion", "anchors", "best", "bound")}
     return kept | {name: site_state(folder, name, rounds) for name in SITES}

@@ -76,7 +76,7 @@ def test_state_survives_a_kill(tiny, tmp_path) -> None:
         play(*make(tiny, of, tmp_path / "many"), number)
     states = [load_tensors(tmp_path / name / "server/server_state.pt") for name in ("one", "many")]
     assert same(states[0]["method"], states[1]["method"])
-    assert states[0]["extras_median"] == states[1]["extras_median"] == 2
+    assert states[0]["extras_bound"]["median"] == states[1]["extras_bound"]["median"] == 2
     assert all(same(site_state(tmp_path / "one", name, 2), site_state(tmp_path / "many", name, 2)) for name in SITES)
 
 

@@ -314,9 +314,10 @@ def test_shares_of_personal_filters():
 def test_the_heat_map_shows_them():
     """A site whose classifier is personal is drawn otherwise than one whose classifier is shared."""
     run = runs.finished() | {"filters": LAYERS}
+    deepest = {"levels.3.fuse.conv": [[1, 8]]}
     drawn = [
         plotting.png(figures.personal_filters(run, {name: history(of) for name in ("site-1", "site-2", "site-10")}))
-        for of in ({}, {"classifier": [[1, 4]]})
+        for of in (deepest, deepest | {"classifier": [[1, 4]]})
     ]
     shared, personal = (np.asarray(Image.open(io.BytesIO(content)).convert("RGB")) for content in drawn)
     changed = np.argwhere((shared != personal).any(axis=2))
@@ -325,8 +326,18 @@ def test_the_heat_map_shows_them():
     assert changed[:, 0].min() > shared.shape[0] * 0.4 and np.ptp(changed[:, 1]) > shared.shape[1] / 2
 
 
-def test_no_heat_map_where_no_filter_becomes_personal():
+def test_no_heat_map_where_no_filter_is_personal():
     assert figures.personal_filters(runs.finished(), histories()) is None
+    none = {name: history() for name in ("site-1", "site-2", "site-10")}
+    assert figures.personal_filters(runs.finished() | {"filters": LAYERS}, none) is None
+
+
+def test_the_heat_map_reaches_to_the_largest_share():
+    """Of eight filters two are personal at one site, one at another."""
+    of = {name: history({"levels.3.fuse.conv": [[1, count]]}) for name, count in (("site-1", 2), ("site-2", 1))}
+    run = runs.finished() | {"filters": LAYERS}
+    drawn = figures.personal_filters(run, of | {"site-10": history()})
+    assert {image.get_clim() for axis in drawn.axes for image in axis.images} == {(0, 0.25)}
 
 
 def test_settings_of_the_page_are_those_of_the_run():

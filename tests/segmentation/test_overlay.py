@@ -45,6 +45,18 @@ def test_contours_of_every_region(tmp_path: Path) -> None:
     assert all(count < 100 for count in legend.values())
 
 
+def test_probabilities_are_drawn_in_the_regions_colours(tmp_path: Path) -> None:
+    """Half of the box is certain: much more of the core's colour, and of no other."""
+    modalities, images, classes, spacing = segmented(True)
+    certain = np.zeros(classes.shape, "float32")
+    certain[:, :18] = 1
+    draw_overlay(BRATS, tmp_path / "without.png", modalities, images, classes, spacing)
+    draw_overlay(BRATS, tmp_path / "with.png", modalities, images, classes, spacing, probabilities={"TC": certain})
+    before, after = painted(tmp_path / "without.png"), painted(tmp_path / "with.png")
+    assert after["TC"] > before["TC"] + 10_000
+    assert abs(after["WT"] - before["WT"]) < 500 and abs(after["ET"] - before["ET"]) < 500
+
+
 def test_the_same_case_is_the_same_picture(tmp_path: Path) -> None:
     for name in ("one", "two"):
         draw_overlay(BRATS, tmp_path / f"{name}.png", *segmented(True))
@@ -65,3 +77,18 @@ def test_planes_go_through_the_tumour(voxels: list, centre: tuple[int, int, int]
     for voxel in voxels:
         tumour[voxel] = True
     assert plane_centre(tumour) == centre
+
+
+def test_warnings_stand_under_the_picture(tmp_path: Path) -> None:
+    """In a colour of their own, the more the more there are, and nothing else changes its size."""
+    from matplotlib.image import imread
+
+    def orange(*notes: str) -> tuple[int, int]:
+        draw_overlay(BRATS, tmp_path / "of.png", *segmented(True), notes=notes)
+        pixels = imread(tmp_path / "of.png")[..., :3]
+        found = (np.abs(pixels - np.array((1, 0xB0 / 255, 0))).max(axis=-1) < 0.1).sum()
+        return int(found), pixels.shape[0]
+
+    (none, low), (one, higher), (two, highest) = orange(), orange("without T2"), orange("without T2", "of phantoms")
+    assert none == 0 and two > 1.5 * one > 50
+    assert higher - low == highest - higher == pytest.approx(22, abs=1)

@@ -10,12 +10,13 @@ import torch
 
 from fedmepd.config import EvaluationSettings
 from fedmepd.data.cases import Case
-from fedmepd.data.grids import save_image
+from fedmepd.data.own_grid import save_image
 from fedmepd.data.preparation import PreparedCases
 from fedmepd.errors import DataError, FedMEPDError
 from fedmepd.federation.evaluate import score_cases
+from fedmepd.segmentation.limits import modality_warnings
 from fedmepd.segmentation.outputs import files_beside
-from fedmepd.segmentation.segmenter import Segmenter, modality_warnings
+from fedmepd.segmentation.segmenter import Segmenter
 from fedmepd.tasks.brats import BRATS
 from fedmepd.training.inference import class_probabilities
 from tests.data.files import save, write_case
@@ -56,7 +57,7 @@ def test_voxels_of_another_size_than_in_training(trained, size, warned, tmp_path
     case = segmenter.usable(write_case(tmp_path, "case", affine=np.diag([*size, 1.0])))
     lines = segmenter.check(case)
     assert len(lines) == (warned if trained else 0)
-    assert all("the model was trained with 1 x 1 x 1 mm" in line for line in lines)
+    assert all("the model was trained with 1 x 1 x 1 mm" in line.text for line in lines)
 
 
 @pytest.mark.parametrize("affine", [oblique(), np.eye(4), np.diag([-1.0, -1, 1, 1])], ids=["oblique", "RAS", "LPS"])
@@ -142,7 +143,7 @@ def test_checks_of_the_files(model: Path, tmp_path: Path) -> None:
     assert segmenter.check(segmenter.usable(good)) == []
     head = np.random.default_rng(0).integers(1, 99, (140, 140, 140), "uint8")
     [line] = segmenter.check(segmenter.usable(write_case(tmp_path, "head", modalities=("FLAIR",), FLAIR=head)))
-    assert "head" in line and "expected skull-stripped images" in line
+    assert "head" in line.text and "expected skull-stripped images" in line.text
     other = write_case(tmp_path, "other", modalities=("FLAIR",), T1ce=np.ones((8, 9, 11), "int16"))
     with pytest.raises(DataError, match="register and resample"):
         segmenter.check(segmenter.usable(other))

@@ -78,6 +78,9 @@ def test_describes_itself(saved: Path) -> None:
             "window": 80,
             "overlap": 0.5,
             "voxel_mm": (),
+            "foreground_ml": 0.0,
+            "intensities": {},
+            "phantoms": None,
             "version": fedmepd.__version__,
         },
     }

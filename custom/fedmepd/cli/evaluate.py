@@ -14,9 +14,10 @@ from fedmepd.cli.predict import add_segmenter_options, open_segmenter
 from fedmepd.cli.tasks import add_task_option, chosen_task, convention_of, conventions_help, with_label_maps
 from fedmepd.cli.terminal import progress_bar, warn
 from fedmepd.errors import DataError, SettingsError
+from fedmepd.storage import require_writable
 
 if TYPE_CHECKING:
-    from fedmepd.data.cases import Case
+    from fedmepd.data.inspection import Inspection
     from fedmepd.evaluation.measures import RegionMeasures
     from fedmepd.segmentation.segmenter import Segmenter
     from fedmepd.tasks.task import Task
@@ -75,6 +76,8 @@ def _evaluate(options: argparse.Namespace) -> None:
     # Checked first, because scoring may take an hour.
     if options.out is not None and (there := [name for name in (CSV_NAME, JSON_NAME) if (options.out / name).exists()]):
         raise SettingsError(f"--out {options.out} has an {there[0]} already: choose another folder")
+    if options.out is not None:
+        require_writable(options.out, "--out")
     if by_files:
         task = chosen_task(options, [options.label_values, options.prediction_values])
         cases, unmatched = _score_files(task, options)
@@ -107,7 +110,7 @@ def _score_files(
         options.predictions,
         options.labels,
         follow_links=options.follow_links,
-        cache=SiteSettings.load().cache,
+        cache=SiteSettings.load(cache_needed=False).cache,
     )
     _tell_unmatched(matched.without_label, "predictions without a label")
     _tell_unmatched(matched.without_prediction, "labels without a prediction")
@@ -141,22 +144,33 @@ def _tell_unmatched(names: Sequence[str], what: str) -> None:
 def _score_model(segmenter: Segmenter, options: argparse.Namespace) -> dict[str, dict[str, RegionMeasures]]:
     import numpy as np
 
+    from fedmepd.data.findings import MOST_SHOWN
     from fedmepd.data.preparation import classes_of_label
     from fedmepd.evaluation.measures import measure_case
     from fedmepd.evaluation.pairs import read_classes
-    from fedmepd.segmentation.segmenter import modality_warnings
+    from fedmepd.segmentation.limits import limits_of_cases
 
     task = segmenter.task
-    labelled = _labelled_cases(task, options)
+    inspection = _inspect_labelled(task, options)
+    labelled = inspection.cases
     usable = [segmenter.usable(case) for case in labelled]
-    for line in modality_warnings(task, labelled, segmenter.modalities):
+    unlike = [
+        finding.text
+        for case, facts in zip(usable, inspection.facts, strict=True)
+        for finding in segmenter.unlike_training(case, facts)
+    ]
+    for line in [
+        *limits_of_cases(task, labelled, segmenter.modalities, segmenter.phantoms),
+        *unlike[:MOST_SHOWN],
+        *([f"{len(unlike) - MOST_SHOWN} more lines of this kind"] if len(unlike) > MOST_SHOWN else []),
+    ]:
         warn(line)
     cases = {}
     for case, unlabelled in zip(labelled, usable, strict=True):
         with progress_bar(case.name, "window") as progress:
             segmentation = segmenter.segment(unlabelled, progress)
         # By way of the image that `fedmepd predict` writes, so that both give the same scores.
-        values = np.asarray(segmentation.image(task.default_convention).dataobj)
+        values = np.asarray(segmentation.image(task.default_convention, like=case.label).dataobj)
         label, spacing = read_classes(case)
         predicted = classes_of_label(task, values, task.default_convention)
         cases[case.name] = measure_case(task, predicted, label, spacing, case.label_groups)
@@ -166,14 +180,14 @@ def _score_model(segmenter: Segmenter, options: argparse.Namespace) -> dict[str,
     return cases
 
 
-def _labelled_cases(task: Task, options: argparse.Namespace) -> list[Case]:
+def _inspect_labelled(task: Task, options: argparse.Namespace) -> Inspection:
     """The cases of the data set's part, checked as before training."""
     from fedmepd.data.findings import WARNING
     from fedmepd.data.inspection import inspect_cases
     from fedmepd.data.opening import nameable, open_dataset
     from fedmepd.site_settings import SiteSettings
 
-    cache = SiteSettings.load().cache
+    cache = SiteSettings.load(cache_needed=False).cache
     task = with_label_maps(task, [options.label_values])
     dataset = open_dataset(task, options.folder, follow_links=options.follow_links, cache=cache)
     cases, problems = nameable(dataset)
@@ -206,4 +220,4 @@ def _labelled_cases(task: Task, options: argparse.Namespace) -> list[Case]:
     for finding in inspection.findings:
         if finding.severity == WARNING:
             warn(finding.text)
-    return inspection.cases
+    return inspection

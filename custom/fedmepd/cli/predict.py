@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from fedmepd.cli.tasks import conventions_help, image_destination, image_options
 from fedmepd.cli.terminal import progress_bar, warn
 from fedmepd.errors import FedMEPDError, SettingsError
-from fedmepd.storage import locked
+from fedmepd.storage import locked, require_writable
 
 if TYPE_CHECKING:
     from fedmepd.data.cases import Case
@@ -55,6 +55,11 @@ def add_predict_command(topics: argparse._SubParsersAction) -> None:
     there = predict.add_mutually_exclusive_group()
     there.add_argument("--overwrite", action="store_true", help="replace existing segmentations")
     there.add_argument("--resume", action="store_true", help="skip cases of a folder that already have a segmentation")
+    predict.add_argument(
+        "--phantom-model-on-patients",
+        action="store_true",
+        help="segment patients with a model that was trained on phantoms alone, which is refused otherwise",
+    )
     predict.add_argument("--follow-links", action="store_true", help="read links that lead out of a case's folder")
     add_segmenter_options(predict, required=True)
     predict.set_defaults(run=_predict)
@@ -124,7 +129,7 @@ def open_segmenter(options: argparse.Namespace) -> Segmenter:
     from fedmepd.segmentation.segmenter import Segmenter
     from fedmepd.site_settings import SiteSettings
 
-    site = SiteSettings.load()
+    site = SiteSettings.load(cache_needed=False)
     if options.device:
         site = site.model_copy(update={"device": options.device})
     return Segmenter(
@@ -166,9 +171,11 @@ def _predict_one(options: argparse.Namespace, images: dict[str, Path]) -> int:
     task = segmenter.task
     files, volumes = files_beside(task, options.out, overlay=options.overlay, probabilities=options.probabilities)
     case = Case(files.name, _by_modality(task, images), None, task=task)
-    usable = segmenter.usable(case)
-    _warn_of_modalities([case], segmenter)
-    _segment(segmenter, usable, files, VolumeTable(task, volumes), _convention(task, options))
+    segmenter.usable(case)
+    _refuse_strangers([case], segmenter, options)
+    _warn_of_limits([case], segmenter)
+    require_writable(options.out.absolute().parent, "--out")
+    _segment(segmenter, case, files, VolumeTable(task, volumes), _convention(task, options))
     print(f"wrote {options.out} and {volumes}")
     return 0
 
@@ -185,25 +192,47 @@ def _convention(task: Task, options: argparse.Namespace) -> str:
     return task.default_convention if options.labels is None else task.convention(options.labels)
 
 
-def _warn_of_modalities(cases: Sequence[Case], segmenter: Segmenter) -> None:
-    from fedmepd.segmentation.segmenter import modality_warnings
+def _refuse_strangers(cases: Sequence[Case], segmenter: Segmenter, options: argparse.Namespace) -> None:
+    """Refuses patients for a model that was trained on phantoms alone, unless the user wants it so.
 
-    for line in modality_warnings(segmenter.task, cases, segmenter.modalities):
+    Raises:
+        SettingsError: there are such cases.
+    """
+    from fedmepd.segmentation.limits import phantom_line, strangers
+
+    others = strangers(segmenter.phantoms, cases)
+    if others and not options.phantom_model_on_patients:
+        raise SettingsError(
+            f"{options.model}: {phantom_line(others)}. Take a model that was trained on patients, or say "
+            "--phantom-model-on-patients to try it"
+        )
+
+
+def _warn_of_limits(cases: Sequence[Case], segmenter: Segmenter) -> None:
+    """Says what the model is not for, before anything is computed."""
+    from fedmepd.segmentation.limits import limits_of_cases
+
+    for line in limits_of_cases(segmenter.task, cases, segmenter.modalities, segmenter.phantoms):
         warn(line)
 
 
 def _segment(segmenter: Segmenter, case: Case, files: CaseFiles, volumes: VolumeTable, convention: str) -> None:
+    from fedmepd.segmentation.limits import limits_of_case
+
     started = time.monotonic()
-    for line in segmenter.check(case):
-        warn(line)
+    usable = segmenter.usable(case)
+    findings = segmenter.check(usable)
+    for finding in findings:
+        warn(finding.text)
     with progress_bar(case.name, "window") as progress:
-        segmentation = segmenter.segment(case, progress)
+        segmentation = segmenter.segment(usable, progress)
     # The segmentation last: a case that has one is complete, and --resume leaves it out.
     volumes.add(segmentation)
-    files.write(segmentation, convention)
+    limits = limits_of_case(case, segmenter.modalities, segmenter.phantoms)
+    files.write(segmentation, convention, [finding.kind for finding in (*limits, *findings)])
     numbers = ", ".join(f"{region} {volume:.1f}" for region, volume in segmentation.millilitres.items())
     seconds = time.monotonic() - started
-    print(f"{case.name}: ml {numbers}; from {' '.join(case.modalities)}; {seconds:.0f} s", flush=True)
+    print(f"{case.name}: ml {numbers}; from {' '.join(usable.modalities)}; {seconds:.0f} s", flush=True)
 
 
 def _predict_folder(options: argparse.Namespace) -> int:
@@ -219,7 +248,8 @@ def _predict_folder(options: argparse.Namespace) -> int:
     segmenter = open_segmenter(options)
     task = segmenter.task
     convention = _convention(task, options)
-    dataset = open_dataset(task, options.folder, follow_links=options.follow_links, cache=SiteSettings.load().cache)
+    cache = SiteSettings.load(cache_needed=False).cache
+    dataset = open_dataset(task, options.folder, follow_links=options.follow_links, cache=cache)
     cases, problems = nameable(dataset)
     files = {
         case.name: files_in(task, options.out, case.name, overlay=options.overlay, probabilities=options.probabilities)
@@ -231,6 +261,8 @@ def _predict_folder(options: argparse.Namespace) -> int:
             f"{len(done)} of {len(cases)} cases are segmented in {options.out} already: say --resume to segment the "
             "others, or --overwrite"
         )
+    _refuse_strangers(cases, segmenter, options)
+    require_writable(options.out, "--out")
     writing = f"another `fedmepd predict` writes to {options.out}: wait for its end, or choose another --out"
     with locked(options.out / ".lock", writing):
         return _segment_all(segmenter, cases, files, convention, problems, options)
@@ -253,13 +285,13 @@ def _segment_all(
         left = [case for case in cases if not files[case.name].segmentation.exists()]
         print(f"{len(cases) - len(left)} cases are segmented already, {len(left)} are left", flush=True)
         cases = left
-    _warn_of_modalities(cases, segmenter)
+    _warn_of_limits(cases, segmenter)
     for text in problems:
         print(f"error: {text}", file=sys.stderr, flush=True)
     segmented = 0
     for case in cases:
         try:
-            _segment(segmenter, segmenter.usable(case), files[case.name], volumes, convention)
+            _segment(segmenter, case, files[case.name], volumes, convention)
             segmented += 1
         except FedMEPDError as error:
             print(f"error: {case.name} is not segmented: {error}", file=sys.stderr, flush=True)

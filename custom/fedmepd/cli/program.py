@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from fedmepd.cli.predict import add_predict_command
 from fedmepd.cli.report import add_report_command
 from fedmepd.cli.tasks import add_task_option, add_tasks_command, chosen_task
 from fedmepd.cli.terminal import INTERRUPTED, REFUSED, interruptible, outliving_readers
-from fedmepd.errors import FedMEPDError, remedy
+from fedmepd.errors import FedMEPDError, SettingsError, is_of_the_machine, remedy
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,8 +53,12 @@ def _run_command(arguments: Sequence[str] | None) -> int:
     except FedMEPDError as error:
         print(f"fedmepd: {error}", file=sys.stderr)
         return REFUSED
-    except PermissionError as error:
-        print(f"fedmepd: {error.filename}: {error.strerror}; {remedy(error)}", file=sys.stderr)
+    except OSError as error:
+        if not is_of_the_machine(error):
+            raise
+        # A file without a name is one that a library keeps for a while.
+        place = error.filename or f"a file in the folder for temporary files, {tempfile.gettempdir()} (TMPDIR)"
+        print(f"fedmepd: {place}: {error.strerror}; {remedy(error)}", file=sys.stderr)
         return REFUSED
     except KeyboardInterrupt:
         print("fedmepd: interrupted", file=sys.stderr)
@@ -109,6 +114,18 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="NAME",
         default="",
         help="the site that has the fusion data and trains on them; default: what the job says",
+    )
+    export.add_argument(
+        "--tracking",
+        choices=("mlflow", "wandb"),
+        default="",
+        help="let the server send the curves to this experiment tracker too, which has to be installed there",
+    )
+    export.add_argument(
+        "--tracking-uri",
+        default="",
+        metavar="URI",
+        help="address of MLflow's server; default: a file mlflow.db beside the job's results",
     )
     export.set_defaults(run=_export_job)
 
@@ -183,12 +200,16 @@ def _show_checkpoint(options: argparse.Namespace) -> None:
 def _export_job(options: argparse.Namespace) -> None:
     from fedmepd.flare.export import export_job
 
+    if options.tracking_uri and not options.tracking:
+        raise SettingsError(f"--tracking-uri {options.tracking_uri}: say --tracking mlflow too")
     export_job(
         options.job_folder,
         options.out,
         with_code=not options.without_code,
         all_sites=options.all_sites,
         fusion_site=options.fusion_site,
+        tracking=options.tracking,
+        tracking_uri=options.tracking_uri,
     )
     print(f"wrote {options.out}")
 

@@ -49,7 +49,7 @@ def split_source(
     copy: bool,
     shares: Shares,
     seed: int,
-    cache: Path,
+    cache: Path | None,
     how: Mapping[str, object],
 ) -> tuple[list[MadeSite], bool]:
     """Makes a federation's sites of one data set, a folder each.
@@ -64,7 +64,7 @@ def split_source(
         copy: copy files instead of linking to them.
         shares: of the patients for training and validation, at every site.
         seed: of the dealing.
-        cache: remembers the content of files.
+        cache: remembers the content of files; None: nothing does.
         how: what to write down of the way it was made.
 
     Returns:

@@ -14,7 +14,7 @@ from fedmepd.storage import read_json, write_json
 _THREADS = 4
 
 
-def fingerprints(files: Iterable[Path], memory: Path) -> dict[Path, str]:
+def fingerprints(files: Iterable[Path], memory: Path | None) -> dict[Path, str]:
     """SHA-256 of the files' contents.
 
     A file is read only if its size, its time, or the time at which it was last replaced, renamed or changed in its
@@ -23,20 +23,22 @@ def fingerprints(files: Iterable[Path], memory: Path) -> dict[Path, str]:
 
     Args:
         files: the files.
-        memory: a JSON file that keeps the results; created if it is missing or damaged.
+        memory: a JSON file that keeps the results; created if it is missing or damaged. None: do not keep them.
 
     Raises:
         OSError: a file cannot be read.
         FedMEPDError: ``memory`` cannot be written.
     """
-    known = _recall(memory)
+    known = {} if memory is None else _recall(memory)
     versions = {file: _version(file) for file in files}
     unknown = [file for file, version in versions.items() if version not in known]
     if unknown:
-        memory.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if memory is not None:
+            memory.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with ThreadPoolExecutor(_THREADS) as pool:
             known |= {versions[file]: digest for file, digest in zip(unknown, pool.map(_digest, unknown), strict=True)}
-        write_json(memory, known)
+        if memory is not None:
+            write_json(memory, known)
     return {file: known[version] for file, version in versions.items()}
 
 

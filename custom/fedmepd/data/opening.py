@@ -15,14 +15,14 @@ from fedmepd.errors import DataError
 from fedmepd.tasks.task import Task
 
 
-def open_dataset(task: Task, folder: Path, *, follow_links: bool, cache: Path) -> Dataset:
+def open_dataset(task: Task, folder: Path, *, follow_links: bool, cache: Path | None) -> Dataset:
     """Finds the cases of a folder in any layout. The files of a manifest must not have changed.
 
     Args:
         task: that the cases are of.
         folder: the folder, or a list.
         follow_links: whether links may lead out of a case's folder.
-        cache: remembers the content of a manifest's files.
+        cache: remembers the content of a manifest's files; None: nothing does.
 
     Raises:
         DataError: it cannot be read, holds no case or several sites, or differs from its manifest.

@@ -15,7 +15,9 @@ from fedmepd.data.inspection import Inspection, inspect_cases
 from fedmepd.data.layouts import Dataset
 from fedmepd.data.manifest import pinned_content
 from fedmepd.data.ownership import Found, find_fusion_data, find_site_data, fusion_cases, own_cases, shared_cases
+from fedmepd.data.phantom import is_phantom
 from fedmepd.data.splits import Split, some_cases, sort_into_parts, split_cases
+from fedmepd.data.training_images import ImageMeasures
 from fedmepd.errors import DataError, FedMEPDError
 from fedmepd.site_settings import SiteSettings
 from fedmepd.tasks.find import find_task
@@ -37,7 +39,7 @@ class SiteData:
         cache: folder for prepared cases.
         unlabelled: cases for inference only.
         task: that the cases are of.
-        voxel_mm: the median size of a voxel of the training cases, from the shortest side to the longest.
+        images: what the images of the training cases look like.
     """
 
     name: str
@@ -49,7 +51,12 @@ class SiteData:
     cache: Path
     unlabelled: list[Case] = field(default_factory=list)
     task: Task = field(kw_only=True, repr=False)
-    voxel_mm: tuple[float, ...] = ()
+    images: ImageMeasures = field(default_factory=ImageMeasures)
+
+    @property
+    def phantoms(self) -> bool:
+        """Whether all that is trained on are phantoms, also those that somebody has written into a folder."""
+        return self.source == "phantom" or (bool(self.train) and all(map(is_phantom, self.train)))
 
     def counts(self) -> dict[str, int]:
         """Returns the number of labelled cases of each part."""
@@ -136,7 +143,15 @@ def open_fusion_data(
             own = _inspect_good(dataset, site_settings)
         refuse(shared_cases(own.only(own_cases(own.cases)), chosen))
     data = _divide(FUSION_SITE, found, chosen, settings, site_settings, log)
-    return replace(data, train=some_cases(data.train, settings.data.fusion_share, settings.split_seed()))
+    share = settings.data.fusion_share
+    if settings.data.fusion_cases is not None:
+        if settings.data.fusion_cases > len(data.train):
+            raise DataError(
+                f"data.fusion_cases is {settings.data.fusion_cases}, but the fusion site has {len(data.train)} cases "
+                "for training: set it to that number or less, or leave it out to use all"
+            )
+        share = settings.data.fusion_cases / len(data.train)
+    return replace(data, train=some_cases(data.train, share, settings.split_seed()))
 
 
 def _inspect_good(dataset: Dataset, site_settings: SiteSettings) -> Inspection:
@@ -189,7 +204,7 @@ def _divide(
         cache=site_settings.cache / "prepared",
         unlabelled=unlabelled,
         task=task,
-        voxel_mm=inspection.only(split.train).voxel_mm(),
+        images=inspection.only(split.train).measures(),
     )
 
 
@@ -226,7 +241,7 @@ def split_labelled(labelled: list[Case], dataset: Dataset, settings: Settings, n
 
 def inspect_dataset(
     dataset: Dataset,
-    cache: Path,
+    cache: Path | None,
     *,
     labels: str | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -235,7 +250,7 @@ def inspect_dataset(
 
     Args:
         dataset: the data set.
-        cache: the site's cache folder.
+        cache: the site's cache folder; None: keep nothing.
         labels: the convention of the labels' values if the user gives it.
         progress: called with the number of cases read so far, and of all.
 
@@ -246,12 +261,12 @@ def inspect_dataset(
     return inspect_cases(dataset.cases, labels=labels, cache=cache, progress=progress, known=known)
 
 
-def changed_files(dataset: Dataset, cache: Path) -> list[Finding]:
+def changed_files(dataset: Dataset, cache: Path | None) -> list[Finding]:
     """Compares the files of a data set with its manifest: an error for each file that is missing or has changed.
 
     Args:
         dataset: with a manifest.
-        cache: remembers the content of files.
+        cache: remembers the content of files; None: nothing does.
 
     Raises:
         DataError: the cache cannot be written.
@@ -259,7 +274,7 @@ def changed_files(dataset: Dataset, cache: Path) -> list[Finding]:
     pinned = pinned_content(dataset.folder)
     there = [file for file in pinned if file.is_file()]
     try:
-        found = fingerprints(there, cache / "prepared" / "fingerprints.json")
+        found = fingerprints(there, cache and cache / "prepared" / "fingerprints.json")
     except (OSError, FedMEPDError) as problem:
         raise DataError(
             f"the files of {dataset.folder} cannot be compared with its manifest: {problem}",

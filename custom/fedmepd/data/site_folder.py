@@ -26,7 +26,7 @@ from fedmepd.data.manifest import (
 )
 from fedmepd.data.splits import Shares, split_patients
 from fedmepd.data.volumes import SUFFIXES
-from fedmepd.errors import DataError
+from fedmepd.errors import DataError, is_of_the_machine, remedy
 from fedmepd.tasks.task import Task
 
 
@@ -56,7 +56,7 @@ def plan_site(
     shares: Shares,
     seed: int,
     name: str,
-    cache: Path,
+    cache: Path | None,
     fusion: FusionChoice | None = None,
     patterns: Iterable[Pattern] = (),
 ) -> SiteFolder:
@@ -72,7 +72,7 @@ def plan_site(
         in_place: whether the cases' files are below ``folder`` already.
         shares: of the patients for training and validation.
         seed, name: decide which patients go where.
-        cache: remembers the content of files.
+        cache: remembers the content of files; None: nothing does.
         fusion: says which patients are for fusion training; None: those of the older manifest.
         patterns: what the user has said of the names of files; the manifest keeps it.
 
@@ -124,14 +124,15 @@ def write_site(site: SiteFolder, *, copy: bool = False) -> bool:
     return changed
 
 
-def content_of(cases: Sequence[Case], cache: Path) -> dict[Path, str]:
+def content_of(cases: Sequence[Case], cache: Path | None) -> dict[Path, str]:
     """Returns the SHA-256 of all files of the cases.
 
     Raises:
         DataError: one of them cannot be read.
     """
     try:
-        return fingerprints([path for case in cases for path in case.files], cache / "prepared" / "fingerprints.json")
+        memory = cache and cache / "prepared" / "fingerprints.json"
+        return fingerprints([path for case in cases for path in case.files], memory)
     except OSError as error:
         raise DataError(f"{error.filename} cannot be read: {error.strerror}") from error
 
@@ -170,7 +171,7 @@ def _bring(source: Path, target: Path, copy: bool) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         if copy:
             shutil.copyfile(source, temporary)
-            with open(temporary, "rb") as file:
+            with open(temporary, "rb+") as file:
                 os.fsync(file.fileno())
         else:
             temporary.symlink_to(source.resolve())
@@ -178,8 +179,9 @@ def _bring(source: Path, target: Path, copy: bool) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        advice = "" if copy else "; where links are not possible, say --copy"
-        raise DataError(f"{target} cannot be written: {error.strerror or error}{advice}") from error
+        links = "where links are not possible, say --copy"
+        advice = remedy(error) if copy or is_of_the_machine(error) else links
+        raise DataError(f"{target} cannot be written: {error.strerror or error}; {advice}") from error
 
 
 def _remove(files: set[Path], folder: Path) -> None:

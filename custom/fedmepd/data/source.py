@@ -42,7 +42,7 @@ def open_source(
     labels: str | None,
     follow_links: bool,
     skip_faulty: bool,
-    cache: Path,
+    cache: Path | None,
     earlier: Path | None = None,
     without: str | None = None,
     patterns: Sequence[Pattern] = (),

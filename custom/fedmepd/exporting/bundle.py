@@ -7,6 +7,7 @@ reader, the network and the inferer are from this package, which must be install
 from __future__ import annotations
 
 import shutil
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ from fedmepd import __version__
 from fedmepd.errors import FedMEPDError
 from fedmepd.evaluation.model_card import FILE_NAME as CARD
 from fedmepd.exporting.network import buffer
+from fedmepd.segmentation.limits import intended_use
 from fedmepd.storage import load_tensors, save_tensors, write_json, write_text
 from fedmepd.tasks.task import Task
-from fedmepd.training.checkpoints import About, describe, model_task
+from fedmepd.training.checkpoints import About, describe, model_task, trained_with
 
 _SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
 _LICENCE = """\
@@ -70,14 +72,12 @@ def _read(licence: Path) -> str:
 def _inference(task: Task, model: dict[str, Any], anchors: dict[str, int]) -> dict[str, Any]:
     modalities, about = model["modalities"], model["about"]
     labels = list(task.label_of_class(task.default_convention))
+    # What a case is compared with before it is segmented.
+    case = {"modalities": modalities, "trained_with": asdict(trained_with(about).that_matter(task))}
+    case["phantoms"] = bool(about.get("phantoms"))
     clip = about.get("clip_percent", About.clip_percent)
-    clipping = {
-        "_target_": "Lambdad",
-        "keys": "image",
-        "func": f"$lambda image: fedmepd.data.preparation.clip_intensities(image, {clip})",
-    }
     return {
-        "imports": ["$import fedmepd", "$import fedmepd.data.preparation"],
+        "imports": ["$import fedmepd", "$import fedmepd.data.intensities", "$import fedmepd.tasks.find"],
         "bundle_root": ".",
         "output_dir": "$@bundle_root + '/eval'",
         **{name: f"$@bundle_root + '/{name}.nii.gz'" for name in modalities},
@@ -94,22 +94,7 @@ def _inference(task: Task, model: dict[str, Any], anchors: dict[str, int]) -> di
         "network": "$@network_def.to(@device)",
         "preprocessing": {
             "_target_": "Compose",
-            "transforms": [
-                {"_target_": "fedmepd.exporting.inferer.LoadCase", "modalities": modalities},
-                {"_target_": "Orientationd", "keys": "image", "axcodes": "LPS", "labels": None},
-                {"_target_": "ThresholdIntensityd", "keys": "image", "threshold": 0, "above": True, "cval": 0},
-                {
-                    "_target_": "CropForegroundd",
-                    "keys": "image",
-                    "source_key": "image",
-                    "allow_smaller": True,
-                },
-                *([clipping] if clip else []),
-                {"_target_": "NormalizeIntensityd", "keys": "image", "nonzero": True, "channel_wise": True},
-                # As in training, where prepared cases are kept in half precision.
-                {"_target_": "CastToTyped", "keys": "image", "dtype": "$torch.float16"},
-                {"_target_": "CastToTyped", "keys": "image", "dtype": "$torch.float32"},
-            ],
+            "transforms": _preparing(task, case, clip),
         },
         "dataset": {"_target_": "Dataset", "data": "@datalist", "transform": "@preprocessing"},
         "dataloader": {"_target_": "DataLoader", "dataset": "@dataset", "batch_size": 1, "num_workers": 0},
@@ -124,13 +109,7 @@ def _inference(task: Task, model: dict[str, Any], anchors: dict[str, int]) -> di
             "_target_": "Compose",
             "transforms": [
                 {"_target_": "AsDiscreted", "keys": "pred", "argmax": True},
-                {
-                    "_target_": "Invertd",
-                    "keys": "pred",
-                    "transform": "@preprocessing",
-                    "orig_keys": "image",
-                    "nearest_interp": True,
-                },
+                _back(task),
                 {
                     "_target_": "MapLabelValued",
                     "keys": "pred",
@@ -168,6 +147,70 @@ def _inference(task: Task, model: dict[str, Any], anchors: dict[str, int]) -> di
     }
 
 
+def _preparing(task: Task, case: dict[str, Any], clip: float) -> list[dict[str, Any]]:
+    """The transforms that read and prepare a case.
+
+    Args:
+        task: of the model.
+        case: what the first transform has to know of a case.
+        clip: percentage of the body's voxels to clip, at either end.
+    """
+    if task.resampled:
+        ours = {"_target_": "fedmepd.exporting.inferer.PrepareCase", "task": task.name, "clip_percent": clip}
+        return [ours | case]
+    crop: dict[str, Any] = {
+        "_target_": "CropForegroundd",
+        "keys": "image",
+        "source_key": "image",
+        "allow_smaller": True,
+    }
+    clipping = {
+        "_target_": "Lambdad",
+        "keys": "image",
+        "func": f"$lambda image: fedmepd.data.intensities.clip_intensities(image, {clip})",
+    }
+    body: dict[str, Any] = {
+        "_target_": "ThresholdIntensityd",
+        "keys": "image",
+        "threshold": 0,
+        "above": True,
+        "cval": 0,
+    }
+    scaling: list[dict[str, Any]] = [
+        *([clipping] if clip else []),
+        {"_target_": "NormalizeIntensityd", "keys": "image", "nonzero": True, "channel_wise": True},
+    ]
+    if (task.foreground, task.intensity) != ("nonzero", "z-score"):
+        # MONAI has no transform for these rules.
+        rules, own = "$fedmepd.data.intensities", f"fedmepd.tasks.find.find_task({task.name!r})"
+        body = {"_target_": "Compose", "transforms": f"{rules}.foreground({own})"}
+        crop["select_fn"] = f"{rules}.kept({own})"
+        scaling = [{"_target_": "Compose", "transforms": f"{rules}.normalisation({own}, {clip})"}]
+    return [
+        {"_target_": "fedmepd.exporting.inferer.LoadCase", **case},
+        {"_target_": "Orientationd", "keys": "image", "axcodes": "LPS", "labels": None},
+        body,
+        crop,
+        *scaling,
+        # As in training, where prepared cases are kept in half precision.
+        {"_target_": "CastToTyped", "keys": "image", "dtype": "$torch.float16"},
+        {"_target_": "CastToTyped", "keys": "image", "dtype": "$torch.float32"},
+    ]
+
+
+def _back(task: Task) -> dict[str, Any]:
+    """The transform that brings classes back to the grid of the first image."""
+    if task.resampled:
+        return {"_target_": "fedmepd.exporting.inferer.OntoOwnGrid", "keys": "pred"}
+    return {
+        "_target_": "Invertd",
+        "keys": "pred",
+        "transform": "@preprocessing",
+        "orig_keys": "image",
+        "nearest_interp": True,
+    }
+
+
 def _metadata(task: Task, model: dict[str, Any]) -> dict[str, Any]:
     modalities, about = model["modalities"], model["about"]
     versions = {name: metadata.version(name) for name in ("monai", "torch", "numpy", "nibabel")}
@@ -189,13 +232,17 @@ def _metadata(task: Task, model: dict[str, Any]) -> dict[str, Any]:
         "description": f"Model of {about['owner']}, method {about['method']}, round {about['round']}",
         "authors": about["owner"],
         "copyright": "see LICENSE",
-        "data_source": f"cases of {about['owner']}",
+        "data_source": f"{'phantoms' if about.get('phantoms') else 'cases'} of {about['owner']}",
         "data_type": "nifti",
-        "image_classes": f"channels {', '.join(modalities)}: z-scored in the brain",
+        "image_classes": f"channels {', '.join(modalities)}: {task.describe_intensities()}",
         "label_classes": task.describe_labels(),
         "pred_classes": task.describe_labels(),
+        # As in the pictures of `fedmepd predict`.
+        "label_colours": dict(
+            zip(map(str, task.label_of_class(task.default_convention)[1:]), task.class_colours, strict=True)
+        ),
         "eval_metrics": {"validation_mean_dice": (about["scores"] or {}).get("mdsc")} if about["scores"] else {},
-        "intended_use": "Research. Not a medical device.",
+        "intended_use": intended_use(about),
         "references": [
             "Liu et al., Federated Modality-specific Encoders and Partially Personalized Fusion Decoder for Multimodal "
             "Brain Tumor Segmentation, Medical Image Analysis 2025, doi 10.1016/j.media.2025.103759"
@@ -236,15 +283,15 @@ def _readme(task: Task, model: dict[str, Any]) -> str:
     return f"""\
 # {task.title} from {" ".join(modalities)}
 
-**For research. Not a medical device.** Model of {model["about"]["owner"]}, round {model["about"]["round"]}.
+**For {intended_use(model["about"])}.** Model of {model["about"]["owner"]}, round {model["about"]["round"]}.
 
     pip install pytorch-ignite fire                 # and the package fedmepd {__version__}
     python -m monai.bundle run --config_file configs/inference.json --bundle_root . \\
         {options} --output_dir seg
 
-The images must be NIfTI files, co-registered and skull-stripped, one for each of {", ".join(modalities)}. The
-segmentation is written to `seg/*_seg.nii.gz` in the first image's grid. Its values are {task.describe_labels()}.
-`fedmepd predict` gives the same voxels.
+Input: {task.images}, one for each of {", ".join(modalities)}.
+The segmentation is written to `seg/*_seg.nii.gz` in the first image's grid. Its values are {task.describe_labels()}.
+`fedmepd predict` gives the same voxels. A warning says if a case is unlike those of the training.
 
 MONAI Label takes the images of a case as one 4-D file with the channels {", ".join(modalities)}, in this order. It
 needs label values without gaps: set `label_values` in configs/inference.json to {list(range(len(task.classes)))}.

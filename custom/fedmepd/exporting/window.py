@@ -11,6 +11,7 @@ import importlib
 import io
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,8 +21,9 @@ from torch import Tensor, nn
 
 from fedmepd.errors import FedMEPDError
 from fedmepd.networks.network import FedMEPDNet
+from fedmepd.segmentation.limits import intended_use
 from fedmepd.storage import write_atomically
-from fedmepd.training.checkpoints import About, describe, load_model, model_task
+from fedmepd.training.checkpoints import About, describe, load_model, model_task, trained_with
 
 ABOUT = "fedmepd.json"
 
@@ -103,11 +105,13 @@ def _open(model: Path, out: Path, window: int | None) -> tuple[_Window, dict[str
         "classes": list(task.classes),
         "labels": list(task.label_of_class(task.default_convention)),
         "window": side,
-        "intensities": "z-score in the brain by channel, 0 outside",
+        "intensities": f"{task.describe_intensities()}, 0 outside",
+        "voxel_mm": list(task.voxel_mm),
         "clip_percent": described["about"].get("clip_percent", About.clip_percent),
         "owner": described["about"]["owner"],
         "round": described["about"]["round"],
-        "use": "research; not a medical device",
+        "use": intended_use(described["about"]),
+        "trained_with": asdict(trained_with(described["about"])),
     }
     generator = torch.Generator().manual_seed(0)
     shape = (1, len(described["modalities"]), side, side, side)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from fedmepd.config import FUSION_SITE, Settings
+from fedmepd.data.training_images import ImageMeasures
 from fedmepd.errors import FusionAway, UpdateRefused
 from fedmepd.federation.checking import check_anchors, check_fused
 from fedmepd.federation.exchange import FusionReply, FusionTask, ModelCopy, SiteProfile, Tested
@@ -37,6 +38,8 @@ class FusionElsewhere:
         self.name = profile.name
         self._task = find_task(settings.task)
         self.profile = SiteProfile(FUSION_SITE, self._task.modalities, profile.fusion, profile.source, "share")
+        # A hospital does not tell what its images look like.
+        self.images, self.phantoms = ImageMeasures(), profile.source == "phantom"
         self._post = post
         self.device = torch.device("cpu")
         self._held: Tensors = {}
@@ -76,7 +79,8 @@ class FusionElsewhere:
         same = {key for key, value in arrived.items() if reply.digests.get(key) == digest(value)}
         self._held, self._version = {key: fused[key] for key in same}, reply.version
         spent = Spent(report["steps"], report["seconds"] or 0.0, report["peak_mib"])
-        return Fused(fused, report["losses"], report["cases"], anchors | others, report["figures"], spent)
+        more = report["figures"], spent, report["privacy"]
+        return Fused(fused, report["losses"], report["cases"], anchors | others, *more)
 
     def validate(self, weights: Tensors, round_number: int, abort: Abort) -> dict[str, Any] | None:
         """See :meth:`~fedmepd.federation.fusion_site.Fusion.validate`."""

@@ -13,8 +13,8 @@ import torch
 from fedmepd.errors import UpdateRefused
 from fedmepd.federation.checking import check_update
 from fedmepd.federation.exchange import SiteProfile, Update
-from fedmepd.federation.norm_bound import NormBound, Size, scaled, size_of
-from fedmepd.federation.reports import TrainReport, check_report, check_trained_on
+from fedmepd.federation.norm_bound import NormBound, Size, size_of
+from fedmepd.federation.reports import TrainReport, check_report, check_trained_on, check_validated
 from fedmepd.methods.method import AtServer, Tensors
 from fedmepd.methods.parts.selection import EXTRA, parts
 from fedmepd.storage import cannot_write, load_tensors, remove_leftovers, save_tensors
@@ -60,8 +60,37 @@ class TensorStore:
 
     def clear(self) -> None:
         """Forgets what nobody has taken back."""
+        self.begin_spool()
         for path in self._folder.glob(f"*{_SUFFIX}"):
             path.unlink(missing_ok=True)
+
+    def begin_spool(self) -> None:
+        """Forgets all values that :meth:`spool` has taken."""
+        for path in self._spool_file("").parent.glob(f"*{_SUFFIX}"):
+            path.unlink(missing_ok=True)
+
+    def spool(self, site: str, values: torch.Tensor) -> int:
+        """Adds values, float32, to those that are there of a site; returns the place of the first.
+
+        Raises:
+            FedMEPDError: they cannot be written.
+        """
+        path = self._spool_file(site)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(path, "ab") as file:
+                start = file.tell()
+                file.write(values.to(torch.float32).contiguous().numpy().data)
+        except OSError as error:
+            raise cannot_write(path, error) from error
+        return start // 4
+
+    def spooled(self, site: str, start: int, count: int) -> torch.Tensor:
+        """Returns as many values of a site from a place on."""
+        return torch.from_numpy(np.fromfile(self._spool_file(site), np.float32, count, offset=4 * start))
+
+    def _spool_file(self, site: str) -> Path:
+        return self._folder / "spool" / f"{site}{_SUFFIX}"
 
     def keep(self, name: str, round_number: int, tensors: Tensors) -> None:
         """Keeps tensors of a round until :meth:`forget_others`. A new object on the same folder still has them.
@@ -174,15 +203,16 @@ class OpenRound:
                 check_update(profile, self.number, self._method.expect(site), update, extras)
                 report = check_report(site, TrainReport, update.report, self._task)
                 check_trained_on(site, report["cases"], profile.cases["train"])
+                check_validated(site, report["validation"], self.number)
             except UpdateRefused as error:
                 self.missed.setdefault(site, str(error))
                 raise
             extras = parts(update.tensors, (EXTRA,))
             changes = {key: value for key, value in update.tensors.items() if key not in extras}
             if changes:
-                self.sizes[site] = Size(size_of(changes))
+                self.sizes[site] = size_of(changes)
             if extras:
-                self._extra_sizes[site] = Size(size_of(extras))
+                self._extra_sizes[site] = size_of(extras)
             if (changes and self._bound.waits) or (extras and self._extras_bound.waits):
                 self._waiting.save(site, update.tensors)
                 self._waits.add(site)
@@ -194,20 +224,26 @@ class OpenRound:
 
     def _take(self, site: str, changes: Tensors, extras: Tensors, cases: int) -> None:
         if changes:
-            size = self.sizes[site] = self._bound.judge(self.sizes[site].own)
-            changes = self._bounded(site, "update", changes, size)
+            changes, self.sizes[site] = self._bounded(site, "update", self._bound, changes, self.sizes[site])
         self._method.take(site, changes, cases)
         if extras:
-            size = self._extras_bound.judge(self._extra_sizes[site].own)
-            self._method.take_extras(site, self._bounded(site, "extra part of the update", extras, size), cases)
+            part = "extra part of the update"
+            extras, _ = self._bounded(site, part, self._extras_bound, extras, self._extra_sizes[site])
+            self._method.take_extras(site, extras, cases)
 
-    def _bounded(self, site: str, what: str, tensors: Tensors, size: Size) -> Tensors:
+    def _bounded(self, site: str, what: str, bound: NormBound, tensors: Tensors, size: Size) -> tuple[Tensors, Size]:
+        tensors, size = bound.limit(tensors, bound.judge(size))
         if size.factor < 1:
             self._log(
                 f"round {self.number}: the {what} of {site} is scaled down to the median site's size: it was "
-                f"{size.own / size.median:.3g} times as large, aggregation.norm_bound is {self._bound.bound:g}"
+                f"{size.own / size.median:.3g} times as large, aggregation.norm_bound is {bound.bound:g}"
             )
-        return scaled(tensors, size.factor)
+        if size.filters:
+            self._log(
+                f"round {self.number}: {size.filters} filters of the {what} of {site} are scaled down to the median "
+                f"site's size: each was more than {bound.bound:g} times as large (aggregation.norm_bound)"
+            )
+        return tensors, size
 
     def close(self) -> None:
         """Takes no more updates, and hands on those that waited for the median of their round."""
@@ -215,12 +251,12 @@ class OpenRound:
             self._open = False
             for bound, sizes in ((self._bound, self.sizes), (self._extras_bound, self._extra_sizes)):
                 if bound.waits:
-                    bound.set_median(size.own for size in sizes.values())
+                    bound.set_median(sizes.values())
             for site in sorted(self._waits):
                 # From disk, one site at a time: memory does not grow with their number.
                 tensors = self._waiting.load(site)
                 extras = parts(tensors, (EXTRA,))
                 changes = {key: value for key, value in tensors.items() if key not in extras}
                 self._take(site, changes, extras, self.reports[site]["cases"])
-        self._bound.set_median(size.own for size in self.sizes.values())
-        self._extras_bound.set_median(size.own for size in self._extra_sizes.values())
+        self._bound.set_median(self.sizes.values())
+        self._extras_bound.set_median(self._extra_sizes.values())

@@ -83,13 +83,13 @@ class FederationServer:
         folder = Path(folder)
         self._fusion = fusion
         self._task = find_task(settings.task)
-        self._model = GlobalModel(settings, fusion, folder)
+        self._records = Records()
+        self._model = GlobalModel(settings, fusion, folder, self._records.privacy)
         self._changes, self._waiting = TensorStore(folder / "changes"), TensorStore(folder / "waiting")
         self._method = methods.find(settings.method).at_server(settings, self._model.start(), self._changes)
-        self._records = Records()
         self._records.join(FUSION_SITE, 0)
         self._bound = NormBound(settings.aggregation.norm_bound)
-        self._extras_bound = NormBound(settings.aggregation.norm_bound)
+        self._extras_bound = NormBound(settings.aggregation.norm_bound, by_filter=False)
         self._state = ServerState(folder, settings)
         self._cross_site_test: CrossSiteTest | None = None
         self._cross_site: dict[str, Any] | None = None
@@ -205,6 +205,8 @@ class FederationServer:
         self._fusion_missed = False
         fused = self._method.close(partial(self._fuse, abort), number)
         self._changes.clear()
+        for site, remark in sorted(self._method.remarks().items()):
+            self.log(f"round {number}: {site}: {remark}")
         self.round = number
         validated = self._validate(number, abort)
         figures = (
@@ -225,14 +227,15 @@ class FederationServer:
             work = f"{steps} steps at the fusion site" if steps else "the fusion site trains"
             self.log(f"round 0: {work} before the sites begin")
 
-        def progress(step: int, loss: float) -> None:
-            self._live |= {"step": step, "steps": steps, "loss": loss}
+        def progress(step: int, loss: float | None) -> None:
+            self._live |= {"step": step, "steps": steps} | ({} if loss is None else {"loss": loss})
 
         self._live = {"phase": "fusion training", "round": round_number}
         try:
             with self.timing.during("fusion_training"):
                 fused = self._fusion.fuse(weights, round_number, abort, progress, extras)
             self._check_extras(fused)
+            self._bound.note_fusion(fused.changes(weights))
             return fused
         except FusionAway as error:
             if round_number == 0:
@@ -373,8 +376,8 @@ class FederationServer:
                 "fusion": self._fusion.profile.to_json(),
                 "profiles": {site: profile.to_json() for site, profile in self.profiles.items()},
                 "records": self._records.state(),
-                "median": self._bound.median,
-                "extras_median": self._extras_bound.median,
+                "bound": self._bound.state(),
+                "extras_bound": self._extras_bound.state(),
                 "best": self._model.files.score,
                 "timing": self.timing.state(),
                 "cross_site": self._cross_site,
@@ -395,9 +398,11 @@ class FederationServer:
         self._method.restore(content["method"])
         self.profiles = {site: SiteProfile.from_json(profile) for site, profile in content["profiles"].items()}
         self._records.restore(content["records"])
-        self._model.files.score, self._bound.median = content["best"], content["median"]
-        # A state of version 0.2 has none, and no method that has extra tensors.
-        self._extras_bound.median = content.get("extras_median")
+        self._model.files.score = content["best"]
+        # In a run that an older version began, the next round waits for a median of its own.
+        for bound, key in ((self._bound, "bound"), (self._extras_bound, "extras_bound")):
+            if key in content:
+                bound.restore(content[key])
         self.timing.restore(content["timing"])
         self._cross_site = content["cross_site"]
 

@@ -12,7 +12,7 @@ from nvflare.apis.impl.controller import Controller
 from nvflare.apis.shareable import Shareable
 from nvflare.apis.signal import Signal
 
-from fedmepd.errors import UpdateRefused
+from fedmepd.errors import UpdateRefused, plain_text
 from fedmepd.flare import translation
 
 _CHECK_SECONDS = 0.1
@@ -119,4 +119,5 @@ def impostor(site: str, fl_ctx: FLContext) -> str:
     claimed = peer.get_identity_name() if peer is not None else None
     if claimed == site:
         return ""
-    return f"answer of {site} refused: it says that it comes from {claimed!r}; ask the administrator of {site} why"
+    said = plain_text(claimed)
+    return f"answer of {site} refused: it says that it comes from '{said}'; ask the administrator of {site} why"

@@ -12,6 +12,7 @@ from typing import Any
 from nvflare.apis.analytix import ANALYTIC_EVENT_TYPE, AnalyticsDataType
 from nvflare.apis.client import Client
 from nvflare.apis.controller_spec import Task
+from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import ReservedHeaderKey, Shareable
 from nvflare.apis.signal import Signal
@@ -21,7 +22,7 @@ from nvflare.app_common.workflows.scatter_and_gather import ScatterAndGather
 from nvflare.widgets.info_collector import InfoCollector
 
 from fedmepd.config import Settings
-from fedmepd.errors import Aborted, FedMEPDError, UpdateRefused
+from fedmepd.errors import Aborted, FedMEPDError, UpdateRefused, plain_text
 from fedmepd.federation.charts import FEDERATION
 from fedmepd.federation.timing import Timing
 from fedmepd.flare import console, folders, progress, translation
@@ -29,6 +30,7 @@ from fedmepd.flare.answers import Answer, Sender, impostor
 from fedmepd.flare.cross_site import CrossSiteEvaluation
 from fedmepd.flare.fusion_at_a_site import FusionPost, profile_of_fusion
 from fedmepd.flare.opening import kept_fusion, open_server
+from fedmepd.flare.private import take_no_orders
 from fedmepd.flare.roll_call import NEWCOMER_SECONDS, RollCall, wait_until
 from fedmepd.flare.rounds import NoGlobalModel, RoundEnd
 
@@ -154,7 +156,8 @@ class FedMEPDController(ScatterAndGather):
             if finished:
                 self._show_finished(server or opened(fusion=self._fusion_elsewhere(kept, post)), abort)
                 return None
-            roll_call.forget(self._sender.wait(tasks))
+            # FLARE waits for ever for a site that is connected and does not answer.
+            roll_call.forget(self._sender.wait(tasks, settings.aggregation.round_timeout))
         finally:
             self._sender.cancel(tasks)
         profiles = {} if abort() else self._profiles_of(tasks, kept, abort)
@@ -179,7 +182,7 @@ class FedMEPDController(ScatterAndGather):
         self._require_prepared()
         profiles = roll_call.profiles()
         for site in sorted(asked.keys() - profiles.keys()):
-            self._warn(f"{site}: gone before it was prepared; the job starts without it")
+            self._warn(f"{site}: gone, or not prepared in time; the job starts without it")
         if fusion and fusion not in kept | profiles:
             self._say(f"waiting for {fusion}, the fusion site, to join the job")
 
@@ -268,9 +271,9 @@ class FedMEPDController(ScatterAndGather):
         self, client: Client, task_name: str, client_task_id: str, result: Shareable, fl_ctx: FLContext
     ) -> None:
         late = result.get_cookie(AppConstants.CONTRIBUTION_ROUND)
-        of = "" if late is None else f" of round {late}"
+        of = f" of round {late}" if isinstance(late, int) else ""
         now = "" if self._current_round is None else f": round {self._current_round} is running"
-        self._warn(f"{client.name}: late answer to {task_name!r}{of} refused{now}")
+        self._warn(f"{client.name}: late answer to '{plain_text(task_name)}'{of} refused{now}")
 
     def _finish_round(self, abort: Callable[[], bool], fl_ctx: FLContext) -> None:
         with self._guarded(fl_ctx):
@@ -366,7 +369,9 @@ class FedMEPDController(ScatterAndGather):
 
     def handle_event(self, event_type: str, fl_ctx: FLContext):
         super().handle_event(event_type, fl_ctx)
-        if event_type == InfoCollector.EVENT_TYPE_GET_STATS and self._server is not None:
+        if event_type == EventType.START_RUN:
+            take_no_orders(fl_ctx)
+        elif event_type == InfoCollector.EVENT_TYPE_GET_STATS and self._server is not None:
             collector = fl_ctx.get_prop(InfoCollector.CTX_KEY_STATS_COLLECTOR)
             if collector:
                 collector.add_info(group_name=self.name, info=self._server.stats())

@@ -100,8 +100,8 @@ class FedMEPDExecutor(Executor):
             raise FedMEPDError("this site is not the job's fusion site", "this site is not the job's fusion site")
         task = translation.fusion_task_of(message)
 
-        def progress(step: int, loss: float) -> None:
-            shown = {"fusion_loss": loss} if self._desk.site.disclosure.tells_steps() else {}
+        def progress(step: int, loss: float | None) -> None:
+            shown = {} if loss is None else {"fusion_loss": loss}
             self._fusing = {"fusion_round": task.round, "fusion_step": step, **shown}
 
         began = self.clock()

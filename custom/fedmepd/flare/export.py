@@ -9,7 +9,8 @@ from typing import Any
 
 import fedmepd
 from fedmepd.config import Settings, merge
-from fedmepd.errors import FedMEPDError
+from fedmepd.errors import FedMEPDError, remedy
+from fedmepd.flare.tracking import add_tracking
 from fedmepd.storage import read_json, write_json
 
 CUSTOM_README = """\
@@ -20,7 +21,14 @@ carries the package with it.
 
 
 def export_job(
-    job_folder: Path, out: Path, *, with_code: bool = True, all_sites: bool = False, fusion_site: str = ""
+    job_folder: Path,
+    out: Path,
+    *,
+    with_code: bool = True,
+    all_sites: bool = False,
+    fusion_site: str = "",
+    tracking: str = "",
+    tracking_uri: str = "",
 ) -> Path:
     """Copies a job, with this package in its ``custom`` folders or without such folders.
 
@@ -33,6 +41,7 @@ def export_job(
         with_code: whether it carries the package.
         all_sites: deploy it to every connected site instead of those that ``job_folder`` names.
         fusion_site: the site that is to be the fusion site; empty: what ``job_folder`` says.
+        tracking, tracking_uri: see :func:`fedmepd.flare.tracking.add_tracking`; empty: TensorBoard alone.
 
     Returns:
         ``out``.
@@ -59,9 +68,11 @@ def export_job(
             write_json(partial / "meta.json", deployed_everywhere(meta))
         if fusion_site:
             set_fusion_site(partial, fusion_site)
+        if tracking:
+            add_tracking(partial, tracking, tracking_uri)
         partial.rename(out)
-    except (OSError, shutil.Error) as error:
-        raise FedMEPDError(f"cannot write {out}: {error}") from error
+    except OSError as error:
+        raise FedMEPDError(f"cannot write {out}: {error}; {remedy(error)}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return out

@@ -10,17 +10,26 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import uuid
 from pathlib import Path
 
 from nvflare.apis.fl_constant import FLContextKey
 from nvflare.apis.fl_context import FLContext
 
-from fedmepd.config import Settings
+from fedmepd.config import FUSION_SITE, Settings
 from fedmepd.errors import CheckpointError
 from fedmepd.federation import egress
 from fedmepd.flare.private import SIMULATOR_JOB
+from fedmepd.privacy.participant import FILE_NAME, Account
 from fedmepd.storage import read_json, write_json
+
+_IDENTITY = re.compile("[0-9a-f]{32}")
+
+
+def is_identity(text: str) -> bool:
+    """Whether a text is the identity of a run: 32 hexadecimal digits. At a site it becomes the name of a folder."""
+    return _IDENTITY.fullmatch(text) is not None
 
 
 def in_simulator(fl_ctx: FLContext) -> bool:
@@ -79,8 +88,26 @@ def state_folder(fl_ctx: FLContext, settings: Settings) -> Path:
     return root / "fedmepd_runs" / settings.run_name
 
 
+def privacy_account(fl_ctx: FLContext, folder: Path) -> Account:
+    """Returns where a participant notes what it has spent of its privacy budget.
+
+    It is one file for all runs, in the kit's own folder: a server that submits a second job does not get a second
+    budget. In the simulator every run has its own.
+
+    Args:
+        fl_ctx: of this server or site.
+        folder: of the participant's state in the run, which identifies it there.
+    """
+    if in_simulator(fl_ctx):
+        return Account.of_run(folder)
+    root = Path(fl_ctx.get_workspace().get_root_dir()).resolve()
+    # The patients of a site and of the fusion site on the same machine are not the same.
+    name = f"fusion_{FILE_NAME}" if folder.name == FUSION_SITE else FILE_NAME
+    return Account(root / "fedmepd_privacy" / name, str(folder.resolve().relative_to(root)))
+
+
 def site_folder(fl_ctx: FLContext, settings: Settings, identity: str) -> Path:
-    """Returns the folder for a site's state in the run with this identity.
+    """Returns the folder for a site's state in the run with this identity, which :func:`is_identity` has checked.
 
     A run folder belongs to one job anyway; a run's name may be used again after the server has lost its state.
     """
@@ -117,6 +144,7 @@ def run_identity(folder: Path) -> str:
         write_json(path, {"identity": uuid.uuid4().hex})
     hint = f": remove {folder} to start the run afresh"
     content = read_json(path, "the identity of a run", CheckpointError, hint=hint)
-    if "identity" not in content:
-        raise CheckpointError(f"{path} is damaged, identity is missing{hint}")
-    return str(content["identity"])
+    identity = content.get("identity")
+    if not isinstance(identity, str) or not is_identity(identity):
+        raise CheckpointError(f"{path} is damaged, its identity is none of 32 hexadecimal digits{hint}")
+    return identity

@@ -9,13 +9,17 @@ from __future__ import annotations
 
 from typing import Any
 
+from nvflare.apis.fl_constant import FLContextKey
+from nvflare.apis.fl_constant import ReturnCode as TaskCode
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.job_def import Job
+from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.private.admin_defs import Message, MsgHeader, ReturnCode
 from nvflare.private.defs import ERROR_MSG_PREFIX, ClientStatusKey, TrainingTopic
 from nvflare.private.fed.server.job_runner import JobRunner
 from nvflare.private.fed.simulator.simulator_const import SimulatorConstants
 from nvflare.private.fed.utils.fed_utils import extract_participants
+from nvflare.widgets.fed_event import FED_EVENT_TOPIC
 
 # The id of every job in the simulator, by which a process knows where it is.
 SIMULATOR_JOB = SimulatorConstants.JOB_NAME
@@ -45,6 +49,9 @@ SERVER = {
     "nvflare.private.fed.server.job_runner.JobRunner": ("resolve_client_outcome", "_make_deploy_message"),
     "nvflare.private.fed.server.fed_server.FederatedServer": ("admin_server", "_job_reported_clients"),
     "nvflare.private.fed.server.admin.FedAdminServer": ("timeout", "send_requests_and_get_reply_dict"),
+    "nvflare.private.fed.server.server_runner.ServerRunner": ("ABORT_RETURN_CODES",),
+    "nvflare.private.fed.server.run_manager.RunManager": ("aux_runner",),
+    "nvflare.private.aux_runner.AuxRunner": ("topic_table",),
 }
 
 __all__ = [
@@ -60,6 +67,7 @@ __all__ = [
     "deploy_message",
     "extract_participants",
     "reported_clients",
+    "take_no_orders",
 ]
 
 
@@ -71,3 +79,21 @@ def deploy_message(job: Job, app: str, fl_ctx: FLContext) -> Message:
 def reported_clients(engine: Any, job_id: str) -> set[str]:
     """Returns the tokens of the sites whose processes for the job have been heard of, by the server's own books."""
     return set(engine.server._job_reported_clients.get(job_id, ()))
+
+
+def take_no_orders(fl_ctx: FLContext) -> None:
+    """Takes from every site of a job what FLARE lets it do to all: end the job, and raise events at the server.
+
+    A site whose answer has one of certain codes (``UNSAFE_JOB``, say) ends the job of all; so does one that sends the
+    event of a fatal error. Nothing of this package needs either.
+
+    Args:
+        fl_ctx: of the server, as its run starts.
+    """
+    runner, engine = fl_ctx.get_prop(FLContextKey.RUNNER), fl_ctx.get_engine()
+    runner.ABORT_RETURN_CODES = []
+    engine.run_manager.aux_runner.topic_table[FED_EVENT_TOPIC] = _refuse
+
+
+def _refuse(topic: str, request: Shareable, fl_ctx: FLContext) -> Shareable:
+    return make_reply(TaskCode.BAD_REQUEST_DATA)

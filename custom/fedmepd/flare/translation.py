@@ -15,7 +15,7 @@ from nvflare.apis.fl_constant import ReturnCode
 from nvflare.apis.shareable import Shareable, make_reply
 
 from fedmepd.config import Settings
-from fedmepd.errors import Aborted, FedMEPDError, UpdateRefused
+from fedmepd.errors import LONGEST_TEXT, Aborted, FedMEPDError, UpdateRefused, plain_text
 from fedmepd.federation.exchange import (
     FusionKind,
     FusionReply,
@@ -26,6 +26,7 @@ from fedmepd.federation.exchange import (
     Update,
 )
 from fedmepd.federation.reports import StartUpReport, check_profile, check_report
+from fedmepd.flare.folders import is_identity
 from fedmepd.tasks.task import Task
 
 PREPARE, TRAIN, TEST = "prepare", "train", "test"
@@ -44,6 +45,8 @@ REPORT, START_UP = "report", "start_up"
 _MODALITIES = "modalities"
 _KIND, _NAMES, _KNOWN, _VERSION, _RELATIVE, _DIGESTS = "kind", "names", "known", "version", "relative", "digests"
 _SETTINGS, _RUN, REASON = "fedmepd.settings", "fedmepd.run", "fedmepd.reason"
+# What a site may say of the bytes that it sent and received; every round's are added up.
+_MOST_BYTES = 2**50
 
 
 @dataclass(frozen=True)
@@ -79,11 +82,14 @@ def run_of(message: Shareable) -> Run:
     """Returns the run that a task belongs to.
 
     Raises:
-        FedMEPDError: the server runs another version of this package.
+        FedMEPDError: the server runs another version of this package, or its settings or identity are refused.
     """
     identity, settings = message.get_header(_RUN), message.get_header(_SETTINGS)
     if not isinstance(identity, str) or not isinstance(settings, dict):
         raise FedMEPDError("the task carries no fedmepd settings: server and site must run the same version of fedmepd")
+    if not is_identity(identity):
+        reason = "the server's identity of the run is refused: expected 32 hexadecimal digits"
+        raise FedMEPDError(f"{reason}, got {plain_text(identity)!r}", reason)
     return Run(identity, Settings.make("paper", settings))
 
 
@@ -103,14 +109,11 @@ def model_of(message: Shareable) -> ModelCopy:
     Raises:
         UpdateRefused: the message is something else.
     """
-    try:
-        dxo = from_shareable(message)
-        modalities, tensors = dxo.get_meta_prop(_MODALITIES), dxo.data
-        if dxo.data_kind != DataKind.WEIGHTS or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
-            raise ValueError("expected weights")
-        return ModelCopy(tuple(str(name) for name in modalities), tensors)
-    except (ValueError, TypeError) as error:
-        raise UpdateRefused(f"not a model of this package ({error})") from error
+    dxo = _dxo_of(message)
+    modalities = dxo.get_meta_prop(_MODALITIES)
+    if not isinstance(modalities, list) or not all(isinstance(name, str) for name in modalities):
+        raise UpdateRefused("not a model of this package: it does not say its modalities")
+    return ModelCopy(tuple(modalities), _tensors(dxo))
 
 
 def _model(model: ModelCopy, run: Run) -> DXO:
@@ -119,9 +122,17 @@ def _model(model: ModelCopy, run: Run) -> DXO:
 
 
 def payload_of(message: Shareable) -> Payload:
-    """Returns what the server sent with a task."""
-    dxo = from_shareable(message)
-    return Payload(round=dxo.get_meta_prop(_ROUND), tensors=dxo.data)
+    """Returns what the server sent with a task.
+
+    Raises:
+        UpdateRefused: it is something else.
+    """
+    dxo = _dxo_of(message)
+    number = dxo.get_meta_prop(_ROUND)
+    # It becomes part of the name of a file.
+    if not isinstance(number, int) or number < 0:
+        raise UpdateRefused("the task has no round: server and site must run the same version of fedmepd")
+    return Payload(round=number, tensors=_tensors(dxo))
 
 
 def profile_reply(profile: SiteProfile, start_up: dict[str, float | None]) -> Shareable:
@@ -177,15 +188,12 @@ def update_of(site: str, message: Shareable) -> Update:
         UpdateRefused: the message is something else.
     """
     try:
-        dxo = from_shareable(message)
-        round_number, report, tensors = dxo.get_meta_prop(_ROUND), dxo.get_meta_prop(REPORT), dxo.data
-    except ValueError as error:
-        raise UpdateRefused(f"{site}: update refused: not an update of this package ({error})") from error
-    if dxo.data_kind != DataKind.WEIGHTS or not isinstance(round_number, int) or not isinstance(report, dict):
-        raise UpdateRefused(f"{site}: update refused: expected weights with a round and a report, got {dxo.data_kind}")
-    for key, tensor in tensors.items():
-        if not isinstance(tensor, torch.Tensor):
-            raise UpdateRefused(f"{site}: update refused: {key} is a {type(tensor).__name__}, expected a tensor")
+        dxo = _dxo_of(message)
+        tensors, round_number, report = _tensors(dxo), dxo.get_meta_prop(_ROUND), dxo.get_meta_prop(REPORT)
+    except UpdateRefused as error:
+        raise UpdateRefused(f"{site}: update refused: {error}") from error
+    if not isinstance(round_number, int) or not isinstance(report, dict):
+        raise UpdateRefused(f"{site}: update refused: expected weights with a round and a report")
     return Update(round=round_number, tensors=tensors, report=report)
 
 
@@ -193,7 +201,11 @@ def bytes_of(message: Shareable) -> tuple[int, int]:
     """Returns the bytes of tensors that a site's update had on the wire, up and down; 0 where nothing was counted."""
     meta = from_shareable(message).meta
     up, down = (meta.get(key) for key in (BYTES, _BYTES_DOWN))
-    return up if isinstance(up, int) else 0, down if isinstance(down, int) else 0
+    return _count(up), _count(down)
+
+
+def _count(value: object) -> int:
+    return int(value) if isinstance(value, int) and 0 <= value <= _MOST_BYTES else 0
 
 
 def fusion_task(run: Run, task: FusionTask) -> Shareable:
@@ -250,14 +262,24 @@ def fusion_reply_of(site: str, message: Shareable) -> FusionReply:
         dxo.get_meta_prop(key) for key in (_ROUND, _VERSION, _RELATIVE, _DIGESTS, REPORT)
     )
     kinds = ((number, int), (version, str), (relative, bool), (digests, dict), (report, dict))
-    if not all(isinstance(value, kind) for value, kind in kinds):
+    if not all(isinstance(value, kind) for value, kind in kinds) or len(version) > LONGEST_TEXT:
         raise UpdateRefused(f"{site}: answer refused: not one of a fusion site of this package")
     return FusionReply(number, version, _tensors(dxo), relative, digests, report, bytes_of(message))
 
 
 def _tensors(dxo: DXO) -> dict[str, torch.Tensor]:
-    if dxo.data_kind != DataKind.WEIGHTS or not all(isinstance(value, torch.Tensor) for value in dxo.data.values()):
-        raise UpdateRefused(f"expected weights, got {dxo.data_kind}")
+    """Returns the tensors of a message.
+
+    Raises:
+        UpdateRefused: it holds something else, or under another name than a weight can have.
+    """
+    if dxo.data_kind != DataKind.WEIGHTS:
+        raise UpdateRefused(f"expected weights, got {plain_text(dxo.data_kind)}")
+    for key, value in dxo.data.items():
+        if not isinstance(key, str) or not key.isprintable() or len(key) > LONGEST_TEXT:
+            raise UpdateRefused(f"{plain_text(key)} is no name of a weight")
+        if not isinstance(value, torch.Tensor):
+            raise UpdateRefused(f"{key} is a {type(value).__name__}, expected a tensor")
     return dxo.data
 
 
@@ -314,7 +336,7 @@ def failure_of(message: Shareable) -> str:
         return ""
     if code == ReturnCode.TASK_UNKNOWN:
         return "the job has no executor for this task: another version of fedmepd wrote it; write or export it again"
-    return str(message.get_header(REASON, f"FLARE answered {code}"))
+    return plain_text(message.get_header(REASON, f"FLARE answered {code}"))
 
 
 def _weights(tensors: dict[str, torch.Tensor], meta: dict[str, Any]) -> DXO:

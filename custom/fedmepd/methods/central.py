@@ -72,6 +72,7 @@ METHOD = Method(
     fusion="trains on the cases of all sites and its own",
     model="trained on the pooled cases of all sites",
     global_model="trained on the pooled cases of all sites",
+    averages=False,
     at_server=FusionOnlyAtServer,
     at_site=FusionOnlyAtSite,
     at_fusion_site=CentralAtFusionSite,

@@ -250,6 +250,7 @@ METHOD = Method(
     fusion="trains in every round, after drawing its vectors to those of the sites",
     model="trained here, and on the fusion site's images to represent them as the fusion site does",
     global_model="trained at the fusion site, and drawn to the sites' representations of its cases",
+    averages=False,
     at_server=CreamFLAtServer,
     at_site=CreamFLAtSite,
     at_fusion_site=CreamFLAtFusionSite,

@@ -41,7 +41,7 @@ from fedmepd.config import FUSION_SITE, Section, Settings
 from fedmepd.data.cases import Case
 from fedmepd.data.site import SiteData
 from fedmepd.methods.method import AtFusionSite, AtServer, AtSite, Fuse, Fused, Method, Shapes, Store, Tensors
-from fedmepd.methods.parts.aggregation import Aggregation
+from fedmepd.methods.parts.aggregation import aggregation
 from fedmepd.methods.parts.exact_sum import ExactSum
 from fedmepd.methods.parts.fedamm_loss import FedAMMLoss, Prototypes, prototypes_of
 from fedmepd.methods.parts.selection import EXTRA, copy_into, encoder_of, of_modalities, parts
@@ -117,7 +117,7 @@ class FedAMMAtServer(AtServer):
         return {MEANS: torch.Size(shape), COUNTS: torch.Size(shape[:2]), CASES: torch.Size(shape[:1])}
 
     def open(self, round_number: int) -> None:
-        self._sums = Aggregation(self.weights, list(self.weights), server_share=0.0)
+        self._sums = aggregation(self.settings.aggregation, self.weights, list(self.weights), 0.0, self.store)
         self._mean_sums, self._count_sums = ExactSum(self._means.shape), ExactSum(self._known.shape)
         self._counted: dict[str, Tensor] = {}
         self._changes: Tensors = {}
@@ -136,7 +136,7 @@ class FedAMMAtServer(AtServer):
         for key, change in self._changes.items():
             modality = encoder_of(key)
             having = [place for place, subset in enumerate(self._subsets) if modality in (SHARED, *subset)]
-            self._sums.add(key, change, 1.0 if modality is None else float(of_subsets[having].sum()))
+            self._sums.add(site, key, change, 1.0 if modality is None else float(of_subsets[having].sum()))
         self._changes = {}
         mask = torch.zeros(len(self._subsets), dtype=torch.bool)
         mask[rows] = True

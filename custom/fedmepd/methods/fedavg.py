@@ -21,7 +21,7 @@ from pydantic import Field
 
 from fedmepd.config import FUSION_SITE, Settings, TrainingSettings
 from fedmepd.methods.method import AtFusionSite, AtServer, AtSite, Fuse, Fused, Method, Shapes, Store, Tensors
-from fedmepd.methods.parts.aggregation import Aggregation
+from fedmepd.methods.parts.aggregation import aggregation
 from fedmepd.methods.parts.selection import of_modalities
 from fedmepd.training.round import RoundTraining
 
@@ -57,11 +57,11 @@ class FedAvgAtServer(AtServer):
         return {key: value.shape for key, value in self.send(site).items()}
 
     def open(self, round_number: int) -> None:
-        self._sums = Aggregation(self.weights, list(self.weights), server_share=0.0)
+        self._sums = aggregation(self.settings.aggregation, self.weights, list(self.weights), 0.0, self.store)
 
     def take(self, site: str, changes: Tensors, cases: int) -> None:
         for key, change in changes.items():
-            self._sums.add(key, change, float(cases))
+            self._sums.add(site, key, change, float(cases))
 
     def begin(self, fuse: Fuse) -> None:
         return None
@@ -110,4 +110,5 @@ METHOD = Method(
     at_site=FedAvgAtSite,
     at_fusion_site=FedAvgAtFusionSite,
     settings=FedAvgSettings,
+    private=True,
 )

@@ -6,9 +6,12 @@ Exchanged: the encoders of a site's modalities, the decoder's filters as long as
 anchors.
 Kept at the site: filters that have become personal, the calibration (LACCA), the auxiliary decoder.
 
+With differential privacy (``privacy``), every class has one anchor, a mean over all patients with noise.
+
 Two things differ from the paper. An anchor is the mean over at least ``calibration.anchor_cases`` cases, because it
 leaves the fusion site. A site's weight for a filter is limited to a multiple of the median over the sites
-(``personalization.weight_bound``), because a round that hardly changes the filter would raise it without limit.
+(``personalization.weight_bound``), because a round that hardly changes the filter would raise it without limit; a
+change of less than a hundredth of the server's leaves the weight as it is.
 
 Settings for the paper's ablations: ``personalization.patience`` 0 makes the whole decoder personal (FedMEMA), and null
 shares all of it. ``calibration.enabled`` false leaves out the calibration, and ``calibration.anchors_per_class`` 1
@@ -25,6 +28,7 @@ from pydantic import Field
 from torch import Tensor
 
 from fedmepd.config import MOST_ROUNDS, AggregationSettings, Section, Settings
+from fedmepd.data.site import SiteData
 from fedmepd.errors import FedMEPDError
 from fedmepd.methods.method import (
     AtFusionSite,
@@ -38,18 +42,22 @@ from fedmepd.methods.method import (
     Store,
     Tensors,
 )
-from fedmepd.methods.parts.aggregation import Aggregation
+from fedmepd.methods.parts.aggregation import aggregation
 from fedmepd.methods.parts.anchors import Anchors
 from fedmepd.methods.parts.case_vectors import CaseVectorCollector
 from fedmepd.methods.parts.personal_filters import PersonalFilters, bound_weights, decoder_layers, layer_of
+from fedmepd.methods.parts.private_vectors import private_means
 from fedmepd.methods.parts.selection import ANCHORS, DECODER, SEGMENTING, copy_into, of_modalities, parts
 from fedmepd.networks.anchors import fault_of
 from fedmepd.networks.build import build_network
+from fedmepd.networks.encoder import LEVELS, channels
 from fedmepd.networks.network import FedMEPDNet
 from fedmepd.tasks.find import find_task
 from fedmepd.training.round import RoundTraining
 
 PATIENCE = "patience."
+# Of how the server's filter changes. A site that changes it by less says nothing of its weight there.
+_LEAST_MOVE = 0.01
 
 
 class CalibrationSettings(Section):
@@ -116,6 +124,8 @@ class FedMEPDAtServer(AtServer):
         self._modalities: dict[str, Sequence[str]] = {}
         self._filters: dict[str, PersonalFilters] = {}
         self._cases: dict[str, int] = {}
+        # Of the last round: by site, how many of its weights were limited.
+        self._limited: dict[str, int] = {}
 
     def join(self, site: str, modalities: Sequence[str]) -> None:
         self._modalities[site] = modalities
@@ -154,8 +164,9 @@ class FedMEPDAtServer(AtServer):
         return shapes
 
     def open(self, round_number: int) -> None:
-        self._sums = Aggregation(self.weights, list(self.weights), self.settings.aggregation.server_share)
-        self._cases = {}
+        means = self.settings.aggregation
+        self._sums = aggregation(means, self.weights, list(self.weights), means.server_share, self.store)
+        self._cases, self._limited = {}, {}
         settings = self.settings.personalization
         self._compares = bool(settings.patience) and round_number > settings.warmup_rounds
 
@@ -169,9 +180,9 @@ class FedMEPDAtServer(AtServer):
         for key, change in changes.items():
             if key.startswith(DECODER):
                 shared = filters.shared(layer_of(key))
-                self._sums.add(key, change, filters.weights[layer_of(key)][shared], shared)
+                self._sums.add(site, key, change, filters.weights[layer_of(key)][shared], shared)
             else:
-                self._sums.add(key, change, 1.0)
+                self._sums.add(site, key, change, 1.0)
 
     def begin(self, fuse: Fuse) -> Fused:
         fused = super().begin(fuse)
@@ -192,13 +203,31 @@ class FedMEPDAtServer(AtServer):
     def _personalize(self, before: Tensors) -> None:
         """Compares how the round changed the server's filters with how each site changed its own."""
         total = max(1, sum(self._cases.values()))
+        bound = self.settings.personalization.weight_bound
         weights = {layer: f"{layer}.weight" for layer in self._layers}
         of_server = {layer: (self.weights[key] - before[key]).double() for layer, key in weights.items()}
         for site in sorted(self._cases):
             changes = self.store.load(site)
             of_site = {layer: changes[key] for layer, key in weights.items() if key in changes}
-            self._filters[site].update(of_server, of_site, self._cases[site] / total)
-        bound_weights(self._filters.values(), self.settings.personalization.weight_bound)
+            self._filters[site].update(of_server, of_site, self._cases[site] / total, _LEAST_MOVE if bound else 0.0)
+        limited = bound_weights(self._filters.values(), bound)
+        self._limited = {site: count for site, count in zip(self._filters, limited, strict=True) if count}
+
+    def figures(self) -> dict[str, dict[str, float]]:
+        limited = {site: count for site, count in self._limited.items() if site in self._cases}
+        directions = super().figures()
+        return {
+            site: directions.get(site, {}) | ({"weights_limited": float(limited[site])} if site in limited else {})
+            for site in directions.keys() | limited.keys()
+        }
+
+    def remarks(self) -> dict[str, str]:
+        shared = {site: int((filters.all_patience > 0).sum()) for site, filters in self._filters.items()}
+        return {
+            site: f"its weights H of {count} of {shared[site]} filters are limited (personalization.weight_bound)"
+            for site, count in self._limited.items()
+            if 2 * count > shared[site]
+        } | super().remarks()
 
     def layers(self) -> dict[str, int]:
         return self._layers
@@ -275,17 +304,28 @@ class FedMEPDAtFusionSite(AtFusionSite):
 
     def __init__(self, settings: FedMEPDSettings, log: Log):
         super().__init__(settings, log)
-        calibration = settings.calibration
-        self.anchors = Anchors(
-            calibration.anchors_per_class, calibration.anchor_ema, settings.seed, fewest=calibration.anchor_cases
+        self.releases_vectors = settings.calibration.enabled
+
+    def start(self, network: FedMEPDNet, data: SiteData) -> None:
+        calibration = self.settings.calibration
+        # With differential privacy, only means over all patients may decide anything: there is nothing to cluster.
+        per_class, fewest = (
+            (calibration.anchors_per_class, calibration.anchor_cases) if self.privacy is None else (1, 1)
         )
+        self.anchors = Anchors(per_class, calibration.anchor_ema, self.settings.seed, fewest=fewest)
+        self._patients = [case.patient for case in self.cases(data)]
+        classes, width = len(network.task.classes), network.width
+        self._like = {level: torch.zeros(classes, channels(width, level)) for level in LEVELS}
 
     def train(self, training: RoundTraining, weights: Tensors, extras: Tensors) -> None:
         self._collector = CaseVectorCollector()
+        self._seen = 1.0 if self.privacy is None else 1 - (1 - self.privacy.rate) ** training.planned
         training.run(**{"observe": self._collector.observe} if self.settings.calibration.enabled else {})
 
     def leave(self, round_number: int) -> Tensors:
         vectors = self._collector.vectors
+        if self.privacy is not None and self.releases_vectors:
+            vectors = {0: private_means(vectors, self._like, self._patients, self.privacy, self._seen)}
         self.anchors.update(vectors, round_number)
         if round_number == 0 and vectors:
             self._tell_of_missing_anchors()
@@ -323,4 +363,5 @@ METHOD = Method(
     at_site=FedMEPDAtSite,
     at_fusion_site=FedMEPDAtFusionSite,
     settings=FedMEPDSettings,
+    private=True,
 )

@@ -182,6 +182,7 @@ METHOD = Method(
     fusion="trains in every round like a site",
     model="a mixture of all sites' blocks, weighted by their similarity to this site's, then trained here",
     global_model="the fusion site's own: a mixture of all blocks, weighted by their similarity, then trained there",
+    averages=False,
     at_server=FedMSplitAtServer,
     at_site=FedMSplitAtSite,
     at_fusion_site=FedMSplitAtFusionSite,

@@ -88,6 +88,7 @@ METHOD = Method(
     fusion="trains alone in the first rounds",
     model="trained at the fusion site alone, then here alone",
     global_model="trained at the fusion site alone",
+    averages=False,
     at_server=FusionFinetuneAtServer,
     at_site=FusionFinetuneAtSite,
     at_fusion_site=FusionFinetuneAtFusionSite,

@@ -85,8 +85,10 @@ METHOD = Method(
     fusion="trains alone",
     model="trained at the fusion site alone",
     global_model="trained at the fusion site alone",
+    averages=False,
     at_server=FusionOnlyAtServer,
     at_site=FusionOnlyAtSite,
     at_fusion_site=FusionOnlyAtFusionSite,
     settings=FusionOnlySettings,
+    private=True,
 )

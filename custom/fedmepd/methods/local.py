@@ -58,5 +58,7 @@ METHOD = Method(
     fusion="trains alone",
     model="trained here alone",
     global_model="trained at the fusion site alone",
+    averages=False,
     at_server=LocalAtServer,
+    private=True,
 )

@@ -22,6 +22,7 @@ from fedmepd.errors import FedMEPDError
 from fedmepd.methods.parts.selection import copy_into
 from fedmepd.networks.build import build_network
 from fedmepd.networks.network import FedMEPDNet
+from fedmepd.privacy.participant import Privacy
 from fedmepd.training.round import RoundTraining
 
 Tensors = dict[str, Tensor]
@@ -55,6 +56,8 @@ class Fused:
         extras: other tensors that may leave it, by name: anchors, or ``extra.<name>``.
         figures: the method's own figures of the round, by name.
         spent: what its training has cost.
+        privacy: what it has spent of its privacy budget, see
+            :meth:`fedmepd.privacy.participant.Privacy.spent`; None without differential privacy.
     """
 
     weights: Tensors
@@ -63,6 +66,7 @@ class Fused:
     extras: Tensors = field(default_factory=dict)
     figures: dict[str, float] = field(default_factory=dict)
     spent: Spent = Spent()
+    privacy: dict[str, Any] | None = None
 
     def trained(self, before: Tensors) -> list[str]:
         """Returns the names of the weights that came back: all but those of encoders that the fusion site withholds.
@@ -90,19 +94,34 @@ class Fuse(Protocol):
 class Store(Protocol):
     """Keeps tensors on disk, so that memory does not grow with the sites.
 
-    A site's tensors stay from its update to the end of the round (``save``, ``load``). What belongs to the method's
-    state stays as long as the method needs it, under a name and a round (``keep``, ``kept``, ``forget_others``).
+    A site's tensors stay from its update to the end of the round (``save``, ``load``). So do values of which only some
+    are needed at a time (``begin_spool``, ``spool``, which says where they begin, ``spooled``). What belongs to the
+    method's state stays as long as the method needs it, under a name and a round (``keep``, ``kept``,
+    ``forget_others``).
     """
 
     def save(self, site: str, tensors: Tensors) -> None: ...
 
     def load(self, site: str) -> Tensors: ...
 
+    def begin_spool(self) -> None: ...
+
+    def spool(self, site: str, values: Tensor) -> int: ...
+
+    def spooled(self, site: str, start: int, count: int) -> Tensor: ...
+
     def keep(self, name: str, round_number: int, tensors: Tensors) -> None: ...
 
     def kept(self, name: str, round_number: int) -> Tensors: ...
 
     def forget_others(self, needed: Collection[tuple[str, int]]) -> None: ...
+
+
+class Sums(Protocol):
+    """What every round's means of changes say of the sites, see :mod:`fedmepd.methods.parts.robust`."""
+
+    cosines: dict[str, float]
+    left_out: dict[str, float]
 
 
 class AtServer(ABC):
@@ -123,6 +142,8 @@ class AtServer(ABC):
         self.weights = weights
         self.store = store
         self.anchors: Tensors = {}
+        # The means of the round, of a method that averages.
+        self._sums: Sums | None = None
 
     @abstractmethod
     def join(self, site: str, modalities: Sequence[str]) -> None:
@@ -187,7 +208,15 @@ class AtServer(ABC):
         A participant without an update in the round has none. What participants find themselves is in
         :attr:`~fedmepd.training.round.RoundTraining.figures`.
         """
-        return {}
+        return {} if self._sums is None else {site: {"direction": value} for site, value in self._sums.cosines.items()}
+
+    def remarks(self) -> dict[str, str]:
+        """Returns what the server's log should say of sites after a round, by site."""
+        left_out = {} if self._sums is None else self._sums.left_out
+        return {
+            site: f"its update is left out, its cosine with the median update is {cosine:.3f} (aggregation.direction)"
+            for site, cosine in left_out.items()
+        }
 
     def layers(self) -> dict[str, int]:
         """Returns the number of filters of every convolution whose filters may become personal."""
@@ -289,7 +318,14 @@ class AtFusionSite:
     Args:
         settings: of the job.
         log: receives messages about the progress.
+
+    Attributes:
+        privacy: differential privacy of the fusion site, set before :meth:`start`; None where there is none.
+        releases_vectors: whether it releases class vectors of its patients in every round, as anchors.
     """
+
+    privacy: Privacy | None = None
+    releases_vectors = False
 
     def __init__(self, settings: Settings, log: Log):
         self.settings = settings
@@ -356,10 +392,13 @@ class Method:
         global_model: how the global model was trained.
         settings: class of the job's settings, including the method's own.
         networks: how many networks a site keeps.
+        averages: whether the server averages the sites' updates by :mod:`fedmepd.methods.parts.aggregation`.
         at_server: its part at the server.
         at_site: its part at a site.
         at_fusion_site: its part at the fusion site.
         phantoms_only: why it must not be used with patients' images; empty where it may.
+        private: whether it can be combined with differential privacy: all that leaves a participant besides what is
+            withheld then follows from its training steps and its anchors.
     """
 
     name: str
@@ -375,7 +414,9 @@ class Method:
     at_fusion_site: Callable[[Settings, Log], AtFusionSite] = AtFusionSite
     settings: type[Settings] = Settings
     networks: int = 1
+    averages: bool = True
     phantoms_only: str = ""
+    private: bool = False
 
     def require_source(self, owner: str, source: str) -> None:
         """Refuses patients' images where the method must not be used with them.

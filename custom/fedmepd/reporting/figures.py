@@ -99,7 +99,7 @@ def shares(history: dict[str, Any], filters: dict[str, int], rounds: int) -> np.
 
 
 def personal_filters(results: dict[str, Any], history: dict[str, Any], layout: Layout = WIDE) -> Figure | None:
-    """A heat map for each site: share of personal filters by convolution and round; None where there are none.
+    """A heat map for each site: share of personal filters by convolution and round; None before one is personal.
 
     The colours reach from 0 to the largest share of any site.
     """
@@ -107,17 +107,19 @@ def personal_filters(results: dict[str, Any], history: dict[str, Any], layout: L
     if not filters or not results["round"] or not sites:
         return None
     maps = [shares(history[site["name"]], filters, results["round"]) for site in sites]
+    most = max(map(np.max, maps))
+    if not most:
+        return None
     columns = min(4, len(sites))
     rows = -(-len(sites) // columns)
     figure, axes = plotting.axes(rows, columns, height=3.4, layout=layout, narrow=min(2, columns))
-    image, most = None, max(map(np.max, maps))
+    image = None
     for axis, site, found in zip(axes, sites, maps, strict=False):
         image = axis.imshow(
             found,
             aspect="auto",
             vmin=0,
-            # Without any personal filter there is no scale.
-            vmax=most or 1,
+            vmax=most,
             cmap="cividis",
             interpolation="nearest",
             extent=(0.5, results["round"] + 0.5, len(filters), 0),
@@ -240,7 +242,7 @@ def cross_site(results: dict[str, Any], layout: Layout = WIDE) -> Figure | None:
             colour = "black" if missing else plotting.shade(score, low, high)
             weight = "bold" if model == site else "normal"
             axis.text(column, row, text, ha="center", va="center", color=colour, weight=weight, fontsize=size)
-    axis.set_xticks(range(len(sites)), map(label, sites), rotation=30, ha="right")
+    plotting.name_columns(axis, [label(site) for site in sites], layout)
     axis.set_yticks(range(len(models)), map(label, models))
     axis.set(xlabel="test cases of", ylabel="model of")
     figure.colorbar(image, ax=axis, label="mDSC", fraction=0.03, pad=0.02)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedmepd.evaluation import site_results
+from fedmepd.evaluation.lesion_table import TITLE, site_table
 from fedmepd.reporting import figures, html, plotting, settings_table
 from fedmepd.reporting.plotting import Layout, Picture
 from fedmepd.storage import write_atomically, write_text
@@ -98,7 +99,11 @@ def _scores(run: dict[str, Any]) -> str:
         best = max(run["history"]["validation"], key=lambda entry: entry["mdsc"])
         rows.append((f"best validation, round {best['round']}", *_numbers(regions, best)))
     header = ("cases", "mDSC", *(f"Dice {region}" for region in regions), *(f"HD95 {region} mm" for region in regions))
-    return html.table(header, rows, 1, colours=task.colours)
+    scores = html.table(header, rows, 1, colours=task.colours)
+    if not (run["test"] and run["test"].get("lesions")):
+        return scores
+    heads, cells = site_table(regions, run["test"])
+    return scores + html.table(("cases", *heads), [("test", *cells)], 1, caption=TITLE)
 
 
 def _numbers(regions: tuple[str, ...], scores: dict[str, Any]) -> tuple[str, ...]:

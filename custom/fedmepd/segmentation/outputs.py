@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fedmepd.data.grids import save_image
+from fedmepd.data.own_grid import save_image
 from fedmepd.data.volumes import is_nifti
 from fedmepd.errors import FedMEPDError
 from fedmepd.segmentation.segmenter import Segmentation
 from fedmepd.storage import write_text
 from fedmepd.tasks.task import Task
+from fedmepd.text_table import spreadsheet_cell
 
 VOLUMES = "volumes.csv"
 
@@ -34,8 +35,13 @@ class CaseFiles:
     overlay: Path | None = None
     probabilities: dict[str, Path] = field(default_factory=dict)
 
-    def write(self, segmentation: Segmentation, convention: str) -> None:
+    def write(self, segmentation: Segmentation, convention: str, notes: Sequence[str] = ()) -> None:
         """Writes them, the segmentation last: if it exists, the other files are complete.
+
+        Args:
+            segmentation: of the case.
+            convention: meaning of the values to write.
+            notes: what whoever looks at the picture has to know.
 
         Raises:
             FedMEPDError: a file cannot be written, or the case's image cannot be read any more.
@@ -50,6 +56,8 @@ class CaseFiles:
                 segmentation.images,
                 segmentation.classes,
                 segmentation.spacing,
+                notes=notes,
+                probabilities={region: segmentation.probability(region) for region in self.probabilities},
             )
         for region, file in self.probabilities.items():
             save_image(file, segmentation.probability_image(region))
@@ -122,7 +130,8 @@ class VolumeTable:
                 f"{self._file} is no table of this model's task (expected the columns {', '.join(self._columns)}): "
                 "choose another --out, or move the file away"
             )
-        self._rows |= {name: rows[name] for name in names if name in rows}
+        cells = {name: spreadsheet_cell(name) for name in names}
+        self._rows |= {name: rows[cell] for name, cell in cells.items() if cell in rows}
 
     def add(self, segmentation: Segmentation) -> None:
         """Adds a case and writes the file.
@@ -132,7 +141,8 @@ class VolumeTable:
         """
         case = segmentation.case
         volumes = [f"{segmentation.millilitres[region]:.3f}" for region in case.task.regions]
-        self._rows[case.name] = dict(zip(self._columns, (case.name, " ".join(case.modalities), *volumes), strict=True))
+        cells = spreadsheet_cell(case.name), " ".join(case.modalities), *volumes
+        self._rows[case.name] = dict(zip(self._columns, cells, strict=True))
         text = io.StringIO()
         writer = csv.DictWriter(text, self._columns, lineterminator="\n")
         writer.writeheader()

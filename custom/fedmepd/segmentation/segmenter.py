@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,31 +11,33 @@ import numpy as np
 import torch
 
 from fedmepd.config import EvaluationSettings
+from fedmepd.data.case_facts import CaseFacts
 from fedmepd.data.cases import Case
-from fedmepd.data.findings import WARNING
-from fedmepd.data.grids import probability_image, segmentation_image
-from fedmepd.data.inspection import inspect_cases, other_size
+from fedmepd.data.findings import WARNING, Finding
+from fedmepd.data.inspection import inspect_cases
+from fedmepd.data.own_grid import probability_image, segmentation_image
 from fedmepd.data.preparation import prepare_case
+from fedmepd.data.training_images import differences
 from fedmepd.data.volumes import VolumeError
 from fedmepd.errors import DataError, FedMEPDError
 from fedmepd.evaluation.measures import region_millilitres
 from fedmepd.segmentation.cleanup import clean, require_rule
 from fedmepd.tasks.task import Task
-from fedmepd.training.checkpoints import About, describe, load_model
+from fedmepd.training.checkpoints import About, describe, load_model, trained_with
 from fedmepd.training.inference import class_probabilities, most_probable
 
 
 @dataclass(frozen=True)
 class Segmentation:
-    """A segmented case, in the box around its brain.
+    """A segmented case, in a box of the network's grid around its brain.
 
     Args:
         case: with the images that were used.
-        classes: class numbers (X, Y, Z) uint8, in the frame of :mod:`fedmepd.data.grids`.
+        classes: class numbers (X, Y, Z) uint8.
         probabilities: (classes, X, Y, Z) float32, before any clean-up.
         images: the prepared images (M, X, Y, Z).
-        corner: the box's first voxel in the frame.
-        spacing: size of a voxel in mm along each axis of the frame.
+        corner: the box's first voxel.
+        spacing: size of a voxel in mm along each axis.
     """
 
     case: Case
@@ -51,14 +52,22 @@ class Segmentation:
         """Volume of each region."""
         return region_millilitres(self.case.task, self.classes, self.spacing)
 
-    def image(self, convention: str) -> Any:
-        """The segmentation as a nibabel image in the case's own grid, with the label values of a convention."""
-        return self._back(segmentation_image, self.classes, self.corner, convention)
+    def image(self, convention: str, like: Path | None = None) -> Any:
+        """The segmentation as a nibabel image in the case's own grid, with the label values of a convention.
+
+        Args:
+            convention: of the label values.
+            like: the file of the case that has this grid; None: its first image.
+        """
+        return self._back(segmentation_image, self.classes, self.corner, convention, like)
+
+    def probability(self, region: str) -> np.ndarray:
+        """The probability of a region, the sum over its classes (X, Y, Z)."""
+        return self.probabilities[list(self.case.task.regions[region])].sum(axis=0)
 
     def probability_image(self, region: str) -> Any:
-        """The probability of a region, the sum over its classes, as a nibabel image in the case's own grid."""
-        members = list(self.case.task.regions[region])
-        return self._back(probability_image, self.probabilities[members].sum(axis=0), self.corner)
+        """The same as a nibabel image in the case's own grid."""
+        return self._back(probability_image, self.probability(region), self.corner)
 
     def _back(self, make: Callable[..., Any], *arguments: Any) -> Any:
         try:
@@ -89,8 +98,8 @@ class Segmenter:
 
     >>> from pathlib import Path
     >>> import torch
-    >>> from fedmepd.data.grids import save_image
     >>> from fedmepd.data.layouts import find_dataset
+    >>> from fedmepd.data.own_grid import save_image
     >>> from fedmepd.segmentation.segmenter import Segmenter
     >>> segmenter = Segmenter("model.pt", torch.device("cpu"))
     >>> for case in map(segmenter.usable, find_dataset(segmenter.task, Path("patients")).cases):
@@ -120,9 +129,10 @@ class Segmenter:
             "window": about.get("window", About.window) if window is None else window,
             "overlap": about.get("overlap", About.overlap) if overlap is None else overlap,
         }
-        self._voxel_mm = tuple(about.get("voxel_mm", About.voxel_mm))
+        self._phantoms = about.get("phantoms")
         self._inference = EvaluationSettings.sliding(**sliding)
         self._network = load_model(model).to(device)
+        self._trained_with = trained_with(about).that_matter(self.task)
         require_rule(self.task, min_enhancing_ml)
         self._precision = precision
         self._flips = flips
@@ -139,6 +149,11 @@ class Segmenter:
         """The modalities that the model was trained with."""
         return self._network.modalities
 
+    @property
+    def phantoms(self) -> bool | None:
+        """Whether it was trained on phantoms alone; None where the model does not say it."""
+        return self._phantoms
+
     def usable(self, case: Case) -> Case:
         """Returns the case without its label and without the modalities that the model does not know.
 
@@ -153,7 +168,7 @@ class Segmenter:
             )
         return replace(case, images=images, label=None, convention=None)
 
-    def check(self, case: Case) -> list[str]:
+    def check(self, case: Case) -> list[Finding]:
         """Reads the files of a case from :meth:`usable` and returns warnings about them.
 
         Raises:
@@ -161,15 +176,17 @@ class Segmenter:
         """
         inspection = inspect_cases([case])
         inspection.require_good()
-        warnings = [finding.text for finding in inspection.findings if finding.severity == WARNING]
-        spacing = inspection.facts[0].spacing
-        if self._voxel_mm and other_size(spacing, self._voxel_mm):
-            sizes = [" x ".join(f"{side:g}" for side in sorted(size)) for size in (spacing, self._voxel_mm)]
-            warnings.append(
-                f"case {case.name} has voxels of {sizes[0]} mm, the model was trained with {sizes[1]} mm: expect a "
-                "less accurate segmentation, or resample the images"
-            )
-        return warnings
+        warnings = [finding for finding in inspection.findings if finding.severity == WARNING]
+        return [*warnings, *self.unlike_training(case, inspection.facts[0])]
+
+    def unlike_training(self, case: Case, facts: CaseFacts) -> list[Finding]:
+        """Returns a warning for each way in which a case's images differ from those of the training.
+
+        Args:
+            case: from :meth:`usable`.
+            facts: that were read from its files.
+        """
+        return differences(case.name, facts.measures, self._trained_with)
 
     def segment(self, case: Case, progress: Callable[[int, int], None] = lambda done, total: None) -> Segmentation:
         """Segments a case from :meth:`usable`.
@@ -208,27 +225,3 @@ class Segmenter:
             tuple(item["corner"].tolist()),
             spacing,
         )
-
-
-def modality_warnings(task: Task, cases: Sequence[Case], modalities: Iterable[str]) -> list[str]:
-    """One line for each difference between the modalities of the cases and those that a model was trained with."""
-    modalities = task.subset(modalities)
-    trained = f"the model was trained with {' '.join(modalities)}"
-    missing: Counter[tuple[str, ...]] = Counter()
-    unknown: Counter[tuple[str, ...]] = Counter()
-    for case in cases:
-        missing[tuple(name for name in modalities if name not in case.images)] += 1
-        unknown[tuple(name for name in case.modalities if name not in modalities)] += 1
-    lines = []
-    for names, count in missing.items():
-        if names and names != modalities:
-            without = f"{' '.join(names)} {'is' if len(names) == 1 else 'are'} missing"
-            lines.append(f"{trained}; {without}{_of(count, cases)}: expect a less accurate segmentation")
-    for names, count in unknown.items():
-        if names:
-            lines.append(f"{trained}; {' '.join(names)}{_of(count, cases)} cannot be used and is ignored")
-    return lines
-
-
-def _of(count: int, cases: Sequence[Case]) -> str:
-    return "" if len(cases) == 1 else f" in {count} of {len(cases)} cases"

@@ -31,10 +31,17 @@ def _has_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def use_threads(count: int) -> None:
-    """Sets the number of CPU threads; 0 keeps PyTorch's choice. The last bits of a result depend on it."""
-    if count:
-        torch.set_num_threads(count)
+def use_threads(count: int, most: int | None = None) -> None:
+    """Sets the number of CPU threads; 0 keeps PyTorch's choice. The last bits of a result depend on it.
+
+    Args:
+        count: that the job asks for.
+        most: that the site allows; None: any number.
+    """
+    wanted = count or torch.get_num_threads()
+    allowed = wanted if most is None else min(wanted, most)
+    if count or allowed < wanted:
+        torch.set_num_threads(allowed)
 
 
 def device_name(device: torch.device) -> str:

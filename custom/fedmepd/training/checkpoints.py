@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from fedmepd import __version__
 from fedmepd.config import Settings
+from fedmepd.data.training_images import ImageMeasures
 from fedmepd.errors import CheckpointError, SettingsError
 from fedmepd.networks.network import FedMEPDNet
 from fedmepd.storage import load_tensors, save_tensors
@@ -32,8 +34,10 @@ class About:
         clip_percent: how the images were prepared, see :class:`fedmepd.data.preparation.PreparedCases`.
         window, overlap: of the inference with which the model was validated, see
             :class:`fedmepd.config.EvaluationSettings`.
-        voxel_mm: the median size of a voxel of the owner's training cases, from the shortest side to the longest; empty
-            in models of older versions.
+        voxel_mm, foreground_ml, intensities: what the images of the owner's training cases look like, see
+            :class:`fedmepd.data.training_images.ImageMeasures`; empty in models of older versions, and where only a
+            hospital knows it.
+        phantoms: whether it was trained on phantoms alone; None in models of older versions.
     """
 
     owner: str
@@ -44,11 +48,20 @@ class About:
     window: int = 80
     overlap: float = 0.5
     voxel_mm: tuple[float, ...] = ()
+    foreground_ml: float = 0.0
+    intensities: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    phantoms: bool | None = None
     version: str = field(default=__version__)
 
     @classmethod
     def of(
-        cls, owner: str, settings: Settings, voxel_mm: tuple[float, ...], round_number: int, scores: dict | None
+        cls,
+        owner: str,
+        settings: Settings,
+        images: ImageMeasures,
+        phantoms: bool,
+        round_number: int,
+        scores: dict | None,
     ) -> About:
         """Returns the description of a job's model."""
         return cls(
@@ -59,8 +72,22 @@ class About:
             settings.data.clip_percent,
             settings.evaluation.window,
             settings.evaluation.overlap,
-            voxel_mm,
+            **asdict(images),
+            phantoms=phantoms,
         )
+
+
+def trained_with(about: dict[str, Any]) -> ImageMeasures:
+    """Returns what the images of a model's training looked like, as far as its description says it.
+
+    Args:
+        about: of :func:`describe`.
+    """
+    return ImageMeasures(
+        tuple(about.get("voxel_mm", ())),
+        about.get("foreground_ml", 0.0),
+        {modality: tuple(scores) for modality, scores in about.get("intensities", {}).items()},
+    )
 
 
 def save_model(path: Path, network: FedMEPDNet, about: About) -> None:

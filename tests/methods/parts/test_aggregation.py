@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from fedmepd.federation.open_round import TensorStore
 from fedmepd.methods.parts.aggregation import Aggregation
+from fedmepd.methods.parts.robust import RobustAggregation
 from fedmepd.methods.parts.selection import encoder_of
 
 STATE = {
@@ -34,16 +36,24 @@ SITES = {
 }
 
 
+@pytest.fixture(params=["plain", "robust"])
+def means(request, tmp_path):
+    """Makes what adds up a round: the sums, and the robust means where nothing is trimmed."""
+    if request.param == "plain":
+        return Aggregation
+    return lambda *arguments: RobustAggregation(*arguments, 0.0, -1.0, TensorStore(tmp_path))
+
+
 @pytest.mark.parametrize("server_share", [0.3, 1.0, 0.0])
-def test_encoders_and_partial_decoder(server_share: float) -> None:
+def test_encoders_and_partial_decoder(server_share: float, means) -> None:
     server = random(0)
     local = {site: random(number) for number, site in enumerate(SITES, start=1)}
-    aggregation = Aggregation(server, [key for key in server if not key.startswith("auxiliary")], server_share)
+    aggregation = means(server, [key for key in server if not key.startswith("auxiliary")], server_share)
     for site, (encoders, shared, weights) in SITES.items():
         for key in encoders:
-            aggregation.add(key, local[site][key] - server[key], 1.0)
+            aggregation.add(site, key, local[site][key] - server[key], 1.0)
         for key in ("decoder.b.weight", "decoder.b.bias"):
-            aggregation.add(key, (local[site][key] - server[key])[shared], weights[shared], shared)
+            aggregation.add(site, key, (local[site][key] - server[key])[shared], weights[shared], shared)
     found = aggregation.result()
 
     # E_m: the plain mean over the sites that hold m.
@@ -65,38 +75,38 @@ def test_encoders_and_partial_decoder(server_share: float) -> None:
     assert torch.equal(found["auxiliary.c.weight"], server["auxiliary.c.weight"])
 
 
-def test_nobody_owns_a_modality() -> None:
+def test_nobody_owns_a_modality(means) -> None:
     server = random(0)
-    aggregation = Aggregation(server, list(server), 0.3)
-    aggregation.add("encoders.T1.a.weight", torch.ones(4, 1, 3), 1.0)
+    aggregation = means(server, list(server), 0.3)
+    aggregation.add("site-1", "encoders.T1.a.weight", torch.ones(4, 1, 3), 1.0)
     found = aggregation.result()
     assert torch.equal(found["encoders.T2.a.weight"], server["encoders.T2.a.weight"])
     torch.testing.assert_close(found["encoders.T1.a.weight"], server["encoders.T1.a.weight"] + 1)
 
 
-def test_by_cases() -> None:
+def test_by_cases(means) -> None:
     """Three parties with 20, 35 and 0 cases; the whole network."""
     server = random(0)
     local = [(random(1), 20.0), (random(2), 35.0), (random(3), 0.0)]
-    aggregation = Aggregation(server, list(server), 0.0)
-    for state, cases in local:
+    aggregation = means(server, list(server), 0.0)
+    for site, (state, cases) in zip("abc", local, strict=True):
         for key, value in state.items():
             if key != "encoders.T2.a.weight" or cases == 35:
-                aggregation.add(key, value - server[key], cases)
+                aggregation.add(site, key, value - server[key], cases)
     for key, value in aggregation.result().items():
         alone = key == "encoders.T2.a.weight"
         expected = local[1][0][key] if alone else (20 * local[0][0][key] + 35 * local[1][0][key]) / 55
         torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_order_of_the_sites_changes_no_bit() -> None:
+def test_order_of_the_sites_changes_no_bit(means) -> None:
     server = random(0)
     states = []
     for order in ([0, 1, 2, 3], [3, 1, 0, 2], [2, 3, 1, 0]):
-        aggregation = Aggregation(server, list(server), 0.3)
+        aggregation = means(server, list(server), 0.3)
         for number in order:
             for key, value in random(10 + number).items():
-                aggregation.add(key, value * 1.7**number, 0.1 + number)
+                aggregation.add(f"site-{number}", key, value * 1.7**number, 0.1 + number)
         states.append(aggregation.result())
     for key in server:
         assert torch.equal(states[0][key], states[1][key]) and torch.equal(states[0][key], states[2][key])

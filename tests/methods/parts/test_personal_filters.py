@@ -120,6 +120,14 @@ def test_a_vanishing_change_gets_no_endless_weight() -> None:
     assert state.weights[LAYER].tolist() == [16384.0]
 
 
+def test_a_filter_that_hardly_moves_keeps_its_weight_where_that_is_asked_for() -> None:
+    """The server's norm is 2; a hundredth of it is 0.02."""
+    for norm, weight in ((0.019, 1.0), (0.021, 0.5 + 0.5 * 2 / 0.021)):
+        state = PersonalFilters({LAYER: 1}, 3, 0.5)
+        state.update({LAYER: torch.tensor([[2.0, 0.0]])}, {LAYER: torch.tensor([[norm, 0.0]])}, 1.0, 0.01)
+        assert state.weights[LAYER].tolist() == pytest.approx([weight])
+
+
 @pytest.mark.parametrize(("patience", "share", "weight", "byte"), [(0, 1.0, 0.0, 0), (None, 0.0, 1.0, 255)])
 def test_all_personal_from_the_start_and_never(patience: int | None, share: float, weight: float, byte: int) -> None:
     state = PersonalFilters({LAYER: 2, "decoder.y": 3}, patience, 0.95)
@@ -186,10 +194,11 @@ def sites_with(weights: list[list[float]], patience: list[list[int]]) -> list[Pe
 )
 def test_bounded_by_the_median_sites_weight(bound, weights, patience, expected) -> None:
     sites = sites_with(weights, patience)
-    bound_weights(sites, bound)
-    for site, row in zip(sites, expected, strict=True):
+    counts = bound_weights(sites, bound)
+    for site, row, before, count in zip(sites, expected, weights, counts, strict=True):
         assert site.weights[LAYER].tolist() == pytest.approx(row)
+        assert count == sum(new < old for new, old in zip(row, before, strict=True))
 
 
 def test_nothing_to_bound() -> None:
-    bound_weights([], 3.0)
+    assert bound_weights([], 3.0) == [] and bound_weights(sites_with([[9.0]], [[3]]), 0.0) == [0]

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import psutil
 import torch
-from nvflare.apis.fl_constant import ReservedKey
+from nvflare.apis.fl_constant import FedEventHeader, ReservedKey, ReturnCode
+from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.apis.utils import fl_context_utils
 from nvflare.private.fed.client import communicator
+from nvflare.widgets.fed_event import FED_EVENT_TOPIC
 
 from fedmepd.flare import opening, translation
 from fedmepd.flare.controller import FedMEPDController
@@ -26,11 +28,14 @@ _SECONDS_OF_TRAINING = 5
 
 
 class FaultyExecutor(FedMEPDExecutor):
-    """Fails in training.
+    """Fails in training, or does harm.
 
     Args:
         plan: by site, and by round as text: ``raise``, ``memory``, ``nan``, ``shape``, seconds to wait, as text, or
-            ``as NAME``, to answer in another site's name. ``fusion`` before ``raise``, ``memory``, ``nan``, ``die`` or
+            ``as NAME``, to answer in another site's name; ``code CODE``, to answer with one of FLARE's codes;
+            ``event TYPE``, to send the server an event of FLARE's; ``report``, to report what nobody can add up;
+            ``reason``, to fail with a reason that is meant for the console. In place of the round, ``prepare``: ``as
+            NAME`` or seconds to wait. ``fusion`` before ``raise``, ``memory``, ``nan``, ``die`` or
             seconds makes the fusion site fail so in training; it waits after its first step. ``test`` in place of the
             round: in its test of the global model.
     """
@@ -42,9 +47,26 @@ class FaultyExecutor(FedMEPDExecutor):
 
     def execute(self, task_name, shareable, fl_ctx, abort_signal):
         reply = super().execute(task_name, shareable, fl_ctx, abort_signal)
-        number = str(translation.payload_of(shareable).round) if task_name == translation.TRAIN else ""
+        number = str(translation.payload_of(shareable).round) if task_name == translation.TRAIN else task_name
         fault = self.plan.get(fl_ctx.get_identity_name(), {}).get(number, "")
         communicator.gen_new_peer_ctx = _peer_context_of(fault.partition("as ")[2])
+        if task_name == translation.PREPARE and fault.isdigit():
+            time.sleep(int(fault))
+        return self._harmful(fault, reply, fl_ctx)
+
+    def _harmful(self, fault: str, reply: Shareable, fl_ctx) -> Shareable:
+        kind, _, what = fault.partition(" ")
+        if kind == "code":
+            return make_reply(what)
+        if kind == "event":
+            event = Shareable()
+            event.set_header(FedEventHeader.EVENT_TYPE, what)
+            event.set_header(FedEventHeader.TIMESTAMP, time.time())
+            fl_ctx.get_engine().fire_and_forget_aux_request(topic=FED_EVENT_TOPIC, request=event, fl_ctx=fl_ctx)
+        if kind == "report":
+            reply["DXO"]["meta"]["report"] |= {"losses": {"total": 1.7e308}, "seconds": 1.7e308}
+        if kind == "reason":
+            return make_reply(ReturnCode.EXECUTION_EXCEPTION, {"fedmepd.reason": "\x1b[2J\nround 9: fine" + "x" * 1000})
         return reply
 
     def open_faulty(self, run, log, fl_ctx):

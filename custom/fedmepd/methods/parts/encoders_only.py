@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from fedmepd.config import Settings
 from fedmepd.methods.method import AtServer, Fuse, Fused, Shapes, Store, Tensors
-from fedmepd.methods.parts.aggregation import Aggregation
+from fedmepd.methods.parts.aggregation import aggregation
 from fedmepd.methods.parts.selection import ENCODERS, SEGMENTING, of_modalities, parts
 
 
@@ -33,11 +33,12 @@ class EncodersAtServer(AtServer):
         return {key: value.shape for key, value in self._encoders(site).items()}
 
     def open(self, round_number: int) -> None:
-        self._sums = Aggregation(self.weights, list(parts(self.weights, (ENCODERS,))), server_share=0.0)
+        keys = list(parts(self.weights, (ENCODERS,)))
+        self._sums = aggregation(self.settings.aggregation, self.weights, keys, 0.0, self.store)
 
     def take(self, site: str, changes: Tensors, cases: int) -> None:
         for key, change in changes.items():
-            self._sums.add(key, change, self.weight(site, cases))
+            self._sums.add(site, key, change, self.weight(site, cases))
 
     def weight(self, site: str, cases: int) -> float:
         """Returns a site's weight in the means of its encoders."""

@@ -85,7 +85,13 @@ class PersonalFilters:
         """Number of personal filters of each convolution."""
         return {layer: int((~self.shared(layer)).sum()) for layer in self.patience}
 
-    def update(self, server_changes: dict[str, Tensor], site_changes: dict[str, Tensor], case_share: float) -> None:
+    def update(
+        self,
+        server_changes: dict[str, Tensor],
+        site_changes: dict[str, Tensor],
+        case_share: float,
+        least_move: float = 0.0,
+    ) -> None:
         """Counts one round (section 3.5): patience by the sign of the cosine, weight by the ratio of the norms.
 
         Args:
@@ -93,6 +99,8 @@ class PersonalFilters:
             site_changes: change of the site's weight in its training by convolution, of the shared filters only,
                 (shared, ...). Of a convolution that is not there, nothing changes.
             case_share: the site's share of all sites' cases.
+            least_move: the site's change of a filter says something of its weight only if it is larger than this share
+                of the server's.
         """
         if self.limit is None or not site_changes:
             return
@@ -109,8 +117,8 @@ class PersonalFilters:
         ratio = server_norm / site_norm
         old = self.all_weights[counted].double()
         new = (self.weight_ema * old + (1 - self.weight_ema) * ratio * case_share).clamp_max(LARGEST_WEIGHT)
-        # A filter that did not move says nothing of its weight.
-        new = torch.where(site_norm > 0, new, old)
+        # A filter that has not moved, or hardly, says nothing of its weight.
+        new = torch.where((site_norm > 0) & (site_norm > least_move * server_norm), new, old)
         self.all_patience[counted] = left.to(torch.uint8)
         self.all_weights[counted] = torch.where(left > 0, new, 0.0).float()
 
@@ -130,7 +138,7 @@ def _rows(value: Tensor, mask: Tensor) -> Tensor:
     return value if mask.all() else value[mask]
 
 
-def bound_weights(sites: Iterable[PersonalFilters], bound: float) -> None:
+def bound_weights(sites: Iterable[PersonalFilters], bound: float) -> list[int]:
     """Limits every site's aggregation weight of every filter to ``bound`` times the median over the sites.
 
     The paper's weight is a ratio of norms. A site that hardly changes a filter would get a weight that exceeds all
@@ -141,10 +149,13 @@ def bound_weights(sites: Iterable[PersonalFilters], bound: float) -> None:
         sites: all sites of the run. The median of a filter's weights is over the sites that share it; of two middle
             weights, the lower one is used.
         bound: largest multiple of the median; 0: no limit.
+
+    Returns:
+        for every site, how many of its weights were limited.
     """
     sites = list(sites)
     if not bound or not sites:
-        return
+        return [0] * len(sites)
     weights = torch.stack([site.all_weights for site in sites])
     shared = torch.stack([site.all_patience > 0 for site in sites])
     # Personal filters are sorted behind all others and are not counted.
@@ -154,3 +165,4 @@ def bound_weights(sites: Iterable[PersonalFilters], bound: float) -> None:
     limited = torch.where(shared, torch.minimum(weights, limit), weights)
     for site, row in zip(sites, limited, strict=True):
         site.all_weights.copy_(row)
+    return (limited < weights).sum(dim=1).tolist()

@@ -1,0 +1,34 @@
+"""What doctor says of a site's own decisions."""
+
+from __future__ import annotations
+
+from fedmepd.config import Settings
+from fedmepd.doctor.federation import Expected
+from fedmepd.doctor.rules import check_rules
+from fedmepd.doctor.site_data import Looked
+from fedmepd.site_settings import SiteSettings
+
+MANY = {"training": 30, "validation": 5, "test": 15}
+
+
+def rules(machine: SiteSettings, parts: dict[str, int] = MANY, **job) -> dict[str, tuple[str, str]]:
+    expected = Expected(Settings.make("paper", job), source="job x")
+    return {check.kind: (check.status, check.text) for check in check_rules(expected, machine, Looked((), parts=parts))}
+
+
+def test_the_published_settings_at_a_site_that_sets_nothing() -> None:
+    found = rules(SiteSettings())
+    assert found["the job is within them"][0] == "ok" and "crop 128" in found["the job is within them"][1]
+    assert found["decided"] == ("ok", "no mean over fewer than 3 cases; not allowed: nothing")
+    assert len(found) == 2
+
+
+def test_a_job_beyond_the_limits() -> None:
+    status, text = rules(SiteSettings(limits={"crop": 64}))["the job asks for more"]
+    assert (status, text) == ("error", "training.crop is 80 in the job, limits.crop is 64 at this site")
+
+
+def test_a_site_with_few_cases_learns_what_will_be_missing() -> None:
+    found = rules(SiteSettings(min_count=5, allow={"durations": False}), MANY | {"validation": 2, "test": 0})
+    assert found["means that stay, over too few cases"] == ("note", "validation 2; min_count is 5")
+    assert found["decided"][1].endswith("not allowed: durations")

@@ -1,0 +1,61 @@
+"""A dishonest site at the server, without FLARE: what it sends, and what becomes of the others."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+
+from fedmepd.federation.exchange import SiteProfile, Update
+from fedmepd.federation.server import FederationServer
+from tests.federation.drive import make_server, server_state
+from tests.tiny import COUNTS, Tiny, never, settings
+
+SITES = ("site-1", "site-2", "site-3", "site-4")
+
+
+def started(tiny: Tiny, folder: Path, log: list[str], method: str = "fedmepd", **means: float) -> FederationServer:
+    of = settings(method, aggregation=means)
+    server = make_server(tiny, of, folder, log=log.append)
+    for name in SITES:
+        server.register(SiteProfile(name, ("T1ce",), COUNTS["site-1"], "folder"))
+    server.start(never)
+    server.begin_round()
+    return server
+
+
+def update(server: FederationServer, site: str, value: float) -> Update:
+    """Every weight that the site was sent changes by the value."""
+    payload = server.payload(site)
+    sent = {key: tensor for key, tensor in payload.tensors.items() if key.startswith(("encoders.", "decoder."))}
+    report = {"cases": 3, "losses": {}, "figures": {}, "steps": 1, "validation": None}
+    report |= {"train_seconds": 1.0, "validation_seconds": 0.0, "seconds": 1.0}
+    return Update(1, {key: torch.full_like(tensor, value) for key, tensor in sent.items()}, report)
+
+
+def test_an_update_without_tensors_is_a_site_that_gives_nothing(tiny: Tiny, tmp_path) -> None:
+    """FedMEMA exchanges encoders alone, and a site may withhold all that it has."""
+    log: list[str] = []
+    server = started(tiny, tmp_path, log, "fedmema")
+    for site in SITES:
+        given = update(server, site, 0.001)
+        server.accept(site, Update(1, {}, given.report) if site == "site-4" else given)
+    server.finish_round(never)
+    results = json.loads((tmp_path / "results" / "results.json").read_text())
+    assert all(site["rounds_taken"] == [1] and site["limited"] == [] for site in results["sites"])
+
+
+def test_an_update_against_all_others_is_left_out_and_told(tiny: Tiny, tmp_path) -> None:
+    """As if the site had not answered, to the last bit."""
+    states = {}
+    for name, sites in {"with": SITES, "without": SITES[:3]}.items():
+        log: list[str] = []
+        server = started(tiny, tmp_path / name, log, direction=-0.2, trim=0.2)
+        for place, site in enumerate(sites):
+            server.accept(site, update(server, site, -0.009 if site == "site-4" else 0.001 * (1 + place)))
+        figures = server.finish_round(never)
+        states[name] = server_state(tmp_path / name)["state"]
+        told = [line for line in log if "site-4: its update is left out, its cosine" in line]
+        assert len(told) == (name == "with") and figures["site-1/direction"] > 0.99
+    assert all(torch.equal(states["with"][key], value) for key, value in states["without"].items())

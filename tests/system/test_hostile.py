@@ -1,0 +1,69 @@
+"""A malicious site over FLARE's wire: the other one's run goes on, and says what was refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.system.simulator import TINY, simulate
+
+pytestmark = [pytest.mark.system, pytest.mark.slow]
+
+
+def rounds_of(results: dict) -> dict[str, list[int]]:
+    return {site["name"]: site["rounds_taken"] for site in results["sites"]}
+
+
+def test_a_site_that_tries_to_end_the_run_of_all(tmp_path, cohort, cache) -> None:
+    harm = {
+        "1": "code UNSAFE_JOB",
+        "2": "report",
+        "3": "event _fatal_system_error",
+        "4": "as site-1",
+        "5": "reason",
+        "6": "code TASK_UNKNOWN",
+    }
+    finished = simulate(
+        tmp_path / "run",
+        TINY | {"rounds": 7, "evaluation": TINY["evaluation"] | {"every": 7}},
+        "-t",
+        "2",
+        data=cohort,
+        cache=cache,
+        faults={"site-2": harm},
+    )
+    print(finished.output)
+    results = finished.results
+    assert results["status"] == "finished"
+    # The event does not harm its own update; everything else costs the site its round, and no one else's.
+    assert rounds_of(results) == {"site-1": [1, 2, 3, 4, 5, 6, 7], "site-2": [3, 7]}
+    [site] = [entry for entry in results["sites"] if entry["name"] == "site-2"]
+    reasons = {entry["round"]: entry["reason"] for entry in site["rounds_missed"]}
+    assert "UNSAFE_JOB" in reasons[1] and "losses.total" in reasons[2] and "comes from 'site-1'" in reasons[4]
+    assert all(reason.isprintable() and len(reason) <= 300 for reason in reasons.values())
+    assert r"\x1b[2J\nround 9: fine" in reasons[5]
+    assert "\x1b[2J\nround 9" not in finished.output
+    assert all(entry["test"] for entry in results["sites"])
+
+
+def test_a_site_that_does_not_prepare_in_time_joins_later(tmp_path, cohort, cache) -> None:
+    finished = simulate(
+        tmp_path / "run",
+        TINY | {"aggregation": TINY["aggregation"] | {"round_timeout": 20}},
+        "-t",
+        "2",
+        data=cohort,
+        cache=cache,
+        faults={"site-2": {"prepare": "600"}},
+    )
+    print(finished.output)
+    assert finished.results["status"] == "finished" and rounds_of(finished.results) == {"site-1": [1, 2]}
+    assert "site-2: gone, or not prepared in time; the job starts without it" in finished.output
+
+
+def test_a_site_that_prepares_in_another_ones_name(tmp_path, cohort, cache) -> None:
+    finished = simulate(
+        tmp_path / "run", TINY, "-t", "2", data=cohort, cache=cache, faults={"site-2": {"prepare": "as site-1"}}
+    )
+    print(finished.output)
+    assert finished.results["status"] == "finished" and rounds_of(finished.results) == {"site-1": [1, 2]}
+    assert "answer of site-2 refused: it says that it comes from 'site-1'" in finished.output
