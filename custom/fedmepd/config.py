@@ -255,7 +255,9 @@ class PrivacySettings(Section):
     clip: float = Field(
         1.0, gt=0, le=1e6, description="a patient's gradient in a step is scaled down to this norm where it is longer"
     )
-    patients: int = Field(0, ge=0, description="patients in a step on average, each drawn by itself; 0: training.batch")
+    patients: int = Field(
+        0, ge=0, le=10_000, description="patients in a step on average, each drawn by itself; 0: training.batch"
+    )
     noise: float = Field(
         0,
         ge=0,

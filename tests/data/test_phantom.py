@@ -150,8 +150,8 @@ def test_failure_leaves_nothing_half_written(tmp_path, small, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(nibabel, "save", disk_full_at_the_second)
-        with pytest.raises(DataError, match="No space left.*FEDMEPD_CACHE") as error:
-            ensure_site(tmp_path, "site-5", SEED)
+        with pytest.raises(DataError, match="No space left.*: set another folder") as error:
+            ensure_site(tmp_path, "site-5", SEED, advice=": set another folder")
     assert str(tmp_path) not in error.value.public
     assert [path.name for path in tmp_path.iterdir()] == [".site-5.lock"]
 

@@ -227,7 +227,9 @@ def test_without_validation_cases_the_last_model_is_tested(tiny, tmp_path, paylo
     site = FederationSite(NAME, settings(rounds=1), data, tmp_path, CPU)
     assert train(site, payloads[1]).report["validation"] is None
     report = site.test(Payload(1), never)
-    assert report["selected_round"] == 1 and set(report["test"]) == {"dice", "mdsc", "empty", "hd95_mm"}
+    assert report["selected_round"] == 1 and set(report["test"]) == {
+        *("dice", "mdsc", "empty", "hd95_mm", "nsd", "lesions")
+    }
     data = replace(data, test=[])
     assert FederationSite(NAME, settings(rounds=1), data, tmp_path, CPU).test(Payload(1), never)["test"] is None
 

@@ -452,23 +452,25 @@ def _split(options: argparse.Namespace) -> None:
     if over:
         print(f"{over} cases are left over")
     print(f"{options.out} {'written' if changed else 'is up to date'}")
-    _tell_training(options.out, [site.plan.name for site in made])
+    _tell_training(task, options.out, [site.plan.name for site in made])
 
 
-def _tell_training(out: Path, names: list[str]) -> None:
+def _tell_training(task: Task, out: Path, names: list[str]) -> None:
     """Prints the command that trains on the sites of a folder."""
     from fedmepd.config import FUSION_SITE
     from fedmepd.data.distribution import protocol_names
+    from fedmepd.tasks.find import DEFAULT
 
     place, sites = quote(str(out.absolute())), [name for name in names if name != FUSION_SITE]
     missing = "" if FUSION_SITE in names else " --fusion-site NAME"
-    print(f"to train on it: python job.py --data {place}{missing}")
+    other = "" if task.name == DEFAULT else f" --set task={task.name}"
+    print(f"to train on it: python job.py --data {place}{other}{missing}")
     if missing:
         print(f"NAME is the site with the cases for fusion training, as no folder is called {FUSION_SITE}")
-    elif sites == protocol_names():
+    elif sites == protocol_names() and not other:
         print(f"or: FEDMEPD_DATA={place} nvflare simulator jobs/fedmepd_brats -w workspace/flare -t {len(sites)}")
     else:
         print(
-            f"or: python job.py --data {place} --export jobs_own && FEDMEPD_DATA={place} nvflare simulator "
+            f"or: python job.py --data {place}{other} --export jobs_own && FEDMEPD_DATA={place} nvflare simulator "
             f"jobs_own/fedmepd_brats -w workspace/flare -c {','.join(sites)} -t {len(sites)}"
         )

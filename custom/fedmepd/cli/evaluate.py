@@ -170,7 +170,7 @@ def _score_model(segmenter: Segmenter, options: argparse.Namespace) -> dict[str,
         with progress_bar(case.name, "window") as progress:
             segmentation = segmenter.segment(unlabelled, progress)
         # By way of the image that `fedmepd predict` writes, so that both give the same scores.
-        values = np.asarray(segmentation.image(task.default_convention).dataobj)
+        values = np.asarray(segmentation.image(task.default_convention, like=case.label).dataobj)
         label, spacing = read_classes(case)
         predicted = classes_of_label(task, values, task.default_convention)
         cases[case.name] = measure_case(task, predicted, label, spacing, case.label_groups)

@@ -49,6 +49,7 @@ class EvaluationCase:
         modalities: the M modalities, in the task's order.
         label: (X, Y, Z) int64, classes.
         spacing: size of a voxel in mm along each axis.
+        corner: first voxel of the box around the brain, on the network's grid.
         groups: classes that its label does not tell apart.
     """
 
@@ -56,6 +57,7 @@ class EvaluationCase:
     modalities: tuple[str, ...]
     label: Tensor
     spacing: tuple[float, float, float]
+    corner: tuple[int, int, int] = (0, 0, 0)
     groups: Groups = ()
 
 
@@ -181,6 +183,7 @@ def evaluation_cases(cases: Sequence[Case], settings: Settings, cache: Path) -> 
             modalities=case.modalities,
             label=item["label"][0].long(),
             spacing=tuple(item["spacing"].tolist()),
+            corner=tuple(item["corner"].tolist()),
             groups=case.label_groups,
         )
 

@@ -7,12 +7,13 @@ Where a case differs in these from the cases of the training, a segmentation loo
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
 
 import numpy as np
 
 from fedmepd.data.findings import Finding, warning
+from fedmepd.tasks.task import Task
 
 # Voxels whose sides differ by more than this are of another size.
 MOST_OTHER_SIZE = 0.1
@@ -47,6 +48,13 @@ class ImageMeasures:
     voxel_mm: tuple[float, ...] = ()
     foreground_ml: float = 0.0
     intensities: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+    def that_matter(self, task: Task) -> ImageMeasures:
+        """Returns the measures in which a case of a task should be like others: sizes do not matter after resampling,
+        and volumes not where the whole image counts as the body.
+        """
+        sizes = () if task.resampled else self.voxel_mm
+        return replace(self, voxel_mm=sizes, foreground_ml=0.0 if task.foreground == "whole" else self.foreground_ml)
 
 
 def medians(cases: Sequence[ImageMeasures]) -> ImageMeasures:

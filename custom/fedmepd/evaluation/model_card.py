@@ -66,7 +66,8 @@ def write_model_card(
         "inference": f"window {settings.evaluation.window}, overlap {settings.evaluation.overlap:g}",
         "intensities": f"clipped at {settings.data.clip_percent:g} % at either end, then "
         * bool(settings.data.clip_percent)
-        + "z-score within the brain, by modality",
+        + task.describe_intensities(),
+        **({"voxels": f"resampled to {task.describe_voxels()}"} if task.resampled else {}),
         "seed, version": f"{settings.seed}, fedmepd {__version__}",
         "differential privacy": _privacy(privacy()),
     }
@@ -91,7 +92,7 @@ def write_model_card(
         "",
         f"    fedmepd predict --model {model.name} FOLDER --out OUT --overlay",
         "",
-        f"Input: co-registered NIfTI images of the head without the skull: {' '.join(modalities)}, or any of them.",
+        f"Input: {task.images}: {' '.join(modalities)}, or any of them.",
         f"Output: {task.describe_labels()}.",
     ]
     write_text(model.with_name(FILE_NAME), "\n".join(lines) + "\n")

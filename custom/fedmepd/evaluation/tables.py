@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fedmepd.config import cohort_name
+from fedmepd.evaluation import lesion_table
 from fedmepd.evaluation.results import is_tested, label
 from fedmepd.tasks.find import task_of
 from fedmepd.text_table import table
@@ -35,20 +36,40 @@ def header(results: dict[str, Any]) -> tuple[str, ...]:
 
 def console_table(results: dict[str, Any]) -> str:
     """Returns the results as an aligned plain-text table with notes under it."""
-    lines = table(header(results), rows(results), left=range(TEXT_COLUMNS))
+    body = _ruled(table(header(results), rows(results), left=range(TEXT_COLUMNS)))
+    if lesion_table.has_lesions(results):
+        body += [
+            "",
+            lesion_table.TITLE,
+            "",
+            *_ruled(table(lesion_table.header(results), lesion_table.rows(results), left=range(1))),
+        ]
+    return "\n".join([title(results), "", *body, "", *notes(results)]) + "\n"
+
+
+def _ruled(lines: list[str]) -> list[str]:
     rule = "-" * max(map(len, lines))
     # The mean and the fusion site stand apart from the sites.
-    body = [lines[0], rule, *lines[1:-2], rule, *lines[-2:]]
-    return "\n".join([title(results), "", *body, "", *notes(results)]) + "\n"
+    return [lines[0], rule, *lines[1:-2], rule, *lines[-2:]]
 
 
 def markdown_table(results: dict[str, Any]) -> str:
     """Returns the results as a Markdown page."""
-    heads = header(results)
-    rule = ["---"] * TEXT_COLUMNS + ["---:"] * (len(heads) - TEXT_COLUMNS)
-    lines = [f"| {' | '.join(row)} |" for row in (heads, rule, *rows(results))]
+    lines = _markdown(header(results), rows(results), TEXT_COLUMNS)
+    if lesion_table.has_lesions(results):
+        lines += [
+            "",
+            f"{lesion_table.TITLE}:",
+            "",
+            *_markdown(lesion_table.header(results), lesion_table.rows(results), 1),
+        ]
     below = [f"- {note}" for note in notes(results)]
     return "\n".join([f"# {title(results)}", "", *lines, "", *below]) + "\n"
+
+
+def _markdown(heads: tuple[str, ...], of: list[tuple[str, ...]], text_columns: int) -> list[str]:
+    rule = ["---"] * text_columns + ["---:"] * (len(heads) - text_columns)
+    return [f"| {' | '.join(row)} |" for row in (heads, rule, *of)]
 
 
 def title(results: dict[str, Any]) -> str:
@@ -112,6 +133,7 @@ def notes(results: dict[str, Any]) -> list[str]:
         if untested:
             said.append(f"not tested, and not in the mean: {', '.join(untested)}")
         said += _notes_on_labels(entries, tuple(task_of(results["settings"]).regions))
+        said += [lesion_table.note(results)] if lesion_table.has_lesions(results) else []
     else:
         said.append(f"the run is not finished: these are scores on the validation cases, {_validated(entries)}")
     said += _notes_on_rounds(results["sites"])

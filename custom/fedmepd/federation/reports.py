@@ -32,9 +32,10 @@ _Millimetres = Annotated[float, Field(ge=0, le=1e4)]
 _Figure = Annotated[float, Field(ge=-1e9, le=1e9)]
 
 
-def _printable(text: str) -> str:
-    if not text.isprintable():
-        raise ValueError("expected no control characters")
+def _plain_name(text: str) -> str:
+    # A slash would make it another participant's figure, see fedmepd.federation.charts.
+    if not text.isprintable() or "/" in text:
+        raise ValueError("expected a name without control characters and slashes")
     return text
 
 
@@ -43,7 +44,7 @@ class _Report(BaseModel):
 
 
 # Far more than a method has; of every round, all are kept.
-_FigureName = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_printable)]
+_FigureName = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_plain_name)]
 _Figures = Annotated[dict[_FigureName, _Figure], Field(max_length=64)]
 _Cases = Annotated[int, Field(ge=0, le=int(LARGEST_WEIGHT), strict=True)]
 
@@ -96,17 +97,29 @@ class Validation(_Scores):
     round: _Count
 
 
+class _Lesions(_Report):
+    """Scores lesion by lesion: means over the test cases, and numbers of lesions of all of them."""
+
+    dice: _Fraction
+    hd95_mm: _Millimetres
+    found: _Count
+    missed: _Count
+    invented: _Count
+
+
 class TestScores(_Scores):
-    """Scores on the test cases."""
+    """Scores on the test cases; a site whose version does not know of them sends no ``nsd`` and no ``lesions``."""
 
     __test__ = False  # not for pytest
 
     hd95_mm: dict[str, _Millimetres]
     empty: dict[str, _Count]
+    nsd: dict[str, _Fraction] | None = None
+    lesions: dict[str, _Lesions] | None = None
 
     @model_validator(mode="after")
     def _same_regions(self) -> TestScores:
-        return _of_the_same_regions(self)
+        return _of_the_same_regions(self, *(key for key in ("nsd", "lesions") if getattr(self, key) is not None))
 
 
 class CaseReport(_Report):
@@ -260,9 +273,10 @@ class FusionReport(_Report):
     cross_site: CrossSiteReport | None = None
 
 
-def _of_the_same_regions(scores: Any) -> Any:
-    if not list(scores.dice) == list(scores.hd95_mm) == list(scores.empty):
-        raise ValueError("expected the same regions of dice, hd95_mm and empty, in this order")
+def _of_the_same_regions(scores: Any, *further: str) -> Any:
+    keys = ("hd95_mm", "empty", *further)
+    if any(list(getattr(scores, key)) != list(scores.dice) for key in keys):
+        raise ValueError(f"expected the same regions of dice, {', '.join(keys[:-1])} and {keys[-1]}, in this order")
     return scores
 
 
