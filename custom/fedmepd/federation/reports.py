@@ -32,9 +32,10 @@ _Millimetres = Annotated[float, Field(ge=0, le=1e4)]
 _Figure = Annotated[float, Field(ge=-1e9, le=1e9)]
 
 
-def _printable(text: str) -> str:
-    if not text.isprintable():
-        raise ValueError("expected no control characters")
+def _plain_name(text: str) -> str:
+    # A slash would make it another participant's figure, see fedmepd.federation.charts.
+    if not text.isprintable() or "/" in text:
+        raise ValueError("expected a name without control characters and slashes")
     return text
 
 
@@ -43,7 +44,7 @@ class _Report(BaseModel):
 
 
 # Far more than a method has; of every round, all are kept.
-_FigureName = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_printable)]
+_FigureName = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_plain_name)]
 _Figures = Annotated[dict[_FigureName, _Figure], Field(max_length=64)]
 _Cases = Annotated[int, Field(ge=0, le=int(LARGEST_WEIGHT), strict=True)]
 
