@@ -161,8 +161,6 @@ def start(
         one = new_run(workspace, name or f"{settings.task}-{own}", started)
         return go_on(one, one.started_with(), arguments, interrupted)
     one, started = SimulatorRun(workspace / name), replace(started, settings=started.settings | {"run_name": name})
-    # Its bounds.
-    Settings.make(started.preset, started.settings)
     if one.claim(started):
         return go_on(one, started, arguments, interrupted)
     if not one.exists:

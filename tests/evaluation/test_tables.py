@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pytest
+
 from fedmepd.evaluation.tables import console_table, markdown_table
 from tests.evaluation import runs
 
@@ -84,6 +86,15 @@ def test_before_the_first_validation() -> None:
         entry["validation"] = None
     run["mean"]["validation"] = {"mdsc": None, "dice": None}
     assert "of which none are there yet" in console_table(run)
+
+
+@pytest.mark.parametrize(("phantom", "cohort"), [(True, "mild"), ("hospitals", "hospitals")])
+def test_the_cohort_of_phantoms_is_named(phantom: bool | str, cohort: str) -> None:
+    run = runs.finished()
+    note = f"the cases are phantoms (cohort {cohort}): nothing here is about patients"
+    assert note not in console_table(run)
+    run["source"], run["settings"]["data"]["phantom"] = "phantom", phantom
+    assert note in console_table(run) and f"- {note}\n" in markdown_table(run)
 
 
 def test_no_empty_case() -> None:

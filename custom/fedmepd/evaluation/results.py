@@ -38,7 +38,7 @@ _PLACES = (
 _KEYS = ("method", "seed", "rounds", "seconds", "mean", "server", "sites", "status", "round", "timing")
 _SERVER, _LABEL = "server", "fusion site"
 # What a record of an older version may lack.
-_CASES = ("test_cases", "test_fingerprint")
+_LATER = ("test_cases", "test_fingerprint", "privacy")
 _RECORDED = ("test", "untested", "validation", "joined", "rounds_taken", "rounds_missed", "limited")
 
 
@@ -84,7 +84,7 @@ def site_entry(
         "cases": {part: cases[part] for part in ("train", "validation", "test")},
         "personal_share": personal_share,
         **{key: record[key] for key in _RECORDED},
-        **{key: record.get(key) for key in _CASES},
+        **{key: record.get(key) for key in _LATER},
         "work": work,
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from fedmepd.config import cohort_name
 from fedmepd.evaluation import lesion_table
 from fedmepd.evaluation.results import is_tested, label
 from fedmepd.tasks.find import task_of
@@ -119,6 +120,9 @@ def notes(results: dict[str, Any]) -> list[str]:
         *_note_on_regions(task_of(results["settings"])),
     ]
     entries = [*results["sites"], results["server"]]
+    if results.get("source") == "phantom":
+        cohort = cohort_name(results["settings"]["data"]["phantom"])
+        said.append(f"the cases are phantoms (cohort {cohort}): nothing here is about patients")
     if is_tested(results):
         said += _notes_on_empty(entries, task_of(results["settings"]).empty_distance_mm)
         untested = [
@@ -135,6 +139,7 @@ def notes(results: dict[str, Any]) -> list[str]:
     said += _notes_on_rounds(results["sites"])
     if results["server"]["rounds_missed"]:
         said.append(f"without fusion training: {_rounds_and_reasons(results['server']['rounds_missed'])}")
+    said += _notes_on_privacy(entries)
     said += [note for site in results["sites"] for note in _notes_on_limits(site)]
     if results["timing"]["mean_round"]:
         said.append(_note_on_time(results["timing"]))
@@ -149,6 +154,16 @@ def _notes_on_labels(entries: list[dict[str, Any]], regions: tuple[str, ...]) ->
             name = label(entry["name"])
             lines.append(f"{name}: its labels do not tell {', '.join(untold)}; it is not in those means")
     return lines
+
+
+def _notes_on_privacy(entries: list[dict[str, Any]]) -> list[str]:
+    # Results of an older version have none.
+    spent = [(label(entry["name"]), entry["privacy"]) for entry in entries if entry.get("privacy")]
+    return [
+        f"{name}: differential privacy for each training patient, epsilon {of['epsilon']:.3g} of {of['budget']:g} at "
+        f"delta {of['delta']:g}"
+        for name, of in spent
+    ]
 
 
 def _notes_on_rounds(sites: list[dict[str, Any]]) -> list[str]:
