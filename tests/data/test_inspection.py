@@ -166,6 +166,9 @@ def with_codes(path, qform, sform, shift=0.0):
     nibabel.save(made, path)
 
 
+OTHER_SIZE = "voxels of another size than the task's"
+
+
 def test_headers(tmp_path):
     """What the geometry says: other codes are a note, another place and odd voxels a warning."""
     case = write_case(tmp_path, "a")
@@ -174,7 +177,7 @@ def test_headers(tmp_path):
     odd = write_case(tmp_path, "b", affine=LPS * [0.1, 1, 1, 1])
     codes = ("note", "headers that differ in qform or sform code alone")
     assert kinds([case]) == [codes, codes, ("warning", "headers whose qform and sform disagree")]
-    assert set(kinds([odd])) == {("warning", "unusual voxel size")}
+    assert set(kinds([odd])) == {("warning", name) for name in ("unusual voxel size", OTHER_SIZE)}
 
 
 def test_heads_and_labels_outside_the_brain(tmp_path):

@@ -97,7 +97,7 @@ def test_an_sform_of_zeros_beside_a_good_qform(tmp_path):
         ("micron", 1, 1, ("warning", "header with a unit that cannot be right")),
         ("meter", 1, 1, ("warning", "header with a unit that cannot be right")),
         ("mm", 1, 1, None),
-        ("unknown", 2, 2, None),
+        ("unknown", 2, 2, ("warning", "voxels of another size than the task's")),
     ],
 )
 def test_units(tmp_path, unit, stored, size, kind):

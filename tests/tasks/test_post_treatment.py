@@ -168,7 +168,8 @@ def test_shown(run: Path, tmp_path: Path) -> None:
     for text in (page, own):
         assert all(f"Dice {region}" in text and f"HD95 {region}" in text for region in REGIONS)
     history = json.loads((run / "results" / "history.json").read_text())
-    assert [axis.get_title() for axis in figures.scores(history).axes] == REGIONS
+    drawn = figures.scores(history, {}, find_task(NAME)).axes
+    assert [axis.get_title().split()[0] for axis in drawn] == REGIONS and "resection cavity" in drawn[3].get_title()
     assert list((run / "site-1" / "overlays").glob("*.png"))
 
 

@@ -182,8 +182,7 @@ def _score_model(segmenter: Segmenter, options: argparse.Namespace) -> dict[str,
 
 def _inspect_labelled(task: Task, options: argparse.Namespace) -> Inspection:
     """The cases of the data set's part, checked as before training."""
-    from fedmepd.data.findings import WARNING
-    from fedmepd.data.inspection import inspect_cases
+    from fedmepd.data.inspection import for_a_model, inspect_cases
     from fedmepd.data.opening import nameable, open_dataset
     from fedmepd.site_settings import SiteSettings
 
@@ -217,7 +216,6 @@ def _inspect_labelled(task: Task, options: argparse.Namespace) -> Inspection:
             progress=progress,
         )
     inspection.require_good()
-    for finding in inspection.findings:
-        if finding.severity == WARNING:
-            warn(finding.text)
+    for finding in for_a_model(inspection.findings):
+        warn(finding.text)
     return inspection

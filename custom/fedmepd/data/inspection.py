@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fedmepd.data.case_facts import CaseFacts, case_facts
 from fedmepd.data.cases import LABEL, Case
-from fedmepd.data.findings import ERROR, Finding, error, note, refuse, warning
+from fedmepd.data.findings import ERROR, WARNING, Finding, error, note, refuse, warning
 from fedmepd.data.names import read_case_name, words_of
 from fedmepd.data.training_images import ImageMeasures, medians, other_size
 from fedmepd.errors import DataError, FedMEPDError
@@ -183,6 +183,14 @@ def _patient(case: Case) -> Iterator[Finding]:
         yield error("case in folders that do not tell its patient", text)
 
 
+_NOT_THE_TASKS = "voxels of another size than the task's"
+
+
+def for_a_model(findings: Sequence[Finding]) -> list[Finding]:
+    """Returns the warnings that matter to a trained model: the voxel size of its training counts, not the task's."""
+    return [found for found in findings if found.severity == WARNING and found.kind != _NOT_THE_TASKS]
+
+
 def _voxel_sizes(cases: Sequence[Case], facts: Sequence[CaseFacts]) -> Iterator[Finding]:
     """Warns of sizes that are not the task's, or not those of most cases, unless the task resamples."""
     sizes = Counter(tuple(sorted(found.spacing)) for found in facts if found.spacing)
@@ -197,7 +205,7 @@ def _voxel_sizes(cases: Sequence[Case], facts: Sequence[CaseFacts]) -> Iterator[
             f"most cases have voxels of {most} mm, and those of task {cases[0].task.name} are {told} mm: nothing is "
             "resampled, so models of other sites see them larger or smaller; resample all to that size"
         )
-        yield warning("voxels of another size than the task's", text)
+        yield warning(_NOT_THE_TASKS, text)
     others = sum(count for size, count in sizes.items() if other_size(size, usual))
     if others:
         most = " x ".join(f"{side:g}" for side in usual)

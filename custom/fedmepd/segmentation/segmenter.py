@@ -13,8 +13,8 @@ import torch
 from fedmepd.config import EvaluationSettings
 from fedmepd.data.case_facts import CaseFacts
 from fedmepd.data.cases import Case
-from fedmepd.data.findings import WARNING, Finding
-from fedmepd.data.inspection import inspect_cases
+from fedmepd.data.findings import Finding
+from fedmepd.data.inspection import for_a_model, inspect_cases
 from fedmepd.data.own_grid import probability_image, segmentation_image
 from fedmepd.data.preparation import prepare_case
 from fedmepd.data.training_images import differences
@@ -176,8 +176,7 @@ class Segmenter:
         """
         inspection = inspect_cases([case])
         inspection.require_good()
-        warnings = [finding for finding in inspection.findings if finding.severity == WARNING]
-        return [*warnings, *self.unlike_training(case, inspection.facts[0])]
+        return [*for_a_model(inspection.findings), *self.unlike_training(case, inspection.facts[0])]
 
     def unlike_training(self, case: Case, facts: CaseFacts) -> list[Finding]:
         """Returns a warning for each way in which a case's images differ from those of the training.
