@@ -213,6 +213,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--epsilons", nargs="*", type=float, default=list(EPSILONS), help="budgets beside none")
     parser.add_argument("--sites", nargs="+", default=list(SITES), help="of the federation whose Dice is measured")
     parser.add_argument("--rounds", type=int, help="of that federation; default: 10")
+    parser.add_argument("--trials", type=int, default=8, help="updates that the replay is tried on; default: 8")
+    parser.add_argument("--runs", type=int, default=4, help="models that the loss is tried on; default: 4")
+    parser.add_argument("--epochs", type=int, default=15, help="for which these models are trained; default: 15")
     parser.add_argument("--only", choices=("dice", "membership"), help="one of the two parts")
     parser.add_argument("--json", type=Path, help="file for the figures; default: benchmarks/results/privacy.json")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to try the command out")
@@ -220,7 +223,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     changes = dict(_QUICK if options.quick else _SMALL)
     if options.rounds:
         changes["rounds"] = options.rounds
-    sizes = {"pool": 12, "trials": 12, "epochs": 20, "runs": 6, "crops": 3}
+    sizes = {"pool": 12, "trials": options.trials, "epochs": options.epochs, "runs": options.runs, "crops": 2}
     if options.quick:
         sizes = {"pool": 5, "trials": 2, "epochs": 1, "runs": 3, "crops": 1}
     budgets = [None, *options.epsilons]

@@ -121,6 +121,8 @@ class Study:
         if self._at_once is None:
             self._at_once = how_many(runs, 1, self._machine)
         at_once = self._at_once
+        if unknown == len(runs):
+            return f"{unknown} runs are left; no run of their methods is measured yet, so their hours are not known"
         said = f"about {seconds / 3600 / at_once:.1f} hours are left, {at_once} runs at a time"
         return said + f", without {unknown} runs of methods that no run has measured" * bool(unknown)
 

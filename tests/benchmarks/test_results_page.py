@@ -190,6 +190,10 @@ def test_mistakes_are_named(out: Path, tmp_path: Path, capsys: pytest.CaptureFix
         assert page.read_text().count("\n") == 2
 
 
+def test_what_is_kept_is_small() -> None:
+    assert sum(file.stat().st_size for file in results_page.RUNS.rglob("*") if file.is_file()) < 5e6
+
+
 def test_the_pages_of_this_repository_are_what_the_command_writes() -> None:
     filler = Pages(results_page.RUNS)
     for page in results_page.PAGES:

@@ -9,6 +9,7 @@ import yaml
 
 from benchmarks import study
 from benchmarks.study import Study
+from fedmepd import methods
 from fedmepd.experiments.plan import Plan, PlannedRun, read_plan, runs_of
 from fedmepd.experiments.pool import Ended
 from fedmepd.experiments.run_folder import RunFolder
@@ -46,9 +47,9 @@ def finish(folder: RunFolder, **changes: object) -> None:
 def plans(tmp_path: Path) -> list[Path]:
     """Two plans of two methods with two seeds, and of one with one."""
     files = []
-    for name, methods, seeds in (("one", ["fedmepd", "local"], [0, 1]), ("two", ["local"], [5])):
+    for name, names, seeds in (("one", ["fedmepd", "local"], [0, 1]), ("two", ["local"], [5])):
         files.append(tmp_path / f"{name}.yaml")
-        files[-1].write_text(yaml.safe_dump({"methods": methods, "seeds": seeds, "settings": {"rounds": 4}}))
+        files[-1].write_text(yaml.safe_dump({"methods": names, "seeds": seeds, "settings": {"rounds": 4}}))
     (tmp_path / "page.md").write_text(PAGE)
     return files
 
@@ -92,6 +93,7 @@ def test_it_goes_on_after_a_failure(plans: list[Path], tmp_path: Path) -> None:
 def test_hours_that_are_left(plans: list[Path], tmp_path: Path) -> None:
     """Four rounds in 240 s: a minute a round. fedmepd has 2 of 4 rounds to go, then 4; local was never measured."""
     made_study = made(plans, Pool(), [])
+    assert made_study.left().startswith("5 runs are left; no run of their methods is measured yet")
     first = read_plan(plans[0], None)
     folder = RunFolder(tmp_path / "out" / "one" / "fedmepd-seed-0")
     folder.begin(next(run for run in planned(first) if run.name == "fedmepd-seed-0"))
@@ -119,3 +121,7 @@ def planned(plan: Plan) -> list[PlannedRun]:
 def test_all_plans_are_there() -> None:
     for name in study.STUDY:
         assert planned(read_plan(study.PLANS / f"{name}.yaml", None))
+    plan = read_plan(study.PLANS / "hospitals-all.yaml", None)
+    assert sorted(choice.method for choice in plan.choices()) == sorted(methods.names())
+    [creamfl] = [run.settings for run in planned(plan) if run.name == "creamfl-seed-0"]
+    assert creamfl.contrast.items <= creamfl.data.fusion_cases

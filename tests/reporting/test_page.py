@@ -143,7 +143,7 @@ def test_the_headline_says_what_came_out():
     run = runs.finished() | {"source": "phantom", "date": "2026-03-04T05:06:07+00:00"}
     text = page(run, None, {})
     heading = re.search("<h1>(.*)</h1>", text)[1]
-    assert heading == "FedMEPD on phantoms: mean Dice 0.62 at the sites, 0.70 at the fusion site"
+    assert heading == "FedMEPD on phantoms (cohort mild): mean Dice 0.62 at the sites, 0.70 at the fusion site"
     boxes = re.findall("<div>([^<]*)<b>([^<]*)</b><small>([^<]*)</small></div>", text)
     assert boxes == [
         ("mean of the sites", "0.62", "2 of 3 sites"),
@@ -179,6 +179,17 @@ def test_no_picture_of_who_took_part_where_everybody_did():
     assert figures.participation(run) is None and "every site took part in every round" in page(run, None, {})
     run["sites"][0]["joined"] = 2
     assert figures.participation(run) is not None
+
+
+def test_long_names_leave_room_for_the_figure():
+    name = "university-hospital-of-a-large-town-neuroradiology"
+    run = runs.finished()
+    run["sites"][0]["name"] = name
+    drawn = figures.participation(run, plotting.NARROW)
+    [axis] = drawn.axes
+    assert axis.get_yticklabels()[0].get_text() == "university-ho…adiology"
+    drawn.canvas.draw()
+    assert axis.get_position().width > 0.5
 
 
 def test_legends_name_the_modalities():

@@ -188,7 +188,7 @@ def test_a_hospital_that_decides_for_itself(federation, careful_site, job, tmp_p
     job_id, status = federation.run_job(job("wide", ("site-1", "site-2"), network={"width": 8}))
     assert status != COMPLETED
     told = "network.width is 8 in the job, limits.width is 4 at this site"
-    assert told in (federation.kit(SERVER) / job_id / "log.txt").read_text()
+    assert told in (careful_site / job_id / "error_log.txt").read_text()
     assert not list(careful_site.glob(f"{job_id}/fedmepd/state_*"))
     job_id, status = federation.run_job(job("fits", ("site-1", "site-2")))
     assert status == COMPLETED

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from fedmepd.evaluation import results
-from fedmepd.flare.poc.workspace import COMPLETED
+from fedmepd.flare.watching import COMPLETED
 from tests.system.production import ADMIN, SERVER, Federation, wait_for
 from tests.system.simulator import ROOT, SITES, TINY
 

@@ -71,7 +71,7 @@ def medians(cases: Sequence[ImageMeasures]) -> ImageMeasures:
 
 
 def _medians(rows: Sequence[Sequence[float]]) -> tuple[float, ...]:
-    return tuple(float(median(column)) for column in zip(*rows, strict=True))
+    return tuple(round(float(median(column)), 4) for column in zip(*rows, strict=True))
 
 
 def percentiles(image: np.ndarray) -> tuple[float, ...]:
