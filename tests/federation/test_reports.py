@@ -31,6 +31,7 @@ TRAIN = {
     "seconds": 0.75,
     "validation": {"round": 2, "dice": DICE, "mdsc": 0.25},
     "peak_mib": 512.5,
+    "privacy": None,
 }
 CASE = {"dice": DICE, "hd95_mm": dict.fromkeys(DICE, 3.0), "empty": {"WT": None, "TC": "label", "ET": "both"}}
 LESIONS = {"dice": 0.5, "hd95_mm": 187.0, "found": 1, "missed": 1, "invented": 0}
@@ -151,7 +152,7 @@ def test_refused(kind: type, place: str, value: object) -> None:
         check_report("clinic", kind, report, BRATS)
 
 
-@pytest.mark.parametrize("key", sorted(TRAIN.keys() - {"peak_mib", "figures"}))
+@pytest.mark.parametrize("key", sorted(TRAIN.keys() - {"peak_mib", "figures", "privacy"}))
 def test_missing_key(key: str) -> None:
     with pytest.raises(UpdateRefused, match=f"report of clinic refused: {key} is missing"):
         check_report("clinic", TrainReport, {name: value for name, value in TRAIN.items() if name != key}, BRATS)

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean
+from types import SimpleNamespace
 
 from nvflare.apis.client import Client
 from nvflare.apis.controller_spec import ClientTask, Task, TaskCompletionStatus
@@ -46,7 +47,9 @@ class Engine:
         self.abort = Signal()
         self.panics: list[str] = []
         self.events: list[tuple[str, object]] = []
-        self.manager = FLContextManager(engine=self, identity_name=name, job_id=job)
+        self.run_manager = SimpleNamespace(aux_runner=SimpleNamespace(topic_table={}))
+        runner = {FLContextKey.RUNNER: SimpleNamespace(ABORT_RETURN_CODES=["UNSAFE_JOB"])}
+        self.manager = FLContextManager(engine=self, identity_name=name, job_id=job, private_stickers=runner)
 
     def get_workspace(self) -> Workspace:
         return self.workspace

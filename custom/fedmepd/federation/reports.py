@@ -187,12 +187,12 @@ class SpentPrivacy(_Report):
     """
 
     unit: Literal["patient"]
-    epsilon: Annotated[float, Field(ge=0)]
+    epsilon: Annotated[float, Field(ge=0, le=1e12)]
     delta: Annotated[float, Field(gt=0, lt=1)]
-    budget: Annotated[float, Field(gt=0)]
-    noise: Annotated[float, Field(gt=0)] | None
-    vector_noise: Annotated[float, Field(gt=0)] | None
-    clip: Annotated[float, Field(gt=0)]
+    budget: Annotated[float, Field(gt=0, le=1e12)]
+    noise: Annotated[float, Field(gt=0, le=1e12)] | None
+    vector_noise: Annotated[float, Field(gt=0, le=1e12)] | None
+    clip: Annotated[float, Field(gt=0, le=1e12)]
     rate: Annotated[float, Field(gt=0, le=1)]
 
 

@@ -236,6 +236,7 @@ class FederationServer:
                 fused = self._fusion.fuse(weights, round_number, abort, progress, extras)
             self._check_extras(fused)
             self._bound.note_fusion(fused.changes(weights))
+            self._extras_bound.note_fusion(parts(fused.extras, (EXTRA,)))
             return fused
         except FusionAway as error:
             if round_number == 0:

@@ -12,7 +12,6 @@ from typing import Any
 from nvflare.apis.analytix import ANALYTIC_EVENT_TYPE, AnalyticsDataType
 from nvflare.apis.client import Client
 from nvflare.apis.controller_spec import Task
-from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import ReservedHeaderKey, Shareable
 from nvflare.apis.signal import Signal
@@ -107,6 +106,7 @@ class FedMEPDController(ScatterAndGather):
 
     def start_controller(self, fl_ctx: FLContext) -> None:
         # Not ScatterAndGather's, which takes components and an initial model from the job: the server has both.
+        take_no_orders(fl_ctx)
         self._simulated = folders.in_simulator(fl_ctx)
         with self._guarded(fl_ctx):
             Settings.make(self.preset, self.settings)
@@ -369,9 +369,7 @@ class FedMEPDController(ScatterAndGather):
 
     def handle_event(self, event_type: str, fl_ctx: FLContext):
         super().handle_event(event_type, fl_ctx)
-        if event_type == EventType.START_RUN:
-            take_no_orders(fl_ctx)
-        elif event_type == InfoCollector.EVENT_TYPE_GET_STATS and self._server is not None:
+        if event_type == InfoCollector.EVENT_TYPE_GET_STATS and self._server is not None:
             collector = fl_ctx.get_prop(InfoCollector.CTX_KEY_STATS_COLLECTOR)
             if collector:
                 collector.add_info(group_name=self.name, info=self._server.stats())

@@ -88,7 +88,7 @@ def take_no_orders(fl_ctx: FLContext) -> None:
     event of a fatal error. Nothing of this package needs either.
 
     Args:
-        fl_ctx: of the server, as its run starts.
+        fl_ctx: of the server, after the event that starts its run, in which FLARE begins to listen.
     """
     runner, engine = fl_ctx.get_prop(FLContextKey.RUNNER), fl_ctx.get_engine()
     runner.ABORT_RETURN_CODES = []

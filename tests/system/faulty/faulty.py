@@ -112,8 +112,9 @@ def _breaking(fault: str, owner: str, abort, step: int = 2):
 class _FaultySite:
     def __init__(self, site, plan: dict[str, str]):
         self.site, self.plan = site, plan
-        self.device = site.device
-        self.profile, self.test, self.stats = site.profile, site.test, site.stats
+
+    def __getattr__(self, name: str):
+        return getattr(self.site, name)
 
     def train(self, payload, abort):
         fault = self.plan.get(str(payload.round), "")
