@@ -116,7 +116,7 @@ def planned(arguments: argparse.Namespace) -> "list[StartedWith]":
     if arguments.export:
         return [StartedWith(arguments.preset, recipe.settings, [], None) for recipe in recipes]
     data = arguments.data or os.environ.get("FEDMEPD_DATA")
-    sites = site_names(data, arguments.sites)
+    sites = site_names(data, arguments.sites, recipes[0].settings)
     if arguments.fusion_site and arguments.fusion_site not in sites:
         raise FedMEPDError(f"--fusion-site {arguments.fusion_site}: expected one of {', '.join(sites)}")
     place = os.path.abspath(data) if data else None
@@ -161,8 +161,6 @@ def start(
         one = new_run(workspace, name or f"{settings.task}-{own}", started)
         return go_on(one, one.started_with(), arguments, interrupted)
     one, started = SimulatorRun(workspace / name), replace(started, settings=started.settings | {"run_name": name})
-    # Its bounds.
-    Settings.make(started.preset, started.settings)
     if one.claim(started):
         return go_on(one, started, arguments, interrupted)
     if not one.exists:
@@ -231,21 +229,22 @@ def resume_command(one: "SimulatorRun", arguments: argparse.Namespace) -> str:
     return f"python job.py --resume --run-name {one.name}{workspace}"
 
 
-def site_names(data: str | None, count: int | None) -> list[str]:
+def site_names(data: str | None, count: int | None, settings: dict) -> list[str]:
     """Returns the names of the sites: those of a folder with data, or site-1, site-2 and so on.
 
     Args:
         data: folder of a federation's data; None for phantoms.
         count: of sites; None: all of the folder, or 8.
+        settings: of the job, whose task it is.
 
     Raises:
         FedMEPDError: the folder cannot be read, or holds fewer sites.
     """
     from fedmepd.data.ownership import federation_sites
     from fedmepd.errors import DataError
-    from fedmepd.tasks.find import DEFAULT, find_task
+    from fedmepd.tasks.find import task_of
 
-    named = [] if data is None else federation_sites(find_task(DEFAULT), Path(data).absolute())
+    named = [] if data is None else federation_sites(task_of(settings), Path(data).absolute())
     if not named:
         return [f"site-{number}" for number in range(1, (count or DEFAULT_SITES) + 1)]
     if count is not None and count > len(named):

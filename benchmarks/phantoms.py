@@ -1,13 +1,18 @@
-"""Phantom cases as files: small ones as the cohort has them, or one of the size of a real case."""
+"""Phantom cases as files: small ones as the cohort has them, or one of the size of a real case.
+
+python -m benchmarks.phantoms FOLDER --year 2018    # as many as BraTS 2018 has, in its layout, to try its protocol
+"""
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import nibabel
 import numpy as np
 
 from benchmarks.heads import BRAIN, VOLUME, head, in_volume
+from fedmepd.config import FUSION_SITE
 from fedmepd.data.cases import Case
 from fedmepd.data.inspection import inspect_cases
 from fedmepd.data.layouts import find_dataset
@@ -66,6 +71,24 @@ def real_sized_cases(
     return _read(folder)
 
 
+def brats_layout(folder: Path, year: int, count: int | None = None) -> None:
+    """Writes small phantoms under the names of a BraTS data set: a part of them as low-grade, where it has that.
+
+    Args:
+        folder: to write to.
+        year: 2018 or 2020.
+        count: of cases; None: as many as the data set has.
+    """
+    total = {2018: 285, 2020: 369}[year]
+    for number in range(1, (count or total) + 1):
+        images, label = phantom_case(FUSION_SITE, f"BraTS {year} {number}", _SEED)
+        place, name = folder, f"BraTS20_Training_{number:03d}"
+        if year == 2018:
+            # 210 of the 285 cases are high-grade.
+            place, name = folder / ("HGG" if number <= 210 else "LGG"), f"Brats18_TRY{number % 4}_A{number:03d}_1"
+        _write(place / name, images, label)
+
+
 def _read(folder: Path) -> list[Case]:
     return inspect_cases(find_dataset(BRATS, folder).cases).cases
 
@@ -74,3 +97,11 @@ def _write(folder: Path, images: dict[str, np.ndarray], label: np.ndarray) -> No
     folder.mkdir(parents=True)
     for word, values in {**images, "seg": label}.items():
         nibabel.save(nibabel.Nifti1Image(values, _AFFINE), folder / f"{folder.name}_{word.lower()}.nii.gz")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Write phantoms under the names of a BraTS data set.")
+    parser.add_argument("folder", type=Path, help="folder to write")
+    parser.add_argument("--year", type=int, choices=[2018, 2020], required=True, help="of the data set")
+    options = parser.parse_args()
+    brats_layout(options.folder, options.year)

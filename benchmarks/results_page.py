@@ -1,110 +1,204 @@
 """The tables of docs/results.md and README.md, written from the runs in docs/results.
 
-    python -m benchmarks.results_page --keep OUT    # takes the finished runs of `fedmepd compare run` into docs/results
-    python -m benchmarks.results_page               # writes the pages' tables from docs/results
+    python -m benchmarks.results_page --keep NAME OUT    # takes the finished runs of `fedmepd compare run` in OUT
+                                                         # into docs/results/NAME
+    python -m benchmarks.results_page                    # writes the pages' tables and figures from docs/results
 
-A page says where a table belongs by two comments, `<!-- comparison: NAME -->` and `<!-- end of comparison -->`. What
-stands between them is replaced. NAME is `all` (everything that `fedmepd compare show --markdown` prints) or `summary`
-(two scores of each method), which may be followed by the names of the methods to show.
+A page says where something belongs by two comments, `<!-- comparison: NAME KIND -->` and `<!-- end of comparison -->`.
+What stands between them is replaced as soon as there are runs. NAME is a folder below docs/results, or several of them
+joined by `+`. KIND is one of
+
+    all             everything that `fedmepd compare show --markdown` prints
+    summary         two scores of each method, and how they were found
+    took            how long each run took
+    convergence     whether validation still rose at the end
+    figure WHICH    a picture: heat_map, differences, curves or cases
+
+It may be followed by `against=METHOD`, the reference, and, with `summary`, by the names of the methods to show. What
+follows a `|` becomes a heading, with the command that repeats the runs: it is not there before there are runs.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import os
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.results_figures import FIGURES, draw
+from benchmarks.results_kept import keep
+from benchmarks.results_sections import convergence, took
 from fedmepd.comparing.comparison import compare
-from fedmepd.comparing.gathering import gather
-from fedmepd.comparing.run import RunFile
 from fedmepd.comparing.sections import summary
 from fedmepd.comparing.text import markdown, markdown_table
 from fedmepd.errors import FedMEPDError
 from fedmepd.evaluation.results import FILE_NAME, HISTORY
-from fedmepd.storage import write_text
+from fedmepd.storage import write_atomically, write_text
 
 ROOT = Path(__file__).parents[1]
 RUNS = ROOT / "docs" / "results"
 PAGES = (ROOT / "docs" / "results.md", ROOT / "README.md")
 
-_PLACE = re.compile(r"(<!-- comparison: (\w+)((?: \S+)*?) -->\n).*?(<!-- end of comparison -->)", re.DOTALL)
-# Decimals of what is kept: fewer would no longer fit the means beside them.
-_DECIMALS = 7
+KINDS = ("all", "summary", "took", "convergence", "figure")
+
+_PLACE = re.compile(r"(<!-- comparison: ([^\n]*?) -->\n)(.*?)(<!-- end of comparison -->)", re.DOTALL)
 
 
-def keep(paths: Sequence[Path], folder: Path) -> list[Path]:
-    """Writes what a comparison reads of finished runs, as NAME/seed-N/results.json and history.json.
+@dataclass(frozen=True)
+class Place:
+    """What a page asks for.
 
-    Args:
-        paths: as for :func:`fedmepd.comparing.comparison.compare`.
-        folder: to write to; runs of the same name and seed are replaced.
-
-    Returns:
-        the results.json files.
-
-    Raises:
-        FedMEPDError: there are no such runs, or the folder cannot be written.
+    Attributes:
+        names: of comparisons, folders of kept runs.
+        kind: one of :data:`KINDS`.
+        figure: which one.
+        against: the reference; empty: fedmepd.
+        methods: to show; none: all.
+        heading: above it; empty: none.
     """
-    written = []
-    for name, files in gather(paths).methods.items():
-        place = re.sub(r"[^A-Za-z0-9._-]+", "-", name)
-        for seed, file in files.items():
-            path = folder / place / f"seed-{seed}" / FILE_NAME
-            write_text(path, _small(file.run.model_dump(mode="json")))
-            write_text(path.with_name(HISTORY), _small(_curves(file)))
-            written.append(path)
-    return written
+
+    names: tuple[str, ...]
+    kind: str
+    figure: str = ""
+    against: str = ""
+    methods: tuple[str, ...] = ()
+    heading: str = ""
+
+    @classmethod
+    def read(cls, text: str) -> Place:
+        """Reads the text of a comment.
+
+        Raises:
+            FedMEPDError: it is not understood.
+        """
+        asked, _, heading = text.partition("|")
+        words = [word for word in asked.split() if not word.startswith("against=")]
+        against = "".join(word.removeprefix("against=") for word in asked.split() if word.startswith("against="))
+        names, kind, *others = *words, "", ""
+        others = [word for word in others if word]
+        if kind not in KINDS:
+            raise FedMEPDError(f"comparison: {text}: expected a name, then one of {', '.join(KINDS)}")
+        figure = others.pop(0) if kind == "figure" and others else ""
+        if (kind == "figure" and figure not in FIGURES) or (others and kind != "summary"):
+            raise FedMEPDError(
+                f"comparison: {text}: expected figure with one of {', '.join(FIGURES)}, and methods with summary alone"
+            )
+        return cls(tuple(names.split("+")), kind, figure, against, tuple(others), heading.strip())
 
 
-def _curves(file: RunFile) -> dict[str, Any]:
-    return {owner: curves.model_dump(mode="json", exclude_defaults=True) for owner, curves in file.curves.items()}
+@dataclass
+class Filled:
+    """A page with its tables.
 
-
-def _small(content: Any) -> str:
-    def rounded(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: rounded(each) for key, each in value.items()}
-        if isinstance(value, list):
-            return [rounded(each) for each in value]
-        return round(value, _DECIMALS) if isinstance(value, float) else value
-
-    return json.dumps(rounded(content), allow_nan=False, separators=(",", ":")) + "\n"
-
-
-def filled(text: str, comparison: dict[str, Any]) -> str:
-    """Returns a page with its tables.
-
-    Args:
+    Attributes:
         text: of the page.
-        comparison: what :func:`fedmepd.comparing.comparison.compare` returned.
-
-    Raises:
-        FedMEPDError: the page asks for a table or a method that does not exist.
+        figures: SVG files by their paths.
+        waits: sentences on the places that stay as they are, because runs are missing.
     """
 
-    def replaced(place: re.Match) -> str:
-        begin, name, methods, end = place.groups()
-        if name == "summary":
-            table = "\n".join(markdown_table(summary(comparison, _known(methods.split(), comparison["methods"]))))
-        elif name == "all":
+    text: str
+    figures: dict[Path, bytes] = field(default_factory=dict)
+    waits: list[str] = field(default_factory=list)
+
+
+class Pages:
+    """Fills pages from kept runs.
+
+    Args:
+        runs: folder of the kept runs.
+        draws: of the bootstrap; None: as many as `fedmepd compare show` takes.
+    """
+
+    def __init__(self, runs: Path, draws: int | None = None):
+        self._runs = runs
+        self._draws = {} if draws is None else {"draws": draws}
+        self._compared: dict[tuple[Any, ...], dict[str, Any]] = {}
+
+    def filled(self, page: Path) -> Filled:
+        """Returns a page with its tables and figures.
+
+        Raises:
+            FedMEPDError: it asks for something that does not exist, or runs cannot be compared.
+        """
+        made = Filled("")
+
+        def replaced(found: re.Match) -> str:
+            begin, text, before, end = found.groups()
+            place = Place.read(text)
+            missing = self._missing(place)
+            if missing:
+                made.waits.append(f"{page.name}: {text}: waits for finished runs of {missing}")
+                return found.group(0)
+            return f"{begin}{_heading(place)}{self._content(place, page, made)}\n{end}"
+
+        made.text = _PLACE.sub(replaced, page.read_text(encoding="utf-8"))
+        return made
+
+    def _missing(self, place: Place) -> str:
+        for name in place.names:
+            if not any((self._runs / name).rglob(FILE_NAME)):
+                return name
+        there = self._comparison(place)["methods"] if place.methods else []
+        return ", ".join(name for name in place.methods if name not in there)
+
+    def _comparison(self, place: Place) -> dict[str, Any]:
+        key = place.names, place.against
+        if key not in self._compared:
+            folders = [self._runs / name for name in place.names]
+            self._compared[key] = compare(folders, place.against or None, **self._draws)
+        return self._compared[key]
+
+    def _content(self, place: Place, page: Path, made: Filled) -> str:
+        comparison = self._comparison(place)
+        if place.kind == "all":
             # Without its own title, since the page has one.
-            table = markdown(comparison, level=1).partition("\n\n")[2].rstrip("\n")
-        else:
-            raise FedMEPDError(f"comparison: {name}: expected summary or all")
-        return f"{begin}{table}\n{end}"
+            return markdown(comparison, level=3).partition("\n\n")[2].rstrip("\n")
+        if place.kind == "summary":
+            table = "\n".join(markdown_table(summary(comparison, place.methods)))
+            return f"{table}\n\n{_how(comparison)}"
+        if place.kind in ("took", "convergence"):
+            section = took(comparison) if place.kind == "took" else convergence(comparison)
+            return "\n\n".join(["\n".join(markdown_table(section)), *section.notes])
+        reference = f"-against-{place.against}" if place.against else ""
+        file = self._runs / "+".join(place.names) / f"{place.figure}{reference}.svg"
+        made.figures[file] = draw(place.figure, comparison)
+        link = Path(os.path.relpath(file, page.parent)).as_posix()
+        return f"![{FIGURES[place.figure]}]({link})"
 
-    return _PLACE.sub(replaced, text)
+
+def _heading(place: Place) -> str:
+    if not place.heading:
+        return ""
+    commands = "\n".join(f"    fedmepd compare run benchmarks/plans/{name}.yaml OUT" for name in place.names)
+    return f"### {place.heading}\n\n{commands}\n\n"
 
 
-def _known(asked: list[str], methods: list[str]) -> list[str]:
-    for name in asked:
-        if name not in methods:
-            raise FedMEPDError(f"comparison: summary {name}: there are no runs of it, only of {', '.join(methods)}")
-    return asked
+def _how(comparison: dict[str, Any]) -> str:
+    seeds = comparison["seeds"]
+    said = [
+        f"Mean ± standard deviation over {len(seeds)} seed{'s' * (len(seeds) > 1)}",
+        *comparison["design"]["sentences"],
+    ]
+    return " ".join(f"{sentence[0].upper()}{sentence[1:]}." for sentence in said)
+
+
+def write_pages(runs: Path = RUNS, pages: Sequence[Path] = PAGES) -> list[str]:
+    """Writes tables and figures into the pages; returns lines on what was done."""
+    said, filler = [], Pages(runs)
+    for page in pages:
+        if not has_tables(page.read_text(encoding="utf-8")):
+            said.append(f"{page} has no place for a table")
+            continue
+        made = filler.filled(page)
+        for file, content in made.figures.items():
+            write_atomically(file, lambda opened, content=content: opened.write(content))
+        write_text(page, made.text)
+        said += [f"wrote {page}", *made.waits]
+    return said
 
 
 def has_tables(text: str) -> bool:
@@ -122,23 +216,17 @@ def main(arguments: Sequence[str] | None = None, runs: Path = RUNS, pages: Seque
     """
     parser = argparse.ArgumentParser(prog="python -m benchmarks.results_page", description=__doc__.partition("\n")[0])
     parser.add_argument(
-        "--keep", type=Path, nargs="+", metavar="RUNS", help="take these runs into docs/results instead"
+        "--keep", nargs=2, metavar=("NAME", "RUNS"), help="take these runs into docs/results/NAME instead"
     )
     options = parser.parse_args(arguments)
     try:
         if options.keep:
-            kept = keep(options.keep, runs)
+            name, place = options.keep
+            kept = keep([Path(place)], runs / name)
             size = sum(path.stat().st_size + path.with_name(HISTORY).stat().st_size for path in kept)
-            print(f"kept {len(kept)} runs in {runs}, {size / 1e3:.0f} kB")
+            print(f"kept {len(kept)} runs in {runs / name}, {size / 1e3:.0f} kB")
             return 0
-        comparison = compare([runs])
-        for page in pages:
-            text = page.read_text(encoding="utf-8")
-            if has_tables(text):
-                write_text(page, filled(text, comparison))
-                print(f"wrote {page}")
-            else:
-                print(f"{page} has no place for a table")
+        print("\n".join(write_pages(runs, pages)))
     except FedMEPDError as error:
         print(f"benchmarks.results_page: {error}", file=sys.stderr)
         return 2

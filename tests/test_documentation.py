@@ -13,6 +13,7 @@ import pytest
 
 from fedmepd import methods
 from fedmepd.cli import build_parser
+from fedmepd.site_settings import SiteSettings
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -101,6 +102,10 @@ def test_settings_exist(page: Path) -> None:
         for section, field in method.settings.model_fields.items():
             if hasattr(field.annotation, "model_fields"):
                 keys.setdefault(section, set()).update(field.annotation.model_fields)
+    # A section of fedmepd.json may have the name of one of a job.
+    for section, field in SiteSettings.model_fields.items():
+        if section in keys and hasattr(field.annotation, "model_fields"):
+            keys[section] |= field.annotation.model_fields.keys()
     for section, key in re.findall(rf"`({'|'.join(keys)})\.([a-z_]+)[`:]", page.read_text()):
         if key not in ("csv", "json", "md"):
             assert key in keys[section], f"{name(page)}: {section}.{key}"

@@ -28,6 +28,11 @@ SITE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 _NAME_OR_NONE = SITE_NAME + "|^$"
 
 
+def cohort_name(phantom: bool | str | None) -> str:
+    """Returns the name of the cohort of phantoms that the setting ``data.phantom`` chooses."""
+    return phantom if isinstance(phantom, str) else "mild"
+
+
 class Section(BaseModel):
     """A part of the settings: unknown keys are refused, and nothing changes afterwards."""
 
@@ -169,7 +174,11 @@ class EvaluationSettings(Section):
 class DataSettings(Section):
     """Which cases are used. Each site decides where they are stored."""
 
-    phantom: bool = Field(False, description="sites without a data folder make phantoms and train on them")
+    phantom: bool | Literal["hospitals"] = Field(
+        False,
+        description="sites without a data folder make phantoms and train on them. true: the mild cohort, whose sites "
+        "are much alike; hospitals: one whose sites differ as hospitals do",
+    )
     train: float = Field(
         0.6, gt=0, le=1, description="share of a site's patients used for training, if no manifest decides"
     )
@@ -192,6 +201,13 @@ class DataSettings(Section):
         le=1,
         description="share of the fusion site's training cases that are used: how much a method needs them",
     )
+    fusion_cases: int | None = Field(
+        None,
+        ge=1,
+        le=1_000_000,
+        description="number of the fusion site's training cases that are used, in place of a share; null: see "
+        "fusion_share",
+    )
     clip_percent: float = Field(
         0.0, ge=0, lt=10, description="percentage of the brain's voxels whose intensity is clipped at either end"
     )
@@ -200,6 +216,16 @@ class DataSettings(Section):
     def _shares_fit(self) -> DataSettings:
         if self.train + self.validation > 1 + 1e-9:
             raise ValueError("train + validation is above 1: nothing would be left to test on")
+        return self
+
+    def cohort(self, source: str) -> str:
+        """Returns the name of the cohort that cases of a source belong to; empty where they are no job's phantoms."""
+        return cohort_name(self.phantom) if source == "phantom" else ""
+
+    @model_validator(mode="after")
+    def _one_number_of_fusion_cases(self) -> DataSettings:
+        if self.fusion_cases is not None and self.fusion_share < 1:
+            raise ValueError("fusion_cases and fusion_share both say how many fusion cases are used: leave one out")
         return self
 
 
@@ -211,6 +237,41 @@ class FusionSettings(Section):
         pattern=_NAME_OR_NONE,
         description="name of the site that has the fusion data and trains on them; empty: the server itself",
     )
+
+
+class PrivacySettings(Section):
+    """Differential privacy for the training patients of every participant."""
+
+    epsilon: float = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="budget of a participant for the whole run; when it is spent, the participant trains no further; "
+        "0: no differential privacy",
+    )
+    delta: float = Field(
+        1e-5, gt=0, lt=0.1, description="delta of the guarantee; has to be well below 1 / number of training patients"
+    )
+    clip: float = Field(
+        1.0, gt=0, le=1e6, description="a patient's gradient in a step is scaled down to this norm where it is longer"
+    )
+    patients: int = Field(
+        0, ge=0, le=10_000, description="patients in a step on average, each drawn by itself; 0: training.batch"
+    )
+    noise: float = Field(
+        0,
+        ge=0,
+        le=1e4,
+        description="standard deviation of the noise in a step, in clips; 0: as much as makes the budget last for all "
+        "rounds",
+    )
+    vector_clip: float = Field(
+        8.0,
+        gt=0,
+        le=1e6,
+        description="norm to which a patient's class vectors are scaled down before they make anchors",
+    )
+    vector_share: float = Field(0.2, gt=0, lt=1, description="share of the fusion site's budget that its anchors take")
 
 
 class Settings(Section):
@@ -255,6 +316,7 @@ class Settings(Section):
     augmentation: AugmentationSettings = AugmentationSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     data: DataSettings = DataSettings()
+    privacy: PrivacySettings = PrivacySettings()
 
     @field_validator("task")
     @classmethod

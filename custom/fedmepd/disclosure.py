@@ -16,7 +16,7 @@ from fedmepd.config import Settings
 Withheld = Literal["few cases", "not allowed"]
 _REASONS = {
     "few cases": "the site has fewer cases for it than its min_count",
-    "not allowed": "the site's allow says no",
+    "not allowed": "the site's allow, or its differential privacy, says no",
 }
 
 
@@ -71,6 +71,15 @@ class Disclosure:
     def raise_floors(self, settings: Settings) -> Settings:
         """Returns a job's settings with no smaller number of cases behind what leaves than the site wants."""
         return settings.with_fewest(self.fewest)
+
+    def under_privacy(self, shares_scores: bool) -> Disclosure:
+        """Returns the decision where training has differential privacy.
+
+        Losses stay, since they follow from the images without noise. Scores stay unless the site shares them: no noise
+        protects the cases behind them.
+        """
+        scores = () if shares_scores else ("validation_scores", "test_scores", "case_scores", "model_scores")
+        return replace(self, allow=self.allow.model_copy(update=dict.fromkeys(("losses", *scores), False)))
 
     def losses(self, cases: int, losses: dict[str, float]) -> dict[str, float]:
         """Returns mean losses or figures of a round as they may leave: all or none.

@@ -34,6 +34,26 @@ VARIABLES = {
 }
 
 
+class SitePrivacy(BaseModel):
+    """What a site demands of differential privacy, whatever a job says."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    epsilon: float | None = Field(
+        None,
+        gt=0,
+        le=1000,
+        description="budget of this site for all runs together. No job trains here beyond it, and a job without "
+        "differential privacy trains here with it. null: as the job says",
+    )
+    delta: float = Field(1e-5, gt=0, lt=0.1, description="delta of that; the smaller one of site and job counts")
+    scores: Literal["none", "share"] = Field(
+        "none",
+        description="where there is differential privacy: whether scores on validation and test cases leave the site; "
+        "epsilon does not cover them. Sites with phantoms share",
+    )
+
+
 class SiteSettings(BaseModel):
     """What a site decides for itself."""
 
@@ -67,6 +87,7 @@ class SiteSettings(BaseModel):
     )
     limits: Limits = Field(Limits(), description="the most that a job may ask of this machine")
     allow: Allow = Field(Allow(), description="kinds of values that may leave the site")
+    privacy: SitePrivacy = Field(SitePrivacy(), description="differential privacy, whatever a job says")
 
     @classmethod
     def load(cls, local_folder: Path | None = None, *, cache_needed: bool = True) -> SiteSettings:

@@ -7,14 +7,13 @@ import io
 import json
 import os
 import pickle
+import tempfile
 import uuid
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
-
-from filelock import FileLock, Timeout
 
 from fedmepd.errors import CheckpointError, FedMEPDError, remedy
 
@@ -74,6 +73,24 @@ def cannot_write(path: Path, error: OSError) -> FedMEPDError:
     )
 
 
+def require_writable(folder: Path, option: str) -> None:
+    """Makes a folder and tries whether it can be written, before anything is computed for it.
+
+    Args:
+        folder: the folder.
+        option: by which the user names it.
+
+    Raises:
+        FedMEPDError: it cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise FedMEPDError(f"{option} {folder} cannot be written: {error.strerror}; {remedy(error)}") from error
+
+
 def remove_leftovers(folder: Path) -> None:
     """Removes what a process left half written when it was killed.
 
@@ -106,6 +123,9 @@ def locked(path: Path, taken: str | None) -> Iterator[None]:
     Raises:
         FedMEPDError: another process has it, or the file cannot be written.
     """
+    # Late, so that the commands that lock nothing do not wait for it.
+    from filelock import FileLock, Timeout
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # The lock itself does not say why it cannot be had.

@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 
 from fedmepd.cli import main
-from fedmepd.cli.json_output import OUTPUTS, Comparison, DataCheck, Evaluation, Results, keys
+from fedmepd.cli.federation import json_line
+from fedmepd.cli.json_output import OUTPUTS, Comparison, DataCheck, Evaluation, Results, WatchLine, keys
 from fedmepd.evaluation import results
+from fedmepd.flare.progress import lines_about
 from tests.comparing import runs as compared
 from tests.data.files import save, write_case
 from tests.evaluation import runs
 from tests.evaluation.shapes import sphere
+from tests.flare.test_progress import LIVE
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference.md"
 
@@ -95,6 +98,13 @@ def test_compare_show(tmp_path: Path, printed) -> None:
     found = Comparison.model_validate_json(out)
     assert status == 0 and (found.methods, found.against, found.task) == (["fedmepd", "local"], "fedmepd", "brats")
     assert found.differences["local"].columns["mean of the sites"].mean == pytest.approx(0.125)
+
+
+def test_watch() -> None:
+    """The lines of a job's events; tests/flare has where they come from."""
+    for event, line in lines_about(LIVE).items():
+        found = WatchLine.model_validate_json(json_line(event, line, LIVE))
+        assert (found.event, found.line, found.state) == (event, line, LIVE)
 
 
 def test_every_key_is_in_the_reference() -> None:

@@ -263,3 +263,5 @@ def test_data_phantom_makes_every_site(tmp_path: Path, capsys: pytest.CaptureFix
     assert json.loads((tmp_path / "site-5" / "phantom.json").read_text())["seed"] == 5
     assert main(["data", "phantom", str(tmp_path), "--seed", "6"]) == 2
     assert "site-1 is not the phantom of site-1 with seed 6" in capsys.readouterr().err
+    assert main(["data", "phantom", str(tmp_path), "--seed", "5", "--cohort", "hospitals"]) == 2
+    assert "with seed 5 in the cohort hospitals" in capsys.readouterr().err

@@ -97,6 +97,24 @@ def test_every_command_in_every_environment(name: str, given: Path, tmp_path: Pa
             assert "FEDMEPD_CACHE" in report["error"]
 
 
+def test_a_place_that_takes_nothing_is_refused_before_anything_is_computed(
+    given: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from fedmepd.cli import main
+
+    monkeypatch.setenv("FEDMEPD_CACHE", str(tmp_path / "cache"))
+    data, model = str(given / "data"), str(given / "model.pt")
+    flair = str(given / "data" / "a" / "a_flair.nii.gz")
+    for command in (
+        ["predict", "--model", model, data, "--out", "/proc/seg"],
+        ["predict", "--model", model, "--flair", flair, "--out", "/proc/seg/a.nii.gz"],
+        ["evaluate", "--model", model, data, "--out", "/proc/scores"],
+    ):
+        assert main(command) == 2
+        printed = capsys.readouterr()
+        assert printed.out == "" and "--out /proc/s" in printed.err and "cannot be written" in printed.err
+
+
 def test_a_job_of_phantoms_without_a_place_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first file of a run goes into the cache: the message names the variable that says where it is."""
     from fedmepd.config import Settings

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import io
 import os
 import sys
+from pathlib import Path
 
 import pytest
 
-from fedmepd.cli.terminal import outliving_readers, positive, progress_bar
+from fedmepd.cli.terminal import elsewhere_with, outliving_readers, positive, progress_bar
+from fedmepd.errors import FedMEPDError
+from fedmepd.storage import cannot_write
 
 
 class Terminal(io.StringIO):
@@ -74,6 +78,22 @@ def test_not_positive(text: str) -> None:
 
 def test_positive() -> None:
     assert positive("7") == 7
+
+
+def test_the_option_that_names_another_folder() -> None:
+    """Where rights or space are missing, and nowhere else."""
+
+    def message(number: int) -> str:
+        cause = OSError(number, "why")
+        with pytest.raises(FedMEPDError) as error, elsewhere_with("--out"):
+            raise cannot_write(Path("there"), cause) from cause
+        return str(error.value)
+
+    assert message(errno.EROFS).endswith("--out names another folder")
+    assert message(errno.ENOSPC).endswith("--out names another folder")
+    assert "--out" not in message(errno.EISDIR)
+    with pytest.raises(FedMEPDError, match="^plain$"), elsewhere_with("--out"):
+        raise FedMEPDError("plain")
 
 
 @pytest.mark.parametrize("name", ["stdout", "stderr"])

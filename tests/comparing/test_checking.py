@@ -41,6 +41,11 @@ def other_counts(run: dict) -> None:
     [
         (lambda run: None, {"cohort": "another"}, "site-1, seed 0: fedmepd and local were tested on different cases"),
         (lambda run: None, {"source": "folder"}, "the kind of data differs: phantom in"),
+        (
+            lambda run: None,
+            {"settings": {"data": {"phantom": "hospitals"}}},
+            "the cohort of phantoms differs: mild in",
+        ),
         (lambda run: None, {"evaluation": 2}, "the version of the evaluation differs: 1 in"),
         (lambda run: None, {"evaluation": None}, "the version of the evaluation differs: 1 in"),
         (lambda run: None, {"settings": {"evaluation": {"overlap": 0.25}}}, "evaluation.overlap differs: 0.5 in"),

@@ -50,6 +50,7 @@ def test_what_the_seeds_are(tmp_path: Path, seeds, cases, changes, kind, interva
     design = found(tmp_path, seeds, cases, **changes)
     assert (design.kind, design.interval, design.test) == (kind, interval, test)
     assert design.phantom == (changes.get("source", "phantom") == "phantom")
+    assert design.cohort == ("mild" if design.phantom else "")
 
 
 def said(design: Design) -> str:
@@ -60,6 +61,7 @@ def test_limits_are_said() -> None:
     assert "with 5 seeds p cannot be below 0.062" in said(Design("independent", 5, True, True))
     assert "nothing here is about patients" in said(Design("independent", 5, True, True))
     assert "phantoms" not in said(Design("fixed", 5, True, False))
+    assert "phantoms (cohort hospitals): nothing" in said(Design("independent", 5, True, True, "hospitals"))
     assert "such intervals can be too narrow" in said(Design("independent", 4, True, True))
     single = said(Design("fixed", 1, True, False))
     assert "a single seed" in single and "no claim is made with fewer than 3 seeds" in single

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fedmepd.data.phantom import RECIPE, case_names, phantom_sites, phantom_task
+from fedmepd.data.phantom import RECIPE, case_names, phantom_sites
+from fedmepd.data.phantom_heads import phantom_task
 from tests.data.files import save
 
 

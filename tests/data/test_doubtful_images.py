@@ -1,5 +1,7 @@
 """What is readable and wrong all the same: told before anything is trained on it."""
 
+from dataclasses import replace
+
 import nibabel
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from fedmepd.data.inspection import inspect_cases
 from fedmepd.data.preparation import read_case
 from fedmepd.data.volumes import read_volumes
+from fedmepd.tasks.brats import BRATS
 from tests.data.files import LPS, save, tumour, write_case
 
 SHAPE = (16, 16, 16)
@@ -133,6 +136,24 @@ def test_the_same_examination_stored_in_another_way(tmp_path, change, affine):
     assert [found.kind for found in errors] == ["same content under two names"] and "case other is that of" in (
         errors[0].text
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "task", "warned"),
+    [
+        ("a", 1.05, BRATS, False),
+        ("a", 1.2, BRATS, True),
+        # Made-up heads have voxels of 3 mm, and other tasks resample, or do not say a size.
+        ("Phantom_site-1_001", 3, BRATS, False),
+        ("a", 1.2, replace(BRATS, resampled=True), False),
+        ("a", 1.2, replace(BRATS, voxel_mm=()), False),
+    ],
+)
+def test_voxels_of_another_size_than_the_tasks(tmp_path, name, size, task, warned):
+    case = write_case(tmp_path, name, ("T1",), affine=LPS * [size, size, size, 1], T1=head(), label=None)
+    found = inspect_cases([replace(case, task=task)]).findings
+    texts = [one.text for one in found if one.kind == "voxels of another size than the task's"]
+    assert bool(texts) == warned and all("those of task brats are 1 x 1 x 1 mm" in text for text in texts)
 
 
 @pytest.mark.parametrize(("sizes", "others"), [((1, 1), 0), ((1, 1.05), 0), ((1, 1, 1.5), 1), ((3, 3, 3, 1, 6), 2)])

@@ -10,12 +10,10 @@ from fedmepd.data.grids import (
     frame_spacing,
     into_frame,
     out_of_frame,
-    probability_image,
-    save_image,
-    segmentation_image,
 )
 from fedmepd.data.inspection import inspect_cases
 from fedmepd.data.layouts import find_dataset
+from fedmepd.data.own_grid import probability_image, save_image, segmentation_image
 from fedmepd.data.preparation import PreparedCases
 from fedmepd.errors import FedMEPDError
 from fedmepd.tasks.brats import BRATS

@@ -7,7 +7,8 @@ import pytest
 
 from fedmepd.data import phantom
 from fedmepd.data.layouts import find_dataset
-from fedmepd.data.phantom import case_names, cases_without_enhancement, ensure_site, phantom_case, scanner
+from fedmepd.data.phantom import case_names, cases_without_enhancement, phantom_case, scanner
+from fedmepd.data.phantom_cohorts import ensure_site
 from fedmepd.errors import DataError
 from fedmepd.tasks.brats import BRATS
 
@@ -149,8 +150,8 @@ def test_failure_leaves_nothing_half_written(tmp_path, small, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(nibabel, "save", disk_full_at_the_second)
-        with pytest.raises(DataError, match="No space left.*FEDMEPD_CACHE") as error:
-            ensure_site(tmp_path, "site-5", SEED)
+        with pytest.raises(DataError, match="No space left.*: set another folder") as error:
+            ensure_site(tmp_path, "site-5", SEED, advice=": set another folder")
     assert str(tmp_path) not in error.value.public
     assert [path.name for path in tmp_path.iterdir()] == [".site-5.lock"]
 

@@ -94,6 +94,28 @@ def test_lumiere(tmp_path):
     assert all(tuple(files) == ALL for _, _, files in cases.values()) and not errors(tmp_path)
 
 
+def test_remind(tmp_path):
+    """Converted to NIfTI, a folder per series: which is which is said by patterns; the date is month, day, year."""
+    for patient in ("ReMIND-001", "ReMIND-002"):
+        place = f"{patient}/12-25-1982-NA-Preop-88481"
+        touch(
+            tmp_path,
+            f"{place}/201.000000-2DAXT2FLAIR-12345/2DAXT2FLAIR.nii.gz",
+            f"{place}/401.000000-3DAXT1postcontrast-05570/3DAXT1postcontrast.nii.gz",
+            f"{place}/300.000000-tumor-seg/tumor.nii.gz",
+            f"{patient}/12-26-1982-NA-Intraop-90478/7.000000-3DAXT1postcontrastIntraop-99/a.nii.gz",
+        )
+    globs = ("FLAIR=*FLAIR*/*.nii.gz", "T1ce=*T1post*/*.nii.gz", "label=*tumor*/*.nii.gz")
+    cases = find_dataset(BRATS, tmp_path, patterns=[Pattern.read(BRATS, glob) for glob in globs]).cases
+    assert [(case.patient, case.patient_doubt) for case in cases] == [
+        (patient, "") for patient in ("ReMIND-001", "ReMIND-001", "ReMIND-002", "ReMIND-002")
+    ]
+    assert [(case.modalities, case.label is not None) for case in cases[:2]] == [
+        (("FLAIR", "T1ce"), True),
+        (("T1ce",), False),
+    ]
+
+
 @pytest.fixture
 def bids(tmp_path):
     """Two subjects, one of them with two sessions; raw images and labels of a pipeline."""

@@ -6,8 +6,8 @@ import nibabel
 import numpy as np
 import pytest
 
-from fedmepd.data.grids import segmentation_image
 from fedmepd.data.inspection import inspect_cases
+from fedmepd.data.own_grid import segmentation_image
 from fedmepd.data.preparation import read_case
 from fedmepd.data.volumes import NOT_3D, VolumeError, nearest_whole, read_volumes, without_nan_outside
 from tests.data.files import LPS, save, tumour, volume, write_case

@@ -17,6 +17,11 @@ def summary(dice: float, hd95: float, empty_et: int = 0) -> dict[str, Any]:
         "mdsc": dice * 5 / 6,
         "hd95_mm": {"WT": hd95, "TC": hd95, "ET": 2 * hd95},
         "empty": {"WT": 0, "TC": 0, "ET": empty_et},
+        "nsd": {"WT": dice, "TC": dice, "ET": dice / 2},
+        "lesions": {
+            region: {"dice": dice / 2, "hd95_mm": 10 * hd95, "found": 4, "missed": 1, "invented": number}
+            for number, region in enumerate(("WT", "TC", "ET"))
+        },
     }
 
 

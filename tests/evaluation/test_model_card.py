@@ -59,7 +59,8 @@ def test_a_model_without_any_scores(tmp_path: Path) -> None:
 
 
 def test_phantoms_are_named(tmp_path: Path) -> None:
-    text = card(tmp_path, phantoms=True, modalities=("FLAIR", "T1ce", "T1", "T2"), owner="server")
+    text = card(tmp_path, phantoms=True, cohort="mild", modalities=("FLAIR", "T1ce", "T1", "T2"), owner="server")
+    assert "for fusion training at the server (phantoms, cohort mild)" in text
     assert "Trained on phantoms" in text and "never seen" not in text and "of the fusion site" in text
 
 

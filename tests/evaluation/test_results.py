@@ -52,7 +52,7 @@ def test_keys_that_others_rely_on() -> None:
             "work",
         }
     assert run["sites"][0]["cases"] == {"train": 8, "validation": 2, "test": 4}
-    assert run["sites"][0]["test"].keys() == {"dice", "mdsc", "hd95_mm", "empty"}
+    assert run["sites"][0]["test"].keys() == {"dice", "mdsc", "hd95_mm", "empty", "nsd", "lesions"}
 
 
 def test_sites_stand_in_their_order() -> None:
@@ -66,13 +66,18 @@ def test_mean_is_over_the_tested_sites() -> None:
     assert mean["mdsc"] == pytest.approx((0.75 + 0.5) / 2)
     assert mean["dice"] == pytest.approx({"WT": 0.75, "TC": 0.75, "ET": 0.375})
     assert mean["hd95_mm"] == pytest.approx({"WT": 6, "TC": 6, "ET": 12})
+    assert mean["nsd"] == pytest.approx({"WT": 0.75, "TC": 0.75, "ET": 0.375})
+    lesions = {"dice": 0.375, "hd95_mm": 60, "found": 8, "missed": 2}
+    assert mean["lesions"] == {
+        region: pytest.approx(lesions | {"invented": 2 * number}) for number, region in enumerate(("WT", "TC", "ET"))
+    }
     assert mean["personal_share"] == pytest.approx(0.1)
     assert mean["validation"]["mdsc"] == pytest.approx(0.6)
 
 
 def test_nothing_tested_yet() -> None:
     mean = runs.running()["mean"]
-    assert mean["mdsc"] is None and mean["dice"] is None and mean["hd95_mm"] is None
+    assert mean["mdsc"] is None and mean["dice"] is None and mean["hd95_mm"] is None and mean["lesions"] is None
     assert mean["validation"]["mdsc"] == pytest.approx(0.6)
 
 

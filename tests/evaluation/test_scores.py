@@ -13,10 +13,11 @@ from fedmepd.evaluation.measures import RegionMeasures
 from fedmepd.evaluation.scores import average, build, console_table, write
 from fedmepd.tasks.brats import BRATS
 
-GOOD = RegionMeasures(0.9, 2.0, 0.8, 0.99, 10.0, 12.0)
-MISSED = RegionMeasures(0.0, 373.13, 0.0, 1.0, 4.0, 0.0)
-INVENTED = RegionMeasures(0.0, 373.13, None, 0.98, 0.0, 1.0)
-NEITHER = RegionMeasures(1.0, 0.0, None, 1.0, 0.0, 0.0)
+# Its second lesion is invented.
+GOOD = RegionMeasures(0.9, 2.0, 0.8, 0.99, 10.0, 12.0, 0.7, 0.45, 188.0, 1, 0, 1)
+MISSED = RegionMeasures(0.0, 373.13, 0.0, 1.0, 4.0, 0.0, 0.0, 0.0, 374.0, 0, 2, 0)
+INVENTED = RegionMeasures(0.0, 373.13, None, 0.98, 0.0, 1.0, 0.0, 0.0, 374.0, 0, 0, 1)
+NEITHER = RegionMeasures(1.0, 0.0, None, 1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0, 0, 0)
 
 CASES = {
     "a": {"WT": GOOD, "TC": GOOD, "ET": NEITHER},
@@ -71,6 +72,8 @@ def test_summary() -> None:
     assert (report["task"], report["empty_distance_mm"]) == ("brats", 373.13)
     assert [key for key in report if key not in ("task", "empty_distance_mm")] == [
         "version",
+        "nsd_tolerance_mm",
+        "lesion_rules",
         "cases",
         "summary",
         "bootstrap",
@@ -88,6 +91,15 @@ def test_summary() -> None:
     assert regions["ET"]["sensitivity"]["cases"] == 0 and regions["ET"]["specificity"]["cases"] == 3
     assert regions["TC"]["dice"]["mean"] == pytest.approx(0.6) and regions["TC"]["dice"]["median"] == 0.9
     assert regions["ET"]["hd95_mm"]["mean"] == pytest.approx(2 * 373.13 / 3)
+    assert regions["TC"]["lesion_dice"]["mean"] == pytest.approx(0.3) and regions["TC"]["nsd"]["median"] == 0.7
+    assert regions["TC"]["lesion_hd95_mm"]["mean"] == pytest.approx(250)
+    assert [regions[name]["lesions"] for name in ("WT", "TC", "ET")] == [
+        {"found": 3, "missed": 0, "invented": 3},
+        {"found": 2, "missed": 2, "invented": 2},
+        {"found": 0, "missed": 0, "invented": 2},
+    ]
+    rules = {"dilation": 3, "neighbours": 26, "smallest_voxels": 50, "missed_mm": 374.0}
+    assert (report["lesion_rules"], report["nsd_tolerance_mm"]) == (rules, 1.0)
     mdsc = [case["mdsc"] for case in report["cases"]]
     assert mdsc == pytest.approx([2.8 / 3, 0.3, 0.6])
     assert report["summary"]["mdsc"]["mean"] == pytest.approx(fmean(mdsc)) and report["summary"]["cases"] == 3
@@ -100,11 +112,13 @@ def test_files(tmp_path: Path) -> None:
     assert json.loads(written[1].read_text()) == report
     lines = list(csv.reader(written[0].read_text().splitlines()))
     assert lines[0] == [
-        *("case", "region", "dice", "hd95_mm", "sensitivity", "specificity", "label_ml", "prediction_ml")
+        *("case", "region", "dice", "hd95_mm", "nsd", "lesion_dice", "lesion_hd95_mm"),
+        *("sensitivity", "specificity", "label_ml", "prediction_ml"),
+        *("lesions_found", "lesions_missed", "lesions_invented"),
     ]
     assert len(lines) == 10
-    assert lines[1] == ["a", "WT", "0.9", "2", "0.8", "0.99", "10", "12"]
-    assert lines[6] == ["b", "ET", "0", "373.13", "", "0.98", "0", "1"]
+    assert lines[1] == ["a", "WT", "0.9", "2", "0.7", "0.45", "188", "0.8", "0.99", "10", "12", "1", "0", "1"]
+    assert lines[6] == ["b", "ET", "0", "373.13", "0", "0", "374", "", "0.98", "0", "1", "0", "0", "1"]
 
 
 def test_table() -> None:
@@ -115,6 +129,20 @@ def test_table() -> None:
     assert rows["ET", "sensitivity"] == ["ET", "sensitivity", "-", "-", "-", "0"]
     assert "  ET: 1 in both, 2 in the label alone, 0 in the prediction alone" in lines
     assert "  TC: 0 in both, 0 in the label alone, 1 in the prediction alone" in lines
-    assert not any(line.startswith("  WT:") for line in lines)
+    assert not any(line.startswith("  WT:") and "both" in line for line in lines)
+    assert rows["TC", "lesion"] == [
+        "TC",
+        "lesion",
+        "HD95",
+        "in",
+        "mm",
+        "250.00",
+        "188.00",
+        "188.00",
+        "to",
+        "374.00",
+        "3",
+    ]
+    assert "  TC: 2 found, 2 missed, 2 invented" in lines
     assert any("whole volume" in line for line in lines)
     assert "empty regions: none" in console_table(build(BRATS, {"a": dict.fromkeys(("WT", "TC", "ET"), GOOD)}))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pytest
+
 from fedmepd.evaluation.tables import console_table, markdown_table
 from tests.evaluation import runs
 
@@ -15,21 +17,49 @@ site-10            T2                8/2/4      0.600    0.600    0.300  0.500  
 mean of the sites                               0.750    0.750    0.375  0.625      6.0      6.0     12.0       10%
 fusion site        FLAIR T1ce T1 T2  24/3/12    0.840    0.840    0.420  0.700      5.0      5.0     10.0         -
 
+Lesion by lesion: Dice, HD95 in mm, count of lesions found/missed/invented; and NSD of the whole region
+
+site               Dice WT  Dice TC  Dice ET  HD95 WT  HD95 TC  HD95 ET  count WT  count TC  count ET  NSD WT  \
+NSD TC  NSD ET
+RULE
+site-1               0.450    0.450    0.450     30.0     30.0     30.0     4/1/0     4/1/1     4/1/2   0.900  \
+ 0.900   0.450
+site-2                   -        -        -        -        -        -         -         -         -       -  \
+     -       -
+site-10              0.300    0.300    0.300     90.0     90.0     90.0     4/1/0     4/1/1     4/1/2   0.600  \
+ 0.600   0.300
+RULE
+mean of the sites    0.375    0.375    0.375     60.0     60.0     60.0     8/2/0     8/2/2     8/2/4   0.750  \
+ 0.750   0.375
+fusion site          0.420    0.420    0.420     50.0     50.0     50.0     4/1/0     4/1/1     4/1/2   0.840  \
+ 0.840   0.420
+
 cases: for training/validation/test; Dice: 1 is best; mDSC: mean Dice of the regions; HD95: distance in mm, 0 is best; \
 personal: share of the decoder's filters that a site keeps for itself
 WT: whole tumour; TC: tumour core; ET: enhancing tumour
 in 3 of 20 test cases label or segmentation has no ET: Dice 1, HD95 0 mm if both have none, else Dice 0, \
 HD95 373.13 mm (site-10 2, fusion site 1)
 not tested, and not in the mean: site-2
+lesion scores: mean over the lesions, a missed or invented one with Dice 0 and 374 mm; the label grows by 3 voxels \
+before its lesions are told apart; lesions of fewer than 50 voxels are left out; lesions are counted over all cases; \
+NSD: normalised surface Dice at 1 mm
 site-10: took part in round 1, 3; without round 2 (out of memory)
 the other sites took part in every round
 seconds of an average round: 16.5 (site training 10.0, fusion training 5.0, saving 1.5); \
 all but training and evaluation: 10% of the training; start-up 10.0, final test 5.0
-"""
+""".replace("RULE", 125 * "-")
 
 
 def test_a_finished_run() -> None:
     assert console_table(runs.finished()) == FINISHED
+
+
+def test_a_run_of_an_older_version_has_no_table_of_lesions() -> None:
+    run = runs.finished()
+    for entry in (run["server"], *run["sites"]):
+        if entry["test"]:
+            entry["test"] = {key: value for key, value in entry["test"].items() if key not in ("nsd", "lesions")}
+    assert "esion" not in console_table(run) + markdown_table(run)
 
 
 def test_a_running_run_shows_validation_and_says_so() -> None:
@@ -56,6 +86,15 @@ def test_before_the_first_validation() -> None:
         entry["validation"] = None
     run["mean"]["validation"] = {"mdsc": None, "dice": None}
     assert "of which none are there yet" in console_table(run)
+
+
+@pytest.mark.parametrize(("phantom", "cohort"), [(True, "mild"), ("hospitals", "hospitals")])
+def test_the_cohort_of_phantoms_is_named(phantom: bool | str, cohort: str) -> None:
+    run = runs.finished()
+    note = f"the cases are phantoms (cohort {cohort}): nothing here is about patients"
+    assert note not in console_table(run)
+    run["source"], run["settings"]["data"]["phantom"] = "phantom", phantom
+    assert note in console_table(run) and f"- {note}\n" in markdown_table(run)
 
 
 def test_no_empty_case() -> None:
@@ -106,7 +145,9 @@ def test_a_named_run() -> None:
 def test_markdown() -> None:
     lines = markdown_table(runs.finished()).splitlines()
     assert lines[0] == "# fedmepd: round 3 of 3, seed 7, 62 s, finished"
-    table = [line for line in lines if line.startswith("|")]
+    everything = [line for line in lines if line.startswith("|")]
+    table, lesions = everything[: len(everything) // 2], everything[len(everything) // 2 :]
+    assert {line.count("|") for line in lesions} == {14} and lesions[2].startswith("| site-1 | 0.450 |")
     assert {line.count("|") for line in table} == {12}
     assert table[0] == (
         "| site | modalities | cases | Dice WT | Dice TC | Dice ET | mDSC | HD95 WT | HD95 TC | HD95 ET | personal |"

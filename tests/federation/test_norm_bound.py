@@ -66,28 +66,31 @@ def test_with_the_fusion_site_a_large_one_of_two_is_told_from_the_other() -> Non
 
 
 def test_a_whole_updates_size_in_one_filter() -> None:
-    """Three filters of two weights; sites change each weight by 1, the fourth one weight of one filter by 20."""
-    honest = {"w": torch.ones(3, 2), "b": torch.ones(3)}
+    """Thirty filters of two weights; sites change each weight by 1, the fourth one weight of one filter by 30."""
+    honest = {"w": torch.ones(30, 2), "b": torch.ones(30)}
     bound = bounded(10, [size_of(honest)] * 3)
-    one = {"w": torch.tensor([[0.0, 0.0], [20.0, 0.0], [1.0, 1.0]]), "b": torch.tensor([0.0, 9.0, -11.0])}
+    one = {"w": torch.zeros(30, 2), "b": torch.zeros(30)}
+    one["w"][1, 0], one["w"][2, 1], one["b"][0], one["b"][1] = 30.0, 28.0, 19.0, -21.0
     judged = bound.judge(size_of(one))
     assert judged.factor == 1, "the update as a whole is within the bound"
     limited, size = bound.limit(one, judged)
-    # The filter's root mean square is 20 / sqrt(2) = 14.1 and becomes 1; its direction stays.
-    torch.testing.assert_close(limited["w"], torch.tensor([[0.0, 0.0], [math.sqrt(2), 0.0], [1.0, 1.0]]))
-    torch.testing.assert_close(limited["b"], torch.tensor([0.0, 9.0, -1.0]))
+    # The filters' root mean squares are 30 / sqrt(2) = 21.2, which becomes 1, and 28 / sqrt(2) = 19.8, which stays.
+    expected = {"w": torch.zeros(30, 2), "b": torch.zeros(30)}
+    expected["w"][1, 0], expected["w"][2, 1], expected["b"][0], expected["b"][1] = math.sqrt(2), 28.0, 19.0, -1.0
+    for key, value in expected.items():
+        torch.testing.assert_close(limited[key], value)
     assert size.filters == 2
     untouched, size = bound.limit(honest, bound.judge(size_of(honest)))
     assert size.filters == 0 and all(untouched[key] is honest[key] for key in honest)
 
 
 def test_a_filter_of_an_update_that_is_scaled_as_a_whole() -> None:
-    bound = bounded(10, [size_of({"w": torch.ones(100, 1)})] * 3)
-    huge = {"w": torch.cat([torch.full((99, 1), 1.0), torch.full((1, 1), 1e6)])}
+    bound = bounded(10, [size_of({"w": torch.ones(900, 1)})] * 3)
+    huge = {"w": torch.cat([torch.full((899, 1), 1.0), torch.full((1, 1), 3e6)])}
     limited, size = bound.limit(huge, bound.judge(size_of(huge)))
-    # The whole has the root mean square 1e5: times 1e-5, the last filter is 10 times as large as the median's tensor.
+    # The whole has the root mean square 1e5: times 1e-5, the last filter is 30 times as large as the median's tensor.
     assert size.factor == pytest.approx(1e-5, rel=1e-6)
-    assert limited["w"].abs().max() <= 10.001
+    assert size.filters == 1 and float(limited["w"].abs().max()) == pytest.approx(1)
 
 
 def test_a_tensor_without_a_measure_of_its_own() -> None:

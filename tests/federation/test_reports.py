@@ -33,8 +33,16 @@ TRAIN = {
     "peak_mib": 512.5,
 }
 CASE = {"dice": DICE, "hd95_mm": dict.fromkeys(DICE, 3.0), "empty": {"WT": None, "TC": "label", "ET": "both"}}
+LESIONS = {"dice": 0.5, "hd95_mm": 187.0, "found": 1, "missed": 1, "invented": 0}
 TEST = {
-    "test": {"dice": DICE, "mdsc": 0.25, "empty": {"WT": 0, "TC": 0, "ET": 1}, "hd95_mm": dict.fromkeys(DICE, 373.13)},
+    "test": {
+        "dice": DICE,
+        "mdsc": 0.25,
+        "empty": {"WT": 0, "TC": 0, "ET": 1},
+        "hd95_mm": dict.fromkeys(DICE, 373.13),
+        "nsd": DICE,
+        "lesions": dict.fromkeys(DICE, LESIONS),
+    },
     "withheld": None,
     "selected_round": 2,
     "each": {"cases": [CASE, CASE], "fingerprint": 64 * "a"},
@@ -57,6 +65,10 @@ def test_a_site_whose_labels_tell_some_regions_reports_these() -> None:
     whole = TRAIN | {"validation": {"round": 2, "dice": {"WT": 0.5}, "mdsc": 0.5}}
     assert check_report("clinic", TrainReport, whole, BRATS) == whole
     scores = {"dice": {"WT": 0.5}, "mdsc": 0.5, "empty": {"WT": 0}, "hd95_mm": {"WT": 3.0}}
+    # Its version does not know of lesions.
+    older = scores | {"nsd": None, "lesions": None}
+    assert check_report("clinic", TestReport, TEST | {"test": scores}, BRATS)["test"] == older
+    scores |= {"nsd": {"WT": 0.5}, "lesions": {"WT": LESIONS}}
     assert check_report("clinic", TestReport, TEST | {"test": scores}, BRATS)["test"] == scores
 
 
@@ -92,6 +104,8 @@ NAN, INF = float("nan"), float("inf")
         (TestReport, "each.cases", [CASE | {"hd95_mm": dict.fromkeys(DICE, 1.7e308)}]),
         (TrainReport, "losses", {"\x1b[2J": 1.0}),
         (TrainReport, "figures", {"": 1.0}),
+        # Else a site could write into the charts of the whole federation.
+        (TrainReport, "figures", {"seconds/total": 1.0}),
         (TrainReport, "figures", {"a" * 65: 1.0}),
         (TrainReport, "validation", {}),
         (TrainReport, "validation.mdsc", NAN),
@@ -107,6 +121,12 @@ NAN, INF = float("nan"), float("inf")
         (TestReport, "test.hd95_mm", {"WT": 1.0, "TC": 1.0}),
         (TestReport, "test.dice", {"WT": 0.5}),
         (TestReport, "test.mdsc", None),
+        (TestReport, "test.nsd.ET", 1.5),
+        (TestReport, "test.nsd", {"WT": 0.5}),
+        (TestReport, "test.lesions", {"WT": LESIONS}),
+        (TestReport, "test.lesions", dict.fromkeys(DICE, LESIONS | {"found": -1})),
+        (TestReport, "test.lesions", dict.fromkeys(DICE, LESIONS | {"sizes": [3]})),
+        (TestReport, "test.lesions", dict.fromkeys(DICE, LESIONS | {"hd95_mm": INF})),
         (TestReport, "selected_round", -1),
         (TrainReport, "peak_mib", -1.0),
         (TestReport, "each.cases", None),

@@ -257,6 +257,8 @@ def test_payload_of_a_decoder_that_is_all_personal_or_never(patience, decoder, t
     parts = {key.split(".")[0] for key in server.payload("site-1").tensors}
     assert ("decoder" in parts) == decoder
     assert figures["mean of the sites/personal_share"] == (0 if decoder else 1)
+    losses = [figures[f"{site}/loss_total"] for site in sites]
+    assert len(losses) > 1 and figures["mean of the sites/loss_total"] == pytest.approx(sum(losses) / len(losses))
 
 
 def test_personal_filters_are_not_sent(resumed, tmp_path, uninterrupted) -> None:

@@ -13,7 +13,7 @@ from fedmepd.federation.site import FederationSite
 from fedmepd.methods.fedmepd import FedMEPDAtSite
 from fedmepd.networks.network import FedMEPDNet
 from fedmepd.tasks.brats import BRATS
-from fedmepd.training.checkpoints import describe, load_model
+from fedmepd.training.checkpoints import describe, load_model, trained_with
 from tests.federation.drive import CPU, Clock, make, make_server, make_site, play, same, site_state
 from tests.tiny import COUNTS, SITES, never, settings
 
@@ -227,7 +227,9 @@ def test_without_validation_cases_the_last_model_is_tested(tiny, tmp_path, paylo
     site = FederationSite(NAME, settings(rounds=1), data, tmp_path, CPU)
     assert train(site, payloads[1]).report["validation"] is None
     report = site.test(Payload(1), never)
-    assert report["selected_round"] == 1 and set(report["test"]) == {"dice", "mdsc", "empty", "hd95_mm"}
+    assert report["selected_round"] == 1 and set(report["test"]) == {
+        *("dice", "mdsc", "empty", "hd95_mm", "nsd", "lesions")
+    }
     data = replace(data, test=[])
     assert FederationSite(NAME, settings(rounds=1), data, tmp_path, CPU).test(Payload(1), never)["test"] is None
 
@@ -303,3 +305,7 @@ def test_the_best_model_says_how_it_was_validated(tiny, tmp_path) -> None:
             "round": 1,
             "method": "fedmepd",
         }
+    for owner, path in (("site-1", "site-1/model_best.pt"), ("fusion", "server/global_best.pt")):
+        data, about = tiny.data(owner, of), describe(tmp_path / path)["about"]
+        assert trained_with(about) == data.images and about["phantoms"] is False
+        assert list(about["intensities"]) == list(data.modalities)

@@ -32,11 +32,12 @@ def job(tmp_path, monkeypatch, capsys):
 
 
 def test_export_writes_the_job_into_the_named_folder(tmp_path):
-    options = ("--method", "local", "--rounds", "3", "--fusion-site", "north", "--export", "there")
+    options = ("--method", "local", "--rounds", "3", "--fusion-site", "north")
+    options = (*options, "--set", "data.phantom=hospitals", "--export", "there")
     done = subprocess.run([sys.executable, SCRIPT, *options], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     config = json.loads((tmp_path / "there/local_brats/app/config/config_fed_server.json").read_text())
-    settings = {"method": "local", "rounds": 3, "fusion": {"site": "north"}}
+    settings = {"method": "local", "rounds": 3, "fusion": {"site": "north"}, "data": {"phantom": "hospitals"}}
     assert config["workflows"][0]["args"]["settings"] == settings
     # FLARE warns when it finds --export itself.
     assert "NVFlare reserves" not in done.stderr

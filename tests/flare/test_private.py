@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-import importlib
+import importlib.util
 import inspect
 import pkgutil
 import textwrap
@@ -120,9 +120,14 @@ def test_the_simulators_job() -> None:
 @pytest.mark.parametrize("name", MODULES)
 def test_no_other_private_name_is_used(name: str) -> None:
     """Neither imported, nor of a class of FLARE that one of ours extends; the same name by chance is refused too."""
-    module = importlib.import_module(name)
-    if module is not private:
-        assert "nvflare.private" not in inspect.getsource(module)
+    file = Path(importlib.util.find_spec(name).origin)
+    assert name == private.__name__ or "nvflare.private" not in file.read_text(encoding="utf-8")
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name not in ("mlflow", "wandb"):
+            raise
+        pytest.skip(f"{error.name} is not installed")
     for kind in vars(module).values():
         if inspect.isclass(kind) and kind.__module__ == name and flares(kind):
             tree = source(kind)

@@ -47,6 +47,12 @@ def test_a_workspace_that_cannot_be_written(tmp_path):
         new_run(tmp_path / "file", "a", started())
 
 
+def test_a_name_that_no_run_can_have_leaves_nothing(tmp_path):
+    with pytest.raises(FedMEPDError, match="run_name"):
+        new_run(tmp_path, "a" * 64, started())
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_is_different():
     first, second = started(rounds=2), StartedWith("phantom", {"rounds": 3, "seed": 4}, ["site-1"], "/data")
     assert first.differences(first) == []

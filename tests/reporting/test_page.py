@@ -143,7 +143,7 @@ def test_the_headline_says_what_came_out():
     run = runs.finished() | {"source": "phantom", "date": "2026-03-04T05:06:07+00:00"}
     text = page(run, None, {})
     heading = re.search("<h1>(.*)</h1>", text)[1]
-    assert heading == "FedMEPD on phantoms: mean Dice 0.62 at the sites, 0.70 at the fusion site"
+    assert heading == "FedMEPD on phantoms (cohort mild): mean Dice 0.62 at the sites, 0.70 at the fusion site"
     boxes = re.findall("<div>([^<]*)<b>([^<]*)</b><small>([^<]*)</small></div>", text)
     assert boxes == [
         ("mean of the sites", "0.62", "2 of 3 sites"),
@@ -179,6 +179,17 @@ def test_no_picture_of_who_took_part_where_everybody_did():
     assert figures.participation(run) is None and "every site took part in every round" in page(run, None, {})
     run["sites"][0]["joined"] = 2
     assert figures.participation(run) is not None
+
+
+def test_long_names_leave_room_for_the_figure():
+    name = "university-hospital-of-a-large-town-neuroradiology"
+    run = runs.finished()
+    run["sites"][0]["name"] = name
+    drawn = figures.participation(run, plotting.NARROW)
+    [axis] = drawn.axes
+    assert axis.get_yticklabels()[0].get_text() == "university-ho…adiology"
+    drawn.canvas.draw()
+    assert axis.get_position().width > 0.5
 
 
 def test_legends_name_the_modalities():
@@ -314,9 +325,10 @@ def test_shares_of_personal_filters():
 def test_the_heat_map_shows_them():
     """A site whose classifier is personal is drawn otherwise than one whose classifier is shared."""
     run = runs.finished() | {"filters": LAYERS}
+    deepest = {"levels.3.fuse.conv": [[1, 8]]}
     drawn = [
         plotting.png(figures.personal_filters(run, {name: history(of) for name in ("site-1", "site-2", "site-10")}))
-        for of in ({}, {"classifier": [[1, 4]]})
+        for of in (deepest, deepest | {"classifier": [[1, 4]]})
     ]
     shared, personal = (np.asarray(Image.open(io.BytesIO(content)).convert("RGB")) for content in drawn)
     changed = np.argwhere((shared != personal).any(axis=2))
@@ -325,8 +337,18 @@ def test_the_heat_map_shows_them():
     assert changed[:, 0].min() > shared.shape[0] * 0.4 and np.ptp(changed[:, 1]) > shared.shape[1] / 2
 
 
-def test_no_heat_map_where_no_filter_becomes_personal():
+def test_no_heat_map_where_no_filter_is_personal():
     assert figures.personal_filters(runs.finished(), histories()) is None
+    none = {name: history() for name in ("site-1", "site-2", "site-10")}
+    assert figures.personal_filters(runs.finished() | {"filters": LAYERS}, none) is None
+
+
+def test_the_heat_map_reaches_to_the_largest_share():
+    """Of eight filters two are personal at one site, one at another."""
+    of = {name: history({"levels.3.fuse.conv": [[1, count]]}) for name, count in (("site-1", 2), ("site-2", 1))}
+    run = runs.finished() | {"filters": LAYERS}
+    drawn = figures.personal_filters(run, of | {"site-10": history()})
+    assert {image.get_clim() for axis in drawn.axes for image in axis.images} == {(0, 0.25)}
 
 
 def test_settings_of_the_page_are_those_of_the_run():

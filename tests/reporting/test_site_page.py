@@ -55,10 +55,27 @@ def test_the_page_of_a_site(tmp_path) -> None:
     for line in ("best test case: mDSC 0.900", "worst test case: mDSC 0.250", "median test case: mDSC 0.500"):
         assert line in text
     assert "Keep this page at the site" in text
+    assert "<h1>site-1: FedMEPD, mean Dice 0.50 on its test cases</h1>" in text
+    assert "FLAIR T2; round 3 of 3, finished; one run, seed 7; cases for training/validation/test: 8/2/4" in text
     # By hand: ET has half the Dice and twice the distance; the better validation is that of round 3.
-    assert page.cells[:16] == [
+    assert page.cells[:29] == [
         *("test, model of round 3", "0.500", "0.600", "0.600", "0.300", "4.0", "4.0", "8.0"),
         *("best validation, round 3", "0.700", "0.700", "0.700", "0.700", "-", "-", "-"),
+        *(
+            "test",
+            "0.300",
+            "0.300",
+            "0.300",
+            "40.0",
+            "40.0",
+            "40.0",
+            "4/1/0",
+            "4/1/1",
+            "4/1/2",
+            "0.600",
+            "0.600",
+            "0.300",
+        ),
     ]
     names = {file.stem for file in (tmp_path / "report/figures").iterdir()}
     assert names == {"scores", "losses", "personal_filters"}
@@ -68,6 +85,7 @@ def test_a_run_that_goes_on(tmp_path) -> None:
     write_json(tmp_path / "site.json", content())
     text = write_site_report(tmp_path / "site.json", tmp_path / "report").read_text()
     assert "nothing is tested yet" in text and "Keep this page" not in text
+    assert "<h1>site-1: FedMEPD, validation Dice 0.70</h1>" in text
 
 
 @pytest.mark.parametrize("place", ["", "fedmepd", "job-1/fedmepd", "fedmepd_runs/trial/1234", "simulate_job/fedmepd"])

@@ -10,7 +10,7 @@ import torch
 
 from fedmepd.config import EvaluationSettings
 from fedmepd.data.cases import Case
-from fedmepd.data.grids import save_image
+from fedmepd.data.own_grid import save_image
 from fedmepd.data.preparation import PreparedCases
 from fedmepd.errors import DataError, FedMEPDError
 from fedmepd.federation.evaluate import score_cases

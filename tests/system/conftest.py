@@ -5,7 +5,8 @@ import nibabel
 import numpy as np
 import pytest
 
-from fedmepd.data.phantom import SPACING_MM, case_names, phantom_case
+from fedmepd.data.phantom import case_names, phantom_case
+from fedmepd.data.phantom_heads import SPACING_MM
 from fedmepd.tasks.brats import BRATS, PROTOCOL_SUBSETS
 from tests.system.simulator import TINY, in_process
 

@@ -126,11 +126,11 @@ class Federation:
         for name in names:
             self.start_kit(self.kit(name))
 
-    def start_kit(self, kit: Path, script: str = "start.sh") -> None:
+    def start_kit(self, kit: Path) -> None:
         """Starts what a kit is of."""
         with open(self.folder / f"{kit.name}.out", "w") as out:
             subprocess.run(
-                [kit / "startup" / script],
+                [kit / "startup/start.sh"],
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=out,

@@ -45,15 +45,15 @@ def test_a_site_that_tries_to_end_the_run_of_all(tmp_path, cohort, cache) -> Non
     assert all(entry["test"] for entry in results["sites"])
 
 
-def test_a_site_that_does_not_prepare_in_time_joins_later(tmp_path, cohort, cache) -> None:
+def test_a_site_that_does_not_prepare_in_time(tmp_path, cohort, cache) -> None:
     finished = simulate(
         tmp_path / "run",
-        TINY | {"aggregation": TINY["aggregation"] | {"round_timeout": 20}},
+        TINY | {"aggregation": TINY["aggregation"] | {"round_timeout": 60}},
         "-t",
         "2",
         data=cohort,
         cache=cache,
-        faults={"site-2": {"prepare": "600"}},
+        faults={"site-2": {"prepare": "120"}},
     )
     print(finished.output)
     assert finished.results["status"] == "finished" and rounds_of(finished.results) == {"site-1": [1, 2]}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 import yaml
 
 from fedmepd.evaluation import results
-from fedmepd.flare.poc.workspace import COMPLETED
+from fedmepd.flare.watching import COMPLETED
 from tests.system.production import ADMIN, SERVER, Federation, wait_for
 from tests.system.simulator import ROOT, SITES, TINY
 
@@ -58,7 +59,16 @@ def federation(tmp_path: Path, cohort: Path, cache: Path):
     made.fedmepd("kit", prepared)
     try:
         made.start(SERVER, "site-2")
-        made.start_kit(prepared, "start_slurm.sh")
+        # Unlike start.sh, it does not return as long as the client runs.
+        with open(tmp_path / "start_slurm.out", "w") as out:
+            subprocess.Popen(
+                [prepared / "startup/start_slurm.sh"],
+                env=made.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
         wait_for(lambda: made.log(SERVER).count("joined. Sent token") >= 2, "all sites at the server")
         yield made, prepared, programs / "jobs"
         made.flare("system", "shutdown", "all", "--force", by=ADMIN)

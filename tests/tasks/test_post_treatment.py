@@ -78,8 +78,8 @@ def test_checked(command, machine: SiteSettings) -> None:
 def test_as_another_task_its_labels_are_refused(command, machine: SiteSettings) -> None:
     status, printed, _ = command("data", "check", machine.data / "fusion", "--details")
     assert status == 1 and "task brats_post_treatment as a class of their own" in printed
-    status, _, error = command("data", "check", machine.data / "fusion", "--task", "prostate")
-    assert status == 2 and "unknown task 'prostate': expected one of brats, " in error
+    status, _, error = command("data", "check", machine.data / "fusion", "--task", "liver")
+    assert status == 2 and "unknown task 'liver': expected one of brats, " in error
     status, _, error = command("data", "check", machine.data / "fusion", *TASK, "--labels", "msd")
     assert status == 2 and "task brats_post_treatment has no label values 'msd': expected brats2024" in error
 

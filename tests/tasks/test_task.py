@@ -44,7 +44,7 @@ from fedmepd.tasks.task import CaseNames, Convention, Doubt, SmallClass
         ({"colours": {"WT": "#000000"}}, "colours: expected one for each region: WT, TC, ET"),
         ({"small_class": SmallClass(4, 1)}, "small_class: expected numbers of classes from 0 to 3"),
         ({"foreground": "everything"}, "foreground: unknown rule 'everything': expected nonzero"),
-        ({"intensity": "percentiles"}, "intensity: unknown rule 'percentiles': expected z-score"),
+        ({"intensity": "histogram"}, "intensity: unknown rule 'histogram': expected z-score or percentiles"),
     ],
 )
 def test_parts_that_do_not_fit(change: dict, message: str) -> None:

@@ -12,7 +12,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from fedmepd.cli.tasks import add_task_option, chosen_task, convention_of, conventions_help
-from fedmepd.cli.terminal import FAULTY, progress_bar
+from fedmepd.cli.terminal import FAULTY, elsewhere_with, progress_bar
 from fedmepd.errors import DataError, FedMEPDError, SettingsError
 
 if TYPE_CHECKING:
@@ -27,9 +27,15 @@ _SHARES = {"train": 0.6, "validation": 0.1}
 
 def add_data_commands(data: argparse._SubParsersAction) -> None:
     """Adds them to the parser of ``fedmepd data``."""
-    phantom = data.add_parser("phantom", help="write the phantom cohort as NIfTI, one sub-folder per site")
+    phantom = data.add_parser("phantom", help="write a phantom cohort as NIfTI, one sub-folder per site")
     phantom.add_argument("folder", type=Path, help="folder for the sites; existing phantoms are kept")
     phantom.add_argument("--seed", type=int, default=0, help="seed of the cohort; default: 0")
+    phantom.add_argument(
+        "--cohort",
+        choices=["mild", "hospitals"],
+        default="mild",
+        help="mild: sites that are much alike; hospitals: sites that differ as hospitals do; default: mild",
+    )
     phantom.set_defaults(run=_make_phantoms)
 
     check = data.add_parser(
@@ -121,10 +127,11 @@ def _add_making(parser: argparse.ArgumentParser) -> None:
 
 
 def _make_phantoms(options: argparse.Namespace) -> None:
-    from fedmepd.data.phantom import ensure_site, phantom_sites
+    from fedmepd.data.phantom import phantom_sites
+    from fedmepd.data.phantom_cohorts import COHORTS, ensure_site
 
     for site, modalities in phantom_sites().items():
-        folder = ensure_site(options.folder, site, options.seed)
+        folder = ensure_site(options.folder, site, options.seed, COHORTS[options.cohort])
         print(f"{folder}  {' '.join(modalities)}", flush=True)
 
 
@@ -336,7 +343,8 @@ def _init(options: argparse.Namespace) -> None:
     fusion = Counter(entry.part for entry in site.manifest.cases if entry.fusion)
     _refuse_useless(parts + fusion, options.validation if validation_asked else 0)
     _tell_findings(source.inspection)
-    changed = write_site(site, copy=options.copy)
+    with elsewhere_with("--out"):
+        changed = write_site(site, copy=options.copy)
     print(
         f"{folder / FILE_NAME} {'written' if changed else 'is up to date'}: train {parts['train']}, validation "
         f"{parts['validation']}, test {parts['test']}, without a label (inference only) {parts[None]}"
@@ -444,23 +452,25 @@ def _split(options: argparse.Namespace) -> None:
     if over:
         print(f"{over} cases are left over")
     print(f"{options.out} {'written' if changed else 'is up to date'}")
-    _tell_training(options.out, [site.plan.name for site in made])
+    _tell_training(task, options.out, [site.plan.name for site in made])
 
 
-def _tell_training(out: Path, names: list[str]) -> None:
+def _tell_training(task: Task, out: Path, names: list[str]) -> None:
     """Prints the command that trains on the sites of a folder."""
     from fedmepd.config import FUSION_SITE
     from fedmepd.data.distribution import protocol_names
+    from fedmepd.tasks.find import DEFAULT
 
     place, sites = quote(str(out.absolute())), [name for name in names if name != FUSION_SITE]
     missing = "" if FUSION_SITE in names else " --fusion-site NAME"
-    print(f"to train on it: python job.py --data {place}{missing}")
+    other = "" if task.name == DEFAULT else f" --set task={task.name}"
+    print(f"to train on it: python job.py --data {place}{other}{missing}")
     if missing:
         print(f"NAME is the site with the cases for fusion training, as no folder is called {FUSION_SITE}")
-    elif sites == protocol_names():
+    elif sites == protocol_names() and not other:
         print(f"or: FEDMEPD_DATA={place} nvflare simulator jobs/fedmepd_brats -w workspace/flare -t {len(sites)}")
     else:
         print(
-            f"or: python job.py --data {place} --export jobs_own && FEDMEPD_DATA={place} nvflare simulator "
+            f"or: python job.py --data {place}{other} --export jobs_own && FEDMEPD_DATA={place} nvflare simulator "
             f"jobs_own/fedmepd_brats -w workspace/flare -c {','.join(sites)} -t {len(sites)}"
         )

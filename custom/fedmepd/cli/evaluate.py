@@ -14,6 +14,7 @@ from fedmepd.cli.predict import add_segmenter_options, open_segmenter
 from fedmepd.cli.tasks import add_task_option, chosen_task, convention_of, conventions_help, with_label_maps
 from fedmepd.cli.terminal import progress_bar, warn
 from fedmepd.errors import DataError, SettingsError
+from fedmepd.storage import require_writable
 
 if TYPE_CHECKING:
     from fedmepd.data.inspection import Inspection
@@ -75,6 +76,8 @@ def _evaluate(options: argparse.Namespace) -> None:
     # Checked first, because scoring may take an hour.
     if options.out is not None and (there := [name for name in (CSV_NAME, JSON_NAME) if (options.out / name).exists()]):
         raise SettingsError(f"--out {options.out} has an {there[0]} already: choose another folder")
+    if options.out is not None:
+        require_writable(options.out, "--out")
     if by_files:
         task = chosen_task(options, [options.label_values, options.prediction_values])
         cases, unmatched = _score_files(task, options)
@@ -167,7 +170,7 @@ def _score_model(segmenter: Segmenter, options: argparse.Namespace) -> dict[str,
         with progress_bar(case.name, "window") as progress:
             segmentation = segmenter.segment(unlabelled, progress)
         # By way of the image that `fedmepd predict` writes, so that both give the same scores.
-        values = np.asarray(segmentation.image(task.default_convention).dataobj)
+        values = np.asarray(segmentation.image(task.default_convention, like=case.label).dataobj)
         label, spacing = read_classes(case)
         predicted = classes_of_label(task, values, task.default_convention)
         cases[case.name] = measure_case(task, predicted, label, spacing, case.label_groups)

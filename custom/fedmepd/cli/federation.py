@@ -90,8 +90,7 @@ def add_federation_commands(topics: argparse._SubParsersAction) -> None:
     watch.add_argument(
         "--json",
         action="store_true",
-        help="print an object per line, with event (such as round 3, and end), line, and state: the keys of "
-        "docs/monitoring.md, at the end status",
+        help="print an object per line",
     )
     watch.set_defaults(run=_watch)
 
@@ -201,6 +200,11 @@ def _join_as_admin(options: argparse.Namespace) -> int:
     return 0
 
 
+def json_line(event: str, line: str, live: dict[str, Any]) -> str:
+    """Returns what ``fedmepd watch --json`` prints of an event: its name, the line about it, the job's live state."""
+    return json.dumps({"event": event, "line": line, "state": live})
+
+
 def _watch(options: argparse.Namespace) -> int:
     from functools import partial
 
@@ -215,7 +219,7 @@ def _watch(options: argparse.Namespace) -> int:
         return run_flare(arguments, kit=kit)
 
     def tell(event: str, line: str, live: dict) -> None:
-        print(json.dumps({"event": event, "line": line, "state": live}) if options.json else line, flush=True)
+        print(json_line(event, line, live) if options.json else line, flush=True)
 
     status = watch(ask, options.job_id, tell, _POLL_SECONDS)
     if options.download:

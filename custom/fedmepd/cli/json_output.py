@@ -240,6 +240,17 @@ class Comparison(Part):
     notes: list[str] = Field(description="what to bear in mind, such as runs that are left out")
 
 
+class WatchLine(Part):
+    """``fedmepd watch``: one such object on every line."""
+
+    event: str = Field(description="`round 0`, `round 1`, ..., `testing`, `end`")
+    line: str = Field(description="what is printed without `--json`")
+    state: dict[str, Any] = Field(
+        description="live state of the server, with the keys of [monitoring.md](monitoring.md#the-admin-console); at "
+        "the end `status`, which is `FINISHED:COMPLETED` if all went well"
+    )
+
+
 # What each command prints.
 OUTPUTS: dict[str, type[Part]] = {
     "fedmepd data check": DataCheck,
@@ -247,6 +258,7 @@ OUTPUTS: dict[str, type[Part]] = {
     "fedmepd results": Results,
     "fedmepd evaluate": Evaluation,
     "fedmepd compare show": Comparison,
+    "fedmepd watch": WatchLine,
 }
 
 

@@ -202,7 +202,9 @@ def _how_to_go_on(poc: Poc, run: UnfinishedRun | None) -> str:
 
 def _changes(options: argparse.Namespace) -> dict[str, Any]:
     """The settings that the options change in the job."""
-    nested = changes(options.set, {"method": "another JOB", **_OPTIONS})
+    # The sites' folders are made before the job is known.
+    cohort = "--data FOLDER; `fedmepd data phantom FOLDER --cohort` writes any cohort"
+    nested = changes(options.set, {"method": "another JOB", "data.phantom": cohort, **_OPTIONS})
     for key, value in (("rounds", options.rounds), ("run_name", options.run_name)):
         if value is not None:
             nested[key] = value

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from fedmepd.cli.tasks import conventions_help, image_destination, image_options
 from fedmepd.cli.terminal import progress_bar, warn
 from fedmepd.errors import FedMEPDError, SettingsError
-from fedmepd.storage import locked
+from fedmepd.storage import locked, require_writable
 
 if TYPE_CHECKING:
     from fedmepd.data.cases import Case
@@ -174,6 +174,7 @@ def _predict_one(options: argparse.Namespace, images: dict[str, Path]) -> int:
     segmenter.usable(case)
     _refuse_strangers([case], segmenter, options)
     _warn_of_limits([case], segmenter)
+    require_writable(options.out.absolute().parent, "--out")
     _segment(segmenter, case, files, VolumeTable(task, volumes), _convention(task, options))
     print(f"wrote {options.out} and {volumes}")
     return 0
@@ -261,6 +262,7 @@ def _predict_folder(options: argparse.Namespace) -> int:
             "others, or --overwrite"
         )
     _refuse_strangers(cases, segmenter, options)
+    require_writable(options.out, "--out")
     writing = f"another `fedmepd predict` writes to {options.out}: wait for its end, or choose another --out"
     with locked(options.out / ".lock", writing):
         return _segment_all(segmenter, cases, files, convention, problems, options)

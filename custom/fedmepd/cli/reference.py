@@ -32,10 +32,10 @@ interrupted or terminated.
 """
 
 _ABOUT_JSON = """\
-These commands print one JSON document with `--json` and nothing else on standard output; progress and warnings go to
-standard error. Exit status and errors are the same as without it. Scripts can rely on the keys below: a later version
-may add keys, and keeps these. Fractions are 0 to 1, distances mm, volumes ml, times seconds; null stands for what is
-not known or not defined. `[]` is a list, `NAME` any name.
+These commands print one JSON document with `--json` and nothing else on standard output (`fedmepd watch` prints one on
+each line); progress and warnings go to standard error. Exit status and errors are the same as without it. Scripts can
+rely on the keys below: a later version may add keys, and keeps these. Fractions are 0 to 1, distances mm, volumes ml,
+times seconds; null stands for what is not known or not defined. `[]` is a list, `NAME` any name.
 """
 
 _ABOUT_JOBS = """\
@@ -238,9 +238,14 @@ def _machine_settings() -> list[str]:
         lines += ["", f"### `{key}`", "", _cell(section.__doc__.partition("\n")[0]), ""]
         lines += ["| key | default | |", "|---|---|---|"]
         for name, field in section.model_fields.items():
-            default = str(field.default).lower() if isinstance(field.default, bool) else f"{field.default:g}"
-            lines.append(f"| `{name}` | {default} | {_cell(field.description)} |")
+            lines.append(f"| `{name}` | {_default(field.default)} | {_cell(field.description)} |")
     return lines
+
+
+def _default(value: bool | float | str | None) -> str:
+    if value is None or isinstance(value, str):
+        return str(value or "none").lower()
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

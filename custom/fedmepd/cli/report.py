@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from fedmepd.cli.terminal import elsewhere_with
+
 
 def add_report_command(topics: argparse._SubParsersAction) -> None:
     """Adds it to the parser of ``fedmepd``."""
@@ -27,8 +29,9 @@ def _report(options: argparse.Namespace) -> None:
     from fedmepd.reporting.site_page import write_site_report
 
     site = chosen_site(options.workspace)
-    if site is not None:
-        written = write_site_report(site, options.out or site.parent / "report")
-    else:
-        written = write_report(chosen_run(options.workspace), options.out)
+    with elsewhere_with("--out"):
+        if site is not None:
+            written = write_site_report(site, options.out or site.parent / "report")
+        else:
+            written = write_report(chosen_run(options.workspace), options.out)
     print(f"wrote {written}")

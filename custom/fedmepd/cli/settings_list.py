@@ -106,6 +106,9 @@ def _accepts(field: dict[str, Any]) -> str:
     """The values that a field of a JSON Schema may have, in words."""
     if "anyOf" in field:
         return " or ".join(_accepts(each) for each in field["anyOf"])
+    if "const" in field:
+        value = field["const"]
+        return f"`{value}`" if isinstance(value, str) else _text(value)
     if "enum" in field:
         return ", ".join(f"`{value}`" for value in field["enum"])
     limits = [f"{words} {field[keyword]}" for keyword, words in _LIMITS.items() if keyword in field]

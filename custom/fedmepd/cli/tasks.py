@@ -107,6 +107,10 @@ def _describe(task: Task) -> list[str]:
     lines = [f"{task.name}: {task.title} ({task.subject})"]
     for modality in task.modalities:
         lines.append(f"  image {modality}: a file name with {' or '.join(task.words[modality])}")
+    lines += [f"  images: {task.images}", f"  intensities: {task.describe_intensities()}"]
+    if task.voxel_mm:
+        does = "to which all cases are resampled" if task.resampled else "expected; nothing is resampled"
+        lines.append(f"  voxels: {task.describe_voxels()}, {does}")
     lines.append(f"  label: a file name with {' or '.join(task.label_words)}")
     for name in task.conventions:
         written = ", as segmentations are written" if name == task.default_convention else ""

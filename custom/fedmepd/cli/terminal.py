@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from fedmepd.errors import FedMEPDError, is_of_the_machine
+
 # Exit status of a data set or site that was looked at and has errors; of a job that failed; of a command that the user
 # can put right; of one that the user has interrupted.
 FAULTY, FAILED, REFUSED, INTERRUPTED = 1, 1, 2, 130
@@ -99,6 +101,17 @@ class _Outliving:
 def warn(line: str) -> None:
     """Prints a warning that no result depends on."""
     print(f"warning: {line}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def elsewhere_with(option: str) -> Iterator[None]:
+    """Adds to the error about a file that cannot be written which option names another folder."""
+    try:
+        yield
+    except FedMEPDError as error:
+        if isinstance(error.__cause__, OSError) and is_of_the_machine(error.__cause__):
+            raise FedMEPDError(f"{error} {option} names another folder", error.public) from error.__cause__
+        raise
 
 
 @contextmanager

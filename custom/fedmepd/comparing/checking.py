@@ -83,6 +83,7 @@ def _refuse_unless_same(what: str, first: RunFile, other: RunFile, value: Callab
 def _same_cohort(first_name: str, first: RunFile, name: str, other: RunFile) -> None:
     """Of two runs with the same seed."""
     _refuse_unless_same("the kind of data", first, other, lambda file: file.run.source)
+    _refuse_unless_same("the cohort of phantoms", first, other, lambda file: file.run.cohort())
     mine, others = first.run.entries(), other.run.entries()
     if mine.keys() != others.keys():
         return  # Said by _same_evaluation.

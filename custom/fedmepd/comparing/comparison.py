@@ -69,6 +69,7 @@ def compare(paths: Iterable[Path], against: str | None = None, *, draws: int = D
         "design": {
             "seeds": design.kind,
             "phantom": design.phantom,
+            "cohort": design.cohort,
             "interval": design.interval,
             "test": design.test,
             "draws": draws if scores.cases is not None else 0,
@@ -110,6 +111,7 @@ def _about(name: str, file: RunFile) -> dict[str, Any]:
         "seed": run.seed,
         "round": run.round,
         "rounds": run.rounds,
+        "seconds": run.seconds,
         "version": run.version,
         "precision": run.precision or None,
         "hardware": run.hardware.model_dump() if run.hardware else None,

@@ -28,12 +28,14 @@ class Design:
         seeds: how many there are.
         cases: whether the scores of single cases are known.
         phantom: whether the cases are made up.
+        cohort: of phantoms that they belong to.
     """
 
     kind: Kind
     seeds: int
     cases: bool
     phantom: bool
+    cohort: str = ""
 
     @property
     def interval(self) -> Interval | None:
@@ -67,7 +69,8 @@ class Design:
             draws: of the bootstrap.
             rivals: how many methods the reference is compared with.
         """
-        said = ["the cases are phantoms: nothing here is about patients"] if self.phantom else []
+        cohort = f" (cohort {self.cohort})" * bool(self.cohort)
+        said = [f"the cases are phantoms{cohort}: nothing here is about patients"] if self.phantom else []
         said += [_SEEDS[self.kind]] if self.seeds > 1 else []
         said.append(
             {
@@ -139,4 +142,5 @@ def design_of(gathered: Gathered, scores: Scores) -> Design:
         fixed = fixed and len({run.setting("data.split_seed") for run in runs}) == 1
         all_differ = not fixed
     kind: Kind = "fixed" if fixed else "independent" if phantom and all_differ else "repeated"
-    return Design(kind, len(runs), scores.cases is not None, phantom)
+    cohorts = ", ".join(dict.fromkeys(run.cohort() for run in runs))
+    return Design(kind, len(runs), scores.cases is not None, phantom, cohorts if phantom else "")

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError, model_validator
 
+from fedmepd.config import cohort_name
 from fedmepd.errors import FedMEPDError, explain
 from fedmepd.evaluation.results import FILE_NAME, HISTORY
 from fedmepd.storage import read_json
@@ -32,11 +33,14 @@ class _Part(BaseModel):
 
 
 class CaseScore(_Part):
-    """The scores of one test case by region, see :class:`fedmepd.evaluation.metrics.CaseScores`."""
+    """The scores of one test case by region, see :class:`fedmepd.evaluation.metrics.CaseScores`.
+
+    A region that ``empty`` does not name is empty in neither prediction nor label.
+    """
 
     dice: dict[_Name, _Share]
     hd95_mm: dict[_Name, _Millimetres]
-    empty: dict[_Name, Literal["both", "label", "prediction"] | None]
+    empty: dict[_Name, Literal["both", "label", "prediction"] | None] = {}
 
 
 class Scores(_Part):
@@ -122,6 +126,10 @@ class Run(_Part):
     def entries(self) -> dict[str, Entry]:
         """Returns the sites and, at the end, the fusion site by their names."""
         return {entry.name: entry for entry in (*self.sites, self.server)}
+
+    def cohort(self) -> str:
+        """Returns the cohort of phantoms; empty where the cases are none."""
+        return cohort_name(self.setting("data.phantom")) if self.source == "phantom" else ""
 
     def setting(self, key: str) -> Any:
         """Returns a setting by its dotted key; None where the run has no such setting."""

@@ -139,7 +139,7 @@ def _cases(of_methods: list[tuple[CaseScore, ...]], regions: list[str]) -> Cases
     return Cases(
         dice=array(lambda case, region: case.dice[region]),
         hd95_mm=array(lambda case, region: case.hd95_mm[region]),
-        penalised=array(lambda case, region: case.empty[region] in ("label", "prediction")),
+        penalised=array(lambda case, region: case.empty.get(region) in ("label", "prediction")),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +49,7 @@ class EvaluationCase:
         modalities: the M modalities, in the task's order.
         label: (X, Y, Z) int64, classes.
         spacing: size of a voxel in mm along each axis.
+        corner: first voxel of the box around the brain, on the network's grid.
         groups: classes that its label does not tell apart.
     """
 
@@ -56,6 +57,7 @@ class EvaluationCase:
     modalities: tuple[str, ...]
     label: Tensor
     spacing: tuple[float, float, float]
+    corner: tuple[int, int, int] = (0, 0, 0)
     groups: Groups = ()
 
 
@@ -99,6 +101,10 @@ class TrainingBatches:
         for index, case in enumerate(self._cases):
             groups.setdefault((case.modalities, case.label_groups), []).append(index)
         self._groups = [groups[alike] for alike in sorted(groups)]
+        patients: dict[str, list[int]] = {}
+        for index, case in enumerate(self._cases):
+            patients.setdefault(case.patient, []).append(index)
+        self._patients = [patients[name] for name in sorted(patients)]
 
     def __len__(self) -> int:
         """Returns the number of batches, and so of steps, in an epoch."""
@@ -122,10 +128,34 @@ class TrainingBatches:
                 yield batch
             yield upcoming.result()
 
-    def _load(self, indices: list[int], number: int) -> Batch:
+    def examinations(self) -> list[int]:
+        """Returns how many cases each patient has, in the order of the patients' names."""
+        return [len(cases) for cases in self._patients]
+
+    def lots(self, number: int, drawn: Iterable[Sequence[tuple[int, int]]]) -> Iterator[Iterator[Batch]]:
+        """Yields the crops of drawn patients, one batch of one crop each, for every step of an epoch.
+
+        Args:
+            number: of the epoch.
+            drawn: of every step, pairs of patient and case, as places in :meth:`examinations`.
+        """
+        with self._loader() as loader:
+            for step, pairs in enumerate(drawn):
+                yield self._crops([self._patients[patient][case] for patient, case in pairs], number, step, loader)
+
+    def _crops(self, indices: list[int], number: int, step: int, loader: Executor) -> Iterator[Batch]:
+        upcoming = None
+        for index in indices:
+            before, upcoming = upcoming, loader.submit(self._load, [index], number, step)
+            if before is not None:
+                yield before.result()
+        if upcoming is not None:
+            yield upcoming.result()
+
+    def _load(self, indices: list[int], number: int, *step: int) -> Batch:
         import torch
 
-        samples = [self._sample(index, number) for index in indices]
+        samples = [self._sample(index, number, *step) for index in indices]
         return Batch(
             images=torch.stack([sample["image"] for sample in samples]),
             modalities=self._cases[indices[0]].modalities,
@@ -134,10 +164,11 @@ class TrainingBatches:
             groups=self._cases[indices[0]].label_groups,
         )
 
-    def _sample(self, index: int, number: int) -> dict[str, Any]:
+    def _sample(self, index: int, number: int, *step: int) -> dict[str, Any]:
         # The transforms share one random state, so no other epoch may use it between these two calls.
         with self._lock:
-            self._augment.set_random_state(derive_seed(self._seed, number, "sample", index, *self._secret))
+            seed = derive_seed(self._seed, number, "sample", index, *step, *self._secret)
+            self._augment.set_random_state(seed)
             [crop] = self._augment(self._prepared[index])
         return crop
 
@@ -152,6 +183,7 @@ def evaluation_cases(cases: Sequence[Case], settings: Settings, cache: Path) -> 
             modalities=case.modalities,
             label=item["label"][0].long(),
             spacing=tuple(item["spacing"].tolist()),
+            corner=tuple(item["corner"].tolist()),
             groups=case.label_groups,
         )
 

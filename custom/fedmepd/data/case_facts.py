@@ -16,6 +16,7 @@ import numpy as np
 from fedmepd.data.cases import LABEL, Case
 from fedmepd.data.findings import Finding, error, note, warning
 from fedmepd.data.grids import MOST_APART_MM, apart_mm
+from fedmepd.data.resampling import Grid, network_grid, overlap
 from fedmepd.data.training_images import ImageMeasures, percentiles
 from fedmepd.data.volume_checks import (
     UNKNOWN_LABEL,
@@ -53,6 +54,7 @@ class CaseFacts:
         spacing: size of a voxel in mm along each axis.
         orientation: where the axes point, such as ``LPS``.
         label_counts: voxels of every value of the label.
+        label_spacing: size of a voxel of the label, where it lies on another grid than the first file.
         digests: by kind, SHA-256 of every volume's content, however it is stored: of an image the brain alone, in the
             network's frame and in steps of its mean; of a label all values.
         foreground_ml: volume in which an image is above 0; 0 where the images do not fit together.
@@ -65,6 +67,7 @@ class CaseFacts:
     orientation: str = ""
     label_counts: dict[int, int] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)
+    label_spacing: tuple[float, ...] = ()
     foreground_ml: float = 0.0
     intensities: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
@@ -96,6 +99,7 @@ def _cache_file(case: Case, cache: Path | None) -> Path | None:
     if cache is None:
         return None
     parts: list[Any] = [_FORMAT, case.task.name, case.task.most_foreground_ml, case.name]
+    parts += ["on any grids"] if case.task.resampled else []
     for kind, path, channel in case.volumes:
         try:
             status = path.stat()
@@ -116,6 +120,8 @@ def _recall(file: Path) -> CaseFacts | None:
             orientation=content["orientation"],
             label_counts={int(value): count for value, count in content["label_counts"].items()},
             digests=content["digests"],
+            # What older versions have found does not say it.
+            label_spacing=tuple(content.get("label_spacing", ())),
             foreground_ml=content["foreground_ml"],
             intensities={modality: tuple(scores) for modality, scores in content["intensities"].items()},
         )
@@ -148,18 +154,22 @@ def _read(case: Case, pool: ThreadPoolExecutor) -> CaseFacts:
             findings.append(error("file with too few volumes", text))
     for checked in pool.map(check_values, volumes):
         findings += checked
+    if case.task.resampled and volumes:
+        findings += _too_large(case, volumes[0])
     for volume in volumes[1:]:
-        findings += _compare(volume, volumes[0])
+        findings += _apart(volume, volumes[0]) if case.task.resampled else _compare(volume, volumes[0])
     for volume in dict((volume.path, volume) for volume in volumes).values():
         findings += check_header(volume)
     digests = dict(zip((volume.kind for volume in volumes), pool.map(digest, volumes), strict=True))
     findings += _same_content(case, digests)
     findings += _label_as_image(volumes)
-    brain = _brain(volumes)
+    # Where the task resamples, what lies on other grids than the first image says nothing of the brain.
+    on_first = [of for of in volumes if _on_one_grid(of, volumes[0])] if case.task.resampled else volumes
+    brain = _brain(on_first)
     foreground_ml = 0.0
     if brain is not None:
         foreground_ml = np.count_nonzero(brain) * float(np.prod(volumes[0].read.spacing)) / 1000
-        findings += _check_brain(case, volumes, brain, foreground_ml)
+        findings += _check_brain(case, on_first, brain, foreground_ml)
     label = next((volume for volume in volumes if volume.kind == LABEL), None)
     known = label is not None and not any(finding.kind == UNKNOWN_LABEL for finding in findings)
     counts = {int(value): number for value, number in label_counts(label.values).items()} if known else {}
@@ -167,13 +177,18 @@ def _read(case: Case, pool: ThreadPoolExecutor) -> CaseFacts:
     return CaseFacts(
         findings=tuple(findings),
         shape=first.values.shape if first else (),
-        spacing=tuple(round(size, 4) for size in first.read.spacing) if first else (),
+        spacing=_spacing(first) if first else (),
         orientation="".join(nibabel.aff2axcodes(first.read.affine)) if first else "",
         label_counts=counts,
         digests=digests,
+        label_spacing=_spacing(label) if label is not None and not _on_one_grid(label, first) else (),
         foreground_ml=round(foreground_ml, 1),
         intensities={image.kind: scores for image in _images(volumes) if (scores := percentiles(image.values))},
     )
+
+
+def _spacing(volume: CaseVolume) -> tuple[float, ...]:
+    return tuple(round(size, 4) for size in volume.read.spacing)
 
 
 _ROUNDED = "label values that are whole but for rounding"
@@ -241,6 +256,29 @@ def _compare(volume: CaseVolume, first: CaseVolume) -> Iterator[Finding]:
     if codes != expected:
         text = f"{volume.path} has qform and sform codes {codes}, {first.path.name} beside it {expected}: same grid"
         yield note("headers that differ in qform or sform code alone", text)
+
+
+def _too_large(case: Case, first: CaseVolume) -> Iterator[Finding]:
+    try:
+        network_grid(_grid(first), case.task.voxel_mm)
+    except VolumeError as problem:
+        yield error(problem.kind, f"{first.path}: {problem}; look at its header")
+
+
+def _grid(volume: CaseVolume) -> Grid:
+    return Grid(volume.values.shape, volume.read.affine)
+
+
+def _apart(volume: CaseVolume, first: CaseVolume) -> Iterator[Finding]:
+    """Says of a volume that may lie on a grid of its own whether it shows another place."""
+    if not overlap(_grid(volume), _grid(first)):
+        text = f"{volume.path} shows another place than {first.path.name} beside it: register the images of the case"
+        yield error("images of a case that show different places", text)
+
+
+def _on_one_grid(volume: CaseVolume, first: CaseVolume) -> bool:
+    same = volume.values.shape == first.values.shape
+    return same and apart_mm(volume.read.affine, first.read.affine, first.values.shape) <= MOST_APART_MM
 
 
 def _same_content(case: Case, digests: dict[str, str]) -> Iterator[Finding]:

@@ -1,4 +1,6 @@
-"""Picture of a few phantom cases for the README: ``python -m fedmepd.data.figures docs/images/phantoms.png``."""
+"""Pictures of phantom cases for the documentation: ``python -m fedmepd.data.figures docs/images/phantoms.png``, and
+``python -m fedmepd.data.figures docs/images/hospitals.png --cohort hospitals``.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +9,33 @@ from pathlib import Path
 
 import numpy as np
 
-from fedmepd.data.phantom import case_names, cases_without_enhancement, phantom_case, phantom_task
+from fedmepd.config import FUSION_SITE
+from fedmepd.data.phantom import phantom_sites
+from fedmepd.data.phantom_cohorts import COHORTS, HOSPITALS, MILD, Cohort
+from fedmepd.data.phantom_heads import phantom_task
 from fedmepd.storage import write_atomically
 
 # The slices that cut through the ventricles, from below.
 _VENTRICLES = slice(24, 29)
 
 
-def draw_phantoms(file: Path, sites: tuple[str, ...] = ("site-1", "site-2", "site-5", "site-8"), seed: int = 0) -> None:
-    """Draws one phantom case of each site: the four modalities and the label; the last site's has no enhancing tumour.
+# The sites that the picture of each cohort shows.
+_SITES = {
+    MILD.name: ("site-1", "site-2", "site-5", "site-8"),
+    HOSPITALS.name: (FUSION_SITE, *(name for name in phantom_sites() if name != FUSION_SITE)),
+}
+
+
+def draw_phantoms(file: Path, cohort: Cohort = MILD, sites: tuple[str, ...] | None = None, seed: int = 0) -> None:
+    """Draws one phantom case of each site: its modalities and the label.
+
+    Of the mild cohort, all four modalities are drawn, and the last site's case has no enhancing tumour. Of the others,
+    those that the site has.
 
     Args:
         file: the PNG to write.
-        sites: the sites, one row each.
+        cohort: that the cases are of.
+        sites: the sites, one row each; None: the cohort's own choice.
         seed: the cohort's seed.
     """
     import matplotlib
@@ -29,15 +45,20 @@ def draw_phantoms(file: Path, sites: tuple[str, ...] = ("site-1", "site-2", "sit
     from matplotlib.colors import ListedColormap
     from matplotlib.patches import Patch
 
-    task = phantom_task()
+    task, sites = phantom_task(), sites or _SITES[cohort.name]
     figure, axes = pyplot.subplots(len(sites), 5, figsize=(8, 1.72 * len(sites) + 0.35), facecolor="black")
     for row, site in zip(axes, sites, strict=True):
-        without = cases_without_enhancement(site, seed)
-        names = [name for name in case_names(site) if (name in without) == (site == sites[-1])]
-        cases = [phantom_case(site, name, seed) for name in names[:6]]
+        without = cohort.without_enhancement(site, seed)
+        last_is_without = cohort is MILD and site == sites[-1]
+        names = [name for name in cohort.case_names(site) if (name in without) == last_is_without]
+        cases = [cohort.make(site, name, seed) for name in names[:6]]
         images, label = max(cases, key=lambda case: _core(case[1]).max())
         height = _VENTRICLES.start + int(np.argmax(_core(label)))
+        shown = task.modalities if cohort is MILD else phantom_sites()[site]
         for place, modality in zip(row, task.modalities, strict=False):
+            if modality not in shown:
+                place.set_facecolor("black")
+                continue
             slice_ = images[modality][:, :, height].T
             place.imshow(slice_, cmap="gray", vmin=0, vmax=np.percentile(slice_[slice_ > 0], 99.5))
         brain = images[task.modalities[0]][:, :, height].T > 0
@@ -68,4 +89,6 @@ def _core(label: np.ndarray) -> np.ndarray:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Draw a few phantom cases.")
     parser.add_argument("file", type=Path, help="PNG file to write")
-    draw_phantoms(parser.parse_args().file)
+    parser.add_argument("--cohort", choices=list(COHORTS), default=MILD.name)
+    options = parser.parse_args()
+    draw_phantoms(options.file, COHORTS[options.cohort])

@@ -11,11 +11,11 @@ from pathlib import Path
 from fedmepd.data.case_facts import CaseFacts, case_facts
 from fedmepd.data.cases import LABEL, Case
 from fedmepd.data.findings import ERROR, Finding, error, note, refuse, warning
-from fedmepd.data.names import words_of
+from fedmepd.data.names import read_case_name, words_of
 from fedmepd.data.training_images import ImageMeasures, medians, other_size
 from fedmepd.errors import DataError, FedMEPDError
 from fedmepd.tasks.labels import IGNORE
-from fedmepd.tasks.task import Task
+from fedmepd.tasks.task import MADE_UP, Task
 
 # Decompression releases Python's global lock, so a few threads read several files at a time.
 _THREADS = 4
@@ -106,7 +106,7 @@ def inspect_cases(
     read, general = _conventions(cases, facts, labels, of_cases, option)
     _duplicates(read, facts, of_cases)
     _lacking(read, of_cases)
-    return Inspection(read, facts, of_cases, [*known, *general, *_voxel_sizes(facts)])
+    return Inspection(read, facts, of_cases, [*known, *general, *_voxel_sizes(cases, facts)])
 
 
 def inspect_labels(
@@ -183,11 +183,21 @@ def _patient(case: Case) -> Iterator[Finding]:
         yield error("case in folders that do not tell its patient", text)
 
 
-def _voxel_sizes(facts: Sequence[CaseFacts]) -> Iterator[Finding]:
+def _voxel_sizes(cases: Sequence[Case], facts: Sequence[CaseFacts]) -> Iterator[Finding]:
+    """Warns of sizes that are not the task's, or not those of most cases, unless the task resamples."""
     sizes = Counter(tuple(sorted(found.spacing)) for found in facts if found.spacing)
-    if not sizes:
+    if not sizes or cases[0].task.resampled:
         return
     [(usual, _)] = sizes.most_common(1)
+    expected = cases[0].task.voxel_mm
+    made_up = all(read_case_name(case.task, case.name).layout == MADE_UP for case in cases)
+    if expected and not made_up and other_size(usual, expected):
+        most, told = (" x ".join(f"{side:g}" for side in sorted(size)) for size in (usual, expected))
+        text = (
+            f"most cases have voxels of {most} mm, and those of task {cases[0].task.name} are {told} mm: nothing is "
+            "resampled, so models of other sites see them larger or smaller; resample all to that size"
+        )
+        yield warning("voxels of another size than the task's", text)
     others = sum(count for size, count in sizes.items() if other_size(size, usual))
     if others:
         most = " x ".join(f"{side:g}" for side in usual)
@@ -345,7 +355,7 @@ def class_counts(case: Case, facts: CaseFacts) -> Counter[str]:
 
 def tumour_millilitres(case: Case, facts: CaseFacts) -> float:
     """Returns the volume of all that a case's label calls another class than the background."""
-    x, y, z = facts.spacing or (0, 0, 0)
+    x, y, z = facts.label_spacing or facts.spacing or (0, 0, 0)
     classes = case.task.conventions[case.convention].classes if case.convention else {}
     tumour = [value for value in facts.label_counts if classes.get(value, value) not in (0, IGNORE)]
     return sum(facts.label_counts[value] for value in tumour) * x * y * z / 1000

@@ -15,12 +15,16 @@ from fedmepd.data.cases import Case
 from fedmepd.data.findings import Finding, error
 from fedmepd.data.inspection import Inspection, tell_tale
 from fedmepd.data.layouts import Dataset, find_dataset, holds_cases, site_folders
-from fedmepd.data.phantom import RECIPE, ensure_site, require_phantoms
+from fedmepd.data.phantom_cohorts import cohort_folder, cohort_of, ensure_site
+from fedmepd.data.phantom_heads import require_phantoms
 from fedmepd.errors import DataError
 from fedmepd.site_settings import SiteSettings
 from fedmepd.tasks.find import find_task
 from fedmepd.tasks.task import Task
 from fedmepd.text_table import natural_order
+
+# Where the phantoms of a job are.
+_KEPT = ". They are kept in FEDMEPD_CACHE: free space there, or set it to another folder"
 
 Found = tuple[Dataset, Literal["phantom", "folder"]]
 
@@ -53,8 +57,9 @@ def find_site_data(name: str, settings: Settings, site_settings: SiteSettings) -
                 public=f"{name} has no data folder",
             )
         require_phantoms(task)
-        root = site_settings.cache / "phantoms" / f"recipe-{RECIPE}-seed-{settings.seed}"
-        return find_dataset(task, ensure_site(root, name, settings.seed)), "phantom"
+        cohort = cohort_of(settings.data.phantom)
+        root = cohort_folder(site_settings.cache, cohort, settings.seed)
+        return find_dataset(task, ensure_site(root, name, settings.seed, cohort, _KEPT)), "phantom"
     folder = _folder_of(name, data)
     # If the folder has sub-folders for other sites but none for this one, their cases are not this site's.
     dataset = find_dataset(task, folder, deep=folder != data, without=FUSION_SITE)

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from fedmepd.data.cases import PLAIN, Case
 
-# 2021-01-02, 20210102, 2021-01, 02.01.2021, and what may follow such a date.
+# 2021-01-02, 20210102, 2021-01, 02.01.2021, 01-31-2021, and what may follow such a date.
 _DATE = re.compile(
     r"((19|20)\d\d[-_. ](0[1-9]|1[0-2])([-_. ]([0-2]\d|3[01]))?|(19|20)\d\d(0[1-9]|1[0-2])([0-2]\d|3[01])"
-    r"|([0-2]\d|3[01])[-_. ](0[1-9]|1[0-2])[-_. ](19|20)\d\d)([^0-9].*)?"
+    r"|([0-2]\d|3[01])[-_. ](0[1-9]|1[0-2])[-_. ](19|20)\d\d"
+    r"|(0[1-9]|1[0-2])[-_. ]([0-2]\d|3[01])[-_. ](19|20)\d\d)([^0-9].*)?"
 )
 
 # A session of a patient in BIDS, and a week of LUMIERE's.

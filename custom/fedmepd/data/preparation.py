@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ import numpy as np
 from fedmepd.data.cases import LABEL, Case
 from fedmepd.data.fingerprints import fingerprints
 from fedmepd.data.grids import frame_spacing, into_frame
+from fedmepd.data.intensities import foreground, kept, normalisation
+from fedmepd.data.resampling import Grid, network_grid, onto
 from fedmepd.data.volumes import VolumeError, nearest_whole, read_volumes, without_nan_outside
 from fedmepd.errors import DataError, FedMEPDError
 from fedmepd.tasks.labels import IGNORE
@@ -31,9 +33,10 @@ class PreparedCases:
     """Cases, read and normalised: a sequence of dictionaries.
 
     Images are brought to BraTS' orientation; negative values, which interpolation leaves around the brain, become 0;
-    the volume is cropped to the box around brain and label; every modality gets mean 0 and standard deviation 1
-    over its non-zero voxels, and stays 0 outside. The key in ``cache`` is the files' contents: a case that is moved, or
-    only touched, is not prepared again.
+    the volume is cropped to the box around the task's foreground (the brain) and label; every modality is normalised
+    over its foreground as the task says, and is 0 outside. If the task resamples, every image is normalised first, on
+    its own grid, and then brought to the network's (:mod:`fedmepd.data.resampling`). The key in ``cache`` is the files'
+    contents: a case that is moved, or only touched, is not prepared again.
 
     Each item holds ``image`` (M, X, Y, Z) float16, ``label`` (1, X, Y, Z) uint8 with classes (all background without a
     label), ``spacing`` (3,) in mm, ``corner`` (3,), the box's first voxel in the frame of :mod:`fedmepd.data.grids`,
@@ -70,7 +73,8 @@ class PreparedCases:
             self._places.append((case.modalities, len(beside)))
             beside.append(_item(case, digests, clip_percent))
         self._data = {
-            modalities: _dataset(beside, _prepare(clip_percent), cache) for modalities, beside in items.items()
+            modalities: _dataset(beside, _prepare(beside[0]["case"].task, clip_percent), cache)
+            for modalities, beside in items.items()
         }
 
     def __len__(self) -> int:
@@ -109,7 +113,10 @@ def _item(case: Case, digests: dict[Path, str], clip_percent: float) -> dict[str
     task = case.task
     classes = None if case.label is None else sorted(task.conventions[case.convention].classes.items())
     volumes = [[kind, digests[path], channel] for kind, path, channel in case.volumes]
-    return {"case": case, "content": [_FORMAT, volumes, classes, task.foreground, task.intensity, clip_percent]}
+    content = [_FORMAT, volumes, classes, task.foreground, task.intensity, clip_percent]
+    content += [task.foreground_share] if task.foreground_share else []
+    content += [task.voxel_mm] if task.resampled else []
+    return {"case": case, "content": content}
 
 
 def _key(item: dict[str, Any]) -> bytes:
@@ -145,7 +152,7 @@ def prepare_case(case: Case, clip_percent: float = 0.0) -> dict[str, Any]:
         DataError: a file cannot be read.
     """
     try:
-        return _prepare(clip_percent)({"case": case})
+        return _prepare(case.task, clip_percent)({"case": case})
     except RuntimeError as error:
         # MONAI wraps what a transform raises.
         if isinstance(error.__cause__, (VolumeError, OSError)):
@@ -153,24 +160,22 @@ def prepare_case(case: Case, clip_percent: float = 0.0) -> dict[str, Any]:
         raise
 
 
-def _prepare(clip_percent: float) -> Any:
+def _prepare(task: Task, clip_percent: float) -> Any:
     from monai import transforms as t
 
-    return t.Compose(
-        [
-            t.Lambda(lambda item: read_case(item["case"])),
-            t.ThresholdIntensityd("image", threshold=0, above=True, cval=0),
-            t.ConcatItemsd(["image", "label"], "everything"),
-            t.CropForegroundd(["image", "label"], source_key="everything", allow_smaller=True),
-            *(
-                [t.Lambda(lambda item: item | {"image": clip_intensities(item["image"], clip_percent)})]
-                if clip_percent
-                else []
-            ),
-            t.NormalizeIntensityd("image", nonzero=True, channel_wise=True),
-            t.Lambda(_finish),
-        ]
-    )
+    if task.resampled:
+        return t.Compose([t.Lambda(lambda item: _read_on_any_grids(item["case"], clip_percent)), *_cropping(task)])
+    reading = [t.Lambda(lambda item: read_case(item["case"])), *foreground(task)]
+    return t.Compose([*reading, *_cropping(task, normalisation(task, clip_percent))])
+
+
+def _cropping(task: Task, scaling: Sequence[Callable] = ()) -> list[Callable]:
+    """From images and label on the network's grid to an item of :class:`PreparedCases`."""
+    from monai import transforms as t
+
+    keys = ["image", "label"]
+    crop = t.CropForegroundd(keys, source_key="everything", select_fn=kept(task), allow_smaller=True)
+    return [t.ConcatItemsd(keys, "everything"), crop, *scaling, t.Lambda(_finish)]
 
 
 def read_case(case: Case) -> dict[str, Any]:
@@ -204,6 +209,66 @@ def read_case(case: Case) -> dict[str, Any]:
     }
 
 
+def _read_on_any_grids(case: Case, clip_percent: float) -> dict[str, Any]:
+    task, images, label = case.task, [], None
+    for kind, path, channel in case.volumes:
+        read = read_volumes(path, bool(case.channels) and kind != LABEL)
+        values = read.values if channel is None else read.values[..., channel]
+        if kind == LABEL:
+            label = classes_of_label(task, values, case.convention), read.affine
+        else:
+            images.append((without_nan_outside(values), read.affine))
+    return _on_network_grid(task, images, label, clip_percent)
+
+
+Placed = tuple[np.ndarray, np.ndarray]
+
+
+def prepare_images(task: Task, images: Sequence[Placed], clip_percent: float) -> tuple[dict[str, Any], Grid]:
+    """Prepares images of a task that resamples.
+
+    Args:
+        task: of the images.
+        images: values (X, Y, Z) and affine of each; the first one decides where the network's grid lies.
+        clip_percent: see :class:`PreparedCases`.
+
+    Returns:
+        what an item of :class:`PreparedCases` holds, and where its voxels lie.
+    """
+    from monai import transforms as t
+
+    item = t.Compose(_cropping(task))(_on_network_grid(task, images, None, clip_percent))
+    grid = network_grid(Grid(images[0][0].shape, images[0][1]), task.voxel_mm)
+    return item, grid.box(item["corner"].tolist(), item["image"].shape[1:])
+
+
+def _on_network_grid(task: Task, images: Sequence[Placed], label: Placed | None, clip_percent: float) -> dict[str, Any]:
+    """Normalises every image on its own grid, and brings all to the network's; returns the like of :func:`read_case`.
+
+    Args:
+        task: of the images.
+        images: values (X, Y, Z) and affine of each.
+        label: class numbers and affine, or None.
+        clip_percent: see :class:`PreparedCases`.
+    """
+    import torch
+    from monai import transforms as t
+    from monai.data import MetaTensor
+
+    normalise = t.Compose([*foreground(task), *normalisation(task, clip_percent)])
+    grid = network_grid(Grid(images[0][0].shape, images[0][1]), task.voxel_mm)
+    seen = []
+    for values, affine in images:
+        image = normalise({"image": torch.from_numpy(values.astype(np.float32)[None])})["image"]
+        seen.append(onto(image[0].numpy(), affine, grid, linear=True))
+    classes = np.zeros(grid.shape, dtype=np.uint8) if label is None else onto(*label, grid, linear=False)
+    return {
+        "image": MetaTensor(np.stack(seen)),
+        "label": MetaTensor(classes[None]),
+        "spacing": torch.tensor(task.voxel_mm),
+    }
+
+
 def classes_of_label(task: Task, values: np.ndarray, convention: str) -> np.ndarray:
     """Returns the class numbers, uint8, of a label file's values (X, Y, Z); background where they are unknown.
 
@@ -214,21 +279,6 @@ def classes_of_label(task: Task, values: np.ndarray, convention: str) -> np.ndar
     for value, number in task.conventions[convention].classes.items():
         classes[values == value] = number
     return classes
-
-
-def clip_intensities(image: Any, percent: float) -> Any:
-    """Clips the values of every modality's brain to percentiles; 0 stays 0.
-
-    Args:
-        image: (M, X, Y, Z), changed in place.
-        percent: of the brain's voxels, at either end.
-    """
-    for channel in image:
-        inside = channel[channel > 0]
-        if len(inside):
-            low, high = np.percentile(inside.numpy(), (percent, 100 - percent))
-            channel[channel > 0] = inside.clamp(float(low), float(high))
-    return image
 
 
 def _finish(item: dict[str, Any]) -> dict[str, Any]:

@@ -143,7 +143,15 @@ def open_fusion_data(
             own = _inspect_good(dataset, site_settings)
         refuse(shared_cases(own.only(own_cases(own.cases)), chosen))
     data = _divide(FUSION_SITE, found, chosen, settings, site_settings, log)
-    return replace(data, train=some_cases(data.train, settings.data.fusion_share, settings.split_seed()))
+    share = settings.data.fusion_share
+    if settings.data.fusion_cases is not None:
+        if settings.data.fusion_cases > len(data.train):
+            raise DataError(
+                f"data.fusion_cases is {settings.data.fusion_cases}, but the fusion site has {len(data.train)} cases "
+                "for training: set it to that number or less, or leave it out to use all"
+            )
+        share = settings.data.fusion_cases / len(data.train)
+    return replace(data, train=some_cases(data.train, share, settings.split_seed()))
 
 
 def _inspect_good(dataset: Dataset, site_settings: SiteSettings) -> Inspection:

@@ -26,7 +26,7 @@ from fedmepd.data.manifest import (
 )
 from fedmepd.data.splits import Shares, split_patients
 from fedmepd.data.volumes import SUFFIXES
-from fedmepd.errors import DataError
+from fedmepd.errors import DataError, is_of_the_machine, remedy
 from fedmepd.tasks.task import Task
 
 
@@ -179,8 +179,9 @@ def _bring(source: Path, target: Path, copy: bool) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        advice = "" if copy else "; where links are not possible, say --copy"
-        raise DataError(f"{target} cannot be written: {error.strerror or error}{advice}") from error
+        links = "where links are not possible, say --copy"
+        advice = remedy(error) if copy or is_of_the_machine(error) else links
+        raise DataError(f"{target} cannot be written: {error.strerror or error}; {advice}") from error
 
 
 def _remove(files: set[Path], folder: Path) -> None:

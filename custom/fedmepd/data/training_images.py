@@ -7,12 +7,13 @@ Where a case differs in these from the cases of the training, a segmentation loo
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
 
 import numpy as np
 
 from fedmepd.data.findings import Finding, warning
+from fedmepd.tasks.task import Task
 
 # Voxels whose sides differ by more than this are of another size.
 MOST_OTHER_SIZE = 0.1
@@ -48,6 +49,13 @@ class ImageMeasures:
     foreground_ml: float = 0.0
     intensities: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
+    def that_matter(self, task: Task) -> ImageMeasures:
+        """Returns the measures in which a case of a task should be like others: sizes do not matter after resampling,
+        and volumes not where the whole image counts as the body.
+        """
+        sizes = () if task.resampled else self.voxel_mm
+        return replace(self, voxel_mm=sizes, foreground_ml=0.0 if task.foreground == "whole" else self.foreground_ml)
+
 
 def medians(cases: Sequence[ImageMeasures]) -> ImageMeasures:
     """Returns the median of each measure over the cases that have it."""
@@ -63,7 +71,7 @@ def medians(cases: Sequence[ImageMeasures]) -> ImageMeasures:
 
 
 def _medians(rows: Sequence[Sequence[float]]) -> tuple[float, ...]:
-    return tuple(float(median(column)) for column in zip(*rows, strict=True))
+    return tuple(round(float(median(column)), 4) for column in zip(*rows, strict=True))
 
 
 def percentiles(image: np.ndarray) -> tuple[float, ...]:

@@ -12,7 +12,7 @@ from fedmepd.data.findings import ERROR, WARNING, Finding, count_kinds
 from fedmepd.data.inspection import Inspection
 from fedmepd.data.layouts import Dataset
 from fedmepd.data.ownership import find_fusion_data, find_site_data, fusion_cases, own_cases, shared_cases
-from fedmepd.data.phantom import has_phantoms
+from fedmepd.data.phantom_heads import has_phantoms
 from fedmepd.data.site import inspect_dataset, split_labelled
 from fedmepd.doctor.checks import Check, Topic
 from fedmepd.errors import DataError

@@ -27,6 +27,10 @@ class RegionMeasures:
         specificity: share of the voxels outside the label that the prediction leaves out, over the whole volume with
             its background, as in BraTS; None where the label fills the volume.
         label_ml, prediction_ml: volumes, without the voxels that the label leaves out.
+        nsd: normalised surface Dice, 0 to 1.
+        lesion_dice, lesion_hd95_mm: means over its lesions.
+        lesions_found, lesions_missed, lesions_invented: numbers of lesions, see
+            :class:`fedmepd.evaluation.lesions.LesionScores`.
     """
 
     dice: float
@@ -35,6 +39,12 @@ class RegionMeasures:
     specificity: float | None
     label_ml: float
     prediction_ml: float
+    nsd: float
+    lesion_dice: float
+    lesion_hd95_mm: float
+    lesions_found: int
+    lesions_missed: int
+    lesions_invented: int
 
 
 def measure_case(
@@ -74,6 +84,7 @@ def measure_case(
             sensitivity = compute_confusion_matrix_metric("sensitivity", of_region).item()
         if true_negative + false_positive:
             specificity = compute_confusion_matrix_metric("specificity", of_region).item()
+        lesions = scores.lesions[region]
         measures[region] = RegionMeasures(
             scores.dice[region],
             scores.hd95_mm[region],
@@ -81,6 +92,12 @@ def measure_case(
             specificity,
             label_count * voxel_ml,
             predicted_count * voxel_ml,
+            scores.nsd[region],
+            lesions.dice,
+            lesions.hd95_mm,
+            lesions.found,
+            lesions.missed,
+            lesions.invented,
         )
     return measures
 

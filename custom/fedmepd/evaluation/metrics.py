@@ -1,13 +1,13 @@
-"""Dice and HD95 of the evaluated regions, by the rules of the BraTS challenge."""
+"""Scores of the evaluated regions, by the rules of the BraTS challenge: Dice, HD95, NSD, and lesion by lesion."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Literal
 
+from fedmepd.evaluation.distances import hd95, surface_dice
 from fedmepd.tasks.labels import IGNORE, Groups, known_regions
 from fedmepd.tasks.task import Task
 
@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
     from torch import Tensor
 
-# Raise this number when the same segmentation gets other scores: runs of two versions are not compared.
+    from fedmepd.evaluation.lesions import LesionScores
+
+# Raise this number when the same segmentation gets another Dice or HD95: runs of two versions are not compared. Scores
+# of lesions and NSD are not part of a comparison.
 VERSION = 1
 
 Empty = Literal["both", "label", "prediction"]
@@ -30,11 +33,15 @@ class CaseScores:
         empty: where the region is empty: in ``both``, only in the ``label``, only in the ``prediction``; None: in
             neither.
         hd95_mm: 95th percentile of the Hausdorff distance in mm; None if it was not requested.
+        nsd: normalised surface Dice, 0 to 1, see :func:`fedmepd.evaluation.distances.surface_dice`; None likewise.
+        lesions: scores lesion by lesion; None likewise.
     """
 
     dice: dict[str, float]
     empty: dict[str, Empty | None]
     hd95_mm: dict[str, float] | None = None
+    nsd: dict[str, float] | None = None
+    lesions: dict[str, LesionScores] | None = None
 
 
 def case_scores(
@@ -44,10 +51,10 @@ def case_scores(
     spacing: Sequence[float],
     groups: Groups = (),
 ) -> CaseScores:
-    """Scores one case: Dice and HD95 per region.
+    """Scores one case: Dice, HD95 and NSD per region, and its lesions.
 
-    A region that is empty in both prediction and label has Dice 1 and HD95 0; empty in only one of them, Dice 0 and the
-    HD95 that the task sets (373.13 mm in BraTS). HD95 is the larger of the two directed 95th percentiles.
+    A region that is empty in both prediction and label has Dice 1, NSD 1 and HD95 0; empty in only one of them, Dice 0,
+    NSD 0 and the HD95 that the task sets (373.13 mm in BraTS). HD95 is the larger of the two directed 95th percentiles.
 
     Args:
         task: whose regions are scored.
@@ -60,31 +67,25 @@ def case_scores(
     Raises:
         ValueError: the two shapes differ or are not three-dimensional.
     """
-    from monai.metrics import compute_hausdorff_distance
+    from fedmepd.evaluation.lesions import score_lesions
 
     predicted, true = compared_regions(task, prediction, label, groups)
     scores = _overlap(known_regions(task.regions, groups), predicted, true)
-    distances = {}
-    for i, region in enumerate(scores.dice):
+    distances, surfaces, lesions = {}, {}, {}
+    for region, of_prediction, of_label in zip(scores.dice, predicted, true, strict=True):
         if scores.empty[region]:
             distances[region] = 0.0 if scores.dice[region] == 1 else task.empty_distance_mm
+            surfaces[region] = scores.dice[region]
         else:
-            with warnings.catch_warnings():
-                # MONAI 1.6 warns of an argument that it passes itself.
-                warnings.filterwarnings("ignore", ".*always_return_as_numpy", FutureWarning)
-                distance = compute_hausdorff_distance(
-                    predicted[None, i : i + 1],
-                    true[None, i : i + 1],
-                    include_background=True,
-                    percentile=95,
-                    spacing=[float(size) for size in spacing],
-                )
-            distances[region] = distance.item()
-    return CaseScores(scores.dice, scores.empty, distances)
+            distances[region] = hd95(of_prediction, of_label, spacing)
+            surfaces[region] = surface_dice(of_prediction, of_label, spacing)
+        masks = of_prediction.bool().numpy(), of_label.bool().numpy()
+        lesions[region] = score_lesions(*masks, spacing, task.lesions)
+    return CaseScores(scores.dice, scores.empty, distances, surfaces, lesions)
 
 
 def dice_only(task: Task, prediction: Tensor | ArrayLike, label: Tensor | ArrayLike, groups: Groups = ()) -> CaseScores:
-    """Scores one case like :func:`case_scores`, without HD95: cheap enough for validation during training."""
+    """Scores one case like :func:`case_scores`, by Dice alone: cheap enough for validation during training."""
     masks = compared_regions(task, prediction, label, groups)
     return _overlap(known_regions(task.regions, groups), *masks)
 
@@ -97,8 +98,10 @@ def summarise(scores: Sequence[CaseScores], order: Iterable[str] = ()) -> dict |
         order: of the regions in the result; without, that in which they are first met.
 
     Returns:
-        ``dice`` by region, ``mdsc`` (mean of the regions' Dice), ``empty`` (number of cases by region) and, unless it
-        was left out, ``hd95_mm`` by region; None without any case, or without any region that a label tells.
+        ``dice`` by region, ``mdsc`` (mean of the regions' Dice), ``empty`` (number of cases by region) and, unless they
+        were left out, by region ``hd95_mm``, ``nsd``, and ``lesions``: means of ``dice`` and ``hd95_mm`` over the
+        cases, and how many lesions of all cases were ``found``, ``missed`` and ``invented``. None without any case, or
+        without any region that a label tells.
     """
     names = dict.fromkeys([*order, *(region for score in scores for region in score.dice)])
     told = {region: [score for score in scores if region in score.dice] for region in names}
@@ -113,11 +116,23 @@ def summarise(scores: Sequence[CaseScores], order: Iterable[str] = ()) -> dict |
             region: sum(score.empty[region] is not None for score in of_region) for region, of_region in told.items()
         },
     }
-    if all(score.hd95_mm is not None for score in scores):
-        summary["hd95_mm"] = {
-            region: fmean(score.hd95_mm[region] for score in of_region) for region, of_region in told.items()
-        }
+    for key, average in (("hd95_mm", fmean), ("nsd", fmean), ("lesions", _of_all_lesions)):
+        if all(getattr(score, key) is not None for score in scores):
+            summary[key] = {
+                region: average([getattr(score, key)[region] for score in of_region])
+                for region, of_region in told.items()
+            }
     return summary
+
+
+def _of_all_lesions(cases: Sequence[LesionScores]) -> dict[str, float | int]:
+    return {
+        "dice": fmean(of.dice for of in cases),
+        "hd95_mm": fmean(of.hd95_mm for of in cases),
+        "found": sum(of.found for of in cases),
+        "missed": sum(of.missed for of in cases),
+        "invented": sum(of.invented for of in cases),
+    }
 
 
 def compared_regions(

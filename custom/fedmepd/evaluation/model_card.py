@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -24,9 +24,11 @@ def write_model_card(
     modalities: Sequence[str],
     cases: dict[str, int],
     phantoms: bool,
+    cohort: str = "",
     round_number: int,
     validation: dict[str, Any] | None,
     test: dict[str, Any] | None = None,
+    privacy: Callable[[], dict[str, Any] | None] = lambda: None,
 ) -> None:
     """Writes the card of a model into its folder. It names no case, file or folder.
 
@@ -37,9 +39,12 @@ def write_model_card(
         modalities: those that the model was trained with.
         cases: numbers of ``train``, ``validation`` and ``test`` cases.
         phantoms: whether all of these cases are phantoms.
+        cohort: that these belong to; empty where that is not known.
         round_number: of the model.
         validation: ``mdsc`` and ``dice`` by region, or None.
         test: what :func:`fedmepd.evaluation.metrics.summarise` returns, or None before the test.
+        privacy: returns what the training has spent so far, see
+            :meth:`fedmepd.privacy.participant.Privacy.spent`; None without differential privacy.
 
     Raises:
         FedMEPDError: the card cannot be written.
@@ -53,7 +58,7 @@ def write_model_card(
         "method": f"{method.title} ({method.paper}): {method.global_model if owner == 'server' else method.model}",
         "cases": f"{cases['train']} for training, {cases['validation']} for validation, {cases['test']} for testing"
         + at
-        + (" (phantoms)" if phantoms else ""),
+        + (" (phantoms" + f", cohort {cohort}" * bool(cohort) + ")" if phantoms else ""),
         "round": f"{round_number} of {settings.rounds}, the best on validation"
         if validation
         else f"{round_number} of {settings.rounds}",
@@ -61,8 +66,10 @@ def write_model_card(
         "inference": f"window {settings.evaluation.window}, overlap {settings.evaluation.overlap:g}",
         "intensities": f"clipped at {settings.data.clip_percent:g} % at either end, then "
         * bool(settings.data.clip_percent)
-        + "z-score within the brain, by modality",
+        + task.describe_intensities(),
+        **({"voxels": f"resampled to {task.describe_voxels()}"} if task.resampled else {}),
         "seed, version": f"{settings.seed}, fedmepd {__version__}",
+        "differential privacy": _privacy(privacy()),
     }
     lines = [
         f"# {task.title}: model of {owner}",
@@ -85,10 +92,19 @@ def write_model_card(
         "",
         f"    fedmepd predict --model {model.name} FOLDER --out OUT --overlay",
         "",
-        f"Input: co-registered NIfTI images of the head without the skull: {' '.join(modalities)}, or any of them.",
+        f"Input: {task.images}: {' '.join(modalities)}, or any of them.",
         f"Output: {task.describe_labels()}.",
     ]
     write_text(model.with_name(FILE_NAME), "\n".join(lines) + "\n")
+
+
+def _privacy(spent: dict[str, Any] | None) -> str:
+    if spent is None:
+        return "none"
+    return (
+        f"for every training patient, epsilon {spent['epsilon']:.3g} at delta {spent['delta']:g}; validation and test "
+        "patients are not covered"
+    )
 
 
 def _scores(

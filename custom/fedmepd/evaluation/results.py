@@ -38,7 +38,7 @@ _PLACES = (
 _KEYS = ("method", "seed", "rounds", "seconds", "mean", "server", "sites", "status", "round", "timing")
 _SERVER, _LABEL = "server", "fusion site"
 # What a record of an older version may lack.
-_CASES = ("test_cases", "test_fingerprint")
+_LATER = ("test_cases", "test_fingerprint", "privacy")
 _RECORDED = ("test", "untested", "validation", "joined", "rounds_taken", "rounds_missed", "limited")
 
 
@@ -84,7 +84,7 @@ def site_entry(
         "cases": {part: cases[part] for part in ("train", "validation", "test")},
         "personal_share": personal_share,
         **{key: record[key] for key in _RECORDED},
-        **{key: record.get(key) for key in _CASES},
+        **{key: record.get(key) for key in _LATER},
         "work": work,
     }
 
@@ -136,7 +136,8 @@ def build(
         "seconds": seconds,
         "timing": timing,
         "mean": {
-            **_mean([site["test"] for site in sites], ("dice", "hd95_mm")),
+            **_mean([site["test"] for site in sites], ("dice", "hd95_mm", "nsd")),
+            "lesions": _lesions([site["test"] for site in sites if site["test"] is not None]),
             "validation": _mean([site["validation"] for site in sites], ("dice",)),
             "personal_share": _mean_of(sites, lambda site: site["personal_share"]),
         },
@@ -242,14 +243,28 @@ def _mean(summaries: Sequence[dict | None], by_region: Sequence[str]) -> dict[st
     mean: dict[str, Any] = {"mdsc": _mean_of(present, lambda summary: summary["mdsc"])}
     for key in by_region:
         # A site whose labels do not tell a region has no share in its mean.
-        regions = dict.fromkeys(region for summary in present for region in summary[key])
-        mean[key] = {
-            region: fmean(summary[key][region] for summary in present if region in summary[key]) for region in regions
-        } or None
+        regions = _by_region([summary.get(key) or {} for summary in present])
+        mean[key] = {region: fmean(values) for region, values in regions.items()} or None
     if any(len(summary["dice"]) < len(mean["dice"]) for summary in present):
         # A site that tells the easy regions alone must not raise it.
         mean["mdsc"] = fmean(mean["dice"].values())
     return mean
+
+
+def _lesions(summaries: Sequence[dict]) -> dict[str, dict[str, float | int]] | None:
+    """By region, the means over sites of the scores lesion by lesion, and how many lesions there are in all."""
+    of_regions = _by_region([summary.get("lesions") or {} for summary in summaries])
+    return {
+        region: {key: fmean(of[key] for of in sites) for key in ("dice", "hd95_mm")}
+        | {count: sum(of[count] for of in sites) for count in ("found", "missed", "invented")}
+        for region, sites in of_regions.items()
+    } or None
+
+
+def _by_region(summaries: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
+    """What each of several sites has of a region, by region in the order in which they are first met."""
+    regions = dict.fromkeys(region for summary in summaries for region in summary)
+    return {region: [summary[region] for summary in summaries if region in summary] for region in regions}
 
 
 def _mean_of(items: Iterable[Any], value: Callable[[Any], float | None]) -> float | None:

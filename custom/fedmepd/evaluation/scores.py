@@ -14,16 +14,22 @@ import numpy as np
 from scipy.stats import bootstrap
 
 from fedmepd import __version__
+from fedmepd.evaluation.distances import TOLERANCE_MM
 from fedmepd.evaluation.measures import RegionMeasures
 from fedmepd.storage import write_json, write_text
+from fedmepd.tasks.rules import LesionRules
 from fedmepd.tasks.task import Task
 from fedmepd.text_table import spreadsheet_cell, table
 
 CSV_NAME, JSON_NAME = "evaluation.csv", "evaluation.json"
 
-MEASURES = ("dice", "hd95_mm", "sensitivity", "specificity", "label_ml", "prediction_ml")
+MEASURES = (
+    *("dice", "hd95_mm", "nsd", "lesion_dice", "lesion_hd95_mm"),
+    *("sensitivity", "specificity", "label_ml", "prediction_ml"),
+)
+COUNTS = ("found", "missed", "invented")
 
-COLUMNS = ("case", "region", *MEASURES)
+COLUMNS = ("case", "region", *MEASURES, *(f"lesions_{count}" for count in COUNTS))
 
 RESAMPLES = 10_000
 _BATCH = 1_000
@@ -31,6 +37,9 @@ _BATCH = 1_000
 _TITLES = {
     "dice": ("Dice", ".3f"),
     "hd95_mm": ("HD95 in mm", ".2f"),
+    "nsd": ("NSD", ".3f"),
+    "lesion_dice": ("lesion Dice", ".3f"),
+    "lesion_hd95_mm": ("lesion HD95 in mm", ".2f"),
     "sensitivity": ("sensitivity", ".3f"),
     "specificity": ("specificity", ".5f"),
     "label_ml": ("label in ml", ".2f"),
@@ -58,7 +67,8 @@ def build(
     for region in task.regions:
         of_region = [measures[region] for measures in cases.values() if region in measures]
         averages = {measure: average([getattr(one, measure) for one in of_region], seed) for measure in MEASURES}
-        regions[region] = {**averages, "empty": _empty(of_region)}
+        lesions = {count: sum(getattr(one, f"lesions_{count}") for one in of_region) for count in COUNTS}
+        regions[region] = {**averages, "empty": _empty(of_region), "lesions": lesions}
     # Of cases whose labels tell all regions: the mean over the easy ones alone would be another measure.
     mdsc = {
         name: fmean(one.dice for one in measures.values())
@@ -69,6 +79,8 @@ def build(
         "version": __version__,
         "task": task.name,
         "empty_distance_mm": task.empty_distance_mm,
+        "nsd_tolerance_mm": TOLERANCE_MM,
+        "lesion_rules": asdict(task.lesions),
         "cases": [
             {"case": name, "mdsc": mdsc.get(name), "regions": {region: asdict(one) for region, one in measures.items()}}
             for name, measures in cases.items()
@@ -157,11 +169,20 @@ def _cells(of: dict[str, Any], form: str) -> list[str]:
     return [*numbers, interval, str(of["cases"])]
 
 
+_LESIONS = "lesions of all cases:"
+
+
 def _notes(report: dict[str, Any]) -> list[str]:
     summary, bootstrap = report["summary"], report["bootstrap"]
     notes = [
         f"95 % interval: of the mean, {bootstrap['resamples']} bootstrap draws of the cases, seed {bootstrap['seed']}",
         "specificity: over the whole volume, background and all, as BraTS counts it",
+    ]
+    rules = LesionRules(**report["lesion_rules"])
+    notes += [f"NSD: normalised surface Dice at {report['nsd_tolerance_mm']:g} mm", rules.describe(), _LESIONS]
+    notes += [
+        f"  {region}: {', '.join(f'{number} {count}' for count, number in of['lesions'].items())}"
+        for region, of in summary["regions"].items()
     ]
     empty = [
         f"{region}: {counts['both']} in both, {counts['label']} in the label alone, {counts['prediction']} in the "

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from fedmepd.config import cohort_name
+from fedmepd.evaluation import lesion_table
 from fedmepd.evaluation.results import is_tested, label
 from fedmepd.tasks.find import task_of
 from fedmepd.text_table import table
@@ -34,20 +36,40 @@ def header(results: dict[str, Any]) -> tuple[str, ...]:
 
 def console_table(results: dict[str, Any]) -> str:
     """Returns the results as an aligned plain-text table with notes under it."""
-    lines = table(header(results), rows(results), left=range(TEXT_COLUMNS))
+    body = _ruled(table(header(results), rows(results), left=range(TEXT_COLUMNS)))
+    if lesion_table.has_lesions(results):
+        body += [
+            "",
+            lesion_table.TITLE,
+            "",
+            *_ruled(table(lesion_table.header(results), lesion_table.rows(results), left=range(1))),
+        ]
+    return "\n".join([title(results), "", *body, "", *notes(results)]) + "\n"
+
+
+def _ruled(lines: list[str]) -> list[str]:
     rule = "-" * max(map(len, lines))
     # The mean and the fusion site stand apart from the sites.
-    body = [lines[0], rule, *lines[1:-2], rule, *lines[-2:]]
-    return "\n".join([title(results), "", *body, "", *notes(results)]) + "\n"
+    return [lines[0], rule, *lines[1:-2], rule, *lines[-2:]]
 
 
 def markdown_table(results: dict[str, Any]) -> str:
     """Returns the results as a Markdown page."""
-    heads = header(results)
-    rule = ["---"] * TEXT_COLUMNS + ["---:"] * (len(heads) - TEXT_COLUMNS)
-    lines = [f"| {' | '.join(row)} |" for row in (heads, rule, *rows(results))]
+    lines = _markdown(header(results), rows(results), TEXT_COLUMNS)
+    if lesion_table.has_lesions(results):
+        lines += [
+            "",
+            f"{lesion_table.TITLE}:",
+            "",
+            *_markdown(lesion_table.header(results), lesion_table.rows(results), 1),
+        ]
     below = [f"- {note}" for note in notes(results)]
     return "\n".join([f"# {title(results)}", "", *lines, "", *below]) + "\n"
+
+
+def _markdown(heads: tuple[str, ...], of: list[tuple[str, ...]], text_columns: int) -> list[str]:
+    rule = ["---"] * text_columns + ["---:"] * (len(heads) - text_columns)
+    return [f"| {' | '.join(row)} |" for row in (heads, rule, *of)]
 
 
 def title(results: dict[str, Any]) -> str:
@@ -98,6 +120,9 @@ def notes(results: dict[str, Any]) -> list[str]:
         *_note_on_regions(task_of(results["settings"])),
     ]
     entries = [*results["sites"], results["server"]]
+    if results.get("source") == "phantom":
+        cohort = cohort_name(results["settings"]["data"]["phantom"])
+        said.append(f"the cases are phantoms (cohort {cohort}): nothing here is about patients")
     if is_tested(results):
         said += _notes_on_empty(entries, task_of(results["settings"]).empty_distance_mm)
         untested = [
@@ -108,11 +133,13 @@ def notes(results: dict[str, Any]) -> list[str]:
         if untested:
             said.append(f"not tested, and not in the mean: {', '.join(untested)}")
         said += _notes_on_labels(entries, tuple(task_of(results["settings"]).regions))
+        said += [lesion_table.note(results)] if lesion_table.has_lesions(results) else []
     else:
         said.append(f"the run is not finished: these are scores on the validation cases, {_validated(entries)}")
     said += _notes_on_rounds(results["sites"])
     if results["server"]["rounds_missed"]:
         said.append(f"without fusion training: {_rounds_and_reasons(results['server']['rounds_missed'])}")
+    said += _notes_on_privacy(entries)
     said += [note for site in results["sites"] for note in _notes_on_limits(site)]
     if results["timing"]["mean_round"]:
         said.append(_note_on_time(results["timing"]))
@@ -127,6 +154,16 @@ def _notes_on_labels(entries: list[dict[str, Any]], regions: tuple[str, ...]) ->
             name = label(entry["name"])
             lines.append(f"{name}: its labels do not tell {', '.join(untold)}; it is not in those means")
     return lines
+
+
+def _notes_on_privacy(entries: list[dict[str, Any]]) -> list[str]:
+    # Results of an older version have none.
+    spent = [(label(entry["name"]), entry["privacy"]) for entry in entries if entry.get("privacy")]
+    return [
+        f"{name}: differential privacy for each training patient, epsilon {of['epsilon']:.3g} of {of['budget']:g} at "
+        f"delta {of['delta']:g}"
+        for name, of in spent
+    ]
 
 
 def _notes_on_rounds(sites: list[dict[str, Any]]) -> list[str]:

@@ -69,8 +69,9 @@ def prepare(run: PlannedRun, machine: SiteSettings) -> None:
     from fedmepd.data.site import open_fusion_data, open_site_data
 
     machine = machine.model_copy(update={"data": run.data})
-    # The share of fusion cases differs from run to run; the cases are the same.
-    everything = run.settings.model_copy(update={"data": run.settings.data.model_copy(update={"fusion_share": 1.0})})
+    # How many fusion cases are used differs from run to run; the cases are the same.
+    all_cases = run.settings.data.model_copy(update={"fusion_share": 1.0, "fusion_cases": None})
+    everything = run.settings.model_copy(update={"data": all_cases})
     for name in (*run.sites, FUSION_SITE):
         data = (
             open_fusion_data(run.settings.fusion.site, everything, machine)

@@ -201,8 +201,8 @@ class PlannedRun:
 
     def cohort(self) -> tuple:
         """Returns what is the same for all runs that read the same prepared cases."""
-        seed = self.settings.seed if self.data is None else None
-        return seed, self.data, self.settings.task, self.settings.data.clip_percent, self.sites
+        phantoms = (self.settings.data.phantom, self.settings.seed) if self.data is None else None
+        return phantoms, self.data, self.settings.task, self.settings.data.clip_percent, self.sites
 
 
 def read_plan(path: Path, data: Path | None) -> Plan:

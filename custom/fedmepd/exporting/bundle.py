@@ -73,16 +73,11 @@ def _inference(task: Task, model: dict[str, Any], anchors: dict[str, int]) -> di
     modalities, about = model["modalities"], model["about"]
     labels = list(task.label_of_class(task.default_convention))
     # What a case is compared with before it is segmented.
-    case = {"modalities": modalities, "trained_with": asdict(trained_with(about))}
+    case = {"modalities": modalities, "trained_with": asdict(trained_with(about).that_matter(task))}
     case["phantoms"] = bool(about.get("phantoms"))
     clip = about.get("clip_percent", About.clip_percent)
-    clipping = {
-        "_target_": "Lambdad",
-        "keys": "image",
-        "func": f"$lambda image: fedmepd.data.preparation.clip_intensities(image, {clip})",
-    }
     return {
-        "imports": ["$import fedmepd", "$import fedmepd.data.preparation"],
+        "imports": ["$import fedmepd", "$import fedmepd.data.intensities", "$import fedmepd.tasks.find"],
         "bundle_root": ".",
         "output_dir": "$@bundle_root + '/eval'",
         **{name: f"$@bundle_root + '/{name}.nii.gz'" for name in modalities},
@@ -99,22 +94,7 @@ def _inference(task: Task, model: dict[str, Any], anchors: dict[str, int]) -> di
         "network": "$@network_def.to(@device)",
         "preprocessing": {
             "_target_": "Compose",
-            "transforms": [
-                {"_target_": "fedmepd.exporting.inferer.LoadCase", **case},
-                {"_target_": "Orientationd", "keys": "image", "axcodes": "LPS", "labels": None},
-                {"_target_": "ThresholdIntensityd", "keys": "image", "threshold": 0, "above": True, "cval": 0},
-                {
-                    "_target_": "CropForegroundd",
-                    "keys": "image",
-                    "source_key": "image",
-                    "allow_smaller": True,
-                },
-                *([clipping] if clip else []),
-                {"_target_": "NormalizeIntensityd", "keys": "image", "nonzero": True, "channel_wise": True},
-                # As in training, where prepared cases are kept in half precision.
-                {"_target_": "CastToTyped", "keys": "image", "dtype": "$torch.float16"},
-                {"_target_": "CastToTyped", "keys": "image", "dtype": "$torch.float32"},
-            ],
+            "transforms": _preparing(task, case, clip),
         },
         "dataset": {"_target_": "Dataset", "data": "@datalist", "transform": "@preprocessing"},
         "dataloader": {"_target_": "DataLoader", "dataset": "@dataset", "batch_size": 1, "num_workers": 0},
@@ -129,13 +109,7 @@ def _inference(task: Task, model: dict[str, Any], anchors: dict[str, int]) -> di
             "_target_": "Compose",
             "transforms": [
                 {"_target_": "AsDiscreted", "keys": "pred", "argmax": True},
-                {
-                    "_target_": "Invertd",
-                    "keys": "pred",
-                    "transform": "@preprocessing",
-                    "orig_keys": "image",
-                    "nearest_interp": True,
-                },
+                _back(task),
                 {
                     "_target_": "MapLabelValued",
                     "keys": "pred",
@@ -173,6 +147,70 @@ def _inference(task: Task, model: dict[str, Any], anchors: dict[str, int]) -> di
     }
 
 
+def _preparing(task: Task, case: dict[str, Any], clip: float) -> list[dict[str, Any]]:
+    """The transforms that read and prepare a case.
+
+    Args:
+        task: of the model.
+        case: what the first transform has to know of a case.
+        clip: percentage of the body's voxels to clip, at either end.
+    """
+    if task.resampled:
+        ours = {"_target_": "fedmepd.exporting.inferer.PrepareCase", "task": task.name, "clip_percent": clip}
+        return [ours | case]
+    crop: dict[str, Any] = {
+        "_target_": "CropForegroundd",
+        "keys": "image",
+        "source_key": "image",
+        "allow_smaller": True,
+    }
+    clipping = {
+        "_target_": "Lambdad",
+        "keys": "image",
+        "func": f"$lambda image: fedmepd.data.intensities.clip_intensities(image, {clip})",
+    }
+    body: dict[str, Any] = {
+        "_target_": "ThresholdIntensityd",
+        "keys": "image",
+        "threshold": 0,
+        "above": True,
+        "cval": 0,
+    }
+    scaling: list[dict[str, Any]] = [
+        *([clipping] if clip else []),
+        {"_target_": "NormalizeIntensityd", "keys": "image", "nonzero": True, "channel_wise": True},
+    ]
+    if (task.foreground, task.intensity) != ("nonzero", "z-score"):
+        # MONAI has no transform for these rules.
+        rules, own = "$fedmepd.data.intensities", f"fedmepd.tasks.find.find_task({task.name!r})"
+        body = {"_target_": "Compose", "transforms": f"{rules}.foreground({own})"}
+        crop["select_fn"] = f"{rules}.kept({own})"
+        scaling = [{"_target_": "Compose", "transforms": f"{rules}.normalisation({own}, {clip})"}]
+    return [
+        {"_target_": "fedmepd.exporting.inferer.LoadCase", **case},
+        {"_target_": "Orientationd", "keys": "image", "axcodes": "LPS", "labels": None},
+        body,
+        crop,
+        *scaling,
+        # As in training, where prepared cases are kept in half precision.
+        {"_target_": "CastToTyped", "keys": "image", "dtype": "$torch.float16"},
+        {"_target_": "CastToTyped", "keys": "image", "dtype": "$torch.float32"},
+    ]
+
+
+def _back(task: Task) -> dict[str, Any]:
+    """The transform that brings classes back to the grid of the first image."""
+    if task.resampled:
+        return {"_target_": "fedmepd.exporting.inferer.OntoOwnGrid", "keys": "pred"}
+    return {
+        "_target_": "Invertd",
+        "keys": "pred",
+        "transform": "@preprocessing",
+        "orig_keys": "image",
+        "nearest_interp": True,
+    }
+
+
 def _metadata(task: Task, model: dict[str, Any]) -> dict[str, Any]:
     modalities, about = model["modalities"], model["about"]
     versions = {name: metadata.version(name) for name in ("monai", "torch", "numpy", "nibabel")}
@@ -196,7 +234,7 @@ def _metadata(task: Task, model: dict[str, Any]) -> dict[str, Any]:
         "copyright": "see LICENSE",
         "data_source": f"{'phantoms' if about.get('phantoms') else 'cases'} of {about['owner']}",
         "data_type": "nifti",
-        "image_classes": f"channels {', '.join(modalities)}: z-scored in the brain",
+        "image_classes": f"channels {', '.join(modalities)}: {task.describe_intensities()}",
         "label_classes": task.describe_labels(),
         "pred_classes": task.describe_labels(),
         # As in the pictures of `fedmepd predict`.
@@ -251,10 +289,9 @@ def _readme(task: Task, model: dict[str, Any]) -> str:
     python -m monai.bundle run --config_file configs/inference.json --bundle_root . \\
         {options} --output_dir seg
 
-The images must be NIfTI files, co-registered and skull-stripped, one for each of {", ".join(modalities)}. The
-segmentation is written to `seg/*_seg.nii.gz` in the first image's grid. Its values are {task.describe_labels()}.
-`fedmepd predict` gives the same voxels. A warning says if a case is unlike
-those of the training.
+Input: {task.images}, one for each of {", ".join(modalities)}.
+The segmentation is written to `seg/*_seg.nii.gz` in the first image's grid. Its values are {task.describe_labels()}.
+`fedmepd predict` gives the same voxels. A warning says if a case is unlike those of the training.
 
 MONAI Label takes the images of a case as one 4-D file with the channels {", ".join(modalities)}, in this order. It
 needs label values without gaps: set `label_values` in configs/inference.json to {list(range(len(task.classes)))}.

@@ -7,7 +7,6 @@ to that line is as it was then. Lines that nobody has noted a later hash of can 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -21,7 +20,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fedmepd.errors import FedMEPDError, explain
-from fedmepd.storage import cannot_write
+from fedmepd.storage import cannot_write, locked
 
 FILE_NAME = "egress.jsonl"
 # Before the first line.
@@ -108,8 +107,8 @@ class EgressList:
         """
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self._lock, open(self.path, "a+b") as file:
-                fcntl.flock(file, fcntl.LOCK_EX)
+            beside = self.path.with_name(f".{self.path.name}.lock")
+            with self._lock, locked(beside, None), open(self.path, "a+b") as file:
                 number, previous = self._last(file)
                 content = {
                     "number": number + 1,

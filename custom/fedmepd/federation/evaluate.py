@@ -6,11 +6,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from fedmepd.config import Settings
 from fedmepd.data.batches import EvaluationCase, evaluation_cases
 from fedmepd.data.cases import Case
+from fedmepd.data.own_grid import own_classes
 from fedmepd.errors import Aborted
 from fedmepd.evaluation.metrics import CaseScores, case_scores, dice_only, summarise
+from fedmepd.evaluation.pairs import read_classes
 from fedmepd.networks.network import FedMEPDNet
 from fedmepd.tasks.labels import known_regions
 from fedmepd.training.inference import predict
@@ -61,7 +65,12 @@ def score_cases(
         prediction = predict(
             network, case.images[:, used], modalities, settings.evaluation, settings.training.precision, asked
         )
-        if distances:
+        if distances and network.task.resampled:
+            # On the label's own grid, as the segmentation is written.
+            label, spacing = read_classes(cases[place])
+            found = own_classes(cases[place], prediction.numpy().astype(np.uint8), case.corner, cases[place].label)
+            scores.append(case_scores(network.task, found, label, spacing, case.groups))
+        elif distances:
             scores.append(case_scores(network.task, prediction, case.label, case.spacing, case.groups))
         else:
             scores.append(dice_only(network.task, prediction, case.label, case.groups))

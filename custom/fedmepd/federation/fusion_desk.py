@@ -105,6 +105,7 @@ class FusionDesk:
                 "cases": fused.cases,
                 "steps": fused.spent.steps,
                 "peak_mib": fused.spent.peak_mib,
+                "privacy": fused.privacy,
             },
         )
 

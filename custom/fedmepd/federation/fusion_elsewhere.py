@@ -79,7 +79,8 @@ class FusionElsewhere:
         same = {key for key, value in arrived.items() if reply.digests.get(key) == digest(value)}
         self._held, self._version = {key: fused[key] for key in same}, reply.version
         spent = Spent(report["steps"], report["seconds"] or 0.0, report["peak_mib"])
-        return Fused(fused, report["losses"], report["cases"], anchors | others, report["figures"], spent)
+        more = report["figures"], spent, report["privacy"]
+        return Fused(fused, report["losses"], report["cases"], anchors | others, *more)
 
     def validate(self, weights: Tensors, round_number: int, abort: Abort) -> dict[str, Any] | None:
         """See :meth:`~fedmepd.federation.fusion_site.Fusion.validate`."""

@@ -16,17 +16,20 @@ from fedmepd.data.cases import Case
 from fedmepd.data.site import SiteData
 from fedmepd.data.training_images import ImageMeasures
 from fedmepd.disclosure import OPEN, Disclosure, Told
-from fedmepd.errors import FedMEPDError
+from fedmepd.errors import FedMEPDError, FusionAway
 from fedmepd.federation.case_list import CaseList
 from fedmepd.federation.cross_site import network_of, test_copy
 from fedmepd.federation.evaluate import score_cases
 from fedmepd.federation.exchange import ModelCopy, SiteProfile, Tested
 from fedmepd.federation.kept_states import KeptStates
+from fedmepd.federation.private import disclosed, images_of, privacy_of
 from fedmepd.methods.method import Fused, Spent, Tensors
 from fedmepd.methods.parts.fusion_training import FusionTrainer
 from fedmepd.methods.parts.selection import ANCHORS
+from fedmepd.privacy.participant import Account, BudgetSpent
 from fedmepd.seeds import Secret
 from fedmepd.site_limits import HIGHEST, Limits
+from fedmepd.site_settings import SitePrivacy
 from fedmepd.training.arithmetic import use_threads
 from fedmepd.training.epoch import Progress
 from fedmepd.training.memory import peak_mib
@@ -124,6 +127,8 @@ class FusionSite:
         disclosure: what may leave it. Its smallest number of cases holds for anchors too, whatever the job says.
         limits: what a task may ask of its machine.
         secret: decides crops and dropout together with the job's seed; see :data:`fedmepd.seeds.Secret`.
+        demanded: of differential privacy by its machine.
+        account: of what it has spent of its privacy budget; None: in the folder, for this run alone.
 
     Raises:
         DataError: no training case has all modalities.
@@ -142,6 +147,8 @@ class FusionSite:
         disclosure: Disclosure = OPEN,
         limits: Limits = HIGHEST,
         secret: Secret = (),
+        demanded: SitePrivacy = SitePrivacy(),  # noqa: B008 (frozen)
+        account: Account | None = None,
     ):
         methods.find(settings.method).require_source(FUSION_SITE, data.source)
         self._open_site = open_site
@@ -150,9 +157,22 @@ class FusionSite:
         self.limits, self._secret = limits, secret
         self.settings = self.disclosure.raise_floors(settings)
         self.data = data
-        self.images, self.phantoms = data.images, data.phantoms
         self.device = device
         self.log = log
+        method = methods.find(settings.method).at_fusion_site(settings, log)
+        self._privacy = privacy_of(
+            FUSION_SITE,
+            settings,
+            demanded,
+            method.cases(data),
+            account or Account.of_run(folder),
+            log,
+            epochs=settings.training.fusion_epochs,
+            rounds=settings.rounds + 1,
+            vectors=method.releases_vectors,
+        )
+        self.disclosure = disclosed(self.disclosure, self._privacy, demanded, data)
+        self.images, self.phantoms = images_of(self._privacy, data), data.phantoms
         self._case_scores = case_scores
         # It has agreed to test models of others by taking part.
         self.profile = SiteProfile(FUSION_SITE, data.modalities, data.counts(), data.source, "share")
@@ -164,7 +184,8 @@ class FusionSite:
 
     def _start(self) -> None:
         self._method = methods.find(self.settings.method).at_fusion_site(self.settings, self.log)
-        self._trainer = FusionTrainer(self.settings, self.data, self._cases(), self.device, self._secret)
+        self._method.privacy = self._privacy
+        self._trainer = FusionTrainer(self.settings, self.data, self._cases(), self.device, self._secret, self._privacy)
         self._method.start(self._trainer.network, self.data)
 
     def _cases(self) -> list[Case]:
@@ -199,7 +220,7 @@ class FusionSite:
 
     def steps(self) -> int:
         """How many steps a round has."""
-        return len(self._trainer.batches) * self.settings.training.fusion_epochs
+        return self._trainer.steps_per_epoch() * self.settings.training.fusion_epochs
 
     def spent(self) -> tuple[int, int]:
         """See :meth:`Fusion.spent`."""
@@ -228,13 +249,16 @@ class FusionSite:
             if progress is not None:
                 progress(step, loss if self.disclosure.tells_steps() else None)
 
-        training = self._trainer.train(
-            weights,
-            round_number,
-            lambda training: self._method.train(training, weights, extras or {}),
-            abort=abort,
-            progress=told,
-        )
+        try:
+            training = self._trainer.train(
+                weights,
+                round_number,
+                lambda training: self._method.train(training, weights, extras or {}),
+                abort=abort,
+                progress=told,
+            )
+        except BudgetSpent as error:
+            raise FusionAway(str(error), error.public) from error
         trained = self._trainer.state()
         fused = settle(weights, {key: trained[key] for key in weights})
         self.load(fused)
@@ -245,7 +269,8 @@ class FusionSite:
         cases = self._trainer.cases
         losses, figures = (self.disclosure.losses(cases, of) for of in (training.report.means(), training.figures))
         spent = Spent(training.taken, time.monotonic() - started, self.disclosure.memory(peak_mib()))
-        return Fused(fused, losses, cases, leaving, figures, spent)
+        privacy = None if self._privacy is None else self._privacy.spent()
+        return Fused(fused, losses, cases, leaving, figures, spent, privacy)
 
     def weights(self) -> Tensors:
         """Of its whole network as it is now, by name."""
@@ -263,6 +288,9 @@ class FusionSite:
         self._start()
         self._round = -1
         newest = self._states.newest_before(round_number)
+        if self._privacy is not None:
+            # Its first round is round 0.
+            self._privacy.require_beginning(0 if newest is None else newest + 1)
         if newest is None:
             if round_number > 1:
                 self.log("the fusion site has no state of this run: its optimizer and what its method keeps start anew")

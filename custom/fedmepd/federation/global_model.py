@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,9 +30,17 @@ class GlobalModel:
         settings: of the job.
         fusion: has the cases to validate and to test on.
         folder: for the files.
+        privacy: returns what the participant with the largest epsilon has spent, see
+            :meth:`fedmepd.federation.records.Records.privacy`.
     """
 
-    def __init__(self, settings: Settings, fusion: Fusion, folder: Path):
+    def __init__(
+        self,
+        settings: Settings,
+        fusion: Fusion,
+        folder: Path,
+        privacy: Callable[[], dict[str, Any] | None] = lambda: None,
+    ):
         self._fusion = fusion
         self._network = build_network(settings).start(settings.seed)
         profile = fusion.profile
@@ -42,6 +51,8 @@ class GlobalModel:
             modalities=profile.modalities,
             cases=profile.cases,
             phantoms=fusion.phantoms,
+            cohort=settings.data.cohort(profile.source),
+            privacy=privacy,
         )
         about = partial(About.of, FUSION_SITE, settings, fusion.images, fusion.phantoms)
         self.files = ModelFiles(folder, BEST, LAST, about, card)

@@ -19,6 +19,7 @@ from fedmepd.federation.kept_secret import kept_secret
 from fedmepd.federation.server import FederationServer
 from fedmepd.federation.site import FederationSite
 from fedmepd.federation.wire import wire_bytes
+from fedmepd.privacy.participant import BudgetSpent
 from fedmepd.seeds import Secret
 from fedmepd.site_settings import SiteSettings
 
@@ -58,7 +59,11 @@ def run_in_process(
     def never() -> bool:
         return False
 
-    decided = {"disclosure": site_settings.disclosure(), "limits": site_settings.limits}
+    decided = {
+        "disclosure": site_settings.disclosure(),
+        "limits": site_settings.limits,
+        "demanded": site_settings.privacy,
+    }
 
     def secret(data: SiteData, place: Path) -> Secret:
         return () if site_settings.is_reproducible(data.source) else kept_secret(place)
@@ -121,7 +126,11 @@ def run_in_process(
         server.begin_round()
         for name, site in members.items():
             payload = on_the_way_down(name, server.payload(name))
-            update = on_the_way(name, site.train(payload, never))
+            try:
+                update = on_the_way(name, site.train(payload, never))
+            except BudgetSpent as error:
+                server.miss(name, error.public)
+                continue
             try:
                 server.accept(name, update, (wire_bytes(update.tensors, half), wire_bytes(payload.tensors, half)))
             except UpdateRefused as error:

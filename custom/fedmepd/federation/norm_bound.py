@@ -11,6 +11,9 @@ import torch
 from torch import Tensor
 
 _BLOCK = 2**16
+# Single filters of honest sites differ more than their updates: after 20 rounds of the default job, one of 840 tensors
+# had a value of 10.6 times the median site's tensor.
+_OF_FILTERS = 2.0
 
 
 @dataclass(frozen=True)
@@ -37,16 +40,16 @@ class NormBound:
     """Compares every update with the median site of the round before, so that updates can be added as they arrive.
 
     An update that is more than ``bound`` times as large as the median is scaled down to the median: its direction keeps
-    one vote, like every other site's. Within the update, a filter (a row of a tensor) that is more than ``bound`` times
-    as large as the median site's tensor is scaled down to that one: otherwise an update's whole size could be in a
-    handful of weights. The first round, before which there is no median, has to wait for its own (:attr:`waits`).
+    one vote, like every other site's. Within the update, a filter (a row of a tensor) that is more than twice ``bound``
+    times as large as the median site's tensor is scaled down to that one: otherwise an update's whole size could be in
+    a handful of weights. The first round, before which there is no median, has to wait for its own (:attr:`waits`).
 
     No site alone decides what the measure is: of an even number of sites, the fusion site's training counts as one
     more. Where that is not known yet, the larger one of the two middle values is the measure. So a site with a tiny
     update cannot make another site's look large.
 
     Args:
-        bound: how many times the median site's size an update or filter may have; 0: any.
+        bound: how many times the median site's size an update may have, and a filter twice as many; 0: any.
         by_filter: whether single filters are bounded too.
     """
 
@@ -88,8 +91,8 @@ class NormBound:
             # A tensor that is new in this round, or that the median site does not change, has no measure of its own.
             measure = self._medians.get(key) or self.median
             # No row is larger than the square root of their number times the whole.
-            if size.factor * size.tensors[key] * max(1, len(change)) ** 0.5 > self.bound * measure:
-                change, rows = _limited_rows(change, self.bound, measure)
+            if size.factor * size.tensors[key] * max(1, len(change)) ** 0.5 > _OF_FILTERS * self.bound * measure:
+                change, rows = _limited_rows(change, _OF_FILTERS * self.bound, measure)
                 count += rows
             limited[key] = change
         return limited, replace(size, filters=count)

@@ -241,7 +241,7 @@ class OpenRound:
         if size.filters:
             self._log(
                 f"round {self.number}: {size.filters} filters of the {what} of {site} are scaled down to the median "
-                f"site's size: each was more than {bound.bound:g} times as large (aggregation.norm_bound)"
+                f"site's size: each was more than twice aggregation.norm_bound, {bound.bound:g}, times as large"
             )
         return tensors, size
 

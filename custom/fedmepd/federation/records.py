@@ -17,7 +17,8 @@ class Records:
     ``filters`` were scaled down alone), the latest
     ``validation``, ``test``, ``test_cases`` and ``test_fingerprint`` (see
     :class:`~fedmepd.federation.reports.CaseReports`), ``untested`` (why there is no test), ``trained_on`` (number
-    of cases), ``peak_mib`` (the most memory that its process has held), and ``history``:
+    of cases), ``peak_mib`` (the most memory that its process has held), ``privacy`` (what it has spent of its privacy
+    budget, see :class:`~fedmepd.federation.reports.SpentPrivacy`; None without), and ``history``:
 
     - ``validation``: every one, with its round;
     - ``rounds``: for every round taken, losses, the method's own figures, steps, seconds, bytes, and how large the
@@ -44,6 +45,7 @@ class Records:
                 "untested": None,
                 "trained_on": None,
                 "peak_mib": None,
+                "privacy": None,
                 "history": {"validation": [], "rounds": [], "personal": {}},
             },
         )
@@ -68,6 +70,7 @@ class Records:
         """
         record = self._records[site]
         record["rounds_taken"].append(round_number)
+        record["privacy"] = report["privacy"]
         compared = {"times_median": round(size.own / size.median, 3)} if size is not None and size.median else {}
         spent = Spent(report["steps"], report["seconds"] or 0.0, report["peak_mib"])
         figures = report["losses"] | report["figures"]
@@ -83,6 +86,7 @@ class Records:
 
     def train(self, owner: str, round_number: int, fused: Fused, wire_bytes: tuple[int, int]) -> None:
         """Notes the fusion site's training of a round, and the bytes up and down where it is elsewhere."""
+        self._records[owner]["privacy"] = fused.privacy
         self._spend(owner, round_number, fused.losses | fused.figures, fused.cases, fused.spent, wire_bytes, {})
 
     def _spend(
@@ -140,6 +144,11 @@ class Records:
             "peak_mib": record.get("peak_mib"),
             "networks": networks,
         }
+
+    def privacy(self) -> dict[str, Any] | None:
+        """Returns what that participant has spent whose epsilon is largest; None if anybody trained without privacy."""
+        trained = [record.get("privacy") for record in self._records.values() if record["history"]["rounds"]]
+        return max(trained, key=lambda spent: spent["epsilon"]) if trained and all(trained) else None
 
     def add(self, owner: str, figures: dict[str, float]) -> None:
         """Adds figures to what is noted of an owner's last round."""

@@ -32,9 +32,10 @@ _Millimetres = Annotated[float, Field(ge=0, le=1e4)]
 _Figure = Annotated[float, Field(ge=-1e9, le=1e9)]
 
 
-def _printable(text: str) -> str:
-    if not text.isprintable():
-        raise ValueError("expected no control characters")
+def _plain_name(text: str) -> str:
+    # A slash would make it another participant's figure, see fedmepd.federation.charts.
+    if not text.isprintable() or "/" in text:
+        raise ValueError("expected a name without control characters and slashes")
     return text
 
 
@@ -43,7 +44,7 @@ class _Report(BaseModel):
 
 
 # Far more than a method has; of every round, all are kept.
-_FigureName = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_printable)]
+_FigureName = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_plain_name)]
 _Figures = Annotated[dict[_FigureName, _Figure], Field(max_length=64)]
 _Cases = Annotated[int, Field(ge=0, le=int(LARGEST_WEIGHT), strict=True)]
 
@@ -96,17 +97,29 @@ class Validation(_Scores):
     round: _Count
 
 
+class _Lesions(_Report):
+    """Scores lesion by lesion: means over the test cases, and numbers of lesions of all of them."""
+
+    dice: _Fraction
+    hd95_mm: _Millimetres
+    found: _Count
+    missed: _Count
+    invented: _Count
+
+
 class TestScores(_Scores):
-    """Scores on the test cases."""
+    """Scores on the test cases; a site whose version does not know of them sends no ``nsd`` and no ``lesions``."""
 
     __test__ = False  # not for pytest
 
     hd95_mm: dict[str, _Millimetres]
     empty: dict[str, _Count]
+    nsd: dict[str, _Fraction] | None = None
+    lesions: dict[str, _Lesions] | None = None
 
     @model_validator(mode="after")
     def _same_regions(self) -> TestScores:
-        return _of_the_same_regions(self)
+        return _of_the_same_regions(self, *(key for key in ("nsd", "lesions") if getattr(self, key) is not None))
 
 
 class CaseReport(_Report):
@@ -160,6 +173,29 @@ class StartUpReport(_Report):
     data: _Seconds | None
 
 
+class SpentPrivacy(_Report):
+    """What a participant has spent of its privacy, see :meth:`fedmepd.privacy.participant.Privacy.spent`.
+
+    Attributes:
+        unit: what counts as one: a patient, with all of its examinations.
+        epsilon, delta: of all releases of the run so far.
+        budget: the epsilon beyond which it trains no further.
+        noise: standard deviation of the noise in a step, in clips; None as long as there was none.
+        vector_noise: the same of class vectors; None where none leave.
+        clip: the largest norm of a patient's gradient.
+        rate: with which probability a patient is in a step.
+    """
+
+    unit: Literal["patient"]
+    epsilon: Annotated[float, Field(ge=0)]
+    delta: Annotated[float, Field(gt=0, lt=1)]
+    budget: Annotated[float, Field(gt=0)]
+    noise: Annotated[float, Field(gt=0)] | None
+    vector_noise: Annotated[float, Field(gt=0)] | None
+    clip: Annotated[float, Field(gt=0)]
+    rate: Annotated[float, Field(gt=0, le=1)]
+
+
 class TrainReport(_Report):
     """A site's report on a round.
 
@@ -179,16 +215,21 @@ class TrainReport(_Report):
     seconds: _Seconds | None
     validation: Validation | None
     peak_mib: _Mib | None = None
+    privacy: SpentPrivacy | None = None
 
 
 class TestReport(_Report):
-    """A site's report on the final test; ``withheld``: why there are no scores although there are test cases."""
+    """A site's report on the final test.
+
+    ``withheld``: why there are no scores although there are test cases. The round that was best on validation is not
+    told then either.
+    """
 
     __test__ = False
 
     test: TestScores | None
     withheld: Withheld | None = None
-    selected_round: _Count
+    selected_round: _Count | None
     each: CaseReports = CaseReports()
 
 
@@ -210,7 +251,7 @@ class FusionReport(_Report):
 
     Attributes:
         lacks_weights: whether it does not hold what the server believes, so that everything has to be sent again.
-        losses, figures, cases, steps, peak_mib: of a round of training.
+        losses, figures, cases, steps, peak_mib, privacy: of a round of training.
         seconds: its whole work on the task.
         scores: of the global model; without distances where it was validated.
         withheld: why there are none although it was tested.
@@ -225,15 +266,17 @@ class FusionReport(_Report):
     steps: _Count = 0
     seconds: _Seconds | None = 0.0
     peak_mib: _Mib | None = None
+    privacy: SpentPrivacy | None = None
     scores: TestScores | GlobalScores | None = None
     withheld: Withheld | None = None
     each: CaseReports = CaseReports()
     cross_site: CrossSiteReport | None = None
 
 
-def _of_the_same_regions(scores: Any) -> Any:
-    if not list(scores.dice) == list(scores.hd95_mm) == list(scores.empty):
-        raise ValueError("expected the same regions of dice, hd95_mm and empty, in this order")
+def _of_the_same_regions(scores: Any, *further: str) -> Any:
+    keys = ("hd95_mm", "empty", *further)
+    if any(list(getattr(scores, key)) != list(scores.dice) for key in keys):
+        raise ValueError(f"expected the same regions of dice, {', '.join(keys[:-1])} and {keys[-1]}, in this order")
     return scores
 
 

@@ -83,10 +83,10 @@ class FederationServer:
         folder = Path(folder)
         self._fusion = fusion
         self._task = find_task(settings.task)
-        self._model = GlobalModel(settings, fusion, folder)
+        self._records = Records()
+        self._model = GlobalModel(settings, fusion, folder, self._records.privacy)
         self._changes, self._waiting = TensorStore(folder / "changes"), TensorStore(folder / "waiting")
         self._method = methods.find(settings.method).at_server(settings, self._model.start(), self._changes)
-        self._records = Records()
         self._records.join(FUSION_SITE, 0)
         self._bound = NormBound(settings.aggregation.norm_bound)
         self._extras_bound = NormBound(settings.aggregation.norm_bound, by_filter=False)

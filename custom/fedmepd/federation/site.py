@@ -23,12 +23,15 @@ from fedmepd.federation.diary import Diary
 from fedmepd.federation.evaluate import score_cases
 from fedmepd.federation.exchange import ModelCopy, Payload, SiteProfile, Update
 from fedmepd.federation.kept_states import KeptStates
+from fedmepd.federation.private import disclosed, images_of, privacy_of
 from fedmepd.methods.method import Tensors
 from fedmepd.methods.parts.personal_filters import decoder_layers
 from fedmepd.methods.parts.selection import DECODER
 from fedmepd.networks.network import FedMEPDNet
+from fedmepd.privacy.participant import Account, BudgetSpent
 from fedmepd.seeds import Secret, derive_seed
 from fedmepd.site_limits import HIGHEST, Limits
+from fedmepd.site_settings import SitePrivacy
 from fedmepd.training.arithmetic import use_threads
 from fedmepd.training.best_model import ModelFiles
 from fedmepd.training.checkpoints import About, load_model
@@ -59,6 +62,8 @@ class FederationSite:
         disclosure: what may leave the site.
         limits: what a task may ask of its machine.
         secret: decides crops and dropout together with the job's seed; see :data:`fedmepd.seeds.Secret`.
+        demanded: of differential privacy by the site.
+        account: of what it has spent of its privacy budget; None: in its folder, for this run alone.
         peak: returns the most memory in MiB that the site's process has held; None if it is not the site's alone.
         clock: seconds; only differences count.
     """
@@ -78,10 +83,22 @@ class FederationSite:
         secret: Secret = (),
         peak: Callable[[], float | None] = peak_mib,
         clock: Callable[[], float] = time.monotonic,
+        demanded: SitePrivacy = SitePrivacy(),  # noqa: B008 (frozen)
+        account: Account | None = None,
     ):
+        self._privacy = privacy_of(
+            name,
+            settings,
+            demanded,
+            data.train,
+            account or Account.of_run(folder),
+            log,
+            epochs=settings.training.local_epochs,
+            rounds=settings.rounds,
+        )
         # Made-up cases are nobody's: their sites always agree.
         self.cross_site = "share" if data.source == "phantom" else cross_site
-        self.disclosure = disclosure.of_source(data.source)
+        self.disclosure = disclosed(disclosure.of_source(data.source), self._privacy, demanded, data)
         self._limits, self._secret = limits, secret
         self.name = name
         settings = self.settings = self.disclosure.raise_floors(settings)
@@ -97,7 +114,7 @@ class FederationSite:
             self.folder,
             BEST,
             LAST,
-            partial(About.of, name, settings, data.images, data.phantoms),
+            partial(About.of, name, settings, images_of(self._privacy, data), data.phantoms),
             partial(
                 write_model_card,
                 owner=name,
@@ -105,6 +122,8 @@ class FederationSite:
                 modalities=data.modalities,
                 cases=data.counts(),
                 phantoms=data.phantoms,
+                cohort=settings.data.cohort(data.source),
+                privacy=lambda: self._spent(),
             ),
         )
         self._round: int | None = None
@@ -156,6 +175,7 @@ class FederationSite:
 
         Raises:
             Aborted: ``abort`` said so; the state on disk is that of the round before.
+            BudgetSpent: there is no privacy left for the round; the site's model is kept.
             FedMEPDError: the payload does not fit, the loss is not finite, the state cannot be written, or the work
                 goes beyond the site's limits.
         """
@@ -169,7 +189,11 @@ class FederationSite:
         self._round = None
         self._method.take_in(self._network, payload.tensors, round_number)
         before = {key: value.clone() for key, value in self._given(payload).items()}
-        training = self._train_round(payload, abort)
+        try:
+            training = self._train_round(payload, abort)
+        except BudgetSpent:
+            self._end_training(round_number)
+            raise
         report: dict[str, Any] = {
             "cases": len(self.data.train),
             "losses": self._own_losses(training.report.means()),
@@ -190,7 +214,7 @@ class FederationSite:
         self._noted().end_round(round_number, figures, validation, self._personal_filters(payload))
         give_back()
         report |= self.disclosure.seconds(durations | {"seconds": self._clock() - started})
-        report["peak_mib"] = self.disclosure.memory(self._peak())
+        report |= {"peak_mib": self.disclosure.memory(self._peak()), "privacy": self._spent()}
         self._live["phase"] = "waiting"
         return Update(round_number, changes | extras, report)
 
@@ -219,6 +243,8 @@ class FederationSite:
         self._noted().end_test(scores, selected, examples)
         self._live["phase"] = "finished"
         scores, withheld = self.disclosure.scores("test_scores", scores, told)
+        # Which round was best on validation is a score too.
+        selected = None if withheld else selected
         return {"test": scores, "withheld": withheld, "selected_round": selected, "each": each.report()}
 
     def give_model(self) -> ModelCopy:
@@ -279,6 +305,8 @@ class FederationSite:
             return
         self._start_network()
         newest = self._states.newest_before(round_number)
+        if self._privacy is not None:
+            self._privacy.require_beginning(newest or 0)
         if newest is not None:
             self._restore(newest)
         self._noted().rewind(newest or 0)
@@ -304,7 +332,7 @@ class FederationSite:
             )
         torch.manual_seed(derive_seed(self.settings.seed, self.name, payload.round, *self._secret))
 
-        def progress(step: int, loss: float) -> None:
+        def progress(step: int, loss: float | None) -> None:
             of_step = {"round": payload.round, "step": step, "steps": training.planned, "loss": loss}
             self._live = {"phase": "training", **of_step}
 
@@ -319,9 +347,19 @@ class FederationSite:
             abort,
             progress,
             self._secret,
+            self._privacy,
         )
         self._method.train(training, payload.tensors)
         return training
+
+    def _end_training(self, round_number: int) -> None:
+        """Keeps the model of the newest state before a round: there may be no round after it."""
+        self._bring_to_before(round_number)
+        if self._round:
+            self._models.keep_last(self._method.scored(self._network), self._round, self._validation)
+
+    def _spent(self) -> dict[str, Any] | None:
+        return None if self._privacy is None else self._privacy.spent()
 
     def _validates(self, round_number: int) -> bool:
         return bool(self.data.validation) and self.settings.validation_is_due(round_number)

@@ -25,6 +25,7 @@ _OF_REPORTS = {
     "cases": "counts",
     "steps": "counts",
     "selected_round": "counts",
+    "privacy": "counts",
     "withheld": "counts",
     "lacks_weights": "counts",
     "losses": "losses",

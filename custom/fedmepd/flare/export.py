@@ -9,7 +9,7 @@ from typing import Any
 
 import fedmepd
 from fedmepd.config import Settings, merge
-from fedmepd.errors import FedMEPDError
+from fedmepd.errors import FedMEPDError, remedy
 from fedmepd.flare.tracking import add_tracking
 from fedmepd.storage import read_json, write_json
 
@@ -71,8 +71,8 @@ def export_job(
         if tracking:
             add_tracking(partial, tracking, tracking_uri)
         partial.rename(out)
-    except (OSError, shutil.Error) as error:
-        raise FedMEPDError(f"cannot write {out}: {error}") from error
+    except OSError as error:
+        raise FedMEPDError(f"cannot write {out}: {error}; {remedy(error)}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return out

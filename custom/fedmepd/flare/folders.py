@@ -17,10 +17,11 @@ from pathlib import Path
 from nvflare.apis.fl_constant import FLContextKey
 from nvflare.apis.fl_context import FLContext
 
-from fedmepd.config import Settings
+from fedmepd.config import FUSION_SITE, Settings
 from fedmepd.errors import CheckpointError
 from fedmepd.federation import egress
 from fedmepd.flare.private import SIMULATOR_JOB
+from fedmepd.privacy.participant import FILE_NAME, Account
 from fedmepd.storage import read_json, write_json
 
 _IDENTITY = re.compile("[0-9a-f]{32}")
@@ -85,6 +86,24 @@ def state_folder(fl_ctx: FLContext, settings: Settings) -> Path:
     if in_simulator(fl_ctx):
         return root.parent.with_name(root.parent.name + "_runs") / settings.run_name / root.name
     return root / "fedmepd_runs" / settings.run_name
+
+
+def privacy_account(fl_ctx: FLContext, folder: Path) -> Account:
+    """Returns where a participant notes what it has spent of its privacy budget.
+
+    It is one file for all runs, in the kit's own folder: a server that submits a second job does not get a second
+    budget. In the simulator every run has its own.
+
+    Args:
+        fl_ctx: of this server or site.
+        folder: of the participant's state in the run, which identifies it there.
+    """
+    if in_simulator(fl_ctx):
+        return Account.of_run(folder)
+    root = Path(fl_ctx.get_workspace().get_root_dir()).resolve()
+    # The patients of a site and of the fusion site on the same machine are not the same.
+    name = f"fusion_{FILE_NAME}" if folder.name == FUSION_SITE else FILE_NAME
+    return Account(root / "fedmepd_privacy" / name, str(folder.resolve().relative_to(root)))
 
 
 def site_folder(fl_ctx: FLContext, settings: Settings, identity: str) -> Path:

@@ -74,6 +74,8 @@ def _fusion_here(run: Run, folder: Path, log: Log, fl_ctx: FLContext) -> Fusion:
         disclosure=site_settings.disclosure(),
         limits=site_settings.limits,
         secret=_secret(site_settings, data, place),
+        demanded=site_settings.privacy,
+        account=folders.privacy_account(fl_ctx, place),
     )
 
 
@@ -136,7 +138,11 @@ def open_site(run: Run, log: Log, fl_ctx: FLContext) -> tuple[FederationSite, Fu
     folder = folders.site_folder(fl_ctx, settings, run.identity)
     folders.show_state(fl_ctx, settings, folder)
     data = open_site_data(name, settings, site_settings, log)
-    decided = {"disclosure": site_settings.disclosure(), "limits": site_settings.limits}
+    decided = {
+        "disclosure": site_settings.disclosure(),
+        "limits": site_settings.limits,
+        "demanded": site_settings.privacy,
+    }
     site = FederationSite(
         name=name,
         settings=settings,
@@ -147,6 +153,7 @@ def open_site(run: Run, log: Log, fl_ctx: FLContext) -> tuple[FederationSite, Fu
         cross_site=site_settings.cross_site,
         case_scores=site_settings.case_scores,
         secret=_secret(site_settings, data, folder),
+        account=folders.privacy_account(fl_ctx, folder),
         **decided,
     )
     if settings.fusion.site != name:
@@ -161,6 +168,7 @@ def open_site(run: Run, log: Log, fl_ctx: FLContext) -> tuple[FederationSite, Fu
         log,
         case_scores=site_settings.case_scores,
         secret=_secret(site_settings, data, place),
+        account=folders.privacy_account(fl_ctx, place),
         **decided,
     )
     return site, FusionDesk(fusion, half_precision=settings.aggregation.wire_precision == "float16")

@@ -98,8 +98,9 @@ class SimulatorRun:
         """Makes the folder this run's; returns whether it was free.
 
         Raises:
-            FedMEPDError: it cannot be written.
+            FedMEPDError: it cannot be written, or the run cannot have these settings, its name among them.
         """
+        Settings.make(started.preset, started.settings)
         if self.folder.exists() or self.folder.is_symlink():
             return False
         try:

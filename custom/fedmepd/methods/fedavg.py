@@ -110,4 +110,5 @@ METHOD = Method(
     at_site=FedAvgAtSite,
     at_fusion_site=FedAvgAtFusionSite,
     settings=FedAvgSettings,
+    private=True,
 )

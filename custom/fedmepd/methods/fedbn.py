@@ -54,4 +54,5 @@ METHOD = Method(
     "normalisations",
     at_server=FedBNAtServer,
     settings=FedBNSettings,
+    private=True,
 )

@@ -60,4 +60,5 @@ METHOD = Method(
     at_site=FedMEMAAtSite,
     at_fusion_site=FedMEPDAtFusionSite,
     settings=FedMEMASettings,
+    private=True,
 )

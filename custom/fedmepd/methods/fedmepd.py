@@ -6,6 +6,8 @@ Exchanged: the encoders of a site's modalities, the decoder's filters as long as
 anchors.
 Kept at the site: filters that have become personal, the calibration (LACCA), the auxiliary decoder.
 
+With differential privacy (``privacy``), every class has one anchor, a mean over all patients with noise.
+
 Two things differ from the paper. An anchor is the mean over at least ``calibration.anchor_cases`` cases, because it
 leaves the fusion site. A site's weight for a filter is limited to a multiple of the median over the sites
 (``personalization.weight_bound``), because a round that hardly changes the filter would raise it without limit; a
@@ -26,6 +28,7 @@ from pydantic import Field
 from torch import Tensor
 
 from fedmepd.config import MOST_ROUNDS, AggregationSettings, Section, Settings
+from fedmepd.data.site import SiteData
 from fedmepd.errors import FedMEPDError
 from fedmepd.methods.method import (
     AtFusionSite,
@@ -43,9 +46,11 @@ from fedmepd.methods.parts.aggregation import aggregation
 from fedmepd.methods.parts.anchors import Anchors
 from fedmepd.methods.parts.case_vectors import CaseVectorCollector
 from fedmepd.methods.parts.personal_filters import PersonalFilters, bound_weights, decoder_layers, layer_of
+from fedmepd.methods.parts.private_vectors import private_means
 from fedmepd.methods.parts.selection import ANCHORS, DECODER, SEGMENTING, copy_into, of_modalities, parts
 from fedmepd.networks.anchors import fault_of
 from fedmepd.networks.build import build_network
+from fedmepd.networks.encoder import LEVELS, channels
 from fedmepd.networks.network import FedMEPDNet
 from fedmepd.tasks.find import find_task
 from fedmepd.training.round import RoundTraining
@@ -299,17 +304,28 @@ class FedMEPDAtFusionSite(AtFusionSite):
 
     def __init__(self, settings: FedMEPDSettings, log: Log):
         super().__init__(settings, log)
-        calibration = settings.calibration
-        self.anchors = Anchors(
-            calibration.anchors_per_class, calibration.anchor_ema, settings.seed, fewest=calibration.anchor_cases
+        self.releases_vectors = settings.calibration.enabled
+
+    def start(self, network: FedMEPDNet, data: SiteData) -> None:
+        calibration = self.settings.calibration
+        # With differential privacy, only means over all patients may decide anything: there is nothing to cluster.
+        per_class, fewest = (
+            (calibration.anchors_per_class, calibration.anchor_cases) if self.privacy is None else (1, 1)
         )
+        self.anchors = Anchors(per_class, calibration.anchor_ema, self.settings.seed, fewest=fewest)
+        self._patients = [case.patient for case in self.cases(data)]
+        classes, width = len(network.task.classes), network.width
+        self._like = {level: torch.zeros(classes, channels(width, level)) for level in LEVELS}
 
     def train(self, training: RoundTraining, weights: Tensors, extras: Tensors) -> None:
         self._collector = CaseVectorCollector()
+        self._seen = 1.0 if self.privacy is None else 1 - (1 - self.privacy.rate) ** training.planned
         training.run(**{"observe": self._collector.observe} if self.settings.calibration.enabled else {})
 
     def leave(self, round_number: int) -> Tensors:
         vectors = self._collector.vectors
+        if self.privacy is not None and self.releases_vectors:
+            vectors = {0: private_means(vectors, self._like, self._patients, self.privacy, self._seen)}
         self.anchors.update(vectors, round_number)
         if round_number == 0 and vectors:
             self._tell_of_missing_anchors()
@@ -347,4 +363,5 @@ METHOD = Method(
     at_site=FedMEPDAtSite,
     at_fusion_site=FedMEPDAtFusionSite,
     settings=FedMEPDSettings,
+    private=True,
 )

@@ -25,4 +25,5 @@ METHOD = Method(
     model="encoders averaged with other sites' and trained at the fusion site, decoder trained here alone",
     global_model="encoders averaged over the sites, trained at the fusion site with its decoder",
     at_server=EncodersAtServer,
+    private=True,
 )

@@ -77,4 +77,5 @@ METHOD = Method(
     at_site=FedProxAtSite,
     at_fusion_site=FedProxAtFusionSite,
     settings=FedProxSettings,
+    private=True,
 )

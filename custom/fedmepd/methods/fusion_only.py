@@ -90,4 +90,5 @@ METHOD = Method(
     at_site=FusionOnlyAtSite,
     at_fusion_site=FusionOnlyAtFusionSite,
     settings=FusionOnlySettings,
+    private=True,
 )

@@ -93,4 +93,5 @@ METHOD = Method(
     at_site=IOPFLAtSite,
     settings=IOPFLSettings,
     networks=2,
+    private=True,
 )

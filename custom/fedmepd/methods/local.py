@@ -60,4 +60,5 @@ METHOD = Method(
     global_model="trained at the fusion site alone",
     averages=False,
     at_server=LocalAtServer,
+    private=True,
 )

@@ -22,6 +22,7 @@ from fedmepd.errors import FedMEPDError
 from fedmepd.methods.parts.selection import copy_into
 from fedmepd.networks.build import build_network
 from fedmepd.networks.network import FedMEPDNet
+from fedmepd.privacy.participant import Privacy
 from fedmepd.training.round import RoundTraining
 
 Tensors = dict[str, Tensor]
@@ -55,6 +56,8 @@ class Fused:
         extras: other tensors that may leave it, by name: anchors, or ``extra.<name>``.
         figures: the method's own figures of the round, by name.
         spent: what its training has cost.
+        privacy: what it has spent of its privacy budget, see
+            :meth:`fedmepd.privacy.participant.Privacy.spent`; None without differential privacy.
     """
 
     weights: Tensors
@@ -63,6 +66,7 @@ class Fused:
     extras: Tensors = field(default_factory=dict)
     figures: dict[str, float] = field(default_factory=dict)
     spent: Spent = Spent()
+    privacy: dict[str, Any] | None = None
 
     def trained(self, before: Tensors) -> list[str]:
         """Returns the names of the weights that came back: all but those of encoders that the fusion site withholds.
@@ -314,7 +318,14 @@ class AtFusionSite:
     Args:
         settings: of the job.
         log: receives messages about the progress.
+
+    Attributes:
+        privacy: differential privacy of the fusion site, set before :meth:`start`; None where there is none.
+        releases_vectors: whether it releases class vectors of its patients in every round, as anchors.
     """
+
+    privacy: Privacy | None = None
+    releases_vectors = False
 
     def __init__(self, settings: Settings, log: Log):
         self.settings = settings
@@ -386,6 +397,8 @@ class Method:
         at_site: its part at a site.
         at_fusion_site: its part at the fusion site.
         phantoms_only: why it must not be used with patients' images; empty where it may.
+        private: whether it can be combined with differential privacy: all that leaves a participant besides what is
+            withheld then follows from its training steps and its anchors.
     """
 
     name: str
@@ -403,6 +416,7 @@ class Method:
     networks: int = 1
     averages: bool = True
     phantoms_only: str = ""
+    private: bool = False
 
     def require_source(self, owner: str, source: str) -> None:
         """Refuses patients' images where the method must not be used with them.

@@ -29,7 +29,7 @@ def heat_map(comparison: dict[str, Any], layout: Layout = WIDE) -> Figure:
     for row, column in np.ndindex(scores.shape):
         colour, size = plotting.shade(scores[row, column], low, high), plotting.cell_text(layout, len(owners))
         axis.text(column, row, f"{scores[row, column]:.2f}", ha="center", va="center", color=colour, fontsize=size)
-    plotting.name_columns(axis, [label(owner) for owner in owners], layout)
+    plotting.name_columns(axis, [plotting.shortened(label(owner)) for owner in owners], layout)
     axis.set_yticks(range(len(methods)), methods)
     # The summaries stand apart from the sites.
     axis.axvline(1.5, color="white", linewidth=3)

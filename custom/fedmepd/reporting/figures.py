@@ -11,7 +11,7 @@ import numpy as np
 from fedmepd.evaluation.results import label
 from fedmepd.federation.timing import PHASES
 from fedmepd.reporting import plotting
-from fedmepd.reporting.plotting import WIDE, Layout
+from fedmepd.reporting.plotting import WIDE, Layout, shortened
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -99,7 +99,7 @@ def shares(history: dict[str, Any], filters: dict[str, int], rounds: int) -> np.
 
 
 def personal_filters(results: dict[str, Any], history: dict[str, Any], layout: Layout = WIDE) -> Figure | None:
-    """A heat map for each site: share of personal filters by convolution and round; None where there are none.
+    """A heat map for each site: share of personal filters by convolution and round; None before one is personal.
 
     The colours reach from 0 to the largest share of any site.
     """
@@ -107,22 +107,24 @@ def personal_filters(results: dict[str, Any], history: dict[str, Any], layout: L
     if not filters or not results["round"] or not sites:
         return None
     maps = [shares(history[site["name"]], filters, results["round"]) for site in sites]
+    most = max(map(np.max, maps))
+    if not most:
+        return None
     columns = min(4, len(sites))
     rows = -(-len(sites) // columns)
     figure, axes = plotting.axes(rows, columns, height=3.4, layout=layout, narrow=min(2, columns))
-    image, most = None, max(map(np.max, maps))
+    image = None
     for axis, site, found in zip(axes, sites, maps, strict=False):
         image = axis.imshow(
             found,
             aspect="auto",
             vmin=0,
-            # Without any personal filter there is no scale.
-            vmax=most or 1,
+            vmax=most,
             cmap="cividis",
             interpolation="nearest",
             extent=(0.5, results["round"] + 0.5, len(filters), 0),
         )
-        axis.set_title(f"{site['name']}: {' '.join(site['modalities'])}", fontsize=9)
+        axis.set_title(f"{shortened(site['name'])}\n{' '.join(site['modalities'])}", fontsize=9)
         axis.set_xlabel("round")
         places, labels = _levels(list(filters))
         axis.set_yticks(places, labels)
@@ -170,7 +172,7 @@ def participation(results: dict[str, Any], layout: Layout = WIDE) -> Figure | No
         if points:
             axis.scatter(*zip(*points, strict=True), label=kind, **style)
     axis.set(xlabel="round", xlim=(0.5, rounds + 0.5), ylim=(len(sites) - 0.5, -0.5))
-    axis.set_yticks(range(len(sites)), [site["name"] for site in sites])
+    axis.set_yticks(range(len(sites)), [shortened(site["name"]) for site in sites])
     plotting.legend(figure, axis)
     return figure
 
@@ -240,8 +242,8 @@ def cross_site(results: dict[str, Any], layout: Layout = WIDE) -> Figure | None:
             colour = "black" if missing else plotting.shade(score, low, high)
             weight = "bold" if model == site else "normal"
             axis.text(column, row, text, ha="center", va="center", color=colour, weight=weight, fontsize=size)
-    plotting.name_columns(axis, [label(site) for site in sites], layout)
-    axis.set_yticks(range(len(models)), map(label, models))
+    plotting.name_columns(axis, [shortened(label(site)) for site in sites], layout)
+    axis.set_yticks(range(len(models)), [shortened(label(model)) for model in models])
     axis.set(xlabel="test cases of", ylabel="model of")
     figure.colorbar(image, ax=axis, label="mDSC", fraction=0.03, pad=0.02)
     return figure

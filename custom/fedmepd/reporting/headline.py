@@ -6,18 +6,18 @@ from datetime import datetime
 from typing import Any
 
 from fedmepd import methods
+from fedmepd.config import cohort_name
 from fedmepd.errors import FedMEPDError
 from fedmepd.evaluation.results import is_tested, label
 
 PHANTOMS = "The cases are PHANTOMS, which this software makes itself: the scores say nothing about patients."
-# Above two decimals is what changes from one seed to the next.
+# The second decimal changes from one seed to the next already.
 _SCORE = ".2f"
 
 
 def sentence(results: dict[str, Any]) -> str:
     """Returns the method, on what cases, and the scores of the sites and of the fusion site."""
     title = _method(results["method"]) + (f" {results['run_name']}" if results["run_name"] else "")
-    cases = {"phantom": " on phantoms", "folder": " on cases of data folders"}.get(results.get("source"), "")
     sites, fusion = _mean(results)["mdsc"], _scores(results, results["server"])
     found = [
         f"{score:{_SCORE}} {where}"
@@ -25,7 +25,7 @@ def sentence(results: dict[str, Any]) -> str:
         if score is not None
     ]
     kind = "mean Dice" if is_tested(results) else f"round {results['round']} of {results['rounds']}, validation Dice"
-    return f"{title}{cases}: " + (f"{kind} {', '.join(found)}" if found else "no scores yet")
+    return f"{title}{_source(results)}: " + (f"{kind} {', '.join(found)}" if found else "no scores yet")
 
 
 def numbers(results: dict[str, Any]) -> list[tuple[str, str, str]]:
@@ -34,9 +34,9 @@ def numbers(results: dict[str, Any]) -> list[tuple[str, str, str]]:
     found = []
     if scored:
         worst, site = min(scored, key=lambda pair: pair[0])
-        count = f"{len(scored)} of {len(results['sites'])} sites" if len(scored) < len(results["sites"]) else ""
+        among = f" of {len(results['sites'])}" if len(scored) < len(results["sites"]) else ""
         mean = _mean(results)["mdsc"]
-        found.append(("mean of the sites", f"{mean:{_SCORE}}", count or f"{len(scored)} sites, each its own model"))
+        found.append(("mean of the sites", f"{mean:{_SCORE}}", f"{len(scored)}{among} sites"))
         found.append(("worst site", f"{worst:{_SCORE}}", f"{site['name']}: {' '.join(site['modalities'])}"))
     fusion = _scores(results, results["server"])
     if fusion:
@@ -62,8 +62,39 @@ def facts(results: dict[str, Any]) -> str:
     )
 
 
+def sentence_of_site(run: dict[str, Any]) -> str:
+    """Returns the site, the method and the site's own score.
+
+    Args:
+        run: what the site keeps of it, see :mod:`fedmepd.evaluation.site_results`.
+    """
+    validations = run["history"]["validation"]
+    if run["test"]:
+        score = f"mean Dice {run['test']['mdsc']:{_SCORE}} on its test cases"
+    elif validations:
+        score = f"validation Dice {validations[-1]['mdsc']:{_SCORE}}"
+    else:
+        score = "no scores yet"
+    named = f" {run['run_name']}" if run["run_name"] else ""
+    return f"{run['name']}: {_method(run['method'])}{named}, {score}"
+
+
+def facts_of_site(run: dict[str, Any]) -> str:
+    """Returns the site's modalities, how far the run is, and on how many cases."""
+    return (
+        f"{' '.join(run['modalities'])}; round {run['round']} of {run['rounds']}, {run['status']}; one run, "
+        f"seed {run['seed']}; cases for training/validation/test: {_cases(run['cases'])}"
+    )
+
+
 def _cases(counts: dict[str, int]) -> str:
     return "/".join(str(counts[part]) for part in ("train", "validation", "test"))
+
+
+def _source(results: dict[str, Any]) -> str:
+    if results.get("source") == "phantom":
+        return f" on phantoms (cohort {cohort_name(results['settings']['data']['phantom'])})"
+    return " on cases of data folders" if results.get("source") == "folder" else ""
 
 
 def _method(name: str) -> str:

@@ -36,7 +36,7 @@ td small { display: block; color: #444; font-weight: 400; font-size: 0.88em; whi
 .settings td { white-space: normal; overflow-wrap: anywhere; text-align: left; }
 summary { cursor: pointer; margin: 0.8rem 0; }
 @media (max-width: 37.5rem) { h1 { font-size: 1.25rem; } table { font-size: 0.8rem; }
-  th, td { padding: 0.25rem 0.35rem; } .tables td:first-child { white-space: normal; }
+  th, td { padding: 0.25rem 0.35rem; } .tables td:first-child { white-space: normal; overflow-wrap: anywhere; }
   .headline { gap: 0.5rem; } .headline div { flex-basis: 6.5rem; padding: 0.4rem 0.6rem; }
   .headline b { font-size: 1.4rem; } ul { padding-left: 1.1rem; } }
 @media print { body { max-width: none; padding: 0; font-size: 10pt; } h2 { break-after: avoid; }

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedmepd.evaluation import tables
+from fedmepd.evaluation import lesion_table, tables
 from fedmepd.evaluation.results import HISTORY, find, label, read
 from fedmepd.reporting import figures, headline, html, plotting, settings_table
 from fedmepd.reporting.plotting import Layout, Picture
@@ -108,6 +108,8 @@ def page(results: dict[str, Any], history: dict[str, Any] | None, pictures: dict
     if results.get("source") == "phantom":
         body.append(f'<p class="running">{headline.PHANTOMS}</p>')
     body += [html.headline(headline.numbers(results)), "<h2>Scores</h2>", *_tables(results), _notes(results)]
+    if lesion_table.has_lesions(results):
+        body += ["<h2>Lesion by lesion</h2>", _lesions(results)]
     if history is None:
         body.append(f"<p>There are no curves, because there is no {HISTORY} beside the results.</p>")
     for name, (heading, text) in _PICTURES.items():
@@ -146,6 +148,12 @@ def _tables(results: dict[str, Any]) -> list[str]:
         for caption, columns in parts.items()
     ]
     return ['<div class="tables">', *made, "</div>"]
+
+
+def _lesions(results: dict[str, Any]) -> str:
+    rows = lesion_table.rows(results)
+    marks = [""] * (len(rows) - 2) + ["mean", "server"]
+    return html.table(lesion_table.header(results), rows, 1, marks, caption=lesion_table.TITLE)
 
 
 def _obstacles(results: dict[str, Any]) -> str:

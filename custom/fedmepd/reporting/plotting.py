@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 # on white), and strokes where there are more sites than colours.
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#332288", "#999999")
 STROKES = ("-", "--", ":", "-.")
+# Characters of a name beside axes.
+_LONGEST = 22
 # For parts of a whole, of which there are more (Paul Tol's muted scheme).
 MUTED = (
     *("#aa4499", "#332288", "#88ccee", "#ddcc77", "#999933"),
@@ -133,6 +135,11 @@ def cell_text(layout: Layout, columns: int) -> float:
     """Returns the size in points at which two decimals fit into a heat map's cell."""
     # Names and the scale take 35 % of the figure's width; four characters with a gap are 3 times as wide as high.
     return min(9.0, 72 * 0.65 * layout.inches / columns / 3)
+
+
+def shortened(name: str) -> str:
+    """Returns a name that leaves room for what it stands beside; long ones are cut in the middle."""
+    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 9]}…{name[-8:]}"
 
 
 def name_columns(axis: Any, names: Sequence[str], layout: Layout) -> None:

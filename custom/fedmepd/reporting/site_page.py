@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedmepd.evaluation import site_results
-from fedmepd.reporting import figures, html, plotting, settings_table
+from fedmepd.evaluation.lesion_table import TITLE, site_table
+from fedmepd.reporting import figures, headline, html, plotting, settings_table
 from fedmepd.reporting.plotting import Layout, Picture
 from fedmepd.storage import write_atomically, write_text
 from fedmepd.tasks.find import task_of
@@ -67,10 +68,7 @@ def _drawings(run: dict[str, Any]) -> dict[str, Callable[[Layout], Figure | None
 
 
 def _page(run: dict[str, Any], curves: dict[str, Picture], overlays: dict[str, bytes]) -> str:
-    named = f" {run['run_name']}" if run["run_name"] else ""
-    title = f"{run['name']}: {run['method']}{named}, round {run['round']} of {run['rounds']}, {run['status']}"
-    cases = "/".join(str(run["cases"][part]) for part in ("train", "validation", "test"))
-    body = [f"<p>{' '.join(run['modalities'])}; cases: {cases} for training, validation, test.</p>"]
+    body = [f'<p class="facts">{html.escape(headline.facts_of_site(run))}</p>']
     if run["status"] != "finished":
         body.append('<p class="running">This run is not finished, and nothing is tested yet.</p>')
     body += ["<h2>Scores</h2>", _scores(run)]
@@ -85,7 +83,7 @@ def _page(run: dict[str, Any], curves: dict[str, Picture], overlays: dict[str, b
     for kind, content in overlays.items():
         text = f"{kind} test case: mDSC {run['examples'][kind]:.3f}. Solid: segmentation; dotted: label"
         body.append(html.photograph(content, text))
-    return html.document(title, [*body, *settings_table.section(run)])
+    return html.document(headline.sentence_of_site(run), [*body, *settings_table.section(run)])
 
 
 def _scores(run: dict[str, Any]) -> str:
@@ -98,7 +96,11 @@ def _scores(run: dict[str, Any]) -> str:
         best = max(run["history"]["validation"], key=lambda entry: entry["mdsc"])
         rows.append((f"best validation, round {best['round']}", *_numbers(regions, best)))
     header = ("cases", "mDSC", *(f"Dice {region}" for region in regions), *(f"HD95 {region} mm" for region in regions))
-    return html.table(header, rows, 1, colours=task.colours)
+    scores = html.table(header, rows, 1, colours=task.colours)
+    if not (run["test"] and run["test"].get("lesions")):
+        return scores
+    heads, cells = site_table(regions, run["test"])
+    return scores + html.table(("cases", *heads), [("test", *cells)], 1, caption=TITLE)
 
 
 def _numbers(regions: tuple[str, ...], scores: dict[str, Any]) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fedmepd.data.grids import save_image
+from fedmepd.data.own_grid import save_image
 from fedmepd.data.volumes import is_nifti
 from fedmepd.errors import FedMEPDError
 from fedmepd.segmentation.segmenter import Segmentation

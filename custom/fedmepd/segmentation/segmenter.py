@@ -14,8 +14,8 @@ from fedmepd.config import EvaluationSettings
 from fedmepd.data.case_facts import CaseFacts
 from fedmepd.data.cases import Case
 from fedmepd.data.findings import WARNING, Finding
-from fedmepd.data.grids import probability_image, segmentation_image
 from fedmepd.data.inspection import inspect_cases
+from fedmepd.data.own_grid import probability_image, segmentation_image
 from fedmepd.data.preparation import prepare_case
 from fedmepd.data.training_images import differences
 from fedmepd.data.volumes import VolumeError
@@ -29,15 +29,15 @@ from fedmepd.training.inference import class_probabilities, most_probable
 
 @dataclass(frozen=True)
 class Segmentation:
-    """A segmented case, in the box around its brain.
+    """A segmented case, in a box of the network's grid around its brain.
 
     Args:
         case: with the images that were used.
-        classes: class numbers (X, Y, Z) uint8, in the frame of :mod:`fedmepd.data.grids`.
+        classes: class numbers (X, Y, Z) uint8.
         probabilities: (classes, X, Y, Z) float32, before any clean-up.
         images: the prepared images (M, X, Y, Z).
-        corner: the box's first voxel in the frame.
-        spacing: size of a voxel in mm along each axis of the frame.
+        corner: the box's first voxel.
+        spacing: size of a voxel in mm along each axis.
     """
 
     case: Case
@@ -52,9 +52,14 @@ class Segmentation:
         """Volume of each region."""
         return region_millilitres(self.case.task, self.classes, self.spacing)
 
-    def image(self, convention: str) -> Any:
-        """The segmentation as a nibabel image in the case's own grid, with the label values of a convention."""
-        return self._back(segmentation_image, self.classes, self.corner, convention)
+    def image(self, convention: str, like: Path | None = None) -> Any:
+        """The segmentation as a nibabel image in the case's own grid, with the label values of a convention.
+
+        Args:
+            convention: of the label values.
+            like: the file of the case that has this grid; None: its first image.
+        """
+        return self._back(segmentation_image, self.classes, self.corner, convention, like)
 
     def probability(self, region: str) -> np.ndarray:
         """The probability of a region, the sum over its classes (X, Y, Z)."""
@@ -93,8 +98,8 @@ class Segmenter:
 
     >>> from pathlib import Path
     >>> import torch
-    >>> from fedmepd.data.grids import save_image
     >>> from fedmepd.data.layouts import find_dataset
+    >>> from fedmepd.data.own_grid import save_image
     >>> from fedmepd.segmentation.segmenter import Segmenter
     >>> segmenter = Segmenter("model.pt", torch.device("cpu"))
     >>> for case in map(segmenter.usable, find_dataset(segmenter.task, Path("patients")).cases):
@@ -124,10 +129,10 @@ class Segmenter:
             "window": about.get("window", About.window) if window is None else window,
             "overlap": about.get("overlap", About.overlap) if overlap is None else overlap,
         }
-        self._trained_with = trained_with(about)
         self._phantoms = about.get("phantoms")
         self._inference = EvaluationSettings.sliding(**sliding)
         self._network = load_model(model).to(device)
+        self._trained_with = trained_with(about).that_matter(self.task)
         require_rule(self.task, min_enhancing_ml)
         self._precision = precision
         self._flips = flips

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fedmepd.tasks.labels import Convention
-from fedmepd.tasks.task import CaseNames, Decathlon, Doubt, SmallClass, Task
+from fedmepd.tasks.task import MADE_UP, CaseNames, Decathlon, Doubt, SmallClass, Task
 
 _MODALITIES = ("FLAIR", "T1ce", "T1", "T2")
 
@@ -105,7 +105,7 @@ TASK = BRATS = Task(
         CaseNames("BraTS 2020", r"brats20_(training|validation)_\d+", "brats"),
         CaseNames("BraTS 2021", r"brats2021_\d+", "brats"),
         # Phantom_site-1_006, of fedmepd data phantom.
-        CaseNames("phantoms", r"phantom_.+_\d+", "brats"),
+        CaseNames(MADE_UP, r"phantom_.+_\d+", "brats"),
         CaseNames("UPENN-GBM", r"(?P<patient>upenn-gbm-\d+)_\d+", "brats"),
         CaseNames("UCSF-PDGM", r"(?P<patient>ucsf-pdgm-\d+)(_fu\d+d)?(_nifti)?", "brats"),
         CaseNames("EGD", r"egd-\d+", "egd", gathered=True, label_words=("mask",)),
@@ -163,6 +163,8 @@ TASK = BRATS = Task(
         "It segments the regions that BraTS defines for diffuse glioma (WT, TC, ET). It knows other tumours, operated "
         "brains and children only if the training cases contained them.",
     ),
+    # Of all data sets of BraTS. Nothing is resampled.
+    voxel_mm=(1.0, 1.0, 1.0),
     # Brains have 0.9 to 1.9 litres, heads more than 3.
     most_foreground_ml=2300.0,
     # The diagonal of BraTS' volumes of 240 x 240 x 155 mm.

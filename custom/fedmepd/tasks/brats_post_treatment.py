@@ -60,6 +60,7 @@ TASK = Task(
     region_words=REGION_WORDS,
     region_titles={**REGION_TITLES, "RC": "resection cavity"},
     filler_words=FILLER_WORDS,
+    voxel_mm=(1.0, 1.0, 1.0),
     limits=(
         "It was trained for glioma after treatment. It knows other tumours and children only if the training cases "
         "contained them.",

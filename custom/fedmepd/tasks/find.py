@@ -14,7 +14,7 @@ DEFAULT = "brats"
 _PACKAGE = "fedmepd.tasks"
 
 # Files of the package that are no task.
-_OTHERS = ("find", "label_map", "labels", "task")
+_OTHERS = ("find", "label_map", "labels", "rules", "task")
 
 
 def task_names(package: str = _PACKAGE) -> tuple[str, ...]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Literal, NoReturn, get_args
+from typing import NoReturn, get_args
 
 from fedmepd.errors import FedMEPDError, SettingsError
 from fedmepd.tasks.labels import IGNORE, Convention
+from fedmepd.tasks.rules import Foreground, Intensity, LesionRules
 
-Foreground = Literal["nonzero"]
-Intensity = Literal["z-score"]
+# The layout of the cases that ``fedmepd data phantom`` makes, whose voxels are large so that they train fast.
+MADE_UP = "phantoms"
 
 
 @dataclass(frozen=True)
@@ -137,10 +138,17 @@ class Task:
         phantom_intensities: of each modality, the intensity of each tissue of the made-up heads of
             :mod:`fedmepd.data.phantom`; empty for a task without them.
         limits: sentences for the known limits of a model of the task.
-        foreground: what of an image counts as the body: ``nonzero``, voxels that are not 0.
-        intensity: how images are normalised: ``z-score``, mean 0 and standard deviation 1 in the foreground.
+        images: what images a model of the task needs, in words.
+        foreground: what of an image counts as the body, see :data:`~fedmepd.tasks.rules.Foreground`.
+        foreground_share: of the foreground ``above``.
+        intensity: how images are normalised in it, see :data:`~fedmepd.tasks.rules.Intensity`.
+        voxel_mm: size of a voxel from right to left, front to back, and bottom to top, that the task's networks see;
+            empty: any.
+        resampled: whether cases are resampled to that size, from whatever grids their images lie on. If not, they have
+            to be of about that size, and all images of a case on one grid.
         most_foreground_ml: a larger foreground is warned about.
         empty_distance_mm: HD95 of a case of which either the label or the segmentation alone has the region.
+        lesions: how the scores lesion by lesion are made.
         small_class: the clean-up rule of :func:`fedmepd.segmentation.cleanup.clean`, if there is one.
 
     Raises:
@@ -173,10 +181,15 @@ class Task:
     protocol: tuple[tuple[str, ...], ...] = ()
     phantom_intensities: dict[str, tuple[float, ...]] = field(default_factory=dict)
     limits: tuple[str, ...] = ()
+    images: str = "co-registered NIfTI images of the head without the skull"
     foreground: Foreground = "nonzero"
+    foreground_share: float = 0.0
     intensity: Intensity = "z-score"
+    voxel_mm: tuple[float, ...] = ()
+    resampled: bool = False
     most_foreground_ml: float = 2300.0
     empty_distance_mm: float = 373.13
+    lesions: LesionRules = field(default_factory=LesionRules)
     small_class: SmallClass | None = None
 
     def __post_init__(self):
@@ -185,6 +198,14 @@ class Task:
         for key, rules in (("foreground", Foreground), ("intensity", Intensity)):
             if getattr(self, key) not in get_args(rules):
                 self._refuse(key, f"unknown rule {getattr(self, key)!r}: expected {' or '.join(get_args(rules))}")
+        if (self.foreground == "above") != (self.foreground_share > 0):
+            self._refuse("foreground_share", "expected a number above 0 with foreground above, and 0 without")
+        if len(self.voxel_mm) not in (0, 3) or not all(side > 0 for side in self.voxel_mm):
+            self._refuse("voxel_mm", "expected three sizes in mm, or none")
+        if self.resampled and not self.voxel_mm:
+            self._refuse("resampled", "expected voxel_mm, the size to resample to")
+        if problem := self.lesions.problem():
+            self._refuse("lesions", problem)
 
     def _check_images(self) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9_]*", self.name):
@@ -347,6 +368,16 @@ class Task:
         """Returns the value and name of each class, as segmentations are written."""
         values = zip(self.label_of_class(self.default_convention), self.classes, strict=True)
         return ", ".join(f"{value} {name}" for value, name in values)
+
+    def describe_intensities(self) -> str:
+        """Returns how images are normalised, in words."""
+        rules = {"z-score": "z-score", "percentiles": "percentiles 0.5 and 99.5 to 0 and 1"}
+        places = {"nonzero": "within the brain", "above": "within the body", "whole": "over the whole volume"}
+        return f"{rules[self.intensity]} {places[self.foreground]}, by modality"
+
+    def describe_voxels(self) -> str:
+        """Returns the size of a voxel that the networks see, in words; empty if it may be any."""
+        return f"{' x '.join(f'{side:g}' for side in self.voxel_mm)} mm" if self.voxel_mm else ""
 
     def option(self, modality: str) -> str:
         """Returns the option of a command that names an image of the modality."""

@@ -14,7 +14,7 @@ from fedmepd.errors import Aborted, FedMEPDError
 from fedmepd.networks.network import FedMEPDNet, Outputs
 from fedmepd.tasks.labels import IGNORE
 from fedmepd.training.losses import Loss, training_loss
-from fedmepd.training.passes import passes
+from fedmepd.training.passes import Together, passes
 
 # Called after each step with its number (from 1) and loss; None where nobody may see the loss of a step.
 Progress = Callable[[int, float | None], None]
@@ -128,19 +128,12 @@ def train_epoch(
         Aborted: ``abort`` returned true.
         FedMEPDError: the loss is not finite.
     """
-    device = next(network.parameters()).device
     network.train()
     with passes(network, precision) as computed:
         for batch in batches:
             if abort():
                 raise Aborted
-            images, modalities = batch.images, batch.modalities
-            if choose_modalities is not None:
-                chosen = choose_modalities(modalities)
-                images, modalities = images[:, [modalities.index(name) for name in chosen]], chosen
-            images = images.to(device)
-            outputs = computed.forward(images, modalities)
-            step = Step(network, batch, images, modalities, batch.label.to(device), outputs, precision)
+            step = _step(network, batch, precision, choose_modalities, computed.forward)
             losses = loss(step)
             value = report.add(losses)
             if not torch.isfinite(losses.total):
@@ -156,6 +149,30 @@ def train_epoch(
             observe(step)
             if progress is not None:
                 progress(report.steps, value)
+
+
+def forward(
+    network: FedMEPDNet, batch: Batch, precision: str, choose_modalities: ChooseModalities | None = None
+) -> Step:
+    """Does the forward pass of a step on its own; arguments as of :func:`train_epoch`."""
+    return _step(network, batch, precision, choose_modalities, Together(network, precision).forward)
+
+
+def _step(
+    network: FedMEPDNet,
+    batch: Batch,
+    precision: str,
+    choose_modalities: ChooseModalities | None,
+    outputs: Callable[[Tensor, tuple[str, ...]], Outputs],
+) -> Step:
+    device = next(network.parameters()).device
+    images, modalities = batch.images, batch.modalities
+    if choose_modalities is not None:
+        chosen = choose_modalities(modalities)
+        images, modalities = images[:, [modalities.index(name) for name in chosen]], chosen
+    images = images.to(device)
+    label = batch.label.to(device)
+    return Step(network, batch, images, modalities, label, outputs(images, modalities), precision)
 
 
 def class_vectors(features: dict[int, Tensor], label: Tensor, classes: int) -> tuple[dict[int, Tensor], Tensor]:

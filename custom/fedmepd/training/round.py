@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import torch
 
 from fedmepd.config import Settings
-from fedmepd.data.batches import Batch, TrainingBatches
+from fedmepd.data.batches import TrainingBatches
 from fedmepd.networks.network import FedMEPDNet
+from fedmepd.privacy.participant import Privacy
 from fedmepd.seeds import Secret, derive_seed
 from fedmepd.training.epoch import ChooseModalities, EpochReport, Progress, learning_rate, train_epoch
+from fedmepd.training.private_epoch import train_privately
 
 
 class RoundTraining:
@@ -33,6 +37,7 @@ class RoundTraining:
         abort: asked before every step.
         progress: called after every step, with its number in the round.
         secret: of the participant; see :data:`fedmepd.seeds.Secret`.
+        privacy: trains with differential privacy; losses and figures must not leave the participant then.
 
     Attributes:
         rate: the learning rate that :meth:`steps` sets; a method may change it.
@@ -54,37 +59,47 @@ class RoundTraining:
         abort: Callable[[], bool],
         progress: Progress = lambda step, loss: None,
         secret: Secret = (),
+        privacy: Privacy | None = None,
     ):
         self.settings = settings
         self.name = name
         self.round = round
         self.network = network
         self.optimizer = optimizer
+        self.privacy = privacy
         self.rate = learning_rate(settings, round)
-        self.planned = epochs * len(batches)
         self.taken = 0
         self.report = EpochReport()
         self.figures: dict[str, float] = {}
         self._batches, self._epochs = batches, epochs
         self._abort, self._progress, self._secret = abort, progress, secret
+        self.planned = epochs * self.steps_per_epoch()
+        self._charged = False
 
     def run(self, **options) -> None:
         """Trains the plain number of epochs; ``options`` are those of :meth:`steps`."""
         for batches in self.epochs():
             self.steps(batches, **options)
 
-    def epochs(self) -> Iterator[Iterator[Batch]]:
-        """The batches of each of the round's epochs. Every call begins with the same crops in the same order."""
+    def epochs(self) -> Iterator[Iterator[Any]]:
+        """The batches of each of the round's epochs. Every call begins with the same crops in the same order.
+
+        With differential privacy they are lots of patients, drawn anew each time; :meth:`steps` takes either.
+        """
         for epoch in range(self._epochs):
-            yield self._batches.epoch(self.round * self._epochs + epoch)
+            number = self.round * self._epochs + epoch
+            if self.privacy is None:
+                yield self._batches.epoch(number)
+            else:
+                yield self._batches.lots(number, self.privacy.lots(self._batches.examinations()))
 
     def steps_per_epoch(self) -> int:
-        """How many batches an epoch has."""
-        return len(self._batches)
+        """How many steps an epoch has."""
+        return len(self._batches) if self.privacy is None else self.privacy.steps_per_epoch
 
     def steps(
         self,
-        batches: Iterable[Batch],
+        batches: Iterable[Any],
         *,
         network: FedMEPDNet | None = None,
         optimizer: torch.optim.Optimizer | None = None,
@@ -107,13 +122,18 @@ class RoundTraining:
         Raises:
             Aborted: ``abort`` returned true.
             FedMEPDError: the loss is not finite.
+            BudgetSpent: there is no privacy left for the round.
         """
         network = self.network if network is None else network
         optimizer = self.optimizer if optimizer is None else optimizer
         for group in optimizer.param_groups:
             group["lr"] = self.rate
+        train = train_epoch
+        if self.privacy is not None:
+            self._charge(self.privacy)
+            train = partial(train_privately, self.privacy, crop=self.settings.training.crop)
         with _frozen(network, frozen):
-            train_epoch(
+            train(
                 network,
                 optimizer,
                 batches,
@@ -124,8 +144,15 @@ class RoundTraining:
                 **options,
             )
 
-    def _count(self, _: int, loss: float) -> None:
+    def _charge(self, privacy: Privacy) -> None:
+        if not self._charged:
+            privacy.charge(self.round, self.planned)
+            self._charged = True
+
+    def _count(self, _: int, loss: float | None) -> None:
         self.taken += 1
+        if self.privacy is not None and self.taken > self.planned:
+            raise RuntimeError(f"{self.name}: more steps than the {self.planned} that privacy was charged for")
         self._progress(self.taken, loss)
 
     def modality_dropout(self) -> ChooseModalities:

@@ -255,6 +255,7 @@ def test_settings_that_cannot_be(flare, tmp_path, data, real_job, capsys):
         (["--rounds", "0"], "rounds = 0"),
         (["--set", "training.epochs=1"], "unknown key training.epochs"),
         (["--set", "rounds=3"], "--set rounds=3: say --rounds"),
+        (["--set", "data.phantom=hospitals"], "say --data FOLDER; `fedmepd data phantom FOLDER --cohort`"),
     ):
         assert run(tmp_path, real_job, data, *options) == 2
         assert message in capsys.readouterr().err

@@ -156,7 +156,7 @@ class Poc:
             raise FedMEPDError(f"sites {', '.join(sites)}: expected each name once")
         names = [*sites, FUSION_SITE]
         if data is None:
-            from fedmepd.data.phantom import ensure_site
+            from fedmepd.data.phantom_cohorts import ensure_site
 
             self.log("makes phantoms for every site")
             return {name: ensure_site(self.workspace / "data", name, 0) for name in names}

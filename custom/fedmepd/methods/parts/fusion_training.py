@@ -13,6 +13,7 @@ from fedmepd.data.cases import Case
 from fedmepd.data.site import SiteData
 from fedmepd.errors import DataError
 from fedmepd.networks.build import build_network
+from fedmepd.privacy.participant import Privacy
 from fedmepd.seeds import Secret, derive_seed
 from fedmepd.training.epoch import Progress, make_optimizer
 from fedmepd.training.round import RoundTraining
@@ -29,17 +30,24 @@ class FusionTrainer:
         cases: of the data, those to train on.
         device: to train on.
         secret: of the fusion site; see :data:`fedmepd.seeds.Secret`.
+        privacy: differential privacy of the fusion site; None where there is none.
 
     Raises:
         DataError: there is no case to train on.
     """
 
     def __init__(
-        self, settings: Settings, data: SiteData, cases: Sequence[Case], device: torch.device, secret: Secret = ()
+        self,
+        settings: Settings,
+        data: SiteData,
+        cases: Sequence[Case],
+        device: torch.device,
+        secret: Secret = (),
+        privacy: Privacy | None = None,
     ):
         self.settings = settings
         self.data = data
-        self._secret = secret
+        self._secret, self._privacy = secret, privacy
         if not cases:
             missing = f"the fusion site has no training case with all of {', '.join(data.task.modalities)}"
             raise DataError(
@@ -54,6 +62,10 @@ class FusionTrainer:
         """Takes other cases to train on, from the next round."""
         self.cases = len(cases)
         self.batches = TrainingBatches(cases, self.settings, (self.data.name,), self.data.cache, secret=self._secret)
+
+    def steps_per_epoch(self) -> int:
+        """How many steps an epoch has."""
+        return len(self.batches) if self._privacy is None else self._privacy.steps_per_epoch
 
     def state(self) -> dict[str, Tensor]:
         """The network's weights by name, on the CPU."""
@@ -93,6 +105,7 @@ class FusionTrainer:
             abort,
             progress or (lambda step, loss: None),
             self._secret,
+            self._privacy,
         )
         direct(training)
         return training

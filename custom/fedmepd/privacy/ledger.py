@@ -1,0 +1,100 @@
+"""What a participant has released so far, on disk: written before the noise is drawn, and never taken back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fedmepd.errors import CheckpointError, explain
+from fedmepd.privacy.accountant import Release
+from fedmepd.storage import locked, read_json, write_json
+
+_HINT = ": restore it, for without it nobody knows how much privacy is left"
+_PUBLIC = "the record of spent privacy cannot be used"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class _Entry(_Part):
+    round: int = Field(ge=0)
+    noise: float = Field(gt=0)
+    rate: float = Field(gt=0, le=1)
+    times: int = Field(ge=0)
+
+
+class _Run(_Part):
+    noise: float | None = Field(None, gt=0)
+    vector_noise: float | None = Field(None, gt=0)
+    entries: list[_Entry] = []
+
+
+class _Content(_Part):
+    runs: dict[str, _Run] = {}
+
+
+class Ledger:
+    """The releases of one run, in a file that holds those of all runs of a participant.
+
+    A round that was broken off counts, since nobody knows what had left by then; repeated, it counts again.
+
+    Args:
+        path: the file.
+        run: identifies the run in it.
+    """
+
+    def __init__(self, path: Path, run: str):
+        self.path, self._run = Path(path), run
+
+    def is_new(self) -> bool:
+        """Whether nothing of the run is noted."""
+        return self._run not in self._read().runs
+
+    def noise(self) -> tuple[float | None, float | None]:
+        """Returns the noise of the run's steps and of its class vectors; None where none has been chosen."""
+        run = self._read().runs.get(self._run, _Run())
+        return run.noise, run.vector_noise
+
+    def choose(self, noise: float | None, vector_noise: float | None) -> None:
+        """Notes the noise of the run."""
+        self._change(lambda run: run.model_copy(update={"noise": noise, "vector_noise": vector_noise}))
+
+    def releases(self) -> list[Release]:
+        """Returns those of the run."""
+        return _releases(self._read().runs.get(self._run, _Run()))
+
+    def of_others(self) -> list[Release]:
+        """Returns those of all other runs."""
+        return [one for name, run in self._read().runs.items() if name != self._run for one in _releases(run)]
+
+    def add(self, round_number: int, releases: list[Release]) -> None:
+        """Notes releases of a round; to be called before any of them is made.
+
+        Raises:
+            FedMEPDError: the file cannot be written.
+        """
+        entries = [_Entry(round=round_number, **release.__dict__) for release in releases if release.times]
+        self._change(lambda run: run.model_copy(update={"entries": [*run.entries, *entries]}))
+
+    def _change(self, change: Any) -> None:
+        # Another job of the site may be writing.
+        with locked(self.path.with_suffix(".lock"), taken=None):
+            content = self._read()
+            content.runs[self._run] = change(content.runs.get(self._run, _Run()))
+            write_json(self.path, content.model_dump())
+
+    def _read(self) -> _Content:
+        if not self.path.exists():
+            return _Content()
+        found = read_json(self.path, "the record of spent privacy", CheckpointError, hint=_HINT, public=_PUBLIC)
+        try:
+            return _Content.model_validate(found)
+        except ValidationError as error:
+            raise CheckpointError(explain(error, str(self.path)) + _HINT, public=_PUBLIC) from error
+
+
+def _releases(run: _Run) -> list[Release]:
+    return [Release(entry.noise, entry.rate, entry.times) for entry in run.entries]
