@@ -261,9 +261,7 @@ class HostileController(FedMEPDController):
             made = honest(site)
             attack = self.plan.get(site, {}).get(str(made.round), "")
             if attack == "anchors":
-                made.tensors |= {
-                    key: torch.zeros(20_000, rows.shape[1]) for key, rows in server._method.anchors.items()
-                }
+                made.tensors |= {f"anchors.{level}": torch.zeros(20_000, 2 ** (level + 1)) for level in (1, 2, 3, 4)}
             if attack == "round":
                 made.round = 10**6
             if attack == "width":
