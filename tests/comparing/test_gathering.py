@@ -45,6 +45,19 @@ def test_settings_make_several_methods_of_one(tmp_path: Path) -> None:
     ]
 
 
+def test_settings_that_an_older_version_did_not_have_count_as_at_their_defaults(tmp_path: Path) -> None:
+    paths = [write(tmp_path, "fedmepd", seed) for seed in (0, 1)]
+    content = json.loads(paths[0].read_text())
+    assert content["settings"]["privacy"].pop("epsilon") == 0
+    paths[0].write_text(json.dumps(content))
+    assert list(gather([tmp_path]).methods) == ["fedmepd"]
+    content["settings"]["privacy"]["epsilon"] = 8
+    paths[0].write_text(json.dumps(content))
+    assert len(find_all([tmp_path])) == 2
+    with pytest.raises(FedMEPDError, match="no seed"):
+        gather([tmp_path])
+
+
 def test_a_plan_names_its_methods(tmp_path: Path) -> None:
     for name, patience in (("full", 10), ("all-shared", 1)):
         for seed in (0, 1):

@@ -223,3 +223,20 @@ def test_same_bits_as_a_run_alone(tiny, tmp_path, monkeypatch) -> None:
     prepared = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache" / "prepared").glob("*.pt")}
     first_round = (tmp_path / "out" / "fedavg-seed-0" / "state" / "site-1").stat()
     assert len(prepared) == 16 and max(prepared.values()) < first_round.st_mtime_ns
+
+
+def test_a_run_of_a_version_without_some_setting_goes_on(tmp_path) -> None:
+    """It counts as at its default; one that does not exist any more is named."""
+    out = tmp_path / "out"
+    conductor(out, Pool()).carry_out()
+    file = out / "local-seed-0" / "run.json"
+    task = json.loads(file.read_text())
+    del task["settings"]["evaluation"]["pictures"]
+    file.write_text(json.dumps(task))
+    pool = Pool()
+    conductor(out, pool).carry_out()
+    assert pool.calls == []
+    task["settings"]["evaluation"]["postcards"] = True
+    file.write_text(json.dumps(task))
+    with pytest.raises(FedMEPDError, match=r"local-seed-0 was begun by another version \(.*postcards"):
+        conductor(out, pool).carry_out()

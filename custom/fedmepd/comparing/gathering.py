@@ -6,11 +6,13 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from fedmepd import methods
 from fedmepd.comparing.run import RunFile, read
-from fedmepd.config import flattened
+from fedmepd.config import Settings, flattened
 from fedmepd.errors import FedMEPDError
 from fedmepd.evaluation.results import FILE_NAME
 from fedmepd.text_table import natural_order
@@ -143,8 +145,19 @@ def _by_seed(methods: dict[str, list[RunFile]]) -> dict[str, dict[int, RunFile]]
 
 
 def own_settings(file: RunFile) -> dict[str, Any]:
-    """Returns the settings that make a method, with dotted keys."""
-    return {key: value for key, value in flattened(file.run.settings).items() if key not in _SAME_METHOD}
+    """Returns the settings that make a method, with dotted keys.
+
+    A setting that the run's version did not have counts as at its default, with which a method does what it did before.
+    """
+    settings = _defaults(file.run.method) | flattened(file.run.settings)
+    return {key: value for key, value in settings.items() if key not in _SAME_METHOD}
+
+
+@cache
+def _defaults(method: str) -> dict[str, Any]:
+    if method not in methods.names():
+        return {}
+    return flattened(Settings.make("paper", {"method": method}).model_dump(mode="json"))
 
 
 def differing(settings: Sequence[dict[str, Any]]) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fedmepd.config import Settings, differences
-from fedmepd.errors import FedMEPDError
+from fedmepd.errors import FedMEPDError, SettingsError
 from fedmepd.evaluation.results import FILE_NAME as RESULTS
 from fedmepd.experiments.plan import PlannedRun
 from fedmepd.storage import read_json, write_json
@@ -43,14 +43,19 @@ class RunFolder:
     def changes(self, run: PlannedRun) -> list[str]:
         """Returns how a run differs from the one that the folder holds; nothing if there is none.
 
+        A setting that the version of the kept run did not have counts as at its default.
+
         Raises:
-            FedMEPDError: the folder holds something else.
+            FedMEPDError: the folder holds something else, or a run with settings that this version does not have.
         """
         if not (self.path / _TASK).is_file():
             if self.path.is_dir() and any(self.path.iterdir()):
                 raise FedMEPDError(f"{self.path} is no run of a plan: name another folder, or remove it yourself")
             return []
-        kept, now = self._task(), _plain(run)
+        try:
+            kept, now = _plain(self.planned()), _plain(run)
+        except SettingsError as error:
+            raise FedMEPDError(f"{self.path} was begun by another version ({error}): name another folder") from error
         # Apart, since both have a key named data.
         return differences(kept.pop("settings"), now.pop("settings")) + differences(kept, now)
 
