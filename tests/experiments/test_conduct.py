@@ -178,7 +178,9 @@ def test_as_many_as_cores_and_memory_allow() -> None:
     cores, cpu = len(os.sched_getaffinity(0)), SiteSettings(device="cpu")
     assert how_many([run] * 64, 1, cpu) <= cores
     assert how_many([run] * 64, cores, cpu) == 1 == how_many([run], 1, cpu)
-    paper = Plan.model_validate(PLAN | {"preset": "paper", "settings": {"training": {"crop": 1600}, "rounds": 2}})
+    paper = Plan.model_validate(
+        PLAN | {"preset": "paper", "settings": {"training": {"crop": 256, "batch": 64}, "rounds": 2}}
+    )
     assert how_many(runs_of(paper, next(paper.choices()), [0]) * 9, 1, cpu) == 1
     simulated = Plan.model_validate(PLAN | {"engine": "simulator"})
     assert how_many(runs_of(simulated, next(simulated.choices()), [0, 1]), 1, cpu) == 1
