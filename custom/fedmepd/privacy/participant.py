@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedmepd.config import PrivacySettings
+from fedmepd.config import LEAST_NOISE, PrivacySettings
 from fedmepd.errors import FedMEPDError
-from fedmepd.privacy.accountant import LEAST_NOISE, Release, epsilon, least_noise
+from fedmepd.privacy.accountant import Release, epsilon, least_noise
 from fedmepd.privacy.ledger import Ledger
 from fedmepd.privacy.randomness import SecretRandom
 from fedmepd.site_settings import SitePrivacy
