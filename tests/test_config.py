@@ -262,3 +262,10 @@ def test_every_number_has_an_upper_bound(method):
     found = dict(numbers(schema, ""))
     assert len(found) > 25
     assert [key for key, kind in found.items() if not {"maximum", "exclusiveMaximum"} & kind.keys()] == []
+
+
+def test_noise_so_small_that_its_account_would_fill_the_memory_is_refused():
+    for noise in (0, 0.2, 5):
+        assert Settings.make("paper", {"privacy": {"epsilon": 1000, "noise": noise}}).privacy.noise == noise
+    with pytest.raises(SettingsError, match=r"privacy\.noise.*expected 0, or at least 0\.2"):
+        Settings.make("paper", {"privacy": {"epsilon": 1000, "noise": 0.001}})

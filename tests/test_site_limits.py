@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from fedmepd.config import Settings
@@ -61,6 +63,27 @@ def test_a_full_site(tmp_path) -> None:
     with pytest.raises(SettingsError, match="limits.disk_gib is 0.00390625 at this site, .* hold 0.00488 GiB") as error:
         Limits(disk_gib=4 / 1024).check_disk(folders)
     assert str(tmp_path) in str(error.value) and str(tmp_path) not in error.value.public
+
+
+class _Vanishing(type(Path())):
+    """A folder whose only file is gone as soon as it has been found."""
+
+    def rglob(self, pattern: str):
+        for file in super().rglob(pattern):
+            yield _Gone(file)
+
+
+class _Gone(type(Path())):
+    def is_file(self) -> bool:
+        found = super().is_file()
+        self.unlink(missing_ok=True)
+        return found
+
+
+def test_a_state_that_another_job_replaces_meanwhile(tmp_path) -> None:
+    (tmp_path / "state_00001.pt").write_bytes(bytes(2**20))
+    Limits(disk_gib=1).check_disk([_Vanishing(tmp_path)])
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_task_that_takes_too_long() -> None:

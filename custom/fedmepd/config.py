@@ -16,6 +16,8 @@ from fedmepd.tasks.find import DEFAULT, task_names
 
 SMALLEST_BFLOAT16_CROP = 24
 MOST_ROUNDS = 100_000
+# Of a step with differential privacy, in clips. Less promises next to nothing, and its account takes gigabytes.
+LEAST_NOISE = 0.2
 # Thirty days, in seconds.
 LONGEST_WAIT = 30 * 24 * 3600
 
@@ -262,8 +264,8 @@ class PrivacySettings(Section):
         0,
         ge=0,
         le=1e4,
-        description="standard deviation of the noise in a step, in clips; 0: as much as makes the budget last for all "
-        "rounds",
+        description=f"standard deviation of the noise in a step, in clips, at least {LEAST_NOISE}; 0: as much as makes "
+        "the budget last for all rounds",
     )
     vector_clip: float = Field(
         8.0,
@@ -272,6 +274,13 @@ class PrivacySettings(Section):
         description="norm to which a patient's class vectors are scaled down before they make anchors",
     )
     vector_share: float = Field(0.2, gt=0, lt=1, description="share of the fusion site's budget that its anchors take")
+
+    @field_validator("noise")
+    @classmethod
+    def _noise_that_hides(cls, value: float) -> float:
+        if 0 < value < LEAST_NOISE:
+            raise ValueError(f"expected 0, or at least {LEAST_NOISE}")
+        return value
 
 
 class Settings(Section):

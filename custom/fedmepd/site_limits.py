@@ -82,7 +82,7 @@ class Limits(BaseModel):
         Raises:
             SettingsError: it names what they hold and the limit.
         """
-        used = sum(file.stat().st_size for folder in folders for file in folder.rglob("*") if file.is_file()) / _GIB
+        used = sum(_size(file) for folder in folders for file in folder.rglob("*")) / _GIB
         if used > self.disk_gib:
             told = f"limits.disk_gib is {self.disk_gib:g} at this site, and its runs hold {used:.3g} GiB"
             raise SettingsError(f"{told}: move finished ones away ({', '.join(map(str, folders))})", public=told)
@@ -111,6 +111,14 @@ class Limits(BaseModel):
             return abort()
 
         return asked
+
+
+def _size(path: Path) -> int:
+    # Another job of the site may be replacing its states.
+    try:
+        return path.stat().st_size if path.is_file() else 0
+    except FileNotFoundError:
+        return 0
 
 
 # No limits but those of the settings themselves.

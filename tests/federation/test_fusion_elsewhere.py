@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from fedmepd import methods
+from fedmepd.errors import FusionAway
+from fedmepd.federation.exchange import FusionReply, SiteProfile
+from fedmepd.federation.fusion_elsewhere import FusionElsewhere
 from fedmepd.federation.in_process import run_in_process
+from fedmepd.federation.server import FederationServer
 from fedmepd.storage import load_tensors
 from tests.federation.drive import by_method, same
-from tests.tiny import SITES, settings
+from tests.tiny import SITES, never, settings
 
 
 def run(tiny, folder, method, place, precision="float32", **changes) -> dict:
@@ -54,3 +60,20 @@ def test_round_0_is_told(place, line, tiny_apart, tmp_path) -> None:
     of = settings("fedmepd", fusion={"site": place}, rounds=1)
     run_in_process(of, tiny_apart.machine, tmp_path, list(SITES), lines.append)
     assert f"round 0: {line} before the sites begin" in lines
+
+
+def test_a_hospital_that_comes_back_with_more_cases(tmp_path) -> None:
+    """Its training on them was refused for the rest of the run, whatever it did."""
+    of = settings("fedmepd", fusion={"site": "site-1"})
+    counts = {"train": 2, "validation": 1, "test": 1}
+    hospital = SiteProfile("site-1", (), dict.fromkeys(counts, 0), "folder", fusion=counts)
+    fusion = FusionElsewhere(of, hospital, lambda task, abort: FusionReply(task.round, report={"cases": 3}))
+    server = FederationServer(of, fusion, tmp_path / "server", tmp_path / "results")
+    with pytest.raises(FusionAway, match="it had 2 training cases when it logged in; start it again"):
+        fusion.validate({}, 1, never)
+    server.register(replace(hospital, fusion=counts | {"train": 3}))
+    assert fusion.validate({}, 1, never) is None
+    assert server.profiles == {} and server.results()["server"]["cases"]["train"] == 3
+    # Other sites' numbers are no business of the fusion site's.
+    server.register(SiteProfile("site-2", ("T1",), dict.fromkeys(counts, 9), "folder"))
+    assert fusion.profile.cases["train"] == 3

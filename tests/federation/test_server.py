@@ -380,6 +380,21 @@ def test_resume_with_other_settings(tiny, tmp_path, uninterrupted) -> None:
     assert (tmp_path / "run" / "server" / "server_state.pt").read_bytes() == before
 
 
+def test_resume_of_a_run_that_an_older_version_began(tiny, tmp_path, uninterrupted) -> None:
+    """Settings that it did not have are at their defaults, and the next round waits for medians of its own."""
+    shutil.copytree(uninterrupted, tmp_path / "run")
+    path = tmp_path / "run" / "server" / "server_state.pt"
+    content = torch.load(path, weights_only=True)
+    del content["settings"]["privacy"], content["settings"]["aggregation"]["trim"], content["bound"]
+    torch.save(content, path)
+    server = make_server(tiny, settings(), tmp_path / "run")
+    server.restore()
+    assert server.round == content["round"]
+    other = make_server(tiny, settings(aggregation={"trim": 0.25}), tmp_path / "run")
+    with pytest.raises(CheckpointError, match=r"aggregation.trim was 0.*, now 0.25"):
+        other.restore()
+
+
 def test_damaged_state(tiny, tmp_path, uninterrupted) -> None:
     shutil.copytree(uninterrupted, tmp_path / "run")
     path = tmp_path / "run" / "server" / "server_state.pt"

@@ -1,4 +1,5 @@
 import pytest
+from nvflare.apis.fl_constant import FLContextKey, ProcessType
 
 from fedmepd.config import Settings
 from fedmepd.errors import CheckpointError
@@ -22,6 +23,49 @@ def test_state_folder(tmp_path, job, settings, expected):
     with Engine(tmp_path / "kit/site-1", "site-1", job).new_context() as context:
         assert folders.state_folder(context, settings) == tmp_path / expected
         assert folders.local_folder(context) == tmp_path / "kit/site-1/local"
+
+
+@pytest.mark.parametrize(
+    ("simulated", "expected"), [(False, "kit/site-1/fedmepd_runs/first"), (True, "kit_runs/first/site-1")]
+)
+def test_a_job_named_like_the_simulators_opens_nothing_at_a_site(tmp_path, simulated, expected):
+    """A server names its jobs: by that name it could have had states written beside the kit, and budgets reset."""
+    with Engine(tmp_path / "kit/site-1", "site-1", "simulate_job").new_context() as context:
+        context.set_prop(FLContextKey.PROCESS_TYPE, ProcessType.CLIENT_JOB, private=True, sticky=True)
+        context.set_prop(FLContextKey.SIMULATE_MODE, simulated, private=True, sticky=True)
+        folder = folders.state_folder(context, NAMED)
+        account = folders.privacy_account(context, folder)
+    assert folder == tmp_path / expected
+    of_all_runs = tmp_path / "kit/site-1/fedmepd_privacy/privacy.json"
+    assert account.path == (folder / "privacy.json" if simulated else of_all_runs)
+
+
+def test_account_of_a_kit_whose_runs_lie_on_another_disk(tmp_path):
+    """An administrator moves them and leaves a link: it is the same run still."""
+    kit = tmp_path / "kit/site-1"
+    with Engine(kit, "site-1", "job-1").new_context() as context:
+        folder = folders.state_folder(context, NAMED)
+        before = folders.privacy_account(context, folder)
+        moved = tmp_path / "disk"
+        folder.mkdir(parents=True)
+        folder.parent.rename(moved)
+        folder.parent.symlink_to(moved, target_is_directory=True)
+        assert folders.privacy_account(context, folder) == before
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "kit", target_is_directory=True)
+    with Engine(link / "site-1", "site-1", "job-1").new_context() as context:
+        assert folders.privacy_account(context, folders.state_folder(context, NAMED)) == before
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"), [(UNNAMED, "fedmepd_secrets/job-1"), (NAMED, "fedmepd_runs/first/fusion")]
+)
+def test_a_servers_secret_is_not_in_the_folder_that_is_handed_out(tmp_path, settings, expected):
+    with Engine(tmp_path, "server", "job-1").new_context() as context:
+        place = folders.state_folder(context, settings) / "fusion"
+        secret = folders.secret_folder(context, place)
+        assert secret == tmp_path / expected
+        assert not secret.is_relative_to(folders.run_folder(context))
 
 
 @pytest.mark.parametrize(

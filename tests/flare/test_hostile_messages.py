@@ -108,3 +108,12 @@ def test_round_that_could_be_no_file(number: object) -> None:
     """A site's state of a round has its number in the file's name."""
     with pytest.raises(UpdateRefused, match="no round"):
         translation.payload_of(DXO(DataKind.WEIGHTS, {}, {"round": number}).to_shareable())
+
+
+@pytest.mark.parametrize("number", [None, "../../x", 1.0, -1])
+def test_round_of_the_fusion_site_that_could_be_no_file(number: object) -> None:
+    meta = {"kind": "fuse", "round": number, "names": [], "known": "", "modalities": []}
+    with pytest.raises(FedMEPDError, match="none for a fusion site"):
+        translation.fusion_task_of(DXO(DataKind.WEIGHTS, {}, meta).to_shareable())
+    meta["round"] = 3
+    assert translation.fusion_task_of(DXO(DataKind.WEIGHTS, {}, meta).to_shareable()).round == 3

@@ -9,6 +9,7 @@ from fedmepd.errors import DataError, SettingsError
 from fedmepd.federation.exchange import SiteProfile
 from fedmepd.federation.fusion_elsewhere import FusionElsewhere
 from fedmepd.federation.timing import Timing
+from fedmepd.flare.folders import state_folder
 from fedmepd.flare.opening import kept_fusion, open_server, open_site
 from fedmepd.flare.private import SIMULATOR_JOB
 from fedmepd.flare.translation import Run
@@ -122,5 +123,8 @@ def test_the_server_with_the_fusion_site_has_limits_and_a_secret_too(machine, tm
         open_server(Run("run-1", settings()), tmp_path / "state", None, Timing(), nothing, fl_ctx)
     (tmp_path / "local/fedmepd.json").write_text("{}")
     with context(tmp_path, "server") as fl_ctx:
-        open_server(Run("run-1", settings()), tmp_path / "state", None, Timing(), nothing, fl_ctx)
-    assert (tmp_path / "state/fusion/secret.json").is_file()
+        folder = state_folder(fl_ctx, settings())
+        open_server(Run("run-1", settings()), folder, None, Timing(), nothing, fl_ctx)
+    # Whoever downloads the job gets the server's run folder, and is not to repeat the fusion site's training.
+    (secret,) = tmp_path.rglob("secret.json")
+    assert not secret.is_relative_to(tmp_path / "job-1")

@@ -211,7 +211,7 @@ def test_patients_images_are_refused(tiny, tmp_path) -> None:
     with pytest.raises(FedMEPDError, match=reason):
         FusionSite(of, tiny.data("fusion", of), tmp_path / "fusion", CPU)
     with pytest.raises(FedMEPDError, match=f"site-1: {reason}"):
-        make_site(tiny, of, tmp_path, "site-1").profile()
+        make_site(tiny, of, tmp_path, "site-1")
     with pytest.raises(FedMEPDError, match=reason) as error:
         run_in_process(of, tiny.machine, tmp_path / "run", list(TINY_SITES))
     # Nothing is trained, and what leaves the site says why.

@@ -6,7 +6,8 @@ import pytest
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from fedmepd.privacy.accountant import LEAST_NOISE, Release, epsilon, least_noise
+from fedmepd.config import LEAST_NOISE
+from fedmepd.privacy.accountant import Release, epsilon, least_noise
 
 
 def gaussian(noise: float, delta: float) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -47,7 +48,9 @@ class FusionElsewhere:
         self._bytes = 0, 0
 
     def join(self, site: SiteProfile) -> None:
-        """See :meth:`~fedmepd.federation.fusion_site.Fusion.join`: a hospital has nobody else's cases."""
+        """See :meth:`~fedmepd.federation.fusion_site.Fusion.join`: the hospital itself may have other cases by now."""
+        if site.name == self.name and site.fusion is not None:
+            self.profile = replace(self.profile, cases=site.fusion)
 
     def spent(self) -> tuple[int, int]:
         """See :meth:`~fedmepd.federation.fusion_site.Fusion.spent`."""

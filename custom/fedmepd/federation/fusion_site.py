@@ -52,7 +52,7 @@ class Fusion(Protocol):
     phantoms: bool
 
     def join(self, site: SiteProfile) -> None:
-        """Learns of a site that takes part, before its first round.
+        """Learns of a site before its first round, and whenever it logs in again.
 
         Raises:
             FedMEPDError: the method needs the site's cases here, and they are not the ones that the site has.

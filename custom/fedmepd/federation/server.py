@@ -115,9 +115,9 @@ class FederationServer:
                 f"{profile.name} uses {kinds[profile.source]}, the fusion site {kinds[self._fusion.profile.source]}: "
                 "set FEDMEPD_DATA everywhere or nowhere"
             )
+        self._fusion.join(profile)
         if not profile.takes_part():
             return
-        self._fusion.join(profile)
         self.profiles[profile.name] = profile
         self._records.join(profile.name, self.round + 1 if self.round > 0 else 1)
         self._method.join(profile.name, profile.modalities)

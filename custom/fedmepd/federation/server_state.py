@@ -7,7 +7,7 @@ from typing import Any
 
 from fedmepd import __version__
 from fedmepd.config import Settings, differences
-from fedmepd.errors import CheckpointError
+from fedmepd.errors import CheckpointError, SettingsError
 from fedmepd.storage import load_tensors, remove_leftovers, save_tensors
 
 FILE_NAME = "server_state.pt"
@@ -53,9 +53,17 @@ class ServerState:
         return content
 
     def _check_settings(self, path: Path, kept: dict[str, Any]) -> None:
-        different = differences(kept, self._settings.model_dump(mode="json"))
+        different = differences(_of_this_version(kept), self._settings.model_dump(mode="json"))
         if different:
             raise CheckpointError(
                 f"run {self._settings.run_name!r} was started with other settings ({path}): {'; '.join(different)}. "
                 "Start it with the same settings, or under another run_name."
             )
+
+
+def _of_this_version(kept: dict[str, Any]) -> dict[str, Any]:
+    """Returns the settings of a run, with the default of each that the version that began it did not have."""
+    try:
+        return Settings.make("paper", kept).model_dump(mode="json")
+    except SettingsError:
+        return kept

@@ -66,6 +66,9 @@ class FederationSite:
         account: of what it has spent of its privacy budget; None: in its folder, for this run alone.
         peak: returns the most memory in MiB that the site's process has held; None if it is not the site's alone.
         clock: seconds; only differences count.
+
+    Raises:
+        FedMEPDError: the method must not be used with the site's cases, or not with differential privacy.
     """
 
     def __init__(
@@ -86,6 +89,8 @@ class FederationSite:
         demanded: SitePrivacy = SitePrivacy(),  # noqa: B008 (frozen)
         account: Account | None = None,
     ):
+        # Here, since a server need not ask for the profile before it asks for training.
+        methods.find(settings.method).require_source(name, data.source)
         self._privacy = privacy_of(
             name,
             settings,
@@ -142,9 +147,8 @@ class FederationSite:
             fusion: numbers of its cases as the job's fusion site; None where it is not.
 
         Raises:
-            FedMEPDError: the site has no case to train on, or the method must not be used with them.
+            FedMEPDError: the site has no case to train on.
         """
-        methods.find(self.settings.method).require_source(self.name, self.data.source)
         counts = self.data.counts()
         alone = fusion is not None and not any(counts.values())
         if self._method.needs_cases and not counts["train"] and not alone:

@@ -14,7 +14,7 @@ import re
 import uuid
 from pathlib import Path
 
-from nvflare.apis.fl_constant import FLContextKey
+from nvflare.apis.fl_constant import FLContextKey, ProcessType
 from nvflare.apis.fl_context import FLContext
 
 from fedmepd.config import FUSION_SITE, Settings
@@ -33,7 +33,13 @@ def is_identity(text: str) -> bool:
 
 
 def in_simulator(fl_ctx: FLContext) -> bool:
-    """Whether this process belongs to FLARE's simulator (its mark SIMULATE_MODE is set on clients only)."""
+    """Whether this process belongs to FLARE's simulator.
+
+    At a site, the simulator's own mark says so: a server may give any job the name that the simulator's jobs have.
+    Servers have no such mark, and name their jobs themselves.
+    """
+    if fl_ctx.get_process_type() == ProcessType.CLIENT_JOB:
+        return is_simulated_site(fl_ctx)
     return fl_ctx.get_job_id() == SIMULATOR_JOB
 
 
@@ -101,9 +107,22 @@ def privacy_account(fl_ctx: FLContext, folder: Path) -> Account:
     if in_simulator(fl_ctx):
         return Account.of_run(folder)
     root = Path(fl_ctx.get_workspace().get_root_dir()).resolve()
+    # By its name within the kit: where a link there leads may change, and the run is the same still.
+    run = folder.relative_to(root)
     # The patients of a site and of the fusion site on the same machine are not the same.
     name = f"fusion_{FILE_NAME}" if folder.name == FUSION_SITE else FILE_NAME
-    return Account(root / "fedmepd_privacy" / name, str(folder.resolve().relative_to(root)))
+    return Account(root / "fedmepd_privacy" / name, str(run))
+
+
+def secret_folder(fl_ctx: FLContext, folder: Path) -> Path:
+    """Returns the folder for the secret of a participant whose state is in ``folder`` on this server.
+
+    FLARE hands the run folder of a server out with the results, so the secret of a run without a name lies elsewhere.
+    """
+    if not folder.is_relative_to(run_folder(fl_ctx)):
+        return folder
+    root = Path(fl_ctx.get_workspace().get_root_dir())
+    return root / "fedmepd_secrets" / fl_ctx.get_job_id()
 
 
 def site_folder(fl_ctx: FLContext, settings: Settings, identity: str) -> Path:

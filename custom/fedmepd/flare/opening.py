@@ -73,7 +73,7 @@ def _fusion_here(run: Run, folder: Path, log: Log, fl_ctx: FLContext) -> Fusion:
         case_scores=site_settings.case_scores,
         disclosure=site_settings.disclosure(),
         limits=site_settings.limits,
-        secret=_secret(site_settings, data, place),
+        secret=_secret(site_settings, data, folders.secret_folder(fl_ctx, place)),
         demanded=site_settings.privacy,
         account=folders.privacy_account(fl_ctx, place),
     )

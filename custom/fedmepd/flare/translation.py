@@ -231,7 +231,8 @@ def fusion_task_of(message: Shareable) -> FusionTask:
     kind, number, names, known, modalities = (
         dxo.get_meta_prop(key) for key in (_KIND, _ROUND, _NAMES, _KNOWN, _MODALITIES)
     )
-    plain = isinstance(number, int) and isinstance(known, str) and isinstance(names, list)
+    # The round becomes part of the name of a file.
+    plain = isinstance(number, int) and number >= 0 and isinstance(known, str) and isinstance(names, list)
     if kind not in get_args(FusionKind) or not plain or not isinstance(modalities, list):
         raise FedMEPDError("the task is none for a fusion site: server and site must run the same version of fedmepd")
     return FusionTask(kind, number, [str(name) for name in names], known, _tensors(dxo), tuple(map(str, modalities)))

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from fedmepd.config import LEAST_NOISE
+
 # Of the grid of privacy losses. A finer one changes the fourth digit and takes ten times as long. To choose the noise,
 # a coarser one does: it is on the safe side too, and costs a few thousandths of the budget.
 _INTERVAL, _COARSE = 1e-3, 1e-2
 # Beyond them, no epsilon that means anything is left to be found.
-LEAST_NOISE, MOST_NOISE = 0.2, 1e4
+MOST_NOISE = 1e4
 _TOLERANCE = 1e-3
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedmepd.config import PrivacySettings
+from fedmepd.config import LEAST_NOISE, PrivacySettings
 from fedmepd.errors import FedMEPDError
-from fedmepd.privacy.accountant import LEAST_NOISE, Release, epsilon, least_noise
+from fedmepd.privacy.accountant import MOST_NOISE, Release, epsilon, least_noise
 from fedmepd.privacy.ledger import Ledger
 from fedmepd.privacy.randomness import SecretRandom
 from fedmepd.site_settings import SitePrivacy
@@ -204,6 +204,8 @@ class Privacy:
             vector_noise = least_noise(
                 lambda noise: [Release(noise, 1.0, rounds)], job.vector_share * target, self.terms.delta
             )
+            # If none is enough, the most: what it costs is charged like everything else.
+            vector_noise = vector_noise or MOST_NOISE
         if job.noise:
             return job.noise, vector_noise
         steps = self._plan.epochs * self.steps_per_epoch
