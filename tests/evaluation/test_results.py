@@ -49,6 +49,7 @@ def test_keys_that_others_rely_on() -> None:
             "limited",
             "test_cases",
             "test_fingerprint",
+            "privacy",
             "work",
         }
     assert run["sites"][0]["cases"] == {"train": 8, "validation": 2, "test": 4}
