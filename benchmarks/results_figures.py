@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from fedmepd.comparing.gathering import RunsMissing
 from fedmepd.comparing.scores import FUSION, MEAN, WORST
-from fedmepd.errors import FedMEPDError
 from fedmepd.evaluation.results import label
 from fedmepd.reporting import comparison_figures, plotting
 
@@ -29,12 +29,12 @@ def draw(name: str, comparison: dict[str, Any]) -> bytes:
         comparison: what :func:`fedmepd.comparing.comparison.compare` returned.
 
     Raises:
-        FedMEPDError: the runs do not have what it shows.
+        RunsMissing: the runs do not have what it shows.
     """
     drawing = cases if name == "cases" else getattr(comparison_figures, name)
     figure = drawing(comparison)
     if figure is None:
-        raise FedMEPDError(f"comparison: figure {name}: these runs have nothing to draw")
+        raise RunsMissing(f"comparison: figure {name}: these runs have nothing to draw")
     return plotting.svg(figure)
 
 

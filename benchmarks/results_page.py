@@ -33,6 +33,7 @@ from benchmarks.results_figures import FIGURES, draw
 from benchmarks.results_kept import keep
 from benchmarks.results_sections import convergence, took
 from fedmepd.comparing.comparison import compare
+from fedmepd.comparing.gathering import RunsMissing
 from fedmepd.comparing.sections import summary
 from fedmepd.comparing.text import markdown, markdown_table
 from fedmepd.errors import FedMEPDError
@@ -122,18 +123,21 @@ class Pages:
         """Returns a page with its tables and figures.
 
         Raises:
-            FedMEPDError: it asks for something that does not exist, or runs cannot be compared.
+            FedMEPDError: it asks for something that does not exist, or the runs that are there do not fit together.
         """
         made = Filled("")
 
         def replaced(found: re.Match) -> str:
             begin, text, before, end = found.groups()
             place = Place.read(text)
-            missing = self._missing(place)
-            if missing:
+            try:
+                missing = self._missing(place)
+                if not missing:
+                    return f"{begin}{_heading(place)}{self._content(place, page, made)}\n{end}"
                 made.waits.append(f"{page.name}: {text}: waits for finished runs of {missing}")
-                return found.group(0)
-            return f"{begin}{_heading(place)}{self._content(place, page, made)}\n{end}"
+            except RunsMissing as error:
+                made.waits.append(f"{page.name}: {text}: waits: {error}")
+            return found.group(0)
 
         made.text = _PLACE.sub(replaced, page.read_text(encoding="utf-8"))
         return made

@@ -171,8 +171,18 @@ def test_figures(out: Path, tmp_path: Path) -> None:
     }
     assert all(content.startswith(b"<?xml") for content in made.figures.values())
     assert "](../out/differences.svg)" in made.text
-    with pytest.raises(FedMEPDError, match="figure cases: these runs have nothing to draw"):
-        fill(tmp_path, tmp_path, "out figure cases")
+    waits = fill(tmp_path, tmp_path, "out figure cases").waits
+    assert waits == ["page.md: out figure cases: waits: comparison: figure cases: these runs have nothing to draw"]
+
+
+def test_a_reference_that_is_not_finished_is_waited_for(out: Path, tmp_path: Path) -> None:
+    made = fill(tmp_path, tmp_path, "out all against=fedper", "out summary fedmepd against=fedper", "out took")
+    assert made.text.count("\nold\n") == 2 and "minutes of each run" in made.text
+    assert all("waits: --against fedper: no such method here" in line for line in made.waits)
+    # Runs of different cohorts are a mistake, and no page may hide it.
+    runs.write(tmp_path / "out", runs.run("fedavg", 0, runs.scores(0), source="folder"), runs.history([0.3]))
+    with pytest.raises(FedMEPDError, match="the kind of data"):
+        fill(tmp_path, tmp_path, "out all")
 
 
 def test_mistakes_are_named(out: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -182,7 +192,6 @@ def test_mistakes_are_named(out: Path, tmp_path: Path, capsys: pytest.CaptureFix
         ("out", "comparison: out: expected a name"),
         ("out figure best", "expected figure with one of heat_map"),
         ("out all local", "methods with summary alone"),
-        ("out all against=fedper", "--against fedper: no such method here"),
     ):
         page.write_text(f"<!-- comparison: {asked} -->\n<!-- end of comparison -->\n")
         assert results_page.main([], runs=tmp_path, pages=(page,)) == 2

@@ -90,6 +90,14 @@ def test_it_goes_on_after_a_failure(plans: list[Path], tmp_path: Path) -> None:
     assert "nothing yet" not in (tmp_path / "page.md").read_text()
 
 
+def test_runs_that_cannot_be_compared_yet_do_not_end_it(plans: list[Path], tmp_path: Path) -> None:
+    """No seed is there of both methods: that place waits, and the next plan is run all the same."""
+    pool, said = Pool(["fedmepd-seed-0", "local-seed-1"]), []
+    assert len(made(plans, pool, said).carry_out()) == 2
+    assert pool.begun[-1] == "two/local-seed-5" and (tmp_path / "page.md").read_text() == PAGE
+    assert any("page.md: one summary fedmepd local: waits: no seed was run with every method" in line for line in said)
+
+
 def test_hours_that_are_left(plans: list[Path], tmp_path: Path) -> None:
     """Four rounds in 240 s: a minute a round. fedmepd has 2 of 4 rounds to go, then 4; local was never measured."""
     made_study = made(plans, Pool(), [])

@@ -573,6 +573,7 @@ def test_a_partition_of_fets(tmp_path: Path, run) -> None:
         "site,case\n1,2\n": "expected the columns Partition_ID and Subject_ID",
         "Partition_ID,Subject_ID\n1,FeTS2022_00000\n2,FeTS2022_00000\n": "is at site-1 and at site-2",
         "Partition_ID,Subject_ID\na b,FeTS2022_00000\n": "'a b' can be no name of a site",
+        "Partition_ID,Subject_ID\n1,FeTS2022_00000\n1\n": "row 2 has no Subject_ID",
     }.items():
         (tmp_path / "bad.csv").write_text(text)
         status, printed = run("split", tmp_path / "fets", tmp_path / "other", "--partition", tmp_path / "bad.csv")

@@ -71,7 +71,11 @@ def test_no_module_loads_a_task_when_it_is_imported() -> None:
         "count = 0\n"
         "for module in pkgutil.walk_packages(fedmepd.__path__, 'fedmepd.'):\n"
         "    if module.name not in tasks and not module.name.endswith('.__main__'):\n"
-        "        importlib.import_module(module.name)\n"
+        "        try:\n"
+        "            importlib.import_module(module.name)\n"
+        # The receivers of optional packages.
+        "        except ModuleNotFoundError as error:\n"
+        "            assert error.name in ('mlflow', 'wandb'), error\n"
         "        count += 1\n"
         "assert count > 100, count\n"
         "assert len(tasks) > 1 and not tasks & set(sys.modules), tasks & set(sys.modules)\n"

@@ -14,7 +14,7 @@ from fedmepd.comparing.checking import check
 from fedmepd.comparing.curves import BUDGETS, Curve, common_budget, curve
 from fedmepd.comparing.design import design_of
 from fedmepd.comparing.differences import below_local, differences
-from fedmepd.comparing.gathering import Gathered, gather, name_of
+from fedmepd.comparing.gathering import Gathered, RunsMissing, gather, name_of
 from fedmepd.comparing.intervals import mean_and_sd
 from fedmepd.comparing.ranking import rank
 from fedmepd.comparing.resampling import DRAWS
@@ -43,6 +43,7 @@ def compare(paths: Iterable[Path], against: str | None = None, *, draws: int = D
         rival's. What is not known is None.
 
     Raises:
+        RunsMissing: the reference is not among the runs, or the methods have no seed in common.
         FedMEPDError: the runs cannot be compared; the message names the difference.
     """
     gathered = gather(paths)
@@ -94,7 +95,7 @@ def _reference(names: list[str], asked: str | None) -> str:
     name = asked or (names[0] if len(names) == 1 else REFERENCE)
     if name not in names:
         was = f"--against {asked}: no such method here" if asked else f"no method is called {REFERENCE}"
-        raise FedMEPDError(f"{was}. Name the method to compare with by --against, one of: {'; '.join(names)}")
+        raise RunsMissing(f"{was}. Name the method to compare with by --against, one of: {'; '.join(names)}")
     return name
 
 

@@ -34,6 +34,10 @@ _SAME_METHOD = {
 }
 
 
+class RunsMissing(FedMEPDError):
+    """The finished runs are too few for a comparison; with more of them it may be made."""
+
+
 @dataclass(frozen=True)
 class Gathered:
     """Runs in order.
@@ -60,8 +64,9 @@ def gather(paths: Iterable[Path]) -> Gathered:
         paths: results.json files, and folders with any number of runs below them.
 
     Raises:
-        FedMEPDError: there is no finished run, a file cannot be read, two runs have the same method, settings and seed,
-            or the methods have no seed in common.
+        RunsMissing: the methods have no seed in common.
+        FedMEPDError: there is no finished run, a file cannot be read, or two runs have the same method, settings and
+            seed.
     """
     files = [read(path) for path in find_all(paths)]
     unfinished = [file for file in files if file.run.status != "finished"]
@@ -72,7 +77,7 @@ def gather(paths: Iterable[Path]) -> Gathered:
     common = set.intersection(*(set(runs) for runs in methods.values()))
     if not common:
         said = "; ".join(f"{name}: {_listed(runs)}" for name, runs in methods.items())
-        raise FedMEPDError(f"no seed was run with every method ({said}): run the missing ones, or name fewer runs")
+        raise RunsMissing(f"no seed was run with every method ({said}): run the missing ones, or name fewer runs")
     notes = [
         f"{name_of(file)}, seed {file.run.seed}: not finished (round {file.run.round} of {file.run.rounds}), not used"
         for file in unfinished

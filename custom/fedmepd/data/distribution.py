@@ -276,6 +276,10 @@ def read_partition(task: Task, file: Path, cases: Sequence[Case]) -> tuple[list[
         raise DataError(f"{file} cannot be read as a partition: {error}") from error
     if not rows or any(column not in rows[0] for column in _PARTITION_COLUMNS):
         raise DataError(f"{file}: expected the columns Partition_ID and Subject_ID")
+    for number, row in enumerate(rows, 1):
+        if not all(row[column] and row[column].strip() for column in _PARTITION_COLUMNS):
+            which = "Partition_ID" if (row["subject_id"] or "").strip() else "Subject_ID"
+            raise DataError(f"{file}: row {number} has no {which}: complete or remove it")
     by_name = {case.name.lower(): case for case in cases}
     unknown = [row["subject_id"] for row in rows if _case_name(row["subject_id"].strip()).lower() not in by_name]
     if unknown:

@@ -11,7 +11,7 @@ import numpy as np
 
 from fedmepd.config import FUSION_SITE
 from fedmepd.data.phantom import phantom_sites
-from fedmepd.data.phantom_cohorts import COHORTS, HOSPITALS, MILD, Cohort
+from fedmepd.data.phantom_cohorts import COHORTS, MILD, Cohort
 from fedmepd.data.phantom_heads import phantom_task
 from fedmepd.storage import write_atomically
 
@@ -19,11 +19,11 @@ from fedmepd.storage import write_atomically
 _VENTRICLES = slice(24, 29)
 
 
-# The sites that the picture of each cohort shows.
-_SITES = {
-    MILD.name: ("site-1", "site-2", "site-5", "site-8"),
-    HOSPITALS.name: (FUSION_SITE, *(name for name in phantom_sites() if name != FUSION_SITE)),
-}
+def _sites(cohort: Cohort) -> tuple[str, ...]:
+    """The sites that the picture of a cohort shows."""
+    if cohort is MILD:
+        return ("site-1", "site-2", "site-5", "site-8")
+    return (FUSION_SITE, *(name for name in phantom_sites() if name != FUSION_SITE))
 
 
 def draw_phantoms(file: Path, cohort: Cohort = MILD, sites: tuple[str, ...] | None = None, seed: int = 0) -> None:
@@ -45,7 +45,7 @@ def draw_phantoms(file: Path, cohort: Cohort = MILD, sites: tuple[str, ...] | No
     from matplotlib.colors import ListedColormap
     from matplotlib.patches import Patch
 
-    task, sites = phantom_task(), sites or _SITES[cohort.name]
+    task, sites = phantom_task(), sites or _sites(cohort)
     figure, axes = pyplot.subplots(len(sites), 5, figsize=(8, 1.72 * len(sites) + 0.35), facecolor="black")
     for row, site in zip(axes, sites, strict=True):
         without = cohort.without_enhancement(site, seed)

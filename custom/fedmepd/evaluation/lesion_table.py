@@ -7,10 +7,9 @@ from typing import Any
 from fedmepd.evaluation.distances import TOLERANCE_MM
 from fedmepd.evaluation.results import label
 from fedmepd.tasks.find import task_of
+from fedmepd.tasks.rules import LESION_COUNTS
 
-COUNTS = ("found", "missed", "invented")
-
-TITLE = f"Lesion by lesion: Dice, HD95 in mm, count of lesions {'/'.join(COUNTS)}; and NSD of the whole region"
+TITLE = f"Lesion by lesion: Dice, HD95 in mm, count of lesions {'/'.join(LESION_COUNTS)}; and NSD of the whole region"
 
 Row = tuple[str, ...]
 
@@ -59,6 +58,6 @@ def _cells(regions: tuple[str, ...], scores: dict[str, Any] | None) -> Row:
     return (
         *(f"{of['dice']:.3f}" if of else "-" for of in told),
         *(f"{of['hd95_mm']:.1f}" if of else "-" for of in told),
-        *("/".join(str(of[count]) for count in COUNTS) if of else "-" for of in told),
+        *("/".join(str(of[count]) for count in LESION_COUNTS) if of else "-" for of in told),
         *(f"{surfaces[region]:.3f}" if region in surfaces else "-" for region in regions),
     )

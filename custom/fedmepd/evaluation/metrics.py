@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from fedmepd.evaluation.distances import hd95, surface_dice
 from fedmepd.tasks.labels import IGNORE, Groups, known_regions
+from fedmepd.tasks.rules import LESION_COUNTS
 from fedmepd.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -129,9 +130,7 @@ def _of_all_lesions(cases: Sequence[LesionScores]) -> dict[str, float | int]:
     return {
         "dice": fmean(of.dice for of in cases),
         "hd95_mm": fmean(of.hd95_mm for of in cases),
-        "found": sum(of.found for of in cases),
-        "missed": sum(of.missed for of in cases),
-        "invented": sum(of.invented for of in cases),
+        **{count: sum(getattr(of, count) for of in cases) for count in LESION_COUNTS},
     }
 
 

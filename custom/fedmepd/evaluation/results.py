@@ -18,6 +18,7 @@ from fedmepd.environment import versions
 from fedmepd.errors import FedMEPDError
 from fedmepd.evaluation.metrics import VERSION as EVALUATION
 from fedmepd.storage import read_json, write_json, write_text
+from fedmepd.tasks.rules import LESION_COUNTS
 from fedmepd.text_table import natural_order
 
 FILE_NAME = "results.json"
@@ -256,7 +257,7 @@ def _lesions(summaries: Sequence[dict]) -> dict[str, dict[str, float | int]] | N
     of_regions = _by_region([summary.get("lesions") or {} for summary in summaries])
     return {
         region: {key: fmean(of[key] for of in sites) for key in ("dice", "hd95_mm")}
-        | {count: sum(of[count] for of in sites) for count in ("found", "missed", "invented")}
+        | {count: sum(of[count] for of in sites) for count in LESION_COUNTS}
         for region, sites in of_regions.items()
     } or None
 

@@ -17,7 +17,7 @@ from fedmepd import __version__
 from fedmepd.evaluation.distances import TOLERANCE_MM
 from fedmepd.evaluation.measures import RegionMeasures
 from fedmepd.storage import write_json, write_text
-from fedmepd.tasks.rules import LesionRules
+from fedmepd.tasks.rules import LESION_COUNTS, LesionRules
 from fedmepd.tasks.task import Task
 from fedmepd.text_table import spreadsheet_cell, table
 
@@ -27,9 +27,7 @@ MEASURES = (
     *("dice", "hd95_mm", "nsd", "lesion_dice", "lesion_hd95_mm"),
     *("sensitivity", "specificity", "label_ml", "prediction_ml"),
 )
-COUNTS = ("found", "missed", "invented")
-
-COLUMNS = ("case", "region", *MEASURES, *(f"lesions_{count}" for count in COUNTS))
+COLUMNS = ("case", "region", *MEASURES, *(f"lesions_{count}" for count in LESION_COUNTS))
 
 RESAMPLES = 10_000
 _BATCH = 1_000
@@ -67,7 +65,7 @@ def build(
     for region in task.regions:
         of_region = [measures[region] for measures in cases.values() if region in measures]
         averages = {measure: average([getattr(one, measure) for one in of_region], seed) for measure in MEASURES}
-        lesions = {count: sum(getattr(one, f"lesions_{count}") for one in of_region) for count in COUNTS}
+        lesions = {count: sum(getattr(one, f"lesions_{count}") for one in of_region) for count in LESION_COUNTS}
         regions[region] = {**averages, "empty": _empty(of_region), "lesions": lesions}
     # Of cases whose labels tell all regions: the mean over the easy ones alone would be another measure.
     mdsc = {

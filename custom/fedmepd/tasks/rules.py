@@ -17,6 +17,10 @@ Foreground = Literal["nonzero", "above", "whole"]
 Intensity = Literal["z-score", "percentiles"]
 
 
+# What can become of a lesion, as it is counted.
+LESION_COUNTS = ("found", "missed", "invented")
+
+
 @dataclass(frozen=True)
 class LesionRules:
     """How lesions are told apart and scored one by one; as it is, by the rules of BraTS 2023 to 2025 for glioma.
