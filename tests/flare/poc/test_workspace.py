@@ -441,11 +441,32 @@ def test_folders_that_are_something_else(flare, tmp_path, data, job, capsys):
     (tmp_path / "w" / "thesis.tex").touch()
     with pytest.raises(FedMEPDError, match="is no POC workspace: choose another folder"):
         Poc(tmp_path / "w").prepare(["site-1"], data)
-    for name in (("start",), ("clean",), ("submit", job)):
+    for name in (("start",), ("clean",), ("submit", job), ("watch", "j1"), ("download", "j1")):
         assert command(name[0], tmp_path, *name[1:]) == 2
         assert "is no POC workspace: `fedmepd poc prepare` makes one" in capsys.readouterr().err
     assert (tmp_path / "w" / "thesis.tex").exists() and not flare.commands
     assert command("stop", tmp_path) == 0
+
+
+def test_commands_go_to_this_workspaces_server_whatever_kit_flare_has_noted(tmp_path, data, job):
+    asked = []
+
+    def answer(arguments, *, poc, kit):
+        asked.append((" ".join(arguments[:2]), poc, kit))
+        if arguments[0] == "job":
+            return {"job_id": "j1"}
+        return {"clients": [{"client_name": "site-1"}]}
+
+    poc = Poc(tmp_path / "w", flare=answer)
+    poc.workspace.mkdir()
+    parties = [{"name": "site-1", "type": "client"}, {"name": "localhost", "type": "server"}]
+    (poc.workspace / "project.yml").write_text(yaml.safe_dump({"participants": parties}))
+    poc.start()
+    poc.submit(job)
+    admin = tmp_path / "w/poc/fedmepd_poc/prod_00/admin@poc.local"
+    folder = tmp_path / "w/poc"
+    # FLARE's command poc finds the kit in its folder, and takes no other.
+    assert asked == [("poc start", folder, None), ("system status", folder, admin), ("job submit", folder, admin)]
 
 
 def test_a_folder_that_is_no_job(flare, tmp_path, data):

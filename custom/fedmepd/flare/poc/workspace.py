@@ -62,6 +62,7 @@ class Poc:
     Args:
         workspace: its folder; made by :meth:`prepare`.
         log: takes lines about the progress.
+        flare: runs FLARE's commands, as :func:`fedmepd.flare.poc.commands.run_flare` does.
 
     Attributes:
         start_seconds: to wait for the server and the sites to be ready.
@@ -75,9 +76,15 @@ class Poc:
     stop_seconds = 30
     port_seconds = 10
 
-    def __init__(self, workspace: Path, log: Callable[[str], None] = lambda line: None):
+    def __init__(
+        self,
+        workspace: Path,
+        log: Callable[[str], None] = lambda line: None,
+        flare: Callable[..., dict[str, Any]] = run_flare,
+    ):
         self.workspace = Path(workspace).absolute()
         self.log = log
+        self._run_flare = flare
         self._flare_folder = self.workspace / "poc"
 
     @contextlib.contextmanager
@@ -274,8 +281,9 @@ class Poc:
         """Reports a job's rounds until it ends; returns FLARE's word for how.
 
         Raises:
-            FlareError: there is no such job, or the server does not answer any more.
+            FedMEPDError: there is no such job or workspace, or the server does not answer any more.
         """
+        self._require_prepared()
         return watch(self._flare, job_id, lambda event, line, live: self.log(line), self.poll_seconds)
 
     def download(self, job_id: str, out: Path) -> Path:
@@ -284,6 +292,7 @@ class Poc:
         Raises:
             FedMEPDError: they are there already, or cannot be fetched; nothing that is there is touched.
         """
+        self._require_prepared()
         return download(self._flare, job_id, out, self.log)
 
     def stop(self) -> None:
@@ -394,7 +403,9 @@ class Poc:
             raise FedMEPDError(f"{self.workspace} is no POC workspace: `fedmepd poc prepare` makes one")
 
     def _flare(self, *arguments: str) -> dict[str, Any]:
-        return run_flare(arguments, poc=self._flare_folder)
+        # FLARE would take the admin's kit that was noted last, which may be that of a federation of hospitals.
+        kit = None if arguments[0] == "poc" else self.kit(ADMIN)
+        return self._run_flare(arguments, poc=self._flare_folder, kit=kit)
 
 
 def _project(sites: Sequence[str], ports: tuple[int, int], everywhere: bool) -> dict[str, Any]:
