@@ -258,7 +258,7 @@ def test_a_site_joins_in_one_step(kit, tmp_path, monkeypatch, capsys):
         f"$ fedmepd kit {folder} --refuse-code --withhold T1",
         f"$ fedmepd doctor {folder} --fusion",
     ]
-    assert "put the errors right, then say `fedmepd join` again" in printed.err
+    assert "put the errors right, then run `fedmepd join` again" in printed.err
     assert json.loads((folder / "local/fedmepd.json").read_text()) == {"data": str(data)}
     assert is_allowed(folder, "fedmepd.flare.executor.FedMEPDExecutor") and (folder / "local/privacy.json").is_file()
     assert "error    server       " in printed.out and not started.exists()
@@ -290,6 +290,7 @@ def test_an_admins_kit_is_found_by_its_name_from_anywhere(kit, tmp_path, monkeyp
     ("name", "options", "message"),
     [
         ("lead@fedmepd.example.org", ["--data", "x"], "--data is for the kit of a site"),
+        (SERVER, ["--data", "x"], "for a server that trains on fusion cases: `fedmepd data init FOLDER --kit KIT`"),
         (SERVER, ["--withhold", "T1"], "--withhold is for the kit of a site"),
         ("site-1", ["--jobs", "x"], "--jobs is for the kit of a server"),
         (".", [], "is no FLARE kit"),

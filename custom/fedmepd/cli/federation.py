@@ -117,7 +117,9 @@ def _join(options: argparse.Namespace) -> int:
         ("--jobs", options.jobs, SERVER),
     ):
         if value and kind != kinds:
-            raise SettingsError(f"{option} is for the kit of a {kinds}; {options.kit} is one of a {kind}")
+            fusion = "; for a server that trains on fusion cases: `fedmepd data init FOLDER --kit KIT`"
+            hint = fusion if (option, kind) == ("--data", SERVER) else ""
+            raise SettingsError(f"{option} is for the kit of a {kinds}; {options.kit} is one of a {kind}{hint}")
     if kind == ADMIN:
         return _join_as_admin(options)
     kit = str(options.kit)
@@ -128,7 +130,7 @@ def _join(options: argparse.Namespace) -> int:
     fuses = kind == SITE and _is_fusion_site(options.kit)
     status = _command(["doctor", kit, *_words({"--fusion": fuses, "--job": options.job, "--against": options.against})])
     if status:
-        print("put the errors right, then say `fedmepd join` again", file=sys.stderr)
+        print("put the errors right, then run `fedmepd join` again", file=sys.stderr)
         return FAULTY
     script = options.kit.absolute() / "startup" / "start.sh"
     if options.start:
