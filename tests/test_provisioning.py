@@ -26,6 +26,7 @@ from nvflare.tool.kit.kit_config import resolve_startup_kit_dir
 from fedmepd.cli import main
 from fedmepd.cli.federation import start_kit
 from fedmepd.doctor.federation import job_settings
+from fedmepd.errors import FedMEPDError
 from fedmepd.flare import kits
 from fedmepd.flare.admission import SiteAdmission
 from fedmepd.flare.kits import admin_kit
@@ -272,6 +273,15 @@ def test_what_starts_outlives_the_command(tmp_path, capsys):
     assert output.read_text() == "here\n"
     assert int((tmp_path / "session").read_text()) != os.getsid(0)
     assert f"what it prints is in {output}, to stop it: {tmp_path}/stop_fl.sh" in capsys.readouterr().out
+
+
+def test_what_does_not_start_is_one_line(tmp_path):
+    script = tmp_path / "start.sh"
+    script.write_text("#!/bin/sh\necho broken\nexit 3\n")
+    script.chmod(0o755)
+    with pytest.raises(FedMEPDError, match="start.sh ended with status 3: .*output.txt says why"):
+        start_kit(script, tmp_path / "output.txt")
+    assert (tmp_path / "output.txt").read_text() == "broken\n"
 
 
 def test_an_admins_kit_is_found_by_its_name_from_anywhere(kit, tmp_path, monkeypatch):

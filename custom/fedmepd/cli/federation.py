@@ -12,7 +12,7 @@ from shlex import join, quote
 from typing import Any
 
 from fedmepd.cli.terminal import FAILED, FAULTY
-from fedmepd.errors import SettingsError
+from fedmepd.errors import FedMEPDError, SettingsError
 
 _POLL_SECONDS = 5.0
 
@@ -184,11 +184,16 @@ def start_kit(script: Path, output: Path) -> None:
     Args:
         script: the kit's ``start.sh``.
         output: file for what it prints.
+
+    Raises:
+        FedMEPDError: the script fails.
     """
     with open(output, "ab") as out:
-        subprocess.run(
-            [script], stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True, check=True
+        started = subprocess.run(
+            [script], stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
         )
+    if started.returncode:
+        raise FedMEPDError(f"{script} ended with status {started.returncode}: {output} says why")
     print(f"started; what it prints is in {output}, to stop it: {script.with_name('stop_fl.sh')}")
 
 
@@ -216,6 +221,11 @@ def _watch(options: argparse.Namespace) -> int:
     from fedmepd.flare.watching import COMPLETED, download, watch
 
     kit = None if options.kit is None else admin_kit(options.kit)
+    out = options.download
+    # A job may take days: what would be refused at its end is refused before.
+    if out and (out.is_file() or (out / options.job_id).exists()):
+        what = "is a file" if out.is_file() else f"holds job {options.job_id} already"
+        raise SettingsError(f"--download {out}: it {what}; choose another folder")
 
     def ask(*arguments: str) -> dict:
         return run_flare(arguments, kit=kit)
@@ -224,9 +234,9 @@ def _watch(options: argparse.Namespace) -> int:
         print(json_line(event, line, live) if options.json else line, flush=True)
 
     status = watch(ask, options.job_id, tell, _POLL_SECONDS)
-    if options.download:
+    if out:
         log = partial(print, file=sys.stderr if options.json else sys.stdout, flush=True)
-        folder = download(ask, options.job_id, options.download.absolute(), log)
+        folder = download(ask, options.job_id, out.absolute(), log)
         if status == COMPLETED and not options.json:
             show_results(folder)
     if status == COMPLETED:
