@@ -211,6 +211,8 @@ def test_what_an_earlier_job_left_is_kept(flare, tmp_path, data, job, capsys, le
         (["--sites", "site-1"], "for the sites site-1 north,"),
         (["--data", tmp_path], f"for the data in {data},"),
         (["--fusion-site", "north"], "for the fusion site at the server,"),
+        (["--port", 1], "for port "),
+        (["--everywhere"], "for addresses of this machine alone,"),
     ):
         assert command("run", tmp_path, job, *options) == 2
         assert f"was prepared {named}" in capsys.readouterr().err

@@ -216,7 +216,14 @@ class Poc:
         self.log(f"submitted {Path(job).name}: job {job_id}")
         return job_id
 
-    def require_fit(self, sites: Sequence[str] | None, data: Path | None, fusion_site: str | None) -> None:
+    def require_fit(
+        self,
+        sites: Sequence[str] | None,
+        data: Path | None,
+        fusion_site: str | None,
+        port: int | None = None,
+        everywhere: bool = False,
+    ) -> None:
         """Raises an error if the workspace was prepared for something else; None: whatever it was prepared for.
 
         Raises:
@@ -231,6 +238,11 @@ class Poc:
                 found.append(f"the data in {' '.join(map(str, sorted(folders)))}")
         if fusion_site is not None and fusion_site != self.fusion_site:
             found.append(f"the fusion site {self.fusion_site or 'at the server'}")
+        server = self._server()
+        if port is not None and port != server["fed_learn_port"]:
+            found.append(f"port {server['fed_learn_port']}")
+        if everywhere and server["name"] == LOOPBACK:
+            found.append("addresses of this machine alone")
         if found:
             raise FedMEPDError(
                 f"{self.workspace} was prepared for {' and '.join(found)}, and holds the models of its jobs: leave "
