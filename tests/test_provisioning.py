@@ -26,6 +26,7 @@ from nvflare.tool.kit.kit_config import resolve_startup_kit_dir
 from fedmepd.cli import main
 from fedmepd.cli.federation import start_kit
 from fedmepd.doctor.federation import job_settings
+from fedmepd.errors import FedMEPDError
 from fedmepd.flare import kits
 from fedmepd.flare.admission import SiteAdmission
 from fedmepd.flare.kits import admin_kit
@@ -258,7 +259,7 @@ def test_a_site_joins_in_one_step(kit, tmp_path, monkeypatch, capsys):
         f"$ fedmepd kit {folder} --refuse-code --withhold T1",
         f"$ fedmepd doctor {folder} --fusion",
     ]
-    assert "put the errors right, then say `fedmepd join` again" in printed.err
+    assert "put the errors right, then run `fedmepd join` again" in printed.err
     assert json.loads((folder / "local/fedmepd.json").read_text()) == {"data": str(data)}
     assert is_allowed(folder, "fedmepd.flare.executor.FedMEPDExecutor") and (folder / "local/privacy.json").is_file()
     assert "error    server       " in printed.out and not started.exists()
@@ -272,6 +273,15 @@ def test_what_starts_outlives_the_command(tmp_path, capsys):
     assert output.read_text() == "here\n"
     assert int((tmp_path / "session").read_text()) != os.getsid(0)
     assert f"what it prints is in {output}, to stop it: {tmp_path}/stop_fl.sh" in capsys.readouterr().out
+
+
+def test_what_does_not_start_is_one_line(tmp_path):
+    script = tmp_path / "start.sh"
+    script.write_text("#!/bin/sh\necho broken\nexit 3\n")
+    script.chmod(0o755)
+    with pytest.raises(FedMEPDError, match="start.sh ended with status 3: .*output.txt says why"):
+        start_kit(script, tmp_path / "output.txt")
+    assert (tmp_path / "output.txt").read_text() == "broken\n"
 
 
 def test_an_admins_kit_is_found_by_its_name_from_anywhere(kit, tmp_path, monkeypatch):
@@ -290,6 +300,7 @@ def test_an_admins_kit_is_found_by_its_name_from_anywhere(kit, tmp_path, monkeyp
     ("name", "options", "message"),
     [
         ("lead@fedmepd.example.org", ["--data", "x"], "--data is for the kit of a site"),
+        (SERVER, ["--data", "x"], "for a server that trains on fusion cases: `fedmepd data init FOLDER --kit KIT`"),
         (SERVER, ["--withhold", "T1"], "--withhold is for the kit of a site"),
         ("site-1", ["--jobs", "x"], "--jobs is for the kit of a server"),
         (".", [], "is no FLARE kit"),

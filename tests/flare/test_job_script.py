@@ -64,13 +64,13 @@ def test_sites_are_those_of_the_folder(job, tmp_path):
     for site in ("north", "south-10", "south-9", "fusion"):
         write_case(tmp_path / "data" / site, "a", ("T1",))
     (tmp_path / "data" / "notes").mkdir()
-    assert script(str(tmp_path / "data"), None) == ["north", "south-9", "south-10"]
-    assert script(str(tmp_path / "data"), 2) == ["north", "south-9"]
+    assert script(str(tmp_path / "data"), None, {}) == ["north", "south-9", "south-10"]
+    assert script(str(tmp_path / "data"), 2, {}) == ["north", "south-9"]
     with pytest.raises(DataError, match="--sites 4: .* holds 3 sites, north, south-9, south-10"):
-        script(str(tmp_path / "data"), 4)
-    assert script(None, None) == [f"site-{number}" for number in range(1, 9)]
+        script(str(tmp_path / "data"), 4, {})
+    assert script(None, None, {}) == [f"site-{number}" for number in range(1, 9)]
     # The folder of one data set holds cases, and no sites.
-    assert script(str(tmp_path / "data" / "north"), 2) == ["site-1", "site-2"]
+    assert script(str(tmp_path / "data" / "north"), 2, {}) == ["site-1", "site-2"]
     status, _, errors = job("--data", str(tmp_path / "nowhere"))
     assert status == 2 and "nowhere cannot be read" in errors.splitlines()[-1]
 

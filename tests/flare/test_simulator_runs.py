@@ -37,7 +37,7 @@ def test_a_name_is_claimed_once(tmp_path):
     (tmp_path / "other").mkdir()
     other = SimulatorRun(tmp_path / "other")
     assert not other.claim(started()) and not other.exists
-    with pytest.raises(FedMEPDError, match="there is no run other to go on with"):
+    with pytest.raises(FedMEPDError, match="^there is no run other to go on with: .*other_runs/job.json"):
         other.started_with()
 
 
@@ -50,6 +50,13 @@ def test_a_workspace_that_cannot_be_written(tmp_path):
 def test_a_name_that_no_run_can_have_leaves_nothing(tmp_path):
     with pytest.raises(FedMEPDError, match="run_name"):
         new_run(tmp_path, "a" * 64, started())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_run_is_named_as_the_link_to_the_last(tmp_path):
+    """The link would lead to itself."""
+    with pytest.raises(FedMEPDError, match="a run cannot be named latest"):
+        SimulatorRun(tmp_path / "latest").claim(started(run_name="latest"))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -92,3 +92,12 @@ def test_a_name_that_nobody_has_noted(tmp_path, monkeypatch, capsys):
     assert main(["watch", "--kit", "lead@somewhere.org", "j1"]) == 2
     printed = capsys.readouterr().err
     assert "--kit lead@somewhere.org: neither a folder nor a name" in printed and "`fedmepd join FOLDER`" in printed
+
+
+def test_a_place_for_results_that_cannot_be_is_refused_before_the_job_is_watched(tmp_path, capsys):
+    admin = kit(tmp_path / "lead", "fed_admin.json")
+    (tmp_path / "file").touch()
+    (tmp_path / "out/j1").mkdir(parents=True)
+    for place, message in (("file", "is a file"), ("out", "holds job j1 already")):
+        assert main(["watch", "j1", "--kit", str(admin), "--download", str(tmp_path / place)]) == 2
+        assert f"--download {tmp_path / place}: it {message}; choose another folder" in capsys.readouterr().err

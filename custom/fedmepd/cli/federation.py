@@ -12,7 +12,7 @@ from shlex import join, quote
 from typing import Any
 
 from fedmepd.cli.terminal import FAILED, FAULTY
-from fedmepd.errors import SettingsError
+from fedmepd.errors import FedMEPDError, SettingsError
 
 _POLL_SECONDS = 5.0
 
@@ -117,7 +117,9 @@ def _join(options: argparse.Namespace) -> int:
         ("--jobs", options.jobs, SERVER),
     ):
         if value and kind != kinds:
-            raise SettingsError(f"{option} is for the kit of a {kinds}; {options.kit} is one of a {kind}")
+            fusion = "; for a server that trains on fusion cases: `fedmepd data init FOLDER --kit KIT`"
+            hint = fusion if (option, kind) == ("--data", SERVER) else ""
+            raise SettingsError(f"{option} is for the kit of a {kinds}; {options.kit} is one of a {kind}{hint}")
     if kind == ADMIN:
         return _join_as_admin(options)
     kit = str(options.kit)
@@ -128,7 +130,7 @@ def _join(options: argparse.Namespace) -> int:
     fuses = kind == SITE and _is_fusion_site(options.kit)
     status = _command(["doctor", kit, *_words({"--fusion": fuses, "--job": options.job, "--against": options.against})])
     if status:
-        print("put the errors right, then say `fedmepd join` again", file=sys.stderr)
+        print("put the errors right, then run `fedmepd join` again", file=sys.stderr)
         return FAULTY
     script = options.kit.absolute() / "startup" / "start.sh"
     if options.start:
@@ -182,11 +184,16 @@ def start_kit(script: Path, output: Path) -> None:
     Args:
         script: the kit's ``start.sh``.
         output: file for what it prints.
+
+    Raises:
+        FedMEPDError: the script fails.
     """
     with open(output, "ab") as out:
-        subprocess.run(
-            [script], stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True, check=True
+        started = subprocess.run(
+            [script], stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
         )
+    if started.returncode:
+        raise FedMEPDError(f"{script} ended with status {started.returncode}: {output} says why")
     print(f"started; what it prints is in {output}, to stop it: {script.with_name('stop_fl.sh')}")
 
 
@@ -214,6 +221,11 @@ def _watch(options: argparse.Namespace) -> int:
     from fedmepd.flare.watching import COMPLETED, download, watch
 
     kit = None if options.kit is None else admin_kit(options.kit)
+    out = options.download
+    # A job may take days: what would be refused at its end is refused before.
+    if out and (out.is_file() or (out / options.job_id).exists()):
+        what = "is a file" if out.is_file() else f"holds job {options.job_id} already"
+        raise SettingsError(f"--download {out}: it {what}; choose another folder")
 
     def ask(*arguments: str) -> dict:
         return run_flare(arguments, kit=kit)
@@ -222,9 +234,9 @@ def _watch(options: argparse.Namespace) -> int:
         print(json_line(event, line, live) if options.json else line, flush=True)
 
     status = watch(ask, options.job_id, tell, _POLL_SECONDS)
-    if options.download:
+    if out:
         log = partial(print, file=sys.stderr if options.json else sys.stdout, flush=True)
-        folder = download(ask, options.job_id, options.download.absolute(), log)
+        folder = download(ask, options.job_id, out.absolute(), log)
         if status == COMPLETED and not options.json:
             show_results(folder)
     if status == COMPLETED:

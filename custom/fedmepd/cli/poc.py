@@ -153,7 +153,7 @@ def _run(options: argparse.Namespace) -> int:
         try:
             if poc.jobs() or poc.unfinished():
                 # What earlier jobs have left stays: the next one uses the same kits.
-                poc.require_fit(options.sites, options.data, options.fusion_site)
+                poc.require_fit(options.sites, options.data, options.fusion_site, options.port, options.everywhere)
             else:
                 _prepare_kits(poc, options)
             job = options.job or _DEFAULT_JOB

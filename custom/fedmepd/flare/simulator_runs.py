@@ -84,11 +84,11 @@ class SimulatorRun:
         """Returns what the run was started with.
 
         Raises:
-            FedMEPDError: there is no such run.
+            FedMEPDError: there is no such run, or its file is damaged.
         """
-        content = read_json(
-            self.kept / _JOB, "what a run was started with", hint=f": there is no run {self.name} to go on with"
-        )
+        if not self.exists:
+            raise FedMEPDError(f"there is no run {self.name} to go on with: {self.kept / _JOB} does not exist")
+        content = read_json(self.kept / _JOB, "what a run was started with")
         try:
             return StartedWith(**{field.name: content[field.name] for field in fields(StartedWith)})
         except KeyError as error:
@@ -101,6 +101,8 @@ class SimulatorRun:
             FedMEPDError: it cannot be written, or the run cannot have these settings, its name among them.
         """
         Settings.make(started.preset, started.settings)
+        if self.name == LATEST:
+            raise FedMEPDError(f"a run cannot be named {LATEST}: that leads to the run that was started last")
         if self.folder.exists() or self.folder.is_symlink():
             return False
         try:

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from fedmepd import cli
+from fedmepd.data import phantom_cohorts
 from fedmepd.errors import FedMEPDError
 from fedmepd.evaluation import results
 from fedmepd.flare.export import fusion_site_of
@@ -110,8 +111,10 @@ def run(tmp_path, job, data, *more):
 def test_all_in_one(flare, tmp_path, data, job, capsys):
     assert run(tmp_path, job, data) == 0
     printed = capsys.readouterr().out
-    for text in ("round 0: the fusion site trains", "round 3/20: 7 sites", "testing the models", "mean of the sites"):
+    for text in ("round 0: the fusion site trains", "round 3/20: 7 sites", "testing the models"):
         assert printed.count(text) == 1
+    # In the table of regions, and in that of lesions.
+    assert printed.count("mean of the sites") == 2
     # The server is there at the third question, the second site at the fourth.
     assert flare.commands[:7] == ["poc prepare", "poc start", *["system status"] * 4, "job submit"]
     assert "job download" in flare.commands
@@ -155,7 +158,7 @@ def test_the_fusion_site_at_a_hospital(flare, tmp_path, data, real_job):
 
 def test_phantoms_of_the_fusion_site_at_a_hospital(flare, tmp_path, monkeypatch):
     made = []
-    monkeypatch.setattr("fedmepd.data.phantom.ensure_site", lambda root, name, seed: made.append(name) or root / name)
+    monkeypatch.setattr(phantom_cohorts, "ensure_site", lambda root, name, seed: made.append(name) or root / name)
     Poc(tmp_path / "w").prepare(["site-1", "site-2"], None, fusion_site="site-2")
     assert made == ["site-1", "site-2", "fusion"]
     # Made-up cases are nobody's: their sites tell every mean, and a run can be repeated to the bit.
@@ -208,6 +211,8 @@ def test_what_an_earlier_job_left_is_kept(flare, tmp_path, data, job, capsys, le
         (["--sites", "site-1"], "for the sites site-1 north,"),
         (["--data", tmp_path], f"for the data in {data},"),
         (["--fusion-site", "north"], "for the fusion site at the server,"),
+        (["--port", 1], "for port "),
+        (["--everywhere"], "for addresses of this machine alone,"),
     ):
         assert command("run", tmp_path, job, *options) == 2
         assert f"was prepared {named}" in capsys.readouterr().err
@@ -438,11 +443,32 @@ def test_folders_that_are_something_else(flare, tmp_path, data, job, capsys):
     (tmp_path / "w" / "thesis.tex").touch()
     with pytest.raises(FedMEPDError, match="is no POC workspace: choose another folder"):
         Poc(tmp_path / "w").prepare(["site-1"], data)
-    for name in (("start",), ("clean",), ("submit", job)):
+    for name in (("start",), ("clean",), ("submit", job), ("watch", "j1"), ("download", "j1")):
         assert command(name[0], tmp_path, *name[1:]) == 2
         assert "is no POC workspace: `fedmepd poc prepare` makes one" in capsys.readouterr().err
     assert (tmp_path / "w" / "thesis.tex").exists() and not flare.commands
     assert command("stop", tmp_path) == 0
+
+
+def test_commands_go_to_this_workspaces_server_whatever_kit_flare_has_noted(tmp_path, data, job):
+    asked = []
+
+    def answer(arguments, *, poc, kit):
+        asked.append((" ".join(arguments[:2]), poc, kit))
+        if arguments[0] == "job":
+            return {"job_id": "j1"}
+        return {"clients": [{"client_name": "site-1"}]}
+
+    poc = Poc(tmp_path / "w", flare=answer)
+    poc.workspace.mkdir()
+    parties = [{"name": "site-1", "type": "client"}, {"name": "localhost", "type": "server"}]
+    (poc.workspace / "project.yml").write_text(yaml.safe_dump({"participants": parties}))
+    poc.start()
+    poc.submit(job)
+    admin = tmp_path / "w/poc/fedmepd_poc/prod_00/admin@poc.local"
+    folder = tmp_path / "w/poc"
+    # FLARE's command poc finds the kit in its folder, and takes no other.
+    assert asked == [("poc start", folder, None), ("system status", folder, admin), ("job submit", folder, admin)]
 
 
 def test_a_folder_that_is_no_job(flare, tmp_path, data):

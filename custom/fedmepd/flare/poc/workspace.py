@@ -62,6 +62,7 @@ class Poc:
     Args:
         workspace: its folder; made by :meth:`prepare`.
         log: takes lines about the progress.
+        flare: runs FLARE's commands, as :func:`fedmepd.flare.poc.commands.run_flare` does.
 
     Attributes:
         start_seconds: to wait for the server and the sites to be ready.
@@ -75,9 +76,15 @@ class Poc:
     stop_seconds = 30
     port_seconds = 10
 
-    def __init__(self, workspace: Path, log: Callable[[str], None] = lambda line: None):
+    def __init__(
+        self,
+        workspace: Path,
+        log: Callable[[str], None] = lambda line: None,
+        flare: Callable[..., dict[str, Any]] = run_flare,
+    ):
         self.workspace = Path(workspace).absolute()
         self.log = log
+        self._run_flare = flare
         self._flare_folder = self.workspace / "poc"
 
     @contextlib.contextmanager
@@ -209,7 +216,14 @@ class Poc:
         self.log(f"submitted {Path(job).name}: job {job_id}")
         return job_id
 
-    def require_fit(self, sites: Sequence[str] | None, data: Path | None, fusion_site: str | None) -> None:
+    def require_fit(
+        self,
+        sites: Sequence[str] | None,
+        data: Path | None,
+        fusion_site: str | None,
+        port: int | None = None,
+        everywhere: bool = False,
+    ) -> None:
         """Raises an error if the workspace was prepared for something else; None: whatever it was prepared for.
 
         Raises:
@@ -224,6 +238,11 @@ class Poc:
                 found.append(f"the data in {' '.join(map(str, sorted(folders)))}")
         if fusion_site is not None and fusion_site != self.fusion_site:
             found.append(f"the fusion site {self.fusion_site or 'at the server'}")
+        server = self._server()
+        if port is not None and port != server["fed_learn_port"]:
+            found.append(f"port {server['fed_learn_port']}")
+        if everywhere and server["name"] == LOOPBACK:
+            found.append("addresses of this machine alone")
         if found:
             raise FedMEPDError(
                 f"{self.workspace} was prepared for {' and '.join(found)}, and holds the models of its jobs: leave "
@@ -274,8 +293,9 @@ class Poc:
         """Reports a job's rounds until it ends; returns FLARE's word for how.
 
         Raises:
-            FlareError: there is no such job, or the server does not answer any more.
+            FedMEPDError: there is no such job or workspace, or the server does not answer any more.
         """
+        self._require_prepared()
         return watch(self._flare, job_id, lambda event, line, live: self.log(line), self.poll_seconds)
 
     def download(self, job_id: str, out: Path) -> Path:
@@ -284,6 +304,7 @@ class Poc:
         Raises:
             FedMEPDError: they are there already, or cannot be fetched; nothing that is there is touched.
         """
+        self._require_prepared()
         return download(self._flare, job_id, out, self.log)
 
     def stop(self) -> None:
@@ -394,7 +415,9 @@ class Poc:
             raise FedMEPDError(f"{self.workspace} is no POC workspace: `fedmepd poc prepare` makes one")
 
     def _flare(self, *arguments: str) -> dict[str, Any]:
-        return run_flare(arguments, poc=self._flare_folder)
+        # FLARE would take the admin's kit that was noted last, which may be that of a federation of hospitals.
+        kit = None if arguments[0] == "poc" else self.kit(ADMIN)
+        return self._run_flare(arguments, poc=self._flare_folder, kit=kit)
 
 
 def _project(sites: Sequence[str], ports: tuple[int, int], everywhere: bool) -> dict[str, Any]:
