@@ -94,6 +94,7 @@ def test_training(run) -> None:
 
 
 @pytest.mark.system
+@pytest.mark.slow
 def test_inference(run, tmp_path: Path) -> None:
     model = tmp_path / "model.pt"
     content, output = run("inference", "--model", str(model), starts_processes=True)

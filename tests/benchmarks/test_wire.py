@@ -86,6 +86,7 @@ def check_fusion(rows: list[dict]) -> None:
         assert row["up"]["message"] > up and row["down"]["message"] > down
 
 
+@pytest.mark.slow
 def test_bytes_of_every_round(tmp_path, monkeypatch, capsys):
     sites = {"site-5": ("T1ce",), "site-8": ("FLAIR", "T1ce", "T1", "T2")}
     monkeypatch.setattr(wire, "SITES", sites)

@@ -118,6 +118,7 @@ def test_a_job_of_three_sites(federation, job, tmp_path):
             assert not any(secret in text for text in texts)
 
 
+@pytest.mark.slow
 def test_without_code_and_without_an_encoder(federation, job, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -250,6 +251,7 @@ def test_the_fusion_site_at_a_hospital(federation, server_without_data, job, coh
         assert not any(secret in text for text in [log, *kept])
 
 
+@pytest.mark.slow
 def test_a_fusion_site_that_withholds_an_encoder(federation, server_without_data, job, cache, tmp_path):
     """No site but the fusion site has T1ce, and its training of that encoder never leaves the hospital."""
     plain = tmp_path / "plain"

@@ -108,6 +108,7 @@ def options_of(settings, path=()):
             yield from ("--set", f"{'.'.join((*path, key))}={value}")
 
 
+@pytest.mark.slow
 def test_job_py_is_interrupted_though_a_script_has_started_it_and_goes_on(tmp_path, cohort, cache, reference):
     """To the same bits as without the interruption; what the first part has left stays."""
     workspace = tmp_path / "w"
