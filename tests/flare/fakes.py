@@ -202,7 +202,7 @@ class Server:
         return runs.finished()
 
     def results(self):
-        sites = [{"name": name} for name in self.profiles]
+        sites = [{"name": name, "modalities": profile.modalities} for name, profile in self.profiles.items()]
         return {"filters": self.filters, "round": self.round, "sites": sites}
 
     def histories(self):
