@@ -26,7 +26,8 @@ from benchmarks.measure import MIB
 from benchmarks.round import CACHE, JOB, copy_job
 from fedmepd.cli.terminal import interruptible
 from fedmepd.evaluation import results
-from fedmepd.flare.poc.workspace import COMPLETED, Poc
+from fedmepd.flare.poc.workspace import Poc
+from fedmepd.flare.watching import COMPLETED
 
 ROUNDS = 100
 SITES = tuple(f"site-{number}" for number in range(1, 9))
