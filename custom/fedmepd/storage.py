@@ -74,18 +74,19 @@ def cannot_write(path: Path, error: OSError) -> FedMEPDError:
 
 
 def require_writable(folder: Path, option: str) -> None:
-    """Makes a folder and tries whether it can be written, before anything is computed for it.
+    """Tries whether a folder can be written, or made, before anything is computed for it. Nothing is left behind.
 
     Args:
-        folder: the folder.
+        folder: the folder; need not exist.
         option: by which the user names it.
 
     Raises:
         FedMEPDError: it cannot.
     """
+    place = folder.absolute()
+    nearest = next(existing for existing in (place, *place.parents) if existing.exists())
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
+        with tempfile.TemporaryFile(dir=nearest):
             pass
     except OSError as error:
         raise FedMEPDError(f"{option} {folder} cannot be written: {error.strerror}; {remedy(error)}") from error

@@ -37,8 +37,8 @@ def test_updates_are_new_at_every_call_and_the_same(tmp_path):
 def test_report(tmp_path, monkeypatch, capsys):
     """Every run holds 100 MiB, and 50 more for each site at its peak."""
 
-    def in_this_process(prepare, folder, sites, width, threads):
-        return measure.Run(prepare(folder, sites, width, threads)(), 1.0, 100.0, 100.0 + 50 * sites)
+    def in_this_process(prepare, folder, sites, width, threads, means):
+        return measure.Run(prepare(folder, sites, width, threads, means)(), 1.0, 100.0, 100.0 + 50 * sites)
 
     monkeypatch.setattr(measure, "in_fresh_process", in_this_process)
     server.main(["--quick", "--sites", "2", "1", "--json", str(tmp_path / "server.json")])

@@ -12,7 +12,21 @@ from tests.doctor import servers
 from tests.doctor.conftest import authority, change, issued, kit_folder, provisioned  # noqa: F401
 
 JOB = str(Path(__file__).parents[2] / "jobs" / "fedmepd_brats")
-TOPICS = ["kit", "kit", "certificate", "certificate", "server", "clock", "versions", "versions", "data", "job", "GPU"]
+TOPICS = [
+    "kit",
+    "kit",
+    "certificate",
+    "certificate",
+    "server",
+    "clock",
+    "versions",
+    "versions",
+    "data",
+    "limits",
+    "leaving",
+    "job",
+    "GPU",
+]
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +48,7 @@ def doctor(capsys):
 
 def test_a_site_that_is_ready(doctor, issued, authority, tiny, tmp_path, provisioned):  # noqa: F811
     """Versions and job come from the file that the server's operator has written into the kit."""
-    (issued / "local" / "fedmepd.json").write_text(json.dumps({"data": str(tiny.machine.data)}))
+    (issued / "local" / "fedmepd.json").write_text(json.dumps({"data": str(tiny.machine.data), "min_count": 1}))
     written = doctor(provisioned / "localhost", "--job", JOB, "--write", issued / "local" / "fedmepd-federation.json")
     assert written[0] == 0 and "--against fedmepd-federation.json" in written[1]
     with servers.flare_http(servers.tls(tmp_path, authority)) as port:
