@@ -107,7 +107,7 @@ def test_warnings_are_logged(local):
     write_case(local.data, "a", ("T1",), affine=np.diag([-1, -1, 7, 1]))
     told = []
     open_site_data("clinic", Settings.make("paper"), local, told.append)
-    assert told == ["unusual voxel size (2)"]
+    assert told == ["voxels of another size than the task's (1)", "unusual voxel size (2)"]
 
 
 def initialise(folder, **parts):

@@ -195,13 +195,13 @@ def test_same_bits_as_a_run_alone(tiny, tmp_path, monkeypatch) -> None:
         own.pop(key)
     for key in ("threads", "fusion_threads"):
         own["training"].pop(key)
-    hopeless = {"method": "local", "settings": {"training": {"learning_rate": 1e30, "weight_decay": 1e30}}}
+    hopeless = {"method": "local", "settings": {"aggregation": {"min_sites": 5}}}
     content = {"preset": "paper", "settings": own, "methods": ["fedavg", hopeless], "seeds": [0]}
     (tmp_path / "plan.yaml").write_text(json.dumps(content | {"data": str(tiny.machine.data)}))
     plan = read_plan(tmp_path / "plan.yaml", None)
     outcome = Conductor(plan, tmp_path / "out", SiteSettings.load(), at_once=2).carry_out()
 
-    assert list(outcome.failed) == ["local-seed-0"] and "expected a finite number" in outcome.failed["local-seed-0"]
+    assert list(outcome.failed) == ["local-seed-0"] and "min_sites" in outcome.failed["local-seed-0"]
     assert RunFolder(tmp_path / "out" / "local-seed-0").failure() == outcome.failed["local-seed-0"]
     results = RunFolder(tmp_path / "out" / "fedavg-seed-0").results()
     assert results["status"] == "finished" and all(site["test_cases"] for site in results["sites"])
