@@ -32,32 +32,43 @@ def test_console_has_a_line_per_round_and_the_table(parallel):
     assert "Traceback" not in parallel.output
 
 
-def board(folder):
+def board(folder, run):
+    """What TensorBoard shows of one of the runs below a folder."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    (place,) = {path.parent for path in folder.rglob("events.out.tfevents.*")}
+    (place,) = {path.parent for path in folder.rglob("events.out.tfevents.*") if path.parent.name == run}
     return EventAccumulator(str(place)).Reload()
 
 
 def test_metrics_of_every_site_are_on_the_server(parallel):
-    events = board(parallel.workspace / "server")
-    for tag in ("loss_total", "validation_dice_WT", "personal_share", "bytes_up", "bytes_down", "seconds"):
-        for site in SITES:
-            assert f"{site}/{tag}" in events.Tags()["scalars"]
-    assert [event.step for event in events.Scalars("site-1/bytes_up")] == [1, 2]
-    sent = sum(tensor.numel() for tensor in weights(parallel.workspace, 2)["server"].values())
-    assert 0 < events.Scalars("site-1/bytes_up")[0].value < 4 * sent
+    server = parallel.workspace / "server"
+    for site in SITES:
+        found = board(server, site).Tags()["scalars"]
+        for tag in (
+            "1_scores/validation_dice_WT",
+            "2_training/loss_total",
+            "3_personal_filters/share",
+            "4_cost/bytes_up",
+            "4_cost/bytes_down",
+            "4_cost/seconds",
+        ):
+            assert tag in found, (site, tag)
+    sent = board(server, "site-1").Scalars("4_cost/bytes_up")
+    assert [event.step for event in sent] == [1, 2]
+    assert 0 < sent[0].value < 4 * sum(tensor.numel() for tensor in weights(parallel.workspace, 2)["server"].values())
     # A map of filters, and no picture of a case.
-    assert events.Tags()["images"] == ["federation/personal_filters"]
-    assert [event.step for event in events.Images("federation/personal_filters")] == [2]
+    pictures = {run: board(server, run).Tags()["images"] for run in (*SITES, "fusion site", "federation")}
+    federation = pictures.pop("federation")
+    assert federation == ["3_personal_filters/by_site_and_layer"] and not any(pictures.values())
+    assert [event.step for event in board(server, "federation").Images(federation[0])] == [2]
 
 
 def test_pictures_of_cases_are_at_their_site_alone(parallel):
     for site in SITES:
-        events = board(parallel.workspace / site)
+        events = board(parallel.workspace / site, site)
         # Two test cases: none is left for the median.
-        assert events.Tags()["images"] == [f"{site}/overlay_{kind}" for kind in ("validation", "best", "worst")]
-        assert [event.step for event in events.Scalars(f"{site}/loss_total")] == [1, 2]
+        assert events.Tags()["images"] == [f"7_cases/overlay_{kind}" for kind in ("validation", "best", "worst")]
+        assert [event.step for event in events.Scalars("2_training/loss_total")] == [1, 2]
         folder = parallel.workspace / site / "simulate_job/fedmepd"
         assert {path.relative_to(folder).as_posix() for path in folder.rglob("*.png")} == {
             "overlays/best.png",

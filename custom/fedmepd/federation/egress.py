@@ -216,7 +216,7 @@ def _lines(path: Path) -> Iterator[str]:
 
 
 # Where a list lies below a kit, a site's folder, a workspace of the simulator or of `fedmepd poc`.
-_PLACES = (FILE_NAME, f"*/{FILE_NAME}", f"*/*/{FILE_NAME}", f"*/*/prod_*/*/{FILE_NAME}")
+_PLACES = (FILE_NAME, *(f"{below}/{FILE_NAME}" for below in ("*", "*/*", "*/prod_*/*", "*/*/prod_*/*")))
 
 
 def find(folder: Path) -> list[Path]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 from pathlib import Path
 
 from fedmepd.errors import CheckpointError
 from fedmepd.seeds import Secret
-from fedmepd.storage import read_json, write_json
+from fedmepd.storage import read_json, write_atomically
 
 FILE_NAME = "secret.json"
 _BYTES = 32
@@ -23,8 +24,9 @@ def kept_secret(folder: Path) -> Secret:
     """
     path = Path(folder) / FILE_NAME
     if not path.is_file():
-        write_json(path, {"secret": secrets.token_hex(_BYTES)})
-        os.chmod(path, 0o600)
+        content = json.dumps({"secret": secrets.token_hex(_BYTES)}).encode()
+        # The rights before the name: a process that is killed in between leaves no secret that others can read.
+        write_atomically(path, lambda file: file.write(content), lambda written: os.chmod(written, 0o600))
     hint = ": remove it to draw another one; the run then goes on with other crops"
     secret = read_json(path, "the secret of a site", CheckpointError, hint=hint).get("secret")
     if not isinstance(secret, str) or len(secret) != 2 * _BYTES:
