@@ -146,7 +146,9 @@ def test_a_federation_whose_sites_allow_nothing_goes_on(tiny, tmp_path) -> None:
         assert {key: report[key] for key in kept} == dict.fromkeys(kept)
     assert results["status"] == "finished"
     assert [entry["rounds_taken"] for entry in results["sites"]] == [[1], [1]]
-    assert {entry["untested"] for entry in results["sites"]} == {"the site's allow says no"}
+    assert {entry["untested"] for entry in results["sites"]} == {
+        "the site's allow, or its differential privacy, says no"
+    }
     assert server._method.anchors == {} and all(site.stats() == {} for site in sites.values())
     for give in (sites[NAME].give_model, lambda: sites[NAME].test_model(None, never)):
         sites[NAME].cross_site = "share"

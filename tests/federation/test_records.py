@@ -16,6 +16,7 @@ def report(**of) -> dict:
         "seconds": 3.0,
         "validation": None,
         "peak_mib": 500.0,
+        "privacy": None,
     } | of
 
 
