@@ -109,7 +109,7 @@ def broken_model():
     ("bad", "reason"),
     [
         (lambda: refuse("not agreed"), "not agreed"),
-        (lambda: translation.report_reply({}), "expected weights, got METRICS"),
+        (lambda: translation.report_reply({}), "not a model of this package"),
         (broken_model, "decoder.classify.bias is missing, unknown, not finite"),
         (lambda: None, "site-2 gave no answer in time"),
     ],

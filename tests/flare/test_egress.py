@@ -19,7 +19,7 @@ from fedmepd.flare.filters import ToWirePrecision
 from fedmepd.flare.kits import _scope
 from fedmepd.flare.translation import Run
 from tests.flare.fakes import CASES, Engine
-from tests.flare.test_executor import SETTINGS, execute, make, stats
+from tests.flare.test_executor import IDENTITY, SETTINGS, execute, make, stats
 
 RUN = Run("run-1", SETTINGS)
 REPORT = {
@@ -144,7 +144,7 @@ def test_every_answer_is_noted_with_whom_it_is_for(context, tmp_path):
         ("train", 4),
     ]
     last = found.entries[-1]
-    assert (last.to, last.job, last.run, last.code) == ("project fl.example.org:8002", "job-1", "run-1", "OK")
+    assert (last.to, last.job, last.run, last.code) == ("project fl.example.org:8002", "job-1", IDENTITY, "OK")
     assert [item.cases for item in last.items if item.kind == "updates"] == [3]
 
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 NEEDED = (
     "fedmepd.data.site",
+    "fedmepd.evaluation.lesions",
     "fedmepd.federation.site",
     "fedmepd.site_settings",
     "monai.data",
