@@ -17,7 +17,7 @@ from tests.tiny import CASES, COUNTS, SITES, settings, write, write_case
 RESULTS = ("mean", "server", "sites", "status", "round", "method", "seed", "rounds")
 
 
-@pytest.mark.parametrize("method", ["fedmepd", "fedavg"])
+@pytest.mark.parametrize("method", ["fedmepd", pytest.param("fedavg", marks=pytest.mark.slow)])
 def test_same_seed_same_bits(method, finished, tiny, tmp_path) -> None:
     first = finished(method)
     # The first of FedMEPD draws pictures.
@@ -53,6 +53,7 @@ def test_results_of_every_method(method, finished) -> None:
     assert shares == {method != "fedmepd"}
 
 
+@pytest.mark.slow
 def test_a_hospital_whose_manifest_marks_its_fusion_cases(tmp_path, monkeypatch) -> None:
     """A flat folder gives the bits of the same cases in two folders, one of them for fusion training."""
     monkeypatch.setenv("FEDMEPD_CACHE", str(tmp_path / "cache"))

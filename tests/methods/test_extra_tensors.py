@@ -81,7 +81,7 @@ def test_state_survives_a_kill(tiny, tmp_path) -> None:
     assert all(same(site_state(tmp_path / "one", name, 2), site_state(tmp_path / "many", name, 2)) for name in SITES)
 
 
-@pytest.mark.parametrize("precision", ["float32", "float16"])
+@pytest.mark.parametrize("precision", ["float32", pytest.param("float16", marks=pytest.mark.slow)])
 def test_a_hospital_as_fusion_site(precision, tiny_apart, tmp_path) -> None:
     for place in ("", "site-1"):
         of = settings("telling", rounds=1, fusion={"site": place}, aggregation={"wire_precision": precision})

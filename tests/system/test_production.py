@@ -291,6 +291,7 @@ def test_a_job_with_code_where_code_is_refused(federation, job):
     assert not (federation.kit(STRICT) / job_id / "fedmepd").exists()
 
 
+@pytest.mark.slow
 def test_a_class_outside_the_list(federation, job, tmp_path):
     mark = tmp_path / "mark"
     asking, plain = job("asking", (STRICT,)), tmp_path / "plain"
