@@ -78,7 +78,6 @@ def split(tmp_path_factory, cache):
     return SimpleNamespace(finished=finished, data=data, kept=kept, other=other, parts=parts)
 
 
-@pytest.mark.slow
 def test_sites_made_of_one_data_set_train(split):
     found = {site["name"]: site for site in split.finished.results["sites"]}
     for name in SITES:
