@@ -100,6 +100,19 @@ def test_a_batch_of_one_and_a_second_step() -> None:
     assert all(torch.equal(found[name], value) for name, value in expected.items())
 
 
+def test_threads_are_shared_out_anew_in_every_step() -> None:
+    """The last batch of an epoch may be a single sample, which has all threads to itself."""
+    network, before = _network(), torch.get_num_threads()
+    try:
+        side_by_side, found = SideBySide(network, "float32", 4), []
+        for size in (2, 1, 3, 5):
+            side_by_side.forward(_batch(size)[0], MODALITIES)
+            found.append(torch.get_num_threads())
+        assert found == [2, 4, 1, 1]
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_a_network_that_draws_random_numbers_and_one_thread_compute_the_whole_batch() -> None:
     before = torch.get_num_threads()
     try:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -23,13 +23,7 @@ def hd95(predicted: Tensor | ArrayLike, true: Tensor | ArrayLike, spacing: Seque
     """
     from monai.metrics import compute_hausdorff_distance
 
-    with warnings.catch_warnings():
-        # MONAI 1.6 warns of an argument that it passes itself.
-        warnings.filterwarnings("ignore", ".*always_return_as_numpy", FutureWarning)
-        distance = compute_hausdorff_distance(
-            *_batches(predicted, true), include_background=True, percentile=95, spacing=_plain(spacing)
-        )
-    return distance.item()
+    return _computed(compute_hausdorff_distance, predicted, true, spacing, percentile=95)
 
 
 def surface_dice(predicted: Tensor | ArrayLike, true: Tensor | ArrayLike, spacing: Sequence[float]) -> float:
@@ -41,22 +35,21 @@ def surface_dice(predicted: Tensor | ArrayLike, true: Tensor | ArrayLike, spacin
     """
     from monai.metrics import compute_surface_dice
 
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*always_return_as_numpy", FutureWarning)
-        share = compute_surface_dice(
-            *_batches(predicted, true),
-            class_thresholds=[TOLERANCE_MM],
-            include_background=True,
-            spacing=_plain(spacing),
-        )
-    return share.item()
+    return _computed(compute_surface_dice, predicted, true, spacing, class_thresholds=[TOLERANCE_MM])
 
 
-def _batches(*masks: Tensor | ArrayLike) -> list[Tensor]:
+def _computed(
+    metric: Callable[..., Tensor],
+    predicted: Tensor | ArrayLike,
+    true: Tensor | ArrayLike,
+    spacing: Sequence[float],
+    **options: Any,
+) -> float:
     import torch
 
-    return [torch.as_tensor(mask)[None, None].float() for mask in masks]
-
-
-def _plain(spacing: Sequence[float]) -> list[float]:
-    return [float(size) for size in spacing]
+    masks = (torch.as_tensor(mask)[None, None].float() for mask in (predicted, true))
+    with warnings.catch_warnings():
+        # MONAI 1.6 warns of an argument that it passes itself.
+        warnings.filterwarnings("ignore", ".*always_return_as_numpy", FutureWarning)
+        found = metric(*masks, include_background=True, spacing=[float(size) for size in spacing], **options)
+    return found.item()

@@ -97,9 +97,10 @@ class SideBySide:
         """See :meth:`Passes.forward`."""
         count = len(images)
         self._samples, self._joined = [], []
-        if count == 1:
-            return self._together.forward(images, modalities)
         self._share = max(1, self._threads // count)
+        if count == 1:
+            torch.set_num_threads(self._share)
+            return self._together.forward(images, modalities)
 
         def of_sample(number: int) -> Outputs:
             torch.set_num_threads(self._share)
