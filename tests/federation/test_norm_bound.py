@@ -104,6 +104,18 @@ def test_a_tensor_without_a_measure_of_its_own() -> None:
     torch.testing.assert_close(limited["still"], torch.tensor([0.0, 0.0, 0.0, measure], dtype=torch.float32))
 
 
+def test_a_filter_of_a_tensor_that_sites_hardly_change() -> None:
+    """It may be many times as large as the tensor: what counts is that it is not large beside whole updates."""
+    usual = {"w": torch.ones(900), "slow": torch.full((100,), 0.01)}
+    bound = bounded(10, [size_of(usual)] * 3)
+    for amount, filters in ((15.0, 0), (25.0, 1)):
+        changes = usual | {"slow": torch.tensor([amount] + [0.01] * 99)}
+        limited, size = bound.limit(changes, bound.judge(size_of(changes)))
+        assert size.filters == filters
+        # The whole update of the usual site: sqrt((900 + 100 * 0.0001) / 1000).
+        assert float(limited["slow"][0]) == pytest.approx(amount if not filters else math.sqrt(0.90001))
+
+
 def test_no_bound() -> None:
     bound = NormBound(0)
     assert not bound.waits
