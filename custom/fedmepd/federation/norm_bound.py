@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 _BLOCK = 2**16
-# Single filters of honest sites differ more than their updates: in round 20 of a default job up to 4.6 times the measure.
+# Single filters of honest sites differ more than their updates: in round 20 of a default job, one was 4.6 times the
+# measure.
 _OF_FILTERS = 2.0
 
 
@@ -41,7 +42,8 @@ class NormBound:
     An update that is more than ``bound`` times as large as the median is scaled down to the median: its direction keeps
     one vote, like every other site's. Within the update, a filter (a row of a tensor) that is more than twice ``bound``
     times as large as the median site's tensor, and as its whole update, is scaled down to the larger of them: otherwise
-    an update's whole size could be in a handful of weights. The first round, before which there is no median, has to wait for its own (:attr:`waits`).
+    an update's whole size could be in a handful of weights. The first round, before which there is no median, has to
+    wait for its own (:attr:`waits`).
 
     No site alone decides what the measure is: of an even number of sites, the fusion site's training counts as one
     more. Where that is not known yet, the larger one of the two middle values is the measure. So a site with a tiny
