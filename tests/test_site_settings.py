@@ -118,3 +118,15 @@ def test_device_that_does_not_exist(device):
 def test_whose_training_can_be_repeated(chosen, phantoms, patients):
     settings = SiteSettings(reproducible=chosen)
     assert (settings.is_reproducible("phantom"), settings.is_reproducible("folder")) == (phantoms, patients)
+
+
+def test_other_processes_read_the_same_settings(tmp_path, monkeypatch):
+    """What nobody has set stays unset there: sites on one machine are as open as they can be."""
+    chosen = SiteSettings.load().model_copy(update={"data": tmp_path / "data", "case_scores": "share", "device": "cpu"})
+    for variable, value in chosen.variables().items():
+        monkeypatch.setenv(variable, value)
+    read = SiteSettings.load()
+    assert read == chosen
+    assert read.for_one_machine().min_count == 1
+    monkeypatch.setenv("FEDMEPD_MIN_COUNT", "5")
+    assert SiteSettings.load().variables()["FEDMEPD_MIN_COUNT"] == "5"

@@ -143,6 +143,14 @@ class SiteSettings(BaseModel):
         unset = {key: value for key, value in open_values.items() if key not in self.model_fields_set}
         return self.model_copy(update=unset)
 
+    def variables(self) -> dict[str, str]:
+        """Returns the environment variables with which other processes read what is set here.
+
+        What nobody has set stays out: it depends on where a process runs (see :meth:`for_one_machine`).
+        """
+        chosen = {key: getattr(self, key) for key in VARIABLES if key in self.model_fields_set}
+        return {VARIABLES[key]: str(value) for key, value in chosen.items() if value is not None}
+
     def disclosure(self) -> Disclosure:
         """Returns what decides which values leave the site."""
         return Disclosure(self.min_count, self.allow)

@@ -39,9 +39,12 @@ def cache(tmp_path_factory):
     return tmp_path_factory.mktemp("cache")
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def open_sites():
-    """Sites with few cases that tell all their means, and whose runs can be repeated to the bit."""
+    """Sites with few cases that tell all their means, and whose runs can be repeated to the bit.
+
+    For a module, not the session: a worker that goes on with other tests must not take these settings along.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FEDMEPD_MIN_COUNT", "1")
         patch.setenv("FEDMEPD_REPRODUCIBLE", "yes")

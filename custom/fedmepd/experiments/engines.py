@@ -8,7 +8,7 @@ from pathlib import Path
 from fedmepd.config import FUSION_SITE
 from fedmepd.evaluation.results import FILE_NAME, HISTORY
 from fedmepd.experiments.plan import PlannedRun
-from fedmepd.site_settings import VARIABLES, SiteSettings
+from fedmepd.site_settings import SiteSettings
 from fedmepd.storage import write_text
 
 
@@ -47,9 +47,7 @@ def _say(line: str) -> None:
 
 def _simulate(run: PlannedRun, folder: Path, machine: SiteSettings) -> None:
     # The processes of the simulator inherit them.
-    for key, value in machine.model_dump(mode="json").items():
-        if value is not None:
-            os.environ[VARIABLES[key]] = str(value)
+    os.environ.update(machine.variables())
     from fedmepd.flare.simulation import simulate
 
     results = simulate(run.settings, run.sites, folder.absolute() / "workspace")
