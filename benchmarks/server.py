@@ -2,12 +2,18 @@
 
 The product is the real server, from the first update to the end of the round: checks, sums, changes spooled to disk for
 the personalization, personalization, state written to disk. Only the fusion training is left out. Straightforward is to
-keep all updates, then average them. Updates are made one at a time, as they would arrive; making them is not timed, but
-is part of both ways' memory.
+keep all updates, then average them; its memory grows with the sites, so the largest numbers are measured without it.
+Updates are made one at a time, as they would arrive; making them is not timed, but is part of both ways' memory.
+
+The messages are simulated: every site's task is made and written, and every update is written as a site would and read,
+with the product's filters and FLARE's serialization. The network between them is missing, and so are FLARE's sessions
+with its clients.
 
 The report has a row for each number of sites; ``product`` and ``straightforward`` hold ``accept_seconds`` (taking in
 all updates), ``finish_seconds`` (what follows the last one), both together in all and per update, ``peak_mib``
-(resident memory) and ``above_base_mib`` (without what was held before the first update).
+(resident memory) and ``above_base_mib`` (without what was held before the first update). ``product`` also has
+``write_seconds`` and ``read_seconds`` of all messages, ``megabytes_down`` and ``megabytes_up``. ``straightforward`` is
+null where it was not measured.
 """
 
 from __future__ import annotations
@@ -15,6 +21,7 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
@@ -22,20 +29,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from nvflare.app_opt.pt.decomposers import TensorDecomposer
+from nvflare.fuel.utils import fobs
 from torch import Tensor
 
-from benchmarks import measure
+from benchmarks import measure, wire
 from benchmarks.phantoms import phantom_data
 from fedmepd.config import FUSION_SITE, Settings
 from fedmepd.federation.exchange import SiteProfile, Update
 from fedmepd.federation.fusion_site import FusionSite
 from fedmepd.federation.server import FederationServer
+from fedmepd.flare import translation
 from fedmepd.methods.method import Fused
 from fedmepd.methods.parts.selection import DECODER
 from fedmepd.tasks.brats import PROTOCOL_SUBSETS
 from fedmepd.training.arithmetic import use_threads
 
 SITES = (8, 64, 256)
+# Keeping every update of more sites takes more than 8 GiB.
+MOST_STRAIGHTFORWARD = 256
 
 # Peaks of memory may differ by this much.
 TARGET = 0.10
@@ -124,6 +136,25 @@ class Round:
             accepting += measure.seconds(partial(self.server.accept, site, Update(1, tensors, _REPORT)))
         return {"accept": accepting, "finish": measure.seconds(lambda: self.server.finish_round(_never))}
 
+    def play_with_messages(self) -> dict[str, float]:
+        """The same; also the seconds of writing all tasks and reading all updates, and the bytes of both."""
+        fobs.register(TensorDecomposer)
+        run = translation.Run("server", self.settings)
+        spent = dict.fromkeys(("write", "down", "read", "up", "accept"), 0.0)
+        for site, tensors in self.updates():
+            started = time.perf_counter()
+            task, size = wire.write(translation.task(run, self.server.payload(site)))
+            spent["write"] += time.perf_counter() - started
+            spent["down"] += size.message
+            sent = Update(1, tensors, _REPORT)
+            update, size = wire.write(translation.update_reply(sent, run, wire.read(task)))
+            spent["up"] += size.message
+            started = time.perf_counter()
+            received = translation.update_of(site, wire.read(update))
+            spent["read"] += time.perf_counter() - started
+            spent["accept"] += measure.seconds(partial(self.server.accept, site, received))
+        return spent | {"finish": measure.seconds(lambda: self.server.finish_round(_never))}
+
 
 def average(start: Tensors, updates: Sequence[Tensors], server_share: float) -> Tensors:
     """The straightforward aggregation: plain means, of the decoder with the server's share."""
@@ -138,7 +169,7 @@ def prepare_product(
     folder: Path, sites: int, width: int, threads: int, means: dict[str, float]
 ) -> Callable[[], dict[str, float]]:
     """For a process of its own: a round of the product."""
-    return Round(folder, sites, width, threads, means).play
+    return Round(folder, sites, width, threads, means).play_with_messages
 
 
 def prepare_straightforward(
@@ -182,9 +213,10 @@ def run(sites: Sequence[int], width: int, threads: int, pairs: int, means: dict[
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for count in sites:
+            of_count = [name for name in ways if name == "product" or count <= MOST_STRAIGHTFORWARD]
             runs: dict[str, list[measure.Run]] = {name: [] for name in ways}
             for pair in range(pairs):
-                for name in ways if pair % 2 == 0 else reversed(ways):
+                for name in of_count if pair % 2 == 0 else reversed(of_count):
                     place = Path(folder) / f"{name}-{count}-{pair}"
                     runs[name].append(measure.in_fresh_process(ways[name], place, count, width, threads, means))
                     shutil.rmtree(place)
@@ -192,18 +224,28 @@ def run(sites: Sequence[int], width: int, threads: int, pairs: int, means: dict[
     return rows
 
 
-def _summary(runs: list[measure.Run], sites: int) -> dict[str, Any]:
+def _summary(runs: list[measure.Run], sites: int) -> dict[str, Any] | None:
+    if not runs:
+        return None
+
     def spread(value: Callable[[measure.Run], float]) -> dict[str, float]:
         return measure.Spread.of([value(run) for run in runs]).as_dict()
 
-    return {
-        "seconds": spread(lambda run: sum(run.result.values())),
+    def both(run: measure.Run) -> float:
+        return run.result["accept"] + run.result["finish"]
+
+    summary = {
+        "seconds": spread(both),
         "accept_seconds": spread(lambda run: run.result["accept"]),
         "finish_seconds": spread(lambda run: run.result["finish"]),
-        "seconds_per_update": spread(lambda run: sum(run.result.values()) / sites),
+        "seconds_per_update": spread(lambda run: both(run) / sites),
         "peak_mib": spread(lambda run: run.peak_mib),
         "above_base_mib": spread(lambda run: run.above_mib),
     }
+    if "write" in runs[0].result:
+        summary |= {f"{way}_seconds": spread(lambda run, way=way: run.result[way]) for way in ("write", "read")}
+        summary |= {f"megabytes_{way}": spread(lambda run, way=way: run.result[way] / 1e6) for way in ("down", "up")}
+    return summary
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -225,6 +267,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(measure.describe(environment))
     print(f"\nA round at the server, width {width}, without the fusion training; medians")
     print(_table(rows))
+    print("\nMessages of that round, without the network")
+    print(_messages(rows))
     # Of the exact sums, whatever the options say.
     print(f"\nBoth ways give 3 sites the same weights, whatever their order; largest difference {difference:.1g}")
     print("\n".join(_growth(rows)))
@@ -254,10 +298,28 @@ def _table(rows: list[dict[str, Any]]) -> str:
                 f"{ours['finish_seconds']['median']:.2f}",
                 f"{1000 * ours['seconds_per_update']['median']:.0f}",
                 *(f"{ours[key]['median']:.0f}" for key in ("peak_mib", "above_base_mib")),
-                f"{plain['seconds']['median']:.2f}",
-                *(f"{plain[key]['median']:.0f}" for key in ("peak_mib", "above_base_mib")),
+                *_straightforward(plain),
             ]
         )
+    return measure.table(headers, lines)
+
+
+def _straightforward(plain: dict[str, Any] | None) -> list[str]:
+    if plain is None:
+        return ["-", "-", "-"]
+    memory = (f"{plain[key]['median']:.0f}" for key in ("peak_mib", "above_base_mib"))
+    return [f"{plain['seconds']['median']:.2f}", *memory]
+
+
+def _messages(rows: list[dict[str, Any]]) -> str:
+    headers = ["sites", "write tasks, s", "read updates, s", "ms per site", "MB down", "MB up"]
+    lines = []
+    for row in rows:
+        ours = row["product"]
+        seconds = [ours[key]["median"] for key in ("write_seconds", "read_seconds")]
+        sizes = [f"{ours[key]['median']:.0f}" for key in ("megabytes_down", "megabytes_up")]
+        each = 1000 * sum(seconds) / row["sites"]
+        lines.append([row["sites"], *(f"{value:.2f}" for value in seconds), f"{each:.0f}", *sizes])
     return measure.table(headers, lines)
 
 

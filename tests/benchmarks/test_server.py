@@ -34,6 +34,33 @@ def test_updates_are_new_at_every_call_and_the_same(tmp_path):
     assert not torch.equal(first[0][1]["decoder.classify.weight"], first[1][1]["decoder.classify.weight"])
 
 
+def test_messages_change_nothing(tmp_path):
+    """What is sent in half precision has been rounded to it before; the bytes are two a weight, and little around."""
+    plain, sent = server.Round(tmp_path / "plain", sites=2, width=4), server.Round(tmp_path / "sent", sites=2, width=4)
+    plain.play()
+    spent = sent.play_with_messages()
+    for key, value in plain.weights().items():
+        torch.testing.assert_close(value, sent.weights()[key], rtol=0, atol=2e-6)
+    weights = sum(tensor.numel() for _, tensors in plain.updates() for tensor in tensors.values())
+    assert 2 * weights < spent["up"] < 2.2 * weights and spent["down"] > 2 * weights
+    assert min(spent[key] for key in ("write", "read", "accept", "finish")) > 0
+
+
+def test_many_sites_without_straightforward(tmp_path, monkeypatch):
+    def measured(prepare, folder, *_):
+        folder.mkdir()
+        return measure.Run(RESULT, 1.0, 100.0, 150.0)
+
+    monkeypatch.setattr(measure, "in_fresh_process", measured)
+    few, many = server.run([256, 1000], 4, 1, 1, {})
+    assert few["straightforward"]["seconds"]["median"] == 3.0 and many["straightforward"] is None
+    printed = server._table([few, many])
+    assert printed.splitlines()[-1].count(" - ") == 3
+
+
+RESULT = {"write": 0.5, "down": 1.0, "read": 0.5, "up": 1.0, "accept": 1.0, "finish": 2.0}
+
+
 def test_report(tmp_path, monkeypatch, capsys):
     """Every run holds 100 MiB, and 50 more for each site at its peak."""
 
