@@ -51,6 +51,17 @@ def run(tmp_path: Path, monkeypatch, capsys):
     return command
 
 
+def test_side_by_side(tmp_path, capsys) -> None:
+    from benchmarks import side_by_side
+
+    report = tmp_path / "side_by_side.json"
+    assert side_by_side.main(["--quick", "--pairs", "2", "--threads", "2", "--json", str(report)]) == 0
+    [row] = json.loads(report.read_text())["rows"]
+    assert row["threads"] == 2 and all(row[key].keys() == SPREAD for key in row if key != "threads")
+    assert 0 < row["ratio"]["lowest"] <= row["ratio"]["median"]
+    assert "on one thread, s" in capsys.readouterr().out
+
+
 def test_step(run) -> None:
     content, output = run("step", "--pairs", "2", "--precision", "bfloat16")
     [row] = content["rows"]
