@@ -446,7 +446,7 @@ def _split(options: argparse.Namespace) -> None:
         numbers = [len(site.manifest.cases), patients, parts["train"], parts["validation"], parts["test"]]
         names = " ".join(site.plan.modalities)
         rows.append([site.plan.name, *map(str, numbers), f"{median(site.tumour_ml):.1f}", names])
-    heads = ["site", "cases", "patients", "train", "validation", "test", "tumour ml", "modalities"]
+    heads = ["site", "cases", "patients", "train", "validation", "test", "labelled ml", "modalities"]
     print("\n".join(["", *table(heads, rows), ""]))
     over = len(source.inspection.cases) - sum(len(site.manifest.cases) for site in made)
     if over:
