@@ -57,6 +57,18 @@ def test_lesions_come_back_to_the_grid_of_flair(case: Case) -> None:
     assert np.array_equal(np.asanyarray(image.dataobj), np.asanyarray(label.dataobj))
 
 
+def test_a_label_that_reaches_out_of_the_first_image(case: Case) -> None:
+    """FLAIR without its lower slices, and the label with all of them: one lesion lies where FLAIR shows nothing."""
+    image = nibabel.load(case.images["FLAIR"])
+    affine = image.affine.copy()
+    affine[:3, 3] += 5 * affine[:3, 2]
+    nibabel.save(nibabel.Nifti1Image(np.asanyarray(image.dataobj)[:, :, 5:], affine), case.images["FLAIR"])
+    lost = np.asanyarray(nibabel.load(case.label).dataobj)[:, :, :5]
+    [told] = inspect_cases([case]).findings
+    assert told.kind == "label that reaches out of the images" and lost.any()
+    assert f": {lost.sum()} of " in told.text and "lie outside 3DFLAIR.nii.gz" in told.text
+
+
 def test_what_a_label_does_not_cover_is_left_out(case: Case, tmp_path: Path) -> None:
     """A label with a part of the slices alone says nothing about the others: they are no background."""
     image = nibabel.load(case.label)

@@ -16,7 +16,8 @@ import numpy as np
 from fedmepd.data.cases import LABEL, Case
 from fedmepd.data.findings import Finding, error, note, warning
 from fedmepd.data.grids import MOST_APART_MM, apart_mm
-from fedmepd.data.resampling import Grid, network_grid, onto, overlap
+from fedmepd.data.label_checks import check_coverage, check_outside, label_as_image
+from fedmepd.data.resampling import network_grid, overlap
 from fedmepd.data.training_images import ImageMeasures, percentiles
 from fedmepd.data.volume_checks import (
     UNKNOWN_LABEL,
@@ -39,12 +40,6 @@ from fedmepd.storage import read_json, write_json
 
 # Raise this number when you add a check.
 _FORMAT = 6
-
-# If more than this share of a label is where all images are 0, the label belongs to another image.
-_MOST_OUTSIDE = 0.5
-
-# Less of an image outside its label than this comes from grids that are turned.
-_MOST_UNCOVERED = 0.01
 
 
 @dataclass(frozen=True)
@@ -165,7 +160,7 @@ def _read(case: Case, pool: ThreadPoolExecutor) -> CaseFacts:
         findings += check_header(volume)
     digests = dict(zip((volume.kind for volume in volumes), pool.map(digest, volumes), strict=True))
     findings += _same_content(case, digests)
-    findings += _label_as_image(volumes)
+    findings += label_as_image(volumes)
     # Where the task resamples, what lies on other grids than the first image says nothing of the body.
     on_first = [of for of in volumes if _on_one_grid(of, volumes[0])] if case.task.resampled else volumes
     body = _body(on_first)
@@ -219,23 +214,6 @@ def _open(path: Path, channels: bool) -> Volumes | Finding:
         return error(problem.kind, f"{path}: {problem}")
 
 
-def _label_as_image(volumes: list[CaseVolume]) -> Iterator[Finding]:
-    """An image that is 0 wherever the label is, and nowhere else, tells the network the answer."""
-    label = next((volume for volume in volumes if volume.kind == LABEL), None)
-    # A label without any background says nothing.
-    if label is None or not (tumour := label.values != 0).any() or tumour.all():
-        return
-    total = np.count_nonzero(tumour)
-    for volume in volumes:
-        if volume is label or np.count_nonzero(volume.values) != total:
-            continue
-        if np.array_equal(volume.values != 0, tumour):
-            text = (
-                f"{volume.path} ({volume.kind}) is above 0 exactly where {label.path.name} is: replace it by the image"
-            )
-            yield error("label in the place of an image", text)
-
-
 def _compare(volume: CaseVolume, first: CaseVolume) -> Iterator[Finding]:
     if volume.path == first.path:
         return
@@ -263,35 +241,18 @@ def _compare(volume: CaseVolume, first: CaseVolume) -> Iterator[Finding]:
 
 def _too_large(case: Case, first: CaseVolume) -> Iterator[Finding]:
     try:
-        network_grid(_grid(first), case.task.voxel_mm)
+        network_grid(first.grid, case.task.voxel_mm)
     except VolumeError as problem:
         yield error(problem.kind, f"{first.path}: {problem}; look at its header")
 
 
-def _grid(volume: CaseVolume) -> Grid:
-    return Grid(volume.values.shape, volume.read.affine)
-
-
 def _apart(volume: CaseVolume, first: CaseVolume) -> Iterator[Finding]:
     """Says of a volume that may lie on a grid of its own whether it shows another place."""
-    if not overlap(_grid(volume), _grid(first)):
+    if not overlap(volume.grid, first.grid):
         text = f"{volume.path} shows another place than {first.path.name} beside it: register the images of the case"
         yield error("images of a case that show different places", text)
     elif volume.kind == LABEL and not _on_one_grid(volume, first):
-        yield from _covers(volume, first)
-
-
-def _covers(label: CaseVolume, first: CaseVolume) -> Iterator[Finding]:
-    """Warns of a label that says nothing about a part of what the first image shows."""
-    body = first.values > 0
-    covered = onto(np.ones(label.values.shape, dtype=np.uint8), label.read.affine, _grid(first), linear=False)
-    share = np.count_nonzero(body & (covered == 0)) / max(1, np.count_nonzero(body))
-    if share > _MOST_UNCOVERED:
-        text = (
-            f"{label.path} does not cover {share:.0%} of what {first.path.name} beside it shows: there, the case "
-            "enters neither the loss nor the scores"
-        )
-        yield warning("label that does not cover its images", text)
+        yield from check_coverage(volume, first)
 
 
 def _on_one_grid(volume: CaseVolume, first: CaseVolume) -> bool:
@@ -333,10 +294,4 @@ def _check_body(case: Case, volumes: list[CaseVolume], body: np.ndarray, millili
     for volume in volumes:
         if volume.kind != LABEL:
             continue
-        labelled = volume.values > 0
-        total, outside = np.count_nonzero(labelled), np.count_nonzero(labelled & ~body)
-        text = f"{volume.path}: {outside} of {total} labelled voxels lie where all images are 0"
-        if outside > _MOST_OUTSIDE * total:
-            yield error("label that does not fit its images", f"{text}: it is another case's")
-        elif outside:
-            yield warning("label that reaches out of the images", text)
+        yield from check_outside(volume, (volume.values > 0) & ~body, "lie where all images are 0")

@@ -12,6 +12,7 @@ import numpy as np
 from fedmepd.data.cases import LABEL
 from fedmepd.data.findings import Finding, error, note, warning
 from fedmepd.data.grids import MOST_APART_MM, apart_mm, into_frame
+from fedmepd.data.resampling import Grid
 from fedmepd.data.volumes import Volumes
 
 # Interpolation leaves a few negative voxels around the brain; a z-score makes about half of it negative.
@@ -54,6 +55,11 @@ class CaseVolume:
     path: Path
     values: np.ndarray
     read: Volumes
+
+    @property
+    def grid(self) -> Grid:
+        """Where its voxels lie."""
+        return Grid(self.values.shape, self.read.affine)
 
 
 UNKNOWN_LABEL = "unknown label value"
