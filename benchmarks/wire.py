@@ -201,9 +201,10 @@ class Federation:
         data = phantom_data(folder, FUSION_SITE, fusion_cases)
         self._fusion = replace(data, validation=data.train[:1]) if hospital else data
         self.courier: Courier | None = None
+        self._data = {name: phantom_data(folder, name, 1) for name in ([hospital] if hospital else sites or SITES)}
         self.sites = {
-            name: FederationSite(name, self.run.settings, phantom_data(folder, name, 1), folder / name, _CPU)
-            for name in ([hospital] if hospital else sites or SITES)
+            name: FederationSite(name, self.run.settings, data, folder / name, _CPU)
+            for name, data in self._data.items()
         }
         self.server = self._make_server()
         self._register()
@@ -219,7 +220,8 @@ class Federation:
 
     def _make_fusion(self) -> Fusion:
         settings = self.run.settings
-        here = FusionSite(settings, self._fusion, self._folder / FUSION_SITE, _CPU)
+        place = self._folder / FUSION_SITE
+        here = FusionSite(settings, self._fusion, place, _CPU, open_site=self._data.__getitem__)
         if not settings.fusion.site:
             return here
         desk = FusionDesk(here, half_precision=settings.aggregation.wire_precision == "float16")

@@ -178,12 +178,12 @@ def _check_settings(settings: dict[str, Any], depth: int = 1) -> None:
     if depth > _MOST_NESTED or len(settings) > _MOST_SETTINGS:
         raise ValueError(f"settings: expected at most {_MOST_SETTINGS} in a section, and {_MOST_NESTED} sections deep")
     for key, value in settings.items():
+        if key in _SETTINGS and not isinstance(value, _SETTINGS[key]):
+            raise ValueError(f"settings: {key} = {plain_text(value)}: expected another kind of value")
         if isinstance(value, dict):
             _check_settings(value, depth + 1)
         elif isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"settings: {plain_text(key)} = {value}: expected a finite number")
-        elif key in _SETTINGS and not isinstance(value, _SETTINGS[key]):
-            raise ValueError(f"settings: {key} = {plain_text(value)}: expected another kind of value")
 
 
 class Validation(_Part):
