@@ -96,7 +96,8 @@ def test_from_a_folder_to_a_model_and_its_scores(
     plan += [{"name": f"ward-{place}", "modalities": list(of), "cases": 3} for place, of in enumerate(world.sites)]
     (tmp_path / "sites.yaml").write_text(json.dumps({"sites": plan}))
     how = ("--sites", tmp_path / "sites.yaml", "--train", 0.34, "--validation", 0.33, *of_task)
-    assert f"--set task={world.task}" in command("data", "split", tmp_path / "all", tmp_path / "sites", *how)
+    told = command("data", "split", tmp_path / "all", tmp_path / "sites", *how)
+    assert f"--set task={world.task}" in told and f"simulator jobs_own/fedmepd_{world.task} " in told
 
     made = settings(task=world.task, rounds=2, evaluation={"window": world.window})
     results = run_in_process(made, machine, tmp_path / "run", ["ward-0", "ward-1"])

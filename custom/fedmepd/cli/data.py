@@ -472,5 +472,5 @@ def _tell_training(task: Task, out: Path, names: list[str]) -> None:
     else:
         print(
             f"or: python job.py --data {place}{other} --export jobs_own && FEDMEPD_DATA={place} nvflare simulator "
-            f"jobs_own/fedmepd_brats -w workspace/flare -c {','.join(sites)} -t {len(sites)}"
+            f"jobs_own/fedmepd_{task.name} -w workspace/flare -c {','.join(sites)} -t {len(sites)}"
         )
