@@ -126,9 +126,10 @@ def planned(arguments: argparse.Namespace) -> "list[StartedWith]":
 def export(started: "StartedWith", folder: Path, several: bool) -> None:
     """Writes a job instead of running it; of several, also of other seeds, each has a name of its own."""
     from fedmepd.flare.recipe import FedMEPDRecipe
+    from fedmepd.tasks.find import DEFAULT
 
     seed = f"-{started.settings.get('seed', 0)}" if several else ""
-    name = f"{started.settings['method']}_brats{seed}"
+    name = f"{started.settings['method']}_{started.settings.get('task', DEFAULT)}{seed}"
     FedMEPDRecipe(
         name=name, preset=started.preset, method=started.settings["method"], settings=started.settings
     ).export(str(folder))

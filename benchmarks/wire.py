@@ -8,6 +8,9 @@ FLARE's transport adds a few kilobytes to each message.
 The report has a row for each round and site: ``down`` and ``up`` hold the bytes of the ``tensors`` and of the whole
 ``message``; ``contents`` says what a task of round 1 is made of. ``fusion`` has the same for every task of a fusion
 site at a hospital, by method and precision.
+
+``--methods`` measures something else: every method, with a site of one modality and one of all, in the first round and
+in a later one.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from nvflare.fuel.utils import fobs
 
 from benchmarks import measure
 from benchmarks.phantoms import phantom_data
+from fedmepd import methods
 from fedmepd.config import FUSION_SITE, Settings
 from fedmepd.data.phantom import phantom_sites
 from fedmepd.federation.exchange import FusionReply, FusionTask
@@ -79,6 +83,7 @@ class Exchange:
     modalities: tuple[str, ...]
     down: Size
     up: Size
+    method: str = "fedmepd"
 
 
 @dataclass(frozen=True)
@@ -165,6 +170,7 @@ class Federation:
         fusion_cases: at the fusion site; four make all the anchors that the paper has.
         method: of the job.
         hospital: the site that is the fusion site too, and is then the only one; empty: the server.
+        sites: that take part where the fusion site is the server; none: all.
 
     Attributes:
         courier: the way to the fusion site at the hospital; None where there is none.
@@ -179,6 +185,7 @@ class Federation:
         fusion_cases: int = 4,
         method: str = "fedmepd",
         hospital: str = "",
+        sites: Sequence[str] = (),
     ):
         changes = {
             "method": method,
@@ -194,9 +201,10 @@ class Federation:
         data = phantom_data(folder, FUSION_SITE, fusion_cases)
         self._fusion = replace(data, validation=data.train[:1]) if hospital else data
         self.courier: Courier | None = None
+        self._data = {name: phantom_data(folder, name, 1) for name in ([hospital] if hospital else sites or SITES)}
         self.sites = {
-            name: FederationSite(name, self.run.settings, phantom_data(folder, name, 1), folder / name, _CPU)
-            for name in ([hospital] if hospital else SITES)
+            name: FederationSite(name, self.run.settings, data, folder / name, _CPU)
+            for name, data in self._data.items()
         }
         self.server = self._make_server()
         self._register()
@@ -212,7 +220,8 @@ class Federation:
 
     def _make_fusion(self) -> Fusion:
         settings = self.run.settings
-        here = FusionSite(settings, self._fusion, self._folder / FUSION_SITE, _CPU)
+        place = self._folder / FUSION_SITE
+        here = FusionSite(settings, self._fusion, place, _CPU, open_site=self._data.__getitem__)
         if not settings.fusion.site:
             return here
         desk = FusionDesk(here, half_precision=settings.aggregation.wire_precision == "float16")
@@ -247,7 +256,7 @@ class Federation:
             update = site.train(translation.payload_of(received), _never)
             written, up = write(translation.update_reply(update, self.run, received))
             self.server.accept(name, translation.update_of(name, read(written)))
-            exchanges.append(Exchange(update.round, share, name, SITES[name], down, up))
+            exchanges.append(Exchange(update.round, share, name, SITES[name], down, up, self.run.settings.method))
         self.server.finish_round(_never)
         return exchanges
 
@@ -274,6 +283,25 @@ def fusion_at_a_hospital(width: int, crop: int, cases: int, last: int = 2) -> li
     return found
 
 
+def by_method(width: int, crop: int, cases: int, names: Sequence[str], last: int = 2) -> list[Exchange]:
+    """Plays the rounds up to ``last`` of every method, with a site of one modality and one of all.
+
+    Args:
+        width, crop: see :class:`Federation`.
+        cases: at the fusion site.
+        names: of the methods.
+        last: the last round.
+    """
+    found = []
+    for name in names:
+        with tempfile.TemporaryDirectory() as folder:
+            sites = _smallest_and_largest()
+            federation = Federation(Path(folder), width, crop, fusion_cases=cases, method=name, sites=sites)
+            for _ in range(last):
+                found += federation.play(0.0)
+    return found
+
+
 def _never() -> bool:
     return False
 
@@ -282,6 +310,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the tables and writes the report."""
     parser = measure.arguments("Bytes of every site and round, against sending the whole model in float32.", pairs=None)
     parser.add_argument("--width", type=int, help="channels at full resolution; default: 16, with --quick 4")
+    parser.add_argument("--methods", action="store_true", help="measure every method, and nothing else")
     options = parser.parse_args(arguments)
     use_threads(options.threads)
     width = options.width or (4 if options.quick else 16)
@@ -289,15 +318,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     crop, fusion_cases = (16, 3) if options.quick else (32, 4)
     fobs.register(TensorDecomposer)
     whole = whole_model(width)
+    environment = measure.environment()
+    print(measure.describe(environment))
+    print(f"\nWhole model of width {width} in float32: {whole / 1e6:.1f} MB = 100 %\n")
+    if options.methods:
+        of_methods = by_method(width, crop, fusion_cases, methods.names())
+        print("Every method, half precision on the wire: message down + up, % of the whole model")
+        print(_method_table(of_methods, whole))
+        rows = [asdict(exchange) for exchange in of_methods]
+        path = measure.write_report("wire_methods", options.json, environment, rows, width=width, whole_model=whole)
+        print(f"\nwritten to {path}")
+        return
     with tempfile.TemporaryDirectory() as folder:
         federation = Federation(Path(folder), width, crop, fusion_cases=fusion_cases)
         federation.server.begin_round()
         messages = {site: contents(federation.task(site)) for site in _smallest_and_largest()}
         exchanges = rounds(federation, SHARES)
     fusion = fusion_at_a_hospital(width, crop, fusion_cases, last=1 if options.quick else 2)
-    environment = measure.environment()
-    print(measure.describe(environment))
-    print(f"\nWhole model of width {width} in float32: {whole / 1e6:.1f} MB = 100 %\n")
     print("Round 1, half precision on the wire")
     first = [exchange for exchange in exchanges if exchange.personal_share == SHARES[0]]
     print(_first_round(first, whole))
@@ -353,6 +390,16 @@ def _later_rounds(exchanges: list[Exchange], whole: int) -> str:
         cells = [f"{exchange.down.message / whole:.1%} + {exchange.up.message / whole:.1%}" for exchange in of_site]
         rows.append([f"{site}: {', '.join(modalities)}", *cells])
     return measure.table(["site", *(f"{share:.0%} personal" for share in SHARES)], rows)
+
+
+def _method_table(exchanges: list[Exchange], whole: int) -> str:
+    columns = sorted({(exchange.site, exchange.round) for exchange in exchanges})
+    cells: dict[str, dict[tuple[str, int], str]] = {}
+    for exchange in exchanges:
+        shares = f"{exchange.down.message / whole:.1%} + {exchange.up.message / whole:.1%}"
+        cells.setdefault(exchange.method, {})[exchange.site, exchange.round] = shares
+    headers = ["method", *(f"{site} ({len(SITES[site])} modalities): round {number}" for site, number in columns)]
+    return measure.table(headers, [[name, *(found[key] for key in columns)] for name, found in cells.items()])
 
 
 def _fusion_table(exchanges: list[FusionExchange]) -> str:

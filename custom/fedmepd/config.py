@@ -135,7 +135,7 @@ class TrainingSettings(Section):
 class AugmentationSettings(Section):
     """Random changes of the training crops."""
 
-    tumour_share: float = Field(0.0, ge=0, le=1, description="share of crops centred on a tumour voxel")
+    tumour_share: float = Field(0.0, ge=0, le=1, description="share of crops centred on a class, not on background")
     rotation_degrees: float = Field(10, ge=0, le=180, description="largest rotation about each axis")
     intensity: float = Field(0.1, ge=0, lt=1, description="largest intensity shift (in standard deviations) and scale")
     flips: bool = Field(True, description="mirror crops along each axis with probability 0.5")
@@ -211,7 +211,7 @@ class DataSettings(Section):
         "fusion_share",
     )
     clip_percent: float = Field(
-        0.0, ge=0, lt=10, description="percentage of the brain's voxels whose intensity is clipped at either end"
+        0.0, ge=0, lt=10, description="percentage of the body's voxels whose intensity is clipped at either end"
     )
 
     @model_validator(mode="after")

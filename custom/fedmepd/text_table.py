@@ -28,7 +28,7 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]], left: Collection[
 
 def natural_order(name: str) -> list[tuple[int, str]]:
     """Sort key by which site-2 comes before site-10."""
-    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", name)]
 
 
 def spreadsheet_cell(text: str) -> str:

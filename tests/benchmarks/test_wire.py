@@ -87,6 +87,22 @@ def check_fusion(rows: list[dict]) -> None:
 
 
 @pytest.mark.slow
+def test_bytes_of_methods():
+    """A site sends what its method shares, and nothing else: two bytes a weight."""
+    found = wire.by_method(4, 16, 3, ["local", "fedper", "fedavg"])
+    assert [(row.method, row.round, row.site) for row in found] == [
+        (method, number, site)
+        for method in ("local", "fedper", "fedavg")
+        for number in (1, 2)
+        for site in ("site-5", "site-8")
+    ]
+    for row in found:
+        state = FedMEPDNet(BRATS, row.modalities, width=4).state_dict()
+        shared = {"local": (), "fedper": ("encoders",), "fedavg": ("encoders", "decoder", "auxiliary")}[row.method]
+        assert row.up.tensors == 2 * sum(value.numel() for key, value in state.items() if key.split(".")[0] in shared)
+
+
+@pytest.mark.slow
 def test_bytes_of_every_round(tmp_path, monkeypatch, capsys):
     sites = {"site-5": ("T1ce",), "site-8": ("FLAIR", "T1ce", "T1", "T2")}
     monkeypatch.setattr(wire, "SITES", sites)

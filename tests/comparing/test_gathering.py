@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -99,6 +100,20 @@ def test_unfinished_runs_are_listed(tmp_path: Path) -> None:
     assert "one-anchor, seed 3: not finished (round 1 of 4), not used" in gather([tmp_path]).notes
 
 
+def set_mean(test: dict, **dice: float) -> None:
+    """Changes means of regions, and the mean of these."""
+    test["dice"].update(dice)
+    test["mdsc"] = sum(test["dice"].values()) / len(test["dice"])
+
+
+def nest(depth: int) -> dict:
+    """Sections in sections."""
+    made: dict = {}
+    for _ in range(depth):
+        made = {"a": made}
+    return made
+
+
 def refused(paths: list[Path], *parts: str) -> None:
     with pytest.raises(FedMEPDError) as caught:
         gather(paths)
@@ -131,7 +146,7 @@ def test_two_runs_that_claim_the_same(tmp_path: Path) -> None:
         (lambda run: run.pop("sites"), "sites is missing"),
         (lambda run: run["sites"][0]["test_cases"].pop(), "site-1 has scores of 5 cases and 6 test cases"),
         (
-            lambda run: run["sites"][0]["test"]["dice"].update(WT=0.99),
+            lambda run: set_mean(run["sites"][0]["test"], WT=0.99),
             "the mean Dice of WT is not the mean of its cases",
         ),
         (lambda run: run["sites"][1].update(test_fingerprint=None), "no test_fingerprint"),
@@ -143,6 +158,26 @@ def test_two_runs_that_claim_the_same(tmp_path: Path) -> None:
         (lambda run: run["sites"][0]["test"]["dice"].update(WT=1.5), "sites.0.test.dice.WT = 1.5"),
         (lambda run: run["server"]["work"].update(seconds=1.7e308), "server.work.seconds = 1.7e+308"),
         (lambda run: run["server"]["work"].update(steps=-1), "server.work.steps = -1"),
+        (lambda run: run["sites"][0].update(name="site\u202e-1"), "sites.0.name = "),
+        (lambda run: run.update(run_name="\ud800"), "run_name"),
+        (lambda run: run.update(run_name="x" * 201), "run_name"),
+        (lambda run: run.update(version="9" * 10**6), "version"),
+        (lambda run: run.update(seed=10**30), "seed = "),
+        (lambda run: run.update(round=10**30), "round = "),
+        (lambda run: run.update(seconds=float("nan")), "seconds = nan"),
+        (lambda run: run.update(sites=[]), "sites"),
+        (lambda run: run["sites"][1].update(name="site-1"), "two participants of one name"),
+        (lambda run: run["sites"][1].update(name="server"), "two participants of one name"),
+        (lambda run: run["sites"][0]["cases"].pop("train"), "site-1: cases does not say how many are for train"),
+        (lambda run: run["sites"][0]["test_cases"][0]["hd95_mm"].pop("WT"), "are of different regions"),
+        (lambda run: run["sites"][0]["test"].update(mdsc=0.9), "mdsc is not the mean of the regions' dice"),
+        (lambda run: run["sites"][0]["test"].update(dice={}), "sites.0.test.dice"),
+        (lambda run: run["settings"].update(task=["brats"]), "settings: task = ['brats']"),
+        (lambda run: run["settings"]["data"].update(phantom={"a": {}}), "settings: phantom = {"),
+        (lambda run: run["settings"]["data"].update(split_seed="x"), "settings: split_seed = x"),
+        (lambda run: run["settings"]["data"].update(train=float("inf")), "settings: train = inf"),
+        (lambda run: run["settings"].update(nest(900)), "sections deep"),
+        (lambda run: run["settings"].update({str(number): 1 for number in range(10**4)}), "at most 200 in a section"),
     ],
 )
 def test_damaged_results(tmp_path: Path, change, said: str) -> None:
@@ -150,6 +185,30 @@ def test_damaged_results(tmp_path: Path, change, said: str) -> None:
     change(run)
     path = runs.write(tmp_path, run | {"method": "fedmepd", "seed": run["seed"]})
     refused([tmp_path], str(path), said)
+
+
+def test_files_of_strangers_below_the_folder(tmp_path: Path) -> None:
+    """A folder of the name is none of the files, nobody waits for a pipe, and a huge file is not read."""
+    path = write(tmp_path, "fedmepd", 0)
+    (tmp_path / "a" / "results.json").mkdir(parents=True)
+    (tmp_path / "b").mkdir()
+    os.mkfifo(tmp_path / "b" / "results.json")
+    assert find_all([tmp_path]) == [path]
+    with open(path, "ab") as file:
+        file.truncate(2**27 + 1)
+    refused([path], str(path), "more than 128 MiB")
+
+
+def test_settings_of_strangers_make_names_that_can_be_printed(tmp_path: Path) -> None:
+    """Values that are cut may look alike; their runs do not become one method."""
+    for number, end in enumerate(("x\x1b[2J", "y", "z")):
+        settings = {"training": {"learning_rate": 0.001}}
+        run = runs.run("fedmepd", 0, runs.scores(0), settings=settings)
+        run["settings"]["note"] = "a" * 10**5 + end
+        runs.write(tmp_path / str(number), run)
+    names = list(gather([tmp_path]).methods)
+    cut = f"fedmepd note={'a' * 57}..."
+    assert names == [cut, f"{cut} (2)", f"{cut} (3)"]
 
 
 def test_damaged_curves(tmp_path: Path) -> None:

@@ -198,13 +198,13 @@ def no_codes(folder: Path) -> None:
     nibabel.save(nibabel.Nifti1Image(np.asanyarray(image.dataobj), None, image.header), path)
 
 
-@fault(WARNINGS, "image that does not look skull-stripped")
+@fault(WARNINGS, "images that show more than the body")
 def whole_head(folder: Path) -> None:
     affine = LPS * [30, 30, 30, 1]
     write_case(folder, "whole_head", ("T1", "T2"), affine=affine)
 
 
-@fault(WARNINGS, "case of another tumour than the task's, by its name")
+@fault(WARNINGS, "case of another disease than the task's, by its name")
 def meningioma(folder: Path) -> None:
     label = tumour(kind=19)
     write_case(folder / "meningioma", "BraTS-MEN-00001-000", label=np.where(label == 4, 3, label).astype("uint8"))
@@ -215,7 +215,7 @@ def thick_slices(folder: Path) -> None:
     write_case(folder, "thick_slices", ("T2",), affine=LPS * [1, 1, 9, 1])
 
 
-@fault(WARNINGS, "label that reaches out of the brain")
+@fault(WARNINGS, "label that reaches out of the images")
 def label_outside(folder: Path) -> None:
     label = tumour(kind=17)
     label[0, 0, 0] = 2
@@ -250,7 +250,7 @@ def interpolated(folder: Path) -> None:
     flair(folder, "interpolated", FLAIR=made)
 
 
-@fault(NOTES, "NaN around the brain, which becomes 0")
+@fault(NOTES, "NaN around the body, which becomes 0")
 def masked(folder: Path) -> None:
     made = volume(89, dtype="float32")
     flair(folder, "masked", FLAIR=np.where(made == 0, np.float32(np.nan), made))
@@ -261,7 +261,7 @@ def scaled_label(folder: Path) -> None:
     flair(folder, "scaled_label", label=tumour(kind=77).astype("float32") * np.float32(0.9999999))
 
 
-@fault(NOTES, "label without any tumour")
+@fault(NOTES, "label that is background alone")
 def healthy(folder: Path) -> None:
     flair(folder, "healthy", label=np.zeros(SHAPE, "uint8"))
 

@@ -42,7 +42,7 @@ def test_good_cases_pass(tmp_path):
     save(good[0].images["T2"], around)
     assert kinds(good) == [
         ("note", "a few negative values, which become 0"),
-        ("note", "label without any tumour"),
+        ("note", "label that is background alone"),
     ]
 
 
@@ -184,10 +184,10 @@ def test_heads_and_labels_outside_the_brain(tmp_path):
     head = np.random.default_rng(0).integers(1, 900, (20, 20, 20)).astype("int16")
     # 8000 voxels of 0.6 ml are 4.8 litres; a brain has less than half of it.
     whole = write_case(tmp_path, "a", ("T1",), affine=LPS * [8, 8, 9, 1], T1=head, label=None)
-    assert ("warning", "image that does not look skull-stripped") in kinds([whole])
+    assert ("warning", "images that show more than the body") in kinds([whole])
     reaching = tumour()
     reaching[0, 0, 0] = 2
-    assert kinds([write_case(tmp_path, "b", label=reaching)]) == [("warning", "label that reaches out of the brain")]
+    assert kinds([write_case(tmp_path, "b", label=reaching)]) == [("warning", "label that reaches out of the images")]
 
 
 def as_values(mapping):

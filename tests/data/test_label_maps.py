@@ -172,7 +172,7 @@ def test_a_map_without_content(tmp_path, capsys):
     assert f"{tmp_path / 'own.yaml'} is empty" in capsys.readouterr().err
 
 
-def test_labels_of_one_value_may_be_the_whole_tumour(tmp_path, capsys):
+def test_labels_of_one_value_may_be_of_several_classes(tmp_path, capsys):
     write_case(tmp_path / "data", label=(tumour() > 0).astype("uint8"))
     assert run("check", tmp_path / "data") == 0
-    assert "if it is the whole tumour, describe the values in a file" in capsys.readouterr().out
+    assert "if it stands for several classes together, describe the values in a file" in capsys.readouterr().out

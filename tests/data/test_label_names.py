@@ -147,7 +147,7 @@ def test_without_a_label_there_is_nothing_to_read(tmp_path):
 def test_the_same_classes_are_read(tmp_path, capsys, name, warned):
     write_case(tmp_path / "data", name, label=label(1, 2, 3))
     assert data("check", tmp_path / "data") == 0
-    assert capsys.readouterr().out.count("1  case of another tumour than the task's, by its name\n") == warned
+    assert capsys.readouterr().out.count("1  case of another disease than the task's, by its name\n") == warned
     assert data("init", tmp_path / "data") == 0
     assert [case.convention for case in read_manifest(BRATS, tmp_path / "data")[0]] == ["brats2023"]
 

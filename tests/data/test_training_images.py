@@ -72,8 +72,8 @@ TRAINED = ImageMeasures((1, 1, 1), 1200, {"FLAIR": (-2.2, -0.4, 0.1, 0.6), "T2":
         (ImageMeasures((1, 1.05, 1)), []),
         (ImageMeasures((1, 1, 5)), ["other voxel size than in training"]),
         (ImageMeasures(foreground_ml=1700), []),
-        (ImageMeasures(foreground_ml=700), ["other size of the head than in training"]),
-        (ImageMeasures(foreground_ml=3100), ["other size of the head than in training"]),
+        (ImageMeasures(foreground_ml=700), ["other size of the body than in training"]),
+        (ImageMeasures(foreground_ml=3100), ["other size of the body than in training"]),
         # A modality that the model does not know.
         (ImageMeasures(intensities={"T1": (9, 9, 9, 9)}), []),
         (ImageMeasures(intensities={"T2": (-1.7, -0.6, -0.3, 0.3)}), []),

@@ -118,7 +118,7 @@ def test_nan_around_the_brain_becomes_0(tmp_path):
     brain = volume(300, dtype="float32")
     masked = np.where(brain > 0, brain, np.float32(np.nan))
     case = write_case(tmp_path, "case", FLAIR=masked)
-    assert told(case) == {("note", "NaN around the brain, which becomes 0")}
+    assert told(case) == {("note", "NaN around the body, which becomes 0")}
     assert np.array_equal(read_case(case)["image"][0].numpy(), brain)
     masked[4, 4, 5] = np.nan
     kept = without_nan_outside(masked)

@@ -41,7 +41,7 @@ def test_errors_and_warnings(look, tmp_path):
     assert (error.status, error.kind) == ("error", "errors in the data")
     assert error.text == "unreadable file (1), constant image (1) in 4 cases"
     assert (warning.status, warning.kind) == ("warning", "warnings about the data")
-    assert "image that does not look skull-stripped (1)" in warning.text and warning.text.endswith(" in 4 cases")
+    assert "images that show more than the body (1)" in warning.text and warning.text.endswith(" in 4 cases")
     for check in (error, warning):
         assert f"fedmepd data check {data} --details" in check.advice
         assert not any(name in check.text for name in ("empty_file", "flat", "whole_head", "good"))

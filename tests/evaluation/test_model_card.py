@@ -39,7 +39,8 @@ def test_a_model_that_is_tested(tmp_path: Path) -> None:
         # Of summary(): ET has half the Dice and twice the distance.
         "| Dice, 5 test cases | 0.500 | 0.500 | 0.250 | 0.417 |",
         "| HD95 in mm, test cases | 10.0 | 10.0 | 20.0 | 13.3 |",
-        "by BraTS's rule: ET 2.",
+        "is empty in the label or the prediction: ET 2; where",
+        "in one of them alone, Dice is 0 and HD95 373.13 mm.",
         "never seen T1ce, T1",
         "fedmepd predict --model model_best.pt",
         "0 background, 1 NCR/NET, 2 ED, 4 ET",

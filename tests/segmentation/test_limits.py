@@ -11,7 +11,7 @@ from fedmepd.tasks.brats import BRATS
 
 PATIENT = Case("p", {"FLAIR": Path("p_flair.nii.gz"), "T2": Path("p_t2.nii.gz")}, None, task=BRATS)
 PHANTOM = Case("x", {"FLAIR": Path("Phantom_site-1_001_flair.nii.gz")}, None, task=BRATS)
-MENINGIOMA = replace(PATIENT, name="m", tumour="meningioma")
+MENINGIOMA = replace(PATIENT, name="m", disease="meningioma")
 NOTHING = "the model was trained on phantoms alone, never on a patient: what it marks in {} means nothing"
 
 
@@ -27,9 +27,9 @@ def test_a_model_of_phantoms(phantoms: bool | None) -> None:
     assert intended_use({}) == "research; not a medical device"
 
 
-def test_another_tumour_and_fewer_modalities() -> None:
+def test_another_disease_and_fewer_modalities() -> None:
     found = limits_of_case(MENINGIOMA, ("FLAIR", "T1ce"), False)
-    assert [finding.kind for finding in found] == ["another tumour than in training (meningioma)", "without T1ce"]
+    assert [finding.kind for finding in found] == ["another disease than in training (meningioma)", "without T1ce"]
     assert limits_of_cases(BRATS, [PATIENT, MENINGIOMA], ("FLAIR", "T2"), False) == [
         "the model is for diffuse glioma in brain MRI; by the name, it is meningioma in m"
     ]

@@ -143,7 +143,7 @@ def test_checks_of_the_files(model: Path, tmp_path: Path) -> None:
     assert segmenter.check(segmenter.usable(good)) == []
     head = np.random.default_rng(0).integers(1, 99, (140, 140, 140), "uint8")
     [line] = segmenter.check(segmenter.usable(write_case(tmp_path, "head", modalities=("FLAIR",), FLAIR=head)))
-    assert "head" in line.text and "expected skull-stripped images" in line.text
+    assert "head" in line.text and "more than a brain: expected co-registered NIfTI images" in line.text
     other = write_case(tmp_path, "other", modalities=("FLAIR",), T1ce=np.ones((8, 9, 11), "int16"))
     with pytest.raises(DataError, match="register and resample"):
         segmenter.check(segmenter.usable(other))

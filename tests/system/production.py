@@ -155,7 +155,7 @@ class Federation:
             )
         return copy / "out"
 
-    def run_job(self, job: Path) -> tuple[str, str]:
+    def run_job(self, job: Path, seconds: float = SECONDS) -> tuple[str, str]:
         """Submits a job and waits for its end; returns its id and FLARE's word for how it ended."""
         job_id = self.flare("job", "submit", "-j", str(job))["job_id"]
         kept = self.jobs / "jobs" / job_id / "meta"
@@ -166,7 +166,7 @@ class Federation:
                 return json.loads(kept.read_text())["status"].startswith("FINISHED")
             return False
 
-        wait_for(ended, f"the end of {job.name}")
+        wait_for(ended, f"the end of {job.name}", seconds)
         return job_id, self.flare("job", "meta", job_id)["status"]
 
     def processes(self, of: Path | None = None) -> list[psutil.Process]:

@@ -63,6 +63,38 @@ def test_names_are_found() -> None:
     assert all(named(path.read_text()) for path in EXCEPTIONS)
 
 
+# What a text about any task must not say of all of them; of BraTS, it may say it by name.
+BRAIN_TUMOURS = re.compile(r"\b(brains?|skull\w*|head without|tumou?rs?|oedema|gliomas?|MRI)\b", re.IGNORECASE)
+# Names of what a prepared case holds, and a word in the names of regions of any data set.
+KEYS = {"brain", "tumour", "tumor"}
+# The phantoms are heads with a tumour.
+ABOUT_HEADS = {PACKAGE / "data" / f"{name}.py" for name in ("phantom", "phantom_cohorts", "phantom_heads", "hospitals")}
+OTHER_TASKS_PAPER = "Brain Tumor Segmentation, Medical Image Analysis 2025"
+
+
+def about_brain_tumours(source: str) -> list[str]:
+    """The strings of a module that speak of brain tumours, whatever the task, with their lines."""
+    return [
+        f"{line}: {text[:80]}"
+        for line, text in sorted(texts(source))
+        if BRAIN_TUMOURS.search(text) and "BraTS" not in text and text not in KEYS and OTHER_TASKS_PAPER not in text
+    ]
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_no_text_calls_every_task_one_of_brain_tumours(path: Path) -> None:
+    if path not in EXCEPTIONS | ABOUT_HEADS:
+        assert about_brain_tumours(path.read_text()) == []
+
+
+def test_such_texts_are_found() -> None:
+    assert about_brain_tumours('x = "outside the brain"\ny = "in BraTS the tumour"\nz = f"{1} Tumours"\n') == [
+        "1: outside the brain",
+        "3:  Tumours",
+    ]
+    assert about_brain_tumours((PACKAGE / "tasks" / "brats.py").read_text())
+
+
 def test_no_module_loads_a_task_when_it_is_imported() -> None:
     program = (
         "import importlib, pkgutil, sys, fedmepd\n"

@@ -1,53 +1,31 @@
-"""Lesions of multiple sclerosis as MSSEG names its files: four images on three grids, the label on that of FLAIR."""
+"""Lesions of multiple sclerosis: four images on three grids, the label on that of FLAIR."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
-from nibabel.eulerangles import euler2mat
 
 from fedmepd.data.cases import Case
 from fedmepd.data.inspection import inspect_cases
 from fedmepd.data.layouts import find_dataset
 from fedmepd.data.own_grid import segmentation_image
-from fedmepd.data.preparation import prepare_case
+from fedmepd.data.preparation import PreparedCases, prepare_case
+from fedmepd.data.resampling import Grid, network_grid
 from fedmepd.tasks.find import find_task
+from fedmepd.tasks.labels import IGNORE
+from tests.tasks.lesions import BRIGHT_IN, FILES, grid_of, places, write_case
 
 TASK = find_task("ms_lesions")
-# Voxels and their sizes in mm.
-GRIDS = {
-    "3DFLAIR": ((40, 44, 12), (1.0, 1.0, 3.0)),
-    "3DT1": ((36, 36, 36), (1.2, 1.2, 1.2)),
-    "3DT1GADO": ((36, 36, 36), (1.2, 1.2, 1.2)),
-    "T2": ((40, 40, 14), (1.0, 1.0, 2.8)),
-}
-LESIONS = np.array([(-6.0, 2, 3), (5, -5, -4), (2, 7, 0)])
-
-
-def _near(places: np.ndarray, centres: np.ndarray, radius: float) -> np.ndarray:
-    return np.any([np.linalg.norm(places - centre, axis=-1) < radius for centre in centres], axis=0)
 
 
 @pytest.fixture
 def case(tmp_path: Path) -> Case:
-    """A brain of 15 mm with three lesions of 3 mm, turned otherwise in each image."""
-    random = np.random.default_rng(3)
-    folder = tmp_path / "data" / "patient-1"
-    folder.mkdir(parents=True)
-    for name, (shape, sizes) in GRIDS.items():
-        affine = np.eye(4)
-        affine[:3, :3] = euler2mat(*random.uniform(-0.2, 0.2, 3)) @ np.diag([-sizes[0], -sizes[1], sizes[2]])
-        affine[:3, 3] = -affine[:3, :3] @ ((np.array(shape) - 1) / 2)
-        places = np.stack(np.indices(shape), axis=-1) @ affine[:3, :3].T + affine[:3, 3]
-        lesions = _near(places, LESIONS, 3)
-        bright = 300 * lesions * (name in ("3DFLAIR", "T2"))
-        image = (300 + bright + random.normal(0, 20, shape)) * _near(places, np.zeros((1, 3)), 15)
-        nibabel.save(nibabel.Nifti1Image(image.clip(0).astype("int16"), affine), folder / f"{name}.nii.gz")
-        if name == "3DFLAIR":
-            nibabel.save(nibabel.Nifti1Image(lesions.astype("uint8"), affine), folder / "Consensus.nii.gz")
+    """A brain with three lesions, turned otherwise in each image."""
+    write_case(tmp_path / "data" / "patient-1", TASK.modalities, 1)
     inspection = inspect_cases(find_dataset(TASK, tmp_path / "data").cases)
     assert not inspection.findings
     [found] = inspection.cases
@@ -55,8 +33,7 @@ def case(tmp_path: Path) -> Case:
 
 
 def test_files_of_msseg(case: Case) -> None:
-    names = {kind: file.name.removesuffix(".nii.gz") for kind, file in case.images.items()}
-    assert names == {"FLAIR": "3DFLAIR", "T1ce": "3DT1GADO", "T1": "3DT1", "T2": "T2"}
+    assert {kind: file.name.removesuffix(".nii.gz") for kind, file in case.images.items()} == FILES
     assert case.label is not None and case.label.name == "Consensus.nii.gz" and case.convention == "lesions"
 
 
@@ -69,7 +46,7 @@ def test_lesions_lie_at_the_same_place_in_all_images(case: Case) -> None:
     for modality, image in zip(case.modalities, images, strict=True):
         step = image[lesions].mean() - image[~lesions & (image != 0)].mean()
         # In FLAIR and T2 by 300 of a standard deviation of about 50; noise of 20 alone in the others.
-        assert step > 3 if modality in ("FLAIR", "T2") else abs(step) < 0.5, modality
+        assert step > 3 if modality in BRIGHT_IN else abs(step) < 0.5, modality
 
 
 def test_lesions_come_back_to_the_grid_of_flair(case: Case) -> None:
@@ -78,3 +55,37 @@ def test_lesions_come_back_to_the_grid_of_flair(case: Case) -> None:
     label = nibabel.load(case.label)
     assert image.shape == label.shape and image.affine == pytest.approx(label.affine, abs=1e-5)
     assert np.array_equal(np.asanyarray(image.dataobj), np.asanyarray(label.dataobj))
+
+
+def test_a_label_that_reaches_out_of_the_first_image(case: Case) -> None:
+    """FLAIR without its lower slices, and the label with all of them: one lesion lies where FLAIR shows nothing."""
+    image = nibabel.load(case.images["FLAIR"])
+    affine = image.affine.copy()
+    affine[:3, 3] += 5 * affine[:3, 2]
+    nibabel.save(nibabel.Nifti1Image(np.asanyarray(image.dataobj)[:, :, 5:], affine), case.images["FLAIR"])
+    lost = np.asanyarray(nibabel.load(case.label).dataobj)[:, :, :5]
+    [told] = inspect_cases([case]).findings
+    assert told.kind == "label that reaches out of the images" and lost.any()
+    assert f": {lost.sum()} of " in told.text and "lie outside 3DFLAIR.nii.gz" in told.text
+
+
+def test_what_a_label_does_not_cover_is_left_out(case: Case, tmp_path: Path) -> None:
+    """A label with a part of the slices alone says nothing about the others: they are no background."""
+    image = nibabel.load(case.label)
+    shorter = np.asanyarray(image.dataobj)[:, :, :8]
+    nibabel.save(nibabel.Nifti1Image(shorter, image.affine), case.label)
+    [told] = inspect_cases([case]).findings
+    assert told.kind == "label that does not cover its images" and told.severity == "warning"
+    item = prepare_case(case)
+    shape, affine = grid_of("FLAIR", 1)
+    grid = network_grid(Grid(shape, affine), TASK.voxel_mm).box(item["corner"].tolist(), item["label"].shape[1:])
+    where = places(grid.shape, grid.affine) - affine[:3, 3]
+    slices = (where @ np.linalg.inv(affine[:3, :3]).T)[..., 2]
+    assert np.array_equal(item["label"][0].numpy() == IGNORE, slices >= 7.5) and (slices >= 7.5).any()
+    # The box is that of the brain, and not of all that is left out.
+    whole = prepare_case(replace(case, label=None, convention=None))
+    assert item["corner"].tolist() == whole["corner"].tolist() and item["image"].shape == whole["image"].shape
+    # Nothing that was prepared while such voxels were background is taken from the cache.
+    assert np.array_equal(PreparedCases([case], tmp_path / "cache")[0]["label"], item["label"])
+    centres = item["tumour"].numpy()
+    assert set(item["label"].flatten().numpy()[centres]) == {1}

@@ -446,7 +446,7 @@ def _split(options: argparse.Namespace) -> None:
         numbers = [len(site.manifest.cases), patients, parts["train"], parts["validation"], parts["test"]]
         names = " ".join(site.plan.modalities)
         rows.append([site.plan.name, *map(str, numbers), f"{median(site.tumour_ml):.1f}", names])
-    heads = ["site", "cases", "patients", "train", "validation", "test", "tumour ml", "modalities"]
+    heads = ["site", "cases", "patients", "train", "validation", "test", "labelled ml", "modalities"]
     print("\n".join(["", *table(heads, rows), ""]))
     over = len(source.inspection.cases) - sum(len(site.manifest.cases) for site in made)
     if over:
@@ -472,5 +472,5 @@ def _tell_training(task: Task, out: Path, names: list[str]) -> None:
     else:
         print(
             f"or: python job.py --data {place}{other} --export jobs_own && FEDMEPD_DATA={place} nvflare simulator "
-            f"jobs_own/fedmepd_brats -w workspace/flare -c {','.join(sites)} -t {len(sites)}"
+            f"jobs_own/fedmepd_{task.name} -w workspace/flare -c {','.join(sites)} -t {len(sites)}"
         )

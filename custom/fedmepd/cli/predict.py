@@ -30,9 +30,9 @@ def add_predict_command(topics: argparse._SubParsersAction) -> None:
     predict = topics.add_parser(
         "predict",
         help="segment patients with a trained model",
-        description="Segments one case, given by its images, or all cases of a folder. The images must be "
-        "registered to each other and skull-stripped, as in training. Exit status: 0 all segmented, 1 some cases of a "
-        "folder were not, 2 none was.",
+        description="Segments one case, given by its images, or all cases of a folder. The images must be like those "
+        "of the training: in BraTS, registered to each other and skull-stripped. Exit status: 0 all segmented, 1 some "
+        "cases of a folder were not, 2 none was.",
         allow_abbrev=False,
     )
     predict.add_argument(
@@ -101,7 +101,7 @@ def add_segmenter_options(parser: argparse.ArgumentParser, required: bool) -> No
         type=_millilitres,
         default=0.0,
         metavar="ML",
-        help="remove connected components of tumour below this volume; default: 0, none",
+        help="remove connected components (of all classes together) below this volume; default: 0, none",
     )
     how.add_argument(
         "--min-enhancing",

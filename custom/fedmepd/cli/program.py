@@ -68,7 +68,9 @@ def _run_command(arguments: Sequence[str] | None) -> int:
 def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of all commands."""
     parser = argparse.ArgumentParser(
-        prog="fedmepd", description="Federated brain tumour segmentation across sites with different MRI modalities."
+        prog="fedmepd",
+        description="Federated segmentation across sites with different modalities; by default of brain tumours, as in "
+        "BraTS.",
     )
     parser.add_argument("--version", action="version", version=f"fedmepd {__version__}")
     topics = parser.add_subparsers(required=True, metavar="command")

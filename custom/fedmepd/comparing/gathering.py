@@ -13,7 +13,7 @@ from typing import Any
 from fedmepd import methods
 from fedmepd.comparing.run import RunFile, read
 from fedmepd.config import Settings, flattened
-from fedmepd.errors import FedMEPDError
+from fedmepd.errors import FedMEPDError, plain_text
 from fedmepd.evaluation.results import FILE_NAME
 from fedmepd.text_table import natural_order
 
@@ -32,6 +32,10 @@ _SAME_METHOD = {
     "aggregation.round_timeout",
     "aggregation.straggler_wait",
 }
+
+
+# Characters of a setting's value.
+_LONGEST_SHOWN = 60
 
 
 class RunsMissing(FedMEPDError):
@@ -102,7 +106,8 @@ def find_all(paths: Iterable[Path]) -> list[Path]:
     for path in map(Path, paths):
         if not path.exists():
             raise FedMEPDError(f"{path} does not exist: expected a {FILE_NAME}, or a folder with runs below it")
-        files = [path] if path.is_file() else sorted(path.rglob(FILE_NAME), key=lambda file: natural_order(str(file)))
+        below = (file for file in path.rglob(FILE_NAME) if file.is_file())
+        files = [path] if path.is_file() else sorted(below, key=lambda file: natural_order(str(file)))
         if not files:
             raise FedMEPDError(f"no {FILE_NAME} below {path}: name run folders, workspaces or downloaded jobs")
         for file in files:
@@ -120,15 +125,21 @@ def _by_method(files: Sequence[RunFile]) -> dict[str, list[RunFile]]:
         keys = differing([_method_and_settings(runs[0]) for runs in variants.values()])
         for runs in variants.values():
             settings = _method_and_settings(runs[0])
-            said = ", ".join(f"{key}={shown(settings.get(key))}" for key in keys)
-            methods[f"{name} {said}".strip()] = runs
+            said = ", ".join(f"{plain_text(key)}={shown(settings.get(key))}" for key in keys)
+            methods[_unlike(methods, f"{name} {said}".strip())] = runs
     return methods
+
+
+def _unlike(names: Iterable[str], name: str) -> str:
+    """Returns a name that is none of those, as long values that are cut may be alike."""
+    others = sum(other == name or other.startswith(f"{name} (") for other in names)
+    return f"{name} ({others + 1})" if others else name
 
 
 def name_of(file: RunFile) -> str:
     """Returns what a plan of `fedmepd compare run` calls the method with its settings; else the method."""
     name, ends_in_seed, seed = file.run.run_name.rpartition("-seed-")
-    return name if ends_in_seed and seed == str(file.run.seed) else file.run.method
+    return name if name and ends_in_seed and seed == str(file.run.seed) else file.run.method
 
 
 def _method_and_settings(file: RunFile) -> dict[str, Any]:
@@ -174,7 +185,7 @@ def differing(settings: Sequence[dict[str, Any]]) -> list[str]:
 
 def shown(value: Any) -> str:
     """Returns a setting's value as it is printed."""
-    return value if isinstance(value, str) else json.dumps(value)
+    return plain_text(value if isinstance(value, str) else json.dumps(value), _LONGEST_SHOWN)
 
 
 def _listed(seeds: Iterable[int]) -> str:

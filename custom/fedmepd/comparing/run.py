@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -10,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError, model_validator
 
 from fedmepd.config import cohort_name
-from fedmepd.errors import FedMEPDError, explain
+from fedmepd.errors import FedMEPDError, explain, plain_text
 from fedmepd.evaluation.results import FILE_NAME, HISTORY
 from fedmepd.storage import read_json
 
@@ -18,8 +19,16 @@ _HINT = "; name runs of fedmepd, or the folders that hold them"
 # Of the difference between a mean in results.json and the mean of the cases' scores beside it.
 _ROUNDING = 1e-6
 
-# Names go to a terminal and onto pages.
-_Name = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
+# Bytes of a results.json or history.json; a federation of a hundred sites needs a hundredth of it.
+_MOST_BYTES = 2**27
+
+# Sections of settings in one another, and settings of a section.
+_MOST_NESTED, _MOST_SETTINGS = 4, 200
+# The settings that the comparison itself looks at.
+_SETTINGS = {"task": str, "phantom": bool | str, "split_seed": int | None, "clip_percent": int | float}
+
+# Names go to a terminal and onto pages: without control characters, also those that turn the direction of writing.
+_Name = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]*$")]
 _Share = Annotated[float, Field(ge=0, le=1)]
 _Millimetres = Annotated[float, Field(ge=0, le=1e6)]
 _Count = Annotated[int, Field(ge=0, le=2**53)]
@@ -42,13 +51,25 @@ class CaseScore(_Part):
     hd95_mm: dict[_Name, _Millimetres]
     empty: dict[_Name, Literal["both", "label", "prediction"] | None] = {}
 
+    @model_validator(mode="after")
+    def _of_the_same_regions(self) -> CaseScore:
+        if self.dice.keys() != self.hd95_mm.keys():
+            raise ValueError("dice and hd95_mm of a case are of different regions: expected both of every region")
+        return self
+
 
 class Scores(_Part):
     """Means over a site's test cases."""
 
-    dice: dict[_Name, _Share]
+    dice: Annotated[dict[_Name, _Share], Field(min_length=1)]
     mdsc: _Share
     hd95_mm: dict[_Name, _Millimetres] = {}
+
+    @model_validator(mode="after")
+    def _mean_of_the_regions(self) -> Scores:
+        if not abs(fmean(self.dice.values()) - self.mdsc) < _ROUNDING:
+            raise ValueError("mdsc is not the mean of the regions' dice: changed by hand?")
+        return self
 
 
 class Work(_Part):
@@ -75,12 +96,18 @@ class Entry(_Part):
     work: Work | None = None
 
     @model_validator(mode="after")
+    def _cases_are_counted(self) -> Entry:
+        if missing := [part for part in ("train", "validation", "test") if part not in self.cases]:
+            raise ValueError(f"{self.name}: cases does not say how many are for {' and '.join(missing)}")
+        return self
+
+    @model_validator(mode="after")
     def _cases_make_the_means(self) -> Entry:
         if self.test_cases is None:
             return self
-        if self.test is None or len(self.test_cases) != self.cases.get("test"):
+        if self.test is None or len(self.test_cases) != self.cases["test"]:
             raise ValueError(
-                f"{self.name} has scores of {len(self.test_cases)} cases and {self.cases.get('test')} test cases"
+                f"{self.name} has scores of {len(self.test_cases)} cases and {self.cases['test']} test cases"
             )
         if self.test_fingerprint is None:
             raise ValueError(f"{self.name} has scores of cases and no test_fingerprint that says which cases these are")
@@ -107,21 +134,28 @@ class Run(_Part):
 
     method: _Name
     run_name: _Name = ""
-    seed: int
+    seed: _Count
     trials: _Count = 1
     rounds: _Count
-    round: int
+    round: _Count
     status: _Name
     seconds: _Amount
     source: Literal["phantom", "folder"] | None = None
     server: Entry
-    sites: tuple[Entry, ...]
+    sites: Annotated[tuple[Entry, ...], Field(min_length=1)]
     settings: dict[str, Any]
     hardware: Hardware | None = None
     precision: _Name = ""
-    evaluation: int | None = None
+    evaluation: _Count | None = None
     version: _Name
     versions: dict[_Name, _Name] = {}
+
+    @model_validator(mode="after")
+    def _is_one_federation(self) -> Run:
+        if len(self.entries()) <= len(self.sites):
+            raise ValueError("two participants of one name: expected every site once, and none called as the server")
+        _check_settings(self.settings)
+        return self
 
     def entries(self) -> dict[str, Entry]:
         """Returns the sites and, at the end, the fusion site by their names."""
@@ -139,17 +173,30 @@ class Run(_Part):
         return value
 
 
+def _check_settings(settings: dict[str, Any], depth: int = 1) -> None:
+    """Refuses what no job has among its settings: they are put together to names, compared and printed."""
+    if depth > _MOST_NESTED or len(settings) > _MOST_SETTINGS:
+        raise ValueError(f"settings: expected at most {_MOST_SETTINGS} in a section, and {_MOST_NESTED} sections deep")
+    for key, value in settings.items():
+        if key in _SETTINGS and not isinstance(value, _SETTINGS[key]):
+            raise ValueError(f"settings: {key} = {plain_text(value)}: expected another kind of value")
+        if isinstance(value, dict):
+            _check_settings(value, depth + 1)
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"settings: {plain_text(key)} = {value}: expected a finite number")
+
+
 class Validation(_Part):
     """A validation of a round."""
 
-    round: int
+    round: _Count
     mdsc: _Share
 
 
 class Round(_Part):
     """What a round has cost."""
 
-    round: int
+    round: _Count
     steps: _Count | None = None
     bytes_up: _Count = 0
     bytes_down: _Count = 0
@@ -184,7 +231,7 @@ def read(path: Path) -> RunFile:
         FedMEPDError: one of them cannot be read, or something else is in it; the message names file and key.
     """
     path = Path(path)
-    content = read_json(path, f"a {FILE_NAME} of fedmepd", hint=_HINT)
+    content = _read(path, f"a {FILE_NAME} of fedmepd", _HINT)
     try:
         run = Run.model_validate(content)
     except ValidationError as error:
@@ -192,11 +239,17 @@ def read(path: Path) -> RunFile:
     return RunFile(path, run, _curves(path.with_name(HISTORY)))
 
 
+def _read(path: Path, what: str, hint: str) -> Any:
+    if path.stat().st_size > _MOST_BYTES:
+        raise FedMEPDError(f"{path} has more than {_MOST_BYTES // 2**20} MiB: expected {what}{hint}")
+    return read_json(path, what, hint=hint)
+
+
 def _curves(path: Path) -> dict[str, Curves]:
     if not path.is_file():
         return {}
     hint = "; without that file the runs are compared without curves"
-    content = read_json(path, "the history of a run", hint=hint)
+    content = _read(path, "the history of a run", hint)
     try:
         return TypeAdapter(dict[str, Curves]).validate_python(content)
     except ValidationError as error:

@@ -46,4 +46,4 @@ def markdown_table(section: Section) -> list[str]:
 
 
 def _escaped(cell: str) -> str:
-    return cell.replace("|", "\\|")
+    return cell.replace("|", "\\|").replace("<", "&lt;")

@@ -16,7 +16,8 @@ import numpy as np
 from fedmepd.data.cases import LABEL, Case
 from fedmepd.data.findings import Finding, error, note, warning
 from fedmepd.data.grids import MOST_APART_MM, apart_mm
-from fedmepd.data.resampling import Grid, network_grid, overlap
+from fedmepd.data.label_checks import check_coverage, check_outside, label_as_image
+from fedmepd.data.resampling import network_grid, overlap
 from fedmepd.data.training_images import ImageMeasures, percentiles
 from fedmepd.data.volume_checks import (
     UNKNOWN_LABEL,
@@ -38,10 +39,7 @@ from fedmepd.errors import FedMEPDError
 from fedmepd.storage import read_json, write_json
 
 # Raise this number when you add a check.
-_FORMAT = 5
-
-# If more than this share of a label is outside the brain, the label belongs to another image.
-_MOST_OUTSIDE = 0.5
+_FORMAT = 6
 
 
 @dataclass(frozen=True)
@@ -147,7 +145,7 @@ def _read(case: Case, pool: ThreadPoolExecutor) -> CaseFacts:
             if clean is not values and kind == LABEL and not np.array_equal(clean, values, equal_nan=True):
                 findings.append(note(_ROUNDED, f"{path} holds values such as {_first_other(clean, values):.7g}"))
             elif clean is not values and kind != LABEL:
-                findings.append(note(_NAN_OUTSIDE, f"{path} holds NaN around the brain: it becomes 0"))
+                findings.append(note(_NAN_OUTSIDE, f"{path} holds NaN around the body: it becomes 0"))
             volumes.append(CaseVolume(kind, path, clean, read))
         else:
             text = f"{path} has {read.values.shape[3]} volumes: expected {kind} as number {channel + 1} of them"
@@ -162,14 +160,14 @@ def _read(case: Case, pool: ThreadPoolExecutor) -> CaseFacts:
         findings += check_header(volume)
     digests = dict(zip((volume.kind for volume in volumes), pool.map(digest, volumes), strict=True))
     findings += _same_content(case, digests)
-    findings += _label_as_image(volumes)
-    # Where the task resamples, what lies on other grids than the first image says nothing of the brain.
+    findings += label_as_image(volumes)
+    # Where the task resamples, what lies on other grids than the first image says nothing of the body.
     on_first = [of for of in volumes if _on_one_grid(of, volumes[0])] if case.task.resampled else volumes
-    brain = _brain(on_first)
+    body = _body(on_first)
     foreground_ml = 0.0
-    if brain is not None:
-        foreground_ml = np.count_nonzero(brain) * float(np.prod(volumes[0].read.spacing)) / 1000
-        findings += _check_brain(case, on_first, brain, foreground_ml)
+    if body is not None:
+        foreground_ml = np.count_nonzero(body) * float(np.prod(volumes[0].read.spacing)) / 1000
+        findings += _check_body(case, on_first, body, foreground_ml)
     label = next((volume for volume in volumes if volume.kind == LABEL), None)
     known = label is not None and not any(finding.kind == UNKNOWN_LABEL for finding in findings)
     counts = {int(value): number for value, number in label_counts(label.values).items()} if known else {}
@@ -192,7 +190,7 @@ def _spacing(volume: CaseVolume) -> tuple[float, ...]:
 
 
 _ROUNDED = "label values that are whole but for rounding"
-_NAN_OUTSIDE = "NaN around the brain, which becomes 0"
+_NAN_OUTSIDE = "NaN around the body, which becomes 0"
 
 
 def _first_other(clean: np.ndarray, values: np.ndarray) -> float:
@@ -214,23 +212,6 @@ def _open(path: Path, channels: bool) -> Volumes | Finding:
         if problem.kind == UNREADABLE:
             return error(problem.kind, f"{path} cannot be read as NIfTI ({problem}): copy or convert it again")
         return error(problem.kind, f"{path}: {problem}")
-
-
-def _label_as_image(volumes: list[CaseVolume]) -> Iterator[Finding]:
-    """An image that is 0 wherever the label is, and nowhere else, tells the network the answer."""
-    label = next((volume for volume in volumes if volume.kind == LABEL), None)
-    # A label without any background says nothing.
-    if label is None or not (tumour := label.values != 0).any() or tumour.all():
-        return
-    total = np.count_nonzero(tumour)
-    for volume in volumes:
-        if volume is label or np.count_nonzero(volume.values) != total:
-            continue
-        if np.array_equal(volume.values != 0, tumour):
-            text = (
-                f"{volume.path} ({volume.kind}) is above 0 exactly where {label.path.name} is: replace it by the image"
-            )
-            yield error("label in the place of an image", text)
 
 
 def _compare(volume: CaseVolume, first: CaseVolume) -> Iterator[Finding]:
@@ -260,20 +241,18 @@ def _compare(volume: CaseVolume, first: CaseVolume) -> Iterator[Finding]:
 
 def _too_large(case: Case, first: CaseVolume) -> Iterator[Finding]:
     try:
-        network_grid(_grid(first), case.task.voxel_mm)
+        network_grid(first.grid, case.task.voxel_mm)
     except VolumeError as problem:
         yield error(problem.kind, f"{first.path}: {problem}; look at its header")
 
 
-def _grid(volume: CaseVolume) -> Grid:
-    return Grid(volume.values.shape, volume.read.affine)
-
-
 def _apart(volume: CaseVolume, first: CaseVolume) -> Iterator[Finding]:
     """Says of a volume that may lie on a grid of its own whether it shows another place."""
-    if not overlap(_grid(volume), _grid(first)):
+    if not overlap(volume.grid, first.grid):
         text = f"{volume.path} shows another place than {first.path.name} beside it: register the images of the case"
         yield error("images of a case that show different places", text)
+    elif volume.kind == LABEL and not _on_one_grid(volume, first):
+        yield from check_coverage(volume, first)
 
 
 def _on_one_grid(volume: CaseVolume, first: CaseVolume) -> bool:
@@ -293,33 +272,26 @@ def _images(volumes: list[CaseVolume]) -> list[CaseVolume]:
     return [volume for volume in volumes if volume.kind != LABEL]
 
 
-def _brain(volumes: list[CaseVolume]) -> np.ndarray | None:
+def _body(volumes: list[CaseVolume]) -> np.ndarray | None:
     """Where any image is above 0; None without images, or if the volumes have different shapes."""
     images = _images(volumes)
     if not images or len({volume.values.shape for volume in volumes}) > 1:
         return None
-    brain = np.zeros(images[0].values.shape, dtype=bool, order="F")
+    body = np.zeros(images[0].values.shape, dtype=bool, order="F")
     for image in images:
-        brain |= image.values > 0
-    return brain
+        body |= image.values > 0
+    return body
 
 
-def _check_brain(case: Case, volumes: list[CaseVolume], brain: np.ndarray, millilitres: float) -> Iterator[Finding]:
-    """Checks for a head instead of a brain, and for a label outside the brain."""
+def _check_body(case: Case, volumes: list[CaseVolume], body: np.ndarray, millilitres: float) -> Iterator[Finding]:
+    """Checks for more than the task's body, as a head instead of a brain, and for a label outside it."""
     if millilitres > case.task.most_foreground_ml:
         yield warning(
-            "image that does not look skull-stripped",
-            f"case {case.name}: its images are above 0 in {millilitres:.0f} ml, more than a brain: expected "
-            "skull-stripped images, 0 outside the brain",
+            "images that show more than the body",
+            f"case {case.name}: its images are above 0 in {millilitres:.0f} ml, more than a {case.task.body}: expected "
+            f"{case.task.images}, 0 outside the {case.task.body}",
         )
     for volume in volumes:
         if volume.kind != LABEL:
             continue
-        tumour = volume.values > 0
-        total, outside = np.count_nonzero(tumour), np.count_nonzero(tumour & ~brain)
-        if outside > _MOST_OUTSIDE * total:
-            text = f"{volume.path}: {outside} of {total} labelled voxels are outside the brain: it is another case's"
-            yield error("label that does not fit its images", text)
-        elif outside:
-            text = f"{volume.path}: {outside} of {total} labelled voxels are outside the brain"
-            yield warning("label that reaches out of the brain", text)
+        yield from check_outside(volume, (volume.values > 0) & ~body, "lie where all images are 0")

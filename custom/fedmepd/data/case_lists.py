@@ -159,7 +159,7 @@ def _case(
         findings=tuple(findings),
         label_doubt=of_label.label_doubt,
         label_choices=of_label.label_choices,
-        tumour=of_label.tumour,
+        disease=of_label.disease,
         task=task,
     )
 

@@ -33,7 +33,7 @@ class Case:
         label_choices: conventions of which the label may be, where there is a doubt; empty: any.
         label_doubt: why the values of its label cannot be read unless the user says how; empty: they can.
         patient_doubt: why the patient is unknown; empty: the patient is known.
-        tumour: the kind of tumour, if the case's name says that it is not the task's.
+        disease: what the case has, if its name says that it is not the task's disease.
         for_fusion: whether a manifest says that it is for fusion training, and not for the site's own.
         task: that its images and label are of.
     """
@@ -50,7 +50,7 @@ class Case:
     label_doubt: str = ""
     label_choices: tuple[str, ...] = ()
     patient_doubt: str = ""
-    tumour: str = ""
+    disease: str = ""
     for_fusion: bool = False
     task: Task = field(kw_only=True, repr=False)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 _FREESURFER = "FreeSurfer volumes: convert them with mri_convert"
 _SLICER = "NRRD or MetaImage volumes: convert them with 3D Slicer or SimpleITK"
 _PACKED = "packed in another way than gzip, or not completely copied: unpack or copy them again"
-_DICOM = "DICOM: convert them with dcm2niix, then register and skull-strip them"
+_DICOM = "DICOM: convert them with dcm2niix, then prepare them as the other cases are"
 
 # By the ending of a file's name.
 _FORMATS = {

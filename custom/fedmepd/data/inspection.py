@@ -251,9 +251,9 @@ def _conventions(
             text = f"{case.label}: {case.label_doubt}; {_choices(case, doubtful, option)}"
             findings.append(error("label of other classes, by the name of its case or dataset.json", text))
             continue
-        if case.label is not None and case.tumour:
-            text = f"case {case.name}: its name says {case.tumour}, whose labels have the classes of task {task.name}"
-            findings.append(warning("case of another tumour than the task's, by its name", text))
+        if case.label is not None and case.disease:
+            text = f"case {case.name}: its name says {case.disease}, whose labels have the classes of task {task.name}"
+            findings.append(warning("case of another disease than the task's, by its name", text))
         known = set(case.task.conventions[convention].classes) if convention else any_values
         unknown = sorted(found.label_counts.keys() - known)
         if unknown:
@@ -323,7 +323,7 @@ def _by_values(task: Task, labels: Sequence[set[int]], option: str) -> tuple[str
             f"{task.describe_convention(default)}; say {choices} if they are of that"
         )
         if len(found - {0}) == 1:
-            text += "; or, if it is the whole tumour, describe the values in a file"
+            text += "; or, if it stands for several classes together, describe the values in a file"
         return default, [warning("label values that do not tell their convention, read as the task's default", text)]
     return default, []
 

@@ -287,7 +287,7 @@ def _case(
         label_doubt=of_label.label_doubt,
         label_choices=of_label.label_choices,
         patient_doubt=doubt,
-        tumour=of_label.tumour,
+        disease=of_label.disease,
         task=task,
     )
 

@@ -90,7 +90,7 @@ class CaseName:
         institution: where the images were made, if the name contains it.
         convention: meaning of the label's values, if the data set defines it.
         label_doubt: why the values of its label may not be the task's classes; empty: no doubt.
-        tumour: the kind of tumour if it is not the task's but has labels of the same classes; else empty.
+        disease: what the case has if it is not the task's disease but has labels of the same classes; else empty.
         label_choices: conventions of which its label may be, if there is a doubt.
         gathered: whether each of the case's images lies in a folder of its own.
         label_words: what the data set calls its labels, beside the task's words.
@@ -101,7 +101,7 @@ class CaseName:
     institution: str | None
     convention: str | None
     label_doubt: str = ""
-    tumour: str = ""
+    disease: str = ""
     label_choices: tuple[str, ...] = ()
     gathered: bool = False
     label_words: tuple[str, ...] = ()
@@ -119,7 +119,7 @@ def read_case_name(task: Task, name: str) -> CaseName:
                 institution and institution.upper(),
                 names.convention,
                 f"{name} says {names.other_classes}" if names.other_classes else "",
-                names.other_tumour,
+                names.other_disease,
                 names.choices,
                 names.gathered,
                 names.label_words,

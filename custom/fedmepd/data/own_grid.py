@@ -62,6 +62,19 @@ def own_classes(case: Case, classes: np.ndarray, corner: Sequence[int], like: Pa
         ) from error
 
 
+def first_classes(case: Case, classes: np.ndarray, corner: Sequence[int]) -> tuple[np.ndarray, tuple[float, ...]]:
+    """Returns the class numbers of a box on the grid of the case's first image, and the size of its voxels in mm.
+
+    Args:
+        case, classes, corner: see :func:`segmentation_image`.
+
+    Raises:
+        VolumeError: the image cannot be read any more.
+    """
+    read = _first(case)
+    return _on_own_grid(case, classes, corner, read), read.spacing
+
+
 def _image(case: Case, box: np.ndarray, corner: Sequence[int], like: Path | None = None) -> Any:
     import nibabel
 

@@ -22,8 +22,9 @@ from fedmepd.errors import DataError, FedMEPDError
 from fedmepd.tasks.labels import IGNORE
 from fedmepd.tasks.task import Task
 
-# Raise this number when the content of the cache changes.
-_FORMAT = 5
+# Raise this number when the content of the cache changes; the second one if it changes only for cases with voxels that
+# their labels leave out.
+_FORMAT, _FORMAT_LEFT_OUT = 5, 1
 
 # Voxels of the brain kept as centres of crops.
 _CENTRES = 10_000
@@ -35,8 +36,9 @@ class PreparedCases:
     Images are brought to BraTS' orientation; negative values, which interpolation leaves around the brain, become 0;
     the volume is cropped to the box around the task's foreground (the brain) and label; every modality is normalised
     over its foreground as the task says, and is 0 outside. If the task resamples, every image is normalised first, on
-    its own grid, and then brought to the network's (:mod:`fedmepd.data.resampling`). The key in ``cache`` is the files'
-    contents: a case that is moved, or only touched, is not prepared again.
+    its own grid, and then brought to the network's (:mod:`fedmepd.data.resampling`), and what the label does not cover
+    is left out. The key in ``cache`` is the files' contents: a case that is moved, or only touched, is not prepared
+    again.
 
     Each item holds ``image`` (M, X, Y, Z) float16, ``label`` (1, X, Y, Z) uint8 with classes (all background without a
     label), ``spacing`` (3,) in mm, ``corner`` (3,), the box's first voxel in the frame of :mod:`fedmepd.data.grids`,
@@ -116,6 +118,8 @@ def _item(case: Case, digests: dict[Path, str], clip_percent: float) -> dict[str
     content = [_FORMAT, volumes, classes, task.foreground, task.intensity, clip_percent]
     content += [task.foreground_share] if task.foreground_share else []
     content += [task.voxel_mm] if task.resampled else []
+    if classes is not None and (task.resampled or IGNORE in dict(classes).values()):
+        content.append(_FORMAT_LEFT_OUT)
     return {"case": case, "content": content}
 
 
@@ -173,9 +177,16 @@ def _cropping(task: Task, scaling: Sequence[Callable] = ()) -> list[Callable]:
     """From images and label on the network's grid to an item of :class:`PreparedCases`."""
     from monai import transforms as t
 
-    keys = ["image", "label"]
-    crop = t.CropForegroundd(keys, source_key="everything", select_fn=kept(task), allow_smaller=True)
-    return [t.ConcatItemsd(keys, "everything"), crop, *scaling, t.Lambda(_finish)]
+    crop = t.CropForegroundd(["image", "label"], source_key="everything", select_fn=kept(task), allow_smaller=True)
+    return [t.Lambda(_with_everything), crop, *scaling, t.Lambda(_finish)]
+
+
+def _with_everything(item: dict[str, Any]) -> dict[str, Any]:
+    """Adds images and label together, without the voxels that the label leaves out, which need not be kept."""
+    import torch
+
+    label = item["label"]
+    return {**item, "everything": torch.cat([item["image"], label * (label != IGNORE)])}
 
 
 def read_case(case: Case) -> dict[str, Any]:
@@ -261,7 +272,10 @@ def _on_network_grid(task: Task, images: Sequence[Placed], label: Placed | None,
     for values, affine in images:
         image = normalise({"image": torch.from_numpy(values.astype(np.float32)[None])})["image"]
         seen.append(onto(image[0].numpy(), affine, grid, linear=True))
-    classes = np.zeros(grid.shape, dtype=np.uint8) if label is None else onto(*label, grid, linear=False)
+    classes = np.zeros(grid.shape, dtype=np.uint8)
+    if label is not None:
+        # Of what the label does not cover, nobody has said that it is background.
+        classes = onto(*label, grid, linear=False, outside=IGNORE)
     return {
         "image": MetaTensor(np.stack(seen)),
         "label": MetaTensor(classes[None]),

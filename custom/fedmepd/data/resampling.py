@@ -73,14 +73,15 @@ def from_network(
     return onto(box, own.affine, grid, linear=box.dtype.kind == "f")
 
 
-def onto(values: np.ndarray, affine: np.ndarray, grid: Grid, *, linear: bool) -> np.ndarray:
-    """Returns a volume on another grid; 0 where it does not reach.
+def onto(values: np.ndarray, affine: np.ndarray, grid: Grid, *, linear: bool, outside: int = 0) -> np.ndarray:
+    """Returns a volume on another grid.
 
     Args:
         values: (X, Y, Z).
         affine: of the volume.
         grid: the other one.
         linear: whether to interpolate linearly between voxels, as of images, or to take the nearest one, as of classes.
+        outside: the class where the volume does not reach; interpolated values are 0 there.
     """
     from scipy.ndimage import affine_transform
 
@@ -89,7 +90,7 @@ def onto(values: np.ndarray, affine: np.ndarray, grid: Grid, *, linear: bool) ->
     places = np.where(np.abs(places - (whole := np.rint(places))) < _ROUNDING, whole, places)
     how = {"matrix": places[:3, :3], "offset": places[:3, 3], "output_shape": grid.shape}
     if not linear:
-        return affine_transform(values, **how, order=0, mode="grid-constant")
+        return affine_transform(values, **how, order=0, mode="grid-constant", cval=outside)
     # Up to the outer faces of its voxels, an image has the values of the outermost ones.
     reached = affine_transform(np.ones(values.shape, dtype=np.uint8), **how, order=0, mode="grid-constant")
     return affine_transform(values, **how, order=1, mode="nearest", output=np.float32) * reached

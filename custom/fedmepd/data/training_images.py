@@ -1,6 +1,6 @@
 """What the images look like that a model was trained on, and how the images of a case differ from them.
 
-A network reads voxels, not millimetres, and intensities relative to the brain's mean.
+A network reads voxels, not millimetres, and intensities relative to the body's mean.
 Where a case differs in these from the cases of the training, a segmentation looks as sure as ever, and is worth less.
 """
 
@@ -116,12 +116,12 @@ def differences(name: str, case: ImageMeasures, trained: ImageMeasures) -> list[
     if case.foreground_ml and trained.foreground_ml:
         ratio = case.foreground_ml / trained.foreground_ml
         if not 1 / _MOST_OTHER_VOLUME < ratio < _MOST_OTHER_VOLUME:
-            why = "has the skull been removed as in training?" if ratio > 1 else "is a part of the brain missing?"
+            why = "was more removed around the body there?" if ratio > 1 else "is a part of the body missing?"
             text = (
                 f"case {name} is above 0 in {case.foreground_ml:.0f} ml, the images that the model was trained with in "
                 f"{trained.foreground_ml:.0f} ml: {why}"
             )
-            found.append(warning("other size of the head than in training", text))
+            found.append(warning("other size of the body than in training", text))
     unlike = [
         modality
         for modality, usual in trained.intensities.items()

@@ -12,6 +12,7 @@ import numpy as np
 from fedmepd.data.cases import LABEL
 from fedmepd.data.findings import Finding, error, note, warning
 from fedmepd.data.grids import MOST_APART_MM, apart_mm, into_frame
+from fedmepd.data.resampling import Grid
 from fedmepd.data.volumes import Volumes
 
 # Interpolation leaves a few negative voxels around the brain; a z-score makes about half of it negative.
@@ -55,6 +56,11 @@ class CaseVolume:
     values: np.ndarray
     read: Volumes
 
+    @property
+    def grid(self) -> Grid:
+        """Where its voxels lie."""
+        return Grid(self.values.shape, self.read.affine)
+
 
 UNKNOWN_LABEL = "unknown label value"
 
@@ -74,7 +80,7 @@ def _check_label(volume: CaseVolume) -> Iterator[Finding]:
         text = f"{volume.path} holds the label values {shown}: expected a few whole numbers, such as 0, 1, 2, 4"
         yield error(UNKNOWN_LABEL, text)
     elif not any(found):
-        yield note("label without any tumour", f"{volume.path} has no tumour in it: the case is kept")
+        yield note("label that is background alone", f"{volume.path} is 0 everywhere: the case is kept")
 
 
 def label_counts(values: np.ndarray) -> dict[float, int]:
@@ -108,7 +114,7 @@ def _check_image(volume: CaseVolume) -> Iterator[Finding]:
         yield error(
             "image with negative intensities",
             f"{path} is negative in {negative / there:.0%} of its non-zero voxels: expected intensities as the scanner "
-            "gave them, skull-stripped, 0 outside the brain and not normalised",
+            "gave them, 0 outside the body and not normalised",
         )
     elif negative:
         yield note("a few negative values, which become 0", f"{path} has {negative} negative voxels: they become 0")

@@ -132,7 +132,10 @@ def _scores(
     empty = ", ".join(f"{region} {count}" for region, count in test["empty"].items() if count)
     note = "The test cases were used for nothing else."
     if empty:
-        note += f" Cases with an empty prediction or label count by BraTS's rule: {empty}."
+        note += (
+            f" Cases in which a region is empty in the label or the prediction: {empty}; where it is empty in one of "
+            f"them alone, Dice is 0 and HD95 {task.empty_distance_mm:g} mm."
+        )
     return [*lines, "", note]
 
 

@@ -174,7 +174,7 @@ def _notes(report: dict[str, Any]) -> list[str]:
     summary, bootstrap = report["summary"], report["bootstrap"]
     notes = [
         f"95 % interval: of the mean, {bootstrap['resamples']} bootstrap draws of the cases, seed {bootstrap['seed']}",
-        "specificity: over the whole volume, background and all, as BraTS counts it",
+        "specificity: over the whole volume, background and all",
     ]
     rules = LesionRules(**report["lesion_rules"])
     notes += [f"NSD: normalised surface Dice at {report['nsd_tolerance_mm']:g} mm", rules.describe(), _LESIONS]

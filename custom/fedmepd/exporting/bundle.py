@@ -252,7 +252,7 @@ def _metadata(task: Task, model: dict[str, Any]) -> dict[str, Any]:
                 "image": {
                     "type": "image",
                     "format": "magnitude",
-                    "modality": "MR",
+                    "modality": task.imaging,
                     "num_channels": len(modalities),
                     "spatial_shape": ["*", "*", "*"],
                     "dtype": "float32",

@@ -99,6 +99,8 @@ def _open(model: Path, out: Path, window: int | None) -> tuple[_Window, dict[str
     if side < 16 or side % 8:
         raise FedMEPDError(f"--window {side}: expected a multiple of 8, at least 16 voxels")
     task = model_task(model, described)
+    # What an image of the task should be like, without what is not known.
+    measures = trained_with(described["about"]).that_matter(task)
     about = {
         "task": task.name,
         "channels": described["modalities"],
@@ -111,7 +113,7 @@ def _open(model: Path, out: Path, window: int | None) -> tuple[_Window, dict[str
         "owner": described["about"]["owner"],
         "round": described["about"]["round"],
         "use": intended_use(described["about"]),
-        "trained_with": asdict(trained_with(described["about"])),
+        "trained_with": {key: value for key, value in asdict(measures).items() if value},
     }
     generator = torch.Generator().manual_seed(0)
     shape = (1, len(described["modalities"]), side, side, side)

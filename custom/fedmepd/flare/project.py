@@ -17,7 +17,7 @@ _HEAD = """\
 # organisation control the organisation's sites.
 api_version: 3
 name: {name}
-description: FedMEPD, brain tumour segmentation across hospitals with different MRI modalities
+description: FedMEPD, segmentation across hospitals with different modalities
 # By default FLARE sends every site's error log to the server. The log may name cases and paths, so it must stay at the
 # site. FLARE 2.9.0 reads this setting only here, for all sites; it ignores it at a single participant.
 allow_log_streaming: false

@@ -11,7 +11,7 @@ from fedmepd.comparing.text import markdown
 from fedmepd.reporting import comparison_figures, html, plotting
 from fedmepd.reporting.plotting import Picture
 from fedmepd.storage import write_atomically, write_json, write_text
-from fedmepd.tasks.find import find_task
+from fedmepd.tasks.find import find_task, task_names
 
 FILE_NAME = "comparison.html"
 
@@ -71,7 +71,8 @@ def page(comparison: dict[str, Any], pictures: dict[str, Picture]) -> str:
         comparison: what :func:`fedmepd.comparing.comparison.compare` returned.
         pictures: by name.
     """
-    body, colours = [], find_task(comparison["task"]).colours
+    # A task of somebody else need not be installed here.
+    body, colours = [], find_task(comparison["task"]).colours if comparison["task"] in task_names() else {}
     for section in sections(comparison):
         body += _section(section, colours)
         for name, (heading, text) in _PICTURES.items():

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +62,8 @@ def picture(draw: Callable[[Layout], Figure | None]) -> Picture | None:
 def png(figure: Figure) -> bytes:
     """Returns a figure as PNG, the same bytes for the same figure."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi="figure", bbox_inches="tight", metadata={"Software": None})
+    with _names_as_they_are(figure):
+        figure.savefig(buffer, format="png", dpi="figure", bbox_inches="tight", metadata={"Software": None})
     return buffer.getvalue()
 
 
@@ -71,7 +73,7 @@ def svg(figure: Figure) -> bytes:
 
     buffer = io.BytesIO()
     # Without a fixed salt the names of elements, and without an empty date the head, differ from call to call.
-    with matplotlib.rc_context({"svg.hashsalt": "fedmepd"}):
+    with matplotlib.rc_context({"svg.hashsalt": "fedmepd"}), _names_as_they_are(figure):
         figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
     return buffer.getvalue()
 
@@ -79,8 +81,21 @@ def svg(figure: Figure) -> bytes:
 def pixels(figure: Figure) -> np.ndarray:
     """Returns a figure as red, green and blue, (3, height, width) uint8, as TensorBoard takes it."""
     figure.set_dpi(80)
-    figure.canvas.draw()
+    with _names_as_they_are(figure):
+        figure.canvas.draw()
     return np.asarray(figure.canvas.buffer_rgba())[..., :3].transpose(2, 0, 1).copy()
+
+
+@contextmanager
+def _names_as_they_are(figure: Figure) -> Iterator[None]:
+    """While a figure is drawn, a dollar sign in a name of a method or site begins no formula."""
+    import matplotlib
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
+    with matplotlib.rc_context({"text.parse_math": False}):
+        yield
 
 
 def axes(rows: int, columns: int, height: float, layout: Layout = WIDE, *, narrow: int = 1) -> tuple[Figure, Any]:

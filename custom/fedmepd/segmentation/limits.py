@@ -34,8 +34,8 @@ def limits_of_case(case: Case, modalities: Sequence[str], phantoms: bool | None)
     found = []
     if strangers(phantoms, [case]):
         found.append(warning("a model of phantoms: means nothing", phantom_line([case])))
-    if case.tumour:
-        found.append(warning(f"another tumour than in training ({case.tumour})", _tumour_line([case])))
+    if case.disease:
+        found.append(warning(f"another disease than in training ({case.disease})", _disease_line([case])))
     missing = [name for name in modalities if name not in case.images]
     if missing:
         text = f"the model was trained with {' '.join(modalities)}; case {case.name} lacks {' '.join(missing)}"
@@ -52,10 +52,10 @@ def limits_of_cases(task: Task, cases: Sequence[Case], modalities: Iterable[str]
         modalities, phantoms: see :func:`limits_of_case`.
     """
     others = strangers(phantoms, cases)
-    tumours = sorted({case.tumour for case in cases} - {""})
+    diseases = sorted({case.disease for case in cases} - {""})
     return [
         *([phantom_line(others)] if others else []),
-        *(_tumour_line([case for case in cases if case.tumour == tumour]) for tumour in tumours),
+        *(_disease_line([case for case in cases if case.disease == disease]) for disease in diseases),
         *modality_warnings(task, cases, modalities),
     ]
 
@@ -70,9 +70,9 @@ def phantom_line(others: Sequence[Case]) -> str:
     return f"the model was {ON_PHANTOMS}: what it marks in {_some(others)} means nothing"
 
 
-def _tumour_line(cases: Sequence[Case]) -> str:
+def _disease_line(cases: Sequence[Case]) -> str:
     first = cases[0]
-    return f"the model is for {first.task.subject}; by the name, it is {first.tumour} in {_some(cases)}"
+    return f"the model is for {first.task.subject}; by the name, it is {first.disease} in {_some(cases)}"
 
 
 def _some(cases: Sequence[Case]) -> str:

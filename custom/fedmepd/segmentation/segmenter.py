@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from fedmepd.data.case_facts import CaseFacts
 from fedmepd.data.cases import Case
 from fedmepd.data.findings import Finding
 from fedmepd.data.inspection import for_a_model, inspect_cases
-from fedmepd.data.own_grid import probability_image, segmentation_image
+from fedmepd.data.own_grid import first_classes, probability_image, segmentation_image
 from fedmepd.data.preparation import prepare_case
 from fedmepd.data.training_images import differences
 from fedmepd.data.volumes import VolumeError
@@ -47,10 +48,10 @@ class Segmentation:
     corner: tuple[int, int, int]
     spacing: tuple[float, float, float]
 
-    @property
+    @cached_property
     def millilitres(self) -> dict[str, float]:
-        """Volume of each region."""
-        return region_millilitres(self.case.task, self.classes, self.spacing)
+        """Volume of each region, counted in voxels of the case's first image, as the segmentation is written."""
+        return region_millilitres(self.case.task, *self._back(first_classes, self.classes, self.corner))
 
     def image(self, convention: str, like: Path | None = None) -> Any:
         """The segmentation as a nibabel image in the case's own grid, with the label values of a convention.

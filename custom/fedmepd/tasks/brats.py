@@ -5,6 +5,9 @@ from __future__ import annotations
 from fedmepd.tasks.labels import Convention
 from fedmepd.tasks.task import MADE_UP, CaseNames, Decathlon, Doubt, SmallClass, Task
 
+# Brains have 0.9 to 1.9 litres, heads more than 3.
+MOST_BRAIN_ML = 2300.0
+
 _MODALITIES = ("FLAIR", "T1ce", "T1", "T2")
 
 # The modality subsets of sites 1 to 8 in the paper's protocol (algorithm section 1, table 1 of the paper).
@@ -112,8 +115,8 @@ TASK = BRATS = Task(
         # BraTS-GLI-00001-000, BraTS-MEN-RT-0001-1, BraTS-GoAT-00001: challenge, patient, examination. Since 2024 some
         # challenges use 4 for resection cavities, which the checks of label values refuse.
         CaseNames(_SINCE_2023, r"(?P<patient>brats-(gli|ssa)-\d+)(-\d+)?", "brats2023"),
-        CaseNames(_SINCE_2023, r"(?P<patient>brats-men-\d+)(-\d+)?", "brats2023", other_tumour="meningioma"),
-        CaseNames(_SINCE_2023, r"(?P<patient>brats-met-\d+)(-\d+)?", "brats2023", other_tumour="metastases"),
+        CaseNames(_SINCE_2023, r"(?P<patient>brats-men-\d+)(-\d+)?", "brats2023", other_disease="meningioma"),
+        CaseNames(_SINCE_2023, r"(?P<patient>brats-met-\d+)(-\d+)?", "brats2023", other_disease="metastases"),
         # In 2023 with the values of all challenges; since 2024 with others under the same names.
         CaseNames(
             _SINCE_2023,
@@ -163,10 +166,11 @@ TASK = BRATS = Task(
         "It segments the regions that BraTS defines for diffuse glioma (WT, TC, ET). It knows other tumours, operated "
         "brains and children only if the training cases contained them.",
     ),
+    images="co-registered NIfTI images of the head without the skull",
+    body="brain",
     # Of all data sets of BraTS. Nothing is resampled.
     voxel_mm=(1.0, 1.0, 1.0),
-    # Brains have 0.9 to 1.9 litres, heads more than 3.
-    most_foreground_ml=2300.0,
+    most_foreground_ml=MOST_BRAIN_ML,
     # The diagonal of BraTS' volumes of 240 x 240 x 155 mm.
     empty_distance_mm=373.13,
     # BraTS' teams avoid a Dice of 0 in cases without any enhancing tumour.

@@ -7,6 +7,7 @@ from fedmepd.tasks.brats import (
     DOUBTS,
     FILLER_WORDS,
     LABEL_NEIGHBOURS,
+    MOST_BRAIN_ML,
     OTHER_LABEL_WORDS,
     REGION_TITLES,
     REGION_WORDS,
@@ -38,7 +39,7 @@ TASK = Task(
     case_names=(
         CaseNames("BraTS 2024 or later", r"(?P<patient>brats-gli-\d+)(-\d+)?", "brats2024"),
         # Since 2025 with resection cavities.
-        CaseNames("BraTS 2023 or later", r"(?P<patient>brats-met-\d+)(-\d+)?", "brats2024", other_tumour="metastases"),
+        CaseNames("BraTS 2023 or later", r"(?P<patient>brats-met-\d+)(-\d+)?", "brats2024", other_disease="metastases"),
         CaseNames(
             "BraTS 2023 or later",
             r"(?P<patient>brats-[a-z]+(-[a-z]+)*-\d+)(-\d+)?",
@@ -60,7 +61,10 @@ TASK = Task(
     region_words=REGION_WORDS,
     region_titles={**REGION_TITLES, "RC": "resection cavity"},
     filler_words=FILLER_WORDS,
+    images="co-registered NIfTI images of the head without the skull",
+    body="brain",
     voxel_mm=(1.0, 1.0, 1.0),
+    most_foreground_ml=MOST_BRAIN_ML,
     limits=(
         "It was trained for glioma after treatment. It knows other tumours and children only if the training cases "
         "contained them.",

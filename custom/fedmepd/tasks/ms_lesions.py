@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedmepd.tasks.brats import DERIVED_WORDS, DOUBTS, VARIANT_WORDS
+from fedmepd.tasks.brats import DERIVED_WORDS, DOUBTS, MOST_BRAIN_ML, VARIANT_WORDS
 from fedmepd.tasks.labels import Convention
 from fedmepd.tasks.rules import LesionRules
 from fedmepd.tasks.task import Task
@@ -33,6 +33,8 @@ TASK = Task(
     other_label_words=("brain", "brainmask", "tissue", "skull", "ventricles"),
     class_words={"lesion": ("lesion", "lesions", "ms", "wmh")},
     images="co-registered NIfTI images of the head without the skull, on any grids",
+    body="brain",
+    most_foreground_ml=MOST_BRAIN_ML,
     voxel_mm=(1.0, 1.0, 1.0),
     resampled=True,
     # Lesions are small and lie close together; three voxels are the usual smallest size.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from fedmepd.tasks.labels import Convention
 from fedmepd.tasks.rules import LesionRules
 from fedmepd.tasks.task import Decathlon, Task
@@ -35,8 +33,6 @@ TASK = Task(
     intensity="percentiles",
     voxel_mm=(0.6, 0.6, 3.0),
     resampled=True,
-    # There is no brain whose volume could be checked.
-    most_foreground_ml=math.inf,
     # There is one prostate: parts of it are no lesions of their own.
     lesions=LesionRules(dilation=1, smallest_voxels=50),
     limits=("It was trained on the whole gland and does not tell its zones or tumours in it apart.",),

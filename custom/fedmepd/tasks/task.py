@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -26,8 +27,8 @@ class CaseNames:
             patient, and the place is not known.
         convention: of the data set's labels; None if they are not the task's.
         other_classes: what its labels are if they are not the task's, in words; such a label is refused.
-        other_tumour: the kind of tumour if it is not the task's but the labels have the same classes; such a case is
-            warned about.
+        other_disease: what the cases have if it is not the task's disease but the labels have the same classes; such a
+            case is warned about.
         choices: conventions that its labels may be of, where the name does not tell which; the user is asked.
         gathered: whether each of a case's images lies in a folder of its own.
         label_words: what the data set calls its labels, beside the task's words, in small letters.
@@ -37,7 +38,7 @@ class CaseNames:
     pattern: str
     convention: str | None
     other_classes: str = ""
-    other_tumour: str = ""
+    other_disease: str = ""
     choices: tuple[str, ...] = ()
     gathered: bool = False
     label_words: tuple[str, ...] = ()
@@ -139,6 +140,8 @@ class Task:
             :mod:`fedmepd.data.phantom`; empty for a task without them.
         limits: sentences for the known limits of a model of the task.
         images: what images a model of the task needs, in words.
+        imaging: by which technique they are made, as DICOM abbreviates it.
+        body: what counts as the body in them, in a word.
         foreground: what of an image counts as the body, see :data:`~fedmepd.tasks.rules.Foreground`.
         foreground_share: of the foreground ``above``.
         intensity: how images are normalised in it, see :data:`~fedmepd.tasks.rules.Intensity`.
@@ -146,7 +149,7 @@ class Task:
             empty: any.
         resampled: whether cases are resampled to that size, from whatever grids their images lie on. If not, they have
             to be of about that size, and all images of a case on one grid.
-        most_foreground_ml: a larger foreground is warned about.
+        most_foreground_ml: a larger foreground is warned about; infinite: none is.
         empty_distance_mm: HD95 of a case of which either the label or the segmentation alone has the region.
         lesions: how the scores lesion by lesion are made.
         small_class: the clean-up rule of :func:`fedmepd.segmentation.cleanup.clean`, if there is one.
@@ -181,13 +184,15 @@ class Task:
     protocol: tuple[tuple[str, ...], ...] = ()
     phantom_intensities: dict[str, tuple[float, ...]] = field(default_factory=dict)
     limits: tuple[str, ...] = ()
-    images: str = "co-registered NIfTI images of the head without the skull"
+    images: str = "co-registered NIfTI images, 0 outside the body"
+    imaging: str = "MR"
+    body: str = "body"
     foreground: Foreground = "nonzero"
     foreground_share: float = 0.0
     intensity: Intensity = "z-score"
     voxel_mm: tuple[float, ...] = ()
     resampled: bool = False
-    most_foreground_ml: float = 2300.0
+    most_foreground_ml: float = math.inf
     empty_distance_mm: float = 373.13
     lesions: LesionRules = field(default_factory=LesionRules)
     small_class: SmallClass | None = None
@@ -372,8 +377,8 @@ class Task:
     def describe_intensities(self) -> str:
         """Returns how images are normalised, in words."""
         rules = {"z-score": "z-score", "percentiles": "percentiles 0.5 and 99.5 to 0 and 1"}
-        places = {"nonzero": "within the brain", "above": "within the body", "whole": "over the whole volume"}
-        return f"{rules[self.intensity]} {places[self.foreground]}, by modality"
+        place = "over the whole volume" if self.foreground == "whole" else f"within the {self.body}"
+        return f"{rules[self.intensity]} {place}, by modality"
 
     def describe_voxels(self) -> str:
         """Returns the size of a voxel that the networks see, in words; empty if it may be any."""
