@@ -21,6 +21,8 @@ def job(tmp_path, monkeypatch, capsys):
     """Runs job.py in a folder of its own; returns exit status, output and errors. Here, where FLARE is imported."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("FEDMEPD_DATA", raising=False)
+    # The script sets it; what it was comes back after the test.
+    monkeypatch.setenv("FEDMEPD_DEVICE", "")
 
     def command(*options):
         monkeypatch.setattr(sys, "argv", [str(SCRIPT), *options])

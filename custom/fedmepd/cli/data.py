@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from fedmepd.cli.tasks import add_task_option, chosen_task, convention_of, conventions_help
 from fedmepd.cli.terminal import FAULTY, elsewhere_with, progress_bar
 from fedmepd.errors import DataError, FedMEPDError, SettingsError
+from fedmepd.text_table import counted
 
 if TYPE_CHECKING:
     from fedmepd.data.file_kinds import Pattern
@@ -305,7 +306,7 @@ def _source(
             progress=progress,
         )
     if source.left_out:
-        print(f"left out {source.left_out} cases with errors")
+        print(f"left out {counted(source.left_out, 'case')} with errors")
     return source, cache
 
 

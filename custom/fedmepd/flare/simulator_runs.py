@@ -127,7 +127,7 @@ class SimulatorRun:
     def following(self) -> list[SimulatorRun]:
         """Returns the runs that one command has asked for after this one."""
         with contextlib.suppress(FedMEPDError):
-            names = read_json(self.kept / _SERIES, "the runs of one command", list)
+            names = read_json(self.kept / _SERIES, "the names of runs", kinds=(list,))
             return [SimulatorRun(self.folder.with_name(name)) for name in names[names.index(self.name) + 1 :]]
         return []
 
