@@ -141,9 +141,8 @@ class FedMEPDController(ScatterAndGather):
         """Lets all sites prepare while the server opens its state; returns it, or None if there is nothing to do."""
         settings, roll_call = self._run.settings, self._roll_call
         tasks = roll_call.ask()
-        self._say(
-            f"{settings.method}, {settings.rounds} rounds: {counted(len(tasks), 'site')} and the server prepare their data"
-        )
+        sites = counted(len(tasks), "site")
+        self._say(f"{settings.method}, {settings.rounds} rounds: {sites} and the server prepare their data")
         for line in progress.plan_lines(settings, folders.run_folder(fl_ctx) / "results"):
             self._say(line)
         opened = partial(self.open_server, self._run, folder, timing=self._timing, log=self._say, fl_ctx=fl_ctx)
