@@ -68,6 +68,7 @@ def test_every_fault(name: str, tmp_path: Path, run) -> None:
     # To make a data set of it is refused, or done without the faulty case.
     status, printed = run("init", data)
     assert status == (2 if severity == "error" else 0)
+    assert ("or leave out the cases with errors: --skip-faulty" in printed) == (severity == "error")
     assert (data / FILE_NAME).is_file() == (severity != "error")
     status, printed = run("init", data, "--skip-faulty")
     assert status == 0, printed
