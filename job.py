@@ -14,6 +14,7 @@ from fedmepd.cli.terminal import FAILED, INTERRUPTED, REFUSED, interruptible, ou
 from fedmepd.errors import FedMEPDError
 
 if TYPE_CHECKING:
+    from fedmepd.config import Settings
     from fedmepd.flare.simulator_runs import SimulatorRun, StartedWith
 
 DEFAULT_SITES = 8
@@ -95,6 +96,7 @@ def planned(arguments: argparse.Namespace) -> "list[StartedWith]":
     Raises:
         FedMEPDError: an option or a setting cannot be used.
     """
+    from fedmepd.config import Settings
     from fedmepd.flare.recipe import FedMEPDRecipe
     from fedmepd.flare.simulator_runs import StartedWith
 
@@ -119,6 +121,8 @@ def planned(arguments: argparse.Namespace) -> "list[StartedWith]":
     if arguments.export:
         return [StartedWith(arguments.preset, recipe.settings, [], None) for recipe in recipes]
     data = arguments.data or os.environ.get("FEDMEPD_DATA")
+    if not data:
+        require_phantoms_of(Settings.make(arguments.preset, recipes[0].settings))
     sites = site_names(data, arguments.sites, recipes[0].settings)
     if arguments.fusion_site and arguments.fusion_site not in sites:
         raise FedMEPDError(f"--fusion-site {arguments.fusion_site}: expected one of {', '.join(sites)}")
@@ -240,6 +244,20 @@ def resume_command(one: "SimulatorRun", arguments: argparse.Namespace) -> str:
     """Returns the command that goes on with a run."""
     workspace = "" if arguments.workspace == DEFAULT_WORKSPACE else f" --workspace {quote(arguments.workspace)}"
     return f"python job.py --resume --run-name {one.name}{workspace}"
+
+
+def require_phantoms_of(settings: "Settings") -> None:
+    """Refuses a job without data that makes no phantoms.
+
+    Raises:
+        FedMEPDError: it trains on cases, or there are no phantoms of its task.
+    """
+    from fedmepd.data.phantom_heads import require_phantoms
+    from fedmepd.tasks.find import find_task
+
+    if not settings.data.phantom:
+        raise FedMEPDError("there are no cases: name their folder with --data, or say --set data.phantom=true")
+    require_phantoms(find_task(settings.task))
 
 
 def site_names(data: str | None, count: int | None, settings: dict) -> list[str]:

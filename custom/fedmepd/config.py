@@ -36,6 +36,7 @@ FUSION_SITE = "fusion"
 # Names of sites and runs become names of files and folders.
 SITE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 _NAME_OR_NONE = SITE_NAME + "|^$"
+_A_NAME = "at most 64 letters, digits, dots, underscores and hyphens, the first of them a letter or a digit"
 
 
 def cohort_name(phantom: bool | str | None) -> str:
@@ -261,6 +262,11 @@ class FusionSettings(Section):
         description="name of the site that has the fusion data and trains on them; empty: the server itself",
     )
 
+    @field_validator("site", mode="wrap")
+    @classmethod
+    def _a_name(cls, value: Any, check: ValidatorFunctionWrapHandler) -> str:
+        return _or_expected(check, value, _A_NAME)
+
 
 class PrivacySettings(Section):
     """Differential privacy for the training patients of every participant."""
@@ -358,11 +364,7 @@ class Settings(Section):
     @field_validator("run_name", mode="wrap")
     @classmethod
     def _no_name(cls, value: Any, check: ValidatorFunctionWrapHandler) -> str:
-        return _or_expected(
-            check,
-            "" if value is None else value,
-            "at most 64 letters, digits, dots, underscores and hyphens, the first of them a letter or a digit",
-        )
+        return _or_expected(check, "" if value is None else value, _A_NAME)
 
     @staticmethod
     def make(preset: str = "paper", overrides: dict[str, Any] | None = None) -> Settings:
