@@ -348,7 +348,12 @@ def test_a_hospital_with_a_folder_for_fusion_training(tmp_path: Path, run) -> No
         write_case(data / "fusion", f"full-{name}")
     status, printed = run("init", data)
     assert status == 0 and "found a folder per case: 3 cases" in printed
-    assert f"the cases in {data / 'fusion'} are for fusion training" in printed
+    todo = f"the cases in {data / 'fusion'} are for fusion training: make a data set of that folder too"
+    assert todo in printed
+    assert run("init", data / "fusion")[0] == 0
+    status, printed = run("init", data)
+    assert status == 0 and "are for fusion training" in printed and todo not in printed
+    (data / "fusion" / FILE_NAME).unlink()
     status, printed = run("init", data, "--fusion", "all")
     assert status == 2 and "leave one out" in printed
     status, printed = run("check", data)

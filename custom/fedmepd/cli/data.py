@@ -356,7 +356,8 @@ def _init(options: argparse.Namespace) -> None:
             f"without a label (inference only) {fusion[None]}"
         )
     if apart:
-        print(f"the cases in {apart} are for fusion training: make a data set of that folder too")
+        todo = f": make a data set of that folder too, `fedmepd data init {quote(str(apart))}`"
+        print(f"the cases in {apart} are for fusion training{'' if (apart / FILE_NAME).is_file() else todo}")
     there = {modality for entry in site.manifest.cases if entry.part for modality in entry.images}
     print(f"modalities of the site: {' '.join(name for name in chosen_task(options).modalities if name in there)}")
     if fusion and not parts.total():
