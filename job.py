@@ -120,8 +120,8 @@ def planned(arguments: argparse.Namespace) -> "list[StartedWith]":
     ]
     if arguments.export:
         return [StartedWith(arguments.preset, recipe.settings, [], None) for recipe in recipes]
-    data = arguments.data or os.environ.get("FEDMEPD_DATA")
-    if not data:
+    data = arguments.data or os.environ.get("FEDMEPD_DATA") or None
+    if data is None:
         require_phantoms_of(Settings.make(arguments.preset, recipes[0].settings))
     sites = site_names(data, arguments.sites, recipes[0].settings)
     if arguments.fusion_site and arguments.fusion_site not in sites:
