@@ -14,6 +14,7 @@ from fedmepd.cli.terminal import FAILED, INTERRUPTED, REFUSED, interruptible, ou
 from fedmepd.errors import FedMEPDError
 
 if TYPE_CHECKING:
+    from fedmepd.config import Settings
     from fedmepd.flare.simulator_runs import SimulatorRun, StartedWith
 
 DEFAULT_SITES = 8
@@ -61,22 +62,25 @@ def run(arguments: argparse.Namespace, parser: argparse.ArgumentParser, interrup
     # Importing nvflare.recipe takes --export out of sys.argv, so the command line is read before.
     sys.argv[1:] = []
     from fedmepd.flare.simulator_runs import SimulatorRun, latest_run
+    from fedmepd.site_settings import SiteSettings
 
     workspace = workspace_of(arguments)
-    if arguments.resume:
-        one = SimulatorRun(workspace / arguments.run_name) if arguments.run_name else latest_run(workspace)
-        return go_on(one, one.started_with(), arguments, interrupted)
-    starts = planned(arguments)
+    starts = [] if arguments.resume else planned(arguments)
     if arguments.export:
         for started in starts:
             export(started, Path(arguments.export), several=len(starts) > 1)
         return 0
-    status = 0
-    for started in starts:
-        status = start(started, workspace, arguments, interrupted, several=len(starts) > 1)
-        if status:
-            break
-    return status
+    # Refused here, before there are a folder and eight processes.
+    SiteSettings.load().torch_device()
+    if arguments.resume:
+        one = SimulatorRun(workspace / arguments.run_name) if arguments.run_name else latest_run(workspace)
+        runs = [one, *one.following()]
+    else:
+        runs = claimed(starts, workspace, arguments)
+    for number, one in enumerate(runs, start=1):
+        if status := go_on(one, arguments, interrupted, left=len(runs) - number):
+            return status
+    return 0
 
 
 def workspace_of(arguments: argparse.Namespace) -> Path:
@@ -92,6 +96,7 @@ def planned(arguments: argparse.Namespace) -> "list[StartedWith]":
     Raises:
         FedMEPDError: an option or a setting cannot be used.
     """
+    from fedmepd.config import Settings
     from fedmepd.flare.recipe import FedMEPDRecipe
     from fedmepd.flare.simulator_runs import StartedWith
 
@@ -115,7 +120,9 @@ def planned(arguments: argparse.Namespace) -> "list[StartedWith]":
     ]
     if arguments.export:
         return [StartedWith(arguments.preset, recipe.settings, [], None) for recipe in recipes]
-    data = arguments.data or os.environ.get("FEDMEPD_DATA")
+    data = arguments.data or os.environ.get("FEDMEPD_DATA") or None
+    if data is None:
+        require_phantoms_of(Settings.make(arguments.preset, recipes[0].settings))
     sites = site_names(data, arguments.sites, recipes[0].settings)
     if arguments.fusion_site and arguments.fusion_site not in sites:
         raise FedMEPDError(f"--fusion-site {arguments.fusion_site}: expected one of {', '.join(sites)}")
@@ -136,34 +143,37 @@ def export(started: "StartedWith", folder: Path, several: bool) -> None:
     print(f"wrote {folder / name}")
 
 
-def start(
-    started: "StartedWith",
-    workspace: Path,
-    arguments: argparse.Namespace,
-    interrupted: threading.Event,
-    several: bool,
-) -> int:
-    """Starts a run in a folder of its own, or goes on with the named one that is there; returns the exit status.
+def claimed(starts: "list[StartedWith]", workspace: Path, arguments: argparse.Namespace) -> "list[SimulatorRun]":
+    """Gives each run a folder of its own, or the one of its name that is there; nothing starts yet.
 
     Raises:
         FedMEPDError: the named run was started with something else, or a folder cannot be used.
     """
+    from fedmepd.flare.simulator_folder import require_no_blank
+    from fedmepd.flare.simulator_runs import note_series
+
+    require_no_blank(workspace)
+    runs = [claim(started, workspace, arguments, several=len(starts) > 1) for started in starts]
+    if len(runs) > 1:
+        note_series(runs)
+    return runs
+
+
+def claim(started: "StartedWith", workspace: Path, arguments: argparse.Namespace, several: bool) -> "SimulatorRun":
+    """Gives a run its folder, see :func:`claimed`."""
     from dataclasses import replace
 
     from fedmepd.config import Settings
-    from fedmepd.flare.simulator_folder import require_no_blank
     from fedmepd.flare.simulator_runs import SimulatorRun, new_run
 
     settings = Settings.make(started.preset, started.settings)
     own = f"{settings.method}-{settings.seed}"
     name = f"{arguments.run_name}-{own}" if arguments.run_name and several else arguments.run_name
-    require_no_blank(workspace)
     if not name or (arguments.fresh and SimulatorRun(workspace / name).exists):
-        one = new_run(workspace, name or f"{settings.task}-{own}", started)
-        return go_on(one, one.started_with(), arguments, interrupted)
+        return new_run(workspace, name or f"{settings.task}-{own}", started)
     one, started = SimulatorRun(workspace / name), replace(started, settings=started.settings | {"run_name": name})
     if one.claim(started):
-        return go_on(one, started, arguments, interrupted)
+        return one
     if not one.exists:
         raise FedMEPDError(f"{one.folder} holds something else: choose another --run-name or --workspace")
     if different := one.started_with().differences(started):
@@ -172,13 +182,18 @@ def start(
             f"`{resume_command(one, arguments)}` goes on with it as it was started; --fresh starts another one, in a "
             "folder of its own"
         )
-    return go_on(one, started, arguments, interrupted)
+    return one
 
 
-def go_on(
-    one: "SimulatorRun", started: "StartedWith", arguments: argparse.Namespace, interrupted: threading.Event
-) -> int:
-    """Runs a run from its beginning, or from its last finished round on; returns the exit status."""
+def go_on(one: "SimulatorRun", arguments: argparse.Namespace, interrupted: threading.Event, left: int) -> int:
+    """Runs a run from its beginning, or from its last finished round on; returns the exit status.
+
+    Args:
+        one: the run.
+        arguments: of the command.
+        interrupted: set by Ctrl-C.
+        left: how many runs the command has still to start after this one.
+    """
     from nvflare.recipe.sim_env import SimEnv
 
     from fedmepd.flare.console import quiet_log_config
@@ -186,6 +201,7 @@ def go_on(
     from fedmepd.flare.simulator_folder import alone_in
     from fedmepd.storage import write_json
 
+    started = one.started_with()
     before = one.progress()
     if before and before.finished:
         print(f"{one.folder} is finished: `fedmepd results {one.folder}`; --fresh starts another run")
@@ -212,7 +228,8 @@ def go_on(
         # FLARE answers an interrupt itself: it ends all processes of the simulator, and says that it has failed.
         done = one.progress() or before
         rounds = f"after round {done.round} of {done.rounds}" if done else "before the end of round 0"
-        how = f"`{resume_command(one, arguments)}` goes on"
+        then = f", and then starts {left} more" if left else ""
+        how = f"`{resume_command(one, arguments)}` goes on{then}"
         if interrupted.is_set():
             print(f"job.py: interrupted {rounds}: everything is stopped; {how}", file=sys.stderr)
             return INTERRUPTED
@@ -230,6 +247,20 @@ def resume_command(one: "SimulatorRun", arguments: argparse.Namespace) -> str:
     return f"python job.py --resume --run-name {one.name}{workspace}"
 
 
+def require_phantoms_of(settings: "Settings") -> None:
+    """Refuses a job without data that makes no phantoms.
+
+    Raises:
+        FedMEPDError: it trains on cases, or there are no phantoms of its task.
+    """
+    from fedmepd.data.phantom_heads import require_phantoms
+    from fedmepd.tasks.find import find_task
+
+    if not settings.data.phantom:
+        raise FedMEPDError("there are no cases: name their folder with --data, or say --set data.phantom=true")
+    require_phantoms(find_task(settings.task))
+
+
 def site_names(data: str | None, count: int | None, settings: dict) -> list[str]:
     """Returns the names of the sites: those of a folder with data, or site-1, site-2 and so on.
 
@@ -239,15 +270,27 @@ def site_names(data: str | None, count: int | None, settings: dict) -> list[str]
         settings: of the job, whose task it is.
 
     Raises:
-        FedMEPDError: the folder cannot be read, or holds fewer sites.
+        FedMEPDError: the folder cannot be read, holds no sites, no cases for fusion training, or fewer sites.
     """
+    from fedmepd.config import FUSION_SITE
     from fedmepd.data.ownership import federation_sites
     from fedmepd.errors import DataError
     from fedmepd.tasks.find import task_of
 
-    named = [] if data is None else federation_sites(task_of(settings), Path(data).absolute())
-    if not named:
+    if data is None:
         return [f"site-{number}" for number in range(1, (count or DEFAULT_SITES) + 1)]
+    expected = f"expected a folder with one sub-folder for each site, and one named {FUSION_SITE}"
+    folder = Path(data).absolute()
+    if not folder.is_dir():
+        raise DataError(f"{data} is {'a file' if folder.exists() else 'not there'}: {expected}")
+    named = federation_sites(task_of(settings), folder)
+    if not named:
+        raise DataError(f"{data} holds no sites: {expected}. `fedmepd data split` makes such a folder of a data set")
+    if not settings.get("fusion", {}).get("site") and not (folder / FUSION_SITE).is_dir():
+        raise DataError(
+            f"{data} has no sub-folder {FUSION_SITE} with the cases for fusion training: add one, or name the site "
+            "that has them with --fusion-site"
+        )
     if count is not None and count > len(named):
         raise DataError(f"--sites {count}: {data} holds {len(named)} sites, {', '.join(named)}")
     return named[:count]

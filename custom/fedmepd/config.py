@@ -9,7 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
 
 from fedmepd.errors import SettingsError, explain, fields_at
 from fedmepd.tasks.find import DEFAULT, task_names
@@ -28,11 +36,20 @@ FUSION_SITE = "fusion"
 # Names of sites and runs become names of files and folders.
 SITE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 _NAME_OR_NONE = SITE_NAME + "|^$"
+_A_NAME = "at most 64 letters, digits, dots, underscores and hyphens, the first of them a letter or a digit"
 
 
 def cohort_name(phantom: bool | str | None) -> str:
     """Returns the name of the cohort of phantoms that the setting ``data.phantom`` chooses."""
     return phantom if isinstance(phantom, str) else "mild"
+
+
+def _or_expected(check: ValidatorFunctionWrapHandler, value: Any, expected: str) -> Any:
+    """Returns a checked value; what is refused is told in words where pydantic's own would be a riddle."""
+    try:
+        return check(value)
+    except ValidationError:
+        raise ValueError(f"expected {expected}") from None
 
 
 class Section(BaseModel):
@@ -230,6 +247,11 @@ class DataSettings(Section):
             raise ValueError("fusion_cases and fusion_share both say how many fusion cases are used: leave one out")
         return self
 
+    @field_validator("phantom", mode="wrap")
+    @classmethod
+    def _known_cohort(cls, value: Any, check: ValidatorFunctionWrapHandler) -> bool | str:
+        return _or_expected(check, value, "true, false or hospitals")
+
 
 class FusionSettings(Section):
     """Which participant is the fusion site, that is, has the cases with all modalities."""
@@ -239,6 +261,11 @@ class FusionSettings(Section):
         pattern=_NAME_OR_NONE,
         description="name of the site that has the fusion data and trains on them; empty: the server itself",
     )
+
+    @field_validator("site", mode="wrap")
+    @classmethod
+    def _a_name(cls, value: Any, check: ValidatorFunctionWrapHandler) -> str:
+        return _or_expected(check, value, _A_NAME)
 
 
 class PrivacySettings(Section):
@@ -334,10 +361,10 @@ class Settings(Section):
             raise ValueError(f"unknown task: expected one of {', '.join(task_names())}")
         return value
 
-    @field_validator("run_name", mode="before")
+    @field_validator("run_name", mode="wrap")
     @classmethod
-    def _no_name(cls, value: Any) -> Any:
-        return "" if value is None else value
+    def _no_name(cls, value: Any, check: ValidatorFunctionWrapHandler) -> str:
+        return _or_expected(check, "" if value is None else value, _A_NAME)
 
     @staticmethod
     def make(preset: str = "paper", overrides: dict[str, Any] | None = None) -> Settings:

@@ -175,7 +175,7 @@ class SiteSettings(BaseModel):
         if self.device not in available:
             raise SettingsError(
                 f"device {self.device!r} does not exist on this machine: expected one of "
-                f"{', '.join(['auto', *available])} (set FEDMEPD_DEVICE, or device in {FILE_NAME})"
+                f"{', '.join(['auto', *available])} (--device, FEDMEPD_DEVICE, or device in {FILE_NAME})"
             )
         try:
             torch.empty(1, device=self.device)

@@ -31,6 +31,15 @@ def natural_order(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", name)]
 
 
+def counted(number: int, noun: str) -> str:
+    """Returns a number with its noun.
+
+    >>> counted(1, "site"), counted(2, "site")
+    ('1 site', '2 sites')
+    """
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def spreadsheet_cell(text: str) -> str:
     """Returns a text that a spreadsheet shows, and does not calculate.
 

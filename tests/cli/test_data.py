@@ -68,6 +68,7 @@ def test_every_fault(name: str, tmp_path: Path, run) -> None:
     # To make a data set of it is refused, or done without the faulty case.
     status, printed = run("init", data)
     assert status == (2 if severity == "error" else 0)
+    assert ("or leave out the cases with errors: --skip-faulty" in printed) == (severity == "error")
     assert (data / FILE_NAME).is_file() == (severity != "error")
     status, printed = run("init", data, "--skip-faulty")
     assert status == 0, printed
@@ -347,7 +348,12 @@ def test_a_hospital_with_a_folder_for_fusion_training(tmp_path: Path, run) -> No
         write_case(data / "fusion", f"full-{name}")
     status, printed = run("init", data)
     assert status == 0 and "found a folder per case: 3 cases" in printed
-    assert f"the cases in {data / 'fusion'} are for fusion training" in printed
+    todo = f"the cases in {data / 'fusion'} are for fusion training: make a data set of that folder too"
+    assert todo in printed
+    assert run("init", data / "fusion")[0] == 0
+    status, printed = run("init", data)
+    assert status == 0 and "are for fusion training" in printed and todo not in printed
+    (data / "fusion" / FILE_NAME).unlink()
     status, printed = run("init", data, "--fusion", "all")
     assert status == 2 and "leave one out" in printed
     status, printed = run("check", data)

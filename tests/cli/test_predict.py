@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -35,6 +37,16 @@ def model(tmp_path: Path) -> Path:
     return tmp_path / "model.pt"
 
 
+class InterruptedAfterACase(io.StringIO):
+    """An output on which somebody presses Ctrl-C when the first case is there."""
+
+    def write(self, text: str) -> int:
+        super().write(text)
+        if ": ml " in text:
+            signal.raise_signal(signal.SIGINT)
+        return len(text)
+
+
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture):
     """Runs ``fedmepd predict``; returns exit status, standard output and standard error."""
@@ -54,6 +66,19 @@ def image(tmp_path: Path, name: str, value: float = 100) -> Path:
 def rows(file: Path) -> list[dict[str, str]]:
     with open(file, newline="") as opened:
         return list(csv.DictReader(opened))
+
+
+def test_an_interrupted_folder_says_how_to_go_on(tmp_path: Path, model: Path, run, monkeypatch, capsys) -> None:
+    for name in "abc":
+        write_case(tmp_path / "data", name)
+    arguments = ("--model", model, tmp_path / "data", "--out", tmp_path / "out")
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", InterruptedAfterACase())
+        assert main(["predict", *map(str, arguments)]) == 130
+    how = f"1 of 3 cases are segmented in {tmp_path / 'out'}; the same command with --resume segments the others"
+    assert capsys.readouterr().err.splitlines()[-2:] == [how, "fedmepd: interrupted"]
+    status, printed, _ = run(*arguments, "--resume")
+    assert status == 0 and "1 cases are segmented already, 2 are left" in printed
 
 
 def test_one_case(tmp_path: Path, model: Path, run) -> None:

@@ -4,6 +4,8 @@ import argparse
 import errno
 import io
 import os
+import pty
+import subprocess
 import sys
 from pathlib import Path
 
@@ -112,3 +114,31 @@ def test_a_reader_that_goes_away(name: str, monkeypatch: pytest.MonkeyPatch) -> 
             stream.writelines(["three"])
             assert stream.fileno() == writer and stream.encoding == pipe.encoding
         assert getattr(sys, name) is pipe
+
+
+@pytest.mark.parametrize(("before", "after"), [([], "cleaned up"), (["nohup"], "went on")])
+def test_the_end_of_a_terminal_is_an_interrupt(before: list[str], after: str) -> None:
+    """Otherwise the processes that a command has started would go on without it. `nohup` asks for just that."""
+    script = """if True:
+        import os, signal
+        from fedmepd.cli.terminal import interruptible
+        with interruptible():
+            try:
+                os.kill(os.getpid(), signal.SIGHUP)
+                print("went on")
+            except KeyboardInterrupt:
+                print("cleaned up")
+    """
+    done = subprocess.run([*before, sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, after)
+
+
+def test_a_terminal_that_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is printed while a command cleans up goes nowhere, and raises no error."""
+    ours, theirs = pty.openpty()
+    with open(theirs, "w") as terminal:
+        monkeypatch.setattr(sys, "stdout", terminal)
+        with outliving_readers():
+            os.close(ours)
+            print("stopped", flush=True)
+            print("stopped", flush=True)

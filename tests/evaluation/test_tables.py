@@ -65,7 +65,7 @@ def test_a_run_of_an_older_version_has_no_table_of_lesions() -> None:
 def test_a_running_run_shows_validation_and_says_so() -> None:
     table = console_table(runs.running())
     lines = {line.split("  ")[0]: line.split() for line in table.splitlines()}
-    assert "round 2 of 3" in table and "running" in table
+    assert "round 2 of 3" in table and ", not finished" in table and "running" not in table
     assert lines["site-1"][-8:] == ["0.700"] * 4 + ["-"] * 3 + ["5%"]
     assert lines["site-2"][-8:] == ["-"] * 7 + ["0%"]
     assert lines["mean of the sites"][-8:] == ["0.600"] * 4 + ["-"] * 3 + ["10%"]

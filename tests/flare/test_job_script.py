@@ -21,6 +21,8 @@ def job(tmp_path, monkeypatch, capsys):
     """Runs job.py in a folder of its own; returns exit status, output and errors. Here, where FLARE is imported."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("FEDMEPD_DATA", raising=False)
+    # The script sets it; what it was comes back after the test.
+    monkeypatch.setenv("FEDMEPD_DEVICE", "")
 
     def command(*options):
         monkeypatch.setattr(sys, "argv", [str(SCRIPT), *options])
@@ -69,10 +71,48 @@ def test_sites_are_those_of_the_folder(job, tmp_path):
     with pytest.raises(DataError, match="--sites 4: .* holds 3 sites, north, south-9, south-10"):
         script(str(tmp_path / "data"), 4, {})
     assert script(None, None, {}) == [f"site-{number}" for number in range(1, 9)]
-    # The folder of one data set holds cases, and no sites.
-    assert script(str(tmp_path / "data" / "north"), 2, {}) == ["site-1", "site-2"]
-    status, _, errors = job("--data", str(tmp_path / "nowhere"))
-    assert status == 2 and "nowhere cannot be read" in errors.splitlines()[-1]
+
+
+def test_a_folder_that_is_no_federations_is_refused_before_anything_starts(job, tmp_path):
+    """Cases that would be at all sites at a time among them."""
+    write_case(tmp_path / "one" / "fusion", "a", ("T1",))
+    write_case(tmp_path / "one", "b", ("T1",))
+    write_case(tmp_path / "lacks" / "north", "a", ("T1",))
+    (tmp_path / "file").touch()
+    (tmp_path / "empty").mkdir()
+    before = sorted(tmp_path.iterdir())
+    for folder, message in {
+        "nowhere": "nowhere is not there: expected a folder with one sub-folder for each site, and one named fusion",
+        "file": "file is a file: expected a folder with one sub-folder for each site",
+        "empty": "empty holds no sites: expected a folder with one sub-folder for each site",
+        "one": "one holds no sites",
+        "lacks": "lacks has no sub-folder fusion with the cases for fusion training: add one, or name the site",
+    }.items():
+        status, _, errors = job("--data", folder)
+        assert status == 2 and message in errors.splitlines()[-1], folder
+    script = runpy.run_path(str(SCRIPT))["site_names"]
+    assert script(str(tmp_path / "lacks"), None, {"fusion": {"site": "north"}}) == ["north"]
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_several_runs_go_on_where_one_was_interrupted(job, tmp_path):
+    """The first run is finished; the second was interrupted. What follows it is known, also without a name."""
+    runs_of = runpy.run_path(str(SCRIPT))
+    options = ["--method", "local", "fedavg", "--seeds", "4", "5", "--workspace", "w"]
+    arguments = runs_of["build_parser"]().parse_args(options)
+    claimed = runs_of["claimed"](runs_of["planned"](arguments), tmp_path / "w", arguments)
+    names = ["brats-local-4-1", "brats-local-5-1", "brats-fedavg-4-1", "brats-fedavg-5-1"]
+    assert [run.name for run in claimed] == names
+    assert [run.name for run in claimed[1].following()] == names[2:]
+    for run in claimed:
+        results.write(run.results, runs.finished(), {})
+    claimed[1].become_latest()
+    status, printed, _ = job("--resume", "--workspace", "w")
+    assert status == 0
+    assert [line.split(" ")[0].rsplit("/")[-1] for line in printed.splitlines()] == names[1:]
+    # Another command's runs of the same methods have folders and a series of their own.
+    again = runs_of["claimed"](runs_of["planned"](arguments), tmp_path / "w", arguments)
+    assert [run.name for run in again[2].following()] == ["brats-fedavg-5-2"] and claimed[3].following() == []
 
 
 def finished(tmp_path, name, started, content=None):
@@ -134,7 +174,12 @@ def test_a_run_that_is_under_way_is_left_alone(job, tmp_path):
         (("--set", "training.local_epochs=0"), "training.local_epochs = 0"),
         (("--set", "seed=3"), "--set seed=3: say --seed"),
         (("--method", "local", "fedmepd", "--set", "calibration.anchor_cases=3"), "is a setting of fed"),
-        (("--run-name", "a b"), "run_name"),
+        (("--run-name", "a b"), "run_name = 'a b': expected at most 64 letters, digits"),
+        (("--preset", "paper"), "there are no cases: name their folder with --data"),
+        (("--set", "task=prostate"), "there are no phantoms of task prostate"),
+        (("--fusion-site", "a b"), "fusion.site = 'a b': expected at most 64 letters, digits"),
+        (("--device", "tpu"), "device 'tpu' does not exist on this machine: expected one of auto, cpu"),
+        (("--set", "data.phantom=wild"), "data.phantom = 'wild': expected true, false or hospitals"),
     ],
 )
 def test_options_that_cannot_be(job, tmp_path, options, message):

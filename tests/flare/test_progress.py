@@ -62,6 +62,13 @@ def test_what_is_going_to_happen():
     assert "rounds 1 to 12, validation every 5 rounds; a test" in first and second.endswith(": /w/results")
     every = Settings.make("phantom", {"evaluation": {"every": 1}})
     assert "rounds 1 to 20, validation after every round" in plan_lines(every, Path("/w"))[0]
+    # The last round always validates; it may be the only one.
+    assert "rounds 1 to 4, validation after the last; a test" in of_rounds(4)
+    assert "trains; round 1, validation after the last; a test" in of_rounds(1)
+
+
+def of_rounds(rounds: int) -> str:
+    return plan_lines(Settings.make("phantom", {"rounds": rounds}), Path("/w"))[0]
 
 
 @pytest.mark.parametrize(

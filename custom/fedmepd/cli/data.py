@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from fedmepd.cli.tasks import add_task_option, chosen_task, convention_of, conventions_help
 from fedmepd.cli.terminal import FAULTY, elsewhere_with, progress_bar
 from fedmepd.errors import DataError, FedMEPDError, SettingsError
+from fedmepd.text_table import counted
 
 if TYPE_CHECKING:
     from fedmepd.data.file_kinds import Pattern
@@ -305,7 +306,7 @@ def _source(
             progress=progress,
         )
     if source.left_out:
-        print(f"left out {source.left_out} cases with errors")
+        print(f"left out {counted(source.left_out, 'case')} with errors")
     return source, cache
 
 
@@ -355,7 +356,8 @@ def _init(options: argparse.Namespace) -> None:
             f"without a label (inference only) {fusion[None]}"
         )
     if apart:
-        print(f"the cases in {apart} are for fusion training: make a data set of that folder too")
+        todo = f": make a data set of that folder too, `fedmepd data init {quote(str(apart))}`"
+        print(f"the cases in {apart} are for fusion training{'' if (apart / FILE_NAME).is_file() else todo}")
     there = {modality for entry in site.manifest.cases if entry.part for modality in entry.images}
     print(f"modalities of the site: {' '.join(name for name in chosen_task(options).modalities if name in there)}")
     if fusion and not parts.total():

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from fedmepd.cli.tasks import add_task_option, chosen_task
 from fedmepd.cli.terminal import FAULTY, progress_bar
 from fedmepd.errors import SettingsError
+from fedmepd.text_table import counted
 
 if TYPE_CHECKING:
     from fedmepd.doctor.federation import Expected
@@ -86,7 +87,7 @@ def _doctor(options: argparse.Namespace) -> int:
         content = {"name": kit.name, "role": kit.role, "errors": errors, "warnings": warnings}
         print(json.dumps({**content, "checks": [asdict(check) for check in checks]}, indent=2))
     else:
-        print(f"\n{kit.role} {kit.name}: {_count(errors, 'error')}, {_count(warnings, 'warning')}")
+        print(f"\n{kit.role} {kit.name}: {counted(errors, 'error')}, {counted(warnings, 'warning')}")
     return FAULTY if errors else 0
 
 
@@ -97,10 +98,6 @@ def _expected(kit: Kit, federation: Path | None, options: argparse.Namespace) ->
     if options.task not in (None, known.settings.task):
         raise SettingsError(f"--task {options.task}: the settings of {known.source} are of task {known.settings.task}")
     return known.with_fusion_at(kit) if options.fusion else known
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _write(kit: Kit, options: argparse.Namespace) -> int:

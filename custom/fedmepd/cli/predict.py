@@ -295,6 +295,12 @@ def _segment_all(
             segmented += 1
         except FedMEPDError as error:
             print(f"error: {case.name} is not segmented: {error}", file=sys.stderr, flush=True)
+        except KeyboardInterrupt:
+            there = sum(files[case.name].segmentation.exists() for case in cases)
+            # With --overwrite, nobody can tell which of them are new.
+            then = "" if options.overwrite else "; the same command with --resume segments the others"
+            print(f"{there} of {len(cases)} cases are segmented in {options.out}{then}", file=sys.stderr, flush=True)
+            raise
     failed = len(cases) - segmented + len(problems)
     print(f"segmented {segmented} of {len(cases)} cases in {options.out}" + (f"; {failed} errors" if failed else ""))
     return SOME_FAILED if failed else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import signal
 import sys
@@ -21,10 +22,11 @@ FAULTY, FAILED, REFUSED, INTERRUPTED = 1, 1, 2, 130
 
 @contextmanager
 def interruptible() -> Iterator[threading.Event]:
-    """Raises KeyboardInterrupt on SIGINT and on SIGTERM, so that a command can clean up before it ends.
+    """Raises KeyboardInterrupt on SIGINT, SIGTERM and SIGHUP, so that a command can clean up before it ends.
 
-    A command that a script starts with ``&`` inherits that SIGINT is ignored, and Python does not change that. Only the
-    main thread receives signals; in another thread nothing changes.
+    A command that a script starts with ``&`` inherits that SIGINT is ignored, and Python does not change that. SIGHUP,
+    the end of a terminal or of a connection, stays ignored where it is (``nohup``). Only the main thread receives
+    signals; in another thread nothing changes.
 
     Yields:
         an event that is set when a signal has arrived, for callers whose libraries catch the exception.
@@ -38,7 +40,12 @@ def interruptible() -> Iterator[threading.Event]:
         interrupted.set()
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    # Not on Windows.
+    hang_up = getattr(signal, "SIGHUP", None)
+    if hang_up is not None and signal.getsignal(hang_up) != signal.SIG_IGN:
+        numbers.append(hang_up)
+    before = {number: signal.signal(number, interrupt) for number in numbers}
     try:
         yield interrupted
     finally:
@@ -61,6 +68,10 @@ def outliving_readers() -> Iterator[None]:
         sys.stdout, sys.stderr = before
 
 
+# Of a pipe without a reader; of a terminal that was closed.
+_GONE = (errno.EPIPE, errno.EIO)
+
+
 class _Outliving:
     """A stream whose reader may go away.
 
@@ -77,8 +88,8 @@ class _Outliving:
     def write(self, text: str) -> int:
         try:
             return self._stream.write(text)
-        except BrokenPipeError:
-            self._give_up()
+        except OSError as error:
+            self._give_up(error)
             return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
@@ -88,10 +99,12 @@ class _Outliving:
     def flush(self) -> None:
         try:
             self._stream.flush()
-        except BrokenPipeError:
-            self._give_up()
+        except OSError as error:
+            self._give_up(error)
 
-    def _give_up(self) -> None:
+    def _give_up(self, error: OSError) -> None:
+        if error.errno not in _GONE:
+            raise error
         # What waits in buffers, here and in processes that inherit the descriptor, goes nowhere too.
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self._stream.fileno())

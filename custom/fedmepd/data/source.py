@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fedmepd.data.cases import Case
 from fedmepd.data.file_kinds import Pattern
-from fedmepd.data.findings import Finding, warning
+from fedmepd.data.findings import ERROR, Finding, warning
 from fedmepd.data.formats import describe_formats, other_format
 from fedmepd.data.inspection import Inspection, inspect_cases
 from fedmepd.data.layouts import Dataset, find_dataset
@@ -81,7 +81,13 @@ def open_source(
     findings = [*dataset.findings, *([] if labels else _read_as_earlier(dataset.cases, cases, known))]
     inspection = inspect_cases(cases, labels=labels, cache=cache, progress=progress, known=findings)
     usable = inspection.without_faulty() if skip_faulty else inspection
-    usable.require_good()
+    try:
+        usable.require_good()
+    except DataError as error:
+        rest = inspection.without_faulty()
+        if skip_faulty or not rest.cases or any(found.severity == ERROR for found in rest.findings):
+            raise
+        raise DataError(f"{error}\n  or leave out the cases with errors: --skip-faulty", error.public) from error
     if not usable.cases:
         raise DataError(f"all cases of {folder} have errors: see `fedmepd data check {folder} --details`")
     return Source(dataset, usable, len(inspection.cases) - len(usable.cases), patterns)

@@ -13,7 +13,7 @@ from fedmepd.data.findings import ERROR, MOST_SHOWN, NOTE, WARNING, Finding, cou
 from fedmepd.data.inspection import Inspection, class_counts, tell_tale
 from fedmepd.data.layouts import Dataset
 from fedmepd.tasks.task import Task
-from fedmepd.text_table import table
+from fedmepd.text_table import counted, table
 
 _TITLES = {ERROR: "errors, which keep a case from being used", WARNING: "warnings", NOTE: "notes"}
 # Of cases without a label.
@@ -23,7 +23,7 @@ _INFERENCE = "inference only"
 def describe_found(dataset: Dataset) -> str:
     """One line about what a folder holds, before any image is read."""
     cases, patients = len(dataset.cases), len({case.patient for case in dataset.cases})
-    return f"found {dataset.layout}: {_count(cases, 'case')} of {_count(patients, 'patient')}"
+    return f"found {dataset.layout}: {counted(cases, 'case')} of {counted(patients, 'patient')}"
 
 
 def describe_data(dataset: Dataset, inspection: Inspection) -> list[str]:
@@ -182,15 +182,11 @@ def describe_overlap(sites: dict[str, Inspection]) -> tuple[list[str], int]:
         for other in names[place + 1 :]:
             volumes, people = len(content[one] & content[other]), len(patients[one] & patients[other])
             if volumes or people:
-                what = [f"{_count(volumes, 'volume')} of the same content"] if volumes else []
-                what += [f"{_count(people, 'patient')} of the same name"] if people else []
+                what = [f"{counted(volumes, 'volume')} of the same content"] if volumes else []
+                what += [f"{counted(people, 'patient')} of the same name"] if people else []
                 lines.append(f"{one} and {other} share {' and '.join(what)}: every case belongs to one site alone")
     return lines or ["the sites are disjoint: no two share a volume's content or a patient's name"], len(lines)
 
 
 def _content(inspection: Inspection) -> set[str]:
     return {digest for found in inspection.facts for digest in tell_tale(found).values()}
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -48,7 +48,7 @@ def export_bundle(model: Path, out: Path, licence: Path | None = None) -> None:
     if out.exists():
         raise FedMEPDError(f"{out} exists already: choose another folder")
     text = _LICENCE if licence is None else _read(licence)
-    content = load_tensors(model)
+    content = load_tensors(model, "model of fedmepd")
     anchors = {level: len(rows) for level, rows in content["anchors"].items()}
     write_json(out / "configs/inference.json", _inference(task, about, anchors))
     write_json(out / "configs/metadata.json", _metadata(task, about))

@@ -32,6 +32,7 @@ from fedmepd.flare.opening import kept_fusion, open_server
 from fedmepd.flare.private import take_no_orders
 from fedmepd.flare.roll_call import NEWCOMER_SECONDS, RollCall, wait_until
 from fedmepd.flare.rounds import NoGlobalModel, RoundEnd
+from fedmepd.text_table import counted
 
 _HEAT_MAPS = 50
 
@@ -140,7 +141,8 @@ class FedMEPDController(ScatterAndGather):
         """Lets all sites prepare while the server opens its state; returns it, or None if there is nothing to do."""
         settings, roll_call = self._run.settings, self._roll_call
         tasks = roll_call.ask()
-        self._say(f"{settings.method}, {settings.rounds} rounds: {len(tasks)} sites and the server prepare their data")
+        sites = counted(len(tasks), "site")
+        self._say(f"{settings.method}, {settings.rounds} rounds: {sites} and the server prepare their data")
         for line in progress.plan_lines(settings, folders.run_folder(fl_ctx) / "results"):
             self._say(line)
         opened = partial(self.open_server, self._run, folder, timing=self._timing, log=self._say, fl_ctx=fl_ctx)

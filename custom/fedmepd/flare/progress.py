@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fedmepd.config import FUSION_SITE, Settings
+from fedmepd.text_table import counted
 
 
 def lines_about(live: dict[str, Any]) -> dict[str, str]:
@@ -32,7 +33,7 @@ def round_line(live: dict[str, Any]) -> str:
     missing = [*last["missing"], *([] if last["fused"] else ["fusion training"])]
     mean = sum(scores.values()) / len(scores) if scores else None
     return (
-        f"round {last['round']}/{live['rounds']}: {last['sites']} sites"
+        f"round {last['round']}/{live['rounds']}: {counted(last['sites'], 'site')}"
         + (f" (without {', '.join(missing)})" if missing else "")
         + (f", mean loss {last['loss']:.3f}" if last["loss"] is not None else "")
         + (f", mDSC of the sites {mean:.3f}" if mean is not None else "")
@@ -52,9 +53,13 @@ def plan_lines(settings: Settings, results: Path) -> list[str]:
         results: folder of its results.
     """
     every = settings.evaluation.every
-    validation = "validation after every round" if every == 1 else f"validation every {every} rounds"
+    if every >= settings.rounds:
+        validation = "validation after the last"
+    else:
+        validation = "validation after every round" if every == 1 else f"validation every {every} rounds"
+    rounds = "round 1" if settings.rounds == 1 else f"rounds 1 to {settings.rounds}"
     return [
-        f"then: round 0, in which only the fusion site trains; rounds 1 to {settings.rounds}, {validation}; a test of "
+        f"then: round 0, in which only the fusion site trains; {rounds}, {validation}; a test of "
         "the best models. After round 1, each line says how much time the rounds still need",
         f"results so far, after every round: {results}",
     ]

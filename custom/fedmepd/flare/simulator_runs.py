@@ -12,6 +12,7 @@ import contextlib
 import itertools
 import os
 import uuid
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from fedmepd.text_table import natural_order
 LATEST = "latest"
 
 _JOB = "job.json"
+_SERIES = "series.json"
 _RESULTS = Path("server", "simulate_job", "results")
 
 
@@ -122,6 +124,13 @@ class SimulatorRun:
         """Whether a run of this name has been started here."""
         return (self.kept / _JOB).is_file()
 
+    def following(self) -> list[SimulatorRun]:
+        """Returns the runs that one command has asked for after this one."""
+        with contextlib.suppress(FedMEPDError):
+            names = read_json(self.kept / _SERIES, "the names of runs", kinds=(list,))
+            return [SimulatorRun(self.folder.with_name(name)) for name in names[names.index(self.name) + 1 :]]
+        return []
+
     def progress(self) -> Progress | None:
         """Returns how far the run is; None if no round is finished, round 0 included."""
         # A part that goes on has none before its first round is over.
@@ -168,6 +177,12 @@ def new_run(workspace: Path, name: str, started: StartedWith) -> SimulatorRun:
         named = StartedWith(started.preset, started.settings | {"run_name": run.name}, started.sites, started.data)
         if run.claim(named):
             return run
+
+
+def note_series(runs: Sequence[SimulatorRun]) -> None:
+    """Notes that one command has asked for these runs, so that whoever goes on with one can go on with the others."""
+    for run in runs:
+        write_json(run.kept / _SERIES, [one.name for one in runs])
 
 
 def latest_run(workspace: Path) -> SimulatorRun:

@@ -173,7 +173,7 @@ def load_model(path: str | Path) -> FedMEPDNet:
 
 
 def _read(path: str | Path) -> dict:
-    content = load_tensors(Path(path))
+    content = load_tensors(Path(path), "model of fedmepd")
     if content.get("kind") != _KIND:
         hint = "; import it with `fedmepd checkpoint import`" if "state_dict" in content else ""
         raise CheckpointError(f"{path} is no fedmepd model{hint}")

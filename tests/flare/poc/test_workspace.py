@@ -386,7 +386,8 @@ def test_a_run_that_is_under_way_is_not_stopped(flare, tmp_path, data, job, caps
     try:
         site.stdout.readline()
         assert run(tmp_path, job, data) == 2
-        assert "is running: stop it first" in capsys.readouterr().err and not stopped
+        told = f"is running: stop it first, `fedmepd poc stop --workspace {tmp_path / 'w'}`"
+        assert told in capsys.readouterr().err and not stopped
     finally:
         site.kill()
         site.wait()

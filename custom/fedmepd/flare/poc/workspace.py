@@ -17,6 +17,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import psutil
@@ -101,7 +102,8 @@ class Poc:
 
     def _require_stopped(self) -> None:
         if self.processes():
-            raise FedMEPDError(f"{self.workspace} is running: stop it first, `fedmepd poc stop`")
+            how = f"`fedmepd poc stop --workspace {quote(str(self.workspace))}`"
+            raise FedMEPDError(f"{self.workspace} is running: stop it first, {how}")
 
     def prepare(
         self,
