@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -93,9 +94,12 @@ class Eight:
 
     def start_one(self, name: str, prefix: Sequence[str] = ()) -> None:
         """Starts the server or a site as its operator does; ``prefix``: a command that runs the command."""
+        # FLARE's script takes the first python3 that it finds.
+        programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         with open(self.folder / f"{name}.out", "a") as out:
             subprocess.run(
                 [*prefix, str(self.poc.kit(name) / "startup/start.sh")],
+                env=os.environ | {"PATH": programs},
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
@@ -177,7 +181,13 @@ class Eight:
     def wait_for_logins(self, count: int) -> None:
         """Waits until the sites have logged in so many times in all."""
         login = re.compile(r"New client \S+ joined|Re-activate the client")
-        wait_for(lambda: len(login.findall(self.server_log())) >= count, f"{count} logins")
+
+        def all_in() -> bool:
+            for out in self.folder.glob("*.out"):
+                assert "unable to start" not in out.read_text(errors="replace"), out.read_text(errors="replace")
+            return len(login.findall(self.server_log())) >= count
+
+        wait_for(all_in, f"{count} logins")
 
     def server_log(self) -> str:
         """Of the server itself."""
