@@ -31,6 +31,8 @@ ROUNDS = 6
 # As small as a federation gets, float32 on the wire.
 SETTINGS = TINY | {"rounds": ROUNDS, "aggregation": {"wire_precision": "float32", "round_timeout": 120}}
 SECONDS = 420
+# Of half a second each.
+_LOOKS_AT_REST = 6
 
 
 def write_cohort(folder: Path, names: Sequence[str], cases: int = 3) -> Path:
@@ -171,12 +173,25 @@ class Eight:
         stats = self.poc._flare("job", "stats", self.job_id)["stats"].get(name, {})
         return next((values for group, values in stats.items() if group.endswith(("Executor", "Controller"))), {})
 
-    def working_on_job(self) -> list[int]:
-        """The processes of the job that compute: more than a tenth of a core for a second."""
-        before = {one.pid: _seconds_of(one) for one in self.poc.processes() if self.job_id in str(one.info["cmdline"])}
-        time.sleep(1)
-        after = {one.pid: _seconds_of(one) for one in self.poc.processes() if one.pid in before}
-        return [pid for pid, seconds in after.items() if seconds - before[pid] > 0.1]
+    def work_until_rest(self) -> float:
+        """Waits until no process of the job computes any more; returns the most that any of them computed until then.
+
+        In seconds of a core, which do not depend on what else the machine does.
+        """
+        looks = [self._seconds_of_job()]
+
+        def at_rest() -> bool:
+            # Some may have ended by now.
+            looks.append({pid: max(looks[-1].get(pid, 0.0), now) for pid, now in self._seconds_of_job().items()})
+            looks[-1] = looks[-2] | looks[-1]
+            return len(looks) > _LOOKS_AT_REST and _most(looks[-_LOOKS_AT_REST - 1], looks[-1]) < 0.15
+
+        wait_for(at_rest, "the end of all work")
+        return _most(looks[0], looks[-1])
+
+    def _seconds_of_job(self) -> dict[int, float]:
+        processes = [one for one in self.poc.processes() if self.job_id in str(one.info["cmdline"])]
+        return {one.pid: _seconds_of(one) for one in processes}
 
     def wait_for_logins(self, count: int) -> None:
         """Waits until the sites have logged in so many times in all."""
@@ -301,6 +316,10 @@ def wait_for(condition: Callable[[], bool], what: str, seconds: float = SECONDS)
     while not condition():
         assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
         time.sleep(0.5)
+
+
+def _most(before: dict[int, float], after: dict[int, float]) -> float:
+    return max((seconds - before.get(pid, 0.0) for pid, seconds in after.items()), default=0.0)
 
 
 def _seconds_of(process: psutil.Process) -> float:
