@@ -175,3 +175,11 @@ def assert_same(first: dict[str, dict], second: dict[str, dict]) -> None:
         assert first[owner].keys() == second[owner].keys()
         different = [key for key in first[owner] if not torch.equal(first[owner][key], second[owner][key])]
         assert not different, f"{owner}: {len(different)} weights differ, such as {different[:3]}"
+
+
+def board(folder: Path, run: str):
+    """What TensorBoard shows of one of the runs below a folder."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    (place,) = {path.parent for path in folder.rglob("events.out.tfevents.*") if path.parent.name == run}
+    return EventAccumulator(str(place)).Reload()
