@@ -307,7 +307,7 @@ def test_a_job_that_is_aborted_in_the_middle_of_a_step(eight):
     federation = eight(EIGHT[:3])
     federation.start()
     settings = merged(SETTINGS, rounds=3, run_name="trial", aggregation={"round_timeout": 0})
-    heavy = merged(settings, training={"crop": 48, "local_epochs": 12})
+    heavy = merged(settings, training={"crop": 48, "local_epochs": 10})
     federation.submit(heavy)
     federation.wait_for_round(1)
     wait_for(lambda: all(federation.is_training(name) for name in EIGHT[:3]), "training at all sites")
