@@ -101,7 +101,8 @@ def run(
 ) -> tuple[int, str]:
     """Runs Python with ``command``; returns its exit code and what it wrote.
 
-    It is killed if it writes nothing for ``seconds``. Once ``interrupt_at`` is in the output it is interrupted; it has then inherited that interrupts are ignored.
+    It is killed if it writes nothing for ``seconds``. Once ``interrupt_at`` is in the output it is interrupted; it has
+    then inherited that interrupts are ignored.
     """
     environment = os.environ | {
         "FEDMEPD_DATA": str(data),
