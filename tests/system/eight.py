@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -30,6 +31,8 @@ ROUNDS = 6
 # As small as a federation gets, float32 on the wire.
 SETTINGS = TINY | {"rounds": ROUNDS, "aggregation": {"wire_precision": "float32", "round_timeout": 120}}
 SECONDS = 420
+# Of half a second each.
+_LOOKS_AT_REST = 6
 
 
 def write_cohort(folder: Path, names: Sequence[str], cases: int = 3) -> Path:
@@ -93,9 +96,12 @@ class Eight:
 
     def start_one(self, name: str, prefix: Sequence[str] = ()) -> None:
         """Starts the server or a site as its operator does; ``prefix``: a command that runs the command."""
+        # FLARE's script takes the first python3 that it finds.
+        programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         with open(self.folder / f"{name}.out", "a") as out:
             subprocess.run(
                 [*prefix, str(self.poc.kit(name) / "startup/start.sh")],
+                env=os.environ | {"PATH": programs},
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
@@ -167,17 +173,36 @@ class Eight:
         stats = self.poc._flare("job", "stats", self.job_id)["stats"].get(name, {})
         return next((values for group, values in stats.items() if group.endswith(("Executor", "Controller"))), {})
 
-    def working_on_job(self) -> list[int]:
-        """The processes of the job that compute: more than a tenth of a core for a second."""
-        before = {one.pid: _seconds_of(one) for one in self.poc.processes() if self.job_id in str(one.info["cmdline"])}
-        time.sleep(1)
-        after = {one.pid: _seconds_of(one) for one in self.poc.processes() if one.pid in before}
-        return [pid for pid, seconds in after.items() if seconds - before[pid] > 0.1]
+    def work_until_rest(self) -> float:
+        """Waits until no process of the job computes any more; returns the most that any of them computed until then.
+
+        In seconds of a core, which do not depend on what else the machine does.
+        """
+        looks = [self._seconds_of_job()]
+
+        def at_rest() -> bool:
+            # Some may have ended by now.
+            looks.append({pid: max(looks[-1].get(pid, 0.0), now) for pid, now in self._seconds_of_job().items()})
+            looks[-1] = looks[-2] | looks[-1]
+            return len(looks) > _LOOKS_AT_REST and _most(looks[-_LOOKS_AT_REST - 1], looks[-1]) < 0.15
+
+        wait_for(at_rest, "the end of all work")
+        return _most(looks[0], looks[-1])
+
+    def _seconds_of_job(self) -> dict[int, float]:
+        processes = [one for one in self.poc.processes() if self.job_id in str(one.info["cmdline"])]
+        return {one.pid: _seconds_of(one) for one in processes}
 
     def wait_for_logins(self, count: int) -> None:
         """Waits until the sites have logged in so many times in all."""
         login = re.compile(r"New client \S+ joined|Re-activate the client")
-        wait_for(lambda: len(login.findall(self.server_log())) >= count, f"{count} logins")
+
+        def all_in() -> bool:
+            for out in self.folder.glob("*.out"):
+                assert "unable to start" not in out.read_text(errors="replace"), out.read_text(errors="replace")
+            return len(login.findall(self.server_log())) >= count
+
+        wait_for(all_in, f"{count} logins")
 
     def server_log(self) -> str:
         """Of the server itself."""
@@ -291,6 +316,10 @@ def wait_for(condition: Callable[[], bool], what: str, seconds: float = SECONDS)
     while not condition():
         assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
         time.sleep(0.5)
+
+
+def _most(before: dict[int, float], after: dict[int, float]) -> float:
+    return max((seconds - before.get(pid, 0.0) for pid, seconds in after.items()), default=0.0)
 
 
 def _seconds_of(process: psutil.Process) -> float:

@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,7 +101,8 @@ def run(
 ) -> tuple[int, str]:
     """Runs Python with ``command``; returns its exit code and what it wrote.
 
-    Once ``interrupt_at`` is in the output it is interrupted; it has then inherited that interrupts are ignored.
+    It is killed if it writes nothing for ``seconds``. Once ``interrupt_at`` is in the output it is interrupted; it has
+    then inherited that interrupts are ignored.
     """
     environment = os.environ | {
         "FEDMEPD_DATA": str(data),
@@ -116,11 +119,11 @@ def run(
         text=True,
         start_new_session=True,
     )
-    stop = threading.Timer(seconds, _kill, [process.pid])
-    stop.start()
+    silence = Silence(seconds, lambda: _kill(process.pid))
     lines = []
     try:
         for line in process.stdout:
+            silence.broken()
             lines.append(line)
             if kill_at and kill_at in line:
                 break
@@ -131,9 +134,37 @@ def run(
         if kill_at:
             _kill(process.pid)
         code = process.wait()
-        stop.cancel()
+        silence.end()
         process.stdout.close()
     return code, "".join(lines)
+
+
+class Silence:
+    """Ends something that has not been heard of for a while: a busy machine is slow, and not silent.
+
+    Args:
+        seconds: from the last sign of life.
+        end_it: called in another thread when they are over.
+    """
+
+    def __init__(self, seconds: float, end_it: Callable[[], None]):
+        self._seconds, self._end_it = seconds, end_it
+        self._last, self._ended = time.monotonic(), threading.Event()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def broken(self) -> None:
+        """Notes a sign of life."""
+        self._last = time.monotonic()
+
+    def end(self) -> None:
+        """Stops listening."""
+        self._ended.set()
+
+    def _listen(self) -> None:
+        while not self._ended.wait(1):
+            if time.monotonic() - self._last > self._seconds:
+                self._end_it()
+                return
 
 
 def _kill(pid: int) -> None:
@@ -175,3 +206,11 @@ def assert_same(first: dict[str, dict], second: dict[str, dict]) -> None:
         assert first[owner].keys() == second[owner].keys()
         different = [key for key in first[owner] if not torch.equal(first[owner][key], second[owner][key])]
         assert not different, f"{owner}: {len(different)} weights differ, such as {different[:3]}"
+
+
+def board(folder: Path, run: str):
+    """What TensorBoard shows of one of the runs below a folder."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    (place,) = {path.parent for path in folder.rglob("events.out.tfevents.*") if path.parent.name == run}
+    return EventAccumulator(str(place)).Reload()

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import psutil
@@ -18,7 +17,7 @@ from fedmepd.doctor.kit import Kit
 from fedmepd.evaluation import results
 from fedmepd.flare.poc.workspace import ADMIN, Poc
 from tests.signals import WITH_INTERRUPTS_IGNORED
-from tests.system.simulator import ROOT, SITES, TINY, assert_same, weights
+from tests.system.simulator import ROOT, SITES, TINY, Silence, assert_same, weights
 
 pytestmark = pytest.mark.system
 
@@ -60,23 +59,23 @@ def launch(tmp_path, cache, *command, before=()):
 
 
 def follow(process, workspace, at=None, then=lambda: None):
-    """Reads what a process prints; once ``at`` is in it, calls ``then``. Ends all by force after some minutes."""
+    """Reads what a process prints; once ``at`` is in it, calls ``then``. Ends it if it is silent for minutes."""
 
     def end():
         for one in (*Poc(workspace).processes(), psutil.Process(process.pid)):
             one.kill()
 
-    limit = threading.Timer(SECONDS, end)
-    limit.start()
+    silence = Silence(SECONDS, end)
     lines = []
     try:
         for line in process.stdout:
+            silence.broken()
             lines.append(line)
             if at and at in line:
                 then()
                 at = None
     finally:
-        limit.cancel()
+        silence.end()
         process.stdout.close()
     return process.wait(), "".join(lines)
 

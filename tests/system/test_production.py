@@ -27,7 +27,7 @@ from fedmepd.storage import load_tensors
 from provisioning.distributed.root import hand_over
 from tests.system.conftest import CASES, SITES, write_cases
 from tests.system.production import ADMIN, LEAD, MEMBER, SERVER, Federation, provision, wait_for
-from tests.system.simulator import ROOT, TINY, assert_same, in_process, weights
+from tests.system.simulator import ROOT, TINY, assert_same, board, in_process, weights
 
 pytestmark = pytest.mark.system
 
@@ -120,8 +120,6 @@ def test_a_job_of_three_sites(federation, job, tmp_path):
 
 @pytest.mark.slow
 def test_without_code_and_without_an_encoder(federation, job, tmp_path):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
     sites = (*OPEN[:2], STRICT)
     plain = tmp_path / "plain"
     with_matrix = job("code", sites, evaluation=TINY["evaluation"] | {"cross_site": True})
@@ -137,10 +135,10 @@ def test_without_code_and_without_an_encoder(federation, job, tmp_path):
     assert audit.count("applied filter: ExcludeVars@site on task_result") == TINY["rounds"] + 1
     check_matrix(found)
     # Site 1 sends three encoders and the decoder, site 3 has two and sends one.
-    (events,) = {path.parent for path in (tmp_path / "results").rglob("events.out.tfevents.*")}
-    scalars = EventAccumulator(str(events)).Reload().Scalars
     encoder = 4 * sum(tensor.numel() for tensor in Encoder(TINY["network"]["width"]).state_dict().values())
-    first, withheld = (scalars(f"{site}/bytes_up")[0].value for site in ("site-1", STRICT))
+    first, withheld = (
+        board(tmp_path / "results", site).Scalars("4_cost/bytes_up")[0].value for site in ("site-1", STRICT)
+    )
     assert first - withheld == 2 * encoder
 
 

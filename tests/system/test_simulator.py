@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.federation.drive import without_times
-from tests.system.simulator import SITES, TINY, assert_same, simulate, weights
+from tests.system.simulator import SITES, TINY, assert_same, board, simulate, weights
 
 pytestmark = pytest.mark.system
 
@@ -30,14 +30,6 @@ def test_console_has_a_line_per_round_and_the_table(parallel):
     for text in ("round 1/2: 2 sites", "round 2/2: 2 sites", "mean of the sites", "FLAIR T1ce T1"):
         assert text in parallel.output
     assert "Traceback" not in parallel.output
-
-
-def board(folder, run):
-    """What TensorBoard shows of one of the runs below a folder."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    (place,) = {path.parent for path in folder.rglob("events.out.tfevents.*") if path.parent.name == run}
-    return EventAccumulator(str(place)).Reload()
 
 
 def test_metrics_of_every_site_are_on_the_server(parallel):

@@ -132,7 +132,10 @@ class _FaultyDesk:
     """A fusion site that fails, once in each round of its plan."""
 
     def __init__(self, desk, plan: dict[str, str]):
-        self.desk, self.plan, self.site = desk, plan, desk.site
+        self.desk, self.plan = desk, plan
+
+    def __getattr__(self, name: str):
+        return getattr(self.desk, name)
 
     def do(self, task, abort, progress=None):
         fault = self.plan.pop({"fuse": str(task.round)}.get(task.kind, task.kind), "")
