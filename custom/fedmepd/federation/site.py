@@ -228,6 +228,7 @@ class FederationSite:
         Returns:
             a :class:`~fedmepd.federation.reports.TestReport` as plain values.
         """
+        self._require_model(payload.round)
         path = self._models.tested()
         self._live = {"phase": "testing"}
         use_threads(self.settings.training.threads, self._limits.threads)
@@ -361,6 +362,11 @@ class FederationSite:
         self._bring_to_before(round_number)
         if self._round:
             self._models.keep_last(self._method.scored(self._network), self._round, self._validation)
+
+    def _require_model(self, round_number: int) -> None:
+        """Keeps the model after a round, the last one, where no validation has come before the end of the training."""
+        if not self._models.any():
+            self._end_training(round_number + 1)
 
     def _spent(self) -> dict[str, Any] | None:
         return None if self._privacy is None else self._privacy.spent()

@@ -47,8 +47,11 @@ class ModelFiles:
         self.score: float | None = None
 
     def offer(self, network: FedMEPDNet, round_number: int, validation: Scores) -> bool:
-        """Keeps a model if it is better than the best one so far; returns whether it is."""
-        if self.score is not None and validation["mdsc"] <= self.score:
+        """Keeps a model if it is better than the best one so far; returns whether it is.
+
+        Where a site withholds a region, the mean of the others is another measure: scores of more regions win.
+        """
+        if self.score is not None and _rank(validation) <= _rank(describe(self._best)["about"]["scores"]):
             return False
         self.score = validation["mdsc"]
         save_model(self._best, network, self._about(round_number, validation))
@@ -60,6 +63,10 @@ class ModelFiles:
         save_model(self._last, network, self._about(round_number, validation))
         if not self._best.is_file():
             self._write_card(self._last, round_number=round_number, validation=validation)
+
+    def any(self) -> bool:
+        """Whether there is a model."""
+        return self._best.is_file() or self._last.is_file()
 
     def tested(self) -> Path:
         """The file of the model to test.
@@ -79,3 +86,7 @@ class ModelFiles:
         about = describe(path)["about"]
         self._write_card(path, round_number=about["round"], validation=about["scores"], test=scores)
         return about["round"]
+
+
+def _rank(validation: Scores) -> tuple[int, float]:
+    return len(validation["dice"]), validation["mdsc"]
