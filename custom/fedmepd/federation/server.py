@@ -53,6 +53,7 @@ class FederationServer:
         fusion: the fusion site, here or elsewhere.
         folder: for the state of this run.
         results_folder: for results.json and results.md.
+        download_folder: for copies of the global model and its card; None: without.
         log: takes lines about the progress.
         timing: runs since the job's start; None: from now on.
 
@@ -71,6 +72,7 @@ class FederationServer:
         results_folder: Path,
         log: Callable[[str], None] = lambda line: None,
         timing: Timing | None = None,
+        download_folder: Path | None = None,
     ):
         self.timing = timing or Timing()
         self.settings = settings
@@ -85,6 +87,7 @@ class FederationServer:
         self._task = find_task(settings.task)
         self._records = Records()
         self._model = GlobalModel(settings, fusion, folder, self._records.privacy)
+        self._download_folder = download_folder
         self._changes, self._waiting = TensorStore(folder / "changes"), TensorStore(folder / "waiting")
         self._method = methods.find(settings.method).at_server(settings, self._model.start(), self._changes)
         self._records.join(FUSION_SITE, 0)
@@ -455,6 +458,8 @@ class FederationServer:
         self._cross_site = content["cross_site"]
 
     def _write_results(self) -> dict[str, Any]:
+        if self._download_folder is not None:
+            self._model.copy_files(self._download_folder)
         written = self.results()
         results.write(self.results_folder, written, self.histories())
         return written

@@ -121,7 +121,7 @@ class FedMEPDController(ScatterAndGather):
         self._timing = Timing()
         with self._guarded(fl_ctx):
             settings = Settings.make(self.preset, self.settings)
-            folder = folders.state_folder(fl_ctx, settings)
+            folder = folders.server_folder(fl_ctx, settings)
             folders.show_state(fl_ctx, settings, folder)
             self._run = translation.Run(folders.run_identity(folder), settings)
             self._sender = Sender(self, fl_ctx, abort_signal)

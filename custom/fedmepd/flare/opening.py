@@ -48,6 +48,7 @@ def open_server(
         fusion=fusion or _fusion_here(run, folder, log, fl_ctx),
         folder=folder,
         results_folder=folders.run_folder(fl_ctx) / "results",
+        download_folder=folders.download_folder(fl_ctx),
         log=log,
         timing=timing,
     )
@@ -73,7 +74,7 @@ def _fusion_here(run: Run, folder: Path, log: Log, fl_ctx: FLContext) -> Fusion:
         case_scores=site_settings.case_scores,
         disclosure=site_settings.disclosure(),
         limits=site_settings.limits,
-        secret=_secret(site_settings, data, folders.secret_folder(fl_ctx, place)),
+        secret=_secret(site_settings, data, place),
         demanded=site_settings.privacy,
         account=folders.privacy_account(fl_ctx, place),
     )
