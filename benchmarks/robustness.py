@@ -82,11 +82,11 @@ _QUICK = {
 }
 # Most of a small run's time would be the distances of the final test: Dice of the last round's models is enough.
 _SMALL = {
-    "rounds": 10,
+    "rounds": 6,
     "network": {"width": 4},
     "training": {"crop": 16, "fusion_threads": 1},
     "personalization": {"warmup_rounds": 2, "patience": 2},
-    "evaluation": {"window": 48, "overlap": 0, "every": 10, "pictures": False},
+    "evaluation": {"window": 48, "overlap": 0, "every": 6, "pictures": False},
     "data": {"validation": 0.375},
 }
 
@@ -146,7 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--direction", type=float, help="aggregation.direction; default: the job's")
     parser.add_argument("--json", type=Path, help="file for the figures; default: benchmarks/results/robustness.json")
     size = parser.add_mutually_exclusive_group()
-    size.add_argument("--small", action="store_true", help="ten rounds, width 4, crops of 16: about a minute a run")
+    size.add_argument("--small", action="store_true", help="six rounds, width 4, crops of 16: about a minute a run")
     size.add_argument("--quick", action="store_true", help="two sites, tiny sizes, to try the command out")
     options = parser.parse_args(arguments)
     culprits = options.culprits

@@ -105,6 +105,10 @@ def test_a_site_whose_runs_fill_its_disk_opens_no_other(machine, tmp_path):
     with context(tmp_path, "site-1") as fl_ctx, pytest.raises(SettingsError, match="its runs hold 0.00114 GiB"):
         open_site(Run("run-1", settings()), nothing, fl_ctx)
 
+    # The run that has filled it goes on, as far as it writes nothing more.
+    with context(tmp_path, "site-1") as fl_ctx:
+        open_site(Run("run-7", settings(run_name="first")), nothing, fl_ctx)
+
 
 @pytest.mark.parametrize("simulated", [False, True])
 def test_a_site_is_open_in_the_simulator_alone(machine, tmp_path, simulated):
@@ -135,4 +139,4 @@ def test_the_server_with_the_fusion_site_has_limits_and_a_secret_too(machine, tm
     models = {"fedmepd/global_best.pt", "fedmepd/global_last.pt", "fedmepd/model_card.md"}
     assert handed_out - models == {"results/results.json", "results/results.md", "results/history.json"}
     assert handed_out & models == {f"fedmepd/{path.name}" for path in folder.glob("[gm]*.*")}
-    assert "test cases |" in (tmp_path / "job-1/fedmepd/model_card.md").read_text()
+    assert "model of server" in (tmp_path / "job-1/fedmepd/model_card.md").read_text()

@@ -168,7 +168,7 @@ class FusionSite:
             account or Account.of_run(folder),
             log,
             epochs=settings.training.fusion_epochs,
-            rounds=settings.rounds + 1,
+            rounds=settings.rounds + methods.find(settings.method).at_server.begins_with_fusion,
             vectors=method.releases_vectors,
         )
         self.disclosure = disclosed(self.disclosure, self._privacy, demanded, data)

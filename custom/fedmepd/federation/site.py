@@ -104,7 +104,7 @@ class FederationSite:
         # Made-up cases are nobody's: their sites always agree.
         self.cross_site = "share" if data.source == "phantom" else cross_site
         self.disclosure = disclosed(disclosure.of_source(data.source), self._privacy, demanded, data)
-        self._limits, self._secret = limits, secret
+        self.limits, self._secret = limits, secret
         self.name = name
         settings = self.settings = self.disclosure.raise_floors(settings)
         self.data = data
@@ -184,9 +184,9 @@ class FederationSite:
                 goes beyond the site's limits.
         """
         started = self._clock()
-        self._limits.check_round(payload.round)
-        abort = self._limits.in_time(abort)
-        use_threads(self.settings.training.threads, self._limits.threads)
+        self.limits.check_round(payload.round)
+        abort = self.limits.in_time(abort)
+        use_threads(self.settings.training.threads, self.limits.threads)
         self._bring_to_before(payload.round)
         round_number = payload.round
         # Whatever goes wrong from here on, the next round starts from the state on disk.
@@ -231,11 +231,11 @@ class FederationSite:
         self._require_model(payload.round)
         path = self._models.tested()
         self._live = {"phase": "testing"}
-        use_threads(self.settings.training.threads, self._limits.threads)
+        use_threads(self.settings.training.threads, self.limits.threads)
         network = load_model(path).to(self.device)
         examples = self._noted().test_examples()
         each, told = CaseList(self.data, self._case_scores, self.disclosure), Told()
-        abort = self._limits.in_time(abort)
+        abort = self.limits.in_time(abort)
 
         def watch(*of_case: Any) -> None:
             for one in (examples, each, told):
@@ -274,9 +274,9 @@ class FederationSite:
         self._require("test", "share")
         self._require_allowed("model_scores")
         self._live = {"phase": "testing a model of others"}
-        use_threads(self.settings.training.threads, self._limits.threads)
+        use_threads(self.settings.training.threads, self.limits.threads)
         network = network_of(copy, self.settings).to(self.device)
-        report = test_copy(network, self.data, self.settings, self._limits.in_time(abort), self.disclosure)
+        report = test_copy(network, self.data, self.settings, self.limits.in_time(abort), self.disclosure)
         self._live["phase"] = "finished"
         return report
 

@@ -85,6 +85,9 @@ class FedMEPDExecutor(Executor):
         if task_name == translation.PREPARE:
             fusion = self._desk.site.data.counts() if self._desk else None
             return translation.profile_reply(site.profile(fusion), site.disclosure.seconds(self._start_up))
+        if task_name in (translation.TRAIN, translation.FUSION):
+            # A run grows, and so do others beside it.
+            site.limits.check_disk(folders.folders_of_runs(fl_ctx))
         if task_name == translation.FUSION:
             return self._fuse(message, run, abort, fl_ctx)
         if task_name == translation.GIVE_MODEL:

@@ -134,9 +134,11 @@ def open_site(run: Run, log: Log, fl_ctx: FLContext) -> tuple[FederationSite, Fu
     name, settings = fl_ctx.get_identity_name(), run.settings
     site_settings = _site_settings(fl_ctx, folders.is_simulated_site(fl_ctx))
     site_settings.limits.check(settings)
-    site_settings.limits.check_disk(folders.folders_of_runs(fl_ctx))
-    device = site_settings.torch_device()
     folder = folders.site_folder(fl_ctx, settings, run.identity)
+    if not folder.exists():
+        # A run that is there already is refused more rounds, and still tested.
+        site_settings.limits.check_disk(folders.folders_of_runs(fl_ctx))
+    device = site_settings.torch_device()
     folders.show_state(fl_ctx, settings, folder)
     data = open_site_data(name, settings, site_settings, log)
     decided = {
