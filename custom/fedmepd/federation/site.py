@@ -17,6 +17,7 @@ from fedmepd.data.site import SiteData
 from fedmepd.disclosure import OPEN, Disclosure, Told
 from fedmepd.errors import FedMEPDError
 from fedmepd.evaluation.model_card import write_model_card
+from fedmepd.federation import agreed_weights
 from fedmepd.federation.case_list import CaseList
 from fedmepd.federation.cross_site import copy_of, network_of, test_copy
 from fedmepd.federation.diary import Diary
@@ -136,6 +137,7 @@ class FederationSite:
         self._optimizer: torch.optim.Optimizer | None = None
         self._validation: dict[str, Any] | None = None
         self._batches: TrainingBatches | None = None
+        self._agreed: frozenset[str] | None = None
         self._told = Told()
         self._live: dict[str, Any] = {}
         self._diary: Diary | None = None
@@ -180,8 +182,8 @@ class FederationSite:
         Raises:
             Aborted: ``abort`` said so; the state on disk is that of the round before.
             BudgetSpent: there is no privacy left for the round; the site's model is kept.
-            FedMEPDError: the payload does not fit, the loss is not finite, the state cannot be written, or the work
-                goes beyond the site's limits.
+            FedMEPDError: the payload does not fit, or asks for weights that are to stay, the loss is not finite, the
+                state cannot be written, or the work goes beyond the site's limits.
         """
         started = self._clock()
         self.limits.check_round(payload.round)
@@ -189,6 +191,9 @@ class FederationSite:
         use_threads(self.settings.training.threads, self.limits.threads)
         self._bring_to_before(payload.round)
         round_number = payload.round
+        if self._agreed is None:
+            self._agreed = agreed_weights.of_site(self.settings, self.name, self.data.modalities)
+        agreed_weights.require_agreed(self.name, self.settings.method, self._given(payload), self._agreed)
         # Whatever goes wrong from here on, the next round starts from the state on disk.
         self._round = None
         self._method.take_in(self._network, payload.tensors, round_number)
