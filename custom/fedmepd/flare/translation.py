@@ -226,7 +226,7 @@ def fusion_task_of(message: Shareable) -> FusionTask:
     """Returns the task in a message for the fusion site.
 
     Raises:
-        FedMEPDError: the message is something else.
+        UpdateRefused: the message is something else.
     """
     dxo = _dxo_of(message)
     kind, number, names, known, modalities = (
@@ -235,7 +235,8 @@ def fusion_task_of(message: Shareable) -> FusionTask:
     # The round becomes part of the name of a file.
     plain = isinstance(number, int) and number >= 0 and isinstance(known, str) and isinstance(names, list)
     if kind not in get_args(FusionKind) or not plain or not isinstance(modalities, list):
-        raise FedMEPDError("the task is none for a fusion site: server and site must run the same version of fedmepd")
+        reason = "the task is none for a fusion site: server and site must run the same version of fedmepd"
+        raise UpdateRefused(reason, reason)
     return FusionTask(kind, number, [str(name) for name in names], known, _tensors(dxo), tuple(map(str, modalities)))
 
 
