@@ -10,7 +10,7 @@ from fedmepd.federation.in_process import run_in_process
 from fedmepd.privacy.accountant import Release, epsilon
 from fedmepd.privacy.participant import BudgetSpent
 from fedmepd.site_settings import SitePrivacy
-from tests.federation.drive import make
+from tests.federation.drive import make, make_server
 from tests.tiny import SITES, never, settings
 
 DELTA = 1e-3
@@ -24,6 +24,10 @@ def after(rounds: int, patients: int) -> float:
 
 # Site-1 trains on 3 patients, site-2 on 2: the budget suffices for three rounds there, and for two here.
 assert after(2, patients=2) < after(3, patients=3) < BUDGET < after(3, patients=2)
+
+
+SPENT = {"unit": "patient", "epsilon": 4.5, "delta": DELTA, "budget": BUDGET}
+SPENT |= {"noise": 1.0, "vector_noise": None, "clip": 1.0, "rate": 0.5}
 
 
 def short(min_sites: int, **more):
@@ -76,13 +80,28 @@ def test_a_site_with_a_new_login_is_asked_again(tiny, tmp_path) -> None:
     server, sites = make(tiny, short(1), tmp_path)
     server.begin_round()
     assert server.trains("site-1") and not server.training_over
-    spent = {"epsilon": 3.0}
-    server.end_training("site-1", "spent", spent)
-    server.end_training("site-2", "spent", spent)
+    server.end_training("site-1", "spent", SPENT)
+    server.end_training("site-2", "spent", SPENT)
     assert not server.trains("site-1") and server.training_over
     assert server.finish_round(never) == {} and server.round == 0
     server.register(sites["site-1"].profile())
     assert server.trains("site-1") and not server.training_over
+
+
+def test_a_server_that_is_started_again_goes_on_while_such_a_site_is_away(tiny, tmp_path) -> None:
+    server, sites = make(tiny, short(1), tmp_path)
+    server.begin_round()
+    server.end_training("site-1", "spent", SPENT)
+    server.accept("site-2", sites["site-2"].train(server.payload("site-2"), never))
+    server.finish_round(never)
+    for record in (None, "of an older version"):
+        again = make_server(tiny, short(1), tmp_path)
+        again.restore()
+        if record:
+            del again._records["site-1"]["ended"]
+        again.register(sites["site-2"].profile())
+        again.begin_round()
+        assert again.trains("site-2") and again.trains("site-1") == bool(record)
 
 
 def test_the_error_says_what_is_spent(tiny, tmp_path) -> None:

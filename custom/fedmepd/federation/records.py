@@ -90,6 +90,11 @@ class Records:
         """Notes that a site trains no further from a round on, and what it has spent of its privacy budget."""
         self._records[site] |= {"ended": round_number, "privacy": spent}
 
+    def ended(self, site: str) -> int | None:
+        """Returns the first round that a site did not train any more; None as long as it trains."""
+        # A run that an older version began says nothing of it.
+        return self._records[site].get("ended")
+
     def train_again(self, site: str) -> None:
         """Forgets that a site trains no further."""
         self._records[site]["ended"] = None

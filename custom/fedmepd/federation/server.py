@@ -153,7 +153,8 @@ class FederationServer:
         self._open = OpenRound(number, self._method, self._task, *bounds, self._waiting, self.log)
         for site in self.profiles:
             if not self.trains(site):
-                self._open.miss(site, self._spent[site])
+                # It ended before this server was started, and is away.
+                self._open.miss(site, self._spent.get(site, "its privacy budget is spent"))
         self._live = {"phase": "sites train", "round": number}
         self.timing.enter(SITES)
 
@@ -187,7 +188,7 @@ class FederationServer:
 
     def trains(self, site: str) -> bool:
         """Whether a site that takes part still trains."""
-        return self._records[site]["ended"] is None
+        return self._records.ended(site) is None
 
     @property
     def training_over(self) -> bool:
