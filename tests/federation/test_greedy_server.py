@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from fedmepd import methods
 from fedmepd.errors import FedMEPDError
@@ -12,6 +13,7 @@ from fedmepd.federation.fusion_desk import FusionDesk
 from fedmepd.federation.fusion_site import FusionSite
 from fedmepd.federation.open_round import TensorStore
 from fedmepd.networks.build import build_network
+from fedmepd.training.checkpoints import describe
 from tests.federation.drive import CPU, make_site
 from tests.tiny import MODALITIES, never, settings
 
@@ -28,6 +30,21 @@ def test_a_site_gives_no_part_that_its_method_keeps(method, tiny, tmp_path) -> N
         site.train(Payload(1, everything), never)
     assert methods.find(method).title in refused.value.public
     assert not list(tmp_path.rglob("*.pt"))
+
+
+def test_the_best_model_survives_a_server_that_begins_again(tiny, tmp_path) -> None:
+    of = settings("fedavg", rounds=3, evaluation={"every": 1})
+    weights = dict(build_network(of, MODALITIES[NAME]).start(0).state_dict())
+    site = make_site(tiny, of, tmp_path, NAME)
+    best = max(site.train(Payload(number, dict(weights)), never).report["validation"]["mdsc"] for number in (1, 2))
+    path = tmp_path / NAME / "model_best.pt"
+    for again in (site, make_site(tiny, of, tmp_path, NAME)):
+        # Everything is background.
+        useless = {key: value * 0 for key, value in weights.items()} | {
+            "decoder.classify.bias": torch.tensor([100.0, 0.0, 0.0, 0.0])
+        }
+        assert again.train(Payload(1, useless), never).report["validation"]["mdsc"] < best
+        assert describe(path)["about"]["scores"]["mdsc"] == best
 
 
 @pytest.mark.parametrize("method", methods.names())

@@ -31,6 +31,14 @@ def test_the_higher_mean_wins_and_of_the_same_the_first(offer) -> None:
     assert [offer(1, WT=0.5), offer(2, WT=0.6), offer(3, WT=0.6), offer(4, WT=0.4)] == [True, True, False, False]
 
 
+def test_a_file_that_is_gone_or_damaged_is_replaced(offer, tmp_path) -> None:
+    assert offer(1, WT=0.5)
+    (tmp_path / "best.pt").unlink()
+    assert offer(2, WT=0.4)
+    (tmp_path / "best.pt").write_bytes(b"damaged")
+    assert offer(3, WT=0.3)
+
+
 def test_the_mean_over_the_regions_that_a_site_tells_beats_none_over_more(offer) -> None:
     """Too few cases have the last region in the segmentation of an early round, so that it is withheld there."""
     assert offer(1, WT=0.8)

@@ -326,7 +326,8 @@ class FederationSite:
         self._network = self._method.network(self.data.modalities).start(self.settings.seed).to(self.device)
         self._method.start(self._network, self.data)
         self._optimizer = make_optimizer(self._network, self.settings.training)
-        self._models.score, self._validation, self._round = None, None, 0
+        self._models.recall(self.data.modalities)
+        self._validation, self._round = None, 0
 
     def _given(self, payload: Payload) -> Tensors:
         return self._method.give(self._network, payload.tensors)

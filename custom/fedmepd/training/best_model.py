@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from fedmepd.errors import FedMEPDError
+from fedmepd.errors import CheckpointError, FedMEPDError
 from fedmepd.networks.network import FedMEPDNet
 from fedmepd.training.checkpoints import About, describe, save_model
 
@@ -51,12 +52,29 @@ class ModelFiles:
 
         Where a site withholds a region, the mean of the others is another measure: scores of more regions win.
         """
-        if self.score is not None and _rank(validation) <= _rank(describe(self._best)["about"]["scores"]):
+        kept = self._kept()
+        if self.score is not None and kept and _rank(validation) <= _rank(kept["about"]["scores"]):
             return False
         self.score = validation["mdsc"]
         save_model(self._best, network, self._about(round_number, validation))
         self._write_card(self._best, round_number=round_number, validation=validation)
         return True
+
+    def recall(self, modalities: Sequence[str]) -> None:
+        """Begins with the best model that is there, if it is for these modalities.
+
+        Whoever asks for the first round once more, with other weights, is not to have a worse model replace it.
+        """
+        kept = self._kept()
+        same = kept is not None and list(kept["modalities"]) == list(modalities)
+        self.score = kept["about"]["scores"]["mdsc"] if same else None
+
+    def _kept(self) -> dict[str, Any] | None:
+        """What the best model's file says; None without one that can be read."""
+        with contextlib.suppress(CheckpointError):
+            kept = describe(self._best)
+            return kept if kept["about"]["scores"] else None
+        return None
 
     def keep_last(self, network: FedMEPDNet, round_number: int, validation: Scores | None) -> None:
         """Keeps a model as the last one. Where nothing is validated, it is the one that is tested."""
