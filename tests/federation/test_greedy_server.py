@@ -32,6 +32,7 @@ def test_a_site_gives_no_part_that_its_method_keeps(method, tiny, tmp_path) -> N
     assert not list(tmp_path.rglob("*.pt"))
 
 
+@pytest.mark.slow
 def test_the_best_model_survives_a_server_that_begins_again(tiny, tmp_path) -> None:
     of = settings("fedavg", rounds=3, evaluation={"every": 1})
     weights = dict(build_network(of, MODALITIES[NAME]).start(0).state_dict())

@@ -109,6 +109,7 @@ def test_a_killed_site_neither_forgets_what_it_spent_nor_draws_the_same_noise(ti
     with pytest.raises(BudgetSpent) as refused:
         again.train(Payload(2), never)
     assert "privacy budget of the run is spent" in refused.value.public and "keeps its model" in refused.value.public
+    assert refused.value.spent["epsilon"] == pytest.approx(two_rounds(), abs=1e-3)
     assert any("budget" in line for line in lines)
     # The model is there, and can be tested; a new process knows that nothing is left.
     assert again.test(Payload(3), never)["withheld"] == "not allowed"

@@ -5,10 +5,8 @@ from __future__ import annotations
 import pytest
 
 from fedmepd.evaluation import tables
-from fedmepd.federation.exchange import Payload
 from fedmepd.federation.in_process import run_in_process
 from fedmepd.privacy.accountant import Release, epsilon
-from fedmepd.privacy.participant import BudgetSpent
 from fedmepd.site_settings import SitePrivacy
 from tests.federation.drive import make, make_server
 from tests.tiny import SITES, never, settings
@@ -60,6 +58,7 @@ def test_a_site_whose_budget_is_spent_is_tested_and_the_others_go_on(tiny, tmp_p
     assert note.endswith("; from round 3 on it trained no further, since its budget was spent")
 
 
+@pytest.mark.slow
 def test_too_few_sites_with_a_budget_end_the_training_and_not_the_job(tiny, tmp_path) -> None:
     # No validation comes before the end of the training: all models are those of the last round.
     results, log = run(tiny, tmp_path, short(2, rounds=4, evaluation={"every": 4}))
@@ -88,6 +87,7 @@ def test_a_site_with_a_new_login_is_asked_again(tiny, tmp_path) -> None:
     assert server.trains("site-1") and not server.training_over
 
 
+@pytest.mark.slow
 def test_a_server_that_is_started_again_goes_on_while_such_a_site_is_away(tiny, tmp_path) -> None:
     server, sites = make(tiny, short(1), tmp_path)
     server.begin_round()
@@ -102,14 +102,3 @@ def test_a_server_that_is_started_again_goes_on_while_such_a_site_is_away(tiny, 
         again.register(sites["site-2"].profile())
         again.begin_round()
         assert again.trains("site-2") and again.trains("site-1") == bool(record)
-
-
-def test_the_error_says_what_is_spent(tiny, tmp_path) -> None:
-    _, sites = make(tiny, short(1), tmp_path)
-    site = sites["site-2"]
-    for number in (1, 2):
-        site.train(Payload(number), never)
-    for _ in range(2):
-        with pytest.raises(BudgetSpent) as refused:
-            site.train(Payload(3), never)
-        assert refused.value.spent["epsilon"] == pytest.approx(after(2, patients=2), abs=1e-4)
