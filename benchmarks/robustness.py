@@ -1,7 +1,8 @@
 """What dishonest sites do to the others, and what the bounds and robust means make of it.
 
 The default job's federation of eight sites in one process: once without the culprits, and once for each way in which
-they may spoil their updates. Compared are the test scores of the other sites, and of the server. Every run keeps its
+they may spoil their updates. Compared are the test scores of the other sites, and of the server; with ``--small``, the
+scores of the last round's models on the validation cases, which are six of every site then. Every run keeps its
 state in the folder given, so that the command goes on where it was stopped.
 """
 
@@ -79,12 +80,14 @@ _QUICK = {
     "training": {"crop": 16},
     "evaluation": {"window": 48, "overlap": 0, "every": 2},
 }
+# Most of a small run's time would be the distances of the final test: Dice of the last round's models is enough.
 _SMALL = {
-    "rounds": 10,
+    "rounds": 6,
     "network": {"width": 4},
-    "training": {"crop": 24},
+    "training": {"crop": 16, "fusion_threads": 1},
     "personalization": {"warmup_rounds": 2, "patience": 2},
-    "evaluation": {"window": 48, "overlap": 0, "every": 10},
+    "evaluation": {"window": 48, "overlap": 0, "every": 6, "pictures": False},
+    "data": {"validation": 0.375},
 }
 
 
@@ -104,24 +107,27 @@ def spoil(culprits: Collection[str], attack: Attack) -> Callable[[str, Update], 
     return on_the_way
 
 
-def row(name: str, found: dict[str, Any], baseline: dict[str, Any], culprits: Collection[str]) -> dict[str, Any]:
+def row(
+    name: str, found: dict[str, Any], baseline: dict[str, Any], culprits: Collection[str], scores: str = "test"
+) -> dict[str, Any]:
     """Returns what a run did to the other sites.
 
     Args:
         name: of the run.
         found, baseline: results of the run, and of the one without the culprits.
         culprits: the sites that are left out of the means.
+        scores: which are compared, ``test`` or ``validation``.
     """
     means = [
-        fmean(site["test"]["mdsc"] for site in of["sites"] if site["name"] not in culprits) for of in (found, baseline)
+        fmean(site[scores]["mdsc"] for site in of["sites"] if site["name"] not in culprits) for of in (found, baseline)
     ]
     entries = [site for site in found["sites"] if site["name"] in culprits]
     return {
         "run": name,
         "others": means[0],
         "difference": means[0] - means[1],
-        "server": found["server"]["test"]["mdsc"],
-        "server_difference": found["server"]["test"]["mdsc"] - baseline["server"]["test"]["mdsc"],
+        "server": found["server"][scores]["mdsc"],
+        "server_difference": found["server"][scores]["mdsc"] - baseline["server"][scores]["mdsc"],
         "limited": sum(len(entry["limited"]) for entry in entries),
         "refused": sum(len(entry["rounds_missed"]) for entry in entries),
     }
@@ -140,7 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--direction", type=float, help="aggregation.direction; default: the job's")
     parser.add_argument("--json", type=Path, help="file for the figures; default: benchmarks/results/robustness.json")
     size = parser.add_mutually_exclusive_group()
-    size.add_argument("--small", action="store_true", help="ten rounds, width 4, crops of 24: minutes a run")
+    size.add_argument("--small", action="store_true", help="six rounds, width 4, crops of 16: about a minute a run")
     size.add_argument("--quick", action="store_true", help="two sites, tiny sizes, to try the command out")
     options = parser.parse_args(arguments)
     culprits = options.culprits
@@ -161,10 +167,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return run_in_process(settings, machine, folder, of, lambda line: print(line, file=sys.stderr), **more)
 
     baseline = run(NOBODY, [site for site in sites if site not in culprits])
-    rows = [row(NOBODY, baseline, baseline, culprits)]
+    scores = "validation" if options.small else "test"
+    rows = [row(NOBODY, baseline, baseline, culprits, scores)]
     for name in options.runs:
         more = {} if name == HONEST else {"on_the_way": spoil(culprits, ATTACKS[name])}
-        rows.append(row(name, run(name, sites, **more), baseline, culprits))
+        rows.append(row(name, run(name, sites, **more), baseline, culprits, scores))
     environment = measure.environment()
     bounds = settings.aggregation.model_dump(include={"norm_bound", "trim", "direction"})
     print(f"\n{measure.describe(environment)}")

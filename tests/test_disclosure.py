@@ -18,7 +18,17 @@ SCORES = {
 
 
 def told(**cases: int) -> Told:
-    return Told(cases)
+    """So many cases have each region, in label and segmentation."""
+    count = Told()
+    for region, number in cases.items():
+        watch(count, region, *[None] * number)
+    return count
+
+
+def watch(count: Told, region: str, *empty: str | None) -> None:
+    """Takes a case for each place where it lacks the region; None: it has the region in label and segmentation."""
+    for one in empty:
+        count.watch(0, None, None, CaseScores({region: 0.5}, {region: one}))
 
 
 def test_means_over_enough_cases_leave_as_they_are() -> None:
@@ -71,8 +81,39 @@ def test_made_up_cases_are_nobodys() -> None:
 def test_told_counts_the_cases_of_each_region() -> None:
     count = Told()
     for regions in (("WT", "TC", "ET"), ("WT",), ("WT", "TC")):
-        count.watch(0, None, None, CaseScores(dict.fromkeys(regions, 0.5), {}))
-    assert count == {"WT": 3, "TC": 2, "ET": 1}
+        count.watch(0, None, None, CaseScores(dict.fromkeys(regions, 0.5), dict.fromkeys(regions)))
+    assert [count.fewest(region) for region in ("WT", "TC", "ET", "NCR")] == [3, 2, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("empty", "fewest"),
+    [
+        # Of ten cases one has the region: their mean is 0.9 plus a tenth of its score.
+        (["both"] * 9 + [None], 1),
+        (["both"] * 7 + [None] * 3, 3),
+        # One has it, and it was not found: missed lesions are that case's, and so is the score of 0.
+        (["both"] * 9 + ["prediction"], 1),
+        # Found in three of the four that have it: sums of lesions are over four, measured scores over three.
+        (["both"] * 6 + ["prediction"] + [None] * 3, 3),
+        # Invented in one of ten: those lesions are of that case.
+        (["both"] * 9 + ["label"], 1),
+        # Of ten that have it, the segmentation has it in two.
+        (["prediction"] * 8 + [None] * 2, 2),
+        # Nobody has it, and nothing was invented; or nothing was found: rules alone.
+        (["both"] * 10, 10),
+        (["prediction"] * 10, 10),
+        (["prediction"] * 10 + ["both"] * 2, 10),
+    ],
+)
+def test_cases_whose_scores_follow_from_rules_do_not_hide_the_others(empty, fewest) -> None:
+    count = Told()
+    watch(count, "ET", *empty)
+    watch(count, "WT", *[None] * 10)
+    assert count.fewest("ET") == fewest
+    scores = {"dice": {"WT": 0.5, "ET": 0.9}, "mdsc": 0.7, "empty": {"WT": 0, "ET": 9}}
+    left, _ = Disclosure(3).scores("test_scores", scores, count)
+    assert list(left["dice"]) == list(left["empty"]) == (["WT", "ET"] if fewest >= 3 else ["WT"])
+    assert left["mdsc"] == (0.7 if fewest >= 3 else 0.5)
 
 
 @pytest.mark.parametrize(

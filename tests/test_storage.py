@@ -19,6 +19,7 @@ import torch
 
 from fedmepd.errors import CheckpointError, DataError, FedMEPDError
 from fedmepd.storage import (
+    copy_file,
     load_tensors,
     read_json,
     remove_leftovers,
@@ -262,3 +263,18 @@ def test_state_that_nobody_could_read_again_does_not_replace_the_old_one(tmp_pat
         with pytest.raises(CheckpointError, match=r"state\.pt was not written"):
             save_tensors(path, {"round": 2, "value": value})
         assert load_tensors(path)["round"] == 1 and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_copy_is_made_anew_only_where_the_file_has_changed(tmp_path):
+    source, copy = tmp_path / "model.pt", tmp_path / "new" / "model.pt"
+    source.write_bytes(b"first")
+    copy_file(source, copy)
+    assert copy.read_bytes() == b"first" and os.stat(copy).st_mtime_ns == os.stat(source).st_mtime_ns
+    before = os.stat(copy).st_ino
+    copy_file(source, copy)
+    assert os.stat(copy).st_ino == before
+    source.write_bytes(b"again")
+    os.utime(source, ns=(1, 1))
+    copy_file(source, copy)
+    assert copy.read_bytes() == b"again"
+    assert [path.name for path in copy.parent.iterdir()] == ["model.pt"]

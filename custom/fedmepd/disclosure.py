@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any, Literal
@@ -25,6 +24,15 @@ def reason_of(withheld: Withheld) -> str:
     return _REASONS[withheld]
 
 
+# Where a case has a region, by where it is empty (see fedmepd.evaluation.metrics.CaseScores).
+_THERE = {
+    None: ("label", "prediction"),
+    "label": ("prediction",),
+    "prediction": ("label",),
+    "both": (),
+}
+
+
 class Allow(BaseModel):
     """Kinds of values that may leave a site beside its updates. What is false stays, whatever a job asks for."""
 
@@ -44,12 +52,30 @@ class Allow(BaseModel):
     live: bool = Field(True, description="phase, round and step for the administrator's console")
 
 
-class Told(Counter):
-    """Counts the cases behind each region's mean: one more of each region that a case's label tells."""
+class Told:
+    """Counts the cases behind each region's figures.
+
+    Where a case has the region neither in its label nor in the segmentation, or in one of them alone, its scores follow
+    from rules. So the mean over ten cases tells the score of one, if that is the only one that has the region in both;
+    and a number of lesions is that of the cases that have the region in the one, or in the other.
+    """
+
+    def __init__(self) -> None:
+        # By region, how many cases' labels tell it, and how many have it in the label, in the segmentation, in both.
+        self._counts: dict[str, Counter[str]] = {}
 
     def watch(self, place: int, case: Any, prediction: Any, scores: Any) -> None:
         """Takes a case; see :func:`~fedmepd.federation.evaluate.score_cases`."""
-        self.update(dict.fromkeys(scores.dice, 1))
+        for region, empty in scores.empty.items():
+            there = _THERE[empty]
+            self._counts.setdefault(region, Counter()).update(["told", *there, *(["both"] if len(there) == 2 else [])])
+
+    def fewest(self, region: str) -> int:
+        """Returns the smallest number of cases behind any of a region's figures; 0 without cases.
+
+        What no case has does not count: figures that follow from rules alone tell no case's score.
+        """
+        return min(self._counts.get(region, Counter()).values(), default=0)
 
 
 @dataclass(frozen=True)
@@ -95,14 +121,14 @@ class Disclosure:
         return self.allow.live and self.allow.losses and self.fewest <= 1
 
     def scores(
-        self, kind: str, scores: dict[str, Any] | None, told: Mapping[str, int]
+        self, kind: str, scores: dict[str, Any] | None, told: Told
     ) -> tuple[dict[str, Any] | None, Withheld | None]:
-        """Returns mean scores as they may leave: without the regions that too few cases tell.
+        """Returns mean scores as they may leave: without the regions that too few cases tell, or have.
 
         Args:
             kind: key of :class:`Allow`.
             scores: ``dice`` by region, ``mdsc``, and others by region; None without cases.
-            told: number of cases behind each region.
+            told: has counted the cases behind each region's figures.
 
         Returns:
             the scores, and why there are none.
@@ -111,7 +137,7 @@ class Disclosure:
             return None, None
         if not getattr(self.allow, kind):
             return None, "not allowed"
-        kept = [region for region in scores["dice"] if told[region] >= self.fewest]
+        kept = [region for region in scores["dice"] if told.fewest(region) >= self.fewest]
         if not kept:
             return None, "few cases"
         if len(kept) == len(scores["dice"]):

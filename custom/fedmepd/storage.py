@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pickle
+import shutil
 import tempfile
 import uuid
 import zipfile
@@ -63,6 +64,26 @@ def write_atomically(
         if not isinstance(error, OSError):
             raise
         raise cannot_write(path, error) from error
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copies a file with its date, unless the copy is there and has the same date and size.
+
+    Raises:
+        FedMEPDError: the disk is full or the folder cannot be written; an old copy is untouched.
+    """
+    of_source = source.stat()
+    if target.is_file() and (of_source.st_size, of_source.st_mtime_ns) == (
+        target.stat().st_size,
+        target.stat().st_mtime_ns,
+    ):
+        return
+
+    def copy(file: IO[bytes]) -> None:
+        with open(source, "rb") as content:
+            shutil.copyfileobj(content, file)
+
+    write_atomically(target, copy, check=lambda written: shutil.copystat(source, written))
 
 
 def cannot_write(path: Path, error: OSError) -> FedMEPDError:

@@ -98,6 +98,9 @@ def test_unfinished_runs_are_listed(tmp_path: Path) -> None:
     assert [reason for _, reason in gathered.unused] == ["not finished"]
     write(tmp_path / "plan", "fedmepd", 3, status="running", round=1, run_name="one-anchor-seed-3")
     assert "one-anchor, seed 3: not finished (round 1 of 4), not used" in gather([tmp_path]).notes
+    # Too few sites had anything left of their privacy budgets.
+    write(tmp_path, "local", 4, round=3)
+    assert "local, seed 4: not finished (round 3 of 4), not used" in gather([tmp_path]).notes
 
 
 def set_mean(test: dict, **dice: float) -> None:

@@ -131,6 +131,10 @@ def test_a_withheld_encoder_takes_its_modality_away() -> None:
         ("decoder.secret", torch.zeros(2), r"decoder\.secret is missing, unknown"),
         ("anchors.1", torch.zeros(3, 5), r"anchors of level 1 have shape \(3, 5\)"),
         ("anchors.7", torch.zeros(3, 4), r"anchors are of the levels .*7"),
+        # PyTorch cannot tell whether they are finite: an error at the server would end the job of all.
+        ("decoder.classify.bias", torch.zeros(4).to(torch.float8_e4m3fn), r"decoder\.classify\.bias .* or kind"),
+        ("decoder.classify.bias", torch.zeros(4, dtype=torch.complex64), r"decoder\.classify\.bias .* or kind"),
+        ("anchors.1", torch.zeros(3, 4).to(torch.float8_e4m3fn), r"anchors of level 1 are torch\.float8_e4m3fn"),
     ],
 )
 def test_tensors_that_are_no_model(key, value, text) -> None:

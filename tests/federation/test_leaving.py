@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from fedmepd.data.batches import TrainingBatches
+from fedmepd.data.training_images import ImageMeasures
 from fedmepd.disclosure import Allow, Disclosure
 from fedmepd.errors import CheckpointError, FedMEPDError, SettingsError
 from fedmepd.federation.exchange import Payload
@@ -18,6 +19,7 @@ from fedmepd.federation.kept_secret import kept_secret
 from fedmepd.federation.server import FederationServer
 from fedmepd.federation.site import FederationSite
 from fedmepd.site_limits import Limits
+from fedmepd.training.checkpoints import describe, trained_with
 from tests.federation.drive import CPU, make_server, same, site_state
 from tests.tiny import SITES, never, settings
 
@@ -89,6 +91,18 @@ def test_the_site_itself_still_selects_its_best_model_and_sees_its_scores(carefu
         assert (folder / name / "model_best.pt").is_file()
     # The server, which is told no score, keeps and tests the last model.
     assert not (folder / "server" / "global_best.pt").exists() and (folder / "server" / "global_last.pt").is_file()
+
+
+def test_the_global_model_tells_no_patients_measures(careful, tiny, tmp_path) -> None:
+    """A median over three cases is one of them: by its brain's volume in microlitres it would be known."""
+    about = describe(careful[0] / "server" / "global_last.pt")["about"]
+    exact = tiny.data("fusion").images
+    assert trained_with(about) == exact.coarse() != exact
+    rounded = ImageMeasures((0.9375, 1.0, 1.25), 1456.7, {"T2": (-1.26, 0.04, 0.55, 1.449)}).coarse()
+    assert rounded == ImageMeasures((0.94, 1.0, 1.25), 1500.0, {"T2": (-1.3, 0.0, 0.6, 1.4)})
+    assert "Not told: its owner keeps the scores" in (careful[0] / "server" / "model_card.md").read_text()
+    few = FusionSite(settings(), tiny.data("fusion"), tmp_path, CPU, disclosure=Disclosure(4))
+    assert few.images == ImageMeasures()
 
 
 def test_the_loss_of_a_step_is_not_on_the_console(careful) -> None:

@@ -65,6 +65,34 @@ def test_with_the_fusion_site_a_large_one_of_two_is_told_from_the_other() -> Non
     assert bounded(10, sizes(1.0, 1.0, 1000.0), fusion=100.0).median == 1
 
 
+def test_the_fusion_site_alone_does_not_make_a_single_site_look_large() -> None:
+    bound = bounded(10, sizes(1.0, 1.0, 1.2), fusion=1.0)
+    bound.note_fusion({"w": torch.tensor([1e-6])})
+    # The others are away.
+    for _ in range(3):
+        bound.set_median(sizes(0.9))
+        assert bound.median == 0.9 and bound.judge(Size(0.9)).factor == 1
+    # What it sends itself raises nothing.
+    for _ in range(3):
+        bound.set_median(sizes(8.0))
+        assert bound.median == 0.9
+    bound.note_fusion({"w": torch.tensor([2.0])})
+    bound.set_median(sizes(8.0))
+    assert bound.median == 2
+
+
+def test_a_tensor_that_a_single_site_has_is_measured_likewise() -> None:
+    def update(of_tensor: float) -> list[Size]:
+        return [size_of({"w": torch.ones(2), "own": torch.full((2,), of_tensor)}), size_of({"w": torch.ones(2)})]
+
+    bound = bounded(10, update(1.0))
+    bound.note_fusion({"w": torch.ones(2), "own": torch.full((2,), 1e-6)})
+    bound.set_median(update(0.5))
+    assert bound.state()["medians"]["own"] == 0.5
+    bound.set_median(update(100.0))
+    assert bound.state()["medians"]["own"] == 0.5
+
+
 def test_a_whole_updates_size_in_one_filter() -> None:
     """Thirty filters of two weights; sites change each weight by 1, the fourth one weight of one filter by 30."""
     honest = {"w": torch.ones(30, 2), "b": torch.ones(30)}

@@ -15,9 +15,13 @@ from fedmepd.disclosure import reason_of
 from fedmepd.errors import CheckpointError, FedMEPDError
 from fedmepd.evaluation import tables
 from fedmepd.federation.exchange import Payload
+from fedmepd.federation.fusion_site import FusionSite
 from fedmepd.federation.in_process import run_in_process
+from fedmepd.federation.open_round import TensorStore
 from fedmepd.federation.private import privacy_of
 from fedmepd.federation.site import FederationSite
+from fedmepd.methods.method import Fused
+from fedmepd.networks.build import build_network
 from fedmepd.privacy.accountant import Release, epsilon
 from fedmepd.privacy.participant import Account, BudgetSpent, Plan, Privacy, Terms
 from fedmepd.site_settings import SitePrivacy
@@ -105,6 +109,7 @@ def test_a_killed_site_neither_forgets_what_it_spent_nor_draws_the_same_noise(ti
     with pytest.raises(BudgetSpent) as refused:
         again.train(Payload(2), never)
     assert "privacy budget of the run is spent" in refused.value.public and "keeps its model" in refused.value.public
+    assert refused.value.spent["epsilon"] == pytest.approx(two_rounds(), abs=1e-3)
     assert any("budget" in line for line in lines)
     # The model is there, and can be tested; a new process knows that nothing is left.
     assert again.test(Payload(3), never)["withheld"] == "not allowed"
@@ -165,6 +170,21 @@ def test_methods_that_cannot_be_combined_are_refused_by_name(name, tmp_path) -> 
         with pytest.raises(FedMEPDError, match="cannot be trained with differential privacy.*fedmepd") as refused:
             privacy_of(*given, epochs=1, rounds=1)
         assert method.title in str(refused.value)
+
+
+@pytest.mark.parametrize("name", [name for name in methods.names() if methods.find(name).private])
+def test_noise_is_planned_for_the_rounds_in_which_the_fusion_site_trains(name, tiny, tmp_path) -> None:
+    of = settings(name, rounds=3, privacy={"epsilon": 8, "delta": DELTA, "noise": 1.0})
+    fusion = FusionSite(of, tiny.data("fusion", of), tmp_path, CPU)
+    asked: list[int] = []
+
+    def fuse(weights, round_number, extras=None):
+        asked.append(round_number)
+        return Fused(weights, {}, 3, {key: torch.zeros(1) for key in ("anchors.0",)}, {})
+
+    weights = build_network(of).start(0).state_dict()
+    methods.find(name).at_server(of, weights, TensorStore(tmp_path)).begin(fuse)
+    assert fusion._privacy._plan.rounds == 3 + len(asked)
 
 
 def test_delta_has_to_be_small(tmp_path) -> None:

@@ -33,7 +33,7 @@ def test_means_count_what_each_site_knows(tiny, tmp_path, monkeypatch) -> None:
     assert mean["WT"] == (full["test"]["dice"]["WT"] + partial["test"]["dice"]["WT"]) / 2
     assert (mean["TC"], mean["ET"]) == (full["test"]["dice"]["TC"], full["test"]["dice"]["ET"])
     text = console_table(results)
-    assert "site-2: its labels do not tell TC, ET; it is not in those means" in text
+    assert "site-2: its labels do not tell TC, ET, or fewer of its cases than its min_count have it" in text
 
 
 def replace_data(machine, data, cache):

@@ -134,6 +134,7 @@ class Server:
         self.missed: dict[tuple[int, str], str] = {}
         self.untested: dict[str, str] = {}
         self.refuse: set[str] = set()
+        self.ended: dict[str, dict] = {}
         self.filters: dict[str, int] = {}
         self.last_round: dict | None = None
         self._losses: dict[str, float] = {}
@@ -161,6 +162,16 @@ class Server:
     def miss(self, site, reason):
         self.missed[self.round + 1, site] = reason
 
+    def end_training(self, site, reason, spent):
+        self.ended[site] = spent
+
+    def trains(self, site):
+        return site not in self.ended
+
+    @property
+    def training_over(self):
+        return bool(self.ended) and len(self.ended) == len(self.profiles)
+
     def miss_test(self, site, reason):
         self.untested[site] = reason
 
@@ -175,6 +186,8 @@ class Server:
 
     def finish_round(self, abort):
         self.during_round(abort)
+        if self.training_over and not self._losses:
+            return {}
         self.round += 1
         self.calls.append(f"round {self.round}")
         self.last_round = {

@@ -17,6 +17,7 @@ from fedmepd.flare import loading, translation
 from fedmepd.flare.executor import FedMEPDExecutor, seconds_since_start
 from fedmepd.flare.opening import open_site
 from fedmepd.flare.translation import Run
+from fedmepd.site_limits import HIGHEST, Limits
 from fedmepd.tasks.brats import BRATS
 from tests.flare.fakes import CASES, Engine
 
@@ -32,6 +33,7 @@ class Site:
         self.name = fl_ctx.get_identity_name()
         self.error = None
         self.disclosure = OPEN
+        self.limits = HIGHEST
 
     def profile(self, fusion=None):
         return SiteProfile(self.name, ("T2",), CASES, "folder", fusion=fusion)
@@ -234,6 +236,25 @@ def test_data_that_cannot_be_opened_is_an_answer(context):
 
     reply = execute(make(fails=fail), context, "prepare")
     assert translation.failure_of(reply) == "the data folder of site-1 has no case in it"
+
+
+def test_a_run_that_fills_the_disk_is_trained_no_further_and_tested(context, tmp_path):
+    executor = make(Desk())
+    execute(executor, context, "prepare")
+    executor.made[0].limits = Limits(disk_gib=1 / 1024)
+    assert execute(executor, context, "train", payload=Payload(1)).get_return_code() == ReturnCode.OK
+    state = tmp_path / "fedmepd_runs/first/state.pt"
+    state.parent.mkdir(parents=True)
+    state.write_bytes(bytes(2**20 + 1))
+    for message in (translation.task(Run(IDENTITY, SETTINGS), Payload(2)), None):
+        name = "train" if message else "fusion"
+        message = message or translation.fusion_task(Run(IDENTITY, SETTINGS), FUSE)
+        executor.made[-1].limits = Limits(disk_gib=1 / 1024)
+        reply = executor.execute(name, message, context, Signal())
+        assert "limits.disk_gib is 0.000976562 at this site" in translation.failure_of(reply)
+        assert execute(executor, context, "test", payload=Payload(2)).get_return_code() == ReturnCode.OK
+    state.unlink()
+    assert execute(executor, context, "train", payload=Payload(3)).get_return_code() == ReturnCode.OK
 
 
 def test_unknown_task(context):

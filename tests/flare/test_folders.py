@@ -4,6 +4,7 @@ from nvflare.apis.fl_constant import FLContextKey, ProcessType
 from fedmepd.config import Settings
 from fedmepd.errors import CheckpointError
 from fedmepd.flare import folders
+from fedmepd.flare.private import SIMULATOR_JOB
 from tests.flare.fakes import Engine
 
 NAMED, UNNAMED = Settings.make("phantom", {"run_name": "first"}), Settings.make("phantom")
@@ -57,15 +58,22 @@ def test_account_of_a_kit_whose_runs_lie_on_another_disk(tmp_path):
         assert folders.privacy_account(context, folders.state_folder(context, NAMED)) == before
 
 
-@pytest.mark.parametrize(
-    ("settings", "expected"), [(UNNAMED, "fedmepd_secrets/job-1"), (NAMED, "fedmepd_runs/first/fusion")]
-)
-def test_a_servers_secret_is_not_in_the_folder_that_is_handed_out(tmp_path, settings, expected):
+@pytest.mark.parametrize(("settings", "expected"), [(UNNAMED, "fedmepd_jobs/job-1"), (NAMED, "fedmepd_runs/first")])
+def test_a_servers_state_is_not_in_the_folder_that_is_handed_out(tmp_path, settings, expected):
     with Engine(tmp_path, "server", "job-1").new_context() as context:
-        place = folders.state_folder(context, settings) / "fusion"
-        secret = folders.secret_folder(context, place)
-        assert secret == tmp_path / expected
-        assert not secret.is_relative_to(folders.run_folder(context))
+        folder = folders.server_folder(context, settings)
+        assert folder == tmp_path / expected
+        assert not folder.is_relative_to(folders.run_folder(context))
+        # A record of spent privacy names the run by its place in the kit.
+        assert folders.privacy_account(context, folder / "fusion").run == f"{expected}/fusion"
+        assert folders.download_folder(context) == folders.run_folder(context) / "fedmepd"
+
+
+def test_in_the_simulator_everything_is_in_the_run_folder(tmp_path):
+    with Engine(tmp_path / "server", "server", SIMULATOR_JOB).new_context() as context:
+        assert folders.server_folder(context, UNNAMED) == folders.run_folder(context) / "fedmepd"
+        assert folders.server_folder(context, NAMED) == folders.state_folder(context, NAMED)
+        assert folders.download_folder(context) is None
 
 
 @pytest.mark.parametrize(

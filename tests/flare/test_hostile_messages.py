@@ -30,6 +30,7 @@ READERS: dict[str, Callable] = {
     "fusion": lambda message: translation.fusion_reply_of("site-2", message),
     # What a server sends.
     "payload": translation.payload_of,
+    "fusion task": translation.fusion_task_of,
 }
 
 

@@ -9,12 +9,12 @@ from fedmepd.errors import DataError, SettingsError
 from fedmepd.federation.exchange import SiteProfile
 from fedmepd.federation.fusion_elsewhere import FusionElsewhere
 from fedmepd.federation.timing import Timing
-from fedmepd.flare.folders import state_folder
+from fedmepd.flare.folders import server_folder
 from fedmepd.flare.opening import kept_fusion, open_server, open_site
 from fedmepd.flare.private import SIMULATOR_JOB
 from fedmepd.flare.translation import Run
 from tests.flare.fakes import Engine
-from tests.tiny import COUNTS, settings
+from tests.tiny import COUNTS, never, settings
 
 
 @pytest.fixture
@@ -105,6 +105,10 @@ def test_a_site_whose_runs_fill_its_disk_opens_no_other(machine, tmp_path):
     with context(tmp_path, "site-1") as fl_ctx, pytest.raises(SettingsError, match="its runs hold 0.00114 GiB"):
         open_site(Run("run-1", settings()), nothing, fl_ctx)
 
+    # The run that has filled it goes on, as far as it writes nothing more.
+    with context(tmp_path, "site-1") as fl_ctx:
+        open_site(Run("run-7", settings(run_name="first")), nothing, fl_ctx)
+
 
 @pytest.mark.parametrize("simulated", [False, True])
 def test_a_site_is_open_in_the_simulator_alone(machine, tmp_path, simulated):
@@ -123,8 +127,16 @@ def test_the_server_with_the_fusion_site_has_limits_and_a_secret_too(machine, tm
         open_server(Run("run-1", settings()), tmp_path / "state", None, Timing(), nothing, fl_ctx)
     (tmp_path / "local/fedmepd.json").write_text("{}")
     with context(tmp_path, "server") as fl_ctx:
-        folder = state_folder(fl_ctx, settings())
-        open_server(Run("run-1", settings()), folder, None, Timing(), nothing, fl_ctx)
-    # Whoever downloads the job gets the server's run folder, and is not to repeat the fusion site's training.
+        folder = server_folder(fl_ctx, settings())
+        server = open_server(Run("run-1", settings()), folder, None, Timing(), nothing, fl_ctx)
+        server.start(never)
+        server.finish(never)
+    # Whoever downloads the job gets the server's run folder. It is not for them to repeat the fusion site's training,
+    # nor to read what single sites have sent.
     (secret,) = tmp_path.rglob("secret.json")
-    assert not secret.is_relative_to(tmp_path / "job-1")
+    assert secret.is_relative_to(folder)
+    handed_out = {str(path.relative_to(tmp_path / "job-1")) for path in (tmp_path / "job-1").rglob("*.*")}
+    models = {"fedmepd/global_best.pt", "fedmepd/global_last.pt", "fedmepd/model_card.md"}
+    assert handed_out - models == {"results/results.json", "results/results.md", "results/history.json"}
+    assert handed_out & models == {f"fedmepd/{path.name}" for path in folder.glob("[gm]*.*")}
+    assert "model of server" in (tmp_path / "job-1/fedmepd/model_card.md").read_text()

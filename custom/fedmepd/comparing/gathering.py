@@ -73,8 +73,9 @@ def gather(paths: Iterable[Path]) -> Gathered:
             seed.
     """
     files = [read(path) for path in find_all(paths)]
-    unfinished = [file for file in files if file.run.status != "finished"]
-    finished = [file for file in files if file.run.status == "finished"]
+    # Spent privacy budgets can end a training early: it is another run than one of all rounds.
+    finished = [file for file in files if file.run.status == "finished" and file.run.round >= file.run.rounds]
+    unfinished = [file for file in files if file not in finished]
     if not finished:
         raise FedMEPDError(f"none of the {len(files)} runs is finished: compare them when they are")
     methods = _by_seed(_by_method(finished))

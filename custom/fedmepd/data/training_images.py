@@ -49,6 +49,17 @@ class ImageMeasures:
     foreground_ml: float = 0.0
     intensities: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
+    def coarse(self) -> ImageMeasures:
+        """Returns the measures with as many digits as comparisons need.
+
+        A median of cases is the value of one of them, by which it would be known among others.
+        """
+        return ImageMeasures(
+            tuple(round(side, 2) for side in self.voxel_mm),
+            float(f"{self.foreground_ml:.2g}"),
+            {name: tuple(round(value, 1) for value in values) for name, values in self.intensities.items()},
+        )
+
     def that_matter(self, task: Task) -> ImageMeasures:
         """Returns the measures in which a case of a task should be like others: sizes do not matter after resampling,
         and volumes not where the whole image counts as the body.

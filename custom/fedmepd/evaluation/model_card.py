@@ -111,6 +111,8 @@ def _scores(
     task: Task, validation: dict[str, Any] | None, test: dict[str, Any] | None, cases: dict[str, int]
 ) -> list[str]:
     if not validation and not test:
+        if cases["validation"] or cases["test"]:
+            return ["Not told: its owner keeps the scores, or too few cases have been validated and tested."]
         return ["Not measured: there are no validation and no test cases."]
     header = ["", *task.regions, "mean"]
     lines = [f"| {' | '.join(header)} |", f"| {' | '.join(['---', *['---:'] * (len(header) - 1)])} |"]

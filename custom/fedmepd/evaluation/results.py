@@ -39,7 +39,7 @@ _PLACES = (
 _KEYS = ("method", "seed", "rounds", "seconds", "mean", "server", "sites", "status", "round", "timing")
 _SERVER, _LABEL = "server", "fusion site"
 # What a record of an older version may lack.
-_LATER = ("test_cases", "test_fingerprint", "privacy")
+_LATER = ("test_cases", "test_fingerprint", "privacy", "ended")
 _RECORDED = ("test", "untested", "validation", "joined", "rounds_taken", "rounds_missed", "limited")
 
 

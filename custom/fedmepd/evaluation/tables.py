@@ -141,6 +141,11 @@ def notes(results: dict[str, Any]) -> list[str]:
         said += [lesion_table.note(results)] if lesion_table.has_lesions(results) else []
     else:
         said.append(f"the run is not finished: these are scores on the validation cases, {_validated(entries)}")
+    if is_tested(results) and results["round"] < results["rounds"]:
+        said.append(
+            f"the training ended after round {results['round']} of {results['rounds']}: too few sites had anything "
+            "left of their privacy budgets"
+        )
     said += _notes_on_rounds(results["sites"])
     if results["server"]["rounds_missed"]:
         said.append(f"without fusion training: {_rounds_and_reasons(results['server']['rounds_missed'])}")
@@ -157,17 +162,21 @@ def _notes_on_labels(entries: list[dict[str, Any]], regions: tuple[str, ...]) ->
         untold = [region for region in regions if entry["test"] and region not in entry["test"]["dice"]]
         if untold:
             name = label(entry["name"])
-            lines.append(f"{name}: its labels do not tell {', '.join(untold)}; it is not in those means")
+            lines.append(
+                f"{name}: its labels do not tell {', '.join(untold)}, or fewer of its cases than its min_count have it "
+                "in label or segmentation; it is not in those means"
+            )
     return lines
 
 
 def _notes_on_privacy(entries: list[dict[str, Any]]) -> list[str]:
     # Results of an older version have none.
-    spent = [(label(entry["name"]), entry["privacy"]) for entry in entries if entry.get("privacy")]
+    spent = [({"ended": None} | entry, entry["privacy"]) for entry in entries if entry.get("privacy")]
     return [
-        f"{name}: differential privacy for each training patient, epsilon {of['epsilon']:.3g} of {of['budget']:g} at "
-        f"delta {of['delta']:g}"
-        for name, of in spent
+        f"{label(entry['name'])}: differential privacy for each training patient, epsilon {of['epsilon']:.3g} of "
+        f"{of['budget']:g} at delta {of['delta']:g}"
+        + (f"; from round {entry['ended']} on it trained no further, since its budget was spent" * bool(entry["ended"]))
+        for entry, of in spent
     ]
 
 

@@ -14,11 +14,11 @@ from fedmepd.federation.exchange import SiteProfile, Update
 from fedmepd.methods.method import Shapes, Tensors
 from fedmepd.methods.parts.exact_sum import LARGEST_CHANGE
 from fedmepd.methods.parts.selection import ANCHORS, EXTRA, encoder_of, parts
+from fedmepd.networks.anchors import FLOATS
 from fedmepd.networks.encoder import LEVELS, channels
 from fedmepd.networks.network import SHARED
 
 # What the sums can read.
-_DTYPES = (torch.float16, torch.float32, torch.float64)
 # Far above any mean of normalised features.
 LARGEST_VALUE = 2.0**10
 # Clusters of a class at most, times far more classes than any task has.
@@ -71,7 +71,7 @@ def _check_names(expected: Collection[str], arrived: Collection[str], refuse) ->
 
 def _check_floats(key: str, shape: torch.Size, value: object, refuse) -> float:
     """Returns the largest magnitude, 0 without values."""
-    if not isinstance(value, Tensor) or value.dtype not in _DTYPES:
+    if not isinstance(value, Tensor) or value.dtype not in FLOATS:
         refuse(
             f"{key}: expected a tensor of floating-point numbers, got {getattr(value, 'dtype', type(value).__name__)}"
         )

@@ -14,7 +14,7 @@ from fedmepd.evaluation.results import label
 from fedmepd.federation.evaluate import score_cases
 from fedmepd.federation.exchange import ModelCopy, SiteProfile
 from fedmepd.federation.reports import CrossSiteReport, check_report
-from fedmepd.networks.anchors import fault_of
+from fedmepd.networks.anchors import FLOATS, fault_of
 from fedmepd.networks.build import build_network
 from fedmepd.networks.network import SHARED, FedMEPDNet
 from fedmepd.tasks.find import find_task
@@ -55,8 +55,9 @@ def network_of(copy: ModelCopy, settings: Settings) -> FedMEPDNet:
         raise UpdateRefused("the model's encoders are no encoders of this job")
     expected = {key: value.shape for key, value in network.state_dict().items() if not key.startswith(_AUXILIARY)}
     for key in sorted(expected.keys() | weights.keys()):
-        if key not in weights or weights[key].shape != expected.get(key) or not weights[key].isfinite().all():
-            raise UpdateRefused(f"the model's {key} is missing, unknown, not finite, or of another shape")
+        value = weights.get(key)
+        if value is None or value.dtype not in FLOATS or value.shape != expected.get(key) or not value.isfinite().all():
+            raise UpdateRefused(f"the model's {key} is missing, unknown, not finite, or of another shape or kind")
     network.load_state_dict(weights, strict=False)
     anchors = {key.removeprefix(_ANCHORS): rows for key, rows in anchors.items()}
     if fault := fault_of(anchors, task, network.width):

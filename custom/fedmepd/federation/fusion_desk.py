@@ -9,6 +9,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from fedmepd.errors import FedMEPDError
+from fedmepd.federation import agreed_weights
 from fedmepd.federation.exchange import FusionReply, FusionTask, ModelCopy
 from fedmepd.federation.fusion_site import Abort, FusionSite
 from fedmepd.federation.wire import grow, shrink
@@ -33,6 +34,7 @@ class FusionDesk:
     def __init__(self, site: FusionSite, half_precision: bool):
         self.site = site
         self._half_precision = half_precision
+        self._agreed: frozenset[str] | None = None
 
     def cases_behind(self) -> dict[str, int]:
         """As :meth:`~fedmepd.federation.site.FederationSite.cases_behind`; of anchors the smallest number of each."""
@@ -73,6 +75,9 @@ class FusionDesk:
 
     def _complete(self, task: FusionTask) -> Tensors:
         """What was sent, and of the rest what the site holds."""
+        if self._agreed is None:
+            self._agreed = agreed_weights.of_fusion_site(self.site.settings)
+        agreed_weights.require_agreed("the fusion site", self.site.settings.method, task.names, self._agreed)
         held = self.site.weights()
         sent = {key: value for key, value in task.tensors.items() if not key.startswith(EXTRA)}
         for key in [*task.names, *sent]:

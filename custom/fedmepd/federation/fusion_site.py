@@ -22,7 +22,7 @@ from fedmepd.federation.cross_site import network_of, test_copy
 from fedmepd.federation.evaluate import score_cases
 from fedmepd.federation.exchange import ModelCopy, SiteProfile, Tested
 from fedmepd.federation.kept_states import KeptStates
-from fedmepd.federation.private import disclosed, images_of, privacy_of
+from fedmepd.federation.private import disclosed, privacy_of, told_images
 from fedmepd.methods.method import Fused, Spent, Tensors
 from fedmepd.methods.parts.fusion_training import FusionTrainer
 from fedmepd.methods.parts.selection import ANCHORS
@@ -168,11 +168,11 @@ class FusionSite:
             account or Account.of_run(folder),
             log,
             epochs=settings.training.fusion_epochs,
-            rounds=settings.rounds + 1,
+            rounds=settings.rounds + methods.find(settings.method).at_server.begins_with_fusion,
             vectors=method.releases_vectors,
         )
         self.disclosure = disclosed(self.disclosure, self._privacy, demanded, data)
-        self.images, self.phantoms = images_of(self._privacy, data), data.phantoms
+        self.images, self.phantoms = told_images(self._privacy, data, self.disclosure), data.phantoms
         self._case_scores = case_scores
         # It has agreed to test models of others by taking part.
         self.profile = SiteProfile(FUSION_SITE, data.modalities, data.counts(), data.source, "share")

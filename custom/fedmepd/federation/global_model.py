@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fedmepd.config import FUSION_SITE, Settings
+from fedmepd.evaluation.model_card import FILE_NAME as CARD
 from fedmepd.evaluation.model_card import write_model_card
 from fedmepd.federation.cross_site import SERVER, copy_of
 from fedmepd.federation.exchange import ModelCopy, Tested
@@ -16,6 +17,7 @@ from fedmepd.methods.method import AtServer, Tensors
 from fedmepd.methods.parts.selection import ANCHORS, SEGMENTING, parts
 from fedmepd.networks.build import build_network
 from fedmepd.networks.network import FedMEPDNet
+from fedmepd.storage import copy_file
 from fedmepd.training.best_model import ModelFiles
 from fedmepd.training.checkpoints import About, load_model
 
@@ -41,7 +43,7 @@ class GlobalModel:
         folder: Path,
         privacy: Callable[[], dict[str, Any] | None] = lambda: None,
     ):
-        self._fusion = fusion
+        self._fusion, self._folder = fusion, Path(folder)
         self._network = build_network(settings).start(settings.seed)
         profile = fusion.profile
         card = partial(
@@ -88,6 +90,16 @@ class GlobalModel:
         """
         weights = parts(load_model(self.files.tested()).state_dict(), SEGMENTING)
         return self._fusion.test(weights, round_number, abort)
+
+    def copy_files(self, folder: Path) -> None:
+        """Copies the model files and their card, as far as they are there and have changed, into another folder.
+
+        Raises:
+            FedMEPDError: the disk is full or the folder cannot be written.
+        """
+        for name in (BEST, LAST, CARD):
+            if (self._folder / name).is_file():
+                copy_file(self._folder / name, folder / name)
 
     def copy(self) -> ModelCopy:
         """The model that is tested, for the sites to test too."""

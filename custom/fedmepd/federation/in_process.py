@@ -122,20 +122,24 @@ def run_in_process(
     for name in members:
         server.register(profiles[name])
     server.start(never)
-    while server.round < settings.rounds:
+    while server.round < settings.rounds and not server.training_over:
         server.begin_round()
         for name, site in members.items():
+            if not server.trains(name):
+                continue
             payload = on_the_way_down(name, server.payload(name))
             try:
                 update = on_the_way(name, site.train(payload, never))
             except BudgetSpent as error:
-                server.miss(name, error.public)
+                server.end_training(name, error.public, error.spent)
                 continue
             try:
                 server.accept(name, update, (wire_bytes(update.tensors, half), wire_bytes(payload.tensors, half)))
             except UpdateRefused as error:
                 log(str(error))
         figures = server.finish_round(never)
+        if server.training_over and not figures:
+            break
         log(f"round {server.round}/{settings.rounds}")
         watch(server.round, figures)
     for name, site in members.items():

@@ -47,7 +47,9 @@ class NormBound:
 
     No site alone decides what the measure is: of an even number of sites, the fusion site's training counts as one
     more. Where that is not known yet, the larger one of the two middle values is the measure. So a site with a tiny
-    update cannot make another site's look large.
+    update cannot make another site's look large. A single site, or the only one that has a tensor, is compared with the
+    fusion site and with the measure of the round before: it cannot raise the measure by itself, and a fusion site that
+    hardly trains cannot lower it below what was usual.
 
     Args:
         bound: how many times the median site's size an update may have, and a filter twice as many; 0: any.
@@ -109,12 +111,16 @@ class NormBound:
         if not sizes:
             return
         fusion = self._fusion
-        self.median = _middle([size.own for size in sizes], None if fusion is None else fusion.own)
+        self.median = _middle([size.own for size in sizes], None if fusion is None else fusion.own, self.median)
         if self._by_filter:
             names = sorted(set().union(*(size.tensors for size in sizes)))
             of_fusion = {} if fusion is None else fusion.tensors
             self._medians |= {
-                name: _middle([size.tensors[name] for size in sizes if name in size.tensors], of_fusion.get(name))
+                name: _middle(
+                    [size.tensors[name] for size in sizes if name in size.tensors],
+                    of_fusion.get(name),
+                    self._medians.get(name),
+                )
                 for name in names
             }
 
@@ -129,10 +135,16 @@ class NormBound:
         self._fusion = state["fusion"] and Size(**state["fusion"])
 
 
-def _middle(sizes: list[float], fusion: float | None) -> float:
-    """The median of an odd number of sizes: of sites, and where these are even or one, of the fusion site too."""
+def _middle(sizes: list[float], fusion: float | None, before: float | None) -> float:
+    """The median of an odd number of sizes: of sites, and where these are even, of the fusion site too.
+
+    Of one site, see :class:`NormBound`; ``before`` is the measure of the round before.
+    """
     if len(sizes) == 1:
-        return sizes[0] if fusion is None else fusion
+        (own,) = sizes
+        if fusion is None:
+            return own
+        return fusion if before is None else max(fusion, min(own, before))
     if len(sizes) % 2 == 0:
         return median_high(sizes) if fusion is None else median_low([*sizes, fusion])
     return median_low(sizes)

@@ -245,6 +245,12 @@ class OpenRound:
             )
         return tensors, size
 
+    def give_up(self) -> None:
+        """Takes no more updates; those that came are lost."""
+        with self._lock:
+            self._open = False
+            self._waiting.clear()
+
     def close(self) -> None:
         """Takes no more updates, and hands on those that waited for the median of their round."""
         with self._lock:

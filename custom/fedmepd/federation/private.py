@@ -64,6 +64,14 @@ def images_of(privacy: Privacy | None, data: SiteData) -> ImageMeasures:
     return data.images if privacy is None or data.phantoms else ImageMeasures()
 
 
+def told_images(privacy: Privacy | None, data: SiteData, disclosure: Disclosure) -> ImageMeasures:
+    """Returns the same of a model that leaves the participant: coarse, and of enough cases unless any number does."""
+    images = images_of(privacy, data)
+    if disclosure.fewest <= 1:
+        return images
+    return images.coarse() if len(data.train) >= disclosure.fewest else ImageMeasures()
+
+
 def disclosed(disclosure: Disclosure, privacy: Privacy | None, demanded: SitePrivacy, data: SiteData) -> Disclosure:
     """Returns what may leave a participant; made-up cases are nobody's, so their scores may."""
     if privacy is None:

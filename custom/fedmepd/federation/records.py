@@ -15,7 +15,8 @@ class Records:
     A record holds ``joined`` (the first round that the site could take part in), ``rounds_taken``, ``rounds_missed``
     (round and reason), ``limited`` (round, how many times the median site's size the update had, and how many
     ``filters`` were scaled down alone), the latest
-    ``validation``, ``test``, ``test_cases`` and ``test_fingerprint`` (see
+    ``validation``, ``ended`` (the first round that it did not train any more, since its privacy budget is spent; None
+    as long as it trains), ``test``, ``test_cases`` and ``test_fingerprint`` (see
     :class:`~fedmepd.federation.reports.CaseReports`), ``untested`` (why there is no test), ``trained_on`` (number
     of cases), ``peak_mib`` (the most memory that its process has held), ``privacy`` (what it has spent of its privacy
     budget, see :class:`~fedmepd.federation.reports.SpentPrivacy`; None without), and ``history``:
@@ -38,6 +39,7 @@ class Records:
                 "rounds_taken": [],
                 "rounds_missed": [],
                 "limited": [],
+                "ended": None,
                 "validation": None,
                 "test": None,
                 "test_cases": None,
@@ -83,6 +85,19 @@ class Records:
     def miss(self, site: str, round_number: int, reason: str) -> None:
         """Notes a round that went on without a site, and why."""
         self._records[site]["rounds_missed"].append({"round": round_number, "reason": reason})
+
+    def end_training(self, site: str, round_number: int, spent: dict[str, Any]) -> None:
+        """Notes that a site trains no further from a round on, and what it has spent of its privacy budget."""
+        self._records[site] |= {"ended": round_number, "privacy": spent}
+
+    def ended(self, site: str) -> int | None:
+        """Returns the first round that a site did not train any more; None as long as it trains."""
+        # A run that an older version began says nothing of it.
+        return self._records[site].get("ended")
+
+    def train_again(self, site: str) -> None:
+        """Forgets that a site trains no further."""
+        self._records[site]["ended"] = None
 
     def train(self, owner: str, round_number: int, fused: Fused, wire_bytes: tuple[int, int]) -> None:
         """Notes the fusion site's training of a round, and the bytes up and down where it is elsewhere."""

@@ -53,6 +53,7 @@ class FederationServer:
         fusion: the fusion site, here or elsewhere.
         folder: for the state of this run.
         results_folder: for results.json and results.md.
+        download_folder: for copies of the global model and its card; None: without.
         log: takes lines about the progress.
         timing: runs since the job's start; None: from now on.
 
@@ -71,6 +72,7 @@ class FederationServer:
         results_folder: Path,
         log: Callable[[str], None] = lambda line: None,
         timing: Timing | None = None,
+        download_folder: Path | None = None,
     ):
         self.timing = timing or Timing()
         self.settings = settings
@@ -85,6 +87,7 @@ class FederationServer:
         self._task = find_task(settings.task)
         self._records = Records()
         self._model = GlobalModel(settings, fusion, folder, self._records.privacy)
+        self._download_folder = download_folder
         self._changes, self._waiting = TensorStore(folder / "changes"), TensorStore(folder / "waiting")
         self._method = methods.find(settings.method).at_server(settings, self._model.start(), self._changes)
         self._records.join(FUSION_SITE, 0)
@@ -95,6 +98,8 @@ class FederationServer:
         self._cross_site: dict[str, Any] | None = None
         self._open: OpenRound | None = None
         self._fusion_missed = False
+        # Why sites train no further.
+        self._spent: dict[str, str] = {}
         self._live: dict[str, Any] = {"phase": "preparing"}
 
     # Before the rounds
@@ -120,6 +125,8 @@ class FederationServer:
             return
         self.profiles[profile.name] = profile
         self._records.join(profile.name, self.round + 1 if self.round > 0 else 1)
+        # With a new login it may have a larger budget.
+        self._records.train_again(profile.name)
         self._method.join(profile.name, profile.modalities)
 
     def start(self, abort: Abort) -> None:
@@ -144,6 +151,10 @@ class FederationServer:
         number = self.round + 1
         bounds = self._bound, self._extras_bound
         self._open = OpenRound(number, self._method, self._task, *bounds, self._waiting, self.log)
+        for site in self.profiles:
+            if not self.trains(site):
+                # It ended before this server was started, and is away.
+                self._open.miss(site, self._spent.get(site, "its privacy budget is spent"))
         self._live = {"phase": "sites train", "round": number}
         self.timing.enter(SITES)
 
@@ -162,6 +173,28 @@ class FederationServer:
             reason: without names of cases and paths.
         """
         self._open.miss(site, reason)
+
+    def end_training(self, site: str, reason: str, spent: dict[str, Any]) -> None:
+        """Notes that a site's privacy budget is spent. Until it logs in again, it is asked for nothing but tests.
+
+        Args:
+            site: its name.
+            reason: without names of cases and paths.
+            spent: a checked :class:`~fedmepd.federation.reports.SpentPrivacy`.
+        """
+        self._spent[site] = reason
+        self._records.end_training(site, self._open.number, spent)
+        self._open.miss(site, reason)
+
+    def trains(self, site: str) -> bool:
+        """Whether a site that takes part still trains."""
+        return self._records.ended(site) is None
+
+    @property
+    def training_over(self) -> bool:
+        """Whether no round can follow, since too few sites are left that may still train."""
+        training = sum(map(self.trains, self.profiles))
+        return training < min(len(self.profiles), self.settings.aggregation.min_sites)
 
     def delivered(self) -> int:
         """How many updates the open round has taken."""
@@ -187,8 +220,11 @@ class FederationServer:
     def finish_round(self, abort: Abort) -> dict[str, float]:
         """Has the method close the round, validates, keeps the state.
 
+        A round in which privacy budgets were spent, so that too few sites are left (:attr:`training_over`), does not
+        count: everything is as after the round before.
+
         Returns:
-            the round's figures for TensorBoard, by tag.
+            the round's figures for TensorBoard, by tag; none of a round that does not count.
 
         Raises:
             Aborted: ``abort`` said so; the state on disk is that of the round before.
@@ -197,6 +233,9 @@ class FederationServer:
         open_round, number = self._open, self._open.number
         self.timing.enter("aggregation")
         if len(open_round.reports) < self.settings.aggregation.min_sites:
+            if self.training_over:
+                self._give_up_round()
+                return {}
             raise FedMEPDError(
                 f"round {number}: {len(open_round.reports)} of {len(open_round.sent)} sites delivered, "
                 f"aggregation.min_sites is {self.settings.aggregation.min_sites}; the log says what kept the others"
@@ -220,6 +259,18 @@ class FederationServer:
         self.last_round = summary(open_round, not self._fusion_missed, self.profiles, seconds)
         give_back()
         return figures | figures_of(seconds)
+
+    def _give_up_round(self) -> None:
+        self._open.give_up()
+        self._changes.clear()
+        self._method.restore(self._state.load()["method"])
+        for site, profile in self.profiles.items():
+            self._method.join(site, profile.modalities)
+        self.log(
+            f"round {self._open.number} does not take place: the privacy budgets of "
+            f"{', '.join(site for site in self.profiles if not self.trains(site))} are spent, and fewer than "
+            f"{self.settings.aggregation.min_sites} sites are left to train; the models are tested"
+        )
 
     def _fuse(self, abort: Abort, weights: Tensors, round_number: int, extras: Tensors | None = None) -> Fused | None:
         steps = self._fusion.steps()
@@ -408,6 +459,8 @@ class FederationServer:
         self._cross_site = content["cross_site"]
 
     def _write_results(self) -> dict[str, Any]:
+        if self._download_folder is not None:
+            self._model.copy_files(self._download_folder)
         written = self.results()
         results.write(self.results_folder, written, self.histories())
         return written

@@ -17,6 +17,7 @@ from fedmepd.data.site import SiteData
 from fedmepd.disclosure import OPEN, Disclosure, Told
 from fedmepd.errors import FedMEPDError
 from fedmepd.evaluation.model_card import write_model_card
+from fedmepd.federation import agreed_weights
 from fedmepd.federation.case_list import CaseList
 from fedmepd.federation.cross_site import copy_of, network_of, test_copy
 from fedmepd.federation.diary import Diary
@@ -104,7 +105,7 @@ class FederationSite:
         # Made-up cases are nobody's: their sites always agree.
         self.cross_site = "share" if data.source == "phantom" else cross_site
         self.disclosure = disclosed(disclosure.of_source(data.source), self._privacy, demanded, data)
-        self._limits, self._secret = limits, secret
+        self.limits, self._secret = limits, secret
         self.name = name
         settings = self.settings = self.disclosure.raise_floors(settings)
         self.data = data
@@ -136,6 +137,7 @@ class FederationSite:
         self._optimizer: torch.optim.Optimizer | None = None
         self._validation: dict[str, Any] | None = None
         self._batches: TrainingBatches | None = None
+        self._agreed: frozenset[str] | None = None
         self._told = Told()
         self._live: dict[str, Any] = {}
         self._diary: Diary | None = None
@@ -180,15 +182,18 @@ class FederationSite:
         Raises:
             Aborted: ``abort`` said so; the state on disk is that of the round before.
             BudgetSpent: there is no privacy left for the round; the site's model is kept.
-            FedMEPDError: the payload does not fit, the loss is not finite, the state cannot be written, or the work
-                goes beyond the site's limits.
+            FedMEPDError: the payload does not fit, or asks for weights that are to stay, the loss is not finite, the
+                state cannot be written, or the work goes beyond the site's limits.
         """
         started = self._clock()
-        self._limits.check_round(payload.round)
-        abort = self._limits.in_time(abort)
-        use_threads(self.settings.training.threads, self._limits.threads)
+        self.limits.check_round(payload.round)
+        abort = self.limits.in_time(abort)
+        use_threads(self.settings.training.threads, self.limits.threads)
         self._bring_to_before(payload.round)
         round_number = payload.round
+        if self._agreed is None:
+            self._agreed = agreed_weights.of_site(self.settings, self.name, self.data.modalities)
+        agreed_weights.require_agreed(self.name, self.settings.method, self._given(payload), self._agreed)
         # Whatever goes wrong from here on, the next round starts from the state on disk.
         self._round = None
         self._method.take_in(self._network, payload.tensors, round_number)
@@ -228,13 +233,14 @@ class FederationSite:
         Returns:
             a :class:`~fedmepd.federation.reports.TestReport` as plain values.
         """
+        self._require_model(payload.round)
         path = self._models.tested()
         self._live = {"phase": "testing"}
-        use_threads(self.settings.training.threads, self._limits.threads)
+        use_threads(self.settings.training.threads, self.limits.threads)
         network = load_model(path).to(self.device)
         examples = self._noted().test_examples()
         each, told = CaseList(self.data, self._case_scores, self.disclosure), Told()
-        abort = self._limits.in_time(abort)
+        abort = self.limits.in_time(abort)
 
         def watch(*of_case: Any) -> None:
             for one in (examples, each, told):
@@ -273,9 +279,9 @@ class FederationSite:
         self._require("test", "share")
         self._require_allowed("model_scores")
         self._live = {"phase": "testing a model of others"}
-        use_threads(self.settings.training.threads, self._limits.threads)
+        use_threads(self.settings.training.threads, self.limits.threads)
         network = network_of(copy, self.settings).to(self.device)
-        report = test_copy(network, self.data, self.settings, self._limits.in_time(abort), self.disclosure)
+        report = test_copy(network, self.data, self.settings, self.limits.in_time(abort), self.disclosure)
         self._live["phase"] = "finished"
         return report
 
@@ -320,7 +326,8 @@ class FederationSite:
         self._network = self._method.network(self.data.modalities).start(self.settings.seed).to(self.device)
         self._method.start(self._network, self.data)
         self._optimizer = make_optimizer(self._network, self.settings.training)
-        self._models.score, self._validation, self._round = None, None, 0
+        self._models.recall(self.data.modalities)
+        self._validation, self._round = None, 0
 
     def _given(self, payload: Payload) -> Tensors:
         return self._method.give(self._network, payload.tensors)
@@ -361,6 +368,11 @@ class FederationSite:
         self._bring_to_before(round_number)
         if self._round:
             self._models.keep_last(self._method.scored(self._network), self._round, self._validation)
+
+    def _require_model(self, round_number: int) -> None:
+        """Keeps the model after a round, the last one, where no validation has come before the end of the training."""
+        if not self._models.any():
+            self._end_training(round_number + 1)
 
     def _spent(self) -> dict[str, Any] | None:
         return None if self._privacy is None else self._privacy.spent()

@@ -122,7 +122,7 @@ class FedMEPDController(ScatterAndGather):
         self._timing = Timing()
         with self._guarded(fl_ctx):
             settings = Settings.make(self.preset, self.settings)
-            folder = folders.state_folder(fl_ctx, settings)
+            folder = folders.server_folder(fl_ctx, settings)
             folders.show_state(fl_ctx, settings, folder)
             self._run = translation.Run(folders.run_identity(folder), settings)
             self._sender = Sender(self, fl_ctx, abort_signal)
@@ -216,7 +216,7 @@ class FedMEPDController(ScatterAndGather):
         self._server.start(abort)
         self.aggregator = RoundEnd(lambda context: self._finish_round(abort, context))
         self.shareable_gen = NoGlobalModel()
-        self._num_rounds = self._run.settings.rounds
+        self._num_rounds = 0 if self._server.training_over else self._run.settings.rounds
         self._current_round = self._server.round + 1
         super().control_flow(abort_signal, fl_ctx)
 
@@ -234,7 +234,7 @@ class FedMEPDController(ScatterAndGather):
             self._admit_newcomers()
             self._server.begin_round()
             tasks = {}
-            for site in self._ready():
+            for site in filter(self._server.trains, self._ready()):
                 message = translation.task(self._run, self._server.payload(site))
                 for key, value in task.data[ReservedHeaderKey.HEADERS].items():
                     message.set_header(key, value)
@@ -253,7 +253,13 @@ class FedMEPDController(ScatterAndGather):
     ) -> bool:
         # Not ScatterAndGather's, which hands the result to an aggregator that knows its sender only by hearsay.
         try:
-            reason = impostor(client_name, fl_ctx) or translation.failure_of(result)
+            reason = impostor(client_name, fl_ctx)
+            if not reason and (reason := translation.failure_of(result)):
+                spent = translation.spent_of(client_name, result)
+                if spent is not None:
+                    self._warn(f"round {self._current_round}: {client_name} ends its training: {reason}")
+                    self._server.end_training(client_name, reason, spent)
+                    return False
             if reason:
                 raise UpdateRefused(f"round {self._current_round}: {client_name} is left out: {reason}")
             update = translation.update_of(client_name, result)
@@ -280,6 +286,11 @@ class FedMEPDController(ScatterAndGather):
     def _finish_round(self, abort: Callable[[], bool], fl_ctx: FLContext) -> None:
         with self._guarded(fl_ctx):
             figures = self._server.finish_round(abort)
+            if self._server.training_over:
+                # Ends ScatterAndGather's loop.
+                self._num_rounds = 0
+            if not figures:
+                return
             for tag, value in figures.items():
                 self._send_figure(tag, value, AnalyticsDataType.SCALAR, fl_ctx)
             self._send_filters(fl_ctx)

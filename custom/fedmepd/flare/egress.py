@@ -39,6 +39,7 @@ _OF_REPORTS = {
     "each": "case_scores",
     "cross_site": "model_scores",
 }
+_OF_HEADERS = {translation.REASON: "reason", translation.SPENT: "counts"}
 # FLARE's own, which every message has: they say which task it answers.
 _FLARES = {ReservedHeaderKey.CONTENT_TYPE, ReservedHeaderKey.RC, ReservedHeaderKey.PEER_PROPS}
 
@@ -71,7 +72,7 @@ def live_items(shown: Mapping[str, Any]) -> list[Item]:
 def _headers(message: Shareable) -> Iterator[Item]:
     for key, value in (message.get(ReservedHeaderKey.HEADERS) or {}).items():
         if key not in _FLARES and not (isinstance(key, str) and key.startswith("__")):
-            yield from _plain("reason" if key == translation.REASON else "message", key, value)
+            yield from _plain(_OF_HEADERS.get(key, "message"), key, value)
 
 
 def _content(task: str, dxo: DXO) -> Iterator[Item]:

@@ -23,6 +23,7 @@ from fedmepd.flare import console, folders, loading, translation
 from fedmepd.flare.egress import items_of, live_items
 from fedmepd.flare.opening import open_site
 from fedmepd.flare.translation import Run
+from fedmepd.privacy.participant import BudgetSpent
 
 if TYPE_CHECKING:
     import torch
@@ -68,6 +69,9 @@ class FedMEPDExecutor(Executor):
             self.log_info(fl_ctx, f"{task_name}: stopped")
             return self._failed(error)
         except FedMEPDError as error:
+            if any(isinstance(one, BudgetSpent) for one in (error, error.__cause__)):
+                # The participant has logged that itself, and is in order: it is opened no second time.
+                return translation.failure_reply(error)
             self.log_error(fl_ctx, f"{task_name}: {error}", fire_event=False)
             return self._failed(error)
         except Exception as error:
@@ -81,6 +85,9 @@ class FedMEPDExecutor(Executor):
         if task_name == translation.PREPARE:
             fusion = self._desk.site.data.counts() if self._desk else None
             return translation.profile_reply(site.profile(fusion), site.disclosure.seconds(self._start_up))
+        if task_name in (translation.TRAIN, translation.FUSION):
+            # A run grows, and so do others beside it.
+            site.limits.check_disk(folders.folders_of_runs(fl_ctx))
         if task_name == translation.FUSION:
             return self._fuse(message, run, abort, fl_ctx)
         if task_name == translation.GIVE_MODEL:

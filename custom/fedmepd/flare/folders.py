@@ -2,8 +2,9 @@
 
 A named run lives outside the job's run folder, where the next job with the same run name finds it again:
 ``<workspace>/fedmepd_runs/<run name>``. The simulator empties its workspace at every start, so there it is
-``<workspace>_runs/<run name>/<server or site>`` beside it. A run without a name lives and ends with its job, in
-``<run folder>/fedmepd``.
+``<workspace>_runs/<run name>/<server or site>`` beside it. A run without a name lives and ends with its job: at a site,
+and in the simulator, in ``<run folder>/fedmepd``. A server's run folder is packed for whoever downloads the job, and a
+state is not for them: it holds single sites' tensors. So at a server it is in ``<workspace>/fedmepd_jobs/<job>``.
 """
 
 from __future__ import annotations
@@ -85,13 +86,28 @@ def local_folder(fl_ctx: FLContext) -> Path:
 
 
 def state_folder(fl_ctx: FLContext, settings: Settings) -> Path:
-    """Returns the folder for the run's state on this server or site; it need not exist."""
+    """Returns the folder for the run's state in the simulator, or on this site; it need not exist."""
     if not settings.run_name:
         return run_folder(fl_ctx) / "fedmepd"
     root = Path(fl_ctx.get_workspace().get_root_dir()).resolve()
     if in_simulator(fl_ctx):
         return root.parent.with_name(root.parent.name + "_runs") / settings.run_name / root.name
     return root / "fedmepd_runs" / settings.run_name
+
+
+def server_folder(fl_ctx: FLContext, settings: Settings) -> Path:
+    """Returns the folder for the run's state on this server; it need not exist."""
+    if settings.run_name or in_simulator(fl_ctx):
+        return state_folder(fl_ctx, settings)
+    return Path(fl_ctx.get_workspace().get_root_dir()).resolve() / "fedmepd_jobs" / fl_ctx.get_job_id()
+
+
+def download_folder(fl_ctx: FLContext) -> Path | None:
+    """Returns the folder in which whoever downloads the job finds the global model.
+
+    None in the simulator, where nobody downloads and the run folder leads to the model anyway.
+    """
+    return None if in_simulator(fl_ctx) else run_folder(fl_ctx) / "fedmepd"
 
 
 def privacy_account(fl_ctx: FLContext, folder: Path) -> Account:
@@ -112,17 +128,6 @@ def privacy_account(fl_ctx: FLContext, folder: Path) -> Account:
     # The patients of a site and of the fusion site on the same machine are not the same.
     name = f"fusion_{FILE_NAME}" if folder.name == FUSION_SITE else FILE_NAME
     return Account(root / "fedmepd_privacy" / name, str(run))
-
-
-def secret_folder(fl_ctx: FLContext, folder: Path) -> Path:
-    """Returns the folder for the secret of a participant whose state is in ``folder`` on this server.
-
-    FLARE hands the run folder of a server out with the results, so the secret of a run without a name lies elsewhere.
-    """
-    if not folder.is_relative_to(run_folder(fl_ctx)):
-        return folder
-    root = Path(fl_ctx.get_workspace().get_root_dir())
-    return root / "fedmepd_secrets" / fl_ctx.get_job_id()
 
 
 def site_folder(fl_ctx: FLContext, settings: Settings, identity: str) -> Path:

@@ -48,6 +48,7 @@ def open_server(
         fusion=fusion or _fusion_here(run, folder, log, fl_ctx),
         folder=folder,
         results_folder=folders.run_folder(fl_ctx) / "results",
+        download_folder=folders.download_folder(fl_ctx),
         log=log,
         timing=timing,
     )
@@ -73,7 +74,7 @@ def _fusion_here(run: Run, folder: Path, log: Log, fl_ctx: FLContext) -> Fusion:
         case_scores=site_settings.case_scores,
         disclosure=site_settings.disclosure(),
         limits=site_settings.limits,
-        secret=_secret(site_settings, data, folders.secret_folder(fl_ctx, place)),
+        secret=_secret(site_settings, data, place),
         demanded=site_settings.privacy,
         account=folders.privacy_account(fl_ctx, place),
     )
@@ -133,9 +134,11 @@ def open_site(run: Run, log: Log, fl_ctx: FLContext) -> tuple[FederationSite, Fu
     name, settings = fl_ctx.get_identity_name(), run.settings
     site_settings = _site_settings(fl_ctx, folders.is_simulated_site(fl_ctx))
     site_settings.limits.check(settings)
-    site_settings.limits.check_disk(folders.folders_of_runs(fl_ctx))
-    device = site_settings.torch_device()
     folder = folders.site_folder(fl_ctx, settings, run.identity)
+    if not folder.exists():
+        # A run that is there already is refused more rounds, and still tested.
+        site_settings.limits.check_disk(folders.folders_of_runs(fl_ctx))
+    device = site_settings.torch_device()
     folders.show_state(fl_ctx, settings, folder)
     data = open_site_data(name, settings, site_settings, log)
     decided = {

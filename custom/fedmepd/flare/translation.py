@@ -25,8 +25,9 @@ from fedmepd.federation.exchange import (
     SiteProfile,
     Update,
 )
-from fedmepd.federation.reports import StartUpReport, check_profile, check_report
+from fedmepd.federation.reports import SpentPrivacy, StartUpReport, check_profile, check_report
 from fedmepd.flare.folders import is_identity
+from fedmepd.privacy.participant import BudgetSpent
 from fedmepd.tasks.task import Task
 
 PREPARE, TRAIN, TEST = "prepare", "train", "test"
@@ -44,7 +45,7 @@ _ROUND, _BYTES_DOWN = "round", "bytes_down"
 REPORT, START_UP = "report", "start_up"
 _MODALITIES = "modalities"
 _KIND, _NAMES, _KNOWN, _VERSION, _RELATIVE, _DIGESTS = "kind", "names", "known", "version", "relative", "digests"
-_SETTINGS, _RUN, REASON = "fedmepd.settings", "fedmepd.run", "fedmepd.reason"
+_SETTINGS, _RUN, REASON, SPENT = "fedmepd.settings", "fedmepd.run", "fedmepd.reason", "fedmepd.spent"
 # What a site may say of the bytes that it sent and received; every round's are added up.
 _MOST_BYTES = 2**50
 
@@ -225,7 +226,7 @@ def fusion_task_of(message: Shareable) -> FusionTask:
     """Returns the task in a message for the fusion site.
 
     Raises:
-        FedMEPDError: the message is something else.
+        UpdateRefused: the message is something else.
     """
     dxo = _dxo_of(message)
     kind, number, names, known, modalities = (
@@ -234,7 +235,8 @@ def fusion_task_of(message: Shareable) -> FusionTask:
     # The round becomes part of the name of a file.
     plain = isinstance(number, int) and number >= 0 and isinstance(known, str) and isinstance(names, list)
     if kind not in get_args(FusionKind) or not plain or not isinstance(modalities, list):
-        raise FedMEPDError("the task is none for a fusion site: server and site must run the same version of fedmepd")
+        reason = "the task is none for a fusion site: server and site must run the same version of fedmepd"
+        raise UpdateRefused(reason, reason)
     return FusionTask(kind, number, [str(name) for name in names], known, _tensors(dxo), tuple(map(str, modalities)))
 
 
@@ -311,7 +313,8 @@ def failure_reply(error: BaseException) -> Shareable:
     """Returns the answer of a site that cannot do a task, with a reason that names no case and no path."""
     if isinstance(error, Aborted):
         return make_reply(ReturnCode.TASK_ABORTED, {REASON: "the job was stopped"})
-    return make_reply(ReturnCode.EXECUTION_EXCEPTION, {REASON: public_reason(error)})
+    spent = {SPENT: error.spent} if isinstance(error, BudgetSpent) else {}
+    return make_reply(ReturnCode.EXECUTION_EXCEPTION, {REASON: public_reason(error), **spent})
 
 
 def public_reason(error: BaseException) -> str:
@@ -338,6 +341,16 @@ def failure_of(message: Shareable) -> str:
     if code == ReturnCode.TASK_UNKNOWN:
         return "the job has no executor for this task: another version of fedmepd wrote it; write or export it again"
     return plain_text(message.get_header(REASON, f"FLARE answered {code}"))
+
+
+def spent_of(site: str, message: Shareable) -> dict[str, Any] | None:
+    """Returns what a site has spent of its privacy budget, if it trains no further because that is all; else None.
+
+    Raises:
+        UpdateRefused: the message says something else there.
+    """
+    spent = message.get_header(SPENT)
+    return None if spent is None else check_report(site, SpentPrivacy, spent)
 
 
 def _weights(tensors: dict[str, torch.Tensor], meta: dict[str, Any]) -> DXO:

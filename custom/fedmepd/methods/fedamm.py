@@ -80,6 +80,8 @@ def subsets_of(modalities: Sequence[str]) -> list[tuple[str, ...]]:
 class FedAMMAtServer(AtServer):
     """Averages networks, and keeps a prototype for each class and subset of modalities."""
 
+    begins_with_fusion = False
+
     settings: FedAMMSettings
 
     def __init__(self, settings: FedAMMSettings, weights: Tensors, store: Store):

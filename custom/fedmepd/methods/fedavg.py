@@ -43,6 +43,8 @@ class FedAvgSettings(Settings):
 class FedAvgAtServer(AtServer):
     """Averages the whole network over the sites and the fusion site."""
 
+    begins_with_fusion = False
+
     def __init__(self, settings: Settings, weights: Tensors, store: Store):
         super().__init__(settings, weights, store)
         self._modalities: dict[str, Sequence[str]] = {}

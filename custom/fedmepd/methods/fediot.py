@@ -46,6 +46,8 @@ class FedIoTSettings(Settings):
 class FedIoTAtServer(EncodersAtServer):
     """Averages encoders with its own weights, and has the decoder trained on them."""
 
+    begins_with_fusion = False
+
     settings: FedIoTSettings
 
     def send(self, site: str) -> Tensors:

@@ -53,6 +53,8 @@ class FedMSplitSettings(Settings):
 class FedMSplitAtServer(AtServer):
     """Keeps every participant's mixture, and mixes anew when all have trained."""
 
+    begins_with_fusion = False
+
     def __init__(self, settings: FedMSplitSettings, weights: Tensors, store: Store):
         super().__init__(settings, weights, store)
         self._modalities: dict[str, Sequence[str]] = {FUSION_SITE: find_task(settings.task).modalities}

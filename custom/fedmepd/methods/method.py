@@ -135,7 +135,10 @@ class AtServer(ABC):
     Attributes:
         weights: the weights of the global model, by name. No tensor is changed in place.
         anchors: the class anchors as ``anchors.<level>``, if the method has any.
+        begins_with_fusion: whether the fusion site trains in round 0, see :meth:`begin`.
     """
+
+    begins_with_fusion = True
 
     def __init__(self, settings: Settings, weights: Tensors, store: Store):
         self.settings = settings
@@ -409,7 +412,7 @@ class Method:
     fusion: str
     model: str
     global_model: str
-    at_server: Callable[[Settings, Tensors, Store], AtServer]
+    at_server: type[AtServer]
     at_site: Callable[[Settings], AtSite] = AtSite
     at_fusion_site: Callable[[Settings, Log], AtFusionSite] = AtFusionSite
     settings: type[Settings] = Settings

@@ -10,6 +10,8 @@ from torch import Tensor
 from fedmepd.networks.encoder import LEVELS, channels
 from fedmepd.tasks.task import Task
 
+# What may come from outside. Of others, such as those of 8 bits, PyTorch cannot even say whether they are finite.
+FLOATS = (torch.float16, torch.float32, torch.float64)
 # Of any job.
 MOST_PER_CLASS = 64
 
@@ -31,8 +33,9 @@ def fault_of(anchors: Mapping[object, object], task: Task, width: int, per_class
     most, rows = per_class * len(task.classes), set()
     for name, value in anchors.items():
         columns = channels(width, levels[str(name)])
-        if not isinstance(value, Tensor) or not value.is_floating_point():
-            return f"of level {name} are a {type(value).__name__}: expected a tensor of floating-point numbers"
+        if not isinstance(value, Tensor) or value.dtype not in FLOATS:
+            found = getattr(value, "dtype", type(value).__name__)
+            return f"of level {name} are {found}: expected a tensor of floating-point numbers"
         shape = tuple(value.shape)
         if len(shape) != 2 or shape[1] != columns or not 1 <= shape[0] <= most:
             return f"of level {name} have shape {shape}: expected 1 to {most} rows of {columns}"

@@ -19,7 +19,17 @@ FILE_NAME = "privacy.json"
 
 
 class BudgetSpent(FedMEPDError):
-    """The participant's budget does not suffice for another round."""
+    """The participant's budget does not suffice for another round.
+
+    Args:
+        message: for the machine's own log.
+        public: what may leave a site.
+        spent: what the participant has spent, see :meth:`Privacy.spent`.
+    """
+
+    def __init__(self, message: str, public: str, spent: dict[str, Any]):
+        super().__init__(message, public)
+        self.spent = spent
 
 
 @dataclass(frozen=True)
@@ -171,7 +181,7 @@ class Privacy:
                 f"{limit:g} at delta {self.terms.delta:g}; the site trains no further and keeps its model"
             )
             self._log(f"{self.owner}: {message}")
-            raise BudgetSpent(f"{self.owner}: {message}", public=message)
+            raise BudgetSpent(f"{self.owner}: {message}", message, self.spent())
         self._ledger.add(round_number, planned)
 
     def _of_round(self, steps: int, noise: float, vector_noise: float | None) -> list[Release]:

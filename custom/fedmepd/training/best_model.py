@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from fedmepd.errors import FedMEPDError
+from fedmepd.errors import CheckpointError, FedMEPDError
 from fedmepd.networks.network import FedMEPDNet
 from fedmepd.training.checkpoints import About, describe, save_model
 
@@ -47,19 +48,43 @@ class ModelFiles:
         self.score: float | None = None
 
     def offer(self, network: FedMEPDNet, round_number: int, validation: Scores) -> bool:
-        """Keeps a model if it is better than the best one so far; returns whether it is."""
-        if self.score is not None and validation["mdsc"] <= self.score:
+        """Keeps a model if it is better than the best one so far; returns whether it is.
+
+        Where a site withholds a region, the mean of the others is another measure: scores of more regions win.
+        """
+        kept = self._kept()
+        if self.score is not None and kept and _rank(validation) <= _rank(kept["about"]["scores"]):
             return False
         self.score = validation["mdsc"]
         save_model(self._best, network, self._about(round_number, validation))
         self._write_card(self._best, round_number=round_number, validation=validation)
         return True
 
+    def recall(self, modalities: Sequence[str]) -> None:
+        """Begins with the best model that is there, if it is for these modalities.
+
+        Whoever asks for the first round once more, with other weights, is not to have a worse model replace it.
+        """
+        kept = self._kept()
+        same = kept is not None and list(kept["modalities"]) == list(modalities)
+        self.score = kept["about"]["scores"]["mdsc"] if same else None
+
+    def _kept(self) -> dict[str, Any] | None:
+        """What the best model's file says; None without one that can be read."""
+        with contextlib.suppress(CheckpointError):
+            kept = describe(self._best)
+            return kept if kept["about"]["scores"] else None
+        return None
+
     def keep_last(self, network: FedMEPDNet, round_number: int, validation: Scores | None) -> None:
         """Keeps a model as the last one. Where nothing is validated, it is the one that is tested."""
         save_model(self._last, network, self._about(round_number, validation))
         if not self._best.is_file():
             self._write_card(self._last, round_number=round_number, validation=validation)
+
+    def any(self) -> bool:
+        """Whether there is a model."""
+        return self._best.is_file() or self._last.is_file()
 
     def tested(self) -> Path:
         """The file of the model to test.
@@ -79,3 +104,7 @@ class ModelFiles:
         about = describe(path)["about"]
         self._write_card(path, round_number=about["round"], validation=about["scores"], test=scores)
         return about["round"]
+
+
+def _rank(validation: Scores) -> tuple[int, float]:
+    return len(validation["dice"]), validation["mdsc"]

@@ -193,7 +193,10 @@ def test_fusion_sites_that_cannot_be(flare, tmp_path, data, real_job):
     assert flare.fusion_site == "north"
 
 
-@pytest.mark.parametrize("left", ["site-1/4f6c1d2e-0000-4abc-8def-0123456789ab/fedmepd", "localhost/fedmepd_runs/a"])
+@pytest.mark.parametrize(
+    "left",
+    ["site-1/4f6c1d2e-0000-4abc-8def-0123456789ab/fedmepd", "localhost/fedmepd_runs/a", "localhost/fedmepd_jobs/4f6c"],
+)
 def test_what_an_earlier_job_left_is_kept(flare, tmp_path, data, job, capsys, left):
     """Preparing a workspace anew removes its kits, and with them the sites' models."""
     Poc(tmp_path / "w").prepare(["site-1", "north"], data)

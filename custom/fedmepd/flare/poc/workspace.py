@@ -390,9 +390,9 @@ class Poc:
         return self._content().get(_FUSION_SITE, "")
 
     def jobs(self) -> list[str]:
-        """Returns the ids of the jobs that a kit holds files of, and the name of the folder of named runs."""
+        """Returns the ids of the jobs that a kit holds files of, and the names of the folders of runs."""
         names = {path.name for path in self._flare_folder.glob(f"{PROJECT}/prod_*/*/*") if path.is_dir()}
-        return sorted(name for name in names if _JOB_ID.fullmatch(name) or name == "fedmepd_runs")
+        return sorted(name for name in names if _JOB_ID.fullmatch(name) or name in ("fedmepd_runs", "fedmepd_jobs"))
 
     def _server_ports(self) -> list[int]:
         server = self._server()

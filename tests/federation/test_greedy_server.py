@@ -1,0 +1,71 @@
+"""A server that asks for more than the method does: parts of the network that are to stay do not leave."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fedmepd import methods
+from fedmepd.errors import FedMEPDError
+from fedmepd.federation import agreed_weights
+from fedmepd.federation.exchange import FusionTask, Payload
+from fedmepd.federation.fusion_desk import FusionDesk
+from fedmepd.federation.fusion_site import FusionSite
+from fedmepd.federation.open_round import TensorStore
+from fedmepd.networks.build import build_network
+from fedmepd.training.checkpoints import describe
+from tests.federation.drive import CPU, make_site
+from tests.tiny import MODALITIES, never, settings
+
+NAME = "site-1"
+
+
+# What each keeps at the site: all; decoder and auxiliary decoder; normalisation; decoder.
+@pytest.mark.parametrize("method", ["local", "fedper", "fedbn", "fedmema"])
+def test_a_site_gives_no_part_that_its_method_keeps(method, tiny, tmp_path) -> None:
+    of = settings(method)
+    site = make_site(tiny, of, tmp_path, NAME)
+    everything = dict(methods.find(method).at_site(of).network(MODALITIES[NAME]).start(0).state_dict())
+    with pytest.raises(FedMEPDError, match="site-1: .* does not leave with") as refused:
+        site.train(Payload(1, everything), never)
+    assert methods.find(method).title in refused.value.public
+    assert not list(tmp_path.rglob("*.pt"))
+
+
+@pytest.mark.slow
+def test_the_best_model_survives_a_server_that_begins_again(tiny, tmp_path) -> None:
+    of = settings("fedavg", rounds=3, evaluation={"every": 1})
+    weights = dict(build_network(of, MODALITIES[NAME]).start(0).state_dict())
+    site = make_site(tiny, of, tmp_path, NAME)
+    best = max(site.train(Payload(number, dict(weights)), never).report["validation"]["mdsc"] for number in (1, 2))
+    path = tmp_path / NAME / "model_best.pt"
+    for again in (site, make_site(tiny, of, tmp_path, NAME)):
+        # Everything is background.
+        useless = {key: value * 0 for key, value in weights.items()} | {
+            "decoder.classify.bias": torch.tensor([100.0, 0.0, 0.0, 0.0])
+        }
+        assert again.train(Payload(1, useless), never).report["validation"]["mdsc"] < best
+        assert describe(path)["about"]["scores"]["mdsc"] == best
+
+
+@pytest.mark.parametrize("method", methods.names())
+def test_what_an_honest_server_sends_may_come_back(method, tmp_path) -> None:
+    of = settings(method)
+    weights = dict(build_network(of).start(0).state_dict())
+    server = methods.find(method).at_server(of, weights, TensorStore(tmp_path))
+    server.join(NAME, MODALITIES[NAME])
+    at_site = methods.find(method).at_site(of)
+    given = at_site.give(at_site.network(MODALITIES[NAME]).start(0), server.send(NAME))
+    assert set(given) <= agreed_weights.of_site(of, NAME, MODALITIES[NAME])
+    assert set(server.weights) <= agreed_weights.of_fusion_site(of)
+
+
+@pytest.mark.parametrize("kind", ["fuse", "validate", "test"])
+def test_the_auxiliary_decoder_stays_at_the_fusion_site(kind, tiny, tmp_path) -> None:
+    of = settings("fedmepd")
+    site = FusionSite(of, tiny.data("fusion", of), tmp_path, CPU)
+    names = [key for key in site.weights() if key.startswith("auxiliary.")]
+    assert names
+    task = FusionTask(kind, 0, names, site.version, {})
+    with pytest.raises(FedMEPDError, match="auxiliary.* does not leave with FedMEPD"):
+        FusionDesk(site, half_precision=True).do(task, never)
