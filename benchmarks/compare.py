@@ -40,13 +40,16 @@ _BUSY_SECONDS = 2.0
 
 
 def main(
-    given: Sequence[str] | None = None, carry_out: Callable[[Plan, Path, int], list[RunFolder]] | None = None
+    given: Sequence[str] | None = None,
+    carry_out: Callable[[Plan, Path, int], list[RunFolder]] | None = None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> int:
     """Runs the benchmark; returns the exit status: 1 if the weights differ.
 
     Args:
         given: the options.
         carry_out: does a plan in a folder, so many runs at a time; returns the runs' folders.
+        clock: of the measurement, in seconds.
     """
     parser = arguments("Runs side by side against runs one after another.", pairs=1)
     parser.add_argument("--methods", nargs="+", default=["fedavg", "local"], help="default: fedavg local")
@@ -69,9 +72,9 @@ def main(
 
         def measure(of: Callable[[], Any]) -> float:
             busy.append(busy_cores())
-            started = time.perf_counter()
+            started = clock()
             of()
-            return time.perf_counter() - started
+            return clock() - started
 
         pairs = alternate(options.pairs, partial(work, 1), partial(work, cores), warmup=0, measure=measure)
         same = weights(left[1]) == weights(left[cores])

@@ -1,12 +1,48 @@
+import gc
 import os
+import sys
 
 import pytest
+
+from tests.left_behind import changes, shared
 
 # Before anything imports PyTorch: the workers, and the processes that they start, would fight for the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 SYSTEM = "tests/system/"
+SHARED = pytest.StashKey()
+# Files that read the same dear runs of tests/federation/conftest.py.
+WITH_FINISHED_RUNS = {
+    f"tests/federation/test_{name}.py" for name in ("case_list", "cross_site", "diary", "in_process", "privacy")
+}
+
+
+# Collection makes a million objects that stay. Python would look through them for garbage, again and again.
+gc.disable()
+
+
+def pytest_collection_finish(session):
+    gc.freeze()
+    gc.enable()
+    session.config.stash[SHARED] = shared()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_is_left_behind(request):
+    """Fails the last test of a file that leaves the process changed, or whose session fixtures do."""
+    yield
+    assert not changes(request.config.stash[SHARED], shared())
+
+
+@pytest.fixture(autouse=True)
+def same_threads():
+    """Sites set the number of PyTorch's threads of their process: it is what it was for the next test."""
+    torch = sys.modules.get("torch")
+    before = torch and torch.get_num_threads()
+    yield
+    if torch and torch.get_num_threads() != before:
+        torch.set_num_threads(before)
 
 
 def pytest_collection_modifyitems(items):
@@ -16,7 +52,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """A file runs in one worker. The first worker begins with the system tests, the others with the rest.
+    """One worker runs a file, or files that share runs. The first begins with the system tests, the others do not.
 
     System tests start many processes and often wait for them: beside them, another file makes use of the cores. Whoever
     is done with its own kind helps with the other.
@@ -25,7 +61,8 @@ def pytest_xdist_make_scheduler(config, log):
 
     class Scheduler(LoadScopeScheduling):
         def _split_scope(self, nodeid):
-            return nodeid.partition("::")[0]
+            file = nodeid.partition("::")[0]
+            return "finished runs" if file in WITH_FINISHED_RUNS else file
 
         def _assign_work_unit(self, node):
             is_first = node is self.nodes[0]

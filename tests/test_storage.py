@@ -259,7 +259,7 @@ def test_state_that_nobody_could_read_again_does_not_replace_the_old_one(tmp_pat
     """torch writes any object; what is read holds tensors and plain values."""
     path = tmp_path / "state.pt"
     save_tensors(path, {"round": 1, "weights": torch.ones(2)})
-    for value in (datetime(2026, 1, 1), np.float64(0.5), {"mdsc": [np.float32(1)]}):
+    for value in (datetime(2026, 1, 1), np.float64(0.5), {"mdsc": [np.float32(1)]}, b"", 2**4000, {np.int64(1): 2}):
         with pytest.raises(CheckpointError, match=r"state\.pt was not written"):
             save_tensors(path, {"round": 2, "value": value})
         assert load_tensors(path)["round"] == 1 and list(tmp_path.iterdir()) == [path]
@@ -278,3 +278,25 @@ def test_a_copy_is_made_anew_only_where_the_file_has_changed(tmp_path):
     copy_file(source, copy)
     assert copy.read_bytes() == b"again"
     assert [path.name for path in copy.parent.iterdir()] == ["model.pt"]
+
+
+def test_every_plain_value_is_read_again(tmp_path):
+    path = tmp_path / "state.pt"
+    values = [
+        {1: 2, ("a", 1): [()]},
+        {"a", 1},
+        set(),
+        "\udc80\u00e9",
+        "x" * 70_000,
+        -(2**1999),
+        1e300,
+        True,
+        None,
+        (1, [2.5]),
+    ]
+    weights = torch.nn.Linear(2, 2).state_dict()
+    save_tensors(path, {"values": values, "weights": weights, "one": torch.nn.Parameter(torch.arange(4.0)[1:3])})
+    read = load_tensors(path)
+    assert read["values"] == values and list(map(type, read["values"])) == list(map(type, values))
+    assert read["weights"].keys() == weights.keys() and torch.equal(read["weights"]["weight"], weights["weight"])
+    assert torch.equal(read["one"], torch.tensor([1.0, 2.0]))

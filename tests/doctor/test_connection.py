@@ -35,22 +35,21 @@ def test_flare_http(issued, authority, tmp_path):
         found = check(issued, answer)
     assert (found.status, found.kind) == ("ok", "reachable by TLS") and f"127.0.0.1:{port}, TLSv1.3" in found.text
     # One machine: the clocks agree, as closely as whole seconds tell.
-    assert abs(answer.offset) <= answer.within + 0.01 and 0.5 <= answer.within < 5
+    assert abs(answer.offset) <= answer.within + 0.01 and answer.within >= 0.5
     assert answer.python == f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
 def test_a_servers_clock(issued, authority, tmp_path):
-    told = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=100)
-
     def talk(connection):
         connection.recv(1000)
+        told = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=100)
         connection.sendall(f"HTTP/1.1 404 Not Found\r\nDate: {told:%a, %d %b %Y %H:%M:%S} GMT\r\n\r\n".encode())
 
     answer = Answer()
     with servers.raw(talk, servers.tls(tmp_path, authority)) as port:
         change(issued, port)
         assert check(issued, answer).status == "ok"
-    assert 99 < answer.offset < 110 and answer.python == ""
+    assert abs(answer.offset - 100) <= answer.within + 0.01 and answer.python == ""
 
 
 def test_flare_grpc(issued, authority, tmp_path):

@@ -12,9 +12,9 @@ from collections.abc import Callable
 import torch
 
 from fedmepd.config import Settings
-from fedmepd.data.batches import TrainingBatches
+from fedmepd.data.batches import Batch, TrainingBatches
 from fedmepd.data.site import SiteData
-from fedmepd.networks.network import FedMEPDNet
+from fedmepd.networks.network import FedMEPDNet, Outputs
 from fedmepd.seeds import derive_seed
 from fedmepd.tasks.brats import BRATS
 from fedmepd.training.losses import training_loss
@@ -65,15 +65,16 @@ class Party:
         rate: float | None = None,
         change_gradients: Callable[[FedMEPDNet], None] = lambda network: None,
         choose: Callable[[tuple[str, ...]], tuple[str, ...]] = lambda modalities: modalities,
-    ) -> dict[int, list[torch.Tensor]]:
-        """One epoch; returns by level the mean feature of each class in each case, None where it is absent.
+        watch: Callable[[Batch, Outputs], None] = lambda batch, outputs: None,
+    ) -> None:
+        """One epoch.
 
-        ``change_gradients`` sees the network before each step of Adam; ``choose`` leaves out modalities.
+        ``change_gradients`` sees the network before each step of Adam; ``choose`` leaves out modalities; ``watch`` sees
+        what each step has computed.
         """
         self.adam.param_groups[0]["lr"] = self.rate(number, self.settings.rounds) if rate is None else rate
         torch.manual_seed(derive_seed(self.settings.seed, self.data.name, number))
         self.network.train()
-        vectors: dict[int, list[torch.Tensor]] = {}
         for batch in self.batches.epoch(number):
             chosen = choose(batch.modalities)
             images = batch.images[:, [batch.modalities.index(name) for name in chosen]]
@@ -82,14 +83,7 @@ class Party:
             training_loss(outputs, batch.label).total.backward()
             change_gradients(self.network)
             self.adam.step()
-            for level, feature in outputs.features.items():
-                for axis in (2, 3, 4):
-                    feature = feature.repeat_interleave(2 ** (level - 1), dim=axis)
-                for place in range(len(batch.cases)):
-                    by_class = [feature[place][:, batch.label[place] == k] for k in range(4)]
-                    means = [inside.mean(dim=1).detach() if inside.numel() else None for inside in by_class]
-                    vectors.setdefault(level, []).append(means)
-        return vectors
+            watch(batch, outputs)
 
 
 class SlowFedMEPD:
@@ -116,7 +110,7 @@ class SlowFedMEPD:
         self.patience = {name: {layer: [patience] * count for layer, count in filters.items()} for name in self.sites}
         self.h = {name: {layer: [1.0] * count for layer, count in filters.items()} for name in self.sites}
         self.anchors: dict[int, list[torch.Tensor]] = {}
-        self._move_anchors(self.fusion.train(0), 0)
+        self._move_anchors(self._train_fusion(0), 0)
         self.server = self.fusion.state()
 
     def take_over(self, server: dict, sites: dict[str, dict]) -> None:
@@ -146,13 +140,29 @@ class SlowFedMEPD:
             site.train(number)
             trained[name] = site.state()
         self.fusion.load(self._aggregate(trained))
-        vectors = self.fusion.train(number)
+        vectors = self._train_fusion(number)
         self.server = self.fusion.state()
         if number > self.settings.personalization.warmup_rounds:
             for name in self.sites:
                 self._personalize(name, before, started[name], trained[name])
             self._bound_weights()
         self._move_anchors(vectors, number)
+
+    def _train_fusion(self, number: int) -> dict[int, list[list[torch.Tensor | None]]]:
+        """Returns by level the mean feature of each class in each case, None where it is absent."""
+        vectors: dict[int, list[list[torch.Tensor | None]]] = {}
+
+        def note(batch: Batch, outputs: Outputs) -> None:
+            for level, feature in outputs.features.items():
+                for axis in (2, 3, 4):
+                    feature = feature.repeat_interleave(2 ** (level - 1), dim=axis)
+                for place in range(len(batch.cases)):
+                    by_class = [feature[place][:, batch.label[place] == k] for k in range(4)]
+                    means = [inside.mean(dim=1).detach() if inside.numel() else None for inside in by_class]
+                    vectors.setdefault(level, []).append(means)
+
+        self.fusion.train(number, watch=note)
+        return vectors
 
     def _for_site(self, name: str, site: Party) -> State:
         """Encoders of the site's modalities; W_i = B_i W_s + (1 - B_i) W_i."""

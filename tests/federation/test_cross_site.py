@@ -169,7 +169,7 @@ def test_what_a_site_has_not_agreed_to_it_refuses_itself(agrees, tiny, tmp_path)
 def test_the_matrix_of_a_run(tiny, tmp_path) -> None:
     """Every cell is what the model's file scores on the site's cases with the modalities that both have."""
     machine = tiny.machine.model_copy(update={"cross_site": "share"})
-    of = settings(rounds=2, evaluation={"cross_site": True})
+    of = settings(rounds=1, evaluation={"cross_site": True})
     results = run_in_process(of, machine, tmp_path, list(SITES))
     cells = results["cross_site"]
     assert {model: list(row) for model, row in cells.items()} == {

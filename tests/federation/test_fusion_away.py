@@ -130,8 +130,8 @@ def test_merged_weights_are_the_rounds_result(tiny, tmp_path) -> None:
 
 def test_final_test_without(tiny, tmp_path) -> None:
     lines: list[str] = []
-    server, sites = federation(tiny, tmp_path, "fedmepd", ("test", 3), log=lines.append)
-    play(server, sites, 3)
+    server, sites = federation(tiny, tmp_path, "fedmepd", ("test", 1), log=lines.append, rounds=1)
+    play(server, sites, 1)
     for name, site in sites.items():
         server.accept_test(name, site.test(server.test_payload(name), never))
     results = server.finish(never)

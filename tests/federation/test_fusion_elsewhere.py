@@ -57,9 +57,19 @@ def test_same_bits_here_and_there(method, tiny_apart, tmp_path) -> None:
 @pytest.mark.parametrize(("place", "line"), [("", "2 steps at the fusion site"), ("site-1", "the fusion site trains")])
 def test_round_0_is_told(place, line, tiny_apart, tmp_path) -> None:
     lines: list[str] = []
+
+    class Told(Exception):
+        """The run ends there."""
+
+    def log(text: str) -> None:
+        lines.append(text)
+        if text.startswith("round 0"):
+            raise Told
+
     of = settings("fedmepd", fusion={"site": place}, rounds=1)
-    run_in_process(of, tiny_apart.machine, tmp_path, list(SITES), lines.append)
-    assert f"round 0: {line} before the sites begin" in lines
+    with pytest.raises(Told):
+        run_in_process(of, tiny_apart.machine, tmp_path, list(SITES), log)
+    assert lines[-1] == f"round 0: {line} before the sites begin"
 
 
 def test_a_hospital_that_comes_back_with_more_cases(tmp_path) -> None:

@@ -31,7 +31,7 @@ class ServerState:
     def save(self, content: dict[str, Any]) -> None:
         """Writes the state, in place of the old one."""
         marks = {"format": FORMAT, "version": __version__, "settings": self._settings.model_dump(mode="json")}
-        save_tensors(self._folder / FILE_NAME, marks | content)
+        save_tensors(self._folder / FILE_NAME, marks | content, read_back=True)
 
     def load(self) -> dict[str, Any] | None:
         """Returns the state of the run; None for a new run.
