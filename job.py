@@ -96,9 +96,9 @@ def planned(arguments: argparse.Namespace) -> "list[StartedWith]":
     Raises:
         FedMEPDError: an option or a setting cannot be used.
     """
-    from fedmepd.config import Settings
     from fedmepd.flare.recipe import FedMEPDRecipe
     from fedmepd.flare.simulator_runs import StartedWith
+    from fedmepd.job_settings import make_settings
 
     settings = changes(arguments.set, _OPTIONS)
     if arguments.cross_site:
@@ -122,7 +122,7 @@ def planned(arguments: argparse.Namespace) -> "list[StartedWith]":
         return [StartedWith(arguments.preset, recipe.settings, [], None) for recipe in recipes]
     data = arguments.data or os.environ.get("FEDMEPD_DATA") or None
     if data is None:
-        require_phantoms_of(Settings.make(arguments.preset, recipes[0].settings))
+        require_phantoms_of(make_settings(arguments.preset, recipes[0].settings))
     sites = site_names(data, arguments.sites, recipes[0].settings)
     if arguments.fusion_site and arguments.fusion_site not in sites:
         raise FedMEPDError(f"--fusion-site {arguments.fusion_site}: expected one of {', '.join(sites)}")
@@ -163,10 +163,10 @@ def claim(started: "StartedWith", workspace: Path, arguments: argparse.Namespace
     """Gives a run its folder, see :func:`claimed`."""
     from dataclasses import replace
 
-    from fedmepd.config import Settings
     from fedmepd.flare.simulator_runs import SimulatorRun, new_run
+    from fedmepd.job_settings import make_settings
 
-    settings = Settings.make(started.preset, started.settings)
+    settings = make_settings(started.preset, started.settings)
     own = f"{settings.method}-{settings.seed}"
     name = f"{arguments.run_name}-{own}" if arguments.run_name and several else arguments.run_name
     if not name or (arguments.fresh and SimulatorRun(workspace / name).exists):

@@ -40,6 +40,7 @@ from fedmepd.data.cases import Case
 from fedmepd.data.inspection import inspect_cases
 from fedmepd.data.layouts import find_dataset
 from fedmepd.data.preparation import PreparedCases
+from fedmepd.job_settings import make_settings
 from fedmepd.networks.network import FedMEPDNet
 from fedmepd.tasks.brats import BRATS
 from fedmepd.training.arithmetic import use_threads
@@ -59,7 +60,7 @@ BOUND = 0.25
 
 def settings(crop: int, batch: int = 1, width: int = 16) -> Settings:
     """Returns the paper's settings, rotation included, with some sizes changed."""
-    return Settings.make("paper", {"network": {"width": width}, "training": {"crop": crop, "batch": batch}})
+    return make_settings("paper", {"network": {"width": width}, "training": {"crop": crop, "batch": batch}})
 
 
 def reading(case: Case, folder: Path, pairs: int) -> dict[str, Any]:
@@ -115,7 +116,7 @@ def keys(case: Case, folder: Path, crop: int) -> dict[str, bool]:
     found = {"nothing was there": made_again(case, job)}
     found["nothing"] = made_again(case, job)
     changes = {"seed": 1, "training": {"crop": crop - 8}, "augmentation": {"rotation_degrees": 0, "tumour_share": 1}}
-    found["settings of the job: crop, augmentation, seed"] = made_again(case, Settings.make("paper", changes))
+    found["settings of the job: crop, augmentation, seed"] = made_again(case, make_settings("paper", changes))
     fewer = replace(case, images={name: case.images[name] for name in case.modalities[1:]})
     found["modalities"] = made_again(fewer, job)
     content, stat = file.read_bytes(), file.stat()

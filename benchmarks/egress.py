@@ -17,12 +17,12 @@ from typing import Any
 import torch
 from nvflare.apis.fl_context import FLContext
 
-from fedmepd.config import Settings
 from fedmepd.federation.egress import EgressList, read
 from fedmepd.federation.exchange import Payload, Update
 from fedmepd.flare import translation
 from fedmepd.flare.egress import items_of
 from fedmepd.flare.filters import ToWirePrecision
+from fedmepd.job_settings import make_settings
 from fedmepd.methods.parts.selection import AUXILIARY
 from fedmepd.networks.build import build_network
 from fedmepd.text_table import table
@@ -42,7 +42,7 @@ def _milliseconds(work: Callable[[], Any]) -> float:
 
 def measure(width: int) -> tuple[str, ...]:
     """Returns a row of the table for a network of a width."""
-    run = translation.Run(32 * "0", Settings.make("paper", {"network": {"width": width}}))
+    run = translation.Run(32 * "0", make_settings("paper", {"network": {"width": width}}))
     weights = build_network(run.settings).start(0).state_dict()
     weights = {key: value for key, value in weights.items() if not key.startswith(AUXILIARY)}
     answer = translation.update_reply(Update(1, weights), run, translation.task(run, Payload(1)))

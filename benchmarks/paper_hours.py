@@ -23,6 +23,7 @@ from fedmepd.data.distribution import protocol_plan
 from fedmepd.data.splits import part_sizes
 from fedmepd.errors import FedMEPDError
 from fedmepd.experiments.plan import Plan, read_plan
+from fedmepd.job_settings import make_settings
 from fedmepd.tasks.brats import BRATS
 from fedmepd.training.arithmetic import use_threads
 
@@ -123,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         plan = read_plan(PLANS / f"{options.protocol}.yaml", None)
         small = {"network": {"width": 4}, "training": {"crop": 24}} if options.quick else {}
-        settings = Settings.make(plan.preset, plan.settings | small)
+        settings = make_settings(plan.preset, plan.settings | small)
         use_threads(options.threads or plan.threads)
         subsets = [each.modalities for each in work_of_a_round(options.protocol, settings)]
         found = measure_steps(subsets, settings, options.device, options.repeats)

@@ -33,6 +33,7 @@ from fedmepd.evaluation import results
 from fedmepd.federation.exchange import Payload
 from fedmepd.federation.in_process import run_in_process
 from fedmepd.federation.site import LAST, FederationSite
+from fedmepd.job_settings import make_settings
 from fedmepd.networks.build import build_network
 from fedmepd.networks.network import FedMEPDNet
 from fedmepd.site_settings import SiteSettings
@@ -75,7 +76,7 @@ def dice(folder: Path, changes: dict[str, Any], sites: Sequence[str], epsilon: f
     file = place / "results" / results.FILE_NAME
     found = results.read(file) if file.is_file() else {"status": ""}
     if found["status"] != "finished":
-        settings = Settings.make("phantom", changes | _privacy(epsilon))
+        settings = make_settings("phantom", changes | _privacy(epsilon))
         found = run_in_process(settings, SiteSettings.load(), place, sites, say)
     spent = [entry["privacy"]["epsilon"] for entry in (*found["sites"], found["server"]) if entry.get("privacy")]
     noise = [entry["privacy"]["noise"] for entry in found["sites"] if entry.get("privacy")]
@@ -193,7 +194,7 @@ def membership(folder: Path, sizes: dict[str, int], crop: int, epsilon: float | 
     def site(batch: int, epochs: int) -> Attacked:
         training = {"batch": batch, "crop": crop, "local_epochs": epochs, "precision": "float32"}
         shape = {"method": "fedavg", "rounds": 1, "network": {"width": 4}, "training": training}
-        return Attacked(place, pool, Settings.make("phantom", shape | _privacy(epsilon)))
+        return Attacked(place, pool, make_settings("phantom", shape | _privacy(epsilon)))
 
     pool = phantom_data(place / "pool", ATTACKED, sizes["pool"])
     row: dict[str, Any] = {"epsilon": called(epsilon)}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedmepd.comparing.gathering import RunsMissing
 from fedmepd.comparing.scores import FUSION, MEAN, WORST
-from fedmepd.evaluation.results import label
+from fedmepd.evaluation.entries import label
 from fedmepd.reporting import comparison_figures, plotting
 
 if TYPE_CHECKING:

@@ -19,10 +19,10 @@ from typing import Any
 import torch
 
 from benchmarks import measure
-from fedmepd.config import Settings
 from fedmepd.evaluation import results
 from fedmepd.federation.exchange import Update
 from fedmepd.federation.in_process import run_in_process
+from fedmepd.job_settings import make_settings
 from fedmepd.methods.parts.selection import DECODER
 from fedmepd.site_settings import SiteSettings
 
@@ -154,7 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     changes: dict[str, Any] = dict(_QUICK if options.quick else _SMALL if options.small else {})
     asked = {"norm_bound": options.bound, "trim": options.trim, "direction": options.direction}
     changes["aggregation"] = {key: value for key, value in asked.items() if value is not None}
-    settings = Settings.make("phantom", changes)
+    settings = make_settings("phantom", changes)
     machine = SiteSettings.load()
 
     def run(name: str, of: Sequence[str], **more: Any) -> dict[str, Any]:

@@ -35,11 +35,12 @@ from torch import Tensor
 
 from benchmarks import measure, wire
 from benchmarks.phantoms import phantom_data
-from fedmepd.config import FUSION_SITE, Settings
+from fedmepd.config import FUSION_SITE
 from fedmepd.federation.exchange import SiteProfile, Update
 from fedmepd.federation.fusion_site import FusionSite
 from fedmepd.federation.server import FederationServer
 from fedmepd.flare import translation
+from fedmepd.job_settings import make_settings
 from fedmepd.methods.method import Fused
 from fedmepd.methods.parts.selection import DECODER
 from fedmepd.tasks.brats import PROTOCOL_SUBSETS
@@ -96,7 +97,7 @@ class Round:
             "personalization": {"warmup_rounds": 0},
             "aggregation": {"min_sites": 1} | (means or {}),
         }
-        self.settings = Settings.make("paper", changes)
+        self.settings = make_settings("paper", changes)
         data = phantom_data(folder, FUSION_SITE, 1)
         fusion = NoTraining(self.settings, data, folder / "fusion", _CPU)
         self.server = FederationServer(self.settings, fusion, folder / "server", folder / "server")

@@ -14,6 +14,7 @@ from benchmarks.straightforward import Straightforward
 from fedmepd.config import Settings
 from fedmepd.data.batches import Batch
 from fedmepd.errors import FedMEPDError
+from fedmepd.job_settings import make_settings
 from fedmepd.networks.network import FedMEPDNet
 from fedmepd.tasks.brats import BRATS, PROTOCOL_SUBSETS
 from fedmepd.training.arithmetic import autocast
@@ -63,7 +64,7 @@ class Task:
             "training": {"crop": self.crop, "batch": self.batch, "precision": self.precision},
             "calibration": {} if self.dropout is None else {"dropout": self.dropout},
         }
-        return Settings.make(self.preset, changes)
+        return make_settings(self.preset, changes)
 
     def weights(self) -> dict[str, Tensor]:
         """The weights of all modalities' network as the product starts them, in the published layout."""

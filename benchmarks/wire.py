@@ -31,7 +31,7 @@ from nvflare.fuel.utils import fobs
 from benchmarks import measure
 from benchmarks.phantoms import phantom_data
 from fedmepd import methods
-from fedmepd.config import FUSION_SITE, Settings
+from fedmepd.config import FUSION_SITE
 from fedmepd.data.phantom import phantom_sites
 from fedmepd.federation.exchange import FusionReply, FusionTask
 from fedmepd.federation.fusion_desk import FusionDesk
@@ -42,6 +42,7 @@ from fedmepd.federation.server_state import FILE_NAME
 from fedmepd.federation.site import FederationSite
 from fedmepd.flare import translation
 from fedmepd.flare.filters import FromWirePrecision, ToWirePrecision
+from fedmepd.job_settings import make_settings
 from fedmepd.networks.network import FedMEPDNet
 from fedmepd.storage import load_tensors, save_tensors
 from fedmepd.tasks.brats import BRATS
@@ -100,7 +101,7 @@ class FusionExchange:
 
 def whole_model(width: int) -> int:
     """Returns the bytes of everything that a network with all modalities consists of, in float32."""
-    calibration = Settings.make().calibration.model_dump(include={"residual", "dropout"})
+    calibration = make_settings().calibration.model_dump(include={"residual", "dropout"})
     weights = FedMEPDNet(BRATS, width=width, calibration=calibration).state_dict().values()
     return sum(weight.numel() * torch.float32.itemsize for weight in weights)
 
@@ -196,7 +197,7 @@ class Federation:
             "augmentation": {"tumour_share": 1.0, "rotation_degrees": 0},
             "aggregation": {"wire_precision": precision, "min_sites": 1},
         }
-        self.run = translation.Run("wire", Settings.make("paper", changes))
+        self.run = translation.Run("wire", make_settings("paper", changes))
         self._folder = folder
         data = phantom_data(folder, FUSION_SITE, fusion_cases)
         self._fusion = replace(data, validation=data.train[:1]) if hospital else data

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from fedmepd import methods
-from fedmepd.config import PRESETS, Settings
+from fedmepd.config import Settings
 from fedmepd.errors import SettingsError
+from fedmepd.job_settings import PRESETS, make_settings
 
 
 def value_of(settings: Settings, key: str) -> Any:
@@ -58,7 +59,7 @@ def nested(key: str, value: Any) -> dict[str, Any]:
     ],
 )
 def test_paper_preset(key: str, value: Any) -> None:
-    assert value_of(Settings.make("paper"), key) == value
+    assert value_of(make_settings("paper"), key) == value
 
 
 @pytest.mark.parametrize(
@@ -78,26 +79,26 @@ def test_paper_preset(key: str, value: Any) -> None:
 )
 def test_phantom_preset(key: str, value: Any) -> None:
     """The trial of algorithm section 6, whose learning rate was raised; what it does not say stays the paper's."""
-    assert value_of(Settings.make("phantom"), key) == value
+    assert value_of(make_settings("phantom"), key) == value
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_overrides_change_one_key_and_leave_its_neighbours(preset: str) -> None:
-    before = Settings.make(preset)
-    after = Settings.make(preset, {"seed": 3, "training": {"crop": 48}})
+    before = make_settings(preset)
+    after = make_settings(preset, {"seed": 3, "training": {"crop": 48}})
     assert (after.seed, after.training.crop) == (3, 48)
     assert after.training.model_dump(exclude={"crop"}) == before.training.model_dump(exclude={"crop"})
     assert after.model_dump(exclude={"training", "seed"}) == before.model_dump(exclude={"training", "seed"})
 
 
 def test_presets_are_not_changed_by_what_is_made_of_them() -> None:
-    Settings.make("phantom", {"network": {"width": 32}, "training": {"crop": 64}})
-    assert (Settings.make("phantom").network.width, Settings.make("phantom").training.crop) == (8, 32)
+    make_settings("phantom", {"network": {"width": 32}, "training": {"crop": 64}})
+    assert (make_settings("phantom").network.width, make_settings("phantom").training.crop) == (8, 32)
 
 
 def test_settings_cannot_be_changed_in_place() -> None:
     with pytest.raises(ValueError, match="frozen"):
-        Settings.make().rounds = 3
+        make_settings().rounds = 3
 
 
 @pytest.mark.parametrize(
@@ -105,8 +106,8 @@ def test_settings_cannot_be_changed_in_place() -> None:
     [("fedmepd", {"personalization": {"patience": None}}), ("fusion_only", {"training": {"modality_dropout": False}})],
 )
 def test_travels_as_json(method: str, own: dict[str, Any]) -> None:
-    settings = Settings.make("phantom", {"method": method, "run_name": "a.b-c_1"} | own)
-    assert Settings.make("paper", json.loads(settings.model_dump_json())) == settings
+    settings = make_settings("phantom", {"method": method, "run_name": "a.b-c_1"} | own)
+    assert make_settings("paper", json.loads(settings.model_dump_json())) == settings
 
 
 @pytest.mark.parametrize(
@@ -123,11 +124,11 @@ def test_travels_as_json(method: str, own: dict[str, Any]) -> None:
     ],
 )
 def test_bounds_are_inside(key: str, value: Any) -> None:
-    assert value_of(Settings.make("paper", nested(key, value)), key) == value
+    assert value_of(make_settings("paper", nested(key, value)), key) == value
 
 
 def test_no_run_name_may_be_null() -> None:
-    assert Settings.make("paper", {"run_name": None}).run_name == ""
+    assert make_settings("paper", {"run_name": None}).run_name == ""
 
 
 @pytest.mark.parametrize(
@@ -164,7 +165,7 @@ def test_no_run_name_may_be_null() -> None:
 )
 def test_out_of_bounds_names_the_key_and_the_value(key: str, value: Any) -> None:
     with pytest.raises(SettingsError) as caught:
-        Settings.make("paper", nested(key, value))
+        make_settings("paper", nested(key, value))
     assert f"settings: {key} = {value!r}" in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -181,7 +182,7 @@ def test_out_of_bounds_names_the_key_and_the_value(key: str, value: Any) -> None
 )
 def test_what_is_wrong_is_named(overrides: dict[str, Any], expected: list[str]) -> None:
     with pytest.raises(SettingsError) as caught:
-        Settings.make("paper", overrides)
+        make_settings("paper", overrides)
     assert [text for text in expected if text not in str(caught.value)] == []
 
 
@@ -199,7 +200,7 @@ def test_a_setting_of_another_method_is_refused_and_its_owner_named(
     method: str, key: str, value: Any, owners: str
 ) -> None:
     with pytest.raises(SettingsError) as caught:
-        Settings.make("paper", {"method": method} | nested(key, value))
+        make_settings("paper", {"method": method} | nested(key, value))
     expected = f"settings: {key} is a setting of {owners}, and this job's method is {method}: leave it out"
     assert str(caught.value) == expected
 
@@ -207,27 +208,27 @@ def test_a_setting_of_another_method_is_refused_and_its_owner_named(
 @pytest.mark.parametrize("method", methods.names())
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_method_has_every_preset(preset: str, method: str) -> None:
-    settings = Settings.make(preset, {"method": method})
+    settings = make_settings(preset, {"method": method})
     assert type(settings) is methods.find(method).settings and settings.method == method
     assert settings.network.width == {"paper": 16, "phantom": 8}[preset]
 
 
 def test_methods_own_settings() -> None:
-    assert Settings.make("paper", {"method": "fusion_only"}).training.modality_dropout is True
-    assert not hasattr(Settings.make("paper", {"method": "fedmepd"}).training, "modality_dropout")
-    assert not hasattr(Settings.make("phantom", {"method": "fedavg"}), "calibration")
-    assert not hasattr(Settings.make("phantom", {"method": "local"}).aggregation, "server_share")
+    assert make_settings("paper", {"method": "fusion_only"}).training.modality_dropout is True
+    assert not hasattr(make_settings("paper", {"method": "fedmepd"}).training, "modality_dropout")
+    assert not hasattr(make_settings("phantom", {"method": "fedavg"}), "calibration")
+    assert not hasattr(make_settings("phantom", {"method": "local"}).aggregation, "server_share")
 
 
 def test_unknown_preset() -> None:
     with pytest.raises(SettingsError, match="unknown preset 'papers': expected one of paper, phantom"):
-        Settings.make("papers")
+        make_settings("papers")
 
 
 @pytest.mark.parametrize("overrides", [[], ["rounds"], "rounds=3", 3])
 def test_overrides_of_another_kind(overrides: Any) -> None:
     with pytest.raises(SettingsError, match=f"got {type(overrides).__name__}"):
-        Settings.make("paper", overrides)
+        make_settings("paper", overrides)
 
 
 @pytest.mark.parametrize(
@@ -236,13 +237,13 @@ def test_overrides_of_another_kind(overrides: Any) -> None:
 )
 def test_crops_below_24_train_in_float32(crop: int, precision: str, expected: str) -> None:
     """The coarsest level of a crop of 16 has two voxels a side, where bfloat16's gradients are wrong."""
-    training = Settings.make("paper", {"training": {"crop": crop, "precision": precision}}).training
+    training = make_settings("paper", {"training": {"crop": crop, "precision": precision}}).training
     assert training.training_precision() == expected
 
 
 def test_bfloat16_is_refused_for_crops_below_24() -> None:
     with pytest.raises(SettingsError, match="bfloat16 needs crops of 24 or more, crop is 16"):
-        Settings.make("paper", {"training": {"crop": 16, "precision": "bfloat16"}})
+        make_settings("paper", {"training": {"crop": 16, "precision": "bfloat16"}})
 
 
 @pytest.mark.parametrize("method", methods.names())
@@ -266,6 +267,6 @@ def test_every_number_has_an_upper_bound(method):
 
 def test_noise_so_small_that_its_account_would_fill_the_memory_is_refused():
     for noise in (0, 0.2, 5):
-        assert Settings.make("paper", {"privacy": {"epsilon": 1000, "noise": noise}}).privacy.noise == noise
+        assert make_settings("paper", {"privacy": {"epsilon": 1000, "noise": noise}}).privacy.noise == noise
     with pytest.raises(SettingsError, match=r"privacy\.noise.*expected 0, or at least 0\.2"):
-        Settings.make("paper", {"privacy": {"epsilon": 1000, "noise": 0.001}})
+        make_settings("paper", {"privacy": {"epsilon": 1000, "noise": 0.001}})

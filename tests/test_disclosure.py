@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from fedmepd import methods
-from fedmepd.config import Settings
 from fedmepd.disclosure import Allow, Disclosure, Told
 from fedmepd.evaluation.metrics import CaseScores
+from fedmepd.job_settings import make_settings
 
 SCORES = {
     "dice": {"WT": 0.9, "TC": 0.6, "ET": 0.3},
@@ -126,7 +126,7 @@ def test_cases_whose_scores_follow_from_rules_do_not_hide_the_others(empty, fewe
 )
 def test_no_job_lowers_the_floor_of_the_site(method: str, section: str, key: str) -> None:
     for asked, floor in ((1, 3), (3, 3), (7, 7)):
-        settings = Settings.make("paper", {"method": method, section: {key: asked}})
+        settings = make_settings("paper", {"method": method, section: {key: asked}})
         raised = Disclosure(3).raise_floors(settings)
         assert getattr(getattr(raised, section), key) == floor
         assert raised.model_dump(exclude={section}) == settings.model_dump(exclude={section})

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from fedmepd.config import Settings
 from fedmepd.errors import Aborted, SettingsError
+from fedmepd.job_settings import make_settings
 from fedmepd.site_limits import HIGHEST, Limits
 from fedmepd.site_settings import SiteSettings
 
 
 @pytest.mark.parametrize("preset", ["paper", "phantom"])
 def test_a_hospital_that_sets_nothing_runs_every_preset(preset: str) -> None:
-    Limits().check(Settings.make(preset))
+    Limits().check(make_settings(preset))
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_a_hospital_that_sets_nothing_runs_every_preset(preset: str) -> None:
 )
 def test_a_job_that_asks_for_more_is_refused(section: str | None, key: str, value: int, limit: str) -> None:
     asked = {key: value} if section is None else {section: {key: value}}
-    settings = Settings.make("paper", asked)
+    settings = make_settings("paper", asked)
     with pytest.raises(SettingsError) as error:
         Limits().check(settings)
     named = f"{key if section is None else f'{section}.{key}'} is {value} in the job, limits.{limit} at this site"
@@ -43,9 +43,9 @@ def test_a_job_that_asks_for_more_is_refused(section: str | None, key: str, valu
 
 
 def test_a_job_that_asks_for_as_much_as_the_limit() -> None:
-    Limits(crop=80).check(Settings.make("paper", {"training": {"crop": 80}}))
+    Limits(crop=80).check(make_settings("paper", {"training": {"crop": 80}}))
     with pytest.raises(SettingsError, match="crop is 88 in the job, limits.crop is 80 at this site"):
-        Limits(crop=80).check(Settings.make("paper", {"training": {"crop": 88}}))
+        Limits(crop=80).check(make_settings("paper", {"training": {"crop": 88}}))
 
 
 def test_rounds_that_no_job_has() -> None:

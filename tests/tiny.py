@@ -11,6 +11,7 @@ import numpy as np
 from fedmepd import methods
 from fedmepd.config import Settings
 from fedmepd.data.site import SiteData, open_site_data
+from fedmepd.job_settings import make_settings
 from fedmepd.site_settings import SiteSettings
 
 # T1ce is owned by both sites, FLAIR and T2 by one, T1 by the fusion site alone.
@@ -83,7 +84,7 @@ def settings(method: str = "fedmepd", **changes: Any) -> Settings:
     foreign = {"calibration", "personalization"} - methods.find(method).settings.model_fields.keys()
     for key, value in changes.items():
         scaled[key] = scaled.get(key, {}) | value if isinstance(value, dict) else value
-    return Settings.make("paper", {key: value for key, value in scaled.items() if key not in foreign})
+    return make_settings("paper", {key: value for key, value in scaled.items() if key not in foreign})
 
 
 class Tiny:

@@ -1,4 +1,4 @@
-"""Settings of a job: one validated object, made from a preset and the values that the job's configuration overrides.
+"""Settings of a job: one validated object; :mod:`fedmepd.job_settings` makes it from a preset and changes.
 
 The server reads them from the job and sends them to every site, so that there is one owner. The settings of a machine
 (data folder, device) are in :mod:`fedmepd.site_settings`.
@@ -6,7 +6,6 @@ The server reads them from the job and sends them to every site, so that there i
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
 from pydantic import (
@@ -19,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from fedmepd.errors import SettingsError, explain, fields_at
+from fedmepd.errors import SettingsError, explain
 from fedmepd.tasks.find import DEFAULT, task_names
 
 SMALLEST_BFLOAT16_CROP = 24
@@ -152,7 +151,7 @@ class TrainingSettings(Section):
 class AugmentationSettings(Section):
     """Random changes of the training crops."""
 
-    tumour_share: float = Field(0.0, ge=0, le=1, description="share of crops centred on a class, not on background")
+    tumour_share: float = Field(0.0, ge=0, le=1, description="share of crops centred on a voxel that is not background")
     rotation_degrees: float = Field(10, ge=0, le=180, description="largest rotation about each axis")
     intensity: float = Field(0.1, ge=0, lt=1, description="largest intensity shift (in standard deviations) and scale")
     flips: bool = Field(True, description="mirror crops along each axis with probability 0.5")
@@ -313,14 +312,11 @@ class PrivacySettings(Section):
 class Settings(Section):
     """The settings that all methods have in common. The defaults are the paper's values.
 
-    A method adds its own settings in a subclass (:attr:`fedmepd.methods.method.Method.settings`). :meth:`make` returns
-    an instance of that subclass.
-
-    Raises:
-        SettingsError: from :meth:`make`, when a key is unknown or a value is out of bounds; the message names the key.
+    A method adds its own settings in a subclass (:attr:`fedmepd.methods.method.Method.settings`), of which
+    :func:`fedmepd.job_settings.make_settings` returns an instance.
     """
 
-    # What a method changes in a preset, in addition to PRESETS.
+    # What a method changes in a preset, in addition to what the preset is for all.
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
     # Sections and keys of a method's smallest numbers of cases behind something that leaves a site.
     fewest_cases: ClassVar[tuple[tuple[str, str], ...]] = ()
@@ -365,35 +361,6 @@ class Settings(Section):
     @classmethod
     def _no_name(cls, value: Any, check: ValidatorFunctionWrapHandler) -> str:
         return _or_expected(check, "" if value is None else value, _A_NAME)
-
-    @staticmethod
-    def make(preset: str = "paper", overrides: dict[str, Any] | None = None) -> Settings:
-        """Returns the settings of a preset, with changes.
-
-        Args:
-            preset: one of :data:`PRESETS`.
-            overrides: changes, nested like the settings themselves. The key ``method`` decides which settings exist.
-        """
-        # Imported here because the methods are built on these settings.
-        from fedmepd import methods
-
-        if preset not in PRESETS:
-            raise SettingsError(f"unknown preset {preset!r}: expected one of {', '.join(PRESETS)}")
-        if overrides is not None and not isinstance(overrides, dict):
-            raise SettingsError(f"settings: expected an object of keys and values, got {type(overrides).__name__}")
-        overrides = overrides or {}
-        method = methods.find(overrides.get("method", Settings.model_fields["method"].default))
-        base = merge(PRESETS[preset], method.settings.presets.get(preset, {}))
-        try:
-            settings = method.settings.model_validate(merge(base, overrides))
-        except ValidationError as error:
-            raise SettingsError(explain(error, "settings", method.settings, _of_other_method(method.name))) from error
-        if settings.aggregation.robust() and not method.averages:
-            raise SettingsError(
-                f"settings: aggregation.trim and aggregation.direction are for methods that average updates, and "
-                f"{method.name} does not: leave them out"
-            )
-        return settings
 
     def with_fewest(self, cases: int) -> Settings:
         """Returns settings in which nothing leaves a site that fewer cases are behind, see :attr:`fewest_cases`."""
@@ -442,39 +409,3 @@ def flattened(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in settings.items():
         flat |= flattened(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
     return flat
-
-
-def _of_other_method(method: str) -> Callable[[tuple[str | int, ...]], str]:
-    """Returns a function that says, of an unknown key, which other methods have it as a setting."""
-    from fedmepd import methods
-
-    def owners(location: tuple[str | int, ...]) -> str:
-        others = [name for name in methods.names() if location[-1] in fields_at(methods.find(name).settings, location)]
-        if not others:
-            return ""
-        return f"is a setting of {', '.join(others)}, and this job's method is {method}: leave it out"
-
-    return owners
-
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "paper": {},
-    # The paper's method, scaled to the phantom cohort and to a few dozen rounds.
-    "phantom": {
-        "rounds": 20,
-        "network": {"width": 8},
-        "aggregation": {"min_sites": 1, "round_timeout": 900, "straggler_wait": 300},
-        "training": {
-            "crop": 32,
-            "batch": 2,
-            "learning_rate": 4e-3,
-            "weight_decay": 0.0,
-            "threads": 1,
-            # Two samples a batch, each on a thread of its own; the sites wait meanwhile.
-            "fusion_threads": 2,
-        },
-        "augmentation": {"tumour_share": 0.7, "rotation_degrees": 0, "intensity": 0},
-        "evaluation": {"window": 48, "every": 5},
-        "data": {"phantom": True, "train": 0.5, "validation": 0.125},
-    },
-}

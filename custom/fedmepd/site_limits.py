@@ -30,8 +30,9 @@ class Limits(BaseModel):
     """The most that a job may ask of a site. The site refuses a job that asks for more, and names the limit.
 
     >>> from fedmepd.config import Settings
-    >>> Limits().check(Settings.make("paper"))
-    >>> Limits(crop=64).check(Settings.make("paper"))
+    >>> from fedmepd.job_settings import make_settings
+    >>> Limits().check(make_settings("paper"))
+    >>> Limits(crop=64).check(make_settings("paper"))
     Traceback (most recent call last):
     ...
     fedmepd.errors.SettingsError: training.crop is 80 in the job, limits.crop is 64 at this site: lower the one, or ...

@@ -9,10 +9,10 @@ from benchmarks import paper_hours, paper_table
 from benchmarks.paper_hours import Work, hours, work_of_a_round
 from benchmarks.phantoms import brats_layout
 from benchmarks.published import PUBLISHED
-from fedmepd.config import Settings
 from fedmepd.data.inspection import inspect_cases
 from fedmepd.data.layouts import find_dataset
 from fedmepd.experiments.plan import read_plan
+from fedmepd.job_settings import make_settings
 from fedmepd.tasks.brats import BRATS
 from tests.comparing import runs
 
@@ -49,7 +49,7 @@ def test_published_means_are_those_of_the_sites() -> None:
 @pytest.mark.parametrize(("protocol", "steps"), [("brats2018", 170), ("brats2020", 219)])
 def test_the_plans_are_the_papers(protocol: str, steps: int) -> None:
     plan = read_plan(paper_hours.PLANS / f"{protocol}.yaml", None)
-    settings = Settings.make(plan.preset, plan.settings)
+    settings = make_settings(plan.preset, plan.settings)
     assert (settings.rounds, settings.network.width, settings.training.crop) == (1000, 16, 80)
     # Their names are those of the published figures.
     assert {choice.name for choice in plan.choices()} <= set(PUBLISHED[protocol])
@@ -67,7 +67,7 @@ def test_hours() -> None:
 def test_the_report_multiplies() -> None:
     """170 steps of a second, 1000 rounds: 47.2 hours; five methods, three seeds."""
     plan = read_plan(paper_hours.PLANS / "brats2018.yaml", None)
-    settings = Settings.make(plan.preset, plan.settings)
+    settings = make_settings(plan.preset, plan.settings)
     each = dict.fromkeys((work.modalities for work in work_of_a_round("brats2018", settings)), 1.0)
     said = paper_hours.report("brats2018", plan, settings, each)
     assert "one run of 1000 rounds: 47.2 hours of training" in said

@@ -8,13 +8,13 @@ from nvflare.app_opt.pt.decomposers import TensorDecomposer
 from nvflare.fuel.utils import fobs
 
 from benchmarks import wire
-from fedmepd.config import Settings
 from fedmepd.federation.exchange import Payload
 from fedmepd.flare import translation
+from fedmepd.job_settings import make_settings
 from fedmepd.networks.network import FedMEPDNet
 from fedmepd.tasks.brats import BRATS
 
-RUN = translation.Run("run", Settings.make("paper"))
+RUN = translation.Run("run", make_settings("paper"))
 TENSORS = {
     "encoders.T1.a.weight": torch.tensor([1.0, -0.5, 0.25]),
     "decoder.b.weight": torch.tensor([2.0, 0.125]),

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from fedmepd.cli import main
-from fedmepd.config import Settings
 from fedmepd.data.distribution import protocol_sites
 from fedmepd.data.manifest import FILE_NAME, read_manifest
 from fedmepd.data.preparation import PreparedCases
 from fedmepd.data.site import open_site_data
+from fedmepd.job_settings import make_settings
 from fedmepd.site_settings import SiteSettings
 from fedmepd.tasks.brats import BRATS
 from tests.data.faults import ERRORS, NOTES, WARNINGS, write_good
@@ -472,7 +472,7 @@ def test_the_decathlons_layout(tmp_path: Path, run) -> None:
     (tmp_path / "sites.yaml").write_text("sites: [{name: north, modalities: [T1, T1ce], cases: 2}]")
     assert run("split", root, tmp_path / "out", "--sites", tmp_path / "sites.yaml")[0] == 0
     assert len(list((tmp_path / "out").rglob("*.nii.gz"))) == 4
-    data = open_site_data("north", Settings.make("paper"), SiteSettings(data=tmp_path / "out", cache=tmp_path / "c"))
+    data = open_site_data("north", make_settings("paper"), SiteSettings(data=tmp_path / "out", cache=tmp_path / "c"))
     assert data.modalities == ("T1ce", "T1") and data.counts() == {"train": 1, "validation": 0, "test": 1}
     item = PreparedCases(data.train, data.cache)[0]
     # Channels 2 and 1 of the file: 300 and 200, and a voxel of twice as much; the z-score of both is the same.

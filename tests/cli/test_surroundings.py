@@ -117,12 +117,12 @@ def test_a_place_that_takes_nothing_is_refused_before_anything_is_computed(
 
 def test_a_job_of_phantoms_without_a_place_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first file of a run goes into the cache: the message names the variable that says where it is."""
-    from fedmepd.config import Settings
     from fedmepd.data.site import open_site_data
     from fedmepd.errors import DataError
+    from fedmepd.job_settings import make_settings
     from fedmepd.site_settings import SiteSettings
 
     monkeypatch.setenv("FEDMEPD_CACHE", "/proc/kept")
     monkeypatch.delenv("FEDMEPD_DATA", raising=False)
     with pytest.raises(DataError, match="/proc/kept.*FEDMEPD_CACHE"):
-        open_site_data("site-1", Settings.make("phantom"), SiteSettings.load())
+        open_site_data("site-1", make_settings("phantom"), SiteSettings.load())

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fedmepd.config import Settings
+from fedmepd.job_settings import make_settings
 
 REGIONS = ("WT", "TC", "ET")
 SITES = {"site-1": ("FLAIR", "T2"), "site-2": ("T1",), "site-10": ("T2",)}
@@ -89,7 +89,7 @@ def run(
         changes: of top-level keys.
     """
     cohort = f"seed {seed}" if cohort is None else cohort
-    made = Settings.make("phantom", {"method": method, "seed": seed, "rounds": 4} | (settings or {}))
+    made = make_settings("phantom", {"method": method, "seed": seed, "rounds": 4} | (settings or {}))
     sites = list(SITES.items())[: len(scores)]
     return {
         "method": method,

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from fedmepd.config import Settings
 from fedmepd.data.batches import TrainingBatches, evaluation_cases
 from fedmepd.data.preparation import PreparedCases
+from fedmepd.job_settings import make_settings
 from tests.data.files import write_case
 
 SHAPE = (26, 27, 28)
@@ -12,7 +12,7 @@ SHAPE = (26, 27, 28)
 
 def settings(crop=16, batch=2, seed=0, **augmentation):
     plain = {"tumour_share": 0, "rotation_degrees": 0, "intensity": 0, "flips": False}
-    return Settings.make(
+    return make_settings(
         "paper", {"seed": seed, "training": {"crop": crop, "batch": batch}, "augmentation": plain | augmentation}
     )
 

@@ -4,7 +4,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fedmepd.config import Settings
 from fedmepd.data import hospitals
 from fedmepd.data.hospitals import (
     annotated,
@@ -19,6 +18,7 @@ from fedmepd.data.phantom_cohorts import HOSPITALS, MILD, cohort_folder, cohort_
 from fedmepd.data.phantom_heads import CSF, ED, ET, NCR, OUTSIDE, WHITE, Scanner, scan
 from fedmepd.data.site import open_fusion_data, open_site_data
 from fedmepd.errors import DataError, SettingsError
+from fedmepd.job_settings import make_settings
 from fedmepd.site_settings import SiteSettings
 
 SEED = 3
@@ -35,7 +35,7 @@ def small(site, case, seed):
 def opened(cache, site, data):
     """Opens a site of a cohort with small images."""
     ensure_site(cohort_folder(cache, HOSPITALS, SEED), site, SEED, replace(HOSPITALS, make=small))
-    settings = Settings.make("phantom", {"seed": SEED, "data": {"phantom": "hospitals"} | data})
+    settings = make_settings("phantom", {"seed": SEED, "data": {"phantom": "hospitals"} | data})
     machine = SiteSettings(cache=cache)
     return open_fusion_data("", settings, machine) if site == "fusion" else open_site_data(site, settings, machine)
 
@@ -184,16 +184,16 @@ def test_number_of_fusion_cases(tmp_path):
 
 def test_settings():
     assert cohort_of(True) is MILD and cohort_of("hospitals") is HOSPITALS
-    kept = Settings.make("phantom", {"data": {"phantom": "hospitals"}}).model_dump(mode="json")
-    assert kept["data"]["phantom"] == "hospitals" and Settings.make("paper", kept).data.phantom == "hospitals"
-    assert Settings.make("phantom").data.phantom is True and Settings.make("paper").data.phantom is False
+    kept = make_settings("phantom", {"data": {"phantom": "hospitals"}}).model_dump(mode="json")
+    assert kept["data"]["phantom"] == "hospitals" and make_settings("paper", kept).data.phantom == "hospitals"
+    assert make_settings("phantom").data.phantom is True and make_settings("paper").data.phantom is False
     for data, said in (
         ({"phantom": "clinics"}, "data.phantom"),
         ({"fusion_cases": 6, "fusion_share": 0.5}, "fusion_cases and fusion_share both say"),
         ({"fusion_cases": 0}, "data.fusion_cases"),
     ):
         with pytest.raises(SettingsError, match=said):
-            Settings.make("phantom", {"data": data})
+            make_settings("phantom", {"data": data})
 
 
 def test_the_cohorts_do_not_mix(tmp_path):

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from fedmepd.cli import main
-from fedmepd.config import Settings
 from fedmepd.data.manifest import read_manifest
 from fedmepd.data.names import read_case_name
 from fedmepd.data.preparation import read_case
 from fedmepd.data.site import open_site_data
 from fedmepd.errors import DataError
+from fedmepd.job_settings import make_settings
 from fedmepd.site_settings import SiteSettings
 from fedmepd.tasks.brats import BRATS
 from fedmepd.tasks.find import find_task
@@ -58,7 +58,7 @@ def test_other_classes_are_refused(tmp_path, capsys, name, says, values):
     assert ("say --labels brats" if "ped" in name.lower() else "say which with --labels") in told
     # Without a manifest a site reads the same folder itself.
     with pytest.raises(DataError) as error:
-        open_site_data("a", Settings.make(), SiteSettings(data=tmp_path / "data", cache=tmp_path / "cache"))
+        open_site_data("a", make_settings(), SiteSettings(data=tmp_path / "data", cache=tmp_path / "cache"))
     assert error.value.public == f"the site's data cannot be used: {KIND} (1)"
 
 

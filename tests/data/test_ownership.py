@@ -6,10 +6,10 @@ import shutil
 import pytest
 
 from fedmepd.cli import main
-from fedmepd.config import Settings
 from fedmepd.data.manifest import FILE_NAME
 from fedmepd.data.site import open_fusion_data, open_site_data
 from fedmepd.errors import DataError
+from fedmepd.job_settings import make_settings
 from fedmepd.site_settings import SiteSettings
 from tests.data.files import write_case
 
@@ -21,7 +21,7 @@ def local(tmp_path, monkeypatch):
 
 
 def job(site=""):
-    return Settings.make("paper", {"fusion": {"site": site}})
+    return make_settings("paper", {"fusion": {"site": site}})
 
 
 def names(data):

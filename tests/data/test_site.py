@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedmepd.config import Settings
 from fedmepd.data.batches import TrainingBatches, evaluation_cases
 from fedmepd.data.inspection import inspect_cases
 from fedmepd.data.layouts import find_dataset
@@ -13,6 +12,7 @@ from fedmepd.data.manifest import make_manifest, write_manifest
 from fedmepd.data.phantom import RECIPE
 from fedmepd.data.site import open_site_data
 from fedmepd.errors import DataError
+from fedmepd.job_settings import make_settings
 from fedmepd.site_settings import SiteSettings
 from fedmepd.tasks.brats import BRATS
 from tests.data.files import save, volume, write_case
@@ -35,9 +35,9 @@ def local(tmp_path):
 )
 def test_phantom_site(tmp_path, site, modalities, counts):
     folder = stand_in(tmp_path / "phantoms" / f"recipe-{RECIPE}-seed-5", site, 5)
-    data = open_site_data(site, Settings.make("phantom", {"seed": 5}), SiteSettings(cache=tmp_path))
+    data = open_site_data(site, make_settings("phantom", {"seed": 5}), SiteSettings(cache=tmp_path))
     assert (data.name, data.modalities, data.source, data.counts()) == (site, modalities, "phantom", counts)
-    assert data == open_site_data(site, Settings.make("phantom", {"seed": 5}), SiteSettings(cache=tmp_path))
+    assert data == open_site_data(site, make_settings("phantom", {"seed": 5}), SiteSettings(cache=tmp_path))
     assert all(folder in file.parents for case in data.train for file in case.files)
 
 
@@ -48,7 +48,7 @@ def test_data_folder_of_all_sites_or_of_one(tmp_path, local, own_folder):
     write_case(folder, "b", ("T1",))
     if not own_folder:
         write_case(local.data / "other", "c")
-    data = open_site_data("clinic", Settings.make("phantom"), local)
+    data = open_site_data("clinic", make_settings("phantom"), local)
     assert data.modalities == ("FLAIR", "T1", "T2") and data.source == "folder"
     assert data.counts() == {"train": 1, "validation": 0, "test": 1}
     assert {case.name: case.modalities for case in data.train + data.test} == {"a": ("FLAIR", "T2"), "b": ("T1",)}
@@ -72,20 +72,20 @@ def test_no_case(local, made, text):
             if "/" in folder:
                 (local.data / folder / "t1.nii.gz").touch()
     with pytest.raises(DataError, match=text) as error:
-        open_site_data("clinic", Settings.make("phantom"), local)
+        open_site_data("clinic", make_settings("phantom"), local)
     assert "clinic" in error.value.public and str(local.data) not in error.value.public
 
 
 def test_no_data_folder_and_no_phantom_allowed(tmp_path):
     with pytest.raises(DataError, match="clinic has no data folder: set FEDMEPD_DATA"):
-        open_site_data("clinic", Settings.make("paper"), SiteSettings(cache=tmp_path))
+        open_site_data("clinic", make_settings("paper"), SiteSettings(cache=tmp_path))
     assert not list(tmp_path.iterdir())
 
 
 def test_faults_are_found_before_training(local):
     write_case(local.data, "patient-7", T1=volume(0))
     with pytest.raises(DataError, match="patient-7_t1.nii.gz holds the value 0 everywhere") as error:
-        open_site_data("clinic", Settings.make("paper"), local)
+        open_site_data("clinic", make_settings("paper"), local)
     assert error.value.public == "the site's data cannot be used: constant image (1)"
 
 
@@ -93,20 +93,20 @@ def test_cases_without_a_label_do_not_train(local):
     write_case(local.data, "a", ("T1",))
     write_case(local.data, "b", ("T1", "T2"), label=None)
     told = []
-    data = open_site_data("clinic", Settings.make("paper"), local, told.append)
+    data = open_site_data("clinic", make_settings("paper"), local, told.append)
     assert data.counts() == {"train": 1, "validation": 0, "test": 0}
     assert [case.name for case in data.unlabelled] == ["b"] and data.modalities == ("T1",)
     assert told == ["1 cases with a label; 1 without one are left out of training and tests"]
     shutil.rmtree(local.data / "a")
     with pytest.raises(DataError, match="has no case with a label") as error:
-        open_site_data("clinic", Settings.make("paper"), local)
+        open_site_data("clinic", make_settings("paper"), local)
     assert error.value.public == "no case of clinic has a label"
 
 
 def test_warnings_are_logged(local):
     write_case(local.data, "a", ("T1",), affine=np.diag([-1, -1, 7, 1]))
     told = []
-    open_site_data("clinic", Settings.make("paper"), local, told.append)
+    open_site_data("clinic", make_settings("paper"), local, told.append)
     assert told == ["voxels of another size than the task's (1)", "unusual voxel size (2)"]
 
 
@@ -123,7 +123,7 @@ def test_a_manifest_decides_what_trains_and_tests(local):
     initialise(local.data, a="test", b="train", c="train", d="validation")
     write_case(local.data, "newcomer")
     for seed in range(3):
-        data = open_site_data("clinic", Settings.make("paper", {"seed": seed}), local)
+        data = open_site_data("clinic", make_settings("paper", {"seed": seed}), local)
         named = [[case.name for case in part] for part in (data.train, data.validation, data.test)]
         assert named == [["b", "c"], ["d"], ["a"]]
 
@@ -133,7 +133,7 @@ def test_files_that_are_not_those_of_the_manifest(tmp_path, local, what):
     """A link that was put in a file's place leads nowhere: its content is not what the manifest pins."""
     write_case(local.data, "a", ("T1",))
     initialise(local.data, a="train")
-    open_site_data("clinic", Settings.make("paper"), local)
+    open_site_data("clinic", make_settings("paper"), local)
     file = local.data / "a" / "a_t1.nii.gz"
     if what == "changed":
         save(file, volume(7))
@@ -142,7 +142,7 @@ def test_files_that_are_not_those_of_the_manifest(tmp_path, local, what):
     if what == "link":
         file.symlink_to(save(tmp_path / "elsewhere.nii.gz", volume(8)))
     with pytest.raises(DataError, match="a_t1.nii.gz (has changed|is missing).*fedmepd data init") as error:
-        open_site_data("clinic", Settings.make("paper"), local)
+        open_site_data("clinic", make_settings("paper"), local)
     assert "t1" not in error.value.public
 
 
@@ -152,7 +152,7 @@ def test_a_link_of_the_manifests_leads_elsewhere(tmp_path, local):
     file = local.data / "a" / "a_t1.nii.gz"
     file.rename(tmp_path / "elsewhere.nii.gz")
     file.symlink_to(tmp_path / "elsewhere.nii.gz")
-    assert open_site_data("clinic", Settings.make("paper"), local).counts()["train"] == 1
+    assert open_site_data("clinic", make_settings("paper"), local).counts()["train"] == 1
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason=f"no real cases in {REAL}")
@@ -163,7 +163,7 @@ def test_real_cases_arranged_as_sites(tmp_path):
         copy = tmp_path / "data" / "site-1" / "TCGA-DU-7294" / f"{word}.nii.gz"
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(REAL / "TCGA-DU-7294" / copy.name, copy)
-    settings = Settings.make("phantom", {"training": {"crop": 48}})
+    settings = make_settings("phantom", {"training": {"crop": 48}})
     local = SiteSettings(data=tmp_path / "data", cache=tmp_path / "cache")
 
     fusion = open_site_data("fusion", settings, local)

@@ -1,17 +1,17 @@
 import pytest
 import torch
 
-from fedmepd.config import Settings
 from fedmepd.doctor.computer import Computer
 from fedmepd.doctor.federation import Expected
 from fedmepd.doctor.kit import Kit
 from fedmepd.doctor.machine import check_compute, check_disk
 from fedmepd.doctor.needs import GIB
 from fedmepd.doctor.site_data import Looked
+from fedmepd.job_settings import make_settings
 from fedmepd.site_settings import SiteSettings
 from fedmepd.tasks.brats import BRATS
 
-PAPER, PHANTOM = Expected(Settings.make("paper")), Expected(Settings.make("phantom"), source="job x")
+PAPER, PHANTOM = Expected(make_settings("paper")), Expected(make_settings("phantom"), source="job x")
 CPU = SiteSettings(device="cpu")
 KNOWN = Looked(("FLAIR", "T2"), True)
 
@@ -83,7 +83,7 @@ def test_gpu(free, status, kind):
 
 
 def test_a_gpu_that_is_too_small():
-    large = Settings.make("paper", {"training": {"batch": 8}})
+    large = make_settings("paper", {"training": {"batch": 8}})
     check = compute(Expected(large), settings=OnGpu())["GPU"]
     assert (check.status, check.kind) == ("error", "too little GPU memory") and "training.batch" in check.advice
 

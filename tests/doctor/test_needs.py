@@ -2,9 +2,9 @@
 
 import pytest
 
-from fedmepd.config import Settings
 from fedmepd.data.preparation import PreparedCases
 from fedmepd.doctor.needs import GIB, MIB, gpu_need, memory_need, prepared_need, run_need, weights
+from fedmepd.job_settings import make_settings
 from fedmepd.networks.network import FedMEPDNet
 from fedmepd.tasks.brats import BRATS
 from tests import tiny as cohort
@@ -14,7 +14,7 @@ ONE, ALL = ("T1ce",), BRATS.modalities
 
 
 def job(width, crop, batch):
-    return Settings.make("paper", {"network": {"width": width}, "training": {"crop": crop, "batch": batch}})
+    return make_settings("paper", {"network": {"width": width}, "training": {"crop": crop, "batch": batch}})
 
 
 # Peak of the process in MiB, by benchmarks.memory in float32; see fedmepd.doctor.needs.

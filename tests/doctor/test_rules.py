@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from fedmepd.config import Settings
 from fedmepd.doctor.federation import Expected
 from fedmepd.doctor.rules import check_rules
 from fedmepd.doctor.site_data import Looked
+from fedmepd.job_settings import make_settings
 from fedmepd.site_settings import SiteSettings
 
 MANY = {"training": 30, "validation": 5, "test": 15}
 
 
 def rules(machine: SiteSettings, parts: dict[str, int] = MANY, **job) -> dict[str, tuple[str, str]]:
-    expected = Expected(Settings.make("paper", job), source="job x")
+    expected = Expected(make_settings("paper", job), source="job x")
     return {check.kind: (check.status, check.text) for check in check_rules(expected, machine, Looked((), parts=parts))}
 
 

@@ -1,15 +1,15 @@
 import pytest
 
 from fedmepd import cli
-from fedmepd.config import Settings
 from fedmepd.doctor.site_data import Looked, check_data
+from fedmepd.job_settings import make_settings
 from fedmepd.site_settings import SiteSettings
 from fedmepd.tasks.brats import BRATS
 from tests import tiny as cohort
 from tests.data import faults
 from tests.data.files import SHAPE, write_case
 
-PAPER = Settings.make("paper")
+PAPER = make_settings("paper")
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_no_data(look, tmp_path, name):
 
 
 def fusion_at(site):
-    return Settings.make("paper", {"fusion": {"site": site}})
+    return make_settings("paper", {"fusion": {"site": site}})
 
 
 def test_the_fusion_site(look, tiny_apart):
@@ -141,6 +141,6 @@ def test_a_hospital_that_is_the_fusion_site_alone(look, tmp_path, capsys, monkey
 
 def test_phantoms(look, tmp_path):
     """They are the job's to make: nothing is written for a check."""
-    [check], _ = look(None, settings=Settings.make("phantom"))
+    [check], _ = look(None, settings=make_settings("phantom"))
     assert (check.status, check.kind) == ("note", "no data folder, the job makes phantoms")
     assert not (tmp_path / "cache").exists()

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from fedmepd import __version__
-from fedmepd.config import Settings
 from fedmepd.doctor.federation import Expected, expected, installed_versions, job_settings, write_federation
 from fedmepd.doctor.versions import Installed, check_versions, unmet_requirements
 from fedmepd.errors import SettingsError
+from fedmepd.job_settings import make_settings
 
 JOBS = Path(__file__).parents[2] / "jobs"
 HERE = {"python": "3.11.9", "fedmepd": "0.1.0", "nvflare": "2.9.0", "torch": "2.13.0+cpu"}
@@ -77,16 +77,16 @@ def test_the_servers_file(tmp_path):
     written = json.loads(file.read_text())
     assert (written["project"], written["versions"]) == ("study", installed_versions())
     found = expected(file, None)
-    assert (found.settings, found.versions, found.source) == (Settings.make("phantom"), written["versions"], str(file))
+    assert (found.settings, found.versions, found.source) == (make_settings("phantom"), written["versions"], str(file))
     # A job that the user names wins.
     other = expected(file, JOBS / "local_brats")
     assert (other.settings.method, other.source, other.versions) == ("local", "job local_brats", found.versions)
     write_federation(file, "study", None)
-    assert expected(file, None) == Expected(Settings.make("paper"), written["versions"])
+    assert expected(file, None) == Expected(make_settings("paper"), written["versions"])
 
 
 def test_nothing_known():
-    assert expected(None, None) == Expected(Settings.make("paper"), None, "")
+    assert expected(None, None) == Expected(make_settings("paper"), None, "")
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_another_file(tmp_path, content, named):
 
 
 def test_jobs(tmp_path):
-    assert job_settings(JOBS / "fedavg_brats") == Settings.make("phantom", {"method": "fedavg"})
+    assert job_settings(JOBS / "fedavg_brats") == make_settings("phantom", {"method": "fedavg"})
     with pytest.raises(SettingsError, match="no job of FedMEPD"):
         job_settings(tmp_path)
     config = tmp_path / "app" / "config" / "config_fed_server.json"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from fedmepd.config import Settings
 from fedmepd.evaluation.results import build, site_entry
+from fedmepd.job_settings import make_settings
 
-SETTINGS = Settings.make("phantom", {"rounds": 3, "seed": 7})
+SETTINGS = make_settings("phantom", {"rounds": 3, "seed": 7})
 
 
 def summary(dice: float, hd95: float, empty_et: int = 0) -> dict[str, Any]:

@@ -2,20 +2,20 @@ import pytest
 import torch
 from nvflare.apis.signal import Signal
 
-from fedmepd.config import Settings
 from fedmepd.errors import Aborted, FedMEPDError
 from fedmepd.federation.cross_site import SERVER, CrossSiteTest, copy_of
 from fedmepd.federation.exchange import SiteProfile
 from fedmepd.flare import translation
 from fedmepd.flare.answers import Sender
 from fedmepd.flare.cross_site import CrossSiteEvaluation
+from fedmepd.job_settings import make_settings
 from fedmepd.networks.network import FedMEPDNet
 from fedmepd.tasks.brats import BRATS
 from tests.evaluation import runs
 from tests.flare.fakes import CASES, Communicator, Engine
 
 SITES = ("site-1", "site-2", "site-3")
-SETTINGS = Settings.make(
+SETTINGS = make_settings(
     "phantom",
     {"network": {"width": 4}, "evaluation": {"cross_site": True}, "aggregation": {"round_timeout": 1.0}},
 )

@@ -9,7 +9,6 @@ from nvflare.apis.fl_constant import ReturnCode
 from nvflare.apis.signal import Signal
 from nvflare.widgets.info_collector import GroupInfoCollector, InfoCollector
 
-from fedmepd.config import Settings
 from fedmepd.disclosure import OPEN
 from fedmepd.errors import Aborted, DataError
 from fedmepd.federation.exchange import FusionReply, FusionTask, ModelCopy, Payload, SiteProfile, Update
@@ -17,11 +16,12 @@ from fedmepd.flare import loading, translation
 from fedmepd.flare.executor import FedMEPDExecutor, seconds_since_start
 from fedmepd.flare.opening import open_site
 from fedmepd.flare.translation import Run
+from fedmepd.job_settings import make_settings
 from fedmepd.site_limits import HIGHEST, Limits
 from fedmepd.tasks.brats import BRATS
 from tests.flare.fakes import CASES, Engine
 
-SETTINGS = Settings.make("phantom", {"run_name": "first"})
+SETTINGS = make_settings("phantom", {"run_name": "first"})
 IDENTITY, OTHER = "1" * 32, "2" * 32
 
 

@@ -1,13 +1,13 @@
 import pytest
 from nvflare.apis.fl_constant import FLContextKey, ProcessType
 
-from fedmepd.config import Settings
 from fedmepd.errors import CheckpointError
 from fedmepd.flare import folders
 from fedmepd.flare.private import SIMULATOR_JOB
+from fedmepd.job_settings import make_settings
 from tests.flare.fakes import Engine
 
-NAMED, UNNAMED = Settings.make("phantom", {"run_name": "first"}), Settings.make("phantom")
+NAMED, UNNAMED = make_settings("phantom", {"run_name": "first"}), make_settings("phantom")
 
 
 @pytest.mark.parametrize(

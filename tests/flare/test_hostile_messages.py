@@ -11,13 +11,13 @@ from nvflare.apis.dxo import DXO, DataKind
 from nvflare.apis.fl_constant import ReturnCode
 from nvflare.apis.shareable import Shareable, make_reply
 
-from fedmepd.config import Settings
 from fedmepd.errors import FedMEPDError, UpdateRefused
 from fedmepd.flare import translation
+from fedmepd.job_settings import make_settings
 from fedmepd.tasks.brats import BRATS
 
 IDENTITY = "0123456789abcdef" * 2
-SETTINGS = Settings.make("phantom", {"rounds": 2})
+SETTINGS = make_settings("phantom", {"rounds": 2})
 DEEP = [[[[["x"]]]]]
 LINE = "\x1b[2J\nround 9: all is well"
 JUNK = (None, True, -1, 10**400, 1.7e308, float("nan"), "", LINE, b"\xff", [], {}, DEEP, {1: 2})

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from fedmepd import methods
-from fedmepd.config import Settings
 from fedmepd.flare.export import CUSTOM_README
 from fedmepd.flare.jobs import RENEW, main, write_jobs
+from fedmepd.job_settings import make_settings
 
 JOBS = Path(__file__).parents[2] / "jobs"
 
@@ -52,8 +52,8 @@ def test_a_job_written_out_by_hand() -> None:
 def test_jobs_differ_by_method_alone(method: str) -> None:
     content = json.loads((JOBS / f"{method}_brats/app/config/config_fed_server.json").read_text())
     arguments = content["workflows"][0]["args"]
-    settings = Settings.make(arguments["preset"], arguments["settings"])
-    assert settings == Settings.make("phantom", {"method": method})
+    settings = make_settings(arguments["preset"], arguments["settings"])
+    assert settings == make_settings("phantom", {"method": method})
     assert (JOBS / f"{method}_brats/app/custom/README.md").read_text() == CUSTOM_README
     assert not (JOBS / f"{method}_brats/app/custom/fedmepd").exists()
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from fedmepd.config import Settings
 from fedmepd.flare.progress import duration, lines_about, plan_lines, round_line
+from fedmepd.job_settings import make_settings
 
 LAST = {
     "round": 3,
@@ -57,10 +57,10 @@ def test_durations(seconds, text):
 
 
 def test_what_is_going_to_happen():
-    settings = Settings.make("phantom", {"rounds": 12})
+    settings = make_settings("phantom", {"rounds": 12})
     first, second = plan_lines(settings, Path("/w/results"))
     assert "rounds 1 to 12, validation every 5 rounds; a test" in first and second.endswith(": /w/results")
-    every = Settings.make("phantom", {"evaluation": {"every": 1}})
+    every = make_settings("phantom", {"evaluation": {"every": 1}})
     assert "rounds 1 to 20, validation after every round" in plan_lines(every, Path("/w"))[0]
     # The last round always validates; it may be the only one.
     assert "rounds 1 to 4, validation after the last; a test" in of_rounds(4)
@@ -68,7 +68,7 @@ def test_what_is_going_to_happen():
 
 
 def of_rounds(rounds: int) -> str:
-    return plan_lines(Settings.make("phantom", {"rounds": rounds}), Path("/w"))[0]
+    return plan_lines(make_settings("phantom", {"rounds": rounds}), Path("/w"))[0]
 
 
 @pytest.mark.parametrize(

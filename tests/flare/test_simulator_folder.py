@@ -6,13 +6,13 @@ import sys
 
 import pytest
 
-from fedmepd.config import Settings
 from fedmepd.errors import FedMEPDError
 from fedmepd.flare.simulator_folder import reserved
+from fedmepd.job_settings import make_settings
 
 
 def settings(**changes):
-    return Settings.make("phantom", changes)
+    return make_settings("phantom", changes)
 
 
 def left_by(folder, **changes):
@@ -74,7 +74,7 @@ def test_a_run_under_way(tmp_path):
     code = (
         "import sys, time; from pathlib import Path; from fedmepd.config import Settings;"
         "from fedmepd.flare.simulator_folder import reserved\n"
-        "with reserved(Path(sys.argv[1]), Settings.make('phantom', {'run_name': 'a'})):\n"
+        "with reserved(Path(sys.argv[1]), make_settings('phantom', {'run_name': 'a'})):\n"
         "    print('there', flush=True); time.sleep(60)"
     )
     folder = tmp_path / "w/job"

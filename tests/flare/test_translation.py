@@ -4,14 +4,14 @@ from nvflare.apis.dxo import DXO, DataKind
 from nvflare.apis.fl_constant import ReturnCode
 from nvflare.apis.shareable import Shareable, make_reply
 
-from fedmepd.config import Settings
 from fedmepd.errors import Aborted, CheckpointError, DataError, FedMEPDError, UpdateRefused
 from fedmepd.federation.exchange import ModelCopy, Payload, SiteProfile, Update
 from fedmepd.flare import translation
 from fedmepd.flare.translation import Run
+from fedmepd.job_settings import make_settings
 from fedmepd.tasks.brats import BRATS
 
-RUN = Run("1" * 32, Settings.make("phantom", {"rounds": 3, "calibration": {"residual": False}}))
+RUN = Run("1" * 32, make_settings("phantom", {"rounds": 3, "calibration": {"residual": False}}))
 
 
 def test_site_gets_the_settings_and_the_payload_of_the_server():

@@ -8,12 +8,12 @@ from functools import partial
 
 import pytest
 
-from fedmepd.config import Settings
 from fedmepd.data.site import open_copy
 from fedmepd.errors import DataError, FedMEPDError, SettingsError
 from fedmepd.federation.fusion_site import FusionSite
 from fedmepd.federation.in_process import run_in_process
 from fedmepd.federation.server import FederationServer
+from fedmepd.job_settings import make_settings
 from fedmepd.site_settings import SiteSettings
 from fedmepd.storage import load_tensors
 from tests.federation.drive import CPU, make_site
@@ -69,7 +69,7 @@ def test_it_goes_on_after_a_kill(tiny, tmp_path) -> None:
 
 def test_a_hospital_cannot_pool_the_cases() -> None:
     with pytest.raises(SettingsError, match="fusion: site = 'site-1': method central pools all cases at the server"):
-        Settings.make("phantom", {"method": "central", "fusion": {"site": "site-1"}})
+        make_settings("phantom", {"method": "central", "fusion": {"site": "site-1"}})
 
 
 def test_a_site_whose_cases_the_server_has_not(tiny, tmp_path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fedmepd.config import Settings
+from fedmepd.job_settings import make_settings
 from tests.federation.drive import make, play, same, server_state, site_state
 from tests.methods.plain import average, hand_out, near, parties
 from tests.tiny import SITES, settings
@@ -33,8 +34,8 @@ def test_fedmema_is_fedmepd_with_a_personal_decoder(tiny, tmp_path) -> None:
 
 
 def test_fedmema_has_three_anchors_a_class() -> None:
-    assert Settings.make("paper", {"method": "fedmema"}).calibration.anchors_per_class == 3
-    assert Settings.make("phantom", {"method": "fedmema"}).calibration.residual is True
+    assert make_settings("paper", {"method": "fedmema"}).calibration.anchors_per_class == 3
+    assert make_settings("phantom", {"method": "fedmema"}).calibration.residual is True
 
 
 def test_fedper_is_fedmepd_without_calibration_and_shared_filters(tiny, tmp_path) -> None:

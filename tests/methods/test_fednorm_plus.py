@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fedmepd.config import Settings
 from fedmepd.errors import SettingsError
+from fedmepd.job_settings import make_settings
 from fedmepd.networks.network import FedMEPDNet
 from fedmepd.tasks.brats import BRATS
 from fedmepd.training.checkpoints import load_model
@@ -48,9 +48,9 @@ def test_a_modality_has_norms_of_its_own() -> None:
 
 def test_settings_that_need_each_other() -> None:
     with pytest.raises(SettingsError, match="modality_norms needs shared_encoder true and affine true"):
-        Settings.make("phantom", {"method": "fedavg", "network": {"modality_norms": True, "affine": True}})
+        make_settings("phantom", {"method": "fedavg", "network": {"modality_norms": True, "affine": True}})
     with pytest.raises(SettingsError, match="network.affine"):
-        Settings.make("phantom", {"method": "fednorm_plus", "network": {"affine": False}})
+        make_settings("phantom", {"method": "fednorm_plus", "network": {"affine": False}})
 
 
 def test_fednorm_plus(tiny, tmp_path) -> None:

@@ -14,9 +14,9 @@ from matplotlib.colors import to_hex
 from PIL import Image
 
 from fedmepd.cli import main
-from fedmepd.config import Settings
 from fedmepd.errors import FedMEPDError
 from fedmepd.evaluation import results
+from fedmepd.job_settings import make_settings
 from fedmepd.reporting import figures, html, plotting
 from fedmepd.reporting.page import page, write_report
 from fedmepd.tasks.find import find_task, task_names
@@ -365,12 +365,12 @@ def test_settings_of_the_page_are_those_of_the_run():
 
 def test_settings_that_differ_from_the_preset_come_first():
     run = runs.finished()
-    run["settings"] = Settings.make("phantom", {"seed": 7, "training": {"crop": 48}}).model_dump(mode="json")
+    run["settings"] = make_settings("phantom", {"seed": 7, "training": {"crop": 48}}).model_dump(mode="json")
     text = page(run, None, {})
     first = Page(text.split("<h2>Settings</h2>")[1].split("<details>")[0]).cells
     assert first == ["seed", "7", "0", "training.crop", "48", "32"]
     assert "All other settings are those of the preset phantom." in text
-    run["settings"] = Settings.make("paper", {}).model_dump(mode="json")
+    run["settings"] = make_settings("paper", {}).model_dump(mode="json")
     assert "All settings are those of the preset paper." in page(run, None, {})
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from fedmepd.cli import main
-from fedmepd.config import Settings
 from fedmepd.errors import FedMEPDError
 from fedmepd.evaluation import site_results
+from fedmepd.job_settings import make_settings
 from fedmepd.reporting.site_page import write_site_report
 from fedmepd.storage import write_json
 from tests.evaluation import runs
@@ -25,7 +25,7 @@ PIXEL = base64.b64decode(
 def content(**changes) -> dict:
     made = site_results.build(
         "site-1",
-        Settings.make("phantom", {"rounds": 3, "seed": 7}),
+        make_settings("phantom", {"rounds": 3, "seed": 7}),
         ("FLAIR", "T2"),
         {"train": 8, "validation": 2, "test": 4},
         LAYERS,

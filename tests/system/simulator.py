@@ -17,8 +17,8 @@ from pathlib import Path
 import psutil
 import torch
 
-from fedmepd.config import Settings
 from fedmepd.federation.in_process import run_in_process
+from fedmepd.job_settings import make_settings
 from fedmepd.site_settings import SiteSettings
 from fedmepd.storage import load_tensors
 from tests.signals import WITH_INTERRUPTS_IGNORED
@@ -195,7 +195,7 @@ def weights(folder: Path, round_number: int) -> dict[str, dict]:
 def in_process(folder: Path, settings: dict, cohort: Path, cache: Path) -> tuple[dict, dict[str, dict]]:
     """Runs a federation in this process, without FLARE; returns its results and its final weights."""
     site_settings = SiteSettings(data=cohort, cache=cache, device="cpu")
-    results = run_in_process(Settings.make("phantom", settings), site_settings, folder, sites=SITES)
+    results = run_in_process(make_settings("phantom", settings), site_settings, folder, sites=SITES)
     return results, weights(folder, settings["rounds"])
 
 

@@ -14,9 +14,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from fedmepd.config import Settings
 from fedmepd.federation.in_process import run_in_process
 from fedmepd.flare.watching import COMPLETED
+from fedmepd.job_settings import make_settings
 from fedmepd.site_settings import SiteSettings
 from fedmepd.storage import load_tensors
 from tests.federation.drive import same
@@ -194,7 +194,7 @@ def test_a_server_that_is_killed_three_times(eight, eight_data, cache, tmp_path)
 
     undisturbed = tmp_path / "undisturbed"
     site_settings = SiteSettings(data=eight_data, cache=cache, device="cpu")
-    run_in_process(Settings.make("phantom", settings), site_settings, undisturbed, sites=FOUR)
+    run_in_process(make_settings("phantom", settings), site_settings, undisturbed, sites=FOUR)
     pairs = [(named(federation, server) / "server_state.pt", next(undisturbed.rglob("server_state.pt")), "method")]
     for name in FOUR:
         [kept] = named(federation, name).rglob(f"state_{ROUNDS:05d}.pt")

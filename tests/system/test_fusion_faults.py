@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from fedmepd.config import Settings
 from fedmepd.federation.in_process import run_in_process
 from fedmepd.flare.watching import COMPLETED
+from fedmepd.job_settings import make_settings
 from fedmepd.site_settings import SiteSettings
 from fedmepd.storage import load_tensors
 from tests.federation.drive import same
@@ -246,7 +246,7 @@ def test_a_named_run_whose_server_and_hospital_are_killed(three, three_data, cac
 
     undisturbed = tmp_path / "undisturbed"
     site_settings = SiteSettings(data=three_data, cache=cache, device="cpu")
-    run_in_process(Settings.make("phantom", settings), site_settings, undisturbed, sites=SITES)
+    run_in_process(make_settings("phantom", settings), site_settings, undisturbed, sites=SITES)
     kept = load_tensors(named(three, server) / "server_state.pt")
     plain = load_tensors(next(undisturbed.rglob("server_state.pt")))
     assert same(kept["method"], plain["method"])

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from fedmepd import methods
-from fedmepd.config import Settings
 from fedmepd.evaluation import results
 from fedmepd.federation.in_process import run_in_process
 from fedmepd.flare.watching import COMPLETED
+from fedmepd.job_settings import make_settings
 from fedmepd.site_settings import SiteSettings
 from tests.system.production import ADMIN, SERVER, Federation, wait_for
 from tests.system.simulator import ROOT, SITES, TINY
@@ -91,7 +91,7 @@ def test_two_rounds_over_tls(method: str, federation: Federation, cohort: Path, 
     status, found = run(federation, settings, tmp_path)
     assert status == COMPLETED, federation.log(SERVER)[-2000:]
     machine = SiteSettings(data=cohort, cache=cache, device="cpu")
-    expected = run_in_process(Settings.make("phantom", settings), machine, tmp_path / "expected", SITES)
+    expected = run_in_process(make_settings("phantom", settings), machine, tmp_path / "expected", SITES)
     assert (found["status"], found["method"], found["round"]) == ("finished", method, TINY["rounds"])
     assert scores(found) == scores(expected)
 

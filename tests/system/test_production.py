@@ -13,13 +13,13 @@ import torch
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 
-from fedmepd.config import Settings
 from fedmepd.data.phantom import case_names
 from fedmepd.data.site import open_fusion_data
 from fedmepd.evaluation import results
 from fedmepd.federation.fusion_site import FusionSite
 from fedmepd.flare.poc.commands import FlareError
 from fedmepd.flare.watching import COMPLETED
+from fedmepd.job_settings import make_settings
 from fedmepd.networks.build import build_network
 from fedmepd.networks.encoder import Encoder
 from fedmepd.site_settings import SiteSettings
@@ -263,7 +263,7 @@ def test_a_fusion_site_that_withholds_an_encoder(federation, server_without_data
     for text in ("refused", "left out", "without fusion", "not validated", "not tested"):
         assert text not in log
     assert found["server"]["rounds_missed"] == [] and found["server"]["validation"]["round"] == TINY["rounds"]
-    settings = Settings.make("phantom", TINY | {"fusion": {"site": STRICT}})
+    settings = make_settings("phantom", TINY | {"fusion": {"site": STRICT}})
     started = build_network(settings).start(settings.seed).state_dict()
     at_server = load_tensors(next((tmp_path / "run").rglob("server_state.pt")))["method"]["weights"]
     [state] = (tmp_path / "run" / STRICT / "fusion").glob(f"state_{TINY['rounds']:05d}.pt")

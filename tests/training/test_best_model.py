@@ -6,13 +6,13 @@ from functools import partial
 
 import pytest
 
-from fedmepd.config import Settings
 from fedmepd.data.training_images import ImageMeasures
+from fedmepd.job_settings import make_settings
 from fedmepd.networks.build import build_network
 from fedmepd.training.best_model import ModelFiles
 from fedmepd.training.checkpoints import About
 
-SETTINGS = Settings.make("phantom", {"network": {"width": 4}})
+SETTINGS = make_settings("phantom", {"network": {"width": 4}})
 
 
 @pytest.fixture

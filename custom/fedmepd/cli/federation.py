@@ -6,7 +6,8 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from shlex import join, quote
 from typing import Any
@@ -16,9 +17,16 @@ from fedmepd.errors import FedMEPDError, SettingsError
 
 _POLL_SECONDS = 5.0
 
+Command = Callable[[Sequence[str]], int]
 
-def add_federation_commands(topics: argparse._SubParsersAction) -> None:
-    """Adds them to the parser of ``fedmepd``."""
+
+def add_federation_commands(topics: argparse._SubParsersAction, command: Command) -> None:
+    """Adds them to the parser of ``fedmepd``.
+
+    Args:
+        topics: of that parser.
+        command: runs another command of ``fedmepd`` and returns its exit status.
+    """
     project = topics.add_parser(
         "project",
         help="write the project file of a federation, of which `nvflare provision` makes kits",
@@ -70,7 +78,7 @@ def add_federation_commands(topics: argparse._SubParsersAction) -> None:
     join_.add_argument("--job", type=Path, help="a job's folder; `fedmepd doctor` checks whether it can run here")
     join_.add_argument("--against", type=Path, metavar="FILE", help="file with the server's versions")
     join_.add_argument("--start", action="store_true", help="start the site or server if no check finds an error")
-    join_.set_defaults(run=_join)
+    join_.set_defaults(run=partial(_join, command))
 
     watch = topics.add_parser(
         "watch",
@@ -107,7 +115,7 @@ def _project(options: argparse.Namespace) -> None:
     print(f"wrote {options.out}; next: nvflare provision -p {quote(str(options.out))} -w workspace")
 
 
-def _join(options: argparse.Namespace) -> int:
+def _join(command: Command, options: argparse.Namespace) -> int:
     from fedmepd.flare.kits import ADMIN, SERVER, SITE, kind_of
 
     kind = kind_of(options.kit)
@@ -124,11 +132,12 @@ def _join(options: argparse.Namespace) -> int:
         return _join_as_admin(options)
     kit = str(options.kit)
     if options.data:
-        _init(options.data, kit)
+        _init(command, options.data, kit)
     setting_up = {"--refuse-code": options.refuse_code, "--jobs": options.jobs, "--withhold": options.withhold}
-    _command(["kit", kit, *_words(setting_up)])
+    _shown(command, ["kit", kit, *_words(setting_up)])
     fuses = kind == SITE and _is_fusion_site(options.kit)
-    status = _command(["doctor", kit, *_words({"--fusion": fuses, "--job": options.job, "--against": options.against})])
+    checked = {"--fusion": fuses, "--job": options.job, "--against": options.against}
+    status = _shown(command, ["doctor", kit, *_words(checked)])
     if status:
         print("put the errors right, then run `fedmepd join` again", file=sys.stderr)
         return FAULTY
@@ -140,13 +149,13 @@ def _join(options: argparse.Namespace) -> int:
     return 0
 
 
-def _init(data: Path, kit: str) -> None:
+def _init(command: Command, data: Path, kit: str) -> None:
     from fedmepd.config import FUSION_SITE
     from fedmepd.data.ownership import has_fusion_folder
 
     if has_fusion_folder(data):
-        _command(["data", "init", str(data / FUSION_SITE)])
-    _command(["data", "init", str(data), "--kit", kit])
+        _shown(command, ["data", "init", str(data / FUSION_SITE)])
+    _shown(command, ["data", "init", str(data), "--kit", kit])
 
 
 def _is_fusion_site(kit: Path) -> bool:
@@ -167,13 +176,10 @@ def _words(options: Mapping[str, Any]) -> list[str]:
     return words
 
 
-def _command(words: Sequence[str]) -> int:
+def _shown(command: Command, words: Sequence[str]) -> int:
     """Runs another of our commands, which is shown before."""
-    from fedmepd.cli.program import build_parser
-
     print(f"$ fedmepd {join(words)}", flush=True)
-    options = build_parser().parse_args(list(words))
-    status = options.run(options) or 0
+    status = command(words)
     print(flush=True)
     return status
 

@@ -46,8 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run_command(arguments: Sequence[str] | None) -> int:
     try:
         with interruptible():
-            options = build_parser().parse_args(arguments)
-            status = options.run(options) or 0
+            status = _run(arguments)
             sys.stdout.flush()
             return status
     except FedMEPDError as error:
@@ -63,6 +62,11 @@ def _run_command(arguments: Sequence[str] | None) -> int:
     except KeyboardInterrupt:
         print("fedmepd: interrupted", file=sys.stderr)
         return INTERRUPTED
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    options = build_parser().parse_args(arguments)
+    return options.run(options) or 0
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -151,7 +155,7 @@ def build_parser() -> argparse.ArgumentParser:
     kit.add_argument("--jobs", type=Path, metavar="FOLDER", help="for the server: folder for jobs and results")
     kit.set_defaults(run=_set_up_kit)
 
-    add_federation_commands(topics)
+    add_federation_commands(topics, _run)
 
     add_poc_commands(_topic(topics, "poc", "run a federation of real processes on this machine"))
 

@@ -18,8 +18,8 @@ from fedmepd.cli.json_output import OUTPUTS, keys
 from fedmepd.cli.program import build_parser
 from fedmepd.cli.settings_list import Setting, common_settings, own_settings, sections
 from fedmepd.cli.terminal import REFUSED
-from fedmepd.config import PRESETS
 from fedmepd.errors import FedMEPDError
+from fedmepd.job_settings import PRESETS
 from fedmepd.site_settings import FILE_NAME, VARIABLES, SiteSettings
 from fedmepd.storage import write_text
 

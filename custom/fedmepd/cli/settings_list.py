@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedmepd import methods
-from fedmepd.config import PRESETS, Settings
+from fedmepd.config import Settings
+from fedmepd.job_settings import PRESETS, make_settings
 from fedmepd.methods.method import Method
 
 _LIMITS = {
@@ -54,7 +55,7 @@ def common_settings() -> list[Setting]:
 
 def own_settings(method: Method) -> list[Setting]:
     """Returns the settings that a method adds, and the common ones that it changes."""
-    presets = {name: Settings.make(name, {"method": method.name}) for name in PRESETS}
+    presets = {name: make_settings(name, {"method": method.name}) for name in PRESETS}
     common = {setting.key: setting for setting in common_settings()}
     return [
         setting

@@ -8,7 +8,7 @@ from typing import Any
 from fedmepd.comparing.gathering import Gathered, differing, own_settings, shown
 from fedmepd.comparing.run import Entry, Run, RunFile
 from fedmepd.errors import FedMEPDError
-from fedmepd.evaluation.results import label
+from fedmepd.evaluation.entries import label
 
 # Settings that decide how a model is scored, and those that decide on which cases where no fingerprint says it.
 _SCORING = ("task", "evaluation.window", "evaluation.overlap")

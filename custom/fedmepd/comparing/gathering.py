@@ -12,9 +12,10 @@ from typing import Any
 
 from fedmepd import methods
 from fedmepd.comparing.run import RunFile, read
-from fedmepd.config import Settings, flattened
+from fedmepd.config import flattened
 from fedmepd.errors import FedMEPDError, plain_text
 from fedmepd.evaluation.results import FILE_NAME
+from fedmepd.job_settings import make_settings
 from fedmepd.text_table import natural_order
 
 # Settings that make no other method of a run: its name, its random numbers, where it runs, how long it waits.
@@ -174,7 +175,7 @@ def own_settings(file: RunFile) -> dict[str, Any]:
 def _defaults(method: str) -> dict[str, Any]:
     if method not in methods.names():
         return {}
-    return flattened(Settings.make("paper", {"method": method}).model_dump(mode="json"))
+    return flattened(make_settings("paper", {"method": method}).model_dump(mode="json"))
 
 
 def differing(settings: Sequence[dict[str, Any]]) -> list[str]:

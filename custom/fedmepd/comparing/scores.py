@@ -9,7 +9,7 @@ import numpy as np
 
 from fedmepd.comparing.gathering import Gathered
 from fedmepd.comparing.run import CaseScore, Entry
-from fedmepd.evaluation.results import label
+from fedmepd.evaluation.entries import label
 
 MEAN, WORST, FUSION = "mean of the sites", "worst site", "server"
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from fedmepd.comparing.curves import BUDGETS
 from fedmepd.comparing.scores import FUSION, MEAN, WORST
-from fedmepd.evaluation.results import label
+from fedmepd.evaluation.entries import label
 
 Row = tuple[str, ...]
 

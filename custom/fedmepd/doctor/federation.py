@@ -19,6 +19,7 @@ from fedmepd.config import Settings
 from fedmepd.doctor.kit import Kit
 from fedmepd.environment import versions
 from fedmepd.errors import SettingsError, explain
+from fedmepd.job_settings import make_settings
 from fedmepd.storage import read_json, write_text
 from fedmepd.tasks.find import DEFAULT
 
@@ -84,8 +85,8 @@ def expected(federation: Path | None, job: Path | None, task: str = DEFAULT) -> 
     if job is not None:
         return Expected(job_settings(job), versions, f"job {job.resolve().name}")
     if known is not None and known.settings is not None:
-        return Expected(Settings.make("paper", known.settings), versions, str(federation))
-    return Expected(Settings.make("paper", {"task": task}), versions)
+        return Expected(make_settings("paper", known.settings), versions, str(federation))
+    return Expected(make_settings("paper", {"task": task}), versions)
 
 
 def write_federation(path: Path, project: str, job: Path | None) -> None:
@@ -116,7 +117,7 @@ def job_settings(job: Path) -> Settings:
             for workflow in read_json(file, "a job's configuration", SettingsError)["workflows"]:
                 if workflow["path"].startswith("fedmepd."):
                     given = workflow.get("args", {})
-                    return Settings.make(given.get("preset", "paper"), given.get("settings"))
+                    return make_settings(given.get("preset", "paper"), given.get("settings"))
     except (KeyError, TypeError, AttributeError) as error:
         raise SettingsError(f"{file} cannot be read as a job's configuration: {error}") from error
     raise SettingsError(f"{job} is no job of FedMEPD: expected a folder such as jobs/fedmepd_brats")

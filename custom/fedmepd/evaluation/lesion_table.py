@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fedmepd.evaluation.distances import TOLERANCE_MM
-from fedmepd.evaluation.results import label
+from fedmepd.evaluation.entries import label
 from fedmepd.tasks.find import task_of
 from fedmepd.tasks.rules import LESION_COUNTS
 

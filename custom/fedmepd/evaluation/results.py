@@ -37,24 +37,9 @@ _PLACES = (
     f"*/prod_*/*/*/results/{FILE_NAME}",  # a POC workspace
 )
 _KEYS = ("method", "seed", "rounds", "seconds", "mean", "server", "sites", "status", "round", "timing")
-_SERVER, _LABEL = "server", "fusion site"
 # What a record of an older version may lack.
 _LATER = ("test_cases", "test_fingerprint", "privacy", "ended")
 _RECORDED = ("test", "untested", "validation", "joined", "rounds_taken", "rounds_missed", "limited")
-
-
-def label(owner: str) -> str:
-    """Returns how tables and figures call the owner of an entry.
-
-    Args:
-        owner: a site's name; ``server`` for the fusion site, wherever it is.
-    """
-    return _LABEL if owner == _SERVER else owner
-
-
-def is_tested(results: dict[str, Any]) -> bool:
-    """Whether the run is over and its scores are those of the final test."""
-    return results["status"] == "finished"
 
 
 def site_entry(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedmepd.config import cohort_name
 from fedmepd.evaluation import lesion_table
-from fedmepd.evaluation.results import is_tested, label
+from fedmepd.evaluation.entries import is_tested, label
 from fedmepd.tasks.find import task_of
 from fedmepd.text_table import table
 

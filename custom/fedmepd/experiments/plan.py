@@ -12,9 +12,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from fedmepd import methods
-from fedmepd.config import FUSION_SITE, PRESETS, Settings, merge
+from fedmepd.config import FUSION_SITE, Settings, merge
 from fedmepd.data.phantom import phantom_sites
 from fedmepd.errors import FedMEPDError, SettingsError, explain
+from fedmepd.job_settings import PRESETS, make_settings
 
 Overrides = dict[str, Any]
 
@@ -269,7 +270,7 @@ def runs_of(
             decided["data"] = {"split_seed": plan.seeds[0], "phantom": False}
         own = merge(choice.settings, more or {})
         try:
-            settings = Settings.make(plan.preset, merge(decided, own))
+            settings = make_settings(plan.preset, merge(decided, own))
         except SettingsError as error:
             raise SettingsError(f"{choice.name}: {error}") from error
         if settings.fusion.site and settings.fusion.site not in sites:

@@ -9,10 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fedmepd.config import Settings, differences
+from fedmepd.config import differences
 from fedmepd.errors import FedMEPDError, SettingsError
 from fedmepd.evaluation.results import FILE_NAME as RESULTS
 from fedmepd.experiments.plan import PlannedRun
+from fedmepd.job_settings import make_settings
 from fedmepd.storage import read_json, write_json
 
 LOG = "log.txt"
@@ -67,7 +68,7 @@ class RunFolder:
         """
         task = self._task()
         data = task["data"] and Path(task["data"])
-        settings = Settings.make("paper", task["settings"])
+        settings = make_settings("paper", task["settings"])
         return PlannedRun(self.path.name, settings, tuple(task["sites"]), data, task["engine"])
 
     def _task(self) -> dict[str, Any]:

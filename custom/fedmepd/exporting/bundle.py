@@ -14,8 +14,8 @@ from typing import Any
 
 from fedmepd import __version__
 from fedmepd.errors import FedMEPDError
-from fedmepd.evaluation.model_card import FILE_NAME as CARD
 from fedmepd.exporting.network import buffer
+from fedmepd.federation.model_card import FILE_NAME as CARD
 from fedmepd.segmentation.limits import intended_use
 from fedmepd.storage import load_tensors, save_tensors, write_json, write_text
 from fedmepd.tasks.task import Task

@@ -5,7 +5,7 @@ TensorBoard sorts groups by name, so that these begin with numbers: scores first
 
 from __future__ import annotations
 
-from fedmepd.evaluation.results import label
+from fedmepd.evaluation.entries import label
 
 # Owners of figures beside the sites: means over the sites, what concerns all, shares of personal filters by layer.
 MEAN, FEDERATION, LAYERS = "mean of the sites", "federation", "personal_share"

@@ -10,7 +10,7 @@ from fedmepd.config import Settings
 from fedmepd.data.site import SiteData
 from fedmepd.disclosure import Disclosure, Told, reason_of
 from fedmepd.errors import UpdateRefused
-from fedmepd.evaluation.results import label
+from fedmepd.evaluation.entries import label
 from fedmepd.federation.evaluate import score_cases
 from fedmepd.federation.exchange import ModelCopy, SiteProfile
 from fedmepd.federation.reports import CrossSiteReport, check_report

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from fedmepd.config import FUSION_SITE, Settings
-from fedmepd.evaluation.model_card import FILE_NAME as CARD
-from fedmepd.evaluation.model_card import write_model_card
 from fedmepd.federation.cross_site import SERVER, copy_of
 from fedmepd.federation.exchange import ModelCopy, Tested
 from fedmepd.federation.fusion_site import Abort, Fusion
+from fedmepd.federation.model_card import FILE_NAME as CARD
+from fedmepd.federation.model_card import write_model_card
 from fedmepd.methods.method import AtServer, Tensors
 from fedmepd.methods.parts.selection import ANCHORS, SEGMENTING, parts
 from fedmepd.networks.build import build_network

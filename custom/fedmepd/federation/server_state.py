@@ -8,6 +8,7 @@ from typing import Any
 from fedmepd import __version__
 from fedmepd.config import Settings, differences
 from fedmepd.errors import CheckpointError, SettingsError
+from fedmepd.job_settings import make_settings
 from fedmepd.storage import load_tensors, remove_leftovers, save_tensors
 
 FILE_NAME = "server_state.pt"
@@ -64,6 +65,6 @@ class ServerState:
 def _of_this_version(kept: dict[str, Any]) -> dict[str, Any]:
     """Returns the settings of a run, with the default of each that the version that began it did not have."""
     try:
-        return Settings.make("paper", kept).model_dump(mode="json")
+        return make_settings("paper", kept).model_dump(mode="json")
     except SettingsError:
         return kept

@@ -16,7 +16,6 @@ from fedmepd.data.batches import TrainingBatches
 from fedmepd.data.site import SiteData
 from fedmepd.disclosure import OPEN, Disclosure, Told
 from fedmepd.errors import FedMEPDError
-from fedmepd.evaluation.model_card import write_model_card
 from fedmepd.federation import agreed_weights
 from fedmepd.federation.case_list import CaseList
 from fedmepd.federation.cross_site import copy_of, network_of, test_copy
@@ -24,6 +23,7 @@ from fedmepd.federation.diary import Diary
 from fedmepd.federation.evaluate import score_cases
 from fedmepd.federation.exchange import ModelCopy, Payload, SiteProfile, Update
 from fedmepd.federation.kept_states import KeptStates
+from fedmepd.federation.model_card import write_model_card
 from fedmepd.federation.private import disclosed, images_of, privacy_of
 from fedmepd.methods.method import Tensors
 from fedmepd.methods.parts.personal_filters import decoder_layers

@@ -20,7 +20,6 @@ from nvflare.app_common.app_constant import AppConstants
 from nvflare.app_common.workflows.scatter_and_gather import ScatterAndGather
 from nvflare.widgets.info_collector import InfoCollector
 
-from fedmepd.config import Settings
 from fedmepd.errors import Aborted, FedMEPDError, UpdateRefused, plain_text
 from fedmepd.federation.charts import FEDERATION
 from fedmepd.federation.timing import Timing
@@ -32,6 +31,7 @@ from fedmepd.flare.opening import kept_fusion, open_server
 from fedmepd.flare.private import take_no_orders
 from fedmepd.flare.roll_call import NEWCOMER_SECONDS, RollCall, wait_until
 from fedmepd.flare.rounds import NoGlobalModel, RoundEnd
+from fedmepd.job_settings import make_settings
 from fedmepd.text_table import counted
 
 _HEAT_MAPS = 50
@@ -110,7 +110,7 @@ class FedMEPDController(ScatterAndGather):
         take_no_orders(fl_ctx)
         self._simulated = folders.in_simulator(fl_ctx)
         with self._guarded(fl_ctx):
-            Settings.make(self.preset, self.settings)
+            make_settings(self.preset, self.settings)
 
     def control_flow(self, abort_signal: Signal, fl_ctx: FLContext) -> None:
         if abort_signal.triggered:
@@ -121,7 +121,7 @@ class FedMEPDController(ScatterAndGather):
 
         self._timing = Timing()
         with self._guarded(fl_ctx):
-            settings = Settings.make(self.preset, self.settings)
+            settings = make_settings(self.preset, self.settings)
             folder = folders.server_folder(fl_ctx, settings)
             folders.show_state(fl_ctx, settings, folder)
             self._run = translation.Run(folders.run_identity(folder), settings)

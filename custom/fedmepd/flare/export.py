@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import fedmepd
-from fedmepd.config import Settings, merge
+from fedmepd.config import merge
 from fedmepd.errors import FedMEPDError, remedy
 from fedmepd.flare.tracking import add_tracking
+from fedmepd.job_settings import make_settings
 from fedmepd.storage import read_json, write_json
 
 CUSTOM_README = """\
@@ -150,7 +151,7 @@ def change_settings(job_folder: Path, changes: dict[str, Any], *, write: bool = 
         raise FedMEPDError(f"{job_folder} is no job of FedMEPD: expected a folder such as jobs/fedmepd_brats")
     for file, content, arguments in controllers:
         arguments["settings"] = merge(arguments.get("settings") or {}, changes)
-        Settings.make(arguments.get("preset", "paper"), arguments["settings"])
+        make_settings(arguments.get("preset", "paper"), arguments["settings"])
         if write:
             write_json(file, content)
 

@@ -14,7 +14,6 @@ from nvflare.job_config.api import FedJob
 from nvflare.job_config.defs import FilterType
 from nvflare.recipe.spec import Recipe
 
-from fedmepd.config import Settings
 from fedmepd.errors import SettingsError
 from fedmepd.flare.controller import FedMEPDController
 from fedmepd.flare.executor import FedMEPDExecutor
@@ -22,6 +21,7 @@ from fedmepd.flare.export import CUSTOM_README
 from fedmepd.flare.filters import FromWirePrecision, ToWirePrecision
 from fedmepd.flare.tensorboard import SiteRunsReceiver
 from fedmepd.flare.translation import DATA_TASKS, RESULT_TASKS, TASKS
+from fedmepd.job_settings import make_settings
 
 _DECOMPOSER = "nvflare.app_opt.pt.decomposers.TensorDecomposer"
 # FLARE's default lets a site sleep two seconds before it asks for its next task.
@@ -78,7 +78,7 @@ class FedMEPDRecipe(Recipe):
             ("fusion", "site"): fusion_site,
         }
         self.settings = _with_arguments(settings or {}, arguments)
-        Settings.make(preset, self.settings)
+        make_settings(preset, self.settings)
         try:
             job = FedJob(name=name, min_clients=min_clients)
         except (TypeError, ValueError) as error:

@@ -12,6 +12,7 @@ import psutil
 
 from fedmepd.config import Settings
 from fedmepd.errors import FedMEPDError
+from fedmepd.job_settings import make_settings
 from fedmepd.storage import locked
 
 # Configuration, which the simulator keeps.
@@ -102,6 +103,6 @@ def _settings_of_run(folder: Path) -> Settings | None:
     """The settings of the run that was started last in a folder, or None if they are unknown."""
     try:
         [workflow] = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))["workflows"]
-        return Settings.make(workflow["args"]["preset"], workflow["args"]["settings"])
+        return make_settings(workflow["args"]["preset"], workflow["args"]["settings"])
     except (OSError, ValueError, KeyError, TypeError, FedMEPDError):
         return None

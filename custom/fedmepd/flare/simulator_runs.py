@@ -17,9 +17,10 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from fedmepd.config import Settings, differences
+from fedmepd.config import differences
 from fedmepd.errors import FedMEPDError
 from fedmepd.evaluation import results
+from fedmepd.job_settings import make_settings
 from fedmepd.storage import read_json, write_json
 from fedmepd.text_table import natural_order
 
@@ -35,7 +36,7 @@ class StartedWith:
     """What a run was started with, and goes on with.
 
     Attributes:
-        preset, settings: of the job, see :meth:`fedmepd.config.Settings.make`.
+        preset, settings: of the job, see :func:`fedmepd.job_settings.make_settings`.
         sites: the sites' names.
         data: folder of the federation's data; None: phantoms, or what the environment says.
     """
@@ -48,7 +49,7 @@ class StartedWith:
     def differences(self, other: StartedWith) -> list[str]:
         """Returns a text for each thing in which another start differs from this one."""
         found = differences({"sites": self.sites, "data": self.data}, {"sites": other.sites, "data": other.data})
-        ours, theirs = (Settings.make(one.preset, one.settings).model_dump(mode="json") for one in (self, other))
+        ours, theirs = (make_settings(one.preset, one.settings).model_dump(mode="json") for one in (self, other))
         return found + differences(ours, theirs)
 
 
@@ -102,7 +103,7 @@ class SimulatorRun:
         Raises:
             FedMEPDError: it cannot be written, or the run cannot have these settings, its name among them.
         """
-        Settings.make(started.preset, started.settings)
+        make_settings(started.preset, started.settings)
         if self.name == LATEST:
             raise FedMEPDError(f"a run cannot be named {LATEST}: that leads to the run that was started last")
         if self.folder.exists() or self.folder.is_symlink():

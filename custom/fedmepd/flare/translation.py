@@ -27,6 +27,7 @@ from fedmepd.federation.exchange import (
 )
 from fedmepd.federation.reports import SpentPrivacy, StartUpReport, check_profile, check_report
 from fedmepd.flare.folders import is_identity
+from fedmepd.job_settings import make_settings
 from fedmepd.privacy.participant import BudgetSpent
 from fedmepd.tasks.task import Task
 
@@ -91,7 +92,7 @@ def run_of(message: Shareable) -> Run:
     if not is_identity(identity):
         reason = "the server's identity of the run is refused: expected 32 hexadecimal digits"
         raise FedMEPDError(f"{reason}, got {plain_text(identity)!r}", reason)
-    return Run(identity, Settings.make("paper", settings))
+    return Run(identity, make_settings("paper", settings))
 
 
 def model_task(run: Run, model: ModelCopy) -> Shareable:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fedmepd.comparing.scores import FUSION, MEAN, WORST
-from fedmepd.evaluation.results import label
+from fedmepd.evaluation.entries import label
 from fedmepd.reporting import plotting
 from fedmepd.reporting.plotting import WIDE, Layout
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fedmepd.evaluation.results import label
+from fedmepd.evaluation.entries import label
 from fedmepd.federation.timing import PHASES
 from fedmepd.reporting import plotting
 from fedmepd.reporting.plotting import WIDE, Layout, shortened

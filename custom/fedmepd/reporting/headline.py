@@ -8,7 +8,7 @@ from typing import Any
 from fedmepd import methods
 from fedmepd.config import cohort_name
 from fedmepd.errors import FedMEPDError
-from fedmepd.evaluation.results import is_tested, label
+from fedmepd.evaluation.entries import is_tested, label
 
 PHANTOMS = "The cases are PHANTOMS, which this software makes itself: the scores say nothing about patients."
 # The second decimal changes from one seed to the next already.

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedmepd.evaluation import lesion_table, tables
-from fedmepd.evaluation.results import HISTORY, find, label, read
+from fedmepd.evaluation.entries import label
+from fedmepd.evaluation.results import HISTORY, find, read
 from fedmepd.reporting import figures, headline, html, plotting, settings_table
 from fedmepd.reporting.plotting import Layout, Picture
 from fedmepd.storage import read_json, write_atomically, write_text

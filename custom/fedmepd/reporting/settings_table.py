@@ -6,8 +6,9 @@ import json
 from html import escape
 from typing import Any
 
-from fedmepd.config import PRESETS, Settings, flattened
+from fedmepd.config import flattened
 from fedmepd.errors import SettingsError
+from fedmepd.job_settings import PRESETS, make_settings
 from fedmepd.reporting import html
 
 
@@ -52,7 +53,7 @@ def nearest_preset(settings: dict[str, Any]) -> tuple[str, dict[str, Any]] | Non
     found = {}
     for name in PRESETS:
         try:
-            made = Settings.make(name, {"method": settings.get("method")})
+            made = make_settings(name, {"method": settings.get("method")})
         except SettingsError:
             return None
         found[name] = flattened(made.model_dump(mode="json"))

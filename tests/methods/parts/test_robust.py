@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedmepd.config import Settings
 from fedmepd.errors import SettingsError
 from fedmepd.federation.open_round import TensorStore
+from fedmepd.job_settings import make_settings
 from fedmepd.methods.parts.aggregation import Aggregation, aggregation
 from fedmepd.methods.parts.robust import RobustAggregation
 
@@ -138,7 +138,7 @@ def test_memory_holds_a_block_and_the_disk_is_cleared(tmp_path) -> None:
 
 def test_the_settings_decide(tmp_path) -> None:
     def of(**changes) -> object:
-        settings = Settings.make("paper", {"aggregation": changes})
+        settings = make_settings("paper", {"aggregation": changes})
         return aggregation(settings.aggregation, STATE, list(STATE), 0.0, TensorStore(tmp_path))
 
     assert isinstance(of(), Aggregation)
@@ -151,4 +151,4 @@ def test_the_settings_decide(tmp_path) -> None:
 @pytest.mark.parametrize("method", ["fedmsplit", "creamfl", "local"])
 def test_methods_that_average_no_updates_refuse_the_setting(method) -> None:
     with pytest.raises(SettingsError, match=f"{method} does not"):
-        Settings.make("paper", {"method": method, "aggregation": {"trim": 0.2}})
+        make_settings("paper", {"method": method, "aggregation": {"trim": 0.2}})

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from fedmepd.config import Settings
-from fedmepd.evaluation.model_card import write_model_card
+from fedmepd.federation.model_card import write_model_card
+from fedmepd.job_settings import make_settings
 from tests.evaluation.runs import summary
 
 ABOUT = {
     "owner": "site-3",
-    "settings": Settings.make("phantom", {"rounds": 30, "seed": 4, "network": {"width": 16}}),
+    "settings": make_settings("phantom", {"rounds": 30, "seed": 4, "network": {"width": 16}}),
     "modalities": ("FLAIR", "T2"),
     "cases": {"train": 12, "validation": 3, "test": 5},
     "phantoms": False,
@@ -56,7 +56,9 @@ def test_a_model_that_is_not_tested_yet(tmp_path: Path) -> None:
 
 def test_a_model_without_any_scores(tmp_path: Path) -> None:
     text = card(tmp_path, validation=None)
-    assert "Not measured" in text and "best on validation" not in text
+    assert "No scores: it has not been tested yet" in text and "best on validation" not in text
+    text = card(tmp_path, validation=None, cases={"train": 12, "validation": 0, "test": 0})
+    assert "Not measured: there are no validation and no test cases" in text
 
 
 def test_phantoms_are_named(tmp_path: Path) -> None:
@@ -68,7 +70,7 @@ def test_phantoms_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("site", "place"), [("", "the server"), ("site-7", "site-7")])
 def test_where_the_cases_of_the_global_model_are(site: str, place: str, tmp_path: Path) -> None:
     """A hospital's own card counts its own cases alone."""
-    settings = Settings.make("phantom", {"fusion": {"site": site}})
+    settings = make_settings("phantom", {"fusion": {"site": site}})
     counts = "12 for training, 3 for validation, 5 for testing"
     assert f"| cases | {counts}, for fusion training at {place} |" in card(tmp_path, settings=settings, owner="server")
     assert f"| cases | {counts} |" in card(tmp_path, settings=settings, owner="site-7")
@@ -77,7 +79,7 @@ def test_where_the_cases_of_the_global_model_are(site: str, place: str, tmp_path
 @pytest.mark.parametrize("method", ["fedmepd", "local", "fedavg", "fusion_only"])
 def test_every_method_is_described(method: str, tmp_path: Path) -> None:
     """The server's model has no filters of its own."""
-    settings = Settings.make("phantom", {"method": method})
+    settings = make_settings("phantom", {"method": method})
     rows = [re.search(r"\| method \| (.+) \|", card(tmp_path, settings=settings, owner=of)) for of in ("x", "server")]
     assert all(rows) and not re.search("trained here|filters trained", rows[1][1])
     assert (rows[0][1] == rows[1][1]) == (method == "fusion_only")

@@ -112,7 +112,7 @@ def _scores(
 ) -> list[str]:
     if not validation and not test:
         if cases["validation"] or cases["test"]:
-            return ["Not told: its owner keeps the scores, or too few cases have been validated and tested."]
+            return ["No scores: it has not been tested yet, its owner keeps the scores, or too few cases were tested."]
         return ["Not measured: there are no validation and no test cases."]
     header = ["", *task.regions, "mean"]
     lines = [f"| {' | '.join(header)} |", f"| {' | '.join(['---', *['---:'] * (len(header) - 1)])} |"]
