@@ -100,7 +100,7 @@ def test_the_global_model_tells_no_patients_measures(careful, tiny, tmp_path) ->
     assert trained_with(about) == exact.coarse() != exact
     rounded = ImageMeasures((0.9375, 1.0, 1.25), 1456.7, {"T2": (-1.26, 0.04, 0.55, 1.449)}).coarse()
     assert rounded == ImageMeasures((0.94, 1.0, 1.25), 1500.0, {"T2": (-1.3, 0.0, 0.6, 1.4)})
-    assert "Not told: its owner keeps the scores" in (careful[0] / "server" / "model_card.md").read_text()
+    assert "its owner keeps the scores" in (careful[0] / "server" / "model_card.md").read_text()
     few = FusionSite(settings(), tiny.data("fusion"), tmp_path, CPU, disclosure=Disclosure(4))
     assert few.images == ImageMeasures()
 
