@@ -289,7 +289,7 @@ def _check_body(case: Case, volumes: list[CaseVolume], body: np.ndarray, millili
         yield warning(
             "images that show more than the body",
             f"case {case.name}: its images are above 0 in {millilitres:.0f} ml, more than a {case.task.body}: expected "
-            f"{case.task.images}, 0 outside the {case.task.body}",
+            f"{case.task.images}",
         )
     for volume in volumes:
         if volume.kind != LABEL:
