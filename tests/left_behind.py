@@ -21,9 +21,10 @@ def shared() -> dict[str, Any]:
         if name in _VARIABLES or name.startswith(_PREFIXES)
     }
     found |= {number.name: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)}
-    if torch := sys.modules.get("torch"):
-        found["PyTorch's default type"] = torch.get_default_dtype()
-        found["deterministic algorithms"] = torch.are_deterministic_algorithms_enabled()
+    # Who imports PyTorch changes nothing: these are its defaults.
+    torch = sys.modules.get("torch")
+    found["PyTorch's default type"] = str(torch.get_default_dtype()) if torch else "torch.float32"
+    found["deterministic algorithms"] = bool(torch) and torch.are_deterministic_algorithms_enabled()
     return found
 
 
