@@ -54,8 +54,10 @@ def test_a_model_that_is_not_tested_yet(tmp_path: Path) -> None:
 
 
 def test_a_model_without_any_scores(tmp_path: Path) -> None:
-    text = card(tmp_path, validation=None)
+    text = card(tmp_path, validation=None, cases={"train": 12, "validation": 0, "test": 0})
     assert "Not measured" in text and "best on validation" not in text
+    # There are cases, and the participant tells no score of so few.
+    assert "Not told: its owner keeps the scores" in card(tmp_path, validation=None)
 
 
 def test_phantoms_are_named(tmp_path: Path) -> None:
