@@ -50,6 +50,7 @@ def test_keys_that_others_rely_on() -> None:
             "test_cases",
             "test_fingerprint",
             "privacy",
+            "ended",
             "work",
         }
     assert run["sites"][0]["cases"] == {"train": 8, "validation": 2, "test": 4}
