@@ -196,6 +196,8 @@ class Federation:
             "augmentation": {"tumour_share": 1.0, "rotation_degrees": 0},
             "aggregation": {"wire_precision": precision, "min_sites": 1},
         }
+        if "contrast" in methods.find(method).settings.model_fields:
+            changes["contrast"] = {"items": fusion_cases}
         self.run = translation.Run("wire", Settings.make("paper", changes))
         self._folder = folder
         data = phantom_data(folder, FUSION_SITE, fusion_cases)
