@@ -9,8 +9,8 @@ The report has a row for each round and site: ``down`` and ``up`` hold the bytes
 ``message``; ``contents`` says what a task of round 1 is made of. ``fusion`` has the same for every task of a fusion
 site at a hospital, by method and precision.
 
-``--methods`` measures something else: every method, with a site of one modality and one of all, in the first round and
-in a later one.
+``--methods`` measures something else: every method but those for phantoms alone, with a site of one modality and one
+of all, in the first round and in a later one.
 """
 
 from __future__ import annotations
@@ -323,7 +323,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(measure.describe(environment))
     print(f"\nWhole model of width {width} in float32: {whole / 1e6:.1f} MB = 100 %\n")
     if options.methods:
-        of_methods = by_method(width, crop, fusion_cases, methods.names())
+        # With a method for phantoms alone, every site makes the fusion site's cases: not those of this federation.
+        names = [name for name in methods.names() if not methods.find(name).phantoms_only]
+        of_methods = by_method(width, crop, fusion_cases, names)
         print("Every method, half precision on the wire: message down + up, % of the whole model")
         print(_method_table(of_methods, whole))
         rows = [asdict(exchange) for exchange in of_methods]
