@@ -72,7 +72,7 @@ def test_what_is_no_run_is_kept(tmp_path, name, run):
 def test_a_run_under_way(tmp_path):
     """Also before it has left anything, and of the same name; a process that is gone is in nobody's way."""
     code = (
-        "import sys, time; from pathlib import Path; from fedmepd.config import Settings;"
+        "import sys, time; from pathlib import Path; from fedmepd.job_settings import make_settings;"
         "from fedmepd.flare.simulator_folder import reserved\n"
         "with reserved(Path(sys.argv[1]), make_settings('phantom', {'run_name': 'a'})):\n"
         "    print('there', flush=True); time.sleep(60)"
