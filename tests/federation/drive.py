@@ -51,8 +51,8 @@ def make_site(tiny: Tiny, of: Settings, folder: Path, name: str) -> FederationSi
     return FederationSite(name, of, tiny.data(name, of), folder / name, CPU)
 
 
-# Of each kind of exchange one: the others are tested with the slow tests.
-_QUICK = ("fedmepd", "fedavg", "fedamm")
+# One that sends weights and anchors, and one that sends more: the others are tested with the slow tests.
+_QUICK = ("fedmepd", "fedamm")
 
 
 def by_method(names: Iterable[str]) -> list:
