@@ -244,7 +244,7 @@ class Eight:
 
     def server_state(self) -> dict[str, Any]:
         """What the server keeps of a run without a name."""
-        return load_tensors(self.poc.server_kit / self.job_id / "fedmepd/server_state.pt")
+        return load_tensors(self.poc.server_kit / "fedmepd_jobs" / self.job_id / "server_state.pt")
 
     def status(self) -> str:
         return self.poc._flare("job", "meta", self.job_id)["status"]

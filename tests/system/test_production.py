@@ -217,8 +217,11 @@ def test_a_hospital_that_decides_for_itself(federation, careful_site, job, tmp_p
 
 
 def fetched(federation, job_id, place, out):
-    """Downloads a job, and copies what its sites keep beside it; returns the results and the server's log."""
+    """Downloads a job, and copies what server and sites keep beside it; returns the results and the server's log."""
     found = read_results(federation, job_id, out)
+    # The server's state, which holds what single sites have sent, is not for everybody.
+    assert not list(out.rglob("server_state.pt")) and list(out.rglob("global_*.pt"))
+    shutil.copytree(federation.kit(SERVER) / "fedmepd_jobs" / job_id, out / "kept")
     for site in place:
         shutil.copytree(federation.kit(site) / job_id / "fedmepd", out / site)
     return found, next(out.glob("*/workspace/log.txt")).read_text()
