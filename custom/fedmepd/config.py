@@ -359,7 +359,7 @@ class Settings(Section):
 
     @field_validator("run_name", mode="wrap")
     @classmethod
-    def _no_name(cls, value: Any, check: ValidatorFunctionWrapHandler) -> str:
+    def _a_run_name(cls, value: Any, check: ValidatorFunctionWrapHandler) -> str:
         return _or_expected(check, "" if value is None else value, _A_NAME)
 
     def with_fewest(self, cases: int) -> Settings:

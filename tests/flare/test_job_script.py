@@ -115,6 +115,18 @@ def test_several_runs_go_on_where_one_was_interrupted(job, tmp_path):
     assert [run.name for run in again[2].following()] == ["brats-fedavg-5-2"] and claimed[3].following() == []
 
 
+@pytest.mark.parametrize(
+    "series", ['["other"]', '["a", "gone", 3, null, "b"]', '{"a": 1}', "[", '["a", {"b": []}, "b"]']
+)
+def test_a_series_that_somebody_has_changed(series, tmp_path):
+    """A run that was renamed, runs that were removed, or another kind of file: what is there goes on."""
+    started = StartedWith("phantom", {"method": "local"}, ["site-1"], None)
+    one, other = SimulatorRun(tmp_path / "w" / "a"), SimulatorRun(tmp_path / "w" / "b")
+    assert one.claim(started) and other.claim(started)
+    (one.kept / "series.json").write_text(series)
+    assert [run.name for run in one.following()] == (["b"] if '"b"]' in series else [])
+
+
 def finished(tmp_path, name, started, content=None):
     """What a run leaves that was started with this, in the workspace w."""
     run = SimulatorRun(tmp_path / "w" / name)

@@ -64,7 +64,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _list(conductor: Conductor, out: Path) -> int:
-    from fedmepd.evaluation.tables import in_words
+    from fedmepd.evaluation.tables import status_in_words
     from fedmepd.experiments.run_folder import RunFolder
     from fedmepd.text_table import table
 
@@ -72,7 +72,7 @@ def _list(conductor: Conductor, out: Path) -> int:
     for run in conductor.planned():
         folder = RunFolder(out / run.name)
         results, failure = folder.results(), folder.failure()
-        state = in_words(results) if results else "not begun"
+        state = status_in_words(results) if results else "not begun"
         rows.append([run.name, f"{max(0, results['round']) if results else 0}/{run.settings.rounds}", failure or state])
     print("\n".join(table(["run", "rounds", "state"], rows)))
     return 0

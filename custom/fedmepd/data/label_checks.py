@@ -22,13 +22,13 @@ def label_as_image(volumes: Sequence[CaseVolume]) -> Iterator[Finding]:
     """An image that is 0 wherever the label is, and nowhere else, tells the network the answer."""
     label = next((volume for volume in volumes if volume.kind == LABEL), None)
     # A label without any background says nothing.
-    if label is None or not (tumour := label.values != 0).any() or tumour.all():
+    if label is None or not (labelled := label.values != 0).any() or labelled.all():
         return
-    total = np.count_nonzero(tumour)
+    total = np.count_nonzero(labelled)
     for volume in volumes:
         if volume is label or np.count_nonzero(volume.values) != total:
             continue
-        if np.array_equal(volume.values != 0, tumour):
+        if np.array_equal(volume.values != 0, labelled):
             text = (
                 f"{volume.path} ({volume.kind}) is above 0 exactly where {label.path.name} is: replace it by the image"
             )

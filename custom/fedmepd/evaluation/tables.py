@@ -72,7 +72,7 @@ def _markdown(heads: tuple[str, ...], of: list[tuple[str, ...]], text_columns: i
     return [f"| {' | '.join(row)} |" for row in (heads, rule, *of)]
 
 
-def in_words(results: dict[str, Any]) -> str:
+def status_in_words(results: dict[str, Any]) -> str:
     """Returns whether a run is finished; a file cannot tell whether one that is not still goes on or was stopped."""
     return "finished" if is_tested(results) else "not finished"
 
@@ -82,7 +82,7 @@ def title(results: dict[str, Any]) -> str:
     name = f" {results['run_name']}" if results["run_name"] else ""
     return (
         f"{results['method']}{name}: round {results['round']} of {results['rounds']}, seed {results['seed']}, "
-        f"{results['seconds']:.0f} s, {in_words(results)}"
+        f"{results['seconds']:.0f} s, {status_in_words(results)}"
     )
 
 

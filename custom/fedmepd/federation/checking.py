@@ -18,7 +18,6 @@ from fedmepd.networks.anchors import FLOATS
 from fedmepd.networks.encoder import LEVELS, channels
 from fedmepd.networks.network import SHARED
 
-# What the sums can read.
 # Far above any mean of normalised features.
 LARGEST_VALUE = 2.0**10
 # Clusters of a class at most, times far more classes than any task has.

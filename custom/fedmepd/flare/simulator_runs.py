@@ -129,7 +129,10 @@ class SimulatorRun:
         """Returns the runs that one command has asked for after this one."""
         with contextlib.suppress(FedMEPDError):
             names = read_json(self.kept / _SERIES, "the names of runs", kinds=(list,))
-            return [SimulatorRun(self.folder.with_name(name)) for name in names[names.index(self.name) + 1 :]]
+            # A run that somebody has renamed is none of them.
+            later = names[names.index(self.name) + 1 :] if self.name in names else []
+            runs = (SimulatorRun(self.folder.parent / name) for name in later if isinstance(name, str))
+            return [run for run in runs if run.exists]
         return []
 
     def progress(self) -> Progress | None:
