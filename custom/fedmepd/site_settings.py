@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from fedmepd.disclosure import Allow, Disclosure
 from fedmepd.errors import SettingsError, explain
@@ -88,6 +88,7 @@ class SiteSettings(BaseModel):
     limits: Limits = Field(Limits(), description="the most that a job may ask of this machine")
     allow: Allow = Field(Allow(), description="kinds of values that may leave the site")
     privacy: SitePrivacy = Field(SitePrivacy(), description="differential privacy, whatever a job says")
+    _one_machine: bool = PrivateAttr(False)
 
     @classmethod
     def load(cls, local_folder: Path | None = None, *, cache_needed: bool = True) -> SiteSettings:
@@ -141,7 +142,14 @@ class SiteSettings(BaseModel):
         """
         open_values = {"min_count": 1, "reproducible": "yes", "limits": HIGHEST}
         unset = {key: value for key, value in open_values.items() if key not in self.model_fields_set}
-        return self.model_copy(update=unset)
+        copy = self.model_copy(update=unset)
+        copy._one_machine = True
+        return copy
+
+    @property
+    def shares_folder(self) -> bool:
+        """Whether ``data`` is the folder of several sites, so that cases in it without a sub-folder are nobody's."""
+        return self._one_machine
 
     def variables(self) -> dict[str, str]:
         """Returns the environment variables with which other processes read what is set here.

@@ -5,12 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fedmepd.config import FUSION_SITE
 from fedmepd.data.batches import TrainingBatches, evaluation_cases
 from fedmepd.data.inspection import inspect_cases
 from fedmepd.data.layouts import find_dataset
 from fedmepd.data.manifest import make_manifest, write_manifest
 from fedmepd.data.phantom import RECIPE
-from fedmepd.data.site import open_site_data
+from fedmepd.data.site import open_fusion_data, open_site_data
 from fedmepd.errors import DataError
 from fedmepd.job_settings import make_settings
 from fedmepd.site_settings import SiteSettings
@@ -74,6 +75,22 @@ def test_no_case(local, made, text):
     with pytest.raises(DataError, match=text) as error:
         open_site_data("clinic", make_settings("phantom"), local)
     assert "clinic" in error.value.public and str(local.data) not in error.value.public
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_sites_on_one_machine_do_not_have_the_same_patients(local, apart):
+    """Cases that lie in the folder itself would be those of every site, and of fusion training."""
+    write_case(local.data / "clinic" if apart else local.data, "a", ("T1",))
+    write_case(local.data / "clinic" if apart else local.data, "b", ("T1",))
+    settings, together = make_settings("paper"), local.for_one_machine()
+    assert open_site_data("clinic", settings, local).counts()["train"] == 1
+    if apart:
+        assert open_site_data("clinic", settings, together).counts()["train"] == 1
+        return
+    for name, open_data in (("clinic", open_site_data), (FUSION_SITE, open_fusion_data)):
+        with pytest.raises(DataError, match=f"data holds cases of its own, and no sub-folder {name}") as error:
+            open_data("" if name == FUSION_SITE else name, settings, together)
+        assert str(local.data) not in error.value.public
 
 
 def test_no_data_folder_and_no_phantom_allowed(tmp_path):

@@ -63,6 +63,12 @@ def find_site_data(name: str, settings: Settings, site_settings: SiteSettings) -
     folder = _folder_of(name, data)
     # If the folder has sub-folders for other sites but none for this one, their cases are not this site's.
     dataset = find_dataset(task, folder, deep=folder != data, without=FUSION_SITE)
+    if dataset.cases and folder == data and site_settings.shares_folder:
+        raise DataError(
+            f"{data} holds cases of its own, and no sub-folder {name}: every site of this machine would have the same "
+            "patients. Expected a sub-folder for each site; `fedmepd data split` makes such a folder of a data set",
+            public=f"there is no data folder for {name} alone",
+        )
     if not dataset.cases and settings.fusion.site != name:
         image, label = (task.file_name("001", kind) for kind in (task.modalities[0], None))
         expected = f"one sub-folder per case with NIfTI files, such as 001/{image} and 001/{label}"
