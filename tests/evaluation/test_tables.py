@@ -54,6 +54,12 @@ def test_a_finished_run() -> None:
     assert console_table(runs.finished()) == FINISHED
 
 
+def test_lesions_of_phantoms_say_little() -> None:
+    told = "voxels of 1 mm, and those of the phantoms have 3 mm"
+    assert told in console_table(runs.finished() | {"source": "phantom"})
+    assert told not in console_table(runs.finished() | {"source": "folder"})
+
+
 def test_a_run_of_an_older_version_has_no_table_of_lesions() -> None:
     run = runs.finished()
     for entry in (run["server"], *run["sites"]):

@@ -38,7 +38,12 @@ def rows(results: dict[str, Any]) -> list[Row]:
 def note(results: dict[str, Any]) -> str:
     """Returns what is needed to read the table."""
     rules = task_of(results["settings"]).lesions.describe()
-    return f"{rules}; lesions are counted over all cases; NSD: normalised surface Dice at {TOLERANCE_MM:g} mm"
+    text = f"{rules}; lesions are counted over all cases; NSD: normalised surface Dice at {TOLERANCE_MM:g} mm"
+    if results.get("source") != "phantom":
+        return text
+    return (
+        f"{text}; the rules are for voxels of 1 mm, and those of the phantoms have 3 mm: this table says little of them"
+    )
 
 
 def site_table(regions: tuple[str, ...], test: dict[str, Any]) -> tuple[Row, Row]:
