@@ -55,7 +55,7 @@ def test_a_finished_run() -> None:
 
 
 def test_lesions_of_phantoms_say_little() -> None:
-    told = "voxels of 1 mm, and those of the phantoms have 3 mm"
+    told = "voxels of 1 mm, those of the phantoms have 3 mm"
     assert told in console_table(runs.finished() | {"source": "phantom"})
     assert told not in console_table(runs.finished() | {"source": "folder"})
 

@@ -41,9 +41,7 @@ def note(results: dict[str, Any]) -> str:
     text = f"{rules}; lesions are counted over all cases; NSD: normalised surface Dice at {TOLERANCE_MM:g} mm"
     if results.get("source") != "phantom":
         return text
-    return (
-        f"{text}; the rules are for voxels of 1 mm, and those of the phantoms have 3 mm: this table says little of them"
-    )
+    return f"{text}; the rules are for voxels of 1 mm, those of the phantoms have 3 mm: here the table says little"
 
 
 def site_table(regions: tuple[str, ...], test: dict[str, Any]) -> tuple[Row, Row]:
