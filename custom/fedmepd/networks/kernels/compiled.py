@@ -1,7 +1,7 @@
 """Loops over numbers that Numba compiles for this processor, and bfloat16 in them.
 
-PyTorch's operations read and write a whole map each; a compiled loop does several of them in one pass. The compiled code
-is kept beside the module, or in the user's cache folder, so that only the first process on a machine compiles it.
+PyTorch's operations read and write a whole map each; a compiled loop does several of them in one pass. The compiled
+code is kept beside the module, or in the user's cache folder, so that only a machine's first process compiles it.
 """
 
 from __future__ import annotations
@@ -44,12 +44,11 @@ def compiled(function: Callable) -> Callable:
 @contextlib.contextmanager
 def one_process_compiles() -> Iterator[None]:
     """Around the first call: of the sites that start at once on a machine, one compiles, and the others load."""
-    user = os.getuid() if hasattr(os, "getuid") else ""
-    lock = filelock.FileLock(Path(tempfile.gettempdir()) / f"fedmepd-compiles-{user}.lock", timeout=_PATIENCE)
+    lock = filelock.FileLock(Path(tempfile.gettempdir()) / "fedmepd-compiles.lock", timeout=_PATIENCE)
     try:
         lock.acquire()
     except (filelock.Timeout, OSError):
-        # To compile twice is only slower.
+        # To compile twice is only slower; another user's file cannot be locked.
         yield
         return
     with lock:
@@ -89,7 +88,7 @@ def _load(value):
 
 
 def store(array: Sequence, place: int, value: float) -> None:
-    """Writes a number into an array of :func:`values`, rounded to the nearest, as PyTorch does; only in compiled code."""
+    """Writes a number into an array of :func:`values`, rounded as PyTorch rounds; only in compiled code."""
     raise NotImplementedError
 
 

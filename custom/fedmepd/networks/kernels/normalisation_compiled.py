@@ -1,7 +1,7 @@
 """Instance normalisation and LeakyReLU on a processor, as loops that pass over a map three times.
 
-A row is the values of some neighbouring voxels, all channels of each. Sums are made by place in the row, over a block of
-rows in the map's precision (bfloat16: float32) and then in float64, so the threads change nothing.
+A row is the values of some neighbouring voxels, all channels of each. Sums are made by place in the row, over a block
+of rows in the map's precision (bfloat16: float32) and then in float64, so the threads change nothing.
 """
 
 from __future__ import annotations
@@ -75,7 +75,9 @@ def _normalise(x: np.ndarray, y: np.ndarray, channels: int, epsilon: float, slop
     return scale
 
 
-def _normalise_backward(y: np.ndarray, gradient: np.ndarray, result: np.ndarray, scale: np.ndarray, slope: float) -> None:
+def _normalise_backward(
+    y: np.ndarray, gradient: np.ndarray, result: np.ndarray, scale: np.ndarray, slope: float
+) -> None:
     """Gradients (B, V * C) of y -> ``result``: scale * (g - mean(g) - n * mean(g * n)), with n before LeakyReLU."""
     slope = scale.dtype.type(slope)
     if _alone(y):
