@@ -51,6 +51,7 @@ def load() -> None:
         for name in NEEDED:
             importlib.import_module(name)
         load_optimizers()
+        _load_loops()
 
 
 def load_optimizers() -> None:
@@ -58,6 +59,16 @@ def load_optimizers() -> None:
     import torch
 
     torch.optim.SGD([torch.zeros(1)], lr=1.0)
+
+
+def _load_loops() -> None:
+    """Loads the compiled loops for the precision that training takes on this processor unless a job names another."""
+    import torch
+
+    from fedmepd.networks.kernels.normalisation_compiled import prepare
+    from fedmepd.training.arithmetic import chosen_precision
+
+    prepare(getattr(torch, chosen_precision(torch.device("cpu"), "auto")))
 
 
 @contextlib.contextmanager

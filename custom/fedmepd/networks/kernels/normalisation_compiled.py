@@ -39,7 +39,7 @@ class NormaliseAndActivate(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor, epsilon: float, slope: float) -> Tensor:
-        _prepare(x.dtype)
+        prepare(x.dtype)
         x = x.contiguous(memory_format=torch.channels_last_3d)
         y = torch.empty_like(x)
         ctx.scale = _normalise(values(x), values(y), x.shape[1], epsilon, slope)
@@ -97,8 +97,8 @@ def _alone(x: np.ndarray) -> bool:
 
 
 @functools.cache
-def _prepare(precision: torch.dtype) -> None:
-    """Has the loops compiled or loaded."""
+def prepare(precision: torch.dtype) -> None:
+    """Compiles the loops for a precision, or loads them; the first map does the same."""
     tiny = torch.ones(1, 1, 2, 1, 1, dtype=precision)
     with one_process_compiles():
         scale = _normalise(values(tiny), values(tiny.clone()), 1, 1.0, 0.5)
