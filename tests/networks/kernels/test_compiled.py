@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import filelock
@@ -10,8 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedmepd.networks.kernels import compiled as kernels
-from fedmepd.networks.kernels.compiled import compiled, load, one_process_compiles, side_by_side, store, values
+from fedmepd.networks.kernels.compiled import compiled, load, side_by_side, store, values
 
 
 @compiled
@@ -20,11 +20,16 @@ def copy(source, target):
         store(target, place, load(source[place]))
 
 
+# The same function compiled, and as Python runs it.
+COPIES = [pytest.param(copy, id="compiled"), pytest.param(copy.py_func, id="python")]
+
+
 def as_row(numbers: torch.Tensor) -> np.ndarray:
     return values(numbers.view(1, 1, -1, 1, 1))[0]
 
 
-def test_bfloat16_is_read_as_pytorch_reads_it() -> None:
+@pytest.mark.parametrize("copy", COPIES)
+def test_bfloat16_is_read_as_pytorch_reads_it(copy: Callable) -> None:
     """Every number that there is, NaNs, infinities and numbers below the normal ones among them."""
     every = torch.arange(2**16, dtype=torch.int32).to(torch.uint16).view(torch.bfloat16)
     found = torch.empty(2**16)
@@ -32,11 +37,12 @@ def test_bfloat16_is_read_as_pytorch_reads_it() -> None:
     torch.testing.assert_close(found, every.float(), rtol=0, atol=0, equal_nan=True)
 
 
-def test_bfloat16_is_rounded_as_pytorch_rounds_it() -> None:
+@pytest.mark.parametrize("copy", COPIES)
+def test_bfloat16_is_rounded_as_pytorch_rounds_it(copy: Callable) -> None:
     """Numbers between two neighbours, in the middle of them, above the largest, and NaNs with any bits."""
     generator = torch.Generator().manual_seed(0)
-    bits = torch.randint(-(2**31), 2**31, (200_000,), generator=generator)
-    middles = (torch.arange(2**16) << 16 | 2**15) - 2**31
+    bits = torch.randint(-(2**31), 2**31, (20_000,), generator=generator)
+    middles = (torch.arange(0, 2**16, 3) << 16 | 2**15) - 2**31
     numbers = torch.cat([bits, middles, middles + 1, middles - 1]).to(torch.int32).view(torch.float32)
     found = torch.empty(len(numbers), dtype=torch.bfloat16)
     copy(as_row(numbers), as_row(found))
@@ -65,32 +71,83 @@ def test_every_piece_is_done_once() -> None:
             torch.set_num_threads(before)
 
 
-def test_who_waits_too_long_compiles_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(kernels.tempfile, "gettempdir", lambda: str(tmp_path))
-    monkeypatch.setattr(kernels, "_PATIENCE", 0.1)
-    with one_process_compiles():
-        pass
-    (lock,) = tmp_path.iterdir()
-    with filelock.FileLock(lock), one_process_compiles():
-        pass
-    monkeypatch.setattr(kernels.tempfile, "gettempdir", lambda: str(lock / "no folder"))
-    with one_process_compiles():
-        pass
+LOOP = """
+import os, resource, signal
+from fedmepd.networks.kernels.compiled import call_first, compiled
+
+@compiled
+def double(x):
+    return 2 * x
+
+if os.environ.get("FULL"):
+    # Every write fails, as on a full disk.
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+call_first(lambda: double(1.0), double)
+print(double(21.0), double.stats.cache_hits[double.signatures[0]])
+"""
 
 
-def test_loops_compile_where_no_folder_can_be_written(tmp_path: Path) -> None:
+class Elsewhere:
+    """A module with a loop, whose code is kept in a folder of its own; each call is a process."""
+
+    def __init__(self, folder: Path):
+        self.kept = folder / "kept"
+        self.script = folder / "loops" / "double.py"
+        self.script.parent.mkdir()
+        self.script.write_text(LOOP)
+
+    def run(self, **variables: str) -> subprocess.CompletedProcess:
+        environment = os.environ | {"NUMBA_CACHE_DIR": str(self.kept), "PYTHONDONTWRITEBYTECODE": "1"} | variables
+        command = [sys.executable, str(self.script)]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+
+    def doubles(self, **variables: str) -> bool:
+        """Whether the code was loaded, not compiled."""
+        ended = self.run(**variables)
+        assert ended.returncode == 0, ended.stderr
+        result, loaded = ended.stdout.split()
+        assert result == "42.0"
+        return loaded != "0"
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Elsewhere:
+    return Elsewhere(tmp_path)
+
+
+def test_the_second_process_loads_what_the_first_has_compiled(elsewhere: Elsewhere) -> None:
+    assert [elsewhere.doubles(), elsewhere.doubles()] == [False, True]
+
+
+def test_loops_compile_where_no_folder_can_be_written(elsewhere: Elsewhere) -> None:
     """As in a container whose file system is read-only."""
-    package = tmp_path / "loops"
-    package.mkdir()
-    (package / "double.py").write_text(
-        "from fedmepd.networks.kernels.compiled import compiled\n\n\n"
-        "@compiled\ndef double(x):\n    return 2 * x\n\n\nprint(double(21.0))\n"
-    )
-    # Numba tries this folder alone if it is named; a file is none.
-    (tmp_path / "file").touch()
-    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "file" / "folder")}
-    ended = subprocess.run(
-        [sys.executable, str(package / "double.py")], env=environment, capture_output=True, text=True, timeout=120
-    )
-    assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.strip() == "42.0"
+    elsewhere.kept.touch()
+    assert not elsewhere.doubles(NUMBA_CACHE_DIR=str(elsewhere.kept / "folder"))
+
+
+def test_loops_compile_on_a_full_disk(elsewhere: Elsewhere) -> None:
+    assert not elsewhere.doubles(FULL="yes")
+    assert [elsewhere.doubles(), elsewhere.doubles()] == [False, True]
+
+
+@pytest.mark.parametrize("kind", ["nbi", "nbc"])
+def test_kept_code_that_is_cut_off(elsewhere: Elsewhere, kind: str) -> None:
+    elsewhere.doubles()
+    (file,) = elsewhere.kept.glob(f"*/*.{kind}")
+    file.write_bytes(file.read_bytes()[:-40])
+    ended = elsewhere.run()
+    assert ended.returncode != 0
+    assert f"FedMEPDError: {file.parent}: the compiled loops that Numba keeps cannot be read" in ended.stderr
+    for each in file.parent.glob("*.nb[ic]"):
+        each.unlink()
+    assert not elsewhere.doubles()
+
+
+def test_who_waits_too_long_compiles_too(elsewhere: Elsewhere) -> None:
+    elsewhere.doubles()
+    (folder,) = elsewhere.kept.iterdir()
+    lines = elsewhere.script.read_text().replace("call_first(", "compiled.__globals__['_PATIENCE'] = 0.1\ncall_first(")
+    elsewhere.script.write_text(lines)
+    with filelock.FileLock(folder / "fedmepd-compiles.lock"):
+        assert not elsewhere.doubles()

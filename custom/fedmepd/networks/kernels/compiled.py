@@ -9,8 +9,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+import pickle
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,12 +21,16 @@ from numba import njit, types
 from numba.extending import overload
 from torch import Tensor
 
+from fedmepd.errors import FedMEPDError
+
 # NumPy has no bfloat16, so its bits are read as whole numbers.
 PRECISIONS = (torch.float64, torch.float32, torch.bfloat16)
 # NaN and infinity stay what they are: training looks for them.
 _ARITHMETIC = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "nsz"}}
 # Seconds to wait while another process compiles; then this one does so too.
 _PATIENCE = 120.0
+# More than a module has.
+_LOOPS = 32
 
 inner_loop = njit(**_ARITHMETIC, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 """Decorates a function that only compiled ones call."""
@@ -41,19 +45,35 @@ def compiled(function: Callable) -> Callable:
         return njit(**_ARITHMETIC)(function)
 
 
-@contextlib.contextmanager
-def one_process_compiles() -> Iterator[None]:
-    """Around the first call: of the sites that start at once on a machine, one compiles, and the others load."""
-    lock = filelock.FileLock(Path(tempfile.gettempdir()) / "fedmepd-compiles.lock", timeout=_PATIENCE)
-    try:
-        lock.acquire()
-    except (filelock.Timeout, OSError):
-        # To compile twice is only slower; another user's file cannot be locked.
-        yield
-        return
-    with lock:
-        lock.release()
-        yield
+def call_first(call: Callable[[], object], loop: Callable) -> None:
+    """Makes the first call of loops, in which they are compiled or loaded.
+
+    Of the sites that start at once on a machine, one compiles while the others wait, and then load.
+
+    Args:
+        call: calls the loops with numbers of no meaning.
+        loop: one of them, of whose module the code is kept together.
+
+    Raises:
+        FedMEPDError: the kept code cannot be read.
+    """
+    folder = loop.stats.cache_path
+    with contextlib.ExitStack() as held:
+        if folder is not None:
+            # The folder is the user's own, so no stranger can hold the lock. To compile twice is only slower.
+            with contextlib.suppress(OSError):
+                held.enter_context(filelock.FileLock(Path(folder) / "fedmepd-compiles.lock", timeout=_PATIENCE))
+        try:
+            # A loop that cannot be written, as on a full disk, is compiled nevertheless, and is there in the next call.
+            for _ in range(_LOOPS):
+                with contextlib.suppress(OSError):
+                    call()
+                    return
+            call()
+        except (EOFError, pickle.UnpicklingError, ValueError) as error:
+            message = "the compiled loops that Numba keeps cannot be read"
+            advice = "remove its files that end in .nbi and .nbc; they are compiled again"
+            raise FedMEPDError(f"{folder}: {message} ({error}): {advice}", public=f"{message}: {advice}") from error
 
 
 def side_by_side(run: Callable[[int, int], object], pieces: int) -> None:
@@ -75,39 +95,42 @@ def values(map_: Tensor) -> np.ndarray:
     return flat.view(torch.int16).numpy().view(np.uint16) if flat.dtype == torch.bfloat16 else flat.numpy()
 
 
-def load(value: float | int) -> float:
-    """A number of an array of :func:`values`; only in compiled code."""
-    raise NotImplementedError
+def load(value: float | np.uint16) -> float | np.float32:
+    """Returns the number that an element of an array of :func:`values` stands for."""
+    return _of_bits(value) if isinstance(value, np.uint16) else value
 
 
+def store(array: np.ndarray, place: int, value: float) -> None:
+    """Writes a number into an array of :func:`values`, rounded as PyTorch rounds."""
+    (_write_bits if array.dtype == np.uint16 else _write)(array, place, value)
+
+
+# What the two are in compiled code, which knows the type of the elements beforehand.
 @overload(load)
-def _load(value):
-    if isinstance(value, types.Integer):
-        return lambda value: np.uint32(np.uint32(value) << np.uint32(16)).view(np.float32)
-    return lambda value: value
-
-
-def store(array: Sequence, place: int, value: float) -> None:
-    """Writes a number into an array of :func:`values`, rounded as PyTorch rounds; only in compiled code."""
-    raise NotImplementedError
+def _compiled_load(value):
+    return _of_bits if isinstance(value, types.Integer) else (lambda value: value)
 
 
 @overload(store)
-def _store(array, place, value):
-    if not isinstance(array.dtype, types.Integer):
+def _compiled_store(array, place, value):
+    return _write_bits if isinstance(array.dtype, types.Integer) else _write
 
-        def plain(array, place, value):
-            array[place] = value
 
-        return plain
+def _of_bits(value):
+    return np.uint32(np.uint32(value) << np.uint32(16)).view(np.float32)
 
-    def rounded(array, place, value):
-        single = np.float32(value)
-        bits = single.view(np.uint32)
-        # Half of what is cut off, less the smallest bit where the last one kept is even.
-        odd = np.uint32(np.uint32(bits >> np.uint32(16)) & np.uint32(1))
-        up = np.uint32(bits + np.uint32(np.uint32(0x7FFF) + odd))
-        # Rounding up would make an infinity of some NaNs.
-        array[place] = np.uint16(up >> np.uint32(16)) if single == single else np.uint16(0x7FC0)
 
-    return rounded
+def _write(array, place, value):
+    array[place] = value
+
+
+def _write_bits(array, place, value):
+    single = np.float32(value)
+    if single != single:
+        # What rounds other numbers would make an infinity of some NaNs.
+        array[place] = np.uint16(0x7FC0)
+        return
+    bits = single.view(np.uint32)
+    # Half of what is cut off is added, less its smallest bit where the last bit that stays is even.
+    odd = np.uint32(np.uint32(bits >> np.uint32(16)) & np.uint32(1))
+    array[place] = np.uint16(np.uint32(bits + np.uint32(np.uint32(0x7FFF) + odd)) >> np.uint32(16))

@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from fedmepd.networks.kernels.compiled import (
+    call_first,
     compiled,
     inner_loop,
     load,
-    one_process_compiles,
     side_by_side,
     store,
     values,
@@ -100,9 +100,12 @@ def _alone(x: np.ndarray) -> bool:
 def prepare(precision: torch.dtype) -> None:
     """Compiles the loops for a precision, or loads them; the first map does the same."""
     tiny = torch.ones(1, 1, 2, 1, 1, dtype=precision)
-    with one_process_compiles():
+
+    def both() -> None:
         scale = _normalise(values(tiny), values(tiny.clone()), 1, 1.0, 0.5)
         _normalise_backward(values(tiny), values(tiny), values(tiny.clone()), scale, 0.5)
+
+    call_first(both, _forward)
 
 
 @compiled
