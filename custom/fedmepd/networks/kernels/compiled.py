@@ -7,10 +7,8 @@ code is kept beside the module, or in the user's cache folder, so that only a ma
 from __future__ import annotations
 
 import contextlib
-import functools
-import os
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -57,7 +55,8 @@ def call_first(call: Callable[[], object], loop: Callable) -> None:
     Raises:
         FedMEPDError: the kept code cannot be read.
     """
-    folder = loop.stats.cache_path
+    # With NUMBA_DISABLE_JIT a loop stays a function of Python.
+    folder = loop.stats.cache_path if hasattr(loop, "stats") else None
     with contextlib.ExitStack() as held:
         if folder is not None:
             # The folder is the user's own, so no stranger can hold the lock. To compile twice is only slower.
@@ -76,22 +75,26 @@ def call_first(call: Callable[[], object], loop: Callable) -> None:
             raise FedMEPDError(f"{folder}: {message} ({error}): {advice}", public=f"{message}: {advice}") from error
 
 
-def side_by_side(run: Callable[[int, int], object], pieces: int) -> None:
-    """Calls ``run(first, end)`` for shares of the pieces, in PyTorch's number of threads."""
-    threads = min(torch.get_num_threads(), pieces)
-    edges = [pieces * number // threads for number in range(threads + 1)]
-    list(_pool(threads, os.getpid()).map(run, edges[:-1], edges[1:]))
+Shared = Callable[[Callable[[int, int], object], int], None]
+"""Calls a function with the first and the end of shares of so many pieces."""
 
 
-@functools.lru_cache(maxsize=2)
-def _pool(threads: int, process: int) -> ThreadPoolExecutor:
-    """Threads that stay; those of a parent process do not exist in its copy."""
-    return ThreadPoolExecutor(threads)
+@contextlib.contextmanager
+def side_by_side() -> Iterator[Shared]:
+    """Yields what shares work among PyTorch's number of threads. They end with it: FLARE warns of those that stay."""
+    threads = torch.get_num_threads()
+    with ThreadPoolExecutor(threads) as pool:
+
+        def share(run: Callable[[int, int], object], pieces: int) -> None:
+            edges = [pieces * number // threads for number in range(threads + 1)]
+            list(pool.map(run, edges[:-1], edges[1:]))
+
+        yield share
 
 
 def values(map_: Tensor) -> np.ndarray:
     """(B, C, X, Y, Z) in channels_last_3d -> (B, X * Y * Z * C), without a copy; bfloat16 as its bits."""
-    flat = map_.detach().permute(0, 2, 3, 4, 1).reshape(len(map_), -1)
+    flat = map_.detach().permute(0, 2, 3, 4, 1).flatten(1)
     return flat.view(torch.int16).numpy().view(np.uint16) if flat.dtype == torch.bfloat16 else flat.numpy()
 
 

@@ -64,14 +64,15 @@ def _normalise(x: np.ndarray, y: np.ndarray, channels: int, epsilon: float, slop
     if _alone(x):
         _forward(x, y, scale, epsilon, kind(slope))
         return scale
-    for number in range(len(x)):
-        sample, blocks = x[number], _blocks(x.shape[1], channels)
-        sums, mean = np.empty((blocks, channels)), np.zeros(channels, kind)
-        side_by_side(partial(_block_sums, sample, mean, False, sums), blocks)
-        _set_mean(sums, sample, mean)
-        side_by_side(partial(_block_sums, sample, mean, True, sums), blocks)
-        _set_scale(sums, sample, epsilon, scale[number])
-        side_by_side(partial(_write, sample, y[number], mean, scale[number], kind(slope)), blocks)
+    blocks = _blocks(x.shape[1], channels)
+    with side_by_side() as share:
+        for sample, into, of_sample in zip(x, y, scale, strict=True):
+            sums, mean = np.empty((blocks, channels)), np.zeros(channels, kind)
+            share(partial(_block_sums, sample, mean, False, sums), blocks)
+            _set_mean(sums, sample, mean)
+            share(partial(_block_sums, sample, mean, True, sums), blocks)
+            _set_scale(sums, sample, epsilon, of_sample)
+            share(partial(_write, sample, into, mean, of_sample, kind(slope)), blocks)
     return scale
 
 
@@ -84,12 +85,12 @@ def _normalise_backward(
         _backward(y, gradient, result, scale, slope)
         return
     blocks, channels = _blocks(y.shape[1], scale.shape[1]), scale.shape[1]
-    for number in range(len(y)):
-        sample, of_sample = y[number], gradient[number]
-        sums, means = np.empty((blocks, 2, channels)), np.empty((2, channels), scale.dtype)
-        side_by_side(partial(_block_products, sample, of_sample, slope, sums), blocks)
-        _set_means(sums, sample, means)
-        side_by_side(partial(_write_gradient, sample, of_sample, result[number], scale[number], means, slope), blocks)
+    with side_by_side() as share:
+        for sample, of_sample, into, factor in zip(y, gradient, result, scale, strict=True):
+            sums, means = np.empty((blocks, 2, channels)), np.empty((2, channels), scale.dtype)
+            share(partial(_block_products, sample, of_sample, slope, sums), blocks)
+            _set_means(sums, sample, means)
+            share(partial(_write_gradient, sample, of_sample, into, factor, means, slope), blocks)
 
 
 def _alone(x: np.ndarray) -> bool:
