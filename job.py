@@ -230,6 +230,10 @@ def go_on(one: "SimulatorRun", arguments: argparse.Namespace, interrupted: threa
         rounds = f"after round {done.round} of {done.rounds}" if done else "before the end of round 0"
         then = f", and then starts {left} more" if left else ""
         how = f"`{resume_command(one, arguments)}` goes on{then}"
+        if interrupted.is_set() and done and done.finished:
+            more = f"; `{resume_command(one, arguments)}` starts {left} more" if left else ""
+            print(f"job.py: interrupted when {one.folder} was finished: everything is stopped{more}", file=sys.stderr)
+            return INTERRUPTED
         if interrupted.is_set():
             print(f"job.py: interrupted {rounds}: everything is stopped; {how}", file=sys.stderr)
             return INTERRUPTED
@@ -293,6 +297,14 @@ def site_names(data: str | None, count: int | None, settings: dict) -> list[str]
         )
     if count is not None and count > len(named):
         raise DataError(f"--sites {count}: {data} holds {len(named)} sites, {', '.join(named)}")
+    others = [
+        child.name
+        for child in sorted(folder.iterdir())
+        if child.is_dir() and not child.name.startswith(".") and child.name not in (*named, FUSION_SITE)
+    ]
+    if others:
+        why = "no cases were found there, or no manifest, which the other sub-folders have"
+        print(f"job.py: sub-folders of {data} that are no sites: {', '.join(others)}; {why}", file=sys.stderr)
     return named[:count]
 
 

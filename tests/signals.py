@@ -1,4 +1,11 @@
 """How commands are started that a test interrupts."""
 
+import signal
+
 # Before a command: starts it as a script does with ``&``, so that it inherits that interrupts are ignored.
 WITH_INTERRUPTS_IGNORED = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh"]
+
+
+def heed_hangups() -> None:
+    """In a new process, before its command: the end of a terminal counts, although `nohup` may run the tests."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)

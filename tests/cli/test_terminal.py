@@ -14,6 +14,7 @@ import pytest
 from fedmepd.cli.terminal import elsewhere_with, outliving_readers, positive, progress_bar
 from fedmepd.errors import FedMEPDError
 from fedmepd.storage import cannot_write
+from tests.signals import heed_hangups
 
 
 class Terminal(io.StringIO):
@@ -129,7 +130,8 @@ def test_the_end_of_a_terminal_is_an_interrupt(before: list[str], after: str) ->
             except KeyboardInterrupt:
                 print("cleaned up")
     """
-    done = subprocess.run([*before, sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    command = [*before, sys.executable, "-c", script]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, preexec_fn=heed_hangups)
     assert (done.returncode, done.stdout.strip()) == (0, after)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from fedmepd.data.manifest import FILE_NAME as MANIFEST
 from fedmepd.errors import DataError
 from fedmepd.evaluation import results
 from fedmepd.flare.simulator_folder import alone_in
@@ -71,6 +72,26 @@ def test_sites_are_those_of_the_folder(job, tmp_path):
     with pytest.raises(DataError, match="--sites 4: .* holds 3 sites, north, south-9, south-10"):
         script(str(tmp_path / "data"), 4, {})
     assert script(None, None, {}) == [f"site-{number}" for number in range(1, 9)]
+
+
+@pytest.mark.parametrize("manifests", [False, True])
+def test_a_folder_that_takes_no_part_is_named(manifests, tmp_path, capsys):
+    """Whose cases did not come along, or whose manifest did not; what the system hides is nobody's."""
+    script = runpy.run_path(str(SCRIPT))["site_names"]
+    for site in ("north", "fusion"):
+        write_case(tmp_path / site, "a", ("T1",))
+        if manifests:
+            (tmp_path / site / MANIFEST).touch()
+    if manifests:
+        write_case(tmp_path / "Klinik K\u00f6ln", "a", ("T1",))
+    else:
+        (tmp_path / "Klinik K\u00f6ln").mkdir()
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "notes.txt").touch()
+    assert script(str(tmp_path), None, {}) == ["north"]
+    told = capsys.readouterr().err
+    assert f"sub-folders of {tmp_path} that are no sites: Klinik K\u00f6ln; no cases were found" in told
+    assert len(told.splitlines()) == 1
 
 
 def test_a_folder_that_is_no_federations_is_refused_before_anything_starts(job, tmp_path):

@@ -1,6 +1,7 @@
 """What is imported can only be seen in a process of its own."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -68,3 +69,14 @@ def test_nothing_is_left_to_import_when_the_training_begins(site):
 
 def test_garbage_is_collected_again(site):
     assert site["collects"]
+
+
+def test_the_command_says_where_compiled_loops_are_kept():
+    """For the image of a container; with Numba switched off nothing can be kept."""
+    command = [sys.executable, "-m", "fedmepd.flare.loading"]
+    kept = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300)
+    folder = Path(kept.stdout.strip().removeprefix("the compiled loops are kept in "))
+    assert kept.returncode == 0 and list(folder.glob("normalisation_compiled.*.nbi"))
+    environment = os.environ | {"NUMBA_DISABLE_JIT": "1"}
+    lost = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=300)
+    assert lost.returncode == 1 and lost.stderr.count("\n") == 1 and "set NUMBA_CACHE_DIR" in lost.stderr

@@ -142,7 +142,7 @@ class FedMEPDController(ScatterAndGather):
         settings, roll_call = self._run.settings, self._roll_call
         tasks = roll_call.ask()
         sites = counted(len(tasks), "site")
-        self._say(f"{settings.method}, {settings.rounds} rounds: {sites} and the server prepare their data")
+        self._say(f"{settings.method}, {counted(settings.rounds, 'round')}: {sites} and the server prepare their data")
         for line in progress.plan_lines(settings, folders.run_folder(fl_ctx) / "results"):
             self._say(line)
         opened = partial(self.open_server, self._run, folder, timing=self._timing, log=self._say, fl_ctx=fl_ctx)

@@ -1,6 +1,9 @@
 """What a site's process imports before it can work: all of it, once, in a short time, and little that it never uses.
 
 PyTorch comes with this module, so it should be the first of those that need PyTorch.
+
+``python -m fedmepd.flare.loading`` does it too, for the image of a container: it compiles what is compiled for this
+processor, says where that is kept, and ends with 1 if it could not be kept.
 """
 
 from __future__ import annotations
@@ -99,3 +102,24 @@ def _hidden(packages: tuple[str, ...]) -> Iterator[None]:
 
 with _without_collections():
     importlib.import_module("torch")
+
+
+def main() -> int:
+    """Loads everything and says where the compiled loops are kept; returns the exit status."""
+    load()
+    from fedmepd.networks.kernels.normalisation_compiled import kept
+
+    folder = kept()
+    if folder is None:
+        print(
+            "the compiled loops are not kept, so every process compiles for ten seconds: set NUMBA_CACHE_DIR "
+            "to a folder that can be written",
+            file=sys.stderr,
+        )
+        return 1
+    print(f"the compiled loops are kept in {folder}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -19,8 +19,6 @@ from numba import njit, types
 from numba.extending import overload
 from torch import Tensor
 
-from fedmepd.errors import FedMEPDError
-
 # NumPy has no bfloat16, so its bits are read as whole numbers.
 PRECISIONS = (torch.float64, torch.float32, torch.bfloat16)
 # NaN and infinity stay what they are: training looks for them.
@@ -44,35 +42,48 @@ def compiled(function: Callable) -> Callable:
 
 
 def call_first(call: Callable[[], object], loop: Callable) -> None:
-    """Makes the first call of loops, in which they are compiled or loaded.
+    """Makes the first call of a module's loops, in which they are compiled, or loaded from where their code is kept.
 
     Of the sites that start at once on a machine, one compiles while the others wait, and then load.
 
     Args:
         call: calls the loops with numbers of no meaning.
-        loop: one of them, of whose module the code is kept together.
-
-    Raises:
-        FedMEPDError: the kept code cannot be read.
+        loop: one of them.
     """
-    # With NUMBA_DISABLE_JIT a loop stays a function of Python.
-    folder = loop.stats.cache_path if hasattr(loop, "stats") else None
+    folder = _folder(loop)
     with contextlib.ExitStack() as held:
         if folder is not None:
             # The folder is the user's own, so no stranger can hold the lock. To compile twice is only slower.
             with contextlib.suppress(OSError):
-                held.enter_context(filelock.FileLock(Path(folder) / "fedmepd-compiles.lock", timeout=_PATIENCE))
-        try:
-            # A loop that cannot be written, as on a full disk, is compiled nevertheless, and is there in the next call.
-            for _ in range(_LOOPS):
-                with contextlib.suppress(OSError):
-                    call()
-                    return
-            call()
-        except (EOFError, pickle.UnpicklingError, ValueError) as error:
-            message = "the compiled loops that Numba keeps cannot be read"
-            advice = "remove its files that end in .nbi and .nbc; they are compiled again"
-            raise FedMEPDError(f"{folder}: {message} ({error}): {advice}", public=f"{message}: {advice}") from error
+                held.enter_context(filelock.FileLock(folder / "fedmepd-compiles.lock", timeout=_PATIENCE))
+        for _ in range(_LOOPS):
+            try:
+                call()
+                return
+            except OSError:
+                # A loop that cannot be written, as on a full disk, is compiled, and is there in the next call.
+                continue
+            except (EOFError, pickle.UnpicklingError, ValueError):
+                # Files that are cut off or changed. They are a copy of what can be made again.
+                for file in _files(loop):
+                    file.unlink()
+        call()
+
+
+def kept_in(loop: Callable) -> Path | None:
+    """Returns the folder in which the code of a loop's module is kept; None if it is not, and each process compiles."""
+    return _folder(loop) if _files(loop) else None
+
+
+def _folder(loop: Callable) -> Path | None:
+    # With NUMBA_DISABLE_JIT a loop stays a function of Python.
+    kept = loop.stats.cache_path if hasattr(loop, "stats") else None
+    return None if kept is None else Path(kept)
+
+
+def _files(loop: Callable) -> list[Path]:
+    folder = _folder(loop)
+    return [] if folder is None else list(folder.glob(f"{Path(loop.py_func.__code__.co_filename).stem}.*.nb[ic]"))
 
 
 Shared = Callable[[Callable[[int, int], object], int], None]

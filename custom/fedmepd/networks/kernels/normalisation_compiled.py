@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from fedmepd.networks.kernels.compiled import (
     call_first,
     compiled,
     inner_loop,
+    kept_in,
     load,
     side_by_side,
     store,
@@ -107,6 +109,11 @@ def prepare(precision: torch.dtype) -> None:
         _normalise_backward(values(tiny), values(tiny), values(tiny.clone()), scale, 0.5)
 
     call_first(both, _forward)
+
+
+def kept() -> Path | None:
+    """Returns the folder in which the compiled loops are kept; None if each process compiles them."""
+    return kept_in(_forward)
 
 
 @compiled
