@@ -1,5 +1,6 @@
 """provisioning/project.yml makes kits, and `fedmepd kit` sets them up, as FLARE itself understands them."""
 
+import inspect
 import json
 import os
 import re
@@ -20,6 +21,7 @@ from nvflare.app_common.filters.exclude_vars import ExcludeVars
 from nvflare.app_common.widgets.component_path_authorizer import ComponentPathAuthorizer
 from nvflare.app_opt.job_launcher.study_runtime import load_study_runtime_file
 from nvflare.fuel.sec.authz import AuthzContext, Person, parse_policy_config
+from nvflare.fuel.utils.class_loader import load_class
 from nvflare.security.security import COMMAND_CATEGORIES
 from nvflare.tool.kit.kit_config import resolve_startup_kit_dir
 
@@ -30,6 +32,7 @@ from fedmepd.errors import FedMEPDError
 from fedmepd.flare import kits
 from fedmepd.flare.admission import SiteAdmission
 from fedmepd.flare.kits import admin_kit
+from fedmepd.flare.tracking import TRACKERS
 from fedmepd.networks.network import FedMEPDNet
 from fedmepd.site_settings import SiteSettings
 from fedmepd.tasks.brats import BRATS
@@ -110,20 +113,33 @@ def component_paths(value):
             yield from component_paths(one)
 
 
+# FLARE calls what a job names, with the arguments that the job gives: these start programs, run any command of this
+# package, write any file, or import any module that lies below the kit, where earlier jobs have left their files.
+DANGEROUS = (
+    "fedmepd.experiments.pool._start",
+    "fedmepd.cli.federation.start_kit",
+    "fedmepd.cli.program.main",
+    "fedmepd.storage.write_json",
+    "fedmepd.storage.save_tensors",
+    "nvflare.app_common.widgets.decomposer_reg.DecomposerRegister",
+)
+
+
 @pytest.mark.parametrize("name", [SERVER, "site-1"])
 def test_what_our_jobs_are_made_of_is_allowed_and_nothing_else_is_new(name, kit):
     folder = kit(name)
     default = json.loads((folder / "local/resources.json.default").read_text())
     assert main(["kit", str(folder)]) == 0
-    for part in ("server", "client"):
-        for config in ROOT.glob(f"jobs/*/app/config/config_fed_{part}.json"):
-            for path in component_paths(json.loads(config.read_text())):
-                assert is_allowed(folder, path), path
-    for path in ("subprocess.Popen", "fedmepd_evil.Code", "os.system"):
-        assert not is_allowed(folder, path)
+    part = "server" if name == SERVER else "client"
+    for config in ROOT.glob(f"jobs/*/app/config/config_fed_{part}.json"):
+        for path in component_paths(json.loads(config.read_text())):
+            assert is_allowed(folder, path), path
+    for path in ("subprocess.Popen", "fedmepd_evil.Code", "os.system", *DANGEROUS):
+        assert not is_allowed(folder, path), path
     resources = json.loads((folder / "local/resources.json").read_text())
     assert set(default["class_allow_list"]) < set(resources["class_allow_list"])
-    assert len(resources["class_allow_list"]) == len(default["class_allow_list"]) + 3
+    added = set(resources["class_allow_list"]) - set(default["class_allow_list"])
+    assert added == set(kits.ALLOWED[kits.kind_of(folder)])
     # The server lets sites into running jobs; all else is as FLARE made it.
     if name == SERVER:
         added = [one for one in resources["components"] if one not in default["components"]]
@@ -136,6 +152,33 @@ def test_what_our_jobs_are_made_of_is_allowed_and_nothing_else_is_new(name, kit)
     before = (folder / "local/resources.json").read_bytes()
     assert main(["kit", str(folder)]) == 0
     assert (folder / "local/resources.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", [SERVER, "site-1"])
+def test_a_kit_allows_classes_and_never_a_whole_package(name, kit):
+    # The libraries of the trackers need not be installed.
+    for path in set(kits.ALLOWED[kits.kind_of(kit(name))]) - set(TRACKERS.values()):
+        assert inspect.isclass(load_class(path)), path
+
+
+def test_a_site_allows_nothing_that_is_for_a_server(kit):
+    folder = kit("site-1")
+    assert main(["kit", str(folder)]) == 0
+    for path in ("fedmepd.flare.controller.FedMEPDController", *TRACKERS.values()):
+        assert not is_allowed(folder, path), path
+
+
+def test_a_kit_of_an_older_version_allows_less_once_it_is_set_up_again(kit):
+    folder = kit("site-1")
+    default = json.loads((folder / "local/resources.json.default").read_text())
+    older = [*default["class_allow_list"], "fedmepd.", "nvflare.app_common.widgets.decomposer_reg.DecomposerRegister"]
+    (folder / "local/resources.json").write_text(
+        json.dumps(default | {"class_allow_list": [*older, "hospital.own.Class"]})
+    )
+    assert is_allowed(folder, DANGEROUS[0])
+    assert main(["kit", str(folder)]) == 0
+    assert not any(is_allowed(folder, path) for path in DANGEROUS)
+    assert is_allowed(folder, "hospital.own.Class")
 
 
 def test_a_kit_of_a_project_that_streams_logs(kit):
@@ -405,7 +448,8 @@ def test_a_kit_for_containers(runtime, name, launcher, kit, tmp_path, monkeypatc
     assert main(["kit", str(tmp_path / "prepared"), *(["--refuse-code"] if name == "site-1" else [])]) == 0
     resources = json.loads((tmp_path / "prepared/local/resources.json").read_text())
     assert any(one["path"].endswith(launcher) for one in resources["components"])
-    assert is_allowed(tmp_path / "prepared", "fedmepd.flare.executor.FedMEPDExecutor")
+    for path in kits.ALLOWED[kits.SERVER if name == SERVER else kits.SITE]:
+        assert is_allowed(tmp_path / "prepared", path)
     starts = {"docker": "startup/start_docker.sh", "k8s": "helm_chart/Chart.yaml"}
     assert (tmp_path / "prepared" / starts[runtime]).is_file()
     # The job's container, where FLARE's launcher looks for it, and the cases where the site's settings say.

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 from fedmepd.doctor.federation import Expected
-from fedmepd.doctor.rules import check_rules
+from fedmepd.doctor.kit import Kit
+from fedmepd.doctor.rules import check_classes, check_rules
 from fedmepd.doctor.site_data import Looked
+from fedmepd.flare.kits import KitSettings
 from fedmepd.job_settings import make_settings
 from fedmepd.site_settings import SiteSettings
 
@@ -32,3 +36,17 @@ def test_a_site_with_few_cases_learns_what_will_be_missing() -> None:
     found = rules(SiteSettings(min_count=5, allow={"durations": False}), MANY | {"validation": 2, "test": 0})
     assert found["means that stay, over too few cases"] == ("note", "validation 2; min_count is 5")
     assert found["decided"][1].endswith("not allowed: durations")
+
+
+def test_a_kit_that_an_older_version_has_set_up(kit_folder) -> None:
+    """With the whole package on the list, a job could have any function in it called."""
+    resources = kit_folder / "local/resources.json"
+    resources.write_text(json.dumps({"class_allow_list": ["nvflare.app_common.np.np_trainer.NPTrainer", "fedmepd."]}))
+    [check] = check_classes(Kit.read(kit_folder))
+    assert (check.status, check.text) == ("error", "local/resources.json allows fedmepd.")
+    KitSettings(kit_folder).set_up()
+    assert not list(check_classes(Kit.read(kit_folder)))
+
+
+def test_a_kit_as_it_was_provisioned(kit_folder) -> None:
+    assert not list(check_classes(Kit.read(kit_folder)))

@@ -1,4 +1,4 @@
-"""What the site has decided for itself: whether the job is within its limits, and what stays."""
+"""What the site has decided for itself: which jobs it runs, whether the job is within its limits, and what stays."""
 
 from __future__ import annotations
 
@@ -6,11 +6,24 @@ from collections.abc import Iterator
 
 from fedmepd.doctor.checks import Check, Topic
 from fedmepd.doctor.federation import Expected
+from fedmepd.doctor.kit import Kit
 from fedmepd.doctor.site_data import Looked
 from fedmepd.errors import SettingsError
+from fedmepd.flare.kits import KitSettings
 from fedmepd.site_settings import FILE_NAME, SiteSettings
 
-_LIMITS, _LEAVING = Topic("limits"), Topic("leaving")
+_KIT, _LIMITS, _LEAVING = Topic("kit"), Topic("limits"), Topic("leaving")
+
+
+def check_classes(kit: Kit) -> Iterator[Check]:
+    """Looks for what `fedmepd kit` of an older version has allowed jobs.
+
+    Args:
+        kit: of a site or of the server.
+    """
+    if too_much := KitSettings(kit.folder).too_much():
+        text = f"local/resources.json allows {', '.join(too_much)}"
+        yield _KIT.error("jobs without code may start any program", text, f"run `fedmepd kit {kit.folder}` once more")
 
 
 def check_rules(expected: Expected, machine: SiteSettings, looked: Looked) -> Iterator[Check]:

@@ -79,6 +79,7 @@ class FedMEPDController(ScatterAndGather):
         self._simulated = False
         # Before the components that follow in the job's configuration say that they have been made.
         console.quieten()
+        translation.let_tensors_travel()
         self._progress = logging.getLogger("fedmepd.progress")
 
     def log_info(self, fl_ctx: FLContext, msg: str, fire_event=False):

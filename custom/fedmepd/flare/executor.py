@@ -57,6 +57,7 @@ class FedMEPDExecutor(Executor):
         self._start_up: dict[str, float] = {}
         # Before the components that follow in the job's configuration say that they have been made.
         console.quieten()
+        translation.let_tensors_travel()
 
     def execute(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
         if task_name not in translation.TASKS:

@@ -18,6 +18,7 @@ from nvflare.security.security import COMMAND_CATEGORIES
 from nvflare.tool.kit.kit_config import StartupKitConfigError, resolve_startup_kit_dir_by_id
 
 from fedmepd.errors import SettingsError
+from fedmepd.flare.tracking import TRACKERS
 from fedmepd.storage import read_json, write_json
 from fedmepd.tasks.task import Task
 
@@ -26,12 +27,25 @@ _CONFIGURATIONS = {SERVER: "fed_server.json", SITE: "fed_client.json", ADMIN: "f
 
 RESOURCES, AUTHORIZATION, PRIVACY = "resources.json", "authorization.json", "privacy.json"
 
-# What our jobs are built of besides the classes that FLARE allows anyway.
-ALLOWED = (
-    "fedmepd.",
-    "nvflare.app_common.widgets.decomposer_reg.DecomposerRegister",
+# What our jobs are built of besides the classes that FLARE allows anyway. FLARE calls what a job names, with the job's
+# arguments. So these are single classes, each made for that, and never a package: it holds functions, too.
+_OF_BOTH = (
+    "fedmepd.flare.filters.FromWirePrecision",
+    "fedmepd.flare.filters.ToWirePrecision",
     "nvflare.app_common.widgets.job_stats_reporter.JobStatsReporter",
 )
+ALLOWED = {
+    SERVER: (
+        "fedmepd.flare.controller.FedMEPDController",
+        "fedmepd.flare.tensorboard.SiteRunsReceiver",
+        *TRACKERS.values(),
+        *_OF_BOTH,
+    ),
+    SITE: ("fedmepd.flare.executor.FedMEPDExecutor", *_OF_BOTH),
+}
+# What older versions wrote into a kit: the whole package, and a class of FLARE's that imports any module it is told. A
+# job without code could start any program with them.
+_TOO_MUCH = ("fedmepd.", "nvflare.app_common.widgets.decomposer_reg.DecomposerRegister")
 
 ADMISSION = {"id": "fedmepd_site_admission", "path": "fedmepd.flare.admission.SiteAdmission", "args": {}}
 
@@ -100,20 +114,25 @@ class KitSettings:
             )
 
     def set_up(self) -> Path:
-        """Lets jobs that carry no code use the installed package's classes; returns the file that says so.
+        """Lets jobs that carry no code use the classes that jobs are made of; returns the file that says so.
 
         A site's logs, which may name cases and paths, stay there too: FLARE by default sends its errors to the server.
         The server lets sites into jobs that run already (see :mod:`fedmepd.flare.admission`).
         """
         resources = self._read(RESOURCES)
-        allowed = resources.get("class_allow_list", list(DEFAULT_CLASS_ALLOW_LIST))
-        resources["class_allow_list"] = [*allowed, *(name for name in ALLOWED if name not in allowed)]
+        found = resources.get("class_allow_list", list(DEFAULT_CLASS_ALLOW_LIST))
+        allowed, ours = [name for name in found if name not in _TOO_MUCH], ALLOWED[SERVER if self.is_server else SITE]
+        resources["class_allow_list"] = [*allowed, *(name for name in ours if name not in allowed)]
         if self.is_server:
             components = resources.setdefault("components", [])
             components[:] = [one for one in components if one.get("id") != ADMISSION["id"]] + [ADMISSION]
         else:
             resources["allow_log_streaming"] = False
         return self._write(RESOURCES, resources)
+
+    def too_much(self) -> list[str]:
+        """Returns those of the names that an older version allowed, with which a job could do anything here."""
+        return [name for name in self._read(RESOURCES).get("class_allow_list", ()) if name in _TOO_MUCH]
 
     def refuse_code(self) -> Path:
         """Refuses jobs that carry code, whoever submits them; returns the file that says so."""

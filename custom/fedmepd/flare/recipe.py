@@ -8,7 +8,6 @@ import weakref
 from pathlib import Path
 from typing import Any
 
-from nvflare.app_common.widgets.decomposer_reg import DecomposerRegister
 from nvflare.app_common.widgets.job_stats_reporter import JobStatsReporter
 from nvflare.job_config.api import FedJob
 from nvflare.job_config.defs import FilterType
@@ -23,7 +22,6 @@ from fedmepd.flare.tensorboard import SiteRunsReceiver
 from fedmepd.flare.translation import DATA_TASKS, RESULT_TASKS, TASKS
 from fedmepd.job_settings import make_settings
 
-_DECOMPOSER = "nvflare.app_opt.pt.decomposers.TensorDecomposer"
 # FLARE's default lets a site sleep two seconds before it asks for its next task.
 _TASK_REQUEST_SECONDS = 0.5
 
@@ -91,14 +89,12 @@ class FedMEPDRecipe(Recipe):
         readme.write_text(CUSTOM_README)
 
         job.to_server(FedMEPDController(preset=preset, settings=self.settings), id="controller")
-        job.to_server(DecomposerRegister([_DECOMPOSER]), id="decomposer_reg")
         job.to_server(SiteRunsReceiver(events=["analytix_log_stats"]), id="tensorboard")
         job.to_server(JobStatsReporter(), id="job_stats")
         job.to_server(ToWirePrecision(), filter_type=FilterType.TASK_DATA, tasks=list(DATA_TASKS))
         job.to_server(FromWirePrecision(), filter_type=FilterType.TASK_RESULT, tasks=list(RESULT_TASKS))
         job.to_server({"server": {"task_request_interval": _TASK_REQUEST_SECONDS}})
         job.to_clients(FedMEPDExecutor(), tasks=list(TASKS))
-        job.to_clients(DecomposerRegister([_DECOMPOSER]), id="decomposer_reg")
         job.to_clients(JobStatsReporter(), id="job_stats")
         job.to_clients(FromWirePrecision(), filter_type=FilterType.TASK_DATA, tasks=list(DATA_TASKS))
         job.to_clients(ToWirePrecision(), filter_type=FilterType.TASK_RESULT, tasks=list(RESULT_TASKS))

@@ -13,6 +13,8 @@ import torch
 from nvflare.apis.dxo import DXO, DataKind, from_shareable
 from nvflare.apis.fl_constant import ReturnCode
 from nvflare.apis.shareable import Shareable, make_reply
+from nvflare.app_opt.pt.decomposers import TensorDecomposer
+from nvflare.fuel.utils import fobs
 
 from fedmepd.config import Settings
 from fedmepd.errors import LONGEST_TEXT, Aborted, FedMEPDError, UpdateRefused, plain_text
@@ -49,6 +51,14 @@ _KIND, _NAMES, _KNOWN, _VERSION, _RELATIVE, _DIGESTS = "kind", "names", "known",
 _SETTINGS, _RUN, REASON, SPENT = "fedmepd.settings", "fedmepd.run", "fedmepd.reason", "fedmepd.spent"
 # What a site may say of the bytes that it sent and received; every round's are added up.
 _MOST_BYTES = 2**50
+
+
+def let_tensors_travel() -> None:
+    """Lets FLARE write and read the tensors of messages, in this process.
+
+    FLARE has a component for that, which imports whatever a job tells it. So a kit must not allow that one.
+    """
+    fobs.register(TensorDecomposer)
 
 
 @dataclass(frozen=True)
