@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -60,7 +60,7 @@ class Ledger:
 
     def choose(self, noise: float | None, vector_noise: float | None) -> None:
         """Notes the noise of the run."""
-        self._change(lambda run: run.model_copy(update={"noise": noise, "vector_noise": vector_noise}))
+        self._change(lambda run, _: run.model_copy(update={"noise": noise, "vector_noise": vector_noise}))
 
     def releases(self) -> list[Release]:
         """Returns those of the run."""
@@ -68,22 +68,39 @@ class Ledger:
 
     def of_others(self) -> list[Release]:
         """Returns those of all other runs."""
-        return [one for name, run in self._read().runs.items() if name != self._run for one in _releases(run)]
+        return self._others_in(self._read())
 
-    def add(self, round_number: int, releases: list[Release]) -> None:
+    def _others_in(self, content: _Content) -> list[Release]:
+        return [one for name, run in content.runs.items() if name != self._run for one in _releases(run)]
+
+    def add(
+        self, round_number: int, releases: list[Release], allow: Callable[[list[Release], list[Release]], None]
+    ) -> None:
         """Notes releases of a round; to be called before any of them is made.
+
+        Args:
+            round_number: the round.
+            releases: of it.
+            allow: is given the run's releases, these included, and those of all other runs, while no other run can add
+                any: of two that are charged at the same moment, the second one sees the first. What it raises leaves
+                the ledger as it is.
 
         Raises:
             FedMEPDError: the file cannot be written.
         """
         entries = [_Entry(round=round_number, **release.__dict__) for release in releases if release.times]
-        self._change(lambda run: run.model_copy(update={"entries": [*run.entries, *entries]}))
 
-    def _change(self, change: Any) -> None:
+        def change(run: _Run, content: _Content) -> _Run:
+            allow([*_releases(run), *releases], self._others_in(content))
+            return run.model_copy(update={"entries": [*run.entries, *entries]})
+
+        self._change(change)
+
+    def _change(self, change: Callable[[_Run, _Content], _Run]) -> None:
         # Another job of the site may be writing.
         with locked(self.path.with_suffix(".lock"), taken=None):
             content = self._read()
-            content.runs[self._run] = change(content.runs.get(self._run, _Run()))
+            content.runs[self._run] = change(content.runs.get(self._run, _Run()), content)
             write_json(self.path, content.model_dump())
 
     def _read(self) -> _Content:

@@ -170,19 +170,21 @@ class Privacy:
             BudgetSpent: it would be more than the budget allows; nothing is noted.
         """
         planned = self._of_round(steps, *self._chosen())
-        of_run = [*self._ledger.releases(), *planned]
-        would, limit, whose = epsilon(of_run, self.terms.delta), self.terms.of_run, "of the run"
-        if self.terms.of_all is not None and would <= limit:
-            would, limit = epsilon([*of_run, *self._ledger.of_others()], self.terms.delta), self.terms.of_all
-            whose = "of the site for all its runs"
-        if would > limit:
-            message = (
-                f"the privacy budget {whose} is spent: after round {round_number} epsilon would be {would:.3g} of "
-                f"{limit:g} at delta {self.terms.delta:g}; the site trains no further and keeps its model"
-            )
-            self._log(f"{self.owner}: {message}")
-            raise BudgetSpent(f"{self.owner}: {message}", message, self.spent())
-        self._ledger.add(round_number, planned)
+
+        def allow(of_run: list[Release], of_others: list[Release]) -> None:
+            would, limit, whose = epsilon(of_run, self.terms.delta), self.terms.of_run, "of the run"
+            if self.terms.of_all is not None and would <= limit:
+                would, limit = epsilon([*of_run, *of_others], self.terms.delta), self.terms.of_all
+                whose = "of the site for all its runs"
+            if would > limit:
+                message = (
+                    f"the privacy budget {whose} is spent: after round {round_number} epsilon would be {would:.3g} of "
+                    f"{limit:g} at delta {self.terms.delta:g}; the site trains no further and keeps its model"
+                )
+                self._log(f"{self.owner}: {message}")
+                raise BudgetSpent(f"{self.owner}: {message}", message, self.spent())
+
+        self._ledger.add(round_number, planned, allow)
 
     def _of_round(self, steps: int, noise: float, vector_noise: float | None) -> list[Release]:
         vectors = [Release(vector_noise, 1.0, 1)] if vector_noise else []
