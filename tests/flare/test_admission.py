@@ -52,6 +52,7 @@ class Engine(PlainEngine):
         self.deployed: list[str] = []
         self.started: list[tuple[str, list[str]]] = []
         self.enough = True
+        self.status_replies: dict[str, object] = {}
         self.deploy_reply = ok_reply()
         self.start_replies: list[Message | None] = []
         config = self.workspace.get_server_app_config_file_path(JOB)
@@ -73,10 +74,8 @@ class Engine(PlainEngine):
     def send_requests_and_get_reply_dict(self, requests, timeout_secs):
         if {message.topic for message in requests.values()} == {TrainingTopic.CHECK_STATUS}:
             jobs = [{"job_id": JOB}]
-            return {
-                token: ok_reply(body=json.dumps({"running_jobs": jobs if token in self.running_at else []}))
-                for token in requests
-            }
+            said = {token: json.dumps({"running_jobs": jobs if token in self.running_at else []}) for token in requests}
+            return {token: ok_reply(body=self.status_replies.get(token, said[token])) for token in requests}
         [(token, _)] = requests.items()
         self.deployed.append(token)
         return {token: self.deploy_reply}
@@ -119,6 +118,7 @@ def look(engine, clock, caplog):
             component.admit(engine, fl_ctx)
         return caplog.text
 
+    once.records = lambda: caplog.records
     return once
 
 
@@ -238,3 +238,50 @@ def test_a_site_that_is_disabled_leaves_the_job(engine, look):
     engine.connect("b", "b2")
     assert f"b: let into job {JOB}" in look() and set(engine.participants) == {"a1", "b2"}
     assert engine.deployed == []
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        '{"running_jobs": 5}',
+        '{"running_jobs": [1, {}]}',
+        "[" * 10**5,
+        "[]",
+        "5",
+        "\xff",
+        b"\xff",
+        None,
+        {"running_jobs": 1},
+    ],
+    ids=lambda answer: repr(answer)[:30],
+)
+def test_a_site_that_answers_nonsense_keeps_nobody_outside(answer, engine, look):
+    """The component would fail at its answer every time, and let nobody in any more."""
+    engine.status_replies["a1"] = answer
+    engine.connect("c", "c1")
+    assert f"c: let into job {JOB}" in look()
+
+
+def test_a_newcomer_whose_answer_flare_cannot_read_keeps_nobody_outside(engine, look, monkeypatch):
+    """FLARE takes it apart, and fails; the next site is let in all the same, and the other one has no place."""
+    honest = engine.check_client_resources
+
+    def check(job, requirements, fl_ctx):
+        if "c" in requirements:
+            raise AttributeError("'str' object has no attribute 'get_header'")
+        return honest(job, requirements, fl_ctx)
+
+    monkeypatch.setattr(engine, "check_client_resources", check)
+    engine.connect("c", "c1")
+    engine.connect("d", "d1")
+    said = look()
+    assert f"d: let into job {JOB}" in said and f"c: not let into job {JOB}: AttributeError" in said
+    assert set(engine.participants) == {"a1", "b1", "d1"}
+
+
+def test_what_a_site_says_is_cut_and_printable(engine, look):
+    engine.deploy_reply = error_reply("\x1b[2J\nsite-2: let into job" + "x" * 10**5)
+    engine.connect("c", "c1")
+    look()
+    [line] = [record.message for record in look.records()]
+    assert r"\x1b[2J\nsite-2" in line and line.isprintable() and len(line) < 400

@@ -19,6 +19,7 @@ from nvflare.apis.fl_context import FLContext
 from nvflare.apis.job_def import ALL_SITES, Job, JobMetaKey
 from nvflare.apis.job_scheduler_spec import DispatchInfo
 
+from fedmepd.errors import plain_text
 from fedmepd.flare.private import (
     ERROR_MSG_PREFIX,
     ClientStatusKey,
@@ -95,7 +96,8 @@ class SiteAdmission(FLComponent):
                 self._tried[job_id, client.token] = self.clock() + _AGAIN_SECONDS
                 problem = self._let_in(engine, job, app, client, participants, fl_ctx)
                 if problem:
-                    self.log_warning(fl_ctx, f"{client.name}: not let into job {job_id}: {problem}", fire_event=False)
+                    text = f"{client.name}: not let into job {job_id}: {plain_text(problem)}"
+                    self.log_warning(fl_ctx, text, fire_event=False)
                 else:
                     self.log_info(fl_ctx, f"{client.name}: let into job {job_id}", fire_event=False)
 
@@ -155,10 +157,16 @@ class SiteAdmission(FLComponent):
             del participants[token]
         participants[client.token] = client
         job.meta[JobMetaKey.JOB_CLIENTS] = [participant.to_dict() for participant in participants.values()]
-        problem = self._start(engine, job, app, client, fl_ctx)
-        if was_in and _NOT_DEPLOYED in problem:
-            # A site on a new machine.
-            problem = self._deploy(engine, job, app, client, fl_ctx) or self._start(engine, job, app, client, fl_ctx)
+        try:
+            problem = self._start(engine, job, app, client, fl_ctx)
+            if was_in and _NOT_DEPLOYED in problem:
+                # A site on a new machine.
+                problem = self._deploy(engine, job, app, client, fl_ctx) or self._start(
+                    engine, job, app, client, fl_ctx
+                )
+        except Exception as error:
+            # FLARE takes answers apart, and a site may answer anything: that must not keep the others outside.
+            problem = f"{type(error).__name__}: {error}"
         if problem:
             del participants[client.token]
             participants.update(known)
@@ -192,9 +200,10 @@ def _problem_in(reply) -> str:
 def _runs(reply, job_id: str) -> bool:
     try:
         jobs = json.loads(reply.body)[ClientStatusKey.RUNNING_JOBS]
-    except (ValueError, TypeError, KeyError):
+        return any(job[ClientStatusKey.JOB_ID] == job_id for job in jobs)
+    # A site may answer anything; nested too deep, it is a RecursionError. Then nothing is known of its processes.
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return True
-    return any(job[ClientStatusKey.JOB_ID] == job_id for job in jobs)
 
 
 def _app_for(job: Job, site: str) -> str | None:
