@@ -48,7 +48,61 @@ ATTACKS = {
     "calibration": ({"calibration": {"residual": True, "dropout": 0.1, "heads": 10**9}}, "heads"),
     "dropout": ({"calibration": {"residual": True, "dropout": 5.0}}, "dropout"),
     "state": ({"state": {"a": "text"}}, "state"),
+    "sparse anchors": ({"anchors": {level: of.to_sparse() for level, of in rows(3).items()}}, "sparse or empty"),
+    "anchors without values": ({"anchors": {level: of.to("meta") for level, of in rows(3).items()}}, "sparse or empty"),
+    "classes": ({"classes": ["\x1b[2J"] * 4}, "control characters"),
+    "no classes": ({"classes": 4}, "classes"),
+    "format": ({"format": torch.zeros(2), "about": []}, r"format tensor\(\[0., 0.\]\)"),
+    "format of a liar": ({"format": "\x1b[2J", "about": {"version": "\x1b[2J"}}, r"format \\x1b\[2J"),
+    "kind": ({"kind": torch.zeros(2)}, "no fedmepd model"),
 }
+
+
+TENSORS = {
+    "NaN": (lambda value: torch.full_like(value, torch.nan), "NaN or infinity"),
+    "infinity": (lambda value: torch.full_like(value, torch.inf), "NaN or infinity"),
+    "whole numbers": (lambda value: value.to(torch.int8), "int8, expected floating-point"),
+    "complex numbers": (lambda value: value.to(torch.complex64), "complex64, expected floating-point"),
+    "8 bits": (lambda value: value.to(torch.float8_e4m3fn), "float8_e4m3fn, expected floating-point"),
+    "sparse": (lambda value: value.to_sparse(), "sparse or empty, expected floating-point"),
+    "no values": (lambda value: value.to("meta"), "sparse or empty, expected floating-point"),
+}
+
+
+@pytest.mark.parametrize("name", TENSORS)
+def test_weights_of_another_kind(name: str, model: Path) -> None:
+    """They would end in an error of PyTorch's, in zeros, or in a segmentation that looks like one."""
+    make, text = TENSORS[name]
+    state = torch.load(model, weights_only=True)["state"]
+    key = next(key for key in state if key.startswith("decoder."))
+    change(model, state=state | {key: make(state[key])})
+    with pytest.raises(CheckpointError, match=f"{key} (is|holds) .*{text}|{text}"):
+        load_model(model)
+
+
+ABOUT = {
+    "owner": "site-1\x1b[2J",
+    "method": "fed\u202emepd",
+    "round": -1,
+    "window": 10**9,
+    "overlap": 0.999999,
+    "clip_percent": float("nan"),
+    "scores": {"mdsc": 2.0, "dice": {}},
+    "voxel_mm": (1.0,) * 10**6,
+    "intensities": {"FLAIR": "x"},
+    "phantoms": "no",
+    "version": 3,
+}
+
+
+@pytest.mark.parametrize("key", ABOUT)
+def test_a_description_that_nobody_could_have_written(key: str, model: Path) -> None:
+    about = torch.load(model, weights_only=True)["about"]
+    change(model, about=about | {key: ABOUT[key]})
+    for read in (describe, load_model):
+        with pytest.raises(CheckpointError, match=f"about.{key}") as error:
+            read(model)
+        assert str(error.value).isprintable()
 
 
 @pytest.mark.parametrize("name", ATTACKS)

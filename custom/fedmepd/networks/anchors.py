@@ -16,6 +16,18 @@ FLOATS = (torch.float16, torch.float32, torch.float64)
 MOST_PER_CLASS = 64
 
 
+def kind_of(value: object) -> str:
+    """Returns what a value is if it is no tensor of floating-point numbers in memory; empty if it is one.
+
+    A file may also hold tensors that are sparse, or that have a shape and no values.
+    """
+    if not isinstance(value, Tensor):
+        return type(value).__name__
+    if value.dtype not in FLOATS:
+        return str(value.dtype)
+    return "" if value.layout == torch.strided and value.device.type != "meta" else "sparse or empty"
+
+
 def fault_of(anchors: Mapping[object, object], task: Task, width: int, per_class: int = MOST_PER_CLASS) -> str:
     """Returns what is wrong with anchors, as the end of a sentence; empty if nothing is.
 
@@ -33,9 +45,8 @@ def fault_of(anchors: Mapping[object, object], task: Task, width: int, per_class
     most, rows = per_class * len(task.classes), set()
     for name, value in anchors.items():
         columns = channels(width, levels[str(name)])
-        if not isinstance(value, Tensor) or value.dtype not in FLOATS:
-            found = getattr(value, "dtype", type(value).__name__)
-            return f"of level {name} are {found}: expected a tensor of floating-point numbers"
+        if kind := kind_of(value):
+            return f"of level {name} are {kind}: expected a tensor of floating-point numbers"
         shape = tuple(value.shape)
         if len(shape) != 2 or shape[1] != columns or not 1 <= shape[0] <= most:
             return f"of level {name} have shape {shape}: expected 1 to {most} rows of {columns}"

@@ -9,7 +9,7 @@ from typing import Any
 from fedmepd import __version__
 from fedmepd.config import Settings
 from fedmepd.data.training_images import ImageMeasures
-from fedmepd.errors import CheckpointError, SettingsError
+from fedmepd.errors import CheckpointError, SettingsError, plain_text
 from fedmepd.networks.network import FedMEPDNet
 from fedmepd.storage import load_tensors, save_tensors
 from fedmepd.tasks.find import find_task
@@ -174,14 +174,16 @@ def load_model(path: str | Path) -> FedMEPDNet:
 
 def _read(path: str | Path) -> dict:
     content = load_tensors(Path(path), "model of fedmepd")
-    if content.get("kind") != _KIND:
+    kind = content.get("kind")
+    if not isinstance(kind, str) or kind != _KIND:
         hint = "; import it with `fedmepd checkpoint import`" if "state_dict" in content else ""
         raise CheckpointError(f"{path} is no fedmepd model{hint}")
-    if content.get("format") != FORMAT:
-        version = content.get("about", {}).get("version", "unknown")
+    found, about = content.get("format"), content.get("about")
+    if not isinstance(found, int) or found != FORMAT:
+        version = about.get("version", "unknown") if isinstance(about, dict) else "unknown"
         raise CheckpointError(
-            f"{path} has format {content.get('format')}, this version of fedmepd reads format {FORMAT}: install the "
-            f"version that wrote it ({version})"
+            f"{path} has format {plain_text(found)}, this version of fedmepd reads format {FORMAT}: install the "
+            f"version that wrote it ({plain_text(version)})"
         )
     missing = [key for key in _KEYS if key not in content]
     if missing:

@@ -6,17 +6,29 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
-from fedmepd.config import NetworkSettings
+from fedmepd.config import EvaluationSettings, NetworkSettings
 from fedmepd.errors import CheckpointError, explain
-from fedmepd.networks.anchors import fault_of
+from fedmepd.networks.anchors import fault_of, kind_of
 from fedmepd.networks.network import FedMEPDNet
 from fedmepd.tasks.task import Task
 
 DAMAGED = "the file is damaged or was changed; take another copy of it"
-_Name = Annotated[str, Field(max_length=64)]
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("expected a text without control characters")
+    return text
+
+
+# They go to terminals, pages and other files.
+_Name = Annotated[str, Field(max_length=64), AfterValidator(_printable)]
+_Text = Annotated[str, Field(max_length=1000), AfterValidator(_printable)]
+_Share = Annotated[float, Field(ge=0, le=1)]
+_Numbers = Annotated[tuple[float, ...] | list[float], Field(max_length=16)]
 
 
 class _Calibration(BaseModel):
@@ -26,6 +38,32 @@ class _Calibration(BaseModel):
     dropout: float = Field(ge=0, le=1)
 
 
+class _Scores(BaseModel):
+    model_config = ConfigDict(extra="ignore", strict=True, allow_inf_nan=False)
+
+    dice: dict[_Name, _Share]
+    mdsc: _Share
+
+
+class _About(BaseModel):
+    """What a model says of its training: it is printed, or decides how images are prepared and compared."""
+
+    model_config = ConfigDict(extra="ignore", strict=True, allow_inf_nan=False)
+
+    owner: _Text
+    method: _Name
+    round: int = Field(ge=0, le=2**31)
+    scores: _Scores | None = None
+    clip_percent: float = Field(0.0, ge=0, lt=10)
+    window: int = EvaluationSettings.model_fields["window"]
+    overlap: float = EvaluationSettings.model_fields["overlap"]
+    voxel_mm: _Numbers = ()
+    foreground_ml: float = Field(0.0, ge=0)
+    intensities: dict[_Name, _Numbers] = {}
+    phantoms: bool | None = None
+    version: _Text = ""
+
+
 class _Header(NetworkSettings):
     """What a model says of its network. Width and shape have the bounds of a job's settings."""
 
@@ -33,8 +71,10 @@ class _Header(NetworkSettings):
 
     task: _Name
     modalities: list[_Name] = Field(min_length=1, max_length=64)
+    task_modalities: list[_Name] = []
+    classes: list[_Name] = []
     calibration: _Calibration | None
-    about: dict[str, Any]
+    about: _About
     state: dict[str, Tensor]
     anchors: dict[str, Tensor]
 
@@ -77,5 +117,8 @@ def check_tensors(path: object, content: dict[str, Any], task: Task, build: Call
         if key not in state or tuple(state[key].shape) != shape:
             found = f"has shape {tuple(state[key].shape)}" if key in state else "is missing"
             raise CheckpointError(f"{path}: {key} {found}, expected {shape} at width {network.width}: {DAMAGED}")
+        if (kind := kind_of(state[key])) or not torch.isfinite(state[key]).all():
+            found = f"is {kind}, expected floating-point numbers" if kind else "holds NaN or infinity"
+            raise CheckpointError(f"{path}: {key} {found}: {DAMAGED}")
     if fault := fault_of(content["anchors"], task, network.width):
         raise CheckpointError(f"{path}: its anchors {fault}: {DAMAGED}")
