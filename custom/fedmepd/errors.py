@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 # What a message of ours holds at most of content from outside: of one text, and of the whole.
-LONGEST_TEXT, _LONGEST_MESSAGE = 200, 1000
+LONGEST_TEXT, LONGEST_MESSAGE = 200, 1000
 
 
 def plain_text(content: object, longest: int = LONGEST_TEXT) -> str:
@@ -67,7 +67,7 @@ class _FromOutside(FedMEPDError):
     """Its message holds what others sent, and so is cut and freed of control characters."""
 
     def __init__(self, message: str, public: str | None = None):
-        super().__init__(plain_text(message, _LONGEST_MESSAGE), public and plain_text(public, _LONGEST_MESSAGE))
+        super().__init__(plain_text(message, LONGEST_MESSAGE), public and plain_text(public, LONGEST_MESSAGE))
 
 
 class UpdateRefused(_FromOutside):

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from fedmepd.errors import CheckpointError, FedMEPDError, remedy
+from fedmepd.errors import LONGEST_MESSAGE, CheckpointError, FedMEPDError, plain_text, remedy
 
 _IMPORT = ". A checkpoint published by FedMEPD's authors is brought in with `fedmepd checkpoint import`"
 
@@ -32,6 +32,9 @@ _JSON_KINDS = {
     bool: "true or false",
     type(None): "null",
 }
+
+# Of a JSON file of somebody else's. The curves of a hundred sites need a hundredth of it.
+_MOST_BYTES, _MOST_NESTED = 2**27, 32
 
 # What torch reads again without running anybody's code, beside tensors.
 _MAPPINGS = (dict, OrderedDict)
@@ -214,6 +217,46 @@ def read_json(
     if not isinstance(content, kinds):
         raise error(f"{path} holds {_JSON_KINDS[type(content)]}: expected {what}{hint}", public)
     return content
+
+
+def refuse_huge(path: Path, expected: str) -> None:
+    """Refuses a JSON file that is larger than any that is written here.
+
+    Args:
+        path: the file; it may be missing.
+        expected: the end of the message.
+
+    Raises:
+        FedMEPDError: it is.
+    """
+    if path.is_file() and path.stat().st_size > _MOST_BYTES:
+        raise FedMEPDError(f"{path} has more than {_MOST_BYTES // 2**20} MiB: {expected}")
+
+
+def read_foreign_json(path: Path, what: str, *, hint: str = "") -> dict[str, Any]:
+    """Reads a JSON file that somebody else may have written, as :func:`read_json` does.
+
+    Its texts go to terminals and pages: they are cut, and their control characters escaped.
+
+    Args:
+        path, what, hint: as of :func:`read_json`.
+
+    Raises:
+        FedMEPDError: as of :func:`read_json`; or the file is larger, or nested deeper, than any that is written here.
+    """
+    expected = f"expected {what}{hint}"
+    refuse_huge(path, expected)
+
+    def plain(content: Any, depth: int = 1) -> Any:
+        if depth > _MOST_NESTED:
+            raise FedMEPDError(f"{path} is nested more than {_MOST_NESTED} deep: {expected}")
+        if isinstance(content, dict):
+            return {plain_text(key, LONGEST_MESSAGE): plain(value, depth + 1) for key, value in content.items()}
+        if isinstance(content, list):
+            return [plain(value, depth + 1) for value in content]
+        return plain_text(content, LONGEST_MESSAGE) if isinstance(content, str) else content
+
+    return plain(read_json(path, what, hint=hint))
 
 
 def save_tensors(path: Path, content: dict[str, Any], read_back: bool = False) -> None:

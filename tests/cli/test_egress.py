@@ -78,3 +78,15 @@ def test_a_hash_that_was_noted(kit: Path, capsys: pytest.CaptureFixture) -> None
 def test_a_folder_without_a_list(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert main(["egress", str(tmp_path / "kit")]) == 2
     assert "begins its list with the first message" in capsys.readouterr().err
+
+
+def test_a_server_that_names_a_task_so_that_its_line_cannot_be_seen(kit: Path, capsys: pytest.CaptureFixture) -> None:
+    """The list is read on a terminal, where such a name could erase lines, or write other ones."""
+    hidden = "\x1b[2K\x1b[1A\u202etest"
+    made = EgressList(kit / "egress.jsonl", lambda: NOW)
+    made.add(to=hidden, job=hidden, run="r", task=hidden, round_number=1, code=hidden, items=[Item(hidden, "x")])
+    for arguments in ([], ["--entries"], ["--json"], ["--page", str(kit / "egress.html")]):
+        assert main(["egress", str(kit), *arguments]) == 0
+        said = capsys.readouterr().out
+        assert all(line.isprintable() for line in said.splitlines())
+    assert all(line.isprintable() for line in (kit / "egress.html").read_text().splitlines())

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import fedmepd
+from fedmepd.cli.program import main
 from fedmepd.errors import FedMEPDError
 from fedmepd.evaluation import results
 from tests.evaluation import runs
@@ -216,3 +217,35 @@ def test_a_site_that_tells_one_region_does_not_raise_the_mean_of_all() -> None:
         runs.SETTINGS, status="finished", round=3, seconds=1, timing=runs.TIMING, server=runs.server(), sites=sites
     )
     assert run["mean"]["mdsc"] == pytest.approx(0.6)
+
+
+EVIL = "site-1\x1b[2J\x1b]0;owned\x07\u202e\nsite-2 <script>"
+
+
+@pytest.mark.parametrize("command", [["results"], ["report"]])
+def test_results_of_a_stranger(command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Their texts go to a terminal and a page: control characters would rewrite what is on it."""
+    run = runs.finished()
+    run["sites"][0] |= {"name": EVIL, "rounds_missed": [{"round": 2, "reason": EVIL * 1000}], "modalities": [EVIL]}
+    run["sites"][1] |= {"untested": EVIL, "test": None}
+    run["run_name"] = EVIL
+    (tmp_path / "results.json").write_text(json.dumps(run))
+    (tmp_path / "history.json").write_text(json.dumps({EVIL: {"validation": [], "rounds": []}}))
+    assert main([*command, str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert all(line.isprintable() for line in said.splitlines()) and len(said) < 20_000
+    assert r"site-1\x1b[2J" in said or command == ["report"]
+    for page in tmp_path.rglob("*.html"):
+        text = page.read_text()
+        assert all(line.isprintable() for line in text.splitlines()) and "<script>" not in text
+
+
+def test_results_that_take_all_memory(tmp_path: Path) -> None:
+    file = tmp_path / "results.json"
+    file.write_text(json.dumps(runs.finished() | {"settings": json.loads("[" * 40 + "]" * 40)}))
+    with pytest.raises(FedMEPDError, match="nested more than 32 deep"):
+        results.read(file)
+    # Zeros that take no room on the disk.
+    os.truncate(file, 2**27 + 1)
+    with pytest.raises(FedMEPDError, match="more than 128 MiB"):
+        results.read(file)

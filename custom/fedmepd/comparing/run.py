@@ -13,14 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapte
 from fedmepd.config import cohort_name
 from fedmepd.errors import FedMEPDError, explain, plain_text
 from fedmepd.evaluation.results import FILE_NAME, HISTORY
-from fedmepd.storage import read_json
+from fedmepd.storage import read_json, refuse_huge
 
 _HINT = "; name runs of fedmepd, or the folders that hold them"
 # Of the difference between a mean in results.json and the mean of the cases' scores beside it.
 _ROUNDING = 1e-6
-
-# Bytes of a results.json or history.json; a federation of a hundred sites needs a hundredth of it.
-_MOST_BYTES = 2**27
 
 # Sections of settings in one another, and settings of a section.
 _MOST_NESTED, _MOST_SETTINGS = 4, 200
@@ -240,8 +237,7 @@ def read(path: Path) -> RunFile:
 
 
 def _read(path: Path, what: str, hint: str) -> Any:
-    if path.stat().st_size > _MOST_BYTES:
-        raise FedMEPDError(f"{path} has more than {_MOST_BYTES // 2**20} MiB: expected {what}{hint}")
+    refuse_huge(path, f"expected {what}{hint}")
     return read_json(path, what, hint=hint)
 
 

@@ -17,7 +17,7 @@ from fedmepd.config import Settings
 from fedmepd.environment import versions
 from fedmepd.errors import FedMEPDError
 from fedmepd.evaluation.metrics import VERSION as EVALUATION
-from fedmepd.storage import read_json, write_json, write_text
+from fedmepd.storage import read_foreign_json, write_json, write_text
 from fedmepd.tasks.rules import LESION_COUNTS
 from fedmepd.text_table import natural_order
 
@@ -209,7 +209,7 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         FedMEPDError: it cannot be read, or something else is in it.
     """
-    results = read_json(path, f"a {FILE_NAME} of fedmepd")
+    results = read_foreign_json(path, f"a {FILE_NAME} of fedmepd")
     missing = [key for key in _KEYS if key not in results]
     if missing:
         raise FedMEPDError(f"{path} holds no results of fedmepd: {', '.join(missing)} missing")

@@ -12,7 +12,7 @@ from fedmepd import __version__
 from fedmepd.config import Settings
 from fedmepd.environment import versions
 from fedmepd.errors import FedMEPDError
-from fedmepd.storage import read_json
+from fedmepd.storage import read_foreign_json
 
 FILE_NAME = "site.json"
 
@@ -84,7 +84,7 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         FedMEPDError: it cannot be read, or something else is in it.
     """
-    content = read_json(path, f"a {FILE_NAME} of fedmepd")
+    content = read_foreign_json(path, f"a {FILE_NAME} of fedmepd")
     missing = [key for key in _KEYS if key not in content]
     if missing:
         raise FedMEPDError(f"{path}: {', '.join(missing)} missing: expected a {FILE_NAME} of this version of fedmepd")

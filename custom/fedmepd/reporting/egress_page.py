@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from fedmepd.errors import plain_text
 from fedmepd.federation.egress import Egress, Entry, Item
 from fedmepd.reporting.html import document, items, table
 from fedmepd.storage import write_text
@@ -40,7 +41,7 @@ def said(of: Egress) -> list[str]:
     lines = [f"{of.path}: {count} messages; {whole}"]
     if of.entries:
         lines.append(f"hash of the last line, to note elsewhere: {of.head}")
-        lines.append(f"to: {', '.join(sorted({entry.to for entry in of.entries}))}")
+        lines.append(f"to: {', '.join(sorted({plain_text(entry.to) for entry in of.entries}))}")
     return lines
 
 
@@ -61,7 +62,7 @@ def _row(kind: str, entries: list[Entry]) -> list[str]:
     cases = [item.cases for item in all_items if item.cases is not None]
     norms = [sum(item.norm**2 for item in of_kind if item.norm is not None) ** 0.5 for _, of_kind in having]
     return [
-        KINDS.get(kind, kind),
+        plain_text(KINDS.get(kind, kind)),
         str(len(having)),
         str(sum(map(_values, all_items))),
         str(sum(item.bytes for item in all_items)),
@@ -69,7 +70,7 @@ def _row(kind: str, entries: list[Entry]) -> list[str]:
         f"{max(norms):.3g}" if any(item.norm is not None for item in all_items) else "",
         _when(having[0][0]),
         _when(having[-1][0]),
-        kind,
+        plain_text(kind),
     ]
 
 
@@ -81,7 +82,7 @@ def _values(item: Item) -> int:
 
 
 def _when(entry: Entry) -> str:
-    return entry.time[:19].replace("T", " ")
+    return plain_text(entry.time[:19].replace("T", " "))
 
 
 def entry_rows(of: Egress) -> list[list[str]]:
@@ -92,10 +93,11 @@ def entry_rows(of: Egress) -> list[list[str]]:
             str(entry.number),
             "" if entry.round is None else str(entry.round),
             str(sum(item.bytes for item in entry.items)),
-            entry.task + ("" if entry.code == "OK" else f" ({entry.code})"),
-            entry.job,
-            entry.to,
-            ", ".join(_kinds([entry])),
+            # The server named task and job. A control character could hide the line, or others.
+            plain_text(entry.task) + ("" if entry.code == "OK" else f" ({plain_text(entry.code)})"),
+            plain_text(entry.job),
+            plain_text(entry.to),
+            plain_text(", ".join(_kinds([entry]))),
         ]
         for entry in of.entries
     ]

@@ -12,7 +12,7 @@ from fedmepd.evaluation.entries import label
 from fedmepd.evaluation.results import HISTORY, find, read
 from fedmepd.reporting import figures, headline, html, plotting, settings_table
 from fedmepd.reporting.plotting import Layout, Picture
-from fedmepd.storage import read_json, write_atomically, write_text
+from fedmepd.storage import read_foreign_json, write_atomically, write_text
 from fedmepd.tasks.find import task_of
 
 if TYPE_CHECKING:
@@ -75,7 +75,8 @@ def write_report(workspace: Path, out: Path | None = None) -> Path:
 def _history(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
-    return read_json(path, "the history of a run", hint="; without that file the page is written without curves")
+    hint = "; without that file the page is written without curves"
+    return read_foreign_json(path, "the history of a run", hint=hint)
 
 
 def _drawings(results: dict[str, Any], history: dict[str, Any] | None) -> dict[str, Callable[[Layout], Figure | None]]:
