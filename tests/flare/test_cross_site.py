@@ -128,7 +128,6 @@ def test_model_that_a_site_does_not_give(tmp_path, bad, reason):
     [
         (lambda: refuse("out of memory"), "out of memory"),
         (lambda: translation.report_reply({"test": 1}), "report of site-2 refused"),
-        (lambda: None, "site-2 gave no answer in time"),
     ],
 )
 def test_site_that_does_not_test(tmp_path, bad, reason):
@@ -136,6 +135,15 @@ def test_site_that_does_not_test(tmp_path, bad, reason):
     found = reasons(job.run())
     assert set(found) == {(model, "site-2") for model in (SERVER, "site-1", "site-3")}
     assert all(reason in text for text in found.values())
+
+
+def test_site_that_never_answers_is_awaited_once(tmp_path):
+    """A wait may be hours, and there would be one for every model."""
+    job = Job(tmp_path, lambda *task: None if task[:2] == ("site-2", "test_model") else good_site(*task))
+    found = reasons(job.run())
+    assert set(found) == {(model, "site-2") for model in (SERVER, "site-1", "site-3")}
+    assert all(reason.startswith("site-2 gave no answer in time") for reason in found.values())
+    assert job.communicator.sites_of("test_model").count("site-2") == 1
 
 
 def test_server_that_fails_loses_nothing_else(tmp_path):

@@ -44,6 +44,8 @@ class CrossSiteEvaluation:
         self._server = server
         self._sender, self._ready = sender, ready
         self._say, self._warn = say, warn
+        # Sites that have not answered a test. Each costs the wait once, and not once for every model.
+        self._silent: set[str] = set()
 
     def run(self, abort: Callable[[], bool]) -> None:
         """Tests all models; whatever a site cannot do becomes the reason in its cell.
@@ -80,6 +82,7 @@ class CrossSiteEvaluation:
                 self._warn(f"the model of {model} is not tested at the fusion site: {type(error).__name__}: {error}")
                 matrix.miss(model, translation.public_reason(error), SERVER)
             for site in self._wait(tasks):
+                self._silent.add(site)
                 matrix.miss(model, f"{site} gave no answer in time", site)
 
     def _wait(self, tasks: dict[str, Task]) -> list[str]:
@@ -98,7 +101,9 @@ class CrossSiteEvaluation:
     def _hand_out(self, matrix: CrossSiteTest, model: str, copy: ModelCopy) -> dict[str, Task]:
         ready, tasks = self._ready(), {}
         for site in matrix.sites_to_ask(model):
-            if site in ready:
+            if site in self._silent:
+                matrix.miss(model, f"{site} gave no answer in time to the test of an earlier model", site)
+            elif site in ready:
                 message = translation.model_task(self._job, copy)
                 take = partial(self._take, matrix, model)
                 tasks[site] = self._sender.send(translation.TEST_MODEL, site, message, take)
