@@ -52,6 +52,13 @@ class Limits(BaseModel):
     disk_gib: float = Field(
         100, gt=0, le=1e6, description="most GiB of states and models of all runs in the kit; a full site refuses jobs"
     )
+    cache_gib: float = Field(
+        500,
+        gt=0,
+        le=1e6,
+        description="most GiB of prepared cases in the cache; every other `data.clip_percent` of a job prepares all of "
+        "its cases anew. A site with a full cache refuses jobs",
+    )
     task_seconds: float = Field(
         4 * 3600, gt=0, le=LONGEST_WAIT, description="most seconds for a task, such as the training of a round"
     )
@@ -83,10 +90,24 @@ class Limits(BaseModel):
         Raises:
             SettingsError: it names what they hold and the limit.
         """
-        used = sum(_size(file) for folder in folders for file in folder.rglob("*")) / _GIB
+        used = _gib(folders)
         if used > self.disk_gib:
             told = f"limits.disk_gib is {self.disk_gib:g} at this site, and its runs hold {used:.3g} GiB"
             raise SettingsError(f"{told}: move finished ones away ({', '.join(map(str, folders))})", public=told)
+
+    def check_cache(self, folder: Path) -> None:
+        """Refuses a job where the jobs so far have had too much prepared: nobody but the site removes it.
+
+        Args:
+            folder: with the prepared cases; need not exist.
+
+        Raises:
+            SettingsError: it names what they hold and the limit.
+        """
+        used = _gib([folder])
+        if used > self.cache_gib:
+            told = f"limits.cache_gib is {self.cache_gib:g} at this site, and its prepared cases hold {used:.3g} GiB"
+            raise SettingsError(f"{told}: remove {folder}; a job prepares again what it needs", public=told)
 
     def _compare(self, asked: dict[str, float], limits: dict[str, str]) -> None:
         for setting, value in asked.items():
@@ -112,6 +133,10 @@ class Limits(BaseModel):
             return abort()
 
         return asked
+
+
+def _gib(folders: list[Path]) -> float:
+    return sum(_size(file) for folder in folders for file in folder.rglob("*")) / _GIB
 
 
 def _size(path: Path) -> int:

@@ -147,6 +147,11 @@ class SiteSettings(BaseModel):
         return copy
 
     @property
+    def prepared(self) -> Path:
+        """Folder with the prepared cases, in the cache."""
+        return self.cache / "prepared"
+
+    @property
     def shares_folder(self) -> bool:
         """Whether ``data`` is the folder of several sites, so that cases in it without a sub-folder are nobody's."""
         return self._one_machine

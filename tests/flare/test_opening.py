@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from nvflare.apis.fl_constant import FLContextKey
 
+from fedmepd.data.preparation import PreparedCases
 from fedmepd.errors import DataError, SettingsError
 from fedmepd.federation.exchange import SiteProfile
 from fedmepd.federation.fusion_elsewhere import FusionElsewhere
@@ -108,6 +109,27 @@ def test_a_site_whose_runs_fill_its_disk_opens_no_other(machine, tmp_path):
     # The run that has filled it goes on, as far as it writes nothing more.
     with context(tmp_path, "site-1") as fl_ctx:
         open_site(Run("run-7", settings(run_name="first")), nothing, fl_ctx)
+
+
+def test_jobs_that_have_the_cases_prepared_again_and_again(machine, tmp_path, monkeypatch):
+    """Of every other `data.clip_percent` there is a whole copy of the cases, and no run's folder holds it."""
+    monkeypatch.setenv("FEDMEPD_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "local").mkdir()
+
+    def open_and_prepare(clip_percent):
+        asked = settings(data={"clip_percent": clip_percent})
+        with context(tmp_path, "site-1") as fl_ctx:
+            site, _ = open_site(Run("1" * 32, asked), nothing, fl_ctx)
+        cases = site.data.train
+        PreparedCases(cases, site.data.cache, clip_percent)[0]
+        return sum(file.stat().st_size for file in site.data.cache.glob("*.pt"))
+
+    once = open_and_prepare(0.0)
+    assert open_and_prepare(1.0) > 1.9 * once
+    (tmp_path / "local/fedmepd.json").write_text(f'{{"limits": {{"cache_gib": {1.5 * once / 2**30}}}}}')
+    with pytest.raises(SettingsError, match="its prepared cases hold .* GiB: remove .*/cache/prepared") as error:
+        open_and_prepare(2.0)
+    assert str(tmp_path) not in error.value.public
 
 
 @pytest.mark.parametrize("simulated", [False, True])

@@ -94,7 +94,7 @@ def open_site_data(
     if settings.fusion.site == name and not any(case.label for case in own_cases(inspection.cases)):
         log("no labelled case of its own: it takes part as the fusion site alone")
         task = find_task(settings.task)
-        return SiteData(name, (), [], [], [], found[1], site_settings.cache / "prepared", task=task)
+        return SiteData(name, (), [], [], [], found[1], site_settings.prepared, task=task)
     return _divide(name, found, inspection.only(own_cases(inspection.cases)), settings, site_settings, log)
 
 
@@ -201,7 +201,7 @@ def _divide(
         validation=split.validation,
         test=split.test,
         source=source,
-        cache=site_settings.cache / "prepared",
+        cache=site_settings.prepared,
         unlabelled=unlabelled,
         task=task,
         images=inspection.only(split.train).measures(),

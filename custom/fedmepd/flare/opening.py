@@ -62,6 +62,7 @@ def _fusion_here(run: Run, folder: Path, log: Log, fl_ctx: FLContext) -> Fusion:
 
     site_settings = _site_settings(fl_ctx, folders.in_simulator(fl_ctx))
     site_settings.limits.check(run.settings)
+    site_settings.limits.check_cache(site_settings.prepared)
     data = open_fusion_data("", run.settings, site_settings, log)
     place = folder / FUSION_SITE
     return FusionSite(
@@ -138,6 +139,7 @@ def open_site(run: Run, log: Log, fl_ctx: FLContext) -> tuple[FederationSite, Fu
     if not folder.exists():
         # A run that is there already is refused more rounds, and still tested.
         site_settings.limits.check_disk(folders.folders_of_runs(fl_ctx))
+    site_settings.limits.check_cache(site_settings.prepared)
     device = site_settings.torch_device()
     folders.show_state(fl_ctx, settings, folder)
     data = open_site_data(name, settings, site_settings, log)
