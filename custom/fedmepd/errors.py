@@ -30,6 +30,17 @@ def plain_text(content: object, longest: int = LONGEST_TEXT) -> str:
     return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
 
 
+def require_printable(text: str) -> str:
+    """Returns a text from outside that is printed as it is; for schemas.
+
+    Raises:
+        ValueError: it has control characters, or others that change how a terminal or a page shows the text around it.
+    """
+    if not text.isprintable():
+        raise ValueError("expected a text without control characters")
+    return text
+
+
 class FedMEPDError(Exception):
     """Something that a user can put right; the message says what.
 

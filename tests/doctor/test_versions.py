@@ -117,3 +117,15 @@ def test_jobs(tmp_path):
     config.write_text('{"workflows": [{"path": "fedmepd.x", "args": {"settings": {"crop": 3}}}]}')
     with pytest.raises(SettingsError, match="unknown key crop"):
         job_settings(tmp_path)
+
+
+@pytest.mark.parametrize("key", ["project", "versions"])
+def test_a_servers_file_that_would_rewrite_the_terminal(tmp_path, key):
+    file = tmp_path / "server.json"
+    write_federation(file, "study", None)
+    evil = "2.9\x1b[2J\u202e"
+    content = json.loads(file.read_text()) | {key: evil if key == "project" else {"torch": evil}}
+    file.write_text(json.dumps(content))
+    with pytest.raises(SettingsError, match="control characters") as error:
+        expected(file, None)
+    assert str(error.value).isprintable()

@@ -49,6 +49,14 @@ def test_each_round_once_and_the_end(status, text):
     assert events == {"round 3": LIVE, "round 4": later, "end": {"status": status}}
 
 
+def test_a_server_that_would_rewrite_the_terminal():
+    told = []
+    evil = "site-1\x1b[2J\n\u202e"
+    live = LIVE | {"last_round": LIVE["last_round"] | {"missing": [evil]}}
+    watch(answers(live, status=f"FINISHED{evil}"), "j1", lambda event, line, of: told.append(line), 0)
+    assert len(told) == 2 and all(line.isprintable() and r"\x1b[2J" in line for line in told)
+
+
 def test_other_failures_are_told():
     def ask(*arguments):
         raise FlareError("no server", "CONNECTION_FAILED")

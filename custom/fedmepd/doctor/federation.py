@@ -10,15 +10,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from fedmepd import __version__
 from fedmepd.config import Settings
 from fedmepd.doctor.kit import Kit
 from fedmepd.environment import versions
-from fedmepd.errors import SettingsError, explain
+from fedmepd.errors import SettingsError, explain, require_printable
 from fedmepd.job_settings import make_settings
 from fedmepd.storage import read_json, write_text
 from fedmepd.tasks.find import DEFAULT
@@ -29,14 +29,18 @@ FILE_NAME = "fedmepd-federation.json"
 PROGRAMS = ("python", "fedmepd", "nvflare", "torch")
 
 
+# They are printed at the hospital, and come from somebody else.
+_Text = Annotated[str, Field(max_length=200), AfterValidator(require_printable)]
+
+
 class Federation(BaseModel):
     """What the file holds: the project's name, the server's versions, and the job's settings if they are known."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: Literal[1] = 1
-    project: str
-    versions: dict[Literal["python", "fedmepd", "nvflare", "torch"], str]
+    project: _Text
+    versions: dict[Literal["python", "fedmepd", "nvflare", "torch"], _Text]
     settings: dict[str, Any] | None = None
 
 

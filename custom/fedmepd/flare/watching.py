@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fedmepd.errors import FedMEPDError
+from fedmepd.errors import LONGEST_MESSAGE, FedMEPDError, plain_text
 from fedmepd.flare.poc.commands import FlareError
 from fedmepd.flare.progress import lines_about
 
@@ -48,7 +48,7 @@ def watch(
                 raise
             status = ask("job", "meta", job_id)["status"]
             if status.startswith("FINISHED"):
-                tell("end", f"job {job_id}: {_ENDED.get(status, status)}", {"status": status})
+                tell("end", f"job {job_id}: {_ENDED.get(status, plain_text(status))}", {"status": status})
                 return status
             stats = {}
         live = stats.get("FedMEPDController") or {}
@@ -56,7 +56,7 @@ def watch(
             # Scores and shares of filters move on while a round's line still stands.
             if event not in told:
                 told.add(event)
-                tell(event, line, live)
+                tell(event, plain_text(line, LONGEST_MESSAGE), live)
         time.sleep(poll_seconds)
 
 

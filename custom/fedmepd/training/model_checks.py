@@ -10,23 +10,16 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from torch import Tensor
 
 from fedmepd.config import EvaluationSettings, NetworkSettings
-from fedmepd.errors import CheckpointError, explain
+from fedmepd.errors import CheckpointError, explain, require_printable
 from fedmepd.networks.anchors import fault_of, kind_of
 from fedmepd.networks.network import FedMEPDNet
 from fedmepd.tasks.task import Task
 
 DAMAGED = "the file is damaged or was changed; take another copy of it"
 
-
-def _printable(text: str) -> str:
-    if not text.isprintable():
-        raise ValueError("expected a text without control characters")
-    return text
-
-
 # They go to terminals, pages and other files.
-_Name = Annotated[str, Field(max_length=64), AfterValidator(_printable)]
-_Text = Annotated[str, Field(max_length=1000), AfterValidator(_printable)]
+_Name = Annotated[str, Field(max_length=64), AfterValidator(require_printable)]
+_Text = Annotated[str, Field(max_length=1000), AfterValidator(require_printable)]
 _Share = Annotated[float, Field(ge=0, le=1)]
 _Numbers = Annotated[tuple[float, ...] | list[float], Field(max_length=16)]
 
