@@ -244,7 +244,7 @@ def test_a_run_that_fills_the_disk_is_trained_no_further_and_tested(context, tmp
     executor.made[0].limits = Limits(disk_gib=1 / 1024)
     assert execute(executor, context, "train", payload=Payload(1)).get_return_code() == ReturnCode.OK
     state = tmp_path / "fedmepd_runs/first/state.pt"
-    state.parent.mkdir(parents=True)
+    state.parent.mkdir(parents=True, exist_ok=True)
     state.write_bytes(bytes(2**20 + 1))
     for message in (translation.task(Run(IDENTITY, SETTINGS), Payload(2)), None):
         name = "train" if message else "fusion"
@@ -276,3 +276,19 @@ def test_live_state_for_the_console(context):
     # A process with PyTorch in it holds more than 50 MiB, and less than this machine has.
     assert info.pop("memory_mib") in range(50, psutil.virtual_memory().total // 2**20)
     assert info == {"step": 3}
+
+
+def test_a_server_that_divides_the_cases_anew_between_two_tests(context):
+    """Of two means over nearly the same cases, the difference is the score of one patient."""
+    executor = make()
+    other = Run(IDENTITY, make_settings("phantom", {"run_name": "first", "data": {"train": 0.45}}))
+    assert translation.failure_of(executor.execute("prepare", translation.task(other), context, Signal())) == ""
+    assert translation.failure_of(execute(executor, context, "prepare")) == ""
+    assert translation.failure_of(execute(executor, context, "test", payload=Payload(2))) == ""
+    for process in (executor, make()):
+        reply = process.execute("test", translation.task(other, Payload(2)), context, Signal())
+        reason = "the server has changed the settings of the run: data.train was 0.5, now 0.45"
+        assert translation.failure_of(reply) == reason
+    # Another run is another run.
+    anew = Run(OTHER, other.settings)
+    assert translation.failure_of(executor.execute("test", translation.task(anew, Payload(2)), context, Signal())) == ""

@@ -54,7 +54,7 @@ class ServerState:
         return content
 
     def _check_settings(self, path: Path, kept: dict[str, Any]) -> None:
-        different = differences(_of_this_version(kept), self._settings.model_dump(mode="json"))
+        different = differences(of_this_version(kept), self._settings.model_dump(mode="json"))
         if different:
             raise CheckpointError(
                 f"run {self._settings.run_name!r} was started with other settings ({path}): {'; '.join(different)}. "
@@ -62,7 +62,7 @@ class ServerState:
             )
 
 
-def _of_this_version(kept: dict[str, Any]) -> dict[str, Any]:
+def of_this_version(kept: dict[str, Any]) -> dict[str, Any]:
     """Returns the settings of a run, with the default of each that the version that began it did not have."""
     try:
         return make_settings("paper", kept).model_dump(mode="json")

@@ -19,6 +19,7 @@ from nvflare.widgets.info_collector import InfoCollector
 from fedmepd.errors import Aborted, FedMEPDError
 from fedmepd.federation.egress import EgressList, Item
 from fedmepd.federation.exchange import Update
+from fedmepd.federation.kept_settings import hold_to
 from fedmepd.flare import console, folders, loading, translation
 from fedmepd.flare.egress import items_of, live_items
 from fedmepd.flare.opening import open_site
@@ -86,6 +87,7 @@ class FedMEPDExecutor(Executor):
         if task_name == translation.PREPARE:
             fusion = self._desk.site.data.counts() if self._desk else None
             return translation.profile_reply(site.profile(fusion), site.disclosure.seconds(self._start_up))
+        hold_to(folders.site_folder(fl_ctx, run.settings, run.identity), run.settings)
         if task_name in (translation.TRAIN, translation.FUSION):
             # A run grows, and so do others beside it.
             site.limits.check_disk(folders.folders_of_runs(fl_ctx))
