@@ -345,10 +345,12 @@ def test_too_few_sites(tiny, tmp_path) -> None:
     assert server_state(tmp_path)["round"] == 0
 
 
-def test_fusion_sites_name_is_taken(started) -> None:
+@pytest.mark.parametrize("name", ["fusion", "server"])
+def test_fusion_sites_name_is_taken(name, started) -> None:
+    """Results and curves call it server: a site of that name would have its place."""
     server, _ = started
-    with pytest.raises(FedMEPDError, match="a site is named 'fusion', .*: rename the site"):
-        server.register(SiteProfile("fusion", SITES["site-1"], COUNTS["site-1"], "folder"))
+    with pytest.raises(FedMEPDError, match=f"a site is named '{name}', .*: rename the site"):
+        server.register(SiteProfile(name, SITES["site-1"], COUNTS["site-1"], "folder"))
 
 
 def test_phantoms_and_patients_do_not_mix(tiny, tmp_path) -> None:

@@ -108,12 +108,13 @@ class FederationServer:
         """Lets a site take part, from the next round on.
 
         Raises:
-            FedMEPDError: it uses phantoms while others use patients' images, or the other way round; or it has the name
-                of the fusion site, and so its data folder; or the fusion site refuses it
+            FedMEPDError: it uses phantoms while others use patients' images, or the other way round; or it has a name
+                of the fusion site, and so its data folder or its place in the results; or the fusion site refuses it
                 (:meth:`~fedmepd.federation.fusion_site.Fusion.join`).
         """
-        if profile.name == FUSION_SITE:
-            raise FedMEPDError(f"a site is named {FUSION_SITE!r}, which is the fusion site's name: rename the site")
+        if profile.name in (FUSION_SITE, SERVER):
+            # In results and curves the one that comes last would have the other's place.
+            raise FedMEPDError(f"a site is named {profile.name!r}, which is the fusion site's name: rename the site")
         if profile.source != self._fusion.profile.source:
             kinds = {"phantom": "the phantom cohort", "folder": "a data folder"}
             raise FedMEPDError(
