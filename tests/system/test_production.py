@@ -294,22 +294,37 @@ def test_a_job_with_code_where_code_is_refused(federation, job):
     assert not (federation.kit(STRICT) / job_id / "fedmepd").exists()
 
 
+def attacks(mark: Path) -> dict[str, dict]:
+    """Components of a job without code that start a program, here `touch`."""
+    touch = ["touch", str(mark)]
+    # A function of the installed package, with an object that FLARE makes for it.
+    folder = {"path": "fedmepd.experiments.run_folder.RunFolder", "args": {"path": "fedmepd.x"}}
+    of_package = {"folder": folder, "command": ["sh", "-c", f"touch {mark}"], "environment": {}}
+    return {
+        "subprocess.Popen": {"args": touch},
+        "fedmepd.experiments.pool._start": of_package,
+        # It imports the modules of what it is told, also of files that earlier jobs have left in the kit.
+        "nvflare.app_common.widgets.decomposer_reg.DecomposerRegister": {"classes": ["this.s"]},
+    }
+
+
 @pytest.mark.slow
 def test_a_class_outside_the_list(federation, job, tmp_path):
     mark = tmp_path / "mark"
-    asking, plain = job("asking", (STRICT,)), tmp_path / "plain"
-    config = asking / "app/config/config_fed_client.json"
-    content = json.loads(config.read_text())
-    content["components"].append({"id": "x", "path": "subprocess.Popen", "args": {"args": ["touch", str(mark)]}})
-    config.write_text(json.dumps(content))
-    federation.fedmepd("job", "export", asking, plain, "--without-code")
-    job_id, status = federation.run_job(plain)
-    assert status != COMPLETED and not mark.exists()
-    line = "Component 'subprocess.Popen' at config path 'components.#3' is not in allow_list"
-    assert line in (federation.kit(STRICT) / job_id / "error_log.txt").read_text()
-    # FLARE would send the site's error log to the server; the kit says no.
-    kept = federation.jobs / "jobs" / job_id
-    assert (kept / "meta").is_file() and not list(kept.glob("ERRORLOG*"))
+    for number, (path, arguments) in enumerate(attacks(mark).items()):
+        asking, plain = job(f"asking-{number}", (STRICT,)), tmp_path / f"plain-{number}"
+        config = asking / "app/config/config_fed_client.json"
+        content = json.loads(config.read_text())
+        content["components"].append({"id": "x", "path": path, "args": arguments})
+        config.write_text(json.dumps(content))
+        federation.fedmepd("job", "export", asking, plain, "--without-code")
+        job_id, status = federation.run_job(plain)
+        assert status != COMPLETED and not mark.exists()
+        line = f"Component '{path}' at config path 'components.#2' is not in allow_list"
+        assert line in (federation.kit(STRICT) / job_id / "error_log.txt").read_text()
+        # FLARE would send the site's error log to the server; the kit says no.
+        kept = federation.jobs / "jobs" / job_id
+        assert (kept / "meta").is_file() and not list(kept.glob("ERRORLOG*"))
 
 
 @pytest.mark.slow
