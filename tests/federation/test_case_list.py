@@ -20,11 +20,11 @@ SCORES = [
 ]
 
 
-def watched(data, shares: str, places=(0, 1)) -> dict:
+def watched(data, shares: str, places=(0, 1), withheld=None) -> dict:
     cases = CaseList(data, shares, OPEN)
     for place in places:
         cases.watch(place, None, None, SCORES[place])
-    return cases.report()
+    return cases.report(withheld)
 
 
 def test_they_leave_where_the_site_agrees(tiny) -> None:
@@ -41,6 +41,8 @@ def test_they_leave_where_the_site_agrees(tiny) -> None:
     # A place without scores would not say whose score is whose.
     assert watched(data, "share", places=(1,)) == nothing
     assert CaseList(replace(data, test=[]), "share", OPEN).report() == nothing
+    # Whoever has all of them has the mean, which is to stay.
+    assert watched(data, "share", withheld="not allowed") == watched(data, "share", withheld="few cases") == nothing
 
 
 def test_fingerprint_is_of_the_labels_alone_and_of_their_order(tiny, tmp_path) -> None:

@@ -6,9 +6,12 @@ from dataclasses import replace
 
 import pytest
 
+from fedmepd.comparing.run import Work
+from fedmepd.config import MOST_ROUNDS
 from fedmepd.errors import UpdateRefused
 from fedmepd.federation.exchange import SiteProfile
 from fedmepd.federation.reports import (
+    FusionReport,
     TestReport,
     TrainReport,
     Validation,
@@ -17,6 +20,7 @@ from fedmepd.federation.reports import (
     check_report,
     check_validated,
 )
+from fedmepd.flare.translation import MOST_BYTES
 from fedmepd.tasks.brats import BRATS
 from fedmepd.tasks.find import find_task
 
@@ -50,12 +54,17 @@ TEST = {
 }
 
 
+FUSION = {"scores": TEST["test"], "each": TEST["each"]}
+
+
 def test_taken() -> None:
     assert check_report("clinic", TrainReport, TRAIN, BRATS) == TRAIN
     assert check_report("clinic", TrainReport, TRAIN | {"validation": None}, BRATS)["validation"] is None
     # As they come from the wire.
     assert check_report("clinic", TestReport, json.loads(json.dumps(TEST)), BRATS) == TEST
-    assert check_report("clinic", TestReport, TEST | {"test": None}, BRATS)["test"] is None
+    assert check_report("clinic", FusionReport, FUSION, BRATS)["scores"] == TEST["test"]
+    silent = TEST | {"test": None, "each": {"cases": None, "fingerprint": None}}
+    assert check_report("clinic", TestReport, silent, BRATS)["test"] is None
     # A site that keeps the scores of its cases to itself, and one whose version does not know them.
     nothing = {"cases": None, "fingerprint": None}
     for silent in (TEST | {"each": nothing}, {key: TEST[key] for key in ("test", "selected_round")}):
@@ -71,6 +80,29 @@ def test_a_site_whose_labels_tell_some_regions_reports_these() -> None:
     assert check_report("clinic", TestReport, TEST | {"test": scores}, BRATS)["test"] == older
     scores |= {"nsd": {"WT": 0.5}, "lesions": {"WT": LESIONS}}
     assert check_report("clinic", TestReport, TEST | {"test": scores}, BRATS)["test"] == scores
+
+
+@pytest.mark.parametrize(
+    ("kind", "report"), [(TestReport, TEST | {"test": None}), (FusionReport, FUSION | {"scores": None})]
+)
+def test_scores_of_cases_without_their_means(kind: type, report: dict) -> None:
+    with pytest.raises(UpdateRefused, match="each.cases: there are scores of cases without their means"):
+        check_report("clinic", kind, report, BRATS)
+
+
+def test_the_largest_numbers_of_a_site_in_all_rounds_can_be_compared() -> None:
+    """A comparison reads no sum above 2^53. One site's numbers would have cost all others the comparison."""
+    largest = TRAIN | {"steps": 2**30, "seconds": 1e8}
+    assert check_report("clinic", TrainReport, largest, BRATS) == largest
+    sums = {
+        "steps": 2**30 * MOST_ROUNDS,
+        # With the largest batch, on one case.
+        "passes": 2**30 * 64 * MOST_ROUNDS,
+        "seconds": 1e8 * MOST_ROUNDS,
+        "bytes_up": MOST_BYTES * MOST_ROUNDS,
+        "bytes_down": MOST_BYTES * MOST_ROUNDS,
+    }
+    assert Work.model_validate(sums).steps == sums["steps"]
 
 
 NAN, INF = float("nan"), float("inf")
@@ -139,10 +171,19 @@ NAN, INF = float("nan"), float("inf")
         (TestReport, "each.fingerprint", None),
         (TestReport, "each.fingerprint", "Smith"),
         (TestReport, "each.patients", []),
+        # No comparison reads the results of a run with these, also not what the other sites have found.
+        (TrainReport, "steps", 2**30 + 1),
+        (TrainReport, "validation.mdsc", 0.3),
+        (TestReport, "test.mdsc", 0.3),
+        (TestReport, "test.mdsc", 0.25 + 2e-6),
+        (TestReport, "each.cases", []),
+        (TestReport, "each.cases", [CASE, CASE | {"dice": DICE | {"WT": 0.75}}]),
+        (FusionReport, "scores.mdsc", 0.3),
+        (FusionReport, "each.cases", [CASE, CASE | {"dice": DICE | {"WT": 0.75}}]),
     ],
 )
 def test_refused(kind: type, place: str, value: object) -> None:
-    report = copy.deepcopy(TRAIN if kind is TrainReport else TEST)
+    report = copy.deepcopy({TrainReport: TRAIN, TestReport: TEST, FusionReport: FUSION}[kind])
     *outer, last = place.split(".")
     section = report
     for key in outer:

@@ -12,12 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapte
 
 from fedmepd.config import cohort_name
 from fedmepd.errors import FedMEPDError, explain, plain_text
-from fedmepd.evaluation.results import FILE_NAME, HISTORY
+from fedmepd.evaluation.results import FILE_NAME, HISTORY, ROUNDING
 from fedmepd.storage import read_json, refuse_huge
 
 _HINT = "; name runs of fedmepd, or the folders that hold them"
-# Of the difference between a mean in results.json and the mean of the cases' scores beside it.
-_ROUNDING = 1e-6
 
 # Sections of settings in one another, and settings of a section.
 _MOST_NESTED, _MOST_SETTINGS = 4, 200
@@ -64,7 +62,7 @@ class Scores(_Part):
 
     @model_validator(mode="after")
     def _mean_of_the_regions(self) -> Scores:
-        if not abs(fmean(self.dice.values()) - self.mdsc) < _ROUNDING:
+        if not abs(fmean(self.dice.values()) - self.mdsc) < ROUNDING:
             raise ValueError("mdsc is not the mean of the regions' dice: changed by hand?")
         return self
 
@@ -111,7 +109,7 @@ class Entry(_Part):
         for region, mean in self.test.dice.items():
             # A case whose label does not tell the region has no score of it.
             values = [case.dice[region] for case in self.test_cases if region in case.dice]
-            if not values or not abs(fmean(values) - mean) < _ROUNDING:
+            if not values or not abs(fmean(values) - mean) < ROUNDING:
                 raise ValueError(
                     f"{self.name}: the mean Dice of {region} is not the mean of its cases: changed by hand?"
                 )

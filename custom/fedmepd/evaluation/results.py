@@ -37,6 +37,8 @@ _PLACES = (
     f"*/prod_*/*/*/results/{FILE_NAME}",  # a POC workspace
 )
 _KEYS = ("method", "seed", "rounds", "seconds", "mean", "server", "sites", "status", "round", "timing")
+# Of the difference between a mean and that of the values which it is said to be of.
+ROUNDING = 1e-6
 # What a record of an older version may lack.
 _LATER = ("test_cases", "test_fingerprint", "privacy", "ended")
 _RECORDED = ("test", "untested", "validation", "joined", "rounds_taken", "rounds_missed", "limited")

@@ -8,7 +8,7 @@ from typing import Any
 from fedmepd.data.batches import EvaluationCase
 from fedmepd.data.fingerprints import fingerprints
 from fedmepd.data.site import SiteData
-from fedmepd.disclosure import Disclosure
+from fedmepd.disclosure import Disclosure, Withheld
 from fedmepd.evaluation.metrics import CaseScores
 
 
@@ -31,14 +31,17 @@ class CaseList:
         """Takes the scores of the case at a place of the list; see :func:`~fedmepd.federation.evaluate.score_cases`."""
         self._cases[place] = {"dice": scores.dice, "hd95_mm": scores.hd95_mm, "empty": scores.empty}
 
-    def report(self) -> dict[str, Any]:
+    def report(self, withheld: Withheld | None = None) -> dict[str, Any]:
         """Returns ``cases``, a dictionary for each, and the ``fingerprint`` of the test list.
 
-        Both are None if the site does not share them, if there is no test case, or if the model fits only a part of
-        the cases.
+        Both are None if the site does not share them, if there is no test case, if the model fits only a part of the
+        cases, or if their means stay at the site: everybody could compute these.
+
+        Args:
+            withheld: why the means stay; None: they leave.
         """
         everything = len(self._cases) == len(self._data.test) > 0
-        if not self._shares or not everything:
+        if not self._shares or not everything or withheld:
             return {"cases": None, "fingerprint": None}
         return {"cases": [self._cases[place] for place in sorted(self._cases)], "fingerprint": fingerprint(self._data)}
 

@@ -328,7 +328,7 @@ class FusionSite:
 
         scores = self._score(weights, self.data.test, abort, distances=True, watch=watch)
         scores, withheld = self.disclosure.scores("test_scores", scores, told)
-        return Tested(scores, each.report(), withheld)
+        return Tested(scores, each.report(withheld), withheld)
 
     def _score(self, weights: Tensors, cases: list[Case], abort: Abort, **options: Any) -> dict[str, Any] | None:
         use_threads(self.settings.training.fusion_threads, self.limits.threads)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statistics import fmean
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -18,13 +19,16 @@ from pydantic import (
 from fedmepd.config import SITE_NAME
 from fedmepd.disclosure import Withheld
 from fedmepd.errors import UpdateRefused, explain
+from fedmepd.evaluation.results import ROUNDING
 from fedmepd.federation.exchange import SiteProfile
 from fedmepd.methods.parts.exact_sum import LARGEST_WEIGHT
 from fedmepd.tasks.task import Task
 
 _Fraction = Annotated[float, Field(ge=0, le=1)]
-# Bounds far above anything true. The sums of many rounds and sites then stay finite, and can be written.
+# Bounds far above anything true. The sums of many rounds and sites then stay finite, and can be written; those of the
+# steps, and of the passes over the cases that they make, are numbers that a comparison of runs still reads.
 _Count = Annotated[int, Field(ge=0, le=2**40, strict=True)]
+_Steps = Annotated[int, Field(ge=0, le=2**30, strict=True)]
 _Seconds = Annotated[float, Field(ge=0, le=1e8)]
 _Mib = Annotated[float, Field(ge=0, le=2**40)]
 # The diagonal of a volume of many metres.
@@ -89,6 +93,13 @@ class _Scores(_Report):
     @classmethod
     def _told_regions(cls, value: dict[str, float], info: ValidationInfo) -> dict[str, float]:
         return _by_region(value, info.context)
+
+    @model_validator(mode="after")
+    def _mean_of_the_regions(self) -> _Scores:
+        # A comparison refuses the results of a run in which it is another: one site's would cost all others theirs.
+        if not abs(fmean(self.dice.values()) - self.mdsc) < ROUNDING:
+            raise ValueError("mdsc is not the mean of the regions' dice")
+        return self
 
 
 class Validation(_Scores):
@@ -209,7 +220,7 @@ class TrainReport(_Report):
     cases: _Cases
     losses: _Figures
     figures: _Figures
-    steps: _Count
+    steps: _Steps
     train_seconds: _Seconds | None
     validation_seconds: _Seconds | None
     seconds: _Seconds | None
@@ -231,6 +242,11 @@ class TestReport(_Report):
     withheld: Withheld | None = None
     selected_round: _Count | None
     each: CaseReports = CaseReports()
+
+    @model_validator(mode="after")
+    def _cases_make_the_means(self) -> TestReport:
+        _require_means(self.test, self.each)
+        return self
 
 
 class CrossSiteReport(_Report):
@@ -263,7 +279,7 @@ class FusionReport(_Report):
     losses: _Figures = {}
     figures: _Figures = {}
     cases: _Cases = 0
-    steps: _Count = 0
+    steps: _Steps = 0
     seconds: _Seconds | None = 0.0
     peak_mib: _Mib | None = None
     privacy: SpentPrivacy | None = None
@@ -271,6 +287,23 @@ class FusionReport(_Report):
     withheld: Withheld | None = None
     each: CaseReports = CaseReports()
     cross_site: CrossSiteReport | None = None
+
+    @model_validator(mode="after")
+    def _cases_make_the_means(self) -> FusionReport:
+        _require_means(self.scores, self.each)
+        return self
+
+
+def _require_means(scores: _Scores | None, each: CaseReports) -> None:
+    """Refuses scores of cases without the means, or with other ones: no comparison would read them."""
+    if each.cases is None:
+        return
+    if scores is None:
+        raise ValueError("each.cases: there are scores of cases without their means")
+    for region, mean in scores.dice.items():
+        values = [case.dice[region] for case in each.cases if region in case.dice]
+        if not values or not abs(fmean(values) - mean) < ROUNDING:
+            raise ValueError(f"each.cases: their mean Dice of {region} is another than the one that is told")
 
 
 def _of_the_same_regions(scores: Any, *further: str) -> Any:

@@ -255,7 +255,7 @@ class FederationSite:
         scores, withheld = self.disclosure.scores("test_scores", scores, told)
         # Which round was best on validation is a score too.
         selected = None if withheld else selected
-        return {"test": scores, "withheld": withheld, "selected_round": selected, "each": each.report()}
+        return {"test": scores, "withheld": withheld, "selected_round": selected, "each": each.report(withheld)}
 
     def give_model(self) -> ModelCopy:
         """Returns the tested model, for the other sites to test.

@@ -49,8 +49,9 @@ REPORT, START_UP = "report", "start_up"
 _MODALITIES = "modalities"
 _KIND, _NAMES, _KNOWN, _VERSION, _RELATIVE, _DIGESTS = "kind", "names", "known", "version", "relative", "digests"
 _SETTINGS, _RUN, REASON, SPENT = "fedmepd.settings", "fedmepd.run", "fedmepd.reason", "fedmepd.spent"
-# What a site may say of the bytes that it sent and received; every round's are added up.
-_MOST_BYTES = 2**50
+# What a site may say of the bytes that it sent and received in a round; every round's are added up, and a comparison of
+# runs reads no sum above 2^53.
+MOST_BYTES = 2**36
 
 
 def let_tensors_travel() -> None:
@@ -217,7 +218,7 @@ def bytes_of(message: Shareable) -> tuple[int, int]:
 
 
 def _count(value: object) -> int:
-    return int(value) if isinstance(value, int) and 0 <= value <= _MOST_BYTES else 0
+    return int(value) if isinstance(value, int) and 0 <= value <= MOST_BYTES else 0
 
 
 def fusion_task(run: Run, task: FusionTask) -> Shareable:
