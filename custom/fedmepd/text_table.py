@@ -40,6 +40,11 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
+def markdown_text(text: str) -> str:
+    """Returns a text that Markdown shows as it is: it has no HTML, and ends no cell."""
+    return text.replace("|", "\\|").replace("<", "&lt;")
+
+
 def spreadsheet_cell(text: str) -> str:
     """Returns a text that a spreadsheet shows, and does not calculate.
 

@@ -208,3 +208,12 @@ def test_why_a_site_is_not_tested() -> None:
     assert "not tested, and not in the mean: site-2 (no answer in time)" in console_table(run)
     run["server"] |= {"test": None, "untested": "it was away"}
     assert "site-2 (no answer in time), fusion site (it was away)" in console_table(run)
+
+
+def test_a_reason_of_a_site_is_no_html_in_the_page() -> None:
+    """results.md is shown by programs that also show HTML; a bar would end a cell."""
+    run = runs.finished()
+    evil = "x | <img src=http://elsewhere/x.png>"
+    run["sites"][0] |= {"untested": evil, "test": None, "modalities": [evil]}
+    page = markdown_table(run)
+    assert "<img" not in page and page.count("x \\| &lt;img src=http://elsewhere/x.png>") == 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fedmepd.comparing.sections import Section, sections, title
-from fedmepd.text_table import table
+from fedmepd.text_table import markdown_text, table
 
 
 def console_text(comparison: dict[str, Any]) -> str:
@@ -35,15 +35,11 @@ def markdown(comparison: dict[str, Any], level: int = 1) -> str:
         if section.rows:
             parts.append("\n".join(markdown_table(section)))
         if section.notes:
-            parts.append("\n".join(f"- {_escaped(note)}" for note in section.notes))
+            parts.append("\n".join(f"- {markdown_text(note)}" for note in section.notes))
     return "\n\n".join(parts) + "\n"
 
 
 def markdown_table(section: Section) -> list[str]:
     """Returns the lines of a section's table."""
     rule = ["---"] * section.text_columns + ["---:"] * (len(section.header) - section.text_columns)
-    return [f"| {' | '.join(map(_escaped, row))} |" for row in (section.header, rule, *section.rows)]
-
-
-def _escaped(cell: str) -> str:
-    return cell.replace("|", "\\|").replace("<", "&lt;")
+    return [f"| {' | '.join(map(markdown_text, row))} |" for row in (section.header, rule, *section.rows)]

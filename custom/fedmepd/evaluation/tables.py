@@ -8,7 +8,7 @@ from fedmepd.config import cohort_name
 from fedmepd.evaluation import lesion_table
 from fedmepd.evaluation.entries import is_tested, label
 from fedmepd.tasks.find import task_of
-from fedmepd.text_table import table
+from fedmepd.text_table import markdown_text, table
 
 if TYPE_CHECKING:
     from fedmepd.tasks.task import Task
@@ -63,13 +63,13 @@ def markdown_table(results: dict[str, Any]) -> str:
             "",
             *_markdown(lesion_table.header(results), lesion_table.rows(results), 1),
         ]
-    below = [f"- {note}" for note in notes(results)]
-    return "\n".join([f"# {title(results)}", "", *lines, "", *below]) + "\n"
+    below = [f"- {markdown_text(note)}" for note in notes(results)]
+    return "\n".join([f"# {markdown_text(title(results))}", "", *lines, "", *below]) + "\n"
 
 
 def _markdown(heads: tuple[str, ...], of: list[tuple[str, ...]], text_columns: int) -> list[str]:
     rule = ["---"] * text_columns + ["---:"] * (len(heads) - text_columns)
-    return [f"| {' | '.join(row)} |" for row in (heads, rule, *of)]
+    return [f"| {' | '.join(map(markdown_text, row))} |" for row in (heads, rule, *of)]
 
 
 def status_in_words(results: dict[str, Any]) -> str:
