@@ -81,9 +81,13 @@ class RollCall:
             self._warn(f"{site} is left out until it logs in again: its answer to 'prepare' is no profile: {error}")
 
     def forget(self, sites: Iterable[str]) -> None:
-        """Asks these sites again when they are connected: they were gone before they could answer."""
+        """Asks these sites again when they are connected: they were gone before they could answer.
+
+        Not one that has answered in the last moment: FLARE calls a task done some moments after its answer.
+        """
         for site in sites:
-            self._asked.pop(site, None)
+            if site not in self._profiles and site not in self._failures:
+                self._asked.pop(site, None)
 
     def failures(self) -> dict[str, str]:
         """Why sites cannot prepare, by site; each is told once."""
@@ -98,7 +102,8 @@ class RollCall:
     def admit(self, site: str) -> bool:
         """Lets a prepared site have tasks; returns whether it had them before, under another login."""
         known = site in self._prepared
-        self._prepared[site] = self._asked[site]
+        # Of a site that was forgotten while its answer came, no login is known: it is asked again.
+        self._prepared[site] = self._asked.get(site, "")
         return known
 
     def leave_out(self, site: str) -> None:
