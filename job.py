@@ -12,6 +12,7 @@ from fedmepd import methods
 from fedmepd.cli.settings_options import add_set_option, changes
 from fedmepd.cli.terminal import FAILED, INTERRUPTED, REFUSED, interruptible, outliving_readers, positive
 from fedmepd.errors import FedMEPDError
+from fedmepd.text_table import counted
 
 if TYPE_CHECKING:
     from fedmepd.config import Settings
@@ -296,7 +297,7 @@ def site_names(data: str | None, count: int | None, settings: dict) -> list[str]
             "that has them with --fusion-site"
         )
     if count is not None and count > len(named):
-        raise DataError(f"--sites {count}: {data} holds {len(named)} sites, {', '.join(named)}")
+        raise DataError(f"--sites {count}: {data} holds {counted(len(named), 'site')}, {', '.join(named)}")
     others = [
         child.name
         for child in sorted(folder.iterdir())

@@ -221,7 +221,7 @@ def test_same_bits_as_a_run_alone(tiny, tmp_path, monkeypatch) -> None:
         assert (entry["test"], entry["validation"]) == (same["test"], same["validation"])
     # Nothing was prepared twice: the runs found every case in the cache.
     log = (tmp_path / "out" / "fedavg-seed-0" / "log.txt").read_text()
-    assert log.count("cases are prepared") == 3
+    assert sum(": prepared " in line for line in log.splitlines()) == 3
     prepared = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache" / "prepared").glob("*.pt")}
     first_round = (tmp_path / "out" / "fedavg-seed-0" / "state" / "site-1").stat()
     assert len(prepared) == 16 and max(prepared.values()) < first_round.st_mtime_ns

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedmepd.cli.terminal import INTERRUPTED, positive
+from fedmepd.text_table import counted
 
 if TYPE_CHECKING:
     from fedmepd.experiments.conduct import Conductor, Outcome
@@ -88,7 +89,7 @@ def _show(outcome: Outcome, out: Path) -> int:
         print(f"{len(outcome.failed)} failed; the same command tries them again:", file=sys.stderr)
         for name, reason in outcome.failed.items():
             print(f"  {name}: {reason}", file=sys.stderr)
-    print(f"{len(finished)} of {len(outcome.runs)} runs are finished. Their results are in {out}")
+    print(f"{len(finished)} of {counted(len(outcome.runs), 'run')} finished. The results are in {out}")
     if finished:
         print(f"To compare them: fedmepd compare show {shlex.quote(str(out))}{_against(finished)}")
     return FAILED if outcome.failed else 0

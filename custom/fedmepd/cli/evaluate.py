@@ -15,6 +15,7 @@ from fedmepd.cli.tasks import add_task_option, chosen_task, convention_of, conve
 from fedmepd.cli.terminal import progress_bar, warn
 from fedmepd.errors import DataError, SettingsError
 from fedmepd.storage import require_writable
+from fedmepd.text_table import counted
 
 if TYPE_CHECKING:
     from fedmepd.data.inspection import Inspection
@@ -91,7 +92,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps(report, indent=2))
     else:
-        print("\n".join([f"scored {len(cases)} case{'s' if len(cases) > 1 else ''}", "", console_table(report)]))
+        print("\n".join([f"scored {counted(len(cases), 'case')}", "", console_table(report)]))
     if options.out is not None:
         written = write(options.out, report)
         if not options.json:
@@ -162,7 +163,7 @@ def _score_model(segmenter: Segmenter, options: argparse.Namespace) -> dict[str,
     for line in [
         *limits_of_cases(task, labelled, segmenter.modalities, segmenter.phantoms),
         *unlike[:MOST_SHOWN],
-        *([f"{len(unlike) - MOST_SHOWN} more lines of this kind"] if len(unlike) > MOST_SHOWN else []),
+        *([f"{counted(len(unlike) - MOST_SHOWN, 'more line')} of this kind"] if len(unlike) > MOST_SHOWN else []),
     ]:
         warn(line)
     cases = {}

@@ -14,6 +14,7 @@ from fedmepd.cli.tasks import conventions_help, image_destination, image_options
 from fedmepd.cli.terminal import progress_bar, warn
 from fedmepd.errors import FedMEPDError, SettingsError
 from fedmepd.storage import locked, require_writable
+from fedmepd.text_table import counted
 
 if TYPE_CHECKING:
     from fedmepd.data.cases import Case
@@ -258,8 +259,8 @@ def _predict_folder(options: argparse.Namespace) -> int:
     done = [name for name, of_case in files.items() if of_case.segmentation.exists()]
     if done and not (options.overwrite or options.resume):
         raise FedMEPDError(
-            f"{len(done)} of {len(cases)} cases are segmented in {options.out} already: say --resume to segment the "
-            "others, or --overwrite"
+            f"{options.out} holds the segmentations of {len(done)} of {counted(len(cases), 'case')} already: say "
+            "--resume to segment the others, or --overwrite"
         )
     _refuse_strangers(cases, segmenter, options)
     require_writable(options.out, "--out")
@@ -283,7 +284,7 @@ def _segment_all(
     volumes.keep(path.name.removesuffix(".nii.gz") for path in options.out.glob("*.nii.gz"))
     if options.resume:
         left = [case for case in cases if not files[case.name].segmentation.exists()]
-        print(f"{len(cases) - len(left)} cases are segmented already, {len(left)} are left", flush=True)
+        print(f"segmented already: {counted(len(cases) - len(left), 'case')}; left: {len(left)}", flush=True)
         cases = left
     _warn_of_limits(cases, segmenter)
     for text in problems:
@@ -299,8 +300,10 @@ def _segment_all(
             there = sum(files[case.name].segmentation.exists() for case in cases)
             # With --overwrite, nobody can tell which of them are new.
             then = "" if options.overwrite else "; the same command with --resume segments the others"
-            print(f"{there} of {len(cases)} cases are segmented in {options.out}{then}", file=sys.stderr, flush=True)
+            of_all = f"{there} of {counted(len(cases), 'case')}"
+            print(f"segmented {of_all} in {options.out}{then}", file=sys.stderr, flush=True)
             raise
     failed = len(cases) - segmented + len(problems)
-    print(f"segmented {segmented} of {len(cases)} cases in {options.out}" + (f"; {failed} errors" if failed else ""))
+    errors = f"; {counted(failed, 'error')}" if failed else ""
+    print(f"segmented {segmented} of {counted(len(cases), 'case')} in {options.out}{errors}")
     return SOME_FAILED if failed else 0

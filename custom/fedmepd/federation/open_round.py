@@ -19,6 +19,7 @@ from fedmepd.methods.method import AtServer, Tensors
 from fedmepd.methods.parts.selection import EXTRA, parts
 from fedmepd.storage import cannot_write, load_tensors, remove_leftovers, save_tensors
 from fedmepd.tasks.task import Task
+from fedmepd.text_table import counted
 
 _SUFFIX = ".npy"
 
@@ -240,8 +241,8 @@ class OpenRound:
             )
         if size.filters:
             self._log(
-                f"round {self.number}: {size.filters} filters of the {what} of {site} are scaled down to the median "
-                f"site's size: each was more than twice aggregation.norm_bound, {bound.bound:g}, times as large"
+                f"round {self.number}: scaled down to the median site's size: {counted(size.filters, 'filter')} of the "
+                f"{what} of {site}, each more than twice aggregation.norm_bound, {bound.bound:g}, times as large"
             )
         return tensors, size
 
