@@ -26,7 +26,7 @@ from fedmepd.cli.poc import add_poc_commands
 from fedmepd.cli.predict import add_predict_command
 from fedmepd.cli.report import add_report_command
 from fedmepd.cli.tasks import add_task_option, add_tasks_command, chosen_task
-from fedmepd.cli.terminal import INTERRUPTED, REFUSED, interruptible, outliving_readers
+from fedmepd.cli.terminal import INTERRUPTED, REFUSED, interruptible, outliving_readers, showing_the_log
 from fedmepd.errors import FedMEPDError, SettingsError, is_of_the_machine, remedy
 
 
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # A name that the terminal cannot show must not stop a command.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    with outliving_readers():
+    with outliving_readers(), showing_the_log():
         return _run_command(arguments)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import logging
 import os
 import signal
 import sys
@@ -114,6 +115,20 @@ class _Outliving:
 def warn(line: str) -> None:
     """Prints a warning that no result depends on."""
     print(f"warning: {line}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def showing_the_log() -> Iterator[None]:
+    """Prints on standard error what the package logs, as that it compiles loops; in FLARE's processes FLARE does so."""
+    handler, logger = logging.StreamHandler(sys.stderr), logging.getLogger("fedmepd")
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
 
 
 @contextmanager
