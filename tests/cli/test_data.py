@@ -415,6 +415,12 @@ def test_split(copy: bool, cohort: Path, tmp_path: Path, run) -> None:
         assert (tmp_path / "again" / site / FILE_NAME).read_text() == (out / site / FILE_NAME).read_text()
 
 
+def test_check_refuses_patterns_for_several_sites(cohort: Path, tmp_path: Path, run) -> None:
+    assert run("split", cohort, tmp_path / "sites", "--sites", tmp_path / "sites.yaml")[0] == 0
+    status, printed = run("check", tmp_path / "sites", "--pattern", "label=*_seg.nii.gz")
+    assert status == 2 and f"--pattern: {tmp_path / 'sites'} holds several data sets" in printed
+
+
 def test_check_tells_sites_that_share_cases(cohort: Path, tmp_path: Path, run) -> None:
     """North's patient under another name at south's: of other modalities, but with the same label."""
     out = tmp_path / "sites"

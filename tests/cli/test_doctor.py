@@ -122,6 +122,8 @@ def test_what_cannot_be_run(doctor, provisioned, tmp_path):  # noqa: F811
         ((kit, "--job", tmp_path), "is no job of FedMEPD"),
         ((kit, "--timeout", "0"), "--timeout 0.0: expected"),
         ((kit, "--write", tmp_path / "f.json"), "is a site's kit"),
+        ((provisioned / "localhost", "--write", tmp_path / "f.json", "--json"), "--json: --write only writes a file"),
+        ((provisioned / "localhost", "--write", tmp_path / "f.json", "--timeout", "10"), "--timeout: --write only"),
     ]:
         status, _, err = doctor(*arguments)
         assert status == 2 and words in err

@@ -162,6 +162,7 @@ def test_refused_before_anything_is_done(tmp_path: Path, model: Path, run) -> No
         "register and resample": ("--model", model, "--flair", flair, "--t1ce", other_grid, "--out", out),
         "hold the same values as FLAIR and T1ce": ("--model", model, "--flair", flair, "--t1ce", flair, "--out", out),
         "broken.nii.gz cannot be read as NIfTI": ("--model", model, "--flair", broken, "--out", out),
+        "--follow-links: expected a folder": ("--model", model, "--flair", flair, "--out", out, "--follow-links"),
         "--resume: expected a folder": ("--model", model, "--flair", flair, "--out", out, "--resume"),
         "sliding window: window = 20": ("--model", model, "--flair", flair, "--out", out, "--window", 20),
         "device 'tpu'": ("--model", model, "--flair", flair, "--out", out, "--device", "tpu"),

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedmepd.cli.terminal import INTERRUPTED, positive
+from fedmepd.cli.terminal import INTERRUPTED, positive, require_absent
 from fedmepd.text_table import counted
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ def _run(options: argparse.Namespace) -> int:
     from fedmepd.experiments.plan import read_plan
     from fedmepd.site_settings import SiteSettings
 
+    if options.list:
+        require_absent(options, ("tune", "at_once"), "--list starts nothing: leave one of the two out")
     machine = SiteSettings.load()
     plan = read_plan(options.plan, machine.data)
     with _Bar() as bar:

@@ -157,6 +157,8 @@ def _check_folder(options: argparse.Namespace) -> int:
         task, options.folder, lambda what: _say(options, f"found {what}\n"), follow_links=options.follow_links
     )
     if sites:
+        if options.pattern:
+            raise SettingsError(f"--pattern: {options.folder} holds several data sets; check one of them")
         return _check_sites(sites, options)
     dataset = find_dataset(
         task,
@@ -474,6 +476,6 @@ def _tell_training(task: Task, out: Path, names: list[str]) -> None:
         print(f"or: FEDMEPD_DATA={place} nvflare simulator jobs/fedmepd_brats -w workspace/flare -t {len(sites)}")
     else:
         print(
-            f"or: python job.py --data {place}{other} --export jobs_own && FEDMEPD_DATA={place} nvflare simulator "
+            f"or: python job.py{other} --export jobs_own && FEDMEPD_DATA={place} nvflare simulator "
             f"jobs_own/fedmepd_{task.name} -w workspace/flare -c {','.join(sites)} -t {len(sites)}"
         )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedmepd.cli.tasks import conventions_help, image_destination, image_options
-from fedmepd.cli.terminal import progress_bar, warn
+from fedmepd.cli.terminal import progress_bar, require_absent, warn
 from fedmepd.errors import FedMEPDError, SettingsError
 from fedmepd.storage import locked, require_writable
 from fedmepd.text_table import counted
@@ -75,6 +75,10 @@ def _add_labels(parser: argparse.ArgumentParser) -> None:
     )
 
 
+SEGMENTER_OPTIONS = ("device", "window", "overlap", "precision", "flips", "min_component", "min_enhancing")
+"""Options that say how a model segments; None or false where they are not given."""
+
+
 def add_segmenter_options(parser: argparse.ArgumentParser, required: bool) -> None:
     """Adds the options that :func:`open_segmenter` reads."""
     parser.add_argument(
@@ -93,21 +97,17 @@ def add_segmenter_options(parser: argparse.ArgumentParser, required: bool) -> No
         metavar="SHARE",
         help="overlap of neighbouring windows; default: that of the model's job",
     )
-    how.add_argument(
-        "--precision", choices=("auto", "float32", "bfloat16"), default="auto", help="arithmetic; default: auto"
-    )
+    how.add_argument("--precision", choices=("auto", "float32", "bfloat16"), help="arithmetic; default: auto")
     how.add_argument("--flips", action="store_true", help="average over the 8 mirror images; eight times slower")
     how.add_argument(
         "--min-component",
         type=_millilitres,
-        default=0.0,
         metavar="ML",
         help="remove connected components (of all classes together) below this volume; default: 0, none",
     )
     how.add_argument(
         "--min-enhancing",
         type=_millilitres,
-        default=0.0,
         metavar="ML",
         help="if there is less than this volume of the class that the model's task names (in BraTS the enhancing "
         "tumour), it becomes the other class of the task's rule; default: 0, never",
@@ -138,10 +138,10 @@ def open_segmenter(options: argparse.Namespace) -> Segmenter:
         site.torch_device(),
         window=options.window,
         overlap=options.overlap,
-        precision=options.precision,
+        precision=options.precision or "auto",
         flips=options.flips,
-        min_component_ml=options.min_component,
-        min_enhancing_ml=options.min_enhancing,
+        min_component_ml=options.min_component or 0.0,
+        min_enhancing_ml=options.min_enhancing or 0.0,
     )
 
 
@@ -158,8 +158,7 @@ def _predict_one(options: argparse.Namespace, images: dict[str, Path]) -> int:
     from fedmepd.data.cases import Case
     from fedmepd.segmentation.outputs import VolumeTable, files_beside, require_nifti
 
-    if options.resume:
-        raise SettingsError("--resume: expected a folder of cases")
+    require_absent(options, ("resume", "follow_links"), "expected a folder of cases")
     for option, path in images.items():
         if not path.is_file():
             raise FedMEPDError(f"{option} {path} does not exist: expected a NIfTI file")
