@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from fedmepd import methods
 from fedmepd.cli.settings_options import add_set_option, changes
-from fedmepd.cli.terminal import FAILED, INTERRUPTED, REFUSED, interruptible, outliving_readers, positive
+from fedmepd.cli.terminal import FAILED, INTERRUPTED, REFUSED, interruptible, outliving_readers, positive, warn
 from fedmepd.errors import FedMEPDError
 from fedmepd.text_table import counted
 
@@ -314,6 +314,7 @@ def site_names(data: str | None, count: int | None, settings: dict) -> list[str]
     """
     from fedmepd.config import FUSION_SITE
     from fedmepd.data.ownership import federation_sites
+    from fedmepd.data.same_patients import check_sites
     from fedmepd.errors import DataError
     from fedmepd.tasks.find import task_of
 
@@ -323,7 +324,8 @@ def site_names(data: str | None, count: int | None, settings: dict) -> list[str]
     folder = Path(data).absolute()
     if not folder.is_dir():
         raise DataError(f"{data} is {'a file' if folder.exists() else 'not there'}: {expected}")
-    named = federation_sites(task_of(settings), folder)
+    task = task_of(settings)
+    named = federation_sites(task, folder)
     if not named:
         raise DataError(f"{data} holds no sites: {expected}. `fedmepd data split` makes such a folder of a data set")
     if not settings.get("fusion", {}).get("site") and not (folder / FUSION_SITE).is_dir():
@@ -341,6 +343,8 @@ def site_names(data: str | None, count: int | None, settings: dict) -> list[str]
     if others:
         why = "no cases were found there, or no manifest, which the other sub-folders have"
         print(f"job.py: sub-folders of {data} that are no sites: {', '.join(others)}; {why}", file=sys.stderr)
+    if text := check_sites(task, folder, named[:count]):
+        warn(text)
     return named[:count]
 
 

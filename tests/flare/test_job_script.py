@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fedmepd.data.manifest import FILE_NAME as MANIFEST
+from fedmepd.cli import main
 from fedmepd.errors import DataError
 from fedmepd.evaluation import results
 from fedmepd.flare.simulator_folder import alone_in
@@ -79,19 +79,41 @@ def test_a_folder_that_takes_no_part_is_named(manifests, tmp_path, capsys):
     """Whose cases did not come along, or whose manifest did not; what the system hides is nobody's."""
     script = runpy.run_path(str(SCRIPT))["site_names"]
     for site in ("north", "fusion"):
-        write_case(tmp_path / site, "a", ("T1",))
+        write_case(tmp_path / site, f"of-{site}", ("T1",))
         if manifests:
-            (tmp_path / site / MANIFEST).touch()
+            assert main(["data", "init", str(tmp_path / site)]) == 0
     if manifests:
         write_case(tmp_path / "Klinik K\u00f6ln", "a", ("T1",))
     else:
         (tmp_path / "Klinik K\u00f6ln").mkdir()
     (tmp_path / ".git").mkdir()
     (tmp_path / "notes.txt").touch()
+    capsys.readouterr()
     assert script(str(tmp_path), None, {}) == ["north"]
     told = capsys.readouterr().err
     assert f"sub-folders of {tmp_path} that are no sites: Klinik K\u00f6ln; no cases were found" in told
     assert len(told.splitlines()) == 1
+
+
+def test_the_same_folder_at_two_sites_is_refused_before_anything_starts(job, tmp_path):
+    """Also where it is the fusion site's; and a name of patients that two sites have is only a warning."""
+    write_case(tmp_path / "data" / "north", "a", ("T1",))
+    (tmp_path / "data" / "fusion").symlink_to("north")
+    before = sorted(tmp_path.rglob("*"))
+    status, _, errors = job("--data", "data")
+    assert status == 2 and len(errors.splitlines()) == 1
+    assert f"job.py: {tmp_path}/data/north and {tmp_path}/data/fusion are the same folder" in errors
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_patients_of_the_same_names_are_told(tmp_path, capsys):
+    script = runpy.run_path(str(SCRIPT))["site_names"]
+    for site in ("north", "south", "fusion"):
+        write_case(tmp_path / site, "a" if site != "fusion" else "b", ("T1",))
+    assert script(str(tmp_path), None, {}) == ["north", "south"]
+    told = capsys.readouterr().err
+    assert told.startswith("warning: north and south have 1 patient of the same name, all of theirs. If they are the ")
+    assert script(str(tmp_path), 1, {}) == ["north"] and capsys.readouterr().err == ""
 
 
 def test_a_folder_that_is_no_federations_is_refused_before_anything_starts(job, tmp_path):

@@ -177,6 +177,9 @@ class Poc:
                 f"{missing[0]} does not exist: expected a sub-folder of {data} for each of "
                 f"{', '.join(names)}; `fedmepd data split` makes them"
             )
+        from fedmepd.data.same_patients import require_own_folders
+
+        require_own_folders(folders)
         return folders
 
     def start(self) -> None:
