@@ -68,10 +68,12 @@ def _load_loops() -> None:
     """Loads the compiled loops for the precision that training takes on this processor unless a job names another."""
     import torch
 
-    from fedmepd.networks.kernels.normalisation_compiled import prepare
+    from fedmepd.networks.kernels import attention_compiled, normalisation_compiled
     from fedmepd.training.arithmetic import chosen_precision
 
-    prepare(getattr(torch, chosen_precision(torch.device("cpu"), "auto")))
+    precision = getattr(torch, chosen_precision(torch.device("cpu"), "auto"))
+    for loops in (attention_compiled, normalisation_compiled):
+        loops.prepare(precision)
 
 
 @contextlib.contextmanager
@@ -107,17 +109,17 @@ with _without_collections():
 def main() -> int:
     """Loads everything and says where the compiled loops are kept; returns the exit status."""
     load()
-    from fedmepd.networks.kernels.normalisation_compiled import kept
+    from fedmepd.networks.kernels import attention_compiled, normalisation_compiled
 
-    folder = kept()
-    if folder is None:
+    folders = {loops.kept() for loops in (attention_compiled, normalisation_compiled)}
+    if None in folders:
         print(
-            "the compiled loops are not kept, so every process compiles for ten seconds: set NUMBA_CACHE_DIR "
+            "the compiled loops are not kept, so every process compiles for about twenty seconds: set NUMBA_CACHE_DIR "
             "to a folder that can be written",
             file=sys.stderr,
         )
         return 1
-    print(f"the compiled loops are kept in {folder}")
+    print(f"the compiled loops are kept in {' and '.join(sorted(map(str, folders)))}")
     return 0
 
 

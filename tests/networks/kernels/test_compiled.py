@@ -122,7 +122,7 @@ def elsewhere(tmp_path: Path) -> Elsewhere:
     return Elsewhere(tmp_path)
 
 
-SAID = "compiling loops for this processor, for about ten seconds, "
+SAID = "compiling loops for this processor, for ten to twenty seconds, "
 
 
 def test_the_second_process_loads_what_the_first_has_compiled(elsewhere: Elsewhere) -> None:

@@ -34,6 +34,10 @@ _LOOPS = 32
 inner_loop = njit(**_ARITHMETIC, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 """Decorates a function that only compiled ones call."""
 
+_IN_ANY_ORDER = _ARITHMETIC | {"fastmath": _ARITHMETIC["fastmath"] | {"reassoc"}}
+inner_sum = njit(**_IN_ANY_ORDER, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+"""The same for a sum of many numbers, which the processor's vectors add in an order of their own, always the same."""
+
 
 def compiled(function: Callable) -> Callable:
     """Decorates a function that Python calls; compiled at its first call, or loaded from where it is kept."""
@@ -96,7 +100,7 @@ def _say_once(kept: bool) -> None:
     how_often = "once on this machine"
     if not kept:
         how_often = "as each process does: set NUMBA_CACHE_DIR to a folder that can be written, so that one is enough"
-    logging.getLogger(__name__).info("compiling loops for this processor, for about ten seconds, %s", how_often)
+    logging.getLogger(__name__).info("compiling loops for this processor, for ten to twenty seconds, %s", how_often)
 
 
 def kept_in(loop: Callable) -> Path | None:
@@ -123,6 +127,9 @@ Shared = Callable[[Callable[[int, int], object], int], None]
 def side_by_side() -> Iterator[Shared]:
     """Yields what shares work among PyTorch's number of threads. They end with it: FLARE warns of those that stay."""
     threads = torch.get_num_threads()
+    if threads == 1:
+        yield lambda run, pieces: run(0, pieces)
+        return
     with ThreadPoolExecutor(threads) as pool:
 
         def share(run: Callable[[int, int], object], pieces: int) -> None:
@@ -134,17 +141,22 @@ def side_by_side() -> Iterator[Shared]:
 
 def values(map_: Tensor) -> np.ndarray:
     """(B, C, X, Y, Z) in channels_last_3d -> (B, X * Y * Z * C), without a copy; bfloat16 as its bits."""
-    flat = map_.detach().permute(0, 2, 3, 4, 1).flatten(1)
-    return flat.view(torch.int16).numpy().view(np.uint16) if flat.dtype == torch.bfloat16 else flat.numpy()
+    return as_array(map_.permute(0, 2, 3, 4, 1).flatten(1))
+
+
+def as_array(tensor: Tensor) -> np.ndarray:
+    """Returns the tensor's numbers, which are not copied; bfloat16 as its bits."""
+    tensor = tensor.detach()
+    return tensor.view(torch.int16).numpy().view(np.uint16) if tensor.dtype == torch.bfloat16 else tensor.numpy()
 
 
 def load(value: float | np.uint16) -> float | np.float32:
-    """Returns the number that an element of an array of :func:`values` stands for."""
+    """Returns the number that an element of an array of :func:`as_array` stands for."""
     return _of_bits(value) if isinstance(value, np.uint16) else value
 
 
 def store(array: np.ndarray, place: int, value: float) -> None:
-    """Writes a number into an array of :func:`values`, rounded as PyTorch rounds."""
+    """Writes a number into an array of :func:`as_array`, rounded as PyTorch rounds."""
     (_write_bits if array.dtype == np.uint16 else _write)(array, place, value)
 
 
