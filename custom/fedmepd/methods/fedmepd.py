@@ -206,7 +206,7 @@ class FedMEPDAtServer(AtServer):
         total = max(1, sum(self._cases.values()))
         bound = self.settings.personalization.weight_bound
         weights = {layer: f"{layer}.weight" for layer in self._layers}
-        of_server = {layer: (self.weights[key] - before[key]).double() for layer, key in weights.items()}
+        of_server = {layer: self.weights[key] - before[key] for layer, key in weights.items()}
         for site in sorted(self._cases):
             changes = self.store.load(site)
             of_site = {layer: changes[key] for layer, key in weights.items() if key in changes}
