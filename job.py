@@ -1,6 +1,7 @@
 """Runs the default job through FLARE's recipe API, on this machine: ``python job.py --help``."""
 
 import argparse
+import json
 import os
 import sys
 import threading
@@ -10,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from fedmepd import methods
 from fedmepd.cli.settings_options import add_set_option, changes
-from fedmepd.cli.terminal import FAILED, INTERRUPTED, REFUSED, interruptible, outliving_readers, positive
+from fedmepd.cli.terminal import FAILED, INTERRUPTED, REFUSED, interruptible, outliving_readers, positive, warn
 from fedmepd.errors import FedMEPDError
+from fedmepd.text_table import counted
 
 if TYPE_CHECKING:
     from fedmepd.config import Settings
@@ -29,6 +31,18 @@ _OPTIONS = {"method": "--method", "seed": "--seed", "rounds": "--rounds", "run_n
 }
 # Options that may be given beside --resume: all else is as the run was started.
 _WITH_RESUME = {"resume", "run_name", "workspace", "threads", "device"}
+_OF_EACH_MACHINE = "each machine says so itself, in FEDMEPD_{0} or its fedmepd.json"
+_OF_WHOEVER_RUNS_IT = "that is up to whoever runs the job"
+# Options that no job can hold, and why.
+_NOT_IN_A_JOB = {
+    "data": _OF_EACH_MACHINE.format("DATA"),
+    "device": _OF_EACH_MACHINE.format("DEVICE"),
+    "sites": _OF_WHOEVER_RUNS_IT,
+    "threads": _OF_WHOEVER_RUNS_IT,
+    "workspace": _OF_WHOEVER_RUNS_IT,
+    "fresh": _OF_WHOEVER_RUNS_IT,
+    "resume": _OF_WHOEVER_RUNS_IT,
+}
 
 
 def main() -> int:
@@ -51,11 +65,11 @@ def run(arguments: argparse.Namespace, parser: argparse.ArgumentParser, interrup
     Raises:
         FedMEPDError: an option or a setting cannot be used, or a folder holds something else.
     """
-    if arguments.resume:
-        given = [name for name, value in vars(arguments).items() if value != parser.get_default(name)]
-        if wrong := [name for name in given if name not in _WITH_RESUME]:
-            option = f"--{wrong[0].replace('_', '-')}"
-            raise FedMEPDError(f"--resume goes on with what the run was started with: leave out {option}")
+    given = given_options(parser)
+    if arguments.export is not None and (wrong := [name for name in _NOT_IN_A_JOB if name in given]):
+        raise FedMEPDError(f"--export only writes a job: leave out {option_of(wrong[0])}; {_NOT_IN_A_JOB[wrong[0]]}")
+    if arguments.resume and (wrong := [name for name in given if name not in _WITH_RESUME]):
+        raise FedMEPDError(f"--resume goes on with what the run was started with: leave out {option_of(wrong[0])}")
     if arguments.device is not None:
         # It belongs to a machine, not to the job; all processes of the simulator inherit it.
         os.environ["FEDMEPD_DEVICE"] = arguments.device
@@ -81,6 +95,20 @@ def run(arguments: argparse.Namespace, parser: argparse.ArgumentParser, interrup
         if status := go_on(one, arguments, interrupted, left=len(runs) - number):
             return status
     return 0
+
+
+def given_options(parser: argparse.ArgumentParser) -> list[str]:
+    """Returns the names of the options on the command line, also of those that repeat their default."""
+    absent = object()
+    # A list of what is given several times is empty without any.
+    names = [name for name, value in vars(parser.parse_args([])).items() if value != []]
+    found = parser.parse_args(namespace=argparse.Namespace(**dict.fromkeys(names, absent)))
+    return [name for name, value in vars(found).items() if value is not absent and value != []]
+
+
+def option_of(name: str) -> str:
+    """Returns an option as it is written."""
+    return f"--{name.replace('_', '-')}"
 
 
 def workspace_of(arguments: argparse.Namespace) -> Path:
@@ -126,20 +154,28 @@ def planned(arguments: argparse.Namespace) -> "list[StartedWith]":
     sites = site_names(data, arguments.sites, recipes[0].settings)
     if arguments.fusion_site and arguments.fusion_site not in sites:
         raise FedMEPDError(f"--fusion-site {arguments.fusion_site}: expected one of {', '.join(sites)}")
+    phantom = settings.get("data", {}).get("phantom")
+    if data is not None and phantom:
+        where = f"--data {data}" if arguments.data else f"FEDMEPD_DATA={data}"
+        raise FedMEPDError(
+            f"--set data.phantom={json.dumps(phantom)}: phantoms are made where there are no cases, but {where} names "
+            "some: leave out one of the two"
+        )
     place = os.path.abspath(data) if data else None
     return [StartedWith(arguments.preset, recipe.settings, sites, place) for recipe in recipes]
 
 
 def export(started: "StartedWith", folder: Path, several: bool) -> None:
-    """Writes a job instead of running it; of several, also of other seeds, each has a name of its own."""
+    """Writes a job instead of running it; of several, each job has a name of its own, and so has each run."""
     from fedmepd.flare.recipe import FedMEPDRecipe
     from fedmepd.tasks.find import DEFAULT
 
-    seed = f"-{started.settings.get('seed', 0)}" if several else ""
-    name = f"{started.settings['method']}_{started.settings.get('task', DEFAULT)}{seed}"
-    FedMEPDRecipe(
-        name=name, preset=started.preset, method=started.settings["method"], settings=started.settings
-    ).export(str(folder))
+    settings, method = dict(started.settings), started.settings["method"]
+    number = settings.get("seed", 0)
+    name = f"{method}_{settings.get('task', DEFAULT)}{f'-{number}' if several else ''}"
+    if several and settings.get("run_name"):
+        settings["run_name"] += f"-{method}-{number}"
+    FedMEPDRecipe(name=name, preset=started.preset, method=method, settings=settings).export(str(folder))
     print(f"wrote {folder / name}")
 
 
@@ -278,6 +314,7 @@ def site_names(data: str | None, count: int | None, settings: dict) -> list[str]
     """
     from fedmepd.config import FUSION_SITE
     from fedmepd.data.ownership import federation_sites
+    from fedmepd.data.same_patients import check_sites
     from fedmepd.errors import DataError
     from fedmepd.tasks.find import task_of
 
@@ -287,7 +324,8 @@ def site_names(data: str | None, count: int | None, settings: dict) -> list[str]
     folder = Path(data).absolute()
     if not folder.is_dir():
         raise DataError(f"{data} is {'a file' if folder.exists() else 'not there'}: {expected}")
-    named = federation_sites(task_of(settings), folder)
+    task = task_of(settings)
+    named = federation_sites(task, folder)
     if not named:
         raise DataError(f"{data} holds no sites: {expected}. `fedmepd data split` makes such a folder of a data set")
     if not settings.get("fusion", {}).get("site") and not (folder / FUSION_SITE).is_dir():
@@ -296,7 +334,7 @@ def site_names(data: str | None, count: int | None, settings: dict) -> list[str]
             "that has them with --fusion-site"
         )
     if count is not None and count > len(named):
-        raise DataError(f"--sites {count}: {data} holds {len(named)} sites, {', '.join(named)}")
+        raise DataError(f"--sites {count}: {data} holds {counted(len(named), 'site')}, {', '.join(named)}")
     others = [
         child.name
         for child in sorted(folder.iterdir())
@@ -305,6 +343,8 @@ def site_names(data: str | None, count: int | None, settings: dict) -> list[str]
     if others:
         why = "no cases were found there, or no manifest, which the other sub-folders have"
         print(f"job.py: sub-folders of {data} that are no sites: {', '.join(others)}; {why}", file=sys.stderr)
+    if text := check_sites(task, folder, named[:count]):
+        warn(text)
     return named[:count]
 
 

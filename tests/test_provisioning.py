@@ -346,6 +346,8 @@ def test_an_admins_kit_is_found_by_its_name_from_anywhere(kit, tmp_path, monkeyp
         (SERVER, ["--data", "x"], "for a server that trains on fusion cases: `fedmepd data init FOLDER --kit KIT`"),
         (SERVER, ["--withhold", "T1"], "--withhold is for the kit of a site"),
         ("site-1", ["--jobs", "x"], "--jobs is for the kit of a server"),
+        ("lead@fedmepd.example.org", ["--start"], "--start: "),
+        ("lead@fedmepd.example.org", ["--refuse-code"], "is an admin's kit, which is only noted: leave the option out"),
         (".", [], "is no FLARE kit"),
     ],
 )
@@ -353,6 +355,13 @@ def test_who_cannot_join_like_this(name, options, message, kit, tmp_path, capsys
     folder = tmp_path if name == "." else kit(name)
     assert main(["join", str(folder), *options]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_task_without_its_modalities_is_refused(kit, capsys):
+    folder = kit("site-1")
+    assert main(["kit", str(folder), "--task", "prostate"]) == 2
+    assert "--task: it says whose modalities --withhold names" in capsys.readouterr().err
+    assert not (folder / "local/resources.json").exists()
 
 
 def test_a_damaged_file_is_named(kit, capsys):

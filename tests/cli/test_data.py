@@ -239,7 +239,7 @@ def test_init_elsewhere(tmp_path: Path, run) -> None:
         (("--copy",), "--copy: expected --out"),
         (("--train", "0.8", "--validation", "0.3"), "expected shares above 0, at most 1 together"),
         (("--train", "0"), "expected shares above 0"),
-        (("--validation", "0.1"), "--validation 0.1 of 1 cases with labels gives no validation case: raise the share"),
+        (("--validation", "0.1"), "--validation 0.1 of 1 labelled case gives no validation case: raise the share"),
     ],
 )
 def test_init_refuses(arguments: tuple[str, ...], expected: str, tmp_path: Path, run) -> None:
@@ -391,7 +391,7 @@ def test_split(copy: bool, cohort: Path, tmp_path: Path, run) -> None:
     status, printed = run(*arguments)
     assert status == 0, printed
     assert printed.splitlines()[0] == "found BraTS 2018: 12 cases of 12 patients"
-    assert f"{out} written" in printed and "1 cases are left over" in printed
+    assert f"{out} written" in printed and "left over: 1 case" in printed
     found = {site: read_manifest(BRATS, out / site)[0] for site in ("fusion", "north", "south")}
     assert {site: len(cases) for site, cases in found.items()} == {"fusion": 5, "north": 3, "south": 3}
     assert {case.modalities for case in found["south"]} == {("FLAIR", "T1ce")}
@@ -413,6 +413,12 @@ def test_split(copy: bool, cohort: Path, tmp_path: Path, run) -> None:
     run("split", cohort, tmp_path / "again", "--sites", tmp_path / "sites.yaml")
     for site in found:
         assert (tmp_path / "again" / site / FILE_NAME).read_text() == (out / site / FILE_NAME).read_text()
+
+
+def test_check_refuses_patterns_for_several_sites(cohort: Path, tmp_path: Path, run) -> None:
+    assert run("split", cohort, tmp_path / "sites", "--sites", tmp_path / "sites.yaml")[0] == 0
+    status, printed = run("check", tmp_path / "sites", "--pattern", "label=*_seg.nii.gz")
+    assert status == 2 and f"--pattern: {tmp_path / 'sites'} holds several data sets" in printed
 
 
 def test_check_tells_sites_that_share_cases(cohort: Path, tmp_path: Path, run) -> None:
@@ -497,7 +503,7 @@ def test_split_by_published_lists(tmp_path: Path, run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (("{out}", "--protocol", "brats2018"), "284 labelled cases are needed, 12 were found"),
+        (("{out}", "--protocol", "brats2018"), "found 12 labelled cases, expected at least 284"),
         (("{cohort}/out", "--protocol", "brats2018"), "choose a folder outside the data set"),
         (("{out}", "--sites", "{cohort}/none.yaml"), "none.yaml cannot be read as YAML"),
         (("{out}", "--split-dir", "{cohort}"), "server.csv cannot be read"),
@@ -566,7 +572,7 @@ def test_a_partition_of_fets(tmp_path: Path, run) -> None:
     (tmp_path / "partitioning_1.csv").write_text("\n".join(rows) + "\n")
     out = tmp_path / "sites"
     status, printed = run("split", tmp_path / "fets", out, "--partition", tmp_path / "partitioning_1.csv")
-    assert status == 0 and "1 cases are left over" in printed
+    assert status == 0 and "left over: 1 case" in printed
     assert {site.name: len(read_manifest(BRATS, site)[0]) for site in out.iterdir() if site.is_dir()} == {
         "site-1": 4,
         "site-10": 1,
@@ -575,7 +581,7 @@ def test_a_partition_of_fets(tmp_path: Path, run) -> None:
     assert read_manifest(BRATS, out / "site-10")[0][0].modalities == ("FLAIR", "T1", "T2")
     assert f"python job.py --data {out} --fusion-site NAME\n" in printed
     for text, expected in {
-        "Partition_ID,Subject_ID\n1,unknown\n": "1 of 1 subjects are no labelled case of the data set, such as unknown",
+        "Partition_ID,Subject_ID\n1,unknown\n": "no labelled case for 1 of its 1 subject, such as unknown",
         "site,case\n1,2\n": "expected the columns Partition_ID and Subject_ID",
         "Partition_ID,Subject_ID\n1,FeTS2022_00000\n2,FeTS2022_00000\n": "is at site-1 and at site-2",
         "Partition_ID,Subject_ID\na b,FeTS2022_00000\n": "'a b' can be no name of a site",

@@ -1,7 +1,9 @@
 """The whole command on kits that FLARE's own builders made, against a server that runs what FLARE's driver runs."""
 
 import json
+import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,7 @@ TOPICS = [
     "clock",
     "versions",
     "versions",
+    "versions",
     "data",
     "limits",
     "leaving",
@@ -34,6 +37,8 @@ def machine(tmp_path, monkeypatch):
     monkeypatch.setenv("FEDMEPD_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("FEDMEPD_DEVICE", "cpu")
     monkeypatch.delenv("FEDMEPD_DATA", raising=False)
+    # As where the environment of the tests is activated.
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
 
 
 @pytest.fixture
@@ -66,15 +71,17 @@ def test_a_site_that_is_ready(doctor, issued, authority, tiny, tmp_path, provisi
     assert Doctor.model_validate(content).errors == 0
 
 
-def test_a_site_that_is_not(doctor, issued):  # noqa: F811
+def test_a_site_that_is_not(doctor, issued, tmp_path, monkeypatch):  # noqa: F811
     """Everything is looked at whatever has failed before; every error says what to do."""
     change(issued, 9, host="flare.invalid")
+    monkeypatch.setenv("PATH", str(tmp_path))
     status, out, _ = doctor(issued)
     assert status == 1
     assert "error    server       name that has no address: flare.invalid" in out
     assert "error    data         no data that can be used: site-1 has no data folder" in out
     assert "note     versions     server's versions not known" in out and "note     clock        not compared" in out
-    assert "published settings assumed" in out and "disk" in out and "site site-1: 2 errors, " in out
+    assert "error    versions     start script without a Python: PATH has no python3" in out
+    assert "published settings assumed" in out and "disk" in out and "site site-1: 3 errors, " in out
     lines = out.splitlines()
     for place, line in enumerate(lines):
         if line.startswith(("error", "warning")):
@@ -115,6 +122,8 @@ def test_what_cannot_be_run(doctor, provisioned, tmp_path):  # noqa: F811
         ((kit, "--job", tmp_path), "is no job of FedMEPD"),
         ((kit, "--timeout", "0"), "--timeout 0.0: expected"),
         ((kit, "--write", tmp_path / "f.json"), "is a site's kit"),
+        ((provisioned / "localhost", "--write", tmp_path / "f.json", "--json"), "--json: --write only writes a file"),
+        ((provisioned / "localhost", "--write", tmp_path / "f.json", "--timeout", "10"), "--timeout: --write only"),
     ]:
         status, _, err = doctor(*arguments)
         assert status == 2 and words in err

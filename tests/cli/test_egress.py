@@ -59,6 +59,13 @@ def test_page(kit: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
         assert part in text
 
 
+@pytest.mark.parametrize("options", [("--json", "--entries"), ("--json", "--page", "p"), ("--entries", "--page", "p")])
+def test_one_form_at_a_time(options: tuple[str, ...], kit: Path, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        main(["egress", str(kit), *options])
+    assert "not allowed with argument" in capsys.readouterr().err
+
+
 def test_a_changed_list(kit: Path, capsys: pytest.CaptureFixture) -> None:
     path = kit / "egress.jsonl"
     path.write_text(path.read_text().replace('"value":{"mdsc":0.5}', '"value":{"mdsc":0.9}'))
@@ -73,6 +80,9 @@ def test_a_hash_that_was_noted(kit: Path, capsys: pytest.CaptureFixture) -> None
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:2]))
     assert main(["egress", str(kit), "--known", noted]) == 1
     assert f"no line has the hash {noted}" in capsys.readouterr().out
+    assert main(["egress", str(kit), "--known", noted, "--json"]) == 1
+    printed = capsys.readouterr()
+    assert json.loads(printed.out) and f"no line has the hash {noted}" in printed.err
 
 
 def test_a_folder_without_a_list(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

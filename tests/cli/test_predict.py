@@ -75,10 +75,10 @@ def test_an_interrupted_folder_says_how_to_go_on(tmp_path: Path, model: Path, ru
     with monkeypatch.context() as patch:
         patch.setattr(sys, "stdout", InterruptedAfterACase())
         assert main(["predict", *map(str, arguments)]) == 130
-    how = f"1 of 3 cases are segmented in {tmp_path / 'out'}; the same command with --resume segments the others"
+    how = f"segmented 1 of 3 cases in {tmp_path / 'out'}; the same command with --resume segments the others"
     assert capsys.readouterr().err.splitlines()[-2:] == [how, "fedmepd: interrupted"]
     status, printed, _ = run(*arguments, "--resume")
-    assert status == 0 and "1 cases are segmented already, 2 are left" in printed
+    assert status == 0 and "segmented already: 1 case; left: 2" in printed
 
 
 def test_one_case(tmp_path: Path, model: Path, run) -> None:
@@ -162,6 +162,7 @@ def test_refused_before_anything_is_done(tmp_path: Path, model: Path, run) -> No
         "register and resample": ("--model", model, "--flair", flair, "--t1ce", other_grid, "--out", out),
         "hold the same values as FLAIR and T1ce": ("--model", model, "--flair", flair, "--t1ce", flair, "--out", out),
         "broken.nii.gz cannot be read as NIfTI": ("--model", model, "--flair", broken, "--out", out),
+        "--follow-links: expected a folder": ("--model", model, "--flair", flair, "--out", out, "--follow-links"),
         "--resume: expected a folder": ("--model", model, "--flair", flair, "--out", out, "--resume"),
         "sliding window: window = 20": ("--model", model, "--flair", flair, "--out", out, "--window", 20),
         "device 'tpu'": ("--model", model, "--flair", flair, "--out", out, "--device", "tpu"),
@@ -201,11 +202,11 @@ def test_a_folder(tmp_path: Path, model: Path, run) -> None:
     # Again: refused, unless the user says what is to become of what is there.
     old = {path.name: path.stat().st_mtime_ns for path in out.glob("*.nii.gz")}
     status, _, error = run(*arguments)
-    assert status == 2 and "3 of 5 cases are segmented in" in error and "--resume" in error
+    assert status == 2 and "holds the segmentations of 3 of 5 cases already" in error and "--resume" in error
     save(data / "b" / "b_t1ce.nii.gz", volume(500))
     (out / "c.nii.gz").unlink()
     status, printed, _ = run(*arguments, "--resume")
-    assert status == 1 and "2 cases are segmented already, 3 are left" in printed
+    assert status == 1 and "segmented already: 2 cases; left: 3" in printed
     assert [row["case"] for row in rows(out / "volumes.csv")] == ["a", "b", "c", "e"]
     assert (out / "a.nii.gz").stat().st_mtime_ns == old["a.nii.gz"] and (out / "c.nii.gz").exists()
     (data / "d" / "d_t1.nii.gz").unlink()
@@ -279,7 +280,7 @@ def test_a_data_set_with_a_manifest(tmp_path: Path, model: Path, run) -> None:
     assert main(["data", "init", str(data)]) == 0
     assert run("--model", model, data, "--out", tmp_path / "out")[0] == 0
     status, _, error = run("--model", model, tmp_path, "--out", tmp_path.parent / "elsewhere")
-    assert status == 2 and "holds the 1 sites of a federation" in error and str(data) in error
+    assert status == 2 and "holds 1 site of a federation" in error and str(data) in error
     # A link may lead elsewhere only as long as the content is the one that was pinned.
     file = data / "a" / "a_flair.nii.gz"
     file.unlink()

@@ -135,6 +135,12 @@ def test_incomplete_commands(arguments: list[str], capsys: pytest.CaptureFixture
     assert "usage: fedmepd" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("options", [("--tune",), ("--at-once", "2")])
+def test_a_list_of_runs_starts_none(options: tuple[str, ...], capsys: pytest.CaptureFixture) -> None:
+    assert main(["compare", "run", "plan.yaml", "out", "--list", *options]) == 2
+    assert f"{options[0]}: --list starts nothing" in capsys.readouterr().err
+
+
 def test_version(capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit):
         main(["--version"])

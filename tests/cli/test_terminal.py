@@ -3,6 +3,7 @@ from __future__ import annotations
 import argparse
 import errno
 import io
+import logging
 import os
 import pty
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fedmepd.cli.terminal import elsewhere_with, outliving_readers, positive, progress_bar
+from fedmepd.cli.terminal import elsewhere_with, outliving_readers, positive, progress_bar, showing_the_log
 from fedmepd.errors import FedMEPDError
 from fedmepd.storage import cannot_write
 from tests.signals import heed_hangups
@@ -71,6 +72,16 @@ def test_a_bar_on_a_terminal_without_a_size(monkeypatch: pytest.MonkeyPatch) -> 
     assert "reading" in terminal.getvalue()
     os.close(reader)
     os.close(writer)
+
+
+def test_a_command_shows_the_log_of_the_package_alone(capsys: pytest.CaptureFixture) -> None:
+    loops, other = logging.getLogger("fedmepd.networks.loops"), logging.getLogger("torch")
+    with showing_the_log():
+        loops.info("compiling %s", "loops")
+        loops.debug("more")
+        other.info("of another package")
+    loops.info("after the command")
+    assert capsys.readouterr() == ("", "compiling loops\n")
 
 
 @pytest.mark.parametrize("text", ["0", "-3"])

@@ -129,7 +129,7 @@ def test_nothing_to_compare(tmp_path: Path) -> None:
     refused([tmp_path / "none"], str(tmp_path / "none"), "does not exist")
     refused([tmp_path], f"no results.json below {tmp_path}")
     write(tmp_path, "fedmepd", 0, status="running")
-    refused([tmp_path], "none of the 1 runs is finished")
+    refused([tmp_path], "found 1 run, none of them finished")
 
 
 def test_no_common_seed(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def test_a_site_gets_only_cases_with_its_modalities():
 
 def test_too_few_cases():
     cases, volumes = cohort(10)
-    with pytest.raises(DataError, match="284 labelled cases are needed, 10 were found"):
+    with pytest.raises(DataError, match="found 10 labelled cases, expected at least 284"):
         deal(cases, volumes, protocol_plan(BRATS, "brats2018"), 0)
 
 
@@ -166,7 +166,10 @@ def test_published_lists(tmp_path):
 @pytest.mark.parametrize(
     ("replaced", "expected"),
     [
-        ({"c3": ["case-003", "nobody", "case-999"]}, "c3.csv: 2 of 3 names are no labelled case.*nobody, case-999"),
+        (
+            {"c3": ["case-003", "nobody", "case-999"]},
+            "c3.csv: the data set has no labelled case for 2 of its 3 names.*nobody, case-999",
+        ),
         ({"c3": ["case-000"]}, "c3.csv: the patient of case-000 is in server.csv too"),
         ({"c3": ["name"]}, "c3.csv is empty"),
         (None, "c8.csv cannot be read"),

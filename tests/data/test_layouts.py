@@ -131,7 +131,7 @@ def test_folders_in_folders(tmp_path):
         ("p2_may", "p2"),
     ]
     assert [finding.severity for finding in dataset.findings] == ["note"]
-    assert "3 cases are in folders in folders: the upper folder, or the one" in dataset.findings[0].text
+    assert "folders in folders hold 3 cases of 2 patients: the upper folder" in dataset.findings[0].text
     assert find_dataset(BRATS, tmp_path, deep=False).cases == []
     touch(tmp_path, "HGG/BraTS19_2013_1_1/x_t1.nii", "p3/BraTS19_2013_2_1/x_t1.nii")
     assert [case.name for case in find_dataset(BRATS, tmp_path, deep=False).cases] == ["BraTS19_2013_1_1"]

@@ -63,7 +63,7 @@ def test_upenn_gbm(tmp_path):
         "labels in a folder of their own, taken by their names",
         "labels without a case, passed over",
     ]
-    assert "those of 1 cases" in dataset.findings[0].text and not errors(tmp_path)
+    assert "1 label taken from there" in dataset.findings[0].text and not errors(tmp_path)
     # Two labels of a case are asked about.
     touch(root, "other/UPENN-GBM-00001_11_segm.nii.gz")
     [error] = errors(tmp_path)

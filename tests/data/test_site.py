@@ -113,7 +113,7 @@ def test_cases_without_a_label_do_not_train(local):
     data = open_site_data("clinic", make_settings("paper"), local, told.append)
     assert data.counts() == {"train": 1, "validation": 0, "test": 0}
     assert [case.name for case in data.unlabelled] == ["b"] and data.modalities == ("T1",)
-    assert told == ["1 cases with a label; 1 without one are left out of training and tests"]
+    assert told == ["cases with a label: 1; without one, so left out of training and tests: 1"]
     shutil.rmtree(local.data / "a")
     with pytest.raises(DataError, match="has no case with a label") as error:
         open_site_data("clinic", make_settings("paper"), local)

@@ -52,7 +52,7 @@ def test_nothing_to_train_on(look, tmp_path):
     data = tmp_path / "patients"
     write_case(data, "a").label.unlink()
     [check], looked = look(data)
-    assert (check.status, check.kind, check.text) == ("error", "no case to train on", "1 cases, 0 with a label")
+    assert (check.status, check.kind, check.text) == ("error", "no case to train on", "1 case, 0 with a label")
     assert (looked.modalities, looked.known) == (BRATS.modalities, False)
     assert looked.voxels == ((SHAPE[0] * SHAPE[1] * SHAPE[2], 4),)
 
@@ -66,7 +66,7 @@ def test_a_manifest_that_trains_on_nothing(look, tmp_path, capsys, monkeypatch):
     file = data / "fedmepd-data.json"
     file.write_text(file.read_text().replace('"part": "train"', '"part": "test"'))
     [check], _ = look(data)
-    assert (check.kind, check.text) == ("no case to train on", "1 cases, 1 with a label")
+    assert (check.kind, check.text) == ("no case to train on", "1 case, 1 with a label")
 
 
 def test_a_file_that_has_changed(look, tmp_path, monkeypatch, capsys):

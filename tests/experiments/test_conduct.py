@@ -18,6 +18,7 @@ from fedmepd.federation.in_process import run_in_process
 from fedmepd.federation.wire import Wire
 from fedmepd.site_settings import SiteSettings
 from fedmepd.storage import locked
+from tests.data.files import write_case
 from tests.federation.drive import assert_same_run
 from tests.tiny import SITES, settings
 
@@ -83,6 +84,22 @@ def test_a_cohort_that_cannot_be_prepared_stops_its_runs_alone(tmp_path) -> None
     outcome = conductor(tmp_path / "out", pool).carry_out()
     assert outcome.failed == dict.fromkeys(("local-seed-0", "fedavg-seed-0"), "the disk is full")
     assert [call for call in pool.calls if len(call) == 1] == [("local-seed-1",), ("fedavg-seed-1",)]
+
+
+def test_sites_with_the_same_patients(tmp_path) -> None:
+    """A link is refused before anything is prepared; equal names are told, once for all runs."""
+    for site in ("north", "fusion"):
+        write_case(tmp_path / "data" / site, f"of-{site}", ("FLAIR",))
+    (tmp_path / "data" / "south").symlink_to("north")
+    content, pool, said = {"data": tmp_path / "data", "sites": ["north", "south"]}, Pool(), []
+    with pytest.raises(FedMEPDError, match="north and .*south are the same folder"):
+        conductor(tmp_path / "out", pool, content).carry_out()
+    assert pool.calls == []
+    (tmp_path / "data" / "south").unlink()
+    write_case(tmp_path / "data" / "south", "of-north", ("T1",))
+    conductor(tmp_path / "out", pool, content, say=said.append).carry_out()
+    [line] = [line for line in said if line.startswith("warning: ")]
+    assert "north and south have 1 patient of the same name" in line and pool.calls
 
 
 def test_a_changed_plan_is_refused_before_anything_begins(tmp_path) -> None:
@@ -221,7 +238,7 @@ def test_same_bits_as_a_run_alone(tiny, tmp_path, monkeypatch) -> None:
         assert (entry["test"], entry["validation"]) == (same["test"], same["validation"])
     # Nothing was prepared twice: the runs found every case in the cache.
     log = (tmp_path / "out" / "fedavg-seed-0" / "log.txt").read_text()
-    assert log.count("cases are prepared") == 3
+    assert sum(": prepared " in line for line in log.splitlines()) == 3
     prepared = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache" / "prepared").glob("*.pt")}
     first_round = (tmp_path / "out" / "fedavg-seed-0" / "state" / "site-1").stat()
     assert len(prepared) == 16 and max(prepared.values()) < first_round.st_mtime_ns

@@ -89,7 +89,7 @@ def test_loaded_as_monai_label_does(tmp_path: Path) -> None:
     first, second = (prepare(case)["image"] for case in (named, both))
     assert first.shape[0] == 2 and torch.equal(first.as_tensor(), second.as_tensor())
     for message, case in {
-        "1 channels: expected 2, FLAIR, T1ce in this order": {"image": files[0]},
+        "1 channel: expected 2, FLAIR, T1ce in this order": {"image": files[0]},
         "expected images resampled to one grid": named | {"T1ce": str(save(tmp_path / "x.nii.gz", heads[0][1:]))},
     }.items():
         with pytest.raises(RuntimeError) as error:

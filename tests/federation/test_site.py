@@ -34,7 +34,7 @@ def payloads(tiny, tmp_path_factory) -> dict[int, Payload]:
     for number in (1, 2, 3):
         sent = {key: value.clone() for key, value in tensors.items()}
         for key in sent:
-            if key.startswith(("encoders.", "decoder.")):
+            if key.startswith(("encoders.", "decoder.", "anchors.")):
                 sent[key] += 0.001 * (number - 1)
         if number > 1:
             for layer, keys in ((LAYER, [f"{LAYER}.weight"]), (HEAD, [f"{HEAD}.weight", f"{HEAD}.bias"])):
@@ -200,6 +200,12 @@ def test_report_and_models(tiny, tmp_path, payloads) -> None:
     last = load_model(tmp_path / NAME / "model_last.pt")
     state = site_state(tmp_path, NAME, 3)
     assert same(dict(last.state_dict()), dict(state["network"])) and same(last.anchors, state["anchors"])
+    # Weights and anchors of a model are of the same round.
+    for name, number in (("model_best.pt", best), ("model_last.pt", 3)):
+        anchors = load_model(tmp_path / NAME / name).anchors
+        assert anchors and same(
+            anchors, {level: payloads[number].tensors[f"anchors.{level}"].float() for level in anchors}
+        )
     assert site.stats()["phase"] == "finished"
 
 

@@ -38,3 +38,23 @@ def test_what_a_killed_process_left_is_removed(tmp_path) -> None:
 
 def test_nothing_kept_is_nothing_to_forget(tmp_path) -> None:
     TensorStore(tmp_path / "new").forget_others(set())
+
+
+def test_a_sites_tensors_come_back_once_as_they_were(tmp_path) -> None:
+    store = TensorStore(tmp_path)
+    tensors = {
+        "decoder.a.weight": torch.arange(6.0).view(2, 3),
+        "transposed": torch.arange(6.0).view(2, 3).t(),
+        "half": torch.tensor([1.5, -2.0], dtype=torch.float16),
+        "none": torch.zeros(0, 4),
+        "number": torch.tensor(3.0, dtype=torch.float64),
+    }
+    store.save("site-1", {"others": torch.zeros(9)})
+    store.save("site-1", tensors)
+    found = store.load("site-1")
+    assert list(found) == list(tensors)
+    for name, tensor in tensors.items():
+        assert found[name].dtype == tensor.dtype and torch.equal(found[name], tensor)
+    # They may be changed.
+    found["decoder.a.weight"].zero_()
+    assert not list(tmp_path.glob("*.npy"))

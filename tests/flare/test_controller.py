@@ -209,7 +209,7 @@ def test_data_error_at_the_server_ends_the_job(job):
 
 def test_too_few_sites(job):
     job.run(aggregation={"min_sites": 4})
-    assert "3 sites are ready, but aggregation.min_sites is 4" in job.engine.panics[0]
+    assert "3 sites got ready, but aggregation.min_sites is 4" in job.engine.panics[0]
 
 
 @pytest.mark.parametrize(

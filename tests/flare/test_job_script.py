@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fedmepd.data.manifest import FILE_NAME as MANIFEST
+from fedmepd.cli import main
 from fedmepd.errors import DataError
 from fedmepd.evaluation import results
 from fedmepd.flare.simulator_folder import alone_in
@@ -79,19 +79,41 @@ def test_a_folder_that_takes_no_part_is_named(manifests, tmp_path, capsys):
     """Whose cases did not come along, or whose manifest did not; what the system hides is nobody's."""
     script = runpy.run_path(str(SCRIPT))["site_names"]
     for site in ("north", "fusion"):
-        write_case(tmp_path / site, "a", ("T1",))
+        write_case(tmp_path / site, f"of-{site}", ("T1",))
         if manifests:
-            (tmp_path / site / MANIFEST).touch()
+            assert main(["data", "init", str(tmp_path / site)]) == 0
     if manifests:
         write_case(tmp_path / "Klinik K\u00f6ln", "a", ("T1",))
     else:
         (tmp_path / "Klinik K\u00f6ln").mkdir()
     (tmp_path / ".git").mkdir()
     (tmp_path / "notes.txt").touch()
+    capsys.readouterr()
     assert script(str(tmp_path), None, {}) == ["north"]
     told = capsys.readouterr().err
     assert f"sub-folders of {tmp_path} that are no sites: Klinik K\u00f6ln; no cases were found" in told
     assert len(told.splitlines()) == 1
+
+
+def test_the_same_folder_at_two_sites_is_refused_before_anything_starts(job, tmp_path):
+    """Also where it is the fusion site's; and a name of patients that two sites have is only a warning."""
+    write_case(tmp_path / "data" / "north", "a", ("T1",))
+    (tmp_path / "data" / "fusion").symlink_to("north")
+    before = sorted(tmp_path.rglob("*"))
+    status, _, errors = job("--data", "data")
+    assert status == 2 and len(errors.splitlines()) == 1
+    assert f"job.py: {tmp_path}/data/north and {tmp_path}/data/fusion are the same folder" in errors
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_patients_of_the_same_names_are_told(tmp_path, capsys):
+    script = runpy.run_path(str(SCRIPT))["site_names"]
+    for site in ("north", "south", "fusion"):
+        write_case(tmp_path / site, "a" if site != "fusion" else "b", ("T1",))
+    assert script(str(tmp_path), None, {}) == ["north", "south"]
+    told = capsys.readouterr().err
+    assert told.startswith("warning: north and south have 1 patient of the same name, all of theirs. If they are the ")
+    assert script(str(tmp_path), 1, {}) == ["north"] and capsys.readouterr().err == ""
 
 
 def test_a_folder_that_is_no_federations_is_refused_before_anything_starts(job, tmp_path):
@@ -199,7 +221,17 @@ def test_a_run_that_is_under_way_is_left_alone(job, tmp_path):
     [
         (("--resume", "--rounds", "3"), "--resume goes on with what the run was started with: leave out --rounds"),
         (("--resume", "--method", "local"), "leave out --method"),
+        (("--resume", "--preset", "phantom"), "leave out --preset"),
+        (("--resume", "--method", "fedmepd"), "leave out --method"),
+        (("--resume", "--set", "rounds=3"), "leave out --set"),
         (("--resume",), "holds no run to go on with"),
+        (("--export", "e", "--data", "d"), "--export only writes a job: leave out --data; each machine says so itself"),
+        (("--export", "e", "--device", "cpu"), "leave out --device; each machine says so itself, in FEDMEPD_DEVICE or"),
+        (("--export", "e", "--sites", "8"), "leave out --sites; that is up to whoever runs the job"),
+        (("--export", "e", "--threads", "2"), "leave out --threads"),
+        (("--export", "e", "--workspace", "w"), "leave out --workspace"),
+        (("--export", "e", "--fresh"), "leave out --fresh"),
+        (("--export", "e", "--resume"), "leave out --resume"),
         (("--resume", "--run-name", "b"), "there is no run b to go on with"),
         (("--resume", "--fresh"), "not allowed with argument"),
         (("--seed", "1", "--seeds", "2", "3"), "not allowed with argument"),
@@ -232,6 +264,31 @@ def test_several_jobs_are_written_under_names_of_their_own(job, tmp_path):
     ]
     config = json.loads((tmp_path / "e/local_brats-5/app/config/config_fed_server.json").read_text())
     assert config["workflows"][0]["args"]["settings"] == {"method": "local", "rounds": 3, "seed": 5}
+
+
+def test_several_jobs_are_runs_of_names_of_their_own(job, tmp_path):
+    """A server would take two jobs of one run's name for the same run with other settings."""
+    assert job("--method", "local", "--seeds", "4", "5", "--run-name", "a", "--export", "e")[0] == 0
+    assert job("--method", "local", "--run-name", "a", "--export", "one")[0] == 0
+    configs = [
+        tmp_path / folder / "app/config/config_fed_server.json" for folder in ("e/local_brats-5", "one/local_brats")
+    ]
+    settings = [json.loads(config.read_text())["workflows"][0]["args"]["settings"] for config in configs]
+    assert [each["run_name"] for each in settings] == ["a-local-5", "a"]
+
+
+@pytest.mark.parametrize("by", ["option", "variable"])
+def test_phantoms_and_cases_at_once_are_refused(by, job, tmp_path, monkeypatch):
+    for site in ("north", "fusion"):
+        write_case(tmp_path / "data" / site, "a", ("T1",))
+    options = ("--data", "data")
+    if by == "variable":
+        monkeypatch.setenv("FEDMEPD_DATA", str(tmp_path / "data"))
+        options = ()
+    status, _, errors = job("--set", "data.phantom=hospitals", *options)
+    where = "--data data" if options else f"FEDMEPD_DATA={tmp_path / 'data'}"
+    assert status == 2
+    assert f'data.phantom="hospitals": phantoms are made where there are no cases, but {where} names some' in errors
 
 
 def test_a_blank_in_the_workspace_is_one_clear_line(job, tmp_path):

@@ -116,8 +116,8 @@ def test_modalities_are_taken_by_name() -> None:
         ((), (1, 0, 16, 16, 16), "no modality given: expected at least one of FLAIR, T1ce, T1, T2"),
         (("T1", "FLAIR", "T1"), (1, 3, 16, 16, 16), "modalities T1, FLAIR, T1: each may be given once"),
         (("FLAIR", "T2"), (1, 2, 16, 16, 16), "no encoder for T2: it was trained with FLAIR, T1"),
-        (("FLAIR",), (1, 2, 16, 16, 16), r"\(1, 2, 16, 16, 16\) with 1 modalities: expected \(B, 1, X, Y, Z\)"),
-        (("FLAIR",), (1, 16, 16, 16), r"\(1, 16, 16, 16\) with 1 modalities: expected \(B, 1, X, Y, Z\)"),
+        (("FLAIR",), (1, 2, 16, 16, 16), r"\(1, 2, 16, 16, 16\): expected \(B, 1, X, Y, Z\), with the channels FLAIR"),
+        (("FLAIR",), (1, 16, 16, 16), r"\(1, 16, 16, 16\): expected \(B, 1, X, Y, Z\), with the channels FLAIR"),
     ],
 )
 def test_errors(modalities: tuple[str, ...], shape: tuple[int, ...], text: str) -> None:

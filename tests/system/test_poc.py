@@ -84,6 +84,8 @@ def test_a_run_from_kits_to_the_table(tmp_path, cohort, cache, reference, monkey
     monkeypatch.setenv("FEDMEPD_CACHE", str(cache))
     monkeypatch.setenv("FEDMEPD_DEVICE", "cpu")
     monkeypatch.delenv("FEDMEPD_DATA", raising=False)
+    # As where the environment of the tests is activated, which the doctor asks for.
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     listening, checked = {}, []
 
     def look():

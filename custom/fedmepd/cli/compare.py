@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedmepd.cli.terminal import INTERRUPTED, positive
+from fedmepd.cli.terminal import INTERRUPTED, positive, require_absent
+from fedmepd.text_table import counted
 
 if TYPE_CHECKING:
     from fedmepd.experiments.conduct import Conductor, Outcome
@@ -46,6 +47,8 @@ def _run(options: argparse.Namespace) -> int:
     from fedmepd.experiments.plan import read_plan
     from fedmepd.site_settings import SiteSettings
 
+    if options.list:
+        require_absent(options, ("tune", "at_once"), "--list starts nothing: leave one of the two out")
     machine = SiteSettings.load()
     plan = read_plan(options.plan, machine.data)
     with _Bar() as bar:
@@ -88,7 +91,7 @@ def _show(outcome: Outcome, out: Path) -> int:
         print(f"{len(outcome.failed)} failed; the same command tries them again:", file=sys.stderr)
         for name, reason in outcome.failed.items():
             print(f"  {name}: {reason}", file=sys.stderr)
-    print(f"{len(finished)} of {len(outcome.runs)} runs are finished. Their results are in {out}")
+    print(f"{len(finished)} of {counted(len(outcome.runs), 'run')} finished. The results are in {out}")
     if finished:
         print(f"To compare them: fedmepd compare show {shlex.quote(str(out))}{_against(finished)}")
     return FAILED if outcome.failed else 0

@@ -157,6 +157,8 @@ def _check_folder(options: argparse.Namespace) -> int:
         task, options.folder, lambda what: _say(options, f"found {what}\n"), follow_links=options.follow_links
     )
     if sites:
+        if options.pattern:
+            raise SettingsError(f"--pattern: {options.folder} holds several data sets; check one of them")
         return _check_sites(sites, options)
     dataset = find_dataset(
         task,
@@ -271,10 +273,10 @@ def _conclude(findings: list[Any], options: argparse.Namespace, cases: int) -> i
     print()
     errors = sum(found.severity == ERROR for found in findings)
     if not errors:
-        print(f"no error in {cases} cases" if cases != 1 else "no error in 1 case")
+        print(f"no error in {counted(cases, 'case')}")
         return 0
     hint = "; docs/data.md says what each message means"
-    print(f"{errors} error{'s' if errors > 1 else ''}: a site with this data would refuse to train{hint}")
+    print(f"{counted(errors, 'error')}: a site with this data would refuse to train{hint}")
     return FAULTY
 
 
@@ -384,10 +386,11 @@ def _refuse_useless(parts: Counter[str | None], validation: float) -> None:
             "no case to train on: a site needs at least one case with a label; `fedmepd predict` segments cases "
             "without a label, and needs no data set"
         )
+    labelled = parts.total() - parts[None]
     if validation and not parts["validation"]:
         raise DataError(
-            f"--validation {validation:g} of {parts.total() - parts[None]} cases with labels gives no validation case: "
-            "raise the share, or leave the option out"
+            f"--validation {validation:g} of {counted(labelled, 'labelled case')} gives no validation case: raise the "
+            "share, or leave the option out"
         )
 
 
@@ -452,7 +455,7 @@ def _split(options: argparse.Namespace) -> None:
     print("\n".join(["", *table(heads, rows), ""]))
     over = len(source.inspection.cases) - sum(len(site.manifest.cases) for site in made)
     if over:
-        print(f"{over} cases are left over")
+        print(f"left over: {counted(over, 'case')}")
     print(f"{options.out} {'written' if changed else 'is up to date'}")
     _tell_training(task, options.out, [site.plan.name for site in made])
 
@@ -473,6 +476,6 @@ def _tell_training(task: Task, out: Path, names: list[str]) -> None:
         print(f"or: FEDMEPD_DATA={place} nvflare simulator jobs/fedmepd_brats -w workspace/flare -t {len(sites)}")
     else:
         print(
-            f"or: python job.py --data {place}{other} --export jobs_own && FEDMEPD_DATA={place} nvflare simulator "
+            f"or: python job.py{other} --export jobs_own && FEDMEPD_DATA={place} nvflare simulator "
             f"jobs_own/fedmepd_{task.name} -w workspace/flare -c {','.join(sites)} -t {len(sites)}"
         )

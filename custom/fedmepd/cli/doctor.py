@@ -10,13 +10,16 @@ from shlex import quote
 from typing import TYPE_CHECKING
 
 from fedmepd.cli.tasks import add_task_option, chosen_task
-from fedmepd.cli.terminal import FAULTY, progress_bar
+from fedmepd.cli.terminal import FAULTY, progress_bar, require_absent
 from fedmepd.errors import SettingsError
 from fedmepd.text_table import counted
 
 if TYPE_CHECKING:
     from fedmepd.doctor.federation import Expected
     from fedmepd.doctor.kit import Kit
+
+
+_SECONDS = 10.0
 
 
 def add_doctor_command(topics: argparse._SubParsersAction) -> None:
@@ -44,7 +47,7 @@ def add_doctor_command(topics: argparse._SubParsersAction) -> None:
     add_task_option(doctor, "the job's, or brats")
     doctor.add_argument("--ntp", metavar="HOST", help="a time server to compare the clock with; default: none")
     doctor.add_argument(
-        "--timeout", type=float, default=10.0, metavar="S", help="seconds to wait for an answer; default: 10"
+        "--timeout", type=float, metavar="S", help=f"seconds to wait for an answer; default: {_SECONDS:g}"
     )
     doctor.add_argument("--json", action="store_true", help="print the checks as JSON")
     doctor.add_argument(
@@ -62,10 +65,13 @@ def _doctor(options: argparse.Namespace) -> int:
     from fedmepd.doctor.federation import FILE_NAME
     from fedmepd.doctor.kit import Kit
 
-    if not 0 < options.timeout < 3600:
-        raise SettingsError(f"--timeout {options.timeout}: expected seconds above 0")
+    seconds = _SECONDS if options.timeout is None else options.timeout
+    if not 0 < seconds < 3600:
+        raise SettingsError(f"--timeout {seconds}: expected seconds above 0")
     kit = Kit.read(options.kit)
     if options.write:
+        unused = ("against", "fusion", "task", "ntp", "timeout", "json")
+        require_absent(options, unused, "--write only writes a file, and checks nothing: leave one of the two out")
         return _write(kit, options)
     own = kit.local / FILE_NAME
     federation = options.against or (own if own.is_file() else None)
@@ -75,7 +81,7 @@ def _doctor(options: argparse.Namespace) -> int:
             kit,
             _expected(kit, federation, options),
             ntp=options.ntp,
-            seconds=options.timeout,
+            seconds=seconds,
             progress=progress,
         )
         for check in made:

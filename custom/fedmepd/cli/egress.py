@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,9 +24,10 @@ def add_egress_command(topics: argparse._SubParsersAction) -> None:
     )
     egress.add_argument("folder", type=Path, help="a site's kit or its folder in a workspace; or a workspace")
     egress.add_argument("--job", metavar="ID", help="only of this job, by FLARE's id or the id of a run")
-    egress.add_argument("--entries", action="store_true", help="print every message instead of sums by kind")
-    egress.add_argument("--json", action="store_true", help="print every message with all of its items as JSON")
-    egress.add_argument("--page", type=Path, metavar="FILE", help="write a page (HTML) instead of printing")
+    form = egress.add_mutually_exclusive_group()
+    form.add_argument("--entries", action="store_true", help="print every message instead of sums by kind")
+    form.add_argument("--json", action="store_true", help="print every message with all of its items as JSON")
+    form.add_argument("--page", type=Path, metavar="FILE", help="write a page (HTML) instead of printing")
     egress.add_argument(
         "--known", metavar="HASH", help="a hash that was noted earlier: check that the list still has its line"
     )
@@ -51,7 +53,9 @@ def _egress(options: argparse.Namespace) -> int:
     else:
         _print(shown, entries=options.entries)
     if lost:
-        print(f"no line has the hash {options.known}: lines were removed, or it is the hash of another list")
+        # Where standard output is JSON, it stays JSON.
+        text = f"no line has the hash {options.known}: lines were removed, or it is the hash of another list"
+        print(text, file=sys.stderr if options.json else sys.stdout)
     return FAULTY if lost or any(each.fault for each in lists) else 0
 
 

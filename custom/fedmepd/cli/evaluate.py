@@ -10,11 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedmepd.cli.predict import add_segmenter_options, open_segmenter
+from fedmepd.cli.predict import SEGMENTER_OPTIONS, add_segmenter_options, open_segmenter
 from fedmepd.cli.tasks import add_task_option, chosen_task, convention_of, conventions_help, with_label_maps
-from fedmepd.cli.terminal import progress_bar, warn
+from fedmepd.cli.terminal import progress_bar, require_absent, warn
 from fedmepd.errors import DataError, SettingsError
 from fedmepd.storage import require_writable
+from fedmepd.text_table import counted
 
 if TYPE_CHECKING:
     from fedmepd.data.inspection import Inspection
@@ -69,6 +70,8 @@ def _evaluate(options: argparse.Namespace) -> None:
         raise SettingsError("expected either --predictions and --labels, or --model and a data set's folder")
     if by_files and options.part:
         raise SettingsError("--part: expected with --model alone; --predictions says which cases are scored")
+    if by_files:
+        require_absent(options, SEGMENTER_OPTIONS, "expected with --model alone; nothing is segmented")
     if by_model and options.prediction_values:
         raise SettingsError("--prediction-values: expected with --predictions alone")
     if options.seed < 0:
@@ -91,7 +94,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps(report, indent=2))
     else:
-        print("\n".join([f"scored {len(cases)} case{'s' if len(cases) > 1 else ''}", "", console_table(report)]))
+        print("\n".join([f"scored {counted(len(cases), 'case')}", "", console_table(report)]))
     if options.out is not None:
         written = write(options.out, report)
         if not options.json:
@@ -162,7 +165,7 @@ def _score_model(segmenter: Segmenter, options: argparse.Namespace) -> dict[str,
     for line in [
         *limits_of_cases(task, labelled, segmenter.modalities, segmenter.phantoms),
         *unlike[:MOST_SHOWN],
-        *([f"{len(unlike) - MOST_SHOWN} more lines of this kind"] if len(unlike) > MOST_SHOWN else []),
+        *([f"{counted(len(unlike) - MOST_SHOWN, 'more line')} of this kind"] if len(unlike) > MOST_SHOWN else []),
     ]:
         warn(line)
     cases = {}

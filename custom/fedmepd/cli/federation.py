@@ -12,7 +12,7 @@ from pathlib import Path
 from shlex import join, quote
 from typing import Any
 
-from fedmepd.cli.terminal import FAILED, FAULTY
+from fedmepd.cli.terminal import FAILED, FAULTY, require_absent
 from fedmepd.errors import FedMEPDError, SettingsError
 
 _POLL_SECONDS = 5.0
@@ -129,6 +129,8 @@ def _join(command: Command, options: argparse.Namespace) -> int:
             hint = fusion if (option, kind) == ("--data", SERVER) else ""
             raise SettingsError(f"{option} is for the kit of a {kinds}; {options.kit} is one of a {kind}{hint}")
     if kind == ADMIN:
+        unused = ("refuse_code", "job", "against", "start")
+        require_absent(options, unused, f"{options.kit} is an admin's kit, which is only noted: leave the option out")
         return _join_as_admin(options)
     kit = str(options.kit)
     if options.data:

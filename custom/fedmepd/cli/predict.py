@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedmepd.cli.tasks import conventions_help, image_destination, image_options
-from fedmepd.cli.terminal import progress_bar, warn
+from fedmepd.cli.terminal import progress_bar, require_absent, warn
 from fedmepd.errors import FedMEPDError, SettingsError
 from fedmepd.storage import locked, require_writable
+from fedmepd.text_table import counted
 
 if TYPE_CHECKING:
     from fedmepd.data.cases import Case
@@ -74,6 +75,10 @@ def _add_labels(parser: argparse.ArgumentParser) -> None:
     )
 
 
+SEGMENTER_OPTIONS = ("device", "window", "overlap", "precision", "flips", "min_component", "min_enhancing")
+"""Options that say how a model segments; None or false where they are not given."""
+
+
 def add_segmenter_options(parser: argparse.ArgumentParser, required: bool) -> None:
     """Adds the options that :func:`open_segmenter` reads."""
     parser.add_argument(
@@ -92,21 +97,17 @@ def add_segmenter_options(parser: argparse.ArgumentParser, required: bool) -> No
         metavar="SHARE",
         help="overlap of neighbouring windows; default: that of the model's job",
     )
-    how.add_argument(
-        "--precision", choices=("auto", "float32", "bfloat16"), default="auto", help="arithmetic; default: auto"
-    )
+    how.add_argument("--precision", choices=("auto", "float32", "bfloat16"), help="arithmetic; default: auto")
     how.add_argument("--flips", action="store_true", help="average over the 8 mirror images; eight times slower")
     how.add_argument(
         "--min-component",
         type=_millilitres,
-        default=0.0,
         metavar="ML",
         help="remove connected components (of all classes together) below this volume; default: 0, none",
     )
     how.add_argument(
         "--min-enhancing",
         type=_millilitres,
-        default=0.0,
         metavar="ML",
         help="if there is less than this volume of the class that the model's task names (in BraTS the enhancing "
         "tumour), it becomes the other class of the task's rule; default: 0, never",
@@ -137,10 +138,10 @@ def open_segmenter(options: argparse.Namespace) -> Segmenter:
         site.torch_device(),
         window=options.window,
         overlap=options.overlap,
-        precision=options.precision,
+        precision=options.precision or "auto",
         flips=options.flips,
-        min_component_ml=options.min_component,
-        min_enhancing_ml=options.min_enhancing,
+        min_component_ml=options.min_component or 0.0,
+        min_enhancing_ml=options.min_enhancing or 0.0,
     )
 
 
@@ -157,8 +158,7 @@ def _predict_one(options: argparse.Namespace, images: dict[str, Path]) -> int:
     from fedmepd.data.cases import Case
     from fedmepd.segmentation.outputs import VolumeTable, files_beside, require_nifti
 
-    if options.resume:
-        raise SettingsError("--resume: expected a folder of cases")
+    require_absent(options, ("resume", "follow_links"), "expected a folder of cases")
     for option, path in images.items():
         if not path.is_file():
             raise FedMEPDError(f"{option} {path} does not exist: expected a NIfTI file")
@@ -258,8 +258,8 @@ def _predict_folder(options: argparse.Namespace) -> int:
     done = [name for name, of_case in files.items() if of_case.segmentation.exists()]
     if done and not (options.overwrite or options.resume):
         raise FedMEPDError(
-            f"{len(done)} of {len(cases)} cases are segmented in {options.out} already: say --resume to segment the "
-            "others, or --overwrite"
+            f"{options.out} holds the segmentations of {len(done)} of {counted(len(cases), 'case')} already: say "
+            "--resume to segment the others, or --overwrite"
         )
     _refuse_strangers(cases, segmenter, options)
     require_writable(options.out, "--out")
@@ -283,7 +283,7 @@ def _segment_all(
     volumes.keep(path.name.removesuffix(".nii.gz") for path in options.out.glob("*.nii.gz"))
     if options.resume:
         left = [case for case in cases if not files[case.name].segmentation.exists()]
-        print(f"{len(cases) - len(left)} cases are segmented already, {len(left)} are left", flush=True)
+        print(f"segmented already: {counted(len(cases) - len(left), 'case')}; left: {len(left)}", flush=True)
         cases = left
     _warn_of_limits(cases, segmenter)
     for text in problems:
@@ -299,8 +299,10 @@ def _segment_all(
             there = sum(files[case.name].segmentation.exists() for case in cases)
             # With --overwrite, nobody can tell which of them are new.
             then = "" if options.overwrite else "; the same command with --resume segments the others"
-            print(f"{there} of {len(cases)} cases are segmented in {options.out}{then}", file=sys.stderr, flush=True)
+            of_all = f"{there} of {counted(len(cases), 'case')}"
+            print(f"segmented {of_all} in {options.out}{then}", file=sys.stderr, flush=True)
             raise
     failed = len(cases) - segmented + len(problems)
-    print(f"segmented {segmented} of {len(cases)} cases in {options.out}" + (f"; {failed} errors" if failed else ""))
+    errors = f"; {counted(failed, 'error')}" if failed else ""
+    print(f"segmented {segmented} of {counted(len(cases), 'case')} in {options.out}{errors}")
     return SOME_FAILED if failed else 0

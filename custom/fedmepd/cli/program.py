@@ -26,7 +26,7 @@ from fedmepd.cli.poc import add_poc_commands
 from fedmepd.cli.predict import add_predict_command
 from fedmepd.cli.report import add_report_command
 from fedmepd.cli.tasks import add_task_option, add_tasks_command, chosen_task
-from fedmepd.cli.terminal import INTERRUPTED, REFUSED, interruptible, outliving_readers
+from fedmepd.cli.terminal import INTERRUPTED, REFUSED, interruptible, outliving_readers, require_absent, showing_the_log
 from fedmepd.errors import FedMEPDError, SettingsError, is_of_the_machine, remedy
 
 
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # A name that the terminal cannot show must not stop a command.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    with outliving_readers():
+    with outliving_readers(), showing_the_log():
         return _run_command(arguments)
 
 
@@ -223,6 +223,8 @@ def _export_job(options: argparse.Namespace) -> None:
 def _set_up_kit(options: argparse.Namespace) -> None:
     from fedmepd.flare.kits import KitSettings
 
+    if not options.withhold:
+        require_absent(options, ("task",), "it says whose modalities --withhold names: expected both or neither")
     kit = KitSettings(options.kit)
     # First the steps that may be refused, so that nothing is left half done.
     if options.withhold:

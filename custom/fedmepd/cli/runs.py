@@ -7,6 +7,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from fedmepd.text_table import counted
+
 _MOST_SHOWN = 10
 
 
@@ -39,8 +41,8 @@ def _tell(path: Path, run: dict, folder: Path, others: Sequence[Path]) -> None:
     written = time.strftime("%Y-%m-%d %H:%M", time.localtime(path.stat().st_mtime))
     more = f" and {len(others) - _MOST_SHOWN} more" if len(others) > _MOST_SHOWN else ""
     print(
-        f"the newest of {len(others) + 1} runs: {folder} ({run['method']}, seed {run['seed']}, round {run['round']} of "
-        f"{run['rounds']}, {written})\n"
+        f"the newest of {counted(len(others) + 1, 'run')}: {folder} ({run['method']}, seed {run['seed']}, round "
+        f"{run['round']} of {run['rounds']}, {written})\n"
         f"name another one to see it: {', '.join(map(str, others[:_MOST_SHOWN]))}{more}",
         file=sys.stderr,
         flush=True,

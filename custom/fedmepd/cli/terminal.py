@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import logging
 import os
 import signal
 import sys
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from fedmepd.errors import FedMEPDError, is_of_the_machine
+from fedmepd.errors import FedMEPDError, SettingsError, is_of_the_machine
 
 # Exit status of a data set or site that was looked at and has errors; of a job that failed; of a command that the user
 # can put right; of one that the user has interrupted.
@@ -114,6 +115,37 @@ class _Outliving:
 def warn(line: str) -> None:
     """Prints a warning that no result depends on."""
     print(f"warning: {line}", file=sys.stderr, flush=True)
+
+
+def require_absent(options: argparse.Namespace, names: Iterable[str], why: str) -> None:
+    """Refuses options that would have no effect.
+
+    Args:
+        options: of the command; None or false where an option is not given.
+        names: of the options that have no effect.
+        why: what follows the option in the message.
+
+    Raises:
+        SettingsError: one of them is given.
+    """
+    for name in names:
+        value = getattr(options, name)
+        if value is not None and value is not False:
+            raise SettingsError(f"--{name.replace('_', '-')}: {why}")
+
+
+@contextmanager
+def showing_the_log() -> Iterator[None]:
+    """Prints on standard error what the package logs, as that it compiles loops; in FLARE's processes FLARE does so."""
+    handler, logger = logging.StreamHandler(sys.stderr), logging.getLogger("fedmepd")
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from fedmepd.comparing.gathering import Gathered, differing, own_settings, shown
 from fedmepd.comparing.run import Entry, Run, RunFile
 from fedmepd.errors import FedMEPDError
 from fedmepd.evaluation.entries import label
+from fedmepd.text_table import counted
 
 # Settings that decide how a model is scored, and those that decide on which cases where no fingerprint says it.
 _SCORING = ("task", "evaluation.window", "evaluation.overlap")
@@ -92,8 +93,8 @@ def _same_cohort(first_name: str, first: RunFile, name: str, other: RunFile) -> 
         counts = entry.cases.get("test"), others[owner].cases.get("test")
         if counts[0] != counts[1]:
             raise FedMEPDError(
-                f"{where}: {counts[0]} test cases with {first_name}, {counts[1]} with {name}. Compare runs on the same "
-                "cases"
+                f"{where}: {counted(counts[0], 'test case')} with {first_name}, {counts[1]} with {name}. Compare "
+                "runs on the same cases"
             )
         prints = entry.test_fingerprint, others[owner].test_fingerprint
         if None not in prints and prints[0] != prints[1]:

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from fedmepd.comparing.design import LEAST_SEEDS
+from fedmepd.text_table import counted
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def sentence(sides: Sides, sites: Difference, fusion: Difference | None) -> str:
     """
     at_sites = f"at the sites {_clause(sides, sites)}"
     at_fusion = "" if fusion is None else f"; at the fusion site {_clause(sides, fusion)}"
-    return f"{sides.reference} against {sides.rival}: {at_sites}{at_fusion} ({_seeds(sides.seeds)})."
+    return f"{sides.reference} against {sides.rival}: {at_sites}{at_fusion} ({counted(sides.seeds, 'seed')})."
 
 
 def verdict(sides: Sides, difference: Difference) -> str:
@@ -85,11 +86,7 @@ def _why_no_claim(sides: Sides, difference: Difference) -> str:
     if difference.low <= 0 <= difference.high:
         return ""
     if sides.seeds < LEAST_SEEDS:
-        return f", and {_seeds(sides.seeds)} {'is' if sides.seeds == 1 else 'are'} too few for a claim"
+        return f", and {counted(sides.seeds, 'seed')} {'is' if sides.seeds == 1 else 'are'} too few for a claim"
     counts = sides.reference_trials, sides.rival_trials
     more, fewer = (sides.reference, sides.rival) if counts[0] > counts[1] else (sides.rival, sides.reference)
     return f", and {more} was tried in {max(counts)} configurations, {fewer} in {min(counts)}"
-
-
-def _seeds(count: int) -> str:
-    return "1 seed" if count == 1 else f"{count} seeds"

@@ -16,7 +16,7 @@ from fedmepd.config import flattened
 from fedmepd.errors import FedMEPDError, plain_text
 from fedmepd.evaluation.results import FILE_NAME
 from fedmepd.job_settings import make_settings
-from fedmepd.text_table import natural_order
+from fedmepd.text_table import counted, natural_order
 
 # Settings that make no other method of a run: its name, its random numbers, where it runs, how long it waits.
 _SAME_METHOD = {
@@ -78,7 +78,7 @@ def gather(paths: Iterable[Path]) -> Gathered:
     finished = [file for file in files if file.run.status == "finished" and file.run.round >= file.run.rounds]
     unfinished = [file for file in files if file not in finished]
     if not finished:
-        raise FedMEPDError(f"none of the {len(files)} runs is finished: compare them when they are")
+        raise FedMEPDError(f"found {counted(len(files), 'run')}, none of them finished: compare them when they are")
     methods = _by_seed(_by_method(finished))
     common = set.intersection(*(set(runs) for runs in methods.values()))
     if not common:

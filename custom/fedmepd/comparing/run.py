@@ -14,6 +14,7 @@ from fedmepd.config import cohort_name
 from fedmepd.errors import FedMEPDError, explain, plain_text
 from fedmepd.evaluation.results import FILE_NAME, HISTORY, ROUNDING
 from fedmepd.storage import read_json, refuse_huge
+from fedmepd.text_table import counted
 
 _HINT = "; name runs of fedmepd, or the folders that hold them"
 
@@ -102,7 +103,8 @@ class Entry(_Part):
             return self
         if self.test is None or len(self.test_cases) != self.cases["test"]:
             raise ValueError(
-                f"{self.name} has scores of {len(self.test_cases)} cases and {self.cases['test']} test cases"
+                f"{self.name} has scores of {counted(len(self.test_cases), 'case')} and "
+                f"{counted(self.cases['test'], 'test case')}"
             )
         if self.test_fingerprint is None:
             raise ValueError(f"{self.name} has scores of cases and no test_fingerprint that says which cases these are")

@@ -37,6 +37,7 @@ from fedmepd.data.volumes import (
 )
 from fedmepd.errors import FedMEPDError
 from fedmepd.storage import read_json, write_json
+from fedmepd.text_table import counted
 
 # Raise this number when you add a check.
 _FORMAT = 6
@@ -148,7 +149,8 @@ def _read(case: Case, pool: ThreadPoolExecutor) -> CaseFacts:
                 findings.append(note(_NAN_OUTSIDE, f"{path} holds NaN around the body: it becomes 0"))
             volumes.append(CaseVolume(kind, path, clean, read))
         else:
-            text = f"{path} has {read.values.shape[3]} volumes: expected {kind} as number {channel + 1} of them"
+            there = counted(read.values.shape[3], "volume")
+            text = f"{path} has {there}: expected {kind} as number {channel + 1} of them"
             findings.append(error("file with too few volumes", text))
     for checked in pool.map(check_values, volumes):
         findings += checked

@@ -19,7 +19,7 @@ from fedmepd.data.volumes import SUFFIXES
 from fedmepd.errors import DataError, FedMEPDError, SettingsError, explain
 from fedmepd.seeds import derive_seed
 from fedmepd.tasks.task import Task
-from fedmepd.text_table import natural_order
+from fedmepd.text_table import counted, natural_order
 
 # Cases of the fusion site and of sites 1 to 8 in the paper's protocol for BraTS 2018, of 285 in all.
 _BRATS_2018 = {FUSION_SITE: 88, **{f"site-{n}": size for n, size in enumerate((20, 22, 20, 22, 21, 22, 34, 35), 1)}}
@@ -179,8 +179,8 @@ def deal(
     wanted = sum(site.cases for site in plan)
     if len(cases) < wanted:
         raise DataError(
-            f"{wanted} labelled cases are needed, {len(cases)} were found: take the whole data set, or say the sizes "
-            "in a file with --sites"
+            f"found {counted(len(cases), 'labelled case')}, expected at least {wanted}: take the whole data set, or "
+            "say the sizes in a file with --sites"
         )
     patients: dict[str, list[Case]] = {}
     for case in cases:
@@ -215,8 +215,8 @@ def deal(
     short = next((site for site in plan if len(found[site.name]) < site.cases), None)
     if short is not None:
         raise DataError(
-            f"site {short.name} gets {len(found[short.name])} of {short.cases} cases: not enough patients are left "
-            f"that have {', '.join(short.modalities)}"
+            f"site {short.name} gets {len(found[short.name])} of {counted(short.cases, 'case')}: not enough patients "
+            f"are left that have {', '.join(short.modalities)}"
         )
     return {name: sorted(of_site, key=lambda case: case.name) for name, of_site in found.items()}
 
@@ -241,8 +241,8 @@ def read_site_lists(task: Task, folder: Path, cases: Sequence[Case]) -> tuple[li
         unknown = [name for name in names if name.lower() not in by_name]
         if unknown:
             raise DataError(
-                f"{file}: {len(unknown)} of {len(names)} names are no labelled case of the data set, such as "
-                f"{', '.join(unknown[:3])}: expected the names of its case folders"
+                f"{file}: the data set has no labelled case for {len(unknown)} of its {counted(len(names), 'name')}, "
+                f"such as {', '.join(unknown[:3])}: expected the names of its case folders"
             )
         chosen = [by_name[name] for name in dict.fromkeys(name.lower() for name in names)]
         for case in chosen:
@@ -284,8 +284,8 @@ def read_partition(task: Task, file: Path, cases: Sequence[Case]) -> tuple[list[
     unknown = [row["subject_id"] for row in rows if _case_name(row["subject_id"].strip()).lower() not in by_name]
     if unknown:
         raise DataError(
-            f"{file}: {len(unknown)} of {len(rows)} subjects are no labelled case of the data set, such as "
-            f"{', '.join(unknown[:3])}: expected the names of its case folders"
+            f"{file}: the data set has no labelled case for {len(unknown)} of its {counted(len(rows), 'subject')}, "
+            f"such as {', '.join(unknown[:3])}: expected the names of its case folders"
         )
     found: dict[str, list[Case]] = {}
     owner: dict[str, str] = {}

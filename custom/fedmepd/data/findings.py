@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fedmepd.errors import DataError
+from fedmepd.text_table import counted
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
 
@@ -62,7 +63,7 @@ def refuse(findings: Sequence[Finding]) -> None:
     if len(errors) > MOST_SHOWN:
         lines.append(f"and {len(errors) - MOST_SHOWN} more")
     if len(errors) > 1:
-        lines.insert(0, f"{len(errors)} faults in the data:")
+        lines.insert(0, f"{counted(len(errors), 'fault')} in the data:")
     counts = count_kinds(errors, ERROR)
     public = "the site's data cannot be used: " + ", ".join(f"{kind} ({count})" for kind, count in counts.items())
     raise DataError("\n  ".join(lines), public=public)

@@ -10,6 +10,7 @@ from fedmepd.data.cases import Case
 from fedmepd.data.findings import MOST_SHOWN
 from fedmepd.errors import DataError, SettingsError
 from fedmepd.seeds import derive_seed
+from fedmepd.text_table import counted
 
 ALL = "all"
 
@@ -145,5 +146,5 @@ def _refuse(lines: list[str], where: str) -> None:
         return
     count, shown = len(lines), lines[:MOST_SHOWN]
     more = [f"and {count - MOST_SHOWN} more"] if count > MOST_SHOWN else []
-    head = f"{count} {'patient' if count == 1 else 'patients'}{where} cannot be used for fusion training:"
+    head = f"{counted(count, 'patient')}{where} cannot be used for fusion training:"
     raise DataError("\n  ".join([head, *shown, *more]))

@@ -16,6 +16,7 @@ from fedmepd.data.training_images import ImageMeasures, medians, other_size
 from fedmepd.errors import DataError, FedMEPDError
 from fedmepd.tasks.labels import IGNORE
 from fedmepd.tasks.task import MADE_UP, Task
+from fedmepd.text_table import counted
 
 # Decompression releases Python's global lock, so a few threads read several files at a time.
 _THREADS = 4
@@ -172,7 +173,7 @@ def _lacking(cases: Sequence[Case], of_cases: list[list[Finding]]) -> None:
         if 0 < len(lacking) <= _FEW_LACK * len(with_images):
             for case, findings in lacking:
                 there = len(with_images) - len(lacking)
-                text = f"case {case.name} has no {modality}, which {there} of {len(with_images)} cases have"
+                text = f"case {case.name} has no {modality}, which {there} of {counted(len(with_images), 'case')} have"
                 findings.append(note("modality that most other cases have, missing", text))
 
 

@@ -10,6 +10,7 @@ from fedmepd.data.cases import LABEL
 from fedmepd.data.findings import Finding, error, warning
 from fedmepd.data.resampling import onto
 from fedmepd.data.volume_checks import CaseVolume
+from fedmepd.text_table import counted
 
 # If more than this share of a label is where all images are 0, the label belongs to another image.
 _MOST_OUTSIDE = 0.5
@@ -57,7 +58,7 @@ def _reached(volume: CaseVolume, other: CaseVolume) -> np.ndarray:
 def check_outside(label: CaseVolume, outside: np.ndarray, where: str) -> Iterator[Finding]:
     """Says how much of a label is where no image shows anything."""
     count, total = np.count_nonzero(outside), np.count_nonzero(label.values > 0)
-    text = f"{label.path}: {count} of {total} labelled voxels {where}"
+    text = f"{label.path}: {count} of {counted(total, 'labelled voxel')} {where}"
     if count > _MOST_OUTSIDE * total:
         yield error("label that does not fit its images", f"{text}: it is another case's")
     elif count:

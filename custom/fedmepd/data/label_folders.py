@@ -12,6 +12,7 @@ from fedmepd.data.findings import Finding, error, note, warning
 from fedmepd.data.names import kinds_of, kinds_of_file, read_label_name
 from fedmepd.data.volumes import stem
 from fedmepd.tasks.task import Task
+from fedmepd.text_table import counted
 
 
 def named_labels(task: Task, folder: Path, volumes: Sequence[Path]) -> dict[str, Path] | None:
@@ -43,7 +44,7 @@ def with_labels(cases: list[Case], labels: dict[str, list[Path]], findings: list
     kept = [_labelled(case, labels) for case in cases if case.images or case.label or case.name not in named]
     folders = Counter(case.label.parent for case in kept if case.label in labels.get(case.name, []))
     for folder, count in folders.items():
-        text = f"{folder} holds labels alone: those of {count} cases are taken from there, by the names of the cases"
+        text = f"{folder} holds labels alone: {counted(count, 'label')} taken from there, by the names of the cases"
         findings.append(note("labels in a folder of their own, taken by their names", text))
     left = [
         file

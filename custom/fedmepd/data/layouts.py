@@ -24,6 +24,7 @@ from fedmepd.data.volumes import is_nifti
 from fedmepd.errors import DataError, remedy
 from fedmepd.tasks.labels import Convention
 from fedmepd.tasks.task import Task
+from fedmepd.text_table import counted
 
 SINGLE = "the folder of one case"
 NESTED = "a folder per patient, in it one per examination"
@@ -117,8 +118,8 @@ def find_dataset(
     if examinations:
         patients = len({case.patient for case in examinations})
         text = (
-            f"{len(examinations)} cases are in folders in folders: the upper folder, or the one above a date or a "
-            f"session, of which there are {patients}, is taken for the patient"
+            f"folders in folders hold {counted(len(examinations), 'case')} of {counted(patients, 'patient')}: the "
+            "upper folder, or the one above a date or a session, is taken for the patient"
         )
         findings.append(note("folders in folders, the upper one taken for the patient", text))
     return _dataset(folder, cases, findings)

@@ -13,6 +13,7 @@ from fedmepd.data.site import changed_files
 from fedmepd.data.source import no_case
 from fedmepd.errors import DataError
 from fedmepd.tasks.task import Task
+from fedmepd.text_table import counted
 
 
 def open_dataset(task: Task, folder: Path, *, follow_links: bool, cache: Path | None) -> Dataset:
@@ -29,7 +30,7 @@ def open_dataset(task: Task, folder: Path, *, follow_links: bool, cache: Path | 
     """
     sites = site_folders(folder)
     if sites:
-        raise DataError(f"{folder} holds the {len(sites)} sites of a federation: name one of them, such as {sites[0]}")
+        raise DataError(f"{folder} holds {counted(len(sites), 'site')} of a federation: name one, such as {sites[0]}")
     dataset = find_dataset(task, folder, follow_links=follow_links)
     if dataset.parts is not None:
         # Before anything else reads the files: a link may no longer lead to the manifest's file.

@@ -21,7 +21,7 @@ from fedmepd.errors import DataError
 from fedmepd.site_settings import SiteSettings
 from fedmepd.tasks.find import find_task
 from fedmepd.tasks.task import Task
-from fedmepd.text_table import natural_order
+from fedmepd.text_table import counted, natural_order
 
 # Where the phantoms of a job are.
 _KEPT = ". They are kept in FEDMEPD_CACHE: free space there, or set it to another folder"
@@ -108,7 +108,7 @@ def find_fusion_data(site: str, settings: Settings, site_settings: SiteSettings)
         places = [*map(str, folders), *([f"the marked cases of {own.folder}"] if marked else [])]
         raise DataError(
             f"{site} has fusion cases in {' and in '.join(places)}: expected one of these alone; {ways}",
-            public=f"{site} has fusion cases in {len(places)} places",
+            public=f"{site} has fusion cases in {counted(len(places), 'place')}",
         )
     if marked:
         return own, "folder"
@@ -163,7 +163,7 @@ def data_sets(task: Task, folder: Path, found: Callable[[str], None], *, follow_
         return {"its own": find(folder, deep=False), FUSION_SITE: find(folder / FUSION_SITE)}
     sites = site_folders(folder)
     if sites:
-        found(f"a federation of {len(sites)} sites")
+        found(f"a federation of {counted(len(sites), 'site')}")
     made = {}
     for site in sites:
         made[site.name] = find(site)

@@ -23,6 +23,7 @@ from fedmepd.site_settings import SiteSettings
 from fedmepd.tasks.find import find_task
 from fedmepd.tasks.labels import known_regions
 from fedmepd.tasks.task import Task
+from fedmepd.text_table import counted
 
 
 @dataclass(frozen=True)
@@ -147,8 +148,9 @@ def open_fusion_data(
     if settings.data.fusion_cases is not None:
         if settings.data.fusion_cases > len(data.train):
             raise DataError(
-                f"data.fusion_cases is {settings.data.fusion_cases}, but the fusion site has {len(data.train)} cases "
-                "for training: set it to that number or less, or leave it out to use all"
+                f"data.fusion_cases is {settings.data.fusion_cases}, but the fusion site has "
+                f"{counted(len(data.train), 'case')} for training: set it to that number or less, or leave it out to "
+                "use all"
             )
         share = settings.data.fusion_cases / len(data.train)
     return replace(data, train=some_cases(data.train, share, settings.split_seed()))
@@ -192,7 +194,7 @@ def _divide(
     for kind, count in count_kinds(inspection.findings, WARNING).items():
         log(f"{kind} ({count})")
     if unlabelled:
-        log(f"{len(labelled)} cases with a label; {len(unlabelled)} without one are left out of training and tests")
+        log(f"cases with a label: {len(labelled)}; without one, so left out of training and tests: {len(unlabelled)}")
     split = split_labelled(labelled, dataset, settings, name)
     return SiteData(
         name=name,

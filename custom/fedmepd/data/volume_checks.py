@@ -14,6 +14,7 @@ from fedmepd.data.findings import Finding, error, note, warning
 from fedmepd.data.grids import MOST_APART_MM, apart_mm, into_frame
 from fedmepd.data.resampling import Grid
 from fedmepd.data.volumes import Volumes
+from fedmepd.text_table import counted
 
 # Interpolation leaves a few negative voxels around the brain; a z-score makes about half of it negative.
 _MOST_NEGATIVE = 0.25
@@ -117,7 +118,10 @@ def _check_image(volume: CaseVolume) -> Iterator[Finding]:
             "gave them, 0 outside the body and not normalised",
         )
     elif negative:
-        yield note("a few negative values, which become 0", f"{path} has {negative} negative voxels: they become 0")
+        yield note(
+            "a few negative values, which become 0",
+            f"{path} has {counted(negative, 'negative voxel')}; what is negative becomes 0",
+        )
 
 
 def _check_intensities(path: Path, brain: np.ndarray) -> Iterator[Finding]:
@@ -132,7 +136,7 @@ def _check_intensities(path: Path, brain: np.ndarray) -> Iterator[Finding]:
     sample = brain[:: max(1, len(brain) // _SAMPLE)].astype(np.float64)
     few = np.unique(sample)
     if len(few) < _FEWEST_VALUES and len(np.unique(brain)) < _FEWEST_VALUES:
-        text = f"{path} holds {len(np.unique(brain))} different values above 0: look whether it is a mask"
+        text = f"{path} holds {counted(len(np.unique(brain)), 'different value')} above 0: look whether it is a mask"
         yield warning("image with few different values", text)
         return
     rest = np.minimum(sample, np.percentile(sample, _PERCENTILE))

@@ -19,6 +19,7 @@ from cryptography.x509.oid import NameOID
 
 from fedmepd.doctor.checks import Check, Topic
 from fedmepd.doctor.kit import Kit
+from fedmepd.text_table import counted
 
 # Renewing takes a provisioning run, and a new kit must be sent to every site.
 _SOON_DAYS = 30
@@ -110,6 +111,6 @@ def _validity(certificate: x509.Certificate, what: str, now: datetime.datetime, 
     elif now >= ends:
         yield _EXPIRY.error("expired", f"{what} was valid until {ends:%Y-%m-%d}", f"nobody connects with it: {renewal}")
     elif days < _SOON_DAYS:
-        yield _EXPIRY.warning("expires soon", f"{until}, {days} days", f"it must outlast the run: {renewal}")
+        yield _EXPIRY.warning("expires soon", f"{until}, {counted(days, 'day')}", f"it must outlast the run: {renewal}")
     else:
-        yield _EXPIRY.ok("valid", f"{until}, {days} days")
+        yield _EXPIRY.ok("valid", f"{until}, {counted(days, 'day')}")

@@ -15,6 +15,7 @@ from fedmepd.doctor.kit import Kit
 from fedmepd.doctor.machine import check_compute, check_disk
 from fedmepd.doctor.rules import check_classes, check_rules
 from fedmepd.doctor.site_data import Looked, check_data
+from fedmepd.doctor.start_script import check_start_script
 from fedmepd.doctor.versions import Installed, check_versions
 from fedmepd.site_settings import SiteSettings
 from fedmepd.tasks.find import find_task
@@ -46,7 +47,9 @@ def diagnose(
     yield from check_classes(kit)
     yield from check_server(kit, answer, seconds)
     yield from check_clock(answer, ntp, seconds)
-    yield from check_versions(Installed.here(), expected.versions, answer.python)
+    mine = Installed.here()
+    yield from check_versions(mine, expected.versions, answer.python)
+    yield from check_start_script(kit, mine)
     yield from check_data(kit.site, expected.settings, machine, looked, progress)
     yield from check_rules(expected, machine, looked)
     computer = Computer()

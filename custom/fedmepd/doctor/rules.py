@@ -11,6 +11,7 @@ from fedmepd.doctor.site_data import Looked
 from fedmepd.errors import SettingsError
 from fedmepd.flare.kits import KitSettings
 from fedmepd.site_settings import FILE_NAME, SiteSettings
+from fedmepd.text_table import counted
 
 _KIT, _LIMITS, _LEAVING = Topic("kit"), Topic("limits"), Topic("leaving")
 
@@ -43,7 +44,7 @@ def check_rules(expected: Expected, machine: SiteSettings, looked: Looked) -> It
         yield _LIMITS.error("the job asks for more", error.public, advice)
     fewest = machine.min_count
     refused = [kind for kind, allowed in machine.allow.model_dump().items() if not allowed]
-    text = f"no mean over fewer than {fewest} cases; not allowed: {', '.join(refused) or 'nothing'}"
+    text = f"no mean over fewer than {counted(fewest, 'case')}; not allowed: {', '.join(refused) or 'nothing'}"
     yield _LEAVING.ok("decided", text)
     few = {part: count for part, count in looked.parts.items() if 0 < count < fewest}
     if few:

@@ -19,6 +19,7 @@ from fedmepd.errors import DataError
 from fedmepd.site_settings import SiteSettings
 from fedmepd.tasks.find import find_task
 from fedmepd.tasks.task import Task
+from fedmepd.text_table import counted
 
 _DATA = Topic("data")
 
@@ -89,14 +90,12 @@ def check_data(
     faults = 0
     for dataset, inspection in read.values():
         check = f"`fedmepd data check {quote(str(dataset.folder))} --details` names them, docs/data.md says what to do"
-        cases = len(inspection.cases)
+        cases = counted(len(inspection.cases), "case")
         if count_kinds(inspection.findings, ERROR):
             faults += 1
-            yield _DATA.error("errors in the data", f"{_kinds(inspection.findings, ERROR)} in {cases} cases", check)
+            yield _DATA.error("errors in the data", f"{_kinds(inspection.findings, ERROR)} in {cases}", check)
         if count_kinds(inspection.findings, WARNING):
-            yield _DATA.warning(
-                "warnings about the data", f"{_kinds(inspection.findings, WARNING)} in {cases} cases", check
-            )
+            yield _DATA.warning("warnings about the data", f"{_kinds(inspection.findings, WARNING)} in {cases}", check)
     if len(chosen) == 2:
         (_, own), (_, fusion) = chosen
         shared = shared_cases(own, fusion)
@@ -118,12 +117,13 @@ def check_data(
 
 
 def _check_own(task: Task, dataset: Dataset, inspection: Inspection, faults: int) -> Iterator[Check]:
-    cases, labelled = len(inspection.cases), [case for case in inspection.cases if case.label is not None]
+    cases = counted(len(inspection.cases), "case")
+    labelled = [case for case in inspection.cases if case.label is not None]
     if not any(dataset.parts is None or dataset.parts[case.name] == "train" for case in labelled):
         advice = "a site needs at least one labelled case to train on; after adding it run `fedmepd data init` again"
-        yield _DATA.error("no case to train on", f"{cases} cases, {len(labelled)} with a label", advice)
+        yield _DATA.error("no case to train on", f"{cases}, {len(labelled)} with a label", advice)
     elif not faults:
-        text = f"{cases} cases, {len(labelled)} with a label, {' '.join(_modalities(task, inspection))}"
+        text = f"{cases}, {len(labelled)} with a label, {' '.join(_modalities(task, inspection))}"
         yield _DATA.ok("can be used", text)
 
 
@@ -133,8 +133,8 @@ def _check_fusion(settings: Settings, dataset: Dataset, inspection: Inspection, 
     split = split_labelled(labelled, dataset, settings, FUSION_SITE)
     full = [case for case in split.train if case.modalities == modalities]
     text = (
-        f"{len(inspection.cases)} cases: train {len(split.train)} ({len(full)} with all of {', '.join(modalities)}), "
-        f"validation {len(split.validation)}, test {len(split.test)}"
+        f"{counted(len(inspection.cases), 'case')}: train {len(split.train)} ({len(full)} with all of "
+        f"{', '.join(modalities)}), validation {len(split.validation)}, test {len(split.test)}"
     )
     if not full:
         advice = (

@@ -8,7 +8,7 @@ from fedmepd.config import cohort_name
 from fedmepd.evaluation import lesion_table
 from fedmepd.evaluation.entries import is_tested, label
 from fedmepd.tasks.find import task_of
-from fedmepd.text_table import markdown_text, table
+from fedmepd.text_table import counted, markdown_text, table
 
 if TYPE_CHECKING:
     from fedmepd.tasks.task import Task
@@ -272,7 +272,7 @@ def _notes_on_empty(entries: list[dict[str, Any]], empty_mm: float) -> list[str]
     for (region, kind), owners in counts.items():
         number = sum(owners.values())
         where = ", ".join(f"{owner} {count}" for owner, count in owners.items())
-        lines.append(f"in {number} of {tested} test cases {kinds[kind].format(region=region)} ({where})")
+        lines.append(f"in {number} of {counted(tested, 'test case')} {kinds[kind].format(region=region)} ({where})")
     if not lines and any(entry["test"] for entry in entries):
         return ["every region is in every test case, and was found there"]
     return lines

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fedmepd.data.same_patients import check_sites
 from fedmepd.doctor.computer import Computer
 from fedmepd.doctor.needs import memory_need, weights
 from fedmepd.errors import FedMEPDError
@@ -173,6 +174,9 @@ class Conductor:
         for run in runs:
             if folders[run.name].results_file() is None:
                 cohorts.setdefault(run.cohort(), run)
+        for folder, sites, task in {(run.data, run.sites, run.settings.task) for run in cohorts.values() if run.data}:
+            if text := check_sites(find_task(task), folder, sites):
+                self._say(f"warning: {text}")
         self._progress("preparing cases", 0, len(cohorts))
         preparing = [folders[run.name] for run in cohorts.values()]
         without = set()

@@ -10,6 +10,7 @@ from fedmepd.evaluation.results import FILE_NAME, HISTORY
 from fedmepd.experiments.plan import PlannedRun
 from fedmepd.site_settings import SiteSettings
 from fedmepd.storage import write_text
+from fedmepd.text_table import counted
 
 
 def carry_out(run: PlannedRun, folder: Path, machine: SiteSettings) -> None:
@@ -79,4 +80,4 @@ def prepare(run: PlannedRun, machine: SiteSettings) -> None:
         prepared = PreparedCases([*data.train, *data.validation, *data.test], data.cache, everything.data.clip_percent)
         for place in range(len(prepared)):
             prepared[place]
-        print(f"{name}: {len(prepared)} cases are prepared", flush=True)
+        print(f"{name}: prepared {counted(len(prepared), 'case')}", flush=True)

@@ -25,6 +25,7 @@ from fedmepd.errors import DataError
 from fedmepd.networks.network import FedMEPDNet
 from fedmepd.segmentation.limits import ON_PHANTOMS
 from fedmepd.tasks.find import find_task
+from fedmepd.text_table import counted
 from fedmepd.training.inference import class_probabilities
 
 
@@ -75,7 +76,9 @@ class LoadCase(MapTransform):
     def _require_all(self, channels: Sequence[Any]) -> None:
         if len(channels) != len(self.modalities):
             names = ", ".join(self.modalities)
-            raise DataError(f"{len(channels)} channels: expected {len(self.modalities)}, {names} in this order")
+            raise DataError(
+                f"{counted(len(channels), 'channel')}: expected {len(self.modalities)}, {names} in this order"
+            )
 
     def _warn(
         self,

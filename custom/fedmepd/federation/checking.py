@@ -17,6 +17,7 @@ from fedmepd.methods.parts.selection import ANCHORS, EXTRA, encoder_of, parts
 from fedmepd.networks.anchors import FLOATS
 from fedmepd.networks.encoder import LEVELS, channels
 from fedmepd.networks.network import SHARED
+from fedmepd.text_table import counted
 
 # Far above any mean of normalised features.
 LARGEST_VALUE = 2.0**10
@@ -80,7 +81,7 @@ def _check_floats(key: str, shape: torch.Size, value: object, refuse) -> float:
     largest = max(map(abs, torch.stack(value.aminmax()).tolist())) if value.numel() else 0.0
     if not math.isfinite(largest):
         count = int((~torch.isfinite(value)).sum())
-        refuse(f"{key} has {count} of {value.numel()} values that are NaN or infinite")
+        refuse(f"{key} has {count} of {counted(value.numel(), 'value')} that are NaN or infinite")
     return largest
 
 

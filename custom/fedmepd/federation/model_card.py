@@ -12,6 +12,7 @@ from fedmepd.config import Settings
 from fedmepd.storage import write_text
 from fedmepd.tasks.find import find_task
 from fedmepd.tasks.task import Task
+from fedmepd.text_table import counted
 
 FILE_NAME = "model_card.md"
 
@@ -118,9 +119,8 @@ def _scores(
     lines = [f"| {' | '.join(header)} |", f"| {' | '.join(['---', *['---:'] * (len(header) - 1)])} |"]
     if validation:
         dice = [_number(validation["dice"], region, ".3f") for region in task.regions]
-        lines.append(
-            f"| Dice, {cases['validation']} validation cases | {' | '.join(dice)} | {validation['mdsc']:.3f} |"
-        )
+        number = counted(cases["validation"], "validation case")
+        lines.append(f"| Dice, {number} | {' | '.join(dice)} | {validation['mdsc']:.3f} |")
     if not test:
         return [
             *lines,
@@ -128,7 +128,7 @@ def _scores(
             "Not tested yet, or no test cases. Validation scores are too good: they were used to choose it.",
         ]
     dice = [_number(test["dice"], region, ".3f") for region in task.regions]
-    lines.append(f"| Dice, {cases['test']} test cases | {' | '.join(dice)} | {test['mdsc']:.3f} |")
+    lines.append(f"| Dice, {counted(cases['test'], 'test case')} | {' | '.join(dice)} | {test['mdsc']:.3f} |")
     distances = [_number(test["hd95_mm"], region, ".1f") for region in task.regions]
     lines.append(f"| HD95 in mm, test cases | {' | '.join(distances)} | {fmean(test['hd95_mm'].values()):.1f} |")
     empty = ", ".join(f"{region} {count}" for region, count in test["empty"].items() if count)
@@ -159,8 +159,9 @@ def _limits(task: Task, owner: str, modalities: Sequence[str], cases: dict[str, 
     else:
         limits.append("If one of its modalities is missing, it still works but is less accurate.")
     place = "the fusion site" if owner == "server" else "one site"
+    trained, tested = (counted(cases[part], "case") for part in ("train", "test"))
     limits.append(
-        f"It was trained on {cases['train']} cases and tested on {cases['test']} cases of {place}. "
+        f"It was trained on {trained} and tested on {tested} of {place}. "
         "Other scanners, protocols and patients were not tested."
     )
     return [*limits, *task.limits]

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_BLOCK = 2**16
+from fedmepd.methods.parts.row_sums import row_products
+
 # Single filters of honest sites differ more than their updates: in round 20 of a default job, one was 4.6 times the
 # measure.
 _OF_FILTERS = 2.0
@@ -169,9 +170,8 @@ def size_of(changes: dict[str, Tensor]) -> Size:
 
 
 def _squares(change: Tensor) -> float:
-    # In blocks that stay in the processor's cache as float64.
-    blocks = (block.double() for block in change.reshape(-1).split(_BLOCK))
-    return sum(float(torch.dot(block, block)) for block in blocks)
+    values = change.reshape(1, -1)
+    return row_products(values, values)[0].item()
 
 
 def scaled(changes: dict[str, Tensor], factor: float) -> dict[str, Tensor]:

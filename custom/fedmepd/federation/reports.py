@@ -23,6 +23,7 @@ from fedmepd.evaluation.results import ROUNDING
 from fedmepd.federation.exchange import SiteProfile
 from fedmepd.methods.parts.exact_sum import LARGEST_WEIGHT
 from fedmepd.tasks.task import Task
+from fedmepd.text_table import counted
 
 _Fraction = Annotated[float, Field(ge=0, le=1)]
 # Bounds far above anything true. The sums of many rounds and sites then stay finite, and can be written; those of the
@@ -370,8 +371,8 @@ def check_trained_on(owner: str, reported: int, told: int) -> None:
     """
     if reported > told:
         raise UpdateRefused(
-            f"report of {owner} refused: cases = {reported}: it had {told} training cases when it logged in; start it "
-            "again if it has more by now"
+            f"report of {owner} refused: cases = {reported}: it had {counted(told, 'training case')} when it logged "
+            "in; start it again if it has more by now"
         )
 
 
@@ -401,6 +402,6 @@ def check_cases(site: str, each: dict[str, Any], expected: int) -> dict[str, Any
     cases = each["cases"]
     if cases is not None and len(cases) != expected:
         raise UpdateRefused(
-            f"report of {site} refused: each.cases has scores of {len(cases)} cases: expected {expected}"
+            f"report of {site} refused: each.cases has scores of {counted(len(cases), 'case')}: expected {expected}"
         )
     return {"test_cases": cases, "test_fingerprint": each["fingerprint"]}

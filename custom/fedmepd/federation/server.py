@@ -39,6 +39,7 @@ from fedmepd.federation.timing import SITES, RoundSeconds, Timing, figures_of
 from fedmepd.methods.method import Fused, Tensors
 from fedmepd.methods.parts.selection import DECODER, EXTRA, parts
 from fedmepd.tasks.find import find_task
+from fedmepd.text_table import counted
 from fedmepd.training.arithmetic import chosen_precision, device_name
 from fedmepd.training.memory import give_back
 
@@ -238,7 +239,7 @@ class FederationServer:
                 self._give_up_round()
                 return {}
             raise FedMEPDError(
-                f"round {number}: {len(open_round.reports)} of {len(open_round.sent)} sites delivered, "
+                f"round {number}: {len(open_round.reports)} of {counted(len(open_round.sent), 'site')} delivered, "
                 f"aggregation.min_sites is {self.settings.aggregation.min_sites}; the log says what kept the others"
             )
         open_round.close()
@@ -269,14 +270,14 @@ class FederationServer:
             self._method.join(site, profile.modalities)
         self.log(
             f"round {self._open.number} does not take place: the privacy budgets of "
-            f"{', '.join(site for site in self.profiles if not self.trains(site))} are spent, and fewer than "
-            f"{self.settings.aggregation.min_sites} sites are left to train; the models are tested"
+            f"{', '.join(site for site in self.profiles if not self.trains(site))} are spent, and fewer sites "
+            f"than {self.settings.aggregation.min_sites} are left to train; the models are tested"
         )
 
     def _fuse(self, abort: Abort, weights: Tensors, round_number: int, extras: Tensors | None = None) -> Fused | None:
         steps = self._fusion.steps()
         if round_number == 0:
-            work = f"{steps} steps at the fusion site" if steps else "the fusion site trains"
+            work = f"{counted(steps, 'step')} at the fusion site" if steps else "the fusion site trains"
             self.log(f"round 0: {work} before the sites begin")
 
         def progress(step: int, loss: float | None) -> None:

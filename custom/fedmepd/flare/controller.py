@@ -173,7 +173,8 @@ class FedMEPDController(ScatterAndGather):
             roll_call.admit(site)
         if len(server.profiles) < settings.aggregation.min_sites:
             raise FedMEPDError(
-                f"{len(server.profiles)} sites are ready, but aggregation.min_sites is {settings.aggregation.min_sites}"
+                f"{counted(len(server.profiles), 'site')} got ready, but aggregation.min_sites is "
+                f"{settings.aggregation.min_sites}"
             )
         if server.round >= 0:
             self._say(f"run {settings.run_name!r} continues after round {server.round}")

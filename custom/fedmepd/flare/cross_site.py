@@ -12,6 +12,7 @@ from fedmepd.errors import Aborted, UpdateRefused
 from fedmepd.federation.exchange import ModelCopy
 from fedmepd.flare import translation
 from fedmepd.flare.answers import Answer, Sender
+from fedmepd.text_table import counted
 
 if TYPE_CHECKING:
     from fedmepd.federation.cross_site import CrossSiteTest
@@ -60,7 +61,7 @@ class CrossSiteEvaluation:
 
         matrix = self._server.begin_cross_site()
         models = matrix.models()
-        self._say(f"testing {len(models)} models at every site that agrees")
+        self._say(f"testing {counted(len(models), 'model')} at every site that agrees")
         for model in models:
             if abort():
                 return

@@ -25,6 +25,7 @@ from fedmepd.flare.egress import items_of, live_items
 from fedmepd.flare.opening import open_site
 from fedmepd.flare.translation import Run
 from fedmepd.privacy.participant import BudgetSpent
+from fedmepd.text_table import counted
 
 if TYPE_CHECKING:
     import torch
@@ -135,7 +136,7 @@ class FedMEPDExecutor(Executor):
         loss = report["losses"].get("total")
         self.logger.log(
             _level(fl_ctx),
-            f"round {update.round}: {report['steps']} steps"
+            f"round {update.round}: {counted(report['steps'], 'step')}"
             + (f", mean loss {loss:.3f}" if loss is not None else "")
             + f", {seconds:.1f} s",
         )

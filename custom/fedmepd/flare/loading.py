@@ -109,9 +109,12 @@ with _without_collections():
 def main() -> int:
     """Loads everything and says where the compiled loops are kept; returns the exit status."""
     load()
+    from fedmepd.methods.parts import row_sums
     from fedmepd.networks.kernels import attention_compiled, normalisation_compiled
 
-    folders = {loops.kept() for loops in (attention_compiled, normalisation_compiled)}
+    # Only servers need these.
+    row_sums.prepare()
+    folders = {loops.kept() for loops in (attention_compiled, normalisation_compiled, row_sums)}
     if None in folders:
         print(
             "the compiled loops are not kept, so every process compiles for about twenty seconds: set NUMBA_CACHE_DIR "

@@ -10,6 +10,7 @@ from nvflare.apis.utils.format_check import name_check
 
 from fedmepd.config import FUSION_SITE
 from fedmepd.errors import SettingsError
+from fedmepd.text_table import counted
 
 _HEAD = """\
 # A federation of a server, {count} and the people who work with it, made by `fedmepd project`. You may change it
@@ -100,7 +101,7 @@ def project_text(sites: Sequence[str], server: str, port: int, fusion_site: str 
             f"  - {{name: it@{_part(site)}.{domain}, type: admin, org: {_plain(organisation)}, role: org_admin}}\n"
         )
     return _HEAD.format(
-        count="one hospital" if len(sites) == 1 else f"{len(sites)} hospitals",
+        count=counted(len(sites), "hospital"),
         name=_plain(name),
         server=_plain(server),
         port=port,

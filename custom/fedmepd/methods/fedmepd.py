@@ -53,6 +53,7 @@ from fedmepd.networks.build import build_network
 from fedmepd.networks.encoder import LEVELS, channels
 from fedmepd.networks.network import FedMEPDNet
 from fedmepd.tasks.find import find_task
+from fedmepd.text_table import counted
 from fedmepd.training.round import RoundTraining
 
 PATIENCE = "patience."
@@ -205,7 +206,7 @@ class FedMEPDAtServer(AtServer):
         total = max(1, sum(self._cases.values()))
         bound = self.settings.personalization.weight_bound
         weights = {layer: f"{layer}.weight" for layer in self._layers}
-        of_server = {layer: (self.weights[key] - before[key]).double() for layer, key in weights.items()}
+        of_server = {layer: self.weights[key] - before[key] for layer, key in weights.items()}
         for site in sorted(self._cases):
             changes = self.store.load(site)
             of_site = {layer: changes[key] for layer, key in weights.items() if key in changes}
@@ -224,7 +225,7 @@ class FedMEPDAtServer(AtServer):
     def remarks(self) -> dict[str, str]:
         shared = {site: int((filters.all_patience > 0).sum()) for site, filters in self._filters.items()}
         return {
-            site: f"its weights H of {count} of {shared[site]} filters are limited (personalization.weight_bound)"
+            site: f"personalization.weight_bound limits its weights H of {count} of {counted(shared[site], 'filter')}"
             for site, count in self._limited.items()
             if 2 * count > shared[site]
         } | super().remarks()
@@ -336,9 +337,8 @@ class FedMEPDAtFusionSite(AtFusionSite):
         missing = [name for name, count in counts if not count]
         if missing:
             self.log(
-                f"no anchors of {', '.join(missing)}: fewer than calibration.anchor_cases = "
-                f"{self.settings.calibration.anchor_cases} training cases of the fusion site held the class; the sites "
-                "calibrate without them"
+                f"no anchors of {', '.join(missing)}: fewer training cases of the fusion site held the class than "
+                f"calibration.anchor_cases = {self.settings.calibration.anchor_cases}; the sites calibrate without them"
             )
 
     def state(self) -> dict[str, Any]:

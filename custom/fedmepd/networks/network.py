@@ -192,7 +192,7 @@ class FedMEPDNet(nn.Module):
             )
         if images.ndim != 5 or images.shape[1] != len(modalities):
             raise FedMEPDError(
-                f"images of shape {tuple(images.shape)} with {len(modalities)} modalities: "
-                f"expected (B, {len(modalities)}, X, Y, Z)"
+                f"images of shape {tuple(images.shape)}: expected (B, {len(modalities)}, X, Y, Z), with the channels "
+                f"{', '.join(modalities)}"
             )
         return [modalities.index(name) for name in subset]

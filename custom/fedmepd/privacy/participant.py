@@ -14,6 +14,7 @@ from fedmepd.privacy.accountant import MOST_NOISE, Release, epsilon, least_noise
 from fedmepd.privacy.ledger import Ledger
 from fedmepd.privacy.randomness import SecretRandom
 from fedmepd.site_settings import SitePrivacy
+from fedmepd.text_table import counted
 
 FILE_NAME = "privacy.json"
 
@@ -129,8 +130,8 @@ class Privacy:
     ):
         if plan.patients and terms.delta >= 1 / plan.patients:
             message = (
-                f"privacy.delta = {terms.delta:g} with {plan.patients} training patients: expected less than "
-                f"{1 / plan.patients:.2g}, since a delta of 1 in so many would allow to publish a patient"
+                f"privacy.delta = {terms.delta:g} with {counted(plan.patients, 'training patient')}: expected less "
+                f"than {1 / plan.patients:.2g}, since a delta of 1 in so many would allow to publish a patient"
             )
             raise FedMEPDError(f"{owner}: {message}", public=message)
         self.owner, self.terms, self._plan, self._log = owner, terms, plan, log
@@ -235,8 +236,8 @@ class Privacy:
         noise = LEAST_NOISE if None in found else max(found)
         self._log(
             f"{self.owner}: differential privacy: noise {noise:.3g} times the clip {self.clip:g} in each of "
-            f"{steps * rounds} steps, with {self.expected:g} of {self._plan.patients} patients on average, for epsilon "
-            f"{target:g} at delta {self.terms.delta:g}"
+            f"{counted(steps * rounds, 'step')}, with {self.expected:g} of {counted(self._plan.patients, 'patient')} "
+            f"on average, for epsilon {target:g} at delta {self.terms.delta:g}"
         )
         return noise, vector_noise
 

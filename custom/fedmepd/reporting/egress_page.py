@@ -9,6 +9,7 @@ from fedmepd.errors import plain_text
 from fedmepd.federation.egress import Egress, Entry, Item
 from fedmepd.reporting.html import document, items, table
 from fedmepd.storage import write_text
+from fedmepd.text_table import counted
 
 # Every kind of item in words, in the order of the tables.
 KINDS = {
@@ -38,7 +39,7 @@ def said(of: Egress) -> list[str]:
     """Returns sentences about a list: its file, whether it is whole, and the hash to note."""
     count = len(of.entries)
     whole = f"NOT WHOLE: {of.fault}; what follows is what comes before" if of.fault else "whole: no line was changed"
-    lines = [f"{of.path}: {count} messages; {whole}"]
+    lines = [f"{of.path}: {counted(count, 'message')}; {whole}"]
     if of.entries:
         lines.append(f"hash of the last line, to note elsewhere: {of.head}")
         lines.append(f"to: {', '.join(sorted({plain_text(entry.to) for entry in of.entries}))}")

@@ -9,6 +9,7 @@ from fedmepd import methods
 from fedmepd.config import cohort_name
 from fedmepd.errors import FedMEPDError
 from fedmepd.evaluation.entries import is_tested, label
+from fedmepd.text_table import counted
 
 PHANTOMS = "The cases are PHANTOMS, which this software makes itself: the scores say nothing about patients."
 # The second decimal changes from one seed to the next already.
@@ -34,9 +35,9 @@ def numbers(results: dict[str, Any]) -> list[tuple[str, str, str]]:
     found = []
     if scored:
         worst, site = min(scored, key=lambda pair: pair[0])
-        among = f" of {len(results['sites'])}" if len(scored) < len(results["sites"]) else ""
+        among = f"{len(scored)} of " if len(scored) < len(results["sites"]) else ""
         mean = _mean(results)["mdsc"]
-        found.append(("mean of the sites", f"{mean:{_SCORE}}", f"{len(scored)}{among} sites"))
+        found.append(("mean of the sites", f"{mean:{_SCORE}}", f"{among}{counted(len(results['sites']), 'site')}"))
         found.append(("worst site", f"{worst:{_SCORE}}", f"{site['name']}: {' '.join(site['modalities'])}"))
     fusion = _scores(results, results["server"])
     if fusion:
@@ -56,8 +57,8 @@ def facts(results: dict[str, Any]) -> str:
             *([datetime.fromisoformat(when).strftime("%Y-%m-%d %H:%M UTC")] if when else []),
             f"round {results['round']} of {results['rounds']}, {_duration(results['seconds'])}",
             f"one run, seed {results['seed']}",
-            f"cases for training/validation/test: {_cases(of_sites)} at {len(sites)} sites, {_cases(fusion)} at the "
-            "fusion site",
+            f"cases for training/validation/test: {_cases(of_sites)} at {counted(len(sites), 'site')}, "
+            f"{_cases(fusion)} at the fusion site",
         ]
     )
 

@@ -14,6 +14,7 @@ from fedmepd.reporting import figures, headline, html, plotting, settings_table
 from fedmepd.reporting.plotting import Layout, Picture
 from fedmepd.storage import read_foreign_json, write_atomically, write_text
 from fedmepd.tasks.find import task_of
+from fedmepd.text_table import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -163,7 +164,7 @@ def _obstacles(results: dict[str, Any]) -> str:
     said = [f"{letter}: {reason}" for reason, (letter, _) in figures.obstacles(cells).items()]
     counts = {entry["name"]: entry["cases"]["test"] for entry in (results["server"], *results["sites"])}
     said += [
-        f"{label(model)} at {label(site)}: on {cell['cases']} of {counts[site]} cases, "
+        f"{label(model)} at {label(site)}: on {cell['cases']} of {counted(counts[site], 'case')}, "
         "the others have no modality in common"
         for model, row in cells.items()
         for site, cell in row.items()

@@ -10,6 +10,7 @@ from fedmepd.config import flattened
 from fedmepd.errors import SettingsError
 from fedmepd.job_settings import PRESETS, make_settings
 from fedmepd.reporting import html
+from fedmepd.text_table import counted
 
 
 def section(run: dict[str, Any]) -> list[str]:
@@ -31,7 +32,7 @@ def _settings(settings: dict[str, Any]) -> list[str]:
     nearest = nearest_preset(settings)
     rows = [(key, _shown(value)) for key, value in settings.items()]
     every = html.table(("setting", "value"), rows, 2, kind="settings")
-    folded = f"<details><summary>All {len(settings)} settings</summary>{every}</details>"
+    folded = f"<details><summary>All {counted(len(settings), 'setting')}</summary>{every}</details>"
     if nearest is None:
         return [folded]
     name, values = nearest

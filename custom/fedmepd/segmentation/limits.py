@@ -10,6 +10,7 @@ from fedmepd.data.cases import Case
 from fedmepd.data.findings import Finding, warning
 from fedmepd.data.phantom import is_phantom
 from fedmepd.tasks.task import Task
+from fedmepd.text_table import counted
 
 ON_PHANTOMS = "trained on phantoms alone, never on a patient"
 
@@ -100,4 +101,4 @@ def modality_warnings(task: Task, cases: Sequence[Case], modalities: Iterable[st
 
 
 def _of(count: int, cases: Sequence[Case]) -> str:
-    return "" if len(cases) == 1 else f" in {count} of {len(cases)} cases"
+    return "" if len(cases) == 1 else f" in {count} of {counted(len(cases), 'case')}"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from fedmepd.text_table import counted
+
 # What of an image counts as the body. Negative values become 0 before.
 # nonzero: voxels that are not 0, as after skull-stripping.
 # above: voxels above a share of the mean of all voxels that are not 0, where the air around the body is noise.
@@ -46,9 +48,9 @@ class LesionRules:
 
     def describe(self) -> str:
         """Returns the rules in one sentence, as a note under scores."""
-        voxels = f"{self.dilation} voxel{'s' if self.dilation > 1 else ''}"
+        voxels = counted(self.dilation, "voxel")
         grown = f"the label grows by {voxels} before its lesions are told apart; " * bool(self.dilation)
         return (
             f"lesion scores: mean over the lesions, a missed or invented one with Dice 0 and {self.missed_mm:g} mm; "
-            f"{grown}lesions of fewer than {self.smallest_voxels} voxels are left out"
+            f"{grown}lesions of fewer than {counted(self.smallest_voxels, 'voxel')} are left out"
         )

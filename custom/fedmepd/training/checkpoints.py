@@ -137,7 +137,8 @@ def load_model(path: str | Path) -> FedMEPDNet:
 
     Returns:
         the network, with its task; of a model of BraTS, ``network(images, ("FLAIR", "T2"))`` maps (B, 2, X, Y, Z) to
-        class probabilities (B, 4, X, Y, Z).
+        class probabilities (B, 4, X, Y, Z). Its ``anchors`` belong to its weights, though ``state_dict()`` lacks them:
+        :func:`save_model` keeps both.
 
     Raises:
         CheckpointError: the file is missing, damaged, of another kind or version, of a task that is not known here or

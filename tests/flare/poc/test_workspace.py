@@ -437,6 +437,13 @@ def test_sites_that_cannot_be(flare, tmp_path, data, sites, expected):
     assert not flare.commands and not (tmp_path / "w").exists()
 
 
+def test_a_folder_of_two_sites(flare, tmp_path, data):
+    (data / "south").symlink_to(data / "site-1")
+    with pytest.raises(FedMEPDError, match="site-1 and .*south are the same folder"):
+        Poc(tmp_path / "w").prepare(["site-1", "south"], data)
+    assert not flare.commands and not (tmp_path / "w").exists()
+
+
 def test_a_port_that_is_taken(flare, tmp_path, data):
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(FedMEPDError, match="is taken"):
         Poc(tmp_path / "w").prepare(["site-1"], data, port=taken.getsockname()[1])

@@ -76,7 +76,8 @@ def test_every_piece_is_done_once() -> None:
 
 
 LOOP = """
-import os, resource, signal
+import logging, os, resource, signal
+logging.basicConfig(level=logging.INFO, format="%(message)s")
 from fedmepd.networks.kernels.compiled import call_first, compiled
 
 @compiled
@@ -88,6 +89,7 @@ if os.environ.get("FULL"):
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 call_first(lambda: double(1.0), double)
+call_first(lambda: double(1), double)
 print(double(21.0), hasattr(double, "stats") and double.stats.cache_hits[double.signatures[0]])
 """
 
@@ -120,14 +122,25 @@ def elsewhere(tmp_path: Path) -> Elsewhere:
     return Elsewhere(tmp_path)
 
 
+SAID = "compiling loops for this processor, for ten to twenty seconds, "
+
+
 def test_the_second_process_loads_what_the_first_has_compiled(elsewhere: Elsewhere) -> None:
-    assert [elsewhere.doubles(), elsewhere.doubles()] == [False, True]
+    """And the log says so once of all loops that are compiled, and says nothing of those that are loaded."""
+    first, second = elsewhere.run(), elsewhere.run()
+    assert (first.stdout, first.stderr) == ("42.0 0\n", f"{SAID}once on this machine\n")
+    assert (second.stdout, second.stderr) == ("42.0 1\n", "")
 
 
 def test_loops_compile_where_no_folder_can_be_written(elsewhere: Elsewhere) -> None:
-    """As in a container whose file system is read-only."""
+    """As in a container whose file system is read-only; the log says what to do."""
     elsewhere.kept.touch()
-    assert not elsewhere.doubles(NUMBA_CACHE_DIR=str(elsewhere.kept / "folder"))
+    (elsewhere.script.parent / "__pycache__").touch()
+    nowhere = str(elsewhere.kept / "folder")
+    ended = elsewhere.run(NUMBA_CACHE_DIR=nowhere, XDG_CACHE_HOME=nowhere)
+    assert ended.stdout == "42.0 0\n"
+    assert ended.stderr.startswith(f"{SAID}as each process does: set NUMBA_CACHE_DIR to ")
+    assert ended.stderr.count("\n") == 1
 
 
 def test_loops_run_in_python_where_numba_is_switched_off(elsewhere: Elsewhere) -> None:

@@ -38,6 +38,7 @@ from fedmepd.flare.poc.commands import FlareError, run_flare
 from fedmepd.flare.watching import download, watch
 from fedmepd.site_settings import FILE_NAME
 from fedmepd.storage import locked, read_json, write_json, write_text
+from fedmepd.text_table import counted
 
 PROJECT = "fedmepd_poc"
 LOOPBACK = "localhost"
@@ -157,7 +158,7 @@ class Poc:
         for kit in (self.server_kit, *map(self.kit, sites)):
             KitSettings(kit).set_up()
         fusion = f"; {fusion_site} is the fusion site" if fusion_site else ""
-        self.log(f"prepared {len(sites)} sites and a server on port {ports[0]} in {self.workspace}{fusion}")
+        self.log(f"prepared {counted(len(sites), 'site')} and a server on port {ports[0]} in {self.workspace}{fusion}")
 
     def _data_folders(self, sites: Sequence[str], data: Path | None) -> dict[str, Path]:
         """Returns the folder with the cases of every site, and of the fusion site."""
@@ -176,6 +177,9 @@ class Poc:
                 f"{missing[0]} does not exist: expected a sub-folder of {data} for each of "
                 f"{', '.join(names)}; `fedmepd data split` makes them"
             )
+        from fedmepd.data.same_patients import require_own_folders
+
+        require_own_folders(folders)
         return folders
 
     def start(self) -> None:
@@ -199,7 +203,7 @@ class Poc:
                 )
             if missing:
                 time.sleep(self.poll_seconds)
-        self.log(f"started the server and {len(self.sites())} sites")
+        self.log(f"started the server and {counted(len(self.sites()), 'site')}")
 
     def submit(self, job: Path, changes: dict[str, Any] | None = None) -> str:
         """Submits a job; returns its id.

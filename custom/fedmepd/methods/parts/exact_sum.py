@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
+
+from fedmepd.methods.parts.row_sums import add_rounded
 
 # Far above any sane change of a weight in a round, and above any site's number of cases.
 LARGEST_CHANGE = 2.0**4
 LARGEST_WEIGHT = 2.0**14
 
 _SCALE = 2.0**36
-
-# Values that are handled at a time, so that what lies between the steps stays in the processor's cache.
-_BLOCK = 2**14
 
 
 class ExactSum:
@@ -38,28 +36,16 @@ class ExactSum:
             weight: one number, or one per row of the values.
             rows: bool mask of the first dimension; None: all.
         """
+        # A sum of a single number has no rows; neither has one with one weight for all.
+        total, values = self._total, values.detach()
+        whole = rows is None and not (isinstance(weight, Tensor) and weight.ndim)
+        if whole:
+            total, values = total[None], values[None]
+        places = torch.arange(len(values)) if rows is None else rows.nonzero()[:, 0]
         # A multiplication by a power of two changes no digit.
-        factor = np.asarray(weight, dtype=np.float64) * _SCALE
-        values = values.detach().cpu().numpy()
-        if rows is None or rows.all():
-            _add(self._total.numpy(), values, factor)
-        else:
-            part = self._total[rows]
-            _add(part.numpy(), values, factor)
-            self._total[rows] = part
+        factors = torch.as_tensor(weight, dtype=torch.float64) * _SCALE
+        add_rounded(total, values, factors.expand(len(values)), places)
 
     def value(self) -> Tensor:
         """The sum, float64."""
         return self._total.double() / _SCALE
-
-
-def _add(total: np.ndarray, values: np.ndarray, factor: np.ndarray) -> None:
-    """Adds the rounded products of values and factor to the total, some rows at a time."""
-    rows, columns = (len(factor), values.size // max(1, len(factor))) if factor.ndim else (values.size, 1)
-    total, values = total.reshape(rows, columns), values.reshape(rows, columns)
-    factor = np.broadcast_to(factor.reshape(-1, 1), (rows, 1))
-    count = max(1, _BLOCK // max(1, columns))
-    for start in range(0, len(values), count):
-        block = slice(start, start + count)
-        units = np.multiply(values[block], factor[block], dtype=np.float64)
-        total[block] += np.rint(units, out=units).astype(np.int64)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fedmepd.methods.parts.exact_sum import LARGEST_WEIGHT
+from fedmepd.methods.parts.row_sums import row_products
 from fedmepd.methods.parts.selection import DECODER
 
 
@@ -40,11 +41,10 @@ def cosine_and_norms(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Ten
     Returns:
         cosine, 0 where a change is zero; norm of the first; norm of the second; each (filters,), float64.
     """
-    # A scale or shift of a normalisation has a single dimension.
-    first, second = (change.double()[:, None].flatten(1) for change in (first, second))
-    norms = first.norm(dim=1), second.norm(dim=1)
+    squares, others, products = row_products(first, second)
+    norms = squares.sqrt(), others.sqrt()
     product = norms[0] * norms[1]
-    cosine = torch.where(product > 0, torch.linalg.vecdot(first, second) / product.clamp_min(1e-300), 0.0)
+    cosine = torch.where(product > 0, products / product.clamp_min(1e-300), 0.0)
     return cosine, *norms
 
 

@@ -17,6 +17,7 @@ from fedmepd.errors import DataError
 from fedmepd.networks.encoder import LEVELS, channels
 from fedmepd.networks.network import FedMEPDNet
 from fedmepd.seeds import derive_seed
+from fedmepd.text_table import counted
 from fedmepd.training.arithmetic import autocast
 
 
@@ -36,7 +37,7 @@ class PublicCases:
         self._settings, self._cache = settings, data.cache
         self._cases: list[Case] = [case for case in data.train if case.modalities == data.task.modalities][:count]
         if len(self._cases) < count:
-            message = f"contrast.items = {count}: the fusion site has {len(self._cases)} training cases"
+            message = f"contrast.items = {count}: the fusion site has {counted(len(self._cases), 'training case')}"
             raise DataError(f"{message}; choose that many or fewer", message)
 
     def batches(self, modalities: Sequence[str]) -> Iterator[Batch]:

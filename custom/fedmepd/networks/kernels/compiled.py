@@ -7,6 +7,8 @@ code is kept beside the module, or in the user's cache folder, so that only a ma
 from __future__ import annotations
 
 import contextlib
+import functools
+import logging
 import pickle
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +18,7 @@ import filelock
 import numpy as np
 import torch
 from numba import njit, types
+from numba.core import event
 from numba.extending import overload
 from torch import Tensor
 
@@ -48,14 +51,15 @@ def compiled(function: Callable) -> Callable:
 def call_first(call: Callable[[], object], loop: Callable) -> None:
     """Makes the first call of a module's loops, in which they are compiled, or loaded from where their code is kept.
 
-    Of the sites that start at once on a machine, one compiles while the others wait, and then load.
+    Of the sites that start at once on a machine, one compiles while the others wait, and then load. The log says so
+    where something is compiled.
 
     Args:
         call: calls the loops with numbers of no meaning.
         loop: one of them.
     """
     folder = _folder(loop)
-    with contextlib.ExitStack() as held:
+    with contextlib.ExitStack() as held, event.install_listener("numba:compile", _Telling(folder is not None)):
         if folder is not None:
             # The folder is the user's own, so no stranger can hold the lock. To compile twice is only slower.
             with contextlib.suppress(OSError):
@@ -72,6 +76,31 @@ def call_first(call: Callable[[], object], loop: Callable) -> None:
                 for file in _files(loop):
                     file.unlink()
         call()
+
+
+class _Telling(event.Listener):
+    """Says that a loop is about to be compiled; Numba tells a listener nothing of a loop that is loaded.
+
+    Args:
+        kept: whether there is a folder for the code.
+    """
+
+    def __init__(self, kept: bool):
+        self._kept = kept
+
+    def on_start(self, _: event.Event) -> None:
+        _say_once(self._kept)
+
+    def on_end(self, _: event.Event) -> None:
+        pass
+
+
+@functools.cache
+def _say_once(kept: bool) -> None:
+    how_often = "once on this machine"
+    if not kept:
+        how_often = "as each process does: set NUMBA_CACHE_DIR to a folder that can be written, so that one is enough"
+    logging.getLogger(__name__).info("compiling loops for this processor, for ten to twenty seconds, %s", how_often)
 
 
 def kept_in(loop: Callable) -> Path | None:
