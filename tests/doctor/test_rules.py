@@ -50,3 +50,6 @@ def test_a_kit_that_an_older_version_has_set_up(kit_folder) -> None:
 
 def test_a_kit_as_it_was_provisioned(kit_folder) -> None:
     assert not list(check_classes(Kit.read(kit_folder)))
+    for file in (kit_folder / "local").glob("resources.json*"):
+        file.unlink()
+    assert not list(check_classes(Kit.read(kit_folder)))
