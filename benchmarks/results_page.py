@@ -185,7 +185,7 @@ def _how(comparison: dict[str, Any]) -> str:
     seeds = comparison["seeds"]
     said = [
         f"Mean ± standard deviation over {len(seeds)} seed{'s' * (len(seeds) > 1)}",
-        *comparison["design"]["sentences"],
+        *comparison["design"]["about_means"],
     ]
     return " ".join(f"{sentence[0].upper()}{sentence[1:]}." for sentence in said)
 

@@ -75,6 +75,7 @@ def compare(paths: Iterable[Path], against: str | None = None, *, draws: int = D
             "test": design.test,
             "draws": draws if scores.cases is not None else 0,
             "sentences": design.sentences(draws, len(scores.methods) - 1),
+            "about_means": design.about_means(draws),
         },
         "budget": {name: budget([file.run for file in files.values()]) for name, files in gathered.methods.items()},
         "scores": {

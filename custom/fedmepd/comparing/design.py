@@ -69,21 +69,9 @@ class Design:
             draws: of the bootstrap.
             rivals: how many methods the reference is compared with.
         """
-        cohort = f" (cohort {self.cohort})" * bool(self.cohort)
-        said = [f"the cases are phantoms{cohort}: nothing here is about patients"] if self.phantom else []
-        said += [_SEEDS[self.kind]] if self.seeds > 1 else []
-        said.append(
-            {
-                "t": f"95 % intervals: t distribution over {self.seeds} seeds",
-                "corrected t": f"95 % intervals: t distribution over {self.seeds} seeds, with the variance for splits "
-                "of the same patients (Nadeau and Bengio 2003)",
-                "bootstrap": f"95 % intervals: percentiles of {draws} bootstrap draws; the sites are fixed, and at "
-                "each site the same cases are drawn for all methods" + (", and seeds are drawn too" * (self.seeds > 1)),
-                None: "there are no intervals: they need a second seed or the scores of single cases",
-            }[self.interval]
-        )
+        said = self.about_means(draws)
         if not rivals:
-            return [*said, *self._limits()]
+            return said + self._of_the_worst()
         if self.test == "sign flips":
             said.append(
                 f"p: exact sign flips of the seeds' differences; with {self.seeds} seeds p cannot be below "
@@ -99,8 +87,29 @@ class Design:
             said.append("p: from the same t distribution")
         if self.test and rivals > 1:
             said.append("p after Holm: for all rivals together; every interval stands for itself alone")
-        said += self._limits()
-        return said
+        return said + self._of_the_worst()
+
+    def about_means(self, draws: int) -> list[str]:
+        """Says the same of means and their intervals alone."""
+        cohort = f" (cohort {self.cohort})" * bool(self.cohort)
+        said = [f"the cases are phantoms{cohort}: nothing here is about patients"] if self.phantom else []
+        said += [_SEEDS[self.kind]] if self.seeds > 1 else []
+        said.append(
+            {
+                "t": f"95 % intervals: t distribution over {self.seeds} seeds",
+                "corrected t": f"95 % intervals: t distribution over {self.seeds} seeds, with the variance for splits "
+                "of the same patients (Nadeau and Bengio 2003)",
+                "bootstrap": f"95 % intervals: percentiles of {draws} bootstrap draws; the sites are fixed, and at "
+                "each site the same cases are drawn for all methods" + (", and seeds are drawn too" * (self.seeds > 1)),
+                None: "there are no intervals: they need a second seed or the scores of single cases",
+            }[self.interval]
+        )
+        return said + self._limits()
+
+    def _of_the_worst(self) -> list[str]:
+        if self.interval != "bootstrap":
+            return []
+        return ["the worst of drawn sites scores less than the worst site: its interval lies low"]
 
     def _limits(self) -> list[str]:
         limits = []
@@ -112,8 +121,6 @@ class Design:
             limits.append(
                 f"{self.seeds} seeds show little of what repeated training changes: such intervals can be too narrow"
             )
-        if self.interval == "bootstrap":
-            limits.append("the worst of drawn sites scores less than the worst site: its interval lies low")
         if self.seeds < LEAST_SEEDS:
             limits.append(f"no claim is made with fewer than {LEAST_SEEDS} seeds")
         return limits

@@ -12,6 +12,7 @@ import contextlib
 import functools
 import gc
 import importlib
+import os
 import sys
 from collections.abc import Iterator
 
@@ -72,7 +73,9 @@ def _load_loops() -> None:
     from fedmepd.training.arithmetic import chosen_precision
 
     precision = getattr(torch, chosen_precision(torch.device("cpu"), "auto"))
-    for loops in (attention_compiled, normalisation_compiled):
+    modules = [attention_compiled, normalisation_compiled]
+    # Of sites that start at once on a new machine, half begin with the other module: two processes compile at once.
+    for loops in modules if os.getpid() % 2 else reversed(modules):
         loops.prepare(precision)
 
 

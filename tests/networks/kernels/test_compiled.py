@@ -156,7 +156,7 @@ def test_loops_compile_on_a_full_disk(elsewhere: Elsewhere) -> None:
 @pytest.mark.parametrize("kind", ["nbi", "nbc"])
 def test_kept_code_that_is_cut_off_is_made_again(elsewhere: Elsewhere, kind: str) -> None:
     elsewhere.doubles()
-    (file,) = elsewhere.kept.glob(f"*/*.{kind}")
+    file = min(elsewhere.kept.glob(f"*/*.{kind}"))
     others = file.with_name(f"another.double-1.{kind}")
     for each in (file, others):
         each.write_bytes(file.read_bytes()[:-40])
@@ -169,5 +169,5 @@ def test_who_waits_too_long_compiles_too(elsewhere: Elsewhere) -> None:
     (folder,) = elsewhere.kept.iterdir()
     lines = elsewhere.script.read_text().replace("call_first(", "compiled.__globals__['_PATIENCE'] = 0.1\ncall_first(")
     elsewhere.script.write_text(lines)
-    with filelock.FileLock(folder / "fedmepd-compiles.lock"):
+    with filelock.FileLock(folder / "double.lock"):
         assert not elsewhere.doubles()

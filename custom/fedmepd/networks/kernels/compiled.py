@@ -63,7 +63,7 @@ def call_first(call: Callable[[], object], loop: Callable) -> None:
         if folder is not None:
             # The folder is the user's own, so no stranger can hold the lock. To compile twice is only slower.
             with contextlib.suppress(OSError):
-                held.enter_context(filelock.FileLock(folder / "fedmepd-compiles.lock", timeout=_PATIENCE))
+                held.enter_context(filelock.FileLock(folder / f"{_module(loop)}.lock", timeout=_PATIENCE))
         for _ in range(_LOOPS):
             try:
                 call()
@@ -116,7 +116,11 @@ def _folder(loop: Callable) -> Path | None:
 
 def _files(loop: Callable) -> list[Path]:
     folder = _folder(loop)
-    return [] if folder is None else list(folder.glob(f"{Path(loop.py_func.__code__.co_filename).stem}.*.nb[ic]"))
+    return [] if folder is None else list(folder.glob(f"{_module(loop)}.*.nb[ic]"))
+
+
+def _module(loop: Callable) -> str:
+    return Path(loop.py_func.__code__.co_filename).stem
 
 
 Shared = Callable[[Callable[[int, int], object], int], None]
