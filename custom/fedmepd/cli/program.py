@@ -233,7 +233,7 @@ def _set_up_kit(options: argparse.Namespace) -> None:
     if options.jobs:
         print(f"{kit.keep_jobs(options.jobs)}: jobs and results are kept in {options.jobs.absolute()}")
     logs = "" if kit.is_server else "; logs stay at this site"
-    print(f"{kit.set_up()}: jobs without code may use the installed package{logs}")
+    print(f"{kit.set_up()}: jobs without code may use the classes that jobs of this package name{logs}")
     if not kit.is_server:
         print(f"{kit.hide_files()}: files of this kit are shown to the site's own organisation alone")
     if options.refuse_code:
