@@ -143,8 +143,8 @@ def kept() -> Path | None:
 
 
 @compiled
-def _groups(size):
-    return -(-size // _GROUP)
+def _groups(voxels):
+    return -(-voxels // _GROUP)
 
 
 @compiled
@@ -153,13 +153,11 @@ def _forward(x, score, score_bias, out, out_bias, heads, bits, lowest_kept, size
     of_x, of_y = np.empty((channels, _GROUP), out.dtype), np.empty((channels, _GROUP), out.dtype)
     weights, scratch = np.empty((rows, _GROUP), out.dtype), np.empty((2, _GROUP), out.dtype)
     for block in range(first, end):
-        stop = min(len(x), (block + 1) * size)
-        for group in range(_groups(size)):
-            start = block * size + group * _GROUP
-            count = max(0, min(_GROUP, stop - start))
-            _read(x, start, count, of_x)
-            _combine(score, of_x, score_bias, weights)
-            _softmax(weights, heads, scratch)
+        # The last block may be a short one.
+        held = min(size, len(x) - block * size)
+        for group in range(_groups(held)):
+            start, count = block * size + group * _GROUP, min(_GROUP, held - group * _GROUP)
+            _set_weights(x, start, count, score, score_bias, heads, of_x, weights, scratch)
             _drop(bits, block, group, lowest_kept, weights)
             _combine(out, weights, out_bias, of_y)
             _write(of_y, start, count, y)
@@ -191,14 +189,11 @@ def _backward(
     of_weights, scratch = np.empty((rows, _GROUP), score.dtype), np.empty((2, _GROUP), score.dtype)
     nothing = np.zeros(max(rows, channels), score.dtype)
     for block in range(first, end):
-        stop = min(len(x), (block + 1) * size)
-        for group in range(_groups(size)):
-            start = block * size + group * _GROUP
-            count = max(0, min(_GROUP, stop - start))
-            _read(x, start, count, of_x)
+        held = min(size, len(x) - block * size)
+        for group in range(_groups(held)):
+            start, count = block * size + group * _GROUP, min(_GROUP, held - group * _GROUP)
+            _set_weights(x, start, count, score, score_bias, heads, of_x, weights, scratch)
             _read(g, start, count, of_g)
-            _combine(score, of_x, score_bias, weights)
-            _softmax(weights, heads, scratch)
             kept[:] = weights
             _combine(out_t, of_g, nothing, of_weights)
             _drop(bits, block, group, lowest_kept, kept)
@@ -213,6 +208,14 @@ def _backward(
 
 
 # The loops below take whole arrays: a view of a part costs more than a loop over a group.
+
+
+@inner_loop
+def _set_weights(x, start, count, score, score_bias, heads, of_x, weights, scratch):
+    """Reads some voxels, and computes their attention weights (rows, group) before dropout."""
+    _read(x, start, count, of_x)
+    _combine(score, of_x, score_bias, weights)
+    _softmax(weights, heads, scratch)
 
 
 @inner_loop
