@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from fedmepd.doctor.federation import Expected
 from fedmepd.doctor.kit import Kit
 from fedmepd.doctor.rules import check_classes, check_rules
@@ -46,6 +48,20 @@ def test_a_kit_that_an_older_version_has_set_up(kit_folder) -> None:
     assert (check.status, check.text) == ("error", "local/resources.json allows fedmepd.")
     KitSettings(kit_folder).set_up()
     assert not list(check_classes(Kit.read(kit_folder)))
+
+
+@pytest.mark.parametrize(
+    "name", ["fedmepd.experiments", "fedmepd.experiments.pool._start", "nvflare.", "nvflare.app_common.widgets"]
+)
+def test_a_site_that_allows_other_packages_by_hand(name: str, kit_folder) -> None:
+    """FLARE takes every name for that of a package, too: what begins with it is allowed."""
+    resources = kit_folder / "local/resources.json"
+    resources.write_text(json.dumps({"class_allow_list": ["hospital.own.Trainer", name]}))
+    [check] = check_classes(Kit.read(kit_folder))
+    assert (check.status, check.text) == ("error", f"local/resources.json allows {name}")
+    KitSettings(kit_folder).set_up()
+    assert not list(check_classes(Kit.read(kit_folder)))
+    assert "hospital.own.Trainer" in json.loads(resources.read_text())["class_allow_list"]
 
 
 def test_a_kit_as_it_was_provisioned(kit_folder) -> None:

@@ -17,7 +17,7 @@ _KIT, _LIMITS, _LEAVING = Topic("kit"), Topic("limits"), Topic("leaving")
 
 
 def check_classes(kit: Kit) -> Iterator[Check]:
-    """Looks for what `fedmepd kit` of an older version has allowed jobs.
+    """Looks for names with which jobs could do anything, as `fedmepd kit` of an older version allowed them.
 
     Args:
         kit: of a site or of the server.

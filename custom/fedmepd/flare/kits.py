@@ -43,9 +43,17 @@ ALLOWED = {
     ),
     SITE: ("fedmepd.flare.executor.FedMEPDExecutor", *_OF_BOTH),
 }
-# What older versions wrote into a kit: the whole package, and a class of FLARE's that imports any module it is told. A
-# job without code could start any program with them.
-_TOO_MUCH = ("fedmepd.", "nvflare.app_common.widgets.decomposer_reg.DecomposerRegister")
+# A class of FLARE's that imports any module it is told.
+_IMPORTS_ANYTHING = "nvflare.app_common.widgets.decomposer_reg.DecomposerRegister"
+
+
+def _is_too_much(name: str) -> bool:
+    """Whether a job without code could start any program by what a name in the list allows, as older lists did."""
+    if name.startswith("fedmepd."):
+        return not any(name in names for names in ALLOWED.values())
+    # FLARE takes every name for that of a package, too.
+    return f"{_IMPORTS_ANYTHING}.".startswith(f"{name.rstrip('.')}.")
+
 
 ADMISSION = {"id": "fedmepd_site_admission", "path": "fedmepd.flare.admission.SiteAdmission", "args": {}}
 
@@ -121,7 +129,7 @@ class KitSettings:
         """
         resources = self._read(RESOURCES)
         found = resources.get("class_allow_list", list(DEFAULT_CLASS_ALLOW_LIST))
-        allowed, ours = [name for name in found if name not in _TOO_MUCH], ALLOWED[SERVER if self.is_server else SITE]
+        allowed, ours = [name for name in found if not _is_too_much(name)], ALLOWED[SERVER if self.is_server else SITE]
         resources["class_allow_list"] = [*allowed, *(name for name in ours if name not in allowed)]
         if self.is_server:
             components = resources.setdefault("components", [])
@@ -131,8 +139,8 @@ class KitSettings:
         return self._write(RESOURCES, resources)
 
     def too_much(self) -> list[str]:
-        """Returns those of the names that an older version allowed, with which a job could do anything here."""
-        return [name for name in self._read(RESOURCES).get("class_allow_list", ()) if name in _TOO_MUCH]
+        """Returns the allowed names with which a job could do anything here."""
+        return [name for name in self._read(RESOURCES).get("class_allow_list", ()) if _is_too_much(name)]
 
     def refuse_code(self) -> Path:
         """Refuses jobs that carry code, whoever submits them; returns the file that says so."""
