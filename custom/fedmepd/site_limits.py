@@ -56,8 +56,8 @@ class Limits(BaseModel):
         500,
         gt=0,
         le=1e6,
-        description="most GiB of prepared cases in the cache; every other `data.clip_percent` of a job prepares all of "
-        "its cases anew. A site with a full cache refuses jobs",
+        description="most GiB of prepared cases in the cache; each value of `data.clip_percent` in a job has all of "
+        "its cases prepared anew. A site with a full cache refuses jobs",
     )
     task_seconds: float = Field(
         4 * 3600, gt=0, le=LONGEST_WAIT, description="most seconds for a task, such as the training of a round"
