@@ -110,7 +110,7 @@ def test_interrupted(how, inherited, workspace: Path, capsys: pytest.CaptureFixt
 def test_a_command_that_a_script_has_started_is_interrupted(workspace: Path) -> None:
     """It prints more than the pipe takes, and waits for its reader."""
     file = workspace / "server" / "simulate_job" / "results" / "results.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"more": "x" * 2**20}))
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"more": [0] * 2**18}))
     command = [sys.executable, "-m", "fedmepd.cli", "results", str(workspace), "--json"]
     run = subprocess.Popen([*WITH_INTERRUPTS_IGNORED, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     first = run.stdout.read(1)
