@@ -86,7 +86,8 @@ def test_without_a_home_folder(home, monkeypatch):
         (
             {"limits": {"crop": 1000}},
             (
-                "fedmepd.json: limits.crop = 1000: expected a whole number of voxels, at least 16, at most 256; default: 128",
+                "fedmepd.json: limits.crop = 1000: expected a whole number of voxels, at",
+                "16, at most 256; default: 128",
             ),
         ),
         (

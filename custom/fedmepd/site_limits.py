@@ -76,6 +76,10 @@ class Limits(BaseModel):
         json_schema_extra={"unit": "seconds"},
     )
 
+    def describe(self) -> str:
+        """Returns all limits in a line."""
+        return ", ".join(f"{name} {value:g}" for name, value in self.model_dump().items())
+
     def check(self, settings: Settings) -> None:
         """Refuses a job that asks for more.
 
