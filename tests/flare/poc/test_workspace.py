@@ -258,6 +258,23 @@ def test_a_named_run_goes_on(flare, tmp_path, data, real_job, capsys, monkeypatc
     assert Poc(tmp_path / "w").unfinished() is None
 
 
+def test_a_damaged_note_of_the_last_run_is_named(tmp_path):
+    poc = Poc(tmp_path / "w")
+    poc.workspace.mkdir()
+    (poc.workspace / "run.json").write_text('{"finished": false, "job": 3}')
+    with pytest.raises(FedMEPDError, match="run.json is damaged .*: remove it"):
+        poc.unfinished()
+
+
+@pytest.mark.parametrize("content", ["{}", '{"data": 5}'])
+def test_a_kit_without_its_data_folder_is_named(flare, tmp_path, data, content):
+    poc = Poc(tmp_path / "w")
+    poc.prepare(["site-1"], data)
+    (file := poc.kit("site-1") / "local/fedmepd.json").write_text(content)
+    with pytest.raises(FedMEPDError, match=f"{file}: data = (None|5): expected the folder of the site's cases"):
+        poc.require_fit(None, data, None)
+
+
 def test_settings_that_cannot_be(flare, tmp_path, data, real_job, capsys):
     for options, message in (
         (["--rounds", "0"], "rounds = 0"),

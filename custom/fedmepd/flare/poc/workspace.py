@@ -256,7 +256,11 @@ class Poc:
             )
 
     def _data_of(self, site: str) -> Path:
-        return Path(read_json(self.kit(site) / "local" / FILE_NAME, "the settings of a site")["data"])
+        file = self.kit(site) / "local" / FILE_NAME
+        data = read_json(file, "the settings of a site").get("data")
+        if not isinstance(data, str):
+            raise FedMEPDError(f"{file}: data = {data!r}: expected the folder of the site's cases")
+        return Path(data)
 
     def keep_job(self, job: Path, changes: dict[str, Any]) -> UnfinishedRun | None:
         """Keeps a job with a run name until its run is finished, so that :meth:`unfinished` finds it.
@@ -279,9 +283,14 @@ class Poc:
         if not self._run_file.is_file():
             return None
         content = read_json(self._run_file, "the last named run of a POC workspace")
-        if content["finished"]:
-            return None
-        return UnfinishedRun(content["run_name"], self.workspace / content["job"])
+        try:
+            run = UnfinishedRun(content["run_name"], self.workspace / content["job"])
+            return None if content["finished"] else run
+        except (KeyError, TypeError) as error:
+            raise FedMEPDError(
+                f"{self._run_file} is damaged ({error}): remove it; the run's job can then be submitted again with its "
+                "run_name"
+            ) from error
 
     def finish(self, run: UnfinishedRun) -> None:
         """Notes that a run is finished."""
