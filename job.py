@@ -10,6 +10,7 @@ from shlex import quote
 from typing import TYPE_CHECKING
 
 from fedmepd import methods
+from fedmepd.cli.parser import Parser
 from fedmepd.cli.settings_options import add_set_option, changes
 from fedmepd.cli.terminal import FAILED, INTERRUPTED, REFUSED, interruptible, outliving_readers, positive, warn
 from fedmepd.errors import FedMEPDError
@@ -350,7 +351,7 @@ def site_names(data: str | None, count: int | None, settings: dict) -> list[str]
 
 def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="job.py",
         description="Trains a federation of sites with different MRI modalities on this machine.",
         epilog="An option that is not given keeps the preset's value. Exit status 1: a run failed; 130: interrupted.",

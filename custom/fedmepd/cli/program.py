@@ -23,6 +23,7 @@ from fedmepd.cli.export import add_export_commands
 from fedmepd.cli.federation import add_federation_commands
 from fedmepd.cli.kit import add_kit_command
 from fedmepd.cli.methods import add_methods_command
+from fedmepd.cli.parser import Parser
 from fedmepd.cli.poc import add_poc_commands
 from fedmepd.cli.predict import add_predict_command
 from fedmepd.cli.report import add_report_command
@@ -72,7 +73,7 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of all commands."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="fedmepd",
         description="Federated segmentation across sites with different modalities; by default of brain tumours, as in "
         "BraTS.",
