@@ -13,6 +13,7 @@ from fedmepd import methods
 from fedmepd.cli.parser import Parser
 from fedmepd.cli.settings_options import add_set_option, changes
 from fedmepd.cli.terminal import FAILED, INTERRUPTED, REFUSED, interruptible, outliving_readers, positive, warn
+from fedmepd.closest import like_path, one_of
 from fedmepd.errors import FedMEPDError
 from fedmepd.text_table import counted
 
@@ -154,7 +155,7 @@ def planned(arguments: argparse.Namespace) -> "list[StartedWith]":
         require_phantoms_of(make_settings(arguments.preset, recipes[0].settings))
     sites = site_names(data, arguments.sites, recipes[0].settings)
     if arguments.fusion_site and arguments.fusion_site not in sites:
-        raise FedMEPDError(f"--fusion-site {arguments.fusion_site}: expected one of {', '.join(sites)}")
+        raise FedMEPDError(f"--fusion-site {arguments.fusion_site}: {one_of(arguments.fusion_site, sites)}")
     phantom = settings.get("data", {}).get("phantom")
     if data is not None and phantom:
         where = f"--data {data}" if arguments.data else f"FEDMEPD_DATA={data}"
@@ -324,7 +325,7 @@ def site_names(data: str | None, count: int | None, settings: dict) -> list[str]
     expected = f"expected a folder with one sub-folder for each site, and one named {FUSION_SITE}"
     folder = Path(data).absolute()
     if not folder.is_dir():
-        raise DataError(f"{data} is {'a file' if folder.exists() else 'not there'}: {expected}")
+        raise DataError(f"{data} is {'a file' if folder.exists() else 'not there'}: {expected}{like_path(folder)}")
     task = task_of(settings)
     named = federation_sites(task, folder)
     if not named:

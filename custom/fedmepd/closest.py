@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -48,17 +49,19 @@ def one_of(name: str, known: Iterable[str]) -> str:
 
 
 def like_path(path: Path) -> str:
-    """Returns the end of a sentence about a path that does not exist: what is like it in the folder where it would be.
+    """Returns the end of a sentence about a path that is not there: what is like it in the folder where it would be.
 
     Args:
-        path: of a file or folder that is not there.
+        path: of a file or folder; for one that is there the answer is empty.
     """
     path = Path(path)
+    if os.path.exists(path):
+        return ""
     # Of a/b/c without a/b, it is b that is misspelt.
-    while path.parent != path and not path.parent.is_dir():
+    while path.parent != path and not os.path.isdir(path.parent):
         path = path.parent
     try:
-        names = [child.name for child in path.parent.iterdir()]
+        names = os.listdir(path.parent)
     except OSError:
         return ""
     return question([str(path.with_name(name)) for name in closest(path.name, names)])

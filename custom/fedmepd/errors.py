@@ -6,6 +6,8 @@ import errno
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, get_args
 
+from fedmepd.closest import one_of
+
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
     from pydantic.fields import FieldInfo
@@ -169,7 +171,7 @@ def _sentence(
         if answer := elsewhere(location):
             return f"{place}: {key} {answer}"
         known = fields_at(model, location)
-        return f"{place}: unknown key {key}" + (f": expected one of {', '.join(known)}" if known else "")
+        return f"{place}: unknown key {key}" + (f": {one_of(str(location[-1]), known)}" if known else "")
     if problem["type"] == "missing":
         return f"{place}: {key} is missing"
     # Our own validators' sentences stand as they are; pydantic writes "Value error, " before them.

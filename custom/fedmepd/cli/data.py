@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedmepd.cli.tasks import add_task_option, chosen_task, convention_of, conventions_help
 from fedmepd.cli.terminal import FAULTY, elsewhere_with, progress_bar
+from fedmepd.closest import like_path
 from fedmepd.errors import DataError, FedMEPDError, SettingsError
 from fedmepd.text_table import counted
 
@@ -405,7 +406,7 @@ def _tell_findings(inspection: Any) -> None:
 def _kit_settings(kit: Path) -> Path:
     """Returns a kit's file with the settings of its machine, which has been read once: it will be changed."""
     if not (kit / "local").is_dir():
-        raise SettingsError(f"{kit} is no FLARE kit: expected a folder with a sub-folder local")
+        raise SettingsError(f"{kit} is no FLARE kit: expected a folder with a sub-folder local{like_path(kit)}")
     file = kit / "local" / "fedmepd.json"
     _kept_settings(file)
     return file

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from fedmepd.closest import like_path
 from fedmepd.config import FUSION_SITE
 from fedmepd.errors import SettingsError, explain
 from fedmepd.storage import read_json
@@ -120,6 +121,7 @@ class Kit:
             raise SettingsError(
                 f"{folder} is no FLARE kit of a site or of the server{hint}: expected a folder with "
                 f"startup/{' or startup/'.join(_CONFIGURATIONS.values())}, as `nvflare provision` makes it"
+                f"{like_path(folder)}"
             )
         file = startup / _CONFIGURATIONS[role]
         content = read_json(file, "what FLARE writes", SettingsError, hint=": take the kit again")

@@ -15,8 +15,14 @@ from nvflare.apis.fl_constant import AdminCommandNames
 from nvflare.app_common.default_component_policy import DEFAULT_CLASS_ALLOW_LIST
 from nvflare.app_common.widgets.component_path_authorizer import ALLOW_ALL, ClassListEnforcementMode
 from nvflare.security.security import COMMAND_CATEGORIES
-from nvflare.tool.kit.kit_config import StartupKitConfigError, resolve_startup_kit_dir_by_id
+from nvflare.tool.kit.kit_config import (
+    StartupKitConfigError,
+    get_startup_kit_entries,
+    load_cli_config,
+    resolve_startup_kit_dir_by_id,
+)
 
+from fedmepd.closest import did_you_mean, like_path
 from fedmepd.errors import SettingsError
 from fedmepd.flare.kit_files import AUTHORIZATION, PRIVACY, RESOURCES, read_checked
 from fedmepd.flare.tracking import TRACKERS
@@ -82,7 +88,7 @@ def kind_of(folder: Path) -> str:
             return kind
     raise SettingsError(
         f"{folder} is no FLARE kit: expected a folder with startup/{' or startup/'.join(_CONFIGURATIONS.values())}, as "
-        "`nvflare provision` and `nvflare package` make it"
+        f"`nvflare provision` and `nvflare package` make it{like_path(folder)}"
     )
 
 
@@ -104,6 +110,7 @@ def admin_kit(name: str) -> Path:
     except StartupKitConfigError as error:
         raise SettingsError(
             f"--kit {name}: neither a folder nor a name that FLARE has noted ({error}): `fedmepd join FOLDER` notes it"
+            f"{did_you_mean(name, get_startup_kit_entries(load_cli_config()))}"
         ) from error
 
 
@@ -125,6 +132,7 @@ class KitSettings:
             raise SettingsError(
                 f"{folder} is no kit of a FLARE server or site: expected a folder with local and with startup/"
                 "fed_client.json or startup/fed_server.json, as `nvflare provision` and `nvflare package` make it"
+                f"{like_path(folder)}"
             )
 
     def require_readable(self) -> None:
