@@ -42,11 +42,17 @@ def refusal(content: object) -> ValidationError:
         ({}, "plan.yaml: sites is missing"),
         (7, "plan.yaml: content = 7: expected an object of keys and values"),
         ({"sites": "x" * 500}, f"plan.yaml: sites = '{'x' * 79}...: expected a list"),
-        ({"sites": [], "site": 1}, "plan.yaml: unknown key site: expected one of sites, by_name, best"),
-        ({"sites": [{"name": "a", "case": 1}]}, "plan.yaml: unknown key sites.0.case: expected one of name, cases"),
+        (
+            {"sites": [], "site": 1},
+            "plan.yaml: unknown key site: expected one of sites, by_name, best; did you mean sites?",
+        ),
+        (
+            {"sites": [{"name": "a", "case": 1}]},
+            "plan.yaml: unknown key sites.0.case: expected one of name, cases; did you mean cases?",
+        ),
         (
             {"sites": [], "by_name": {"b": {"name": "a", "case": 1}}},
-            "plan.yaml: unknown key by_name.b.case: expected one of name, cases",
+            "plan.yaml: unknown key by_name.b.case: expected one of name, cases; did you mean cases?",
         ),
         ({"sites": [{"name": "A"}]}, "plan.yaml: sites.0.name = 'A': Names are written in small letters"),
         ({"sites": {"a": 1}}, "plan.yaml: sites: expected a list"),
@@ -106,7 +112,7 @@ def test_a_key_that_is_known_elsewhere() -> None:
 
     assert explain(error, "settings", Plan, elsewhere) == (
         "settings: sites.0.patience is a setting of fedmepd: leave it out; "
-        "settings: unknown key sites.0.case: expected one of name, cases"
+        "settings: unknown key sites.0.case: expected one of name, cases; did you mean cases?"
     )
 
 
