@@ -168,7 +168,7 @@ def test_phantoms_of_the_fusion_site_at_a_hospital(flare, tmp_path, monkeypatch)
 
 def test_fusion_sites_that_cannot_be(flare, tmp_path, data, real_job):
     poc = Poc(tmp_path / "w")
-    with pytest.raises(FedMEPDError, match="the fusion site 'south' is none of the sites: site-1, north"):
+    with pytest.raises(FedMEPDError, match="the fusion site 'south': expected one of site-1, north"):
         poc.prepare(["site-1", "north"], data, fusion_site="south")
     assert not flare.commands and not (tmp_path / "w").exists()
     file = real_job / "app/config/config_fed_server.json"
@@ -180,7 +180,7 @@ def test_fusion_sites_that_cannot_be(flare, tmp_path, data, real_job):
 
     ask_for("south")
     poc.prepare(["site-1", "north"], data)
-    with pytest.raises(FedMEPDError, match="fusion.site is 'south', expected one of the sites site-1, north"):
+    with pytest.raises(FedMEPDError, match="fusion.site is 'south': expected one of site-1, north"):
         poc.submit(real_job)
     shutil.rmtree(tmp_path / "w" / "poc")
     poc.prepare(["site-1", "north"], data, fusion_site="north")

@@ -140,7 +140,7 @@ class Poc:
                 "`submit`, `watch`, `download` and `stop`; or remove it all with `fedmepd poc clean`"
             )
         if fusion_site and fusion_site not in sites:
-            raise FedMEPDError(f"the fusion site {fusion_site!r} is none of the sites: {one_of(fusion_site, sites)}")
+            raise FedMEPDError(f"the fusion site {fusion_site!r}: {one_of(fusion_site, sites)}")
         folders = self._data_folders(sites, data)
         ports = _ports(port)
         project = _project(sites, ports, everywhere) | {_FUSION_SITE: fusion_site}
@@ -485,7 +485,7 @@ def _deployable(job: Path, sites: Sequence[str], fusion_site: str, changes: dict
     named = {name for places in meta["deploy_map"].values() for name in places}
     asked = fusion_site_of(job)
     if asked and asked not in sites:
-        raise FedMEPDError(f"{job}: fusion.site is {asked!r}, {one_of(asked, sites)}")
+        raise FedMEPDError(f"{job}: fusion.site is {asked!r}: {one_of(asked, sites)}")
     if asked and fusion_site and asked != fusion_site:
         raise FedMEPDError(
             f"{job}: fusion.site is {asked!r}, but this workspace was prepared for {fusion_site!r}: change the job, or "
