@@ -5,6 +5,7 @@ import json
 import os
 import sys
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
@@ -32,7 +33,7 @@ _OPTIONS = {"method": "--method", "seed": "--seed", "rounds": "--rounds", "run_n
     "evaluation.cross_site": "--cross-site",
 }
 # Options that may be given beside --resume: all else is as the run was started.
-_WITH_RESUME = {"resume", "run_name", "workspace", "threads", "device"}
+_WITH_RESUME = ("resume", "run_name", "workspace", "threads", "device")
 _OF_EACH_MACHINE = "each machine says so itself, in FEDMEPD_{0} or its fedmepd.json"
 _OF_WHOEVER_RUNS_IT = "that is up to whoever runs the job"
 # Options that no job can hold, and why.
@@ -111,6 +112,10 @@ def given_options(parser: argparse.ArgumentParser) -> list[str]:
 def option_of(name: str) -> str:
     """Returns an option as it is written."""
     return f"--{name.replace('_', '-')}"
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(map(option_of, names))
 
 
 def workspace_of(arguments: argparse.Namespace) -> Path:
@@ -387,7 +392,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--data",
         metavar="FOLDER",
-        help="folder of real cases, with one sub-folder per site, whose name is the site's, and one named fusion",
+        help="folder of real cases, with one sub-folder per site, whose name is the site's, and one named fusion; not "
+        "together with --export, --resume or --set data.phantom=...",
     )
     parser.add_argument("--device", help="auto, cpu, cuda, cuda:1, ...; default: auto")
     parser.add_argument(
@@ -405,7 +411,8 @@ def build_parser() -> argparse.ArgumentParser:
     again.add_argument(
         "--resume",
         action="store_true",
-        help="go on with the run that was started last, or with --run-name, as it was started",
+        help="go on with the run that was started last, or with --run-name, as it was started; together with "
+        f"{_listed(_WITH_RESUME[1:])} alone",
     )
     again.add_argument(
         "--fresh", action="store_true", help="start another run, in a folder of its own, although --run-name is there"
@@ -417,7 +424,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="folder for all runs: each has a sub-folder, which no other run uses, and `latest` leads to the one that "
         "was started last; default: workspace",
     )
-    parser.add_argument("--export", metavar="FOLDER", help="write the job there instead of running it")
+    parser.add_argument(
+        "--export",
+        metavar="FOLDER",
+        help=f"write the job there instead of running it; not together with {_listed(_NOT_IN_A_JOB)}, which no job "
+        "can hold",
+    )
     return parser
 
 

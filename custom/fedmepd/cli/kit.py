@@ -28,7 +28,7 @@ def add_kit_command(topics: argparse._SubParsersAction) -> None:
         metavar="MODALITY",
         help="for a site: never send the changes of these modalities' encoders",
     )
-    add_task_option(kit)
+    add_task_option(kit, "brats; with --withhold, whose modalities are the task's")
     kit.add_argument("--jobs", type=Path, metavar="FOLDER", help="for the server: folder for jobs and results")
     kit.set_defaults(run=_kit)
 

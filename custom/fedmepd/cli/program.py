@@ -133,7 +133,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--tracking-uri",
         default="",
         metavar="URI",
-        help="address of MLflow's server; default: a file mlflow.db beside the job's results",
+        help="with --tracking mlflow: address of its server; default: a file mlflow.db beside the job's results",
     )
     export.set_defaults(run=_export_job)
 
