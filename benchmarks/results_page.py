@@ -8,7 +8,7 @@ A page says where something belongs by two comments, `<!-- comparison: NAME KIND
 What stands between them is replaced as soon as there are runs. NAME is a folder below docs/results, or several of them
 joined by `+`. KIND is one of
 
-    all             everything that `fedmepd compare show --markdown` prints, and which of the plan's methods are missing
+    all             everything that `fedmepd compare show --markdown` prints, and what is missing of the plan
     summary         two scores of each method, and how they were found
     took            how long each run took
     convergence     whether validation still rose at the end

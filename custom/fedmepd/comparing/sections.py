@@ -148,9 +148,7 @@ def _needs(comparison: dict[str, Any]) -> Section:
     columns = [("shared", "what sites share"), ("fusion", "what the fusion site does")]
     if any(of_method["phantoms_only"] for of_method in comparison["budget"].values()):
         columns.append(("phantoms_only", "why it refuses patients' images"))
-    rows = [
-        (name, *(of_method[key] or "-" for key, _ in columns)) for name, of_method in comparison["budget"].items()
-    ]
+    rows = [(name, *(of_method[key] or "-" for key, _ in columns)) for name, of_method in comparison["budget"].items()]
     heads = ("method", *(head for _, head in columns))
     return Section("What the methods do", heads, rows, len(heads), wraps=True)
 
