@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[2]
         # A topic's command without the topic.
         (["check", "folder"], "did you mean data check?"),
         (["run"], "did you mean poc run or compare run?"),
+        (["chek"], "did you mean data check?"),
         (["methods", "fedmedp"], "did you mean fedmepd?"),
         (
             ["job", "export", "a", "b", "--withoutcode"],

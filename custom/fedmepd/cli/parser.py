@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from fedmepd.closest import did_you_mean, question
+from fedmepd.closest import closest, did_you_mean, question
 
 
 class Parser(argparse.ArgumentParser):
@@ -30,17 +30,22 @@ class Parser(argparse.ArgumentParser):
         try:
             super()._check_value(action, value)
         except argparse.ArgumentError as error:
-            meant = did_you_mean(str(value), map(str, action.choices))
-            if isinstance(action, argparse._SubParsersAction):
-                meant = question(_commands_named(str(value), action)) or meant
-            raise argparse.ArgumentError(action, error.message + meant) from error
+            raise argparse.ArgumentError(action, error.message + _meant(str(value), action)) from error
 
 
-def _commands_named(word: str, commands: argparse._SubParsersAction) -> list[str]:
-    """Returns the commands of a topic that somebody has called without it: ``check`` is ``data check``."""
-    found = []
-    for name, parser in commands.choices.items():
-        for below in parser._actions:
-            if isinstance(below, argparse._SubParsersAction) and word in below.choices:
-                found.append(f"{name} {word}")
-    return found
+def _meant(word: str, action: argparse.Action) -> str:
+    known = did_you_mean(word, map(str, action.choices))
+    if not isinstance(action, argparse._SubParsersAction):
+        return known
+    # Somebody may have called a topic's command without the topic: ``check`` is ``data check``.
+    below = {f"{topic} {name}": name for topic, name in _commands_below(action)}
+    exactly = [command for command, name in below.items() if name == word]
+    alike = [command for name in closest(word, below.values()) for command in below if below[command] == name]
+    return question(exactly) or known or question(alike)
+
+
+def _commands_below(action: argparse._SubParsersAction) -> Iterator[tuple[str, str]]:
+    for topic, parser in action.choices.items():
+        for one in parser._actions:
+            if isinstance(one, argparse._SubParsersAction):
+                yield from ((topic, name) for name in one.choices)
