@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from fedmepd.closest import like_path
 from fedmepd.config import FUSION_SITE
 from fedmepd.errors import SettingsError, explain
+from fedmepd.flare.poc.workspace import PROJECT
 from fedmepd.storage import read_json
 
 _CONFIGURATIONS = {"site": "fed_client.json", "server": "fed_server.json"}
@@ -101,6 +102,11 @@ class Kit:
     def local(self) -> Path:
         """The folder with what the site's administrator configures."""
         return self.folder / "local"
+
+    @property
+    def of_poc(self) -> bool:
+        """Whether it is part of a workspace of `fedmepd poc`, which starts its server and sites itself."""
+        return self.project == PROJECT
 
     @property
     def site(self) -> str:

@@ -18,7 +18,6 @@ from shlex import quote
 from fedmepd.doctor.checks import Check, Topic
 from fedmepd.doctor.kit import Kit
 from fedmepd.doctor.versions import Installed
-from fedmepd.flare.poc.workspace import PROJECT
 
 _VERSIONS = Topic("versions")
 # PyTorch's, as the server's, may differ a little, and Python's does not matter.
@@ -52,17 +51,16 @@ def check_start_script(kit: Kit, mine: Installed, find: Callable[[str], str | No
     if program is None:
         return
     found = find(program)
-    of_poc = kit.project == PROJECT
     if found is None:
         text, advice = f"PATH has no {program}", _activate()
-        if of_poc:
+        if kit.of_poc:
             yield _VERSIONS.note("start script without a Python", text, _BY_HAND + advice)
         else:
             yield _VERSIONS.error("start script without a Python", text, advice)
     elif reason := "" if _is_this_one(Path(found)) else _lacks(found, kit, mine):
         text = f"startup/start.sh would start {found}, the first {program} in PATH, and not {sys.executable}: {reason}"
         advice = f"{_activate()}; or install the package there: `{quote(found)} -m pip install -r requirements.txt`"
-        if of_poc:
+        if kit.of_poc:
             yield _VERSIONS.note("another Python in the start script", text, _BY_HAND + advice)
         else:
             yield _VERSIONS.error("another Python in the start script", text, advice)
