@@ -18,7 +18,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for folder in ("workspace", "site-1/startup", "site-1/local"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "site-1/startup/fed_client.json").write_text("{}")
-    (tmp_path / "site-1/local/authorization.json").write_text('{"permissions": {}}')
+    (tmp_path / "site-1/local/authorization.json").write_text(
+        '{"format_version": "1.0", "permissions": {"lead": "any"}}'
+    )
     for file in ("plan.yaml", "model_best.pt"):
         (tmp_path / file).write_text("methods: [local]\n")
     monkeypatch.chdir(tmp_path)

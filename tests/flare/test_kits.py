@@ -49,6 +49,8 @@ BROKEN = [
     ("authorization.json", {"permissions": ["lead"]}, "permissions: expected an object of keys and values"),
     ("authorization.json", {"permissions": {"lead": 3}}, "permissions.lead = 3: expected a right in words"),
     ("authorization.json", {"permissions": {"lead": {"byoc": 3}}}, "permissions.lead: byoc: expected a right in words"),
+    ("authorization.json", {"permissions": {"lead": {"byoc": "rarely"}}}, 'bad condition expression "rarely"'),
+    ("authorization.json", {"format_version": "7"}, "format_version: must be 1.0"),
     ("privacy.json", {"scopes": 7}, "scopes = 7: expected a list"),
     ("privacy.json", {"scopes": [{"name": 1}]}, "scopes.0.name = 1: expected a text"),
 ]
@@ -131,6 +133,25 @@ def test_a_server_is_shown_with_its_folder(server_folder: Path, tmp_path: Path, 
     assert "withheld encoders" not in first
     shown(server_folder, capsys, "--jobs", str(tmp_path / "kept"))
     assert shown(server_folder, capsys)["jobs and results"] == f"kept in {tmp_path}/kept/jobs"
+
+
+@pytest.mark.parametrize(
+    ("rights", "files", "code"),
+    [
+        # A right that is named by itself overrides its category; FLARE reads names in small letters.
+        ({"shell_commands": "none", "cat": "any"}, "shown to lead", "refused, no matter who submits them"),
+        (
+            {"BYOC": ["o:a", "n:submitter"]},
+            "shown to nobody",
+            "accepted from lead (o:a or n:sub",
+        ),
+        ("o:b", "shown to lead (o:b)", "accepted from lead (o:b)"),
+    ],
+)
+def test_rights_are_told_as_flare_reads_them(rights: Any, files: str, code: str, kit_folder: Path) -> None:  # noqa: F811
+    write(kit_folder, "authorization.json", lambda content: content | {"permissions": {"lead": rights}})
+    state = dict(describe(KitSettings(kit_folder), SiteSettings()))
+    assert state["files of the kit"] == files and state["jobs with code"].startswith(code)
 
 
 def test_a_policy_of_somebody_else_is_told(kit_folder: Path, capsys: pytest.CaptureFixture) -> None:  # noqa: F811

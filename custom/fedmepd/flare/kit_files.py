@@ -17,7 +17,7 @@ from fedmepd.storage import read_json
 
 RESOURCES, AUTHORIZATION, PRIVACY = "resources.json", "authorization.json", "privacy.json"
 
-_REMEDY = "correct it, or unpack this file of the kit again"
+REMEDY = "correct it, or unpack this file of the kit again"
 
 
 class _File(BaseModel):
@@ -89,10 +89,10 @@ def read_checked(path: Path, name: str) -> dict[str, Any]:
     Raises:
         SettingsError: it cannot be read, or a value that is read here is of the wrong kind.
     """
-    content = read_json(path, "an object of keys and values", SettingsError, hint=f": {_REMEDY}")
+    content = read_json(path, "an object of keys and values", SettingsError, hint=f": {REMEDY}")
     try:
         _SCHEMAS[name].model_validate(content)
     except ValidationError as error:
         told = explain(error, str(path), _SCHEMAS[name])
-        raise SettingsError(f"{told}: {_REMEDY}") from error
+        raise SettingsError(f"{told}: {REMEDY}") from error
     return content

@@ -23,14 +23,14 @@ def describe(kit: KitSettings, machine: SiteSettings) -> Iterator[tuple[str, str
     Raises:
         SettingsError: a file of the kit cannot be read, or a value in it is of the wrong kind.
     """
-    yield "jobs with code", _whose_code(kit.rights(CODE))
+    yield "jobs with code", _whose_code(kit.rights(*CODE))
     yield "jobs without code", f"may use {_classes(kit)}"
     if kit.is_server:
         yield "jobs and results", _folder(kit)
     else:
         yield "withheld encoders", _withheld(kit)
         yield "log", "its errors go to the server" if kit.sends_log() else "stays at this site"
-        yield "files of the kit", _whose_files(kit.rights(FILES))
+        yield "files of the kit", _whose_files(kit.rights(*FILES))
     yield "data", str(machine.data or "no folder is named")
     yield "limits for a job", machine.limits.describe()
     yield "leaving", machine.disclosure().describe()
@@ -44,6 +44,8 @@ def _whose_code(rights: dict[str, str]) -> str:
 
 
 def _whose_files(rights: dict[str, str]) -> str:
+    if not rights:
+        return "shown to nobody"
     if all(words == "o:site" for words in rights.values()):
         return "shown to the site's own organisation alone"
     return f"shown to {_people(rights)}"

@@ -14,6 +14,7 @@ from typing import Any
 from nvflare.apis.fl_constant import AdminCommandNames
 from nvflare.app_common.default_component_policy import DEFAULT_CLASS_ALLOW_LIST
 from nvflare.app_common.widgets.component_path_authorizer import ALLOW_ALL, ClassListEnforcementMode
+from nvflare.fuel.sec.authz import parse_policy_config
 from nvflare.security.security import COMMAND_CATEGORIES
 from nvflare.tool.kit.kit_config import (
     StartupKitConfigError,
@@ -24,7 +25,7 @@ from nvflare.tool.kit.kit_config import (
 
 from fedmepd.closest import did_you_mean, like_path
 from fedmepd.errors import SettingsError
-from fedmepd.flare.kit_files import AUTHORIZATION, PRIVACY, RESOURCES, read_checked
+from fedmepd.flare.kit_files import AUTHORIZATION, PRIVACY, REMEDY, RESOURCES, read_checked
 from fedmepd.flare.tracking import TRACKERS
 from fedmepd.flare.withholding import policy, withheld
 from fedmepd.storage import write_json
@@ -68,12 +69,14 @@ def _is_too_much(name: str) -> bool:
 
 ADMISSION = {"id": "fedmepd_site_admission", "path": "fedmepd.flare.admission.SiteAdmission", "args": {}}
 
-CODE, FILES = "byoc", "shell_commands"
+_BYOC, _SHELL = "byoc", "shell_commands"
+CODE, FILES = (_BYOC,), tuple(command for command, category in COMMAND_CATEGORIES.items() if category == _SHELL)
+"""The rights to bring code, and to read files of a kit at FLARE's console."""
 _NEVER, _NO_WORDS = "none", ("none", "no")
 _COMMANDS = {value for name, value in vars(AdminCommandNames).items() if not name.startswith("_")}
 # A command without a category is a right of its own; two more are asked for when a job is deployed.
 _RIGHTS = sorted(
-    {CODE, "server-predeployed-flwr"} | set(COMMAND_CATEGORIES.values()) | (_COMMANDS - set(COMMAND_CATEGORIES))
+    {_BYOC, "server-predeployed-flwr"} | set(COMMAND_CATEGORIES.values()) | (_COMMANDS - set(COMMAND_CATEGORIES))
 )
 
 
@@ -141,9 +144,10 @@ class KitSettings:
         Raises:
             SettingsError: one cannot be read, or a value in it is of the wrong kind; it names file and key.
         """
-        for name in (RESOURCES, AUTHORIZATION, PRIVACY):
-            # Without the others FLARE has rules of its own.
-            if name == AUTHORIZATION or self._source(name).is_file():
+        self.rights()
+        for name in (RESOURCES, PRIVACY):
+            # Without these FLARE has rules of its own.
+            if self._source(name).is_file():
                 self._read(name)
 
     def set_up(self) -> Path:
@@ -185,18 +189,25 @@ class KitSettings:
         """Whether errors in a site's log go to the server."""
         return not self.is_server and self._read(RESOURCES).get("allow_log_streaming", True)
 
-    def rights(self, right: str) -> dict[str, str]:
-        """Returns whose people have a right here, by role, in FLARE's words; without those who never have it.
+    def rights(self, *names: str) -> dict[str, str]:
+        """Returns whose people have rights here, by role, in FLARE's words; without those who never have them.
 
         Args:
-            right: or a category of rights, as :data:`CODE` and :data:`FILES`.
+            names: of the rights, such as those of :data:`CODE` and :data:`FILES`.
+
+        Raises:
+            SettingsError: FLARE cannot use the file.
         """
+        policy_, error = parse_policy_config(self._read(AUTHORIZATION), COMMAND_CATEGORIES)
+        if error:
+            raise SettingsError(f"{self._source(AUTHORIZATION)}: {error}: {REMEDY}")
         found = {}
-        for role, rights in self._read(AUTHORIZATION)["permissions"].items():
-            words = rights.get(right, _NEVER) if isinstance(rights, dict) else rights
-            words = [words] if isinstance(words, str) else words
-            if any(word.strip().lower() not in _NO_WORDS for word in words):
-                found[role] = " or ".join(words)
+        for role, given in policy_.role_rights.items():
+            # A word for all rights stands under this name.
+            conditions = [given.get("*", given.get(name, _NEVER)) for name in names]
+            words = [word for one in conditions for word in ([one] if isinstance(one, str) else one)]
+            if some := dict.fromkeys(word for word in words if word.strip().lower() not in _NO_WORDS):
+                found[role] = " or ".join(some)
         return found
 
     def withheld(self) -> tuple[str, ...] | None:
@@ -205,14 +216,14 @@ class KitSettings:
 
     def refuse_code(self) -> Path:
         """Refuses jobs that carry code, whoever submits them; returns the file that says so."""
-        return self._permit(lambda rights: rights | {CODE: _NEVER})
+        return self._permit(lambda rights: rights | {_BYOC: _NEVER})
 
     def hide_files(self) -> Path:
         """Shows files of a site's kit to the site's own organisation alone; returns the file that says so.
 
         Logs are among them, and where the data are. FLARE's console by default shows them to a project admin, too.
         """
-        return self._permit(lambda rights: rights | ({FILES: "o:site"} if rights.get(FILES) == "any" else {}))
+        return self._permit(lambda rights: rights | ({_SHELL: "o:site"} if rights.get(_SHELL) == "any" else {}))
 
     def _permit(self, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Path:
         content = self._read(AUTHORIZATION)
