@@ -116,12 +116,10 @@ def test_a_run_that_is_not_there_is_answered_with_those_that_can_go_on(tmp_path)
         SimulatorRun(tmp_path / "trial-66").started_with()
     none = "(no round is finished)"
     assert str(error.value).endswith(
-        f"; runs that can go on, the newest first: trial-6 {none}, trial-5 (round {done['round']} of "
-        f"{done['rounds']}), trial-4 {none}, trial-3 {none}, trial-2 {none} and 2 more; did you mean trial-6?"
+        f"; the newest that can go on: trial-6 {none}, trial-5 (round {done['round']} of "
+        f"{done['rounds']}), trial-4 {none}, trial-3 {none}, trial-2 {none}; did you mean trial-6?"
     )
-    with pytest.raises(
-        FedMEPDError, match="holds no run to go on with: .*; runs that can go on, the newest first: tri"
-    ):
+    with pytest.raises(FedMEPDError, match="holds no run to go on with: .*; the newest that can go on: tri"):
         latest_run(tmp_path)
 
 

@@ -206,7 +206,7 @@ def latest_run(workspace: Path) -> SimulatorRun:
 
 
 def can_go_on(workspace: Path, like: str = "") -> str:
-    """Returns the end of a sentence that names runs of a workspace that are not finished: a few, the newest first.
+    """Returns the end of a sentence that names the newest runs of a workspace that are not finished, at most five.
 
     Args:
         workspace: need not exist.
@@ -214,14 +214,10 @@ def can_go_on(workspace: Path, like: str = "") -> str:
     """
     kept = sorted(workspace.glob(f"*_runs/{_JOB}"), key=lambda file: file.stat().st_mtime_ns, reverse=True)
     runs = [SimulatorRun(workspace / file.parent.name.removesuffix("_runs")) for file in kept]
-    unfinished = ((run.name, run.progress()) for run in runs)
+    unfinished = ((run.name, done) for run in runs if not ((done := run.progress()) and done.finished))
     said = [
         f"{name} (round {done.round} of {done.rounds})" if done else f"{name} (no round is finished)"
-        for name, done in unfinished
-        if not (done and done.finished)
+        for name, done in itertools.islice(unfinished, _MOST_NAMED)
     ]
-    if not said:
-        return ""
-    more = f" and {len(said) - _MOST_NAMED} more" if len(said) > _MOST_NAMED else ""
-    meant = did_you_mean(like, [run.name for run in runs])
-    return f"; runs that can go on, the newest first: {', '.join(said[:_MOST_NAMED])}{more}{meant}"
+    newest = f"; the newest that can go on: {', '.join(said)}" if said else ""
+    return newest + did_you_mean(like, [run.name for run in runs])
