@@ -138,6 +138,18 @@ def site_folders(folder: Path) -> list[Path]:
     return [child for child in _children(folder) if (child / MANIFEST).is_file()]
 
 
+def data_set_mark(folder: Path) -> str:
+    """Returns what says that a folder is a single data set, and holds no sites; empty: nothing does."""
+    children = {child.name: child for child in _children(folder)}
+    marks = [MANIFEST, *(name for name in children if name.lower() in LISTS), "imagesTr"]
+    return next((mark for mark in marks if mark in children), "the layout of BIDS" if is_bids(folder) else "")
+
+
+def is_group(name: str) -> bool:
+    """Whether a folder's name is that of a group of cases, such as HGG, and tells no patient."""
+    return name.lower() in _GROUPS
+
+
 def _from_list(task: Task, file: Path, follow_links: bool) -> Dataset:
     return _dataset(file, read_case_list(task, file, follow_links), [])
 
@@ -218,7 +230,7 @@ def _walk(search: _Search, folder: Path, below: int, without: str | None = None)
         elif any(other_format(file) for file in _children(child)):
             search.unread.append(child)
         # Ends the search even if links that the user allows form a circle.
-        if not deep and (below > 0 or (child.name.lower() in _GROUPS and below > -_DEEPEST)):
+        if not deep and (below > 0 or (is_group(child.name) and below > -_DEEPEST)):
             yield from _walk(search, child, below - 1)
 
 
@@ -302,7 +314,7 @@ def _folders_above(task: Task, folder: Path, root: Path) -> list[str]:
 
 def _says_nothing(task: Task, name: str, folder: Path, root: Path) -> bool:
     """Whether a folder between the data set and its cases is a group of patients, and not one patient's."""
-    if name.lower() in _GROUPS or read_case_name(task, name).layout != PLAIN:
+    if is_group(name) or read_case_name(task, name).layout != PLAIN:
         return True
     # A single folder, as an unpacked download has it.
     siblings = [child for child in _children(folder.parent) if child.is_dir() and not child.name.startswith(".")]

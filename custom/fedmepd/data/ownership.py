@@ -12,6 +12,7 @@ from typing import Literal
 
 from fedmepd.config import FUSION_SITE, Settings
 from fedmepd.data.cases import Case
+from fedmepd.data.federation_folder import look_into
 from fedmepd.data.findings import Finding, error
 from fedmepd.data.inspection import Inspection, tell_tale
 from fedmepd.data.layouts import Dataset, find_dataset, holds_cases, site_folders
@@ -21,10 +22,13 @@ from fedmepd.errors import DataError
 from fedmepd.site_settings import SiteSettings
 from fedmepd.tasks.find import find_task
 from fedmepd.tasks.task import Task
-from fedmepd.text_table import counted, natural_order
+from fedmepd.text_table import counted
 
 # Where the phantoms of a job are.
 _KEPT = ". They are kept in FEDMEPD_CACHE: free space there, or set it to another folder"
+
+# What the data set of a hospital's own cases is called, beside that for fusion training.
+OWN = "its own"
 
 Found = tuple[Dataset, Literal["phantom", "folder"]]
 
@@ -142,8 +146,12 @@ def has_fusion_folder(folder: Path) -> bool:
     return folder.is_dir() and holds_cases(folder / FUSION_SITE)
 
 
-def data_sets(task: Task, folder: Path, found: Callable[[str], None], *, follow_links: bool) -> dict[str, Dataset]:
+def data_sets(
+    task: Task, folder: Path, found: Callable[[str], None], *, follow_links: bool
+) -> tuple[dict[str, Dataset], list[Finding]]:
     """Finds the data sets of a folder of several: of a federation's sites, or of a hospital with fusion cases apart.
+
+    Sub-folders without manifests are sites if one of them is called ``fusion``, and no case lies beside them.
 
     Args:
         task: that the cases are of.
@@ -152,45 +160,40 @@ def data_sets(task: Task, folder: Path, found: Callable[[str], None], *, follow_
         follow_links: whether links may lead out of a case's folder.
 
     Returns:
-        the data sets by site; none if the folder is a single data set.
+        the data sets by site, and what was found beside them; none if the folder is a single data set.
+
+    Raises:
+        DataError: it cannot be read, or it is not clear whether it is a federation's or a hospital's.
     """
 
     def find(place: Path, deep: bool = True) -> Dataset:
         return find_dataset(task, place, follow_links=follow_links, deep=deep, without=FUSION_SITE)
 
-    if has_fusion_folder(folder) and find(folder, deep=False).cases:
+    with_fusion = has_fusion_folder(folder)
+    if not site_folders(folder) and not with_fusion:
+        return {}, []
+    federation = look_into(task, folder)
+    own = find(folder, deep=False) if with_fusion else None
+    if own is not None and own.cases:
+        if federation.sites:
+            raise DataError(
+                f"{folder} holds cases, such as {own.cases[0].name}, beside folders of cases, such as "
+                f"{federation.sites[0]}: take the cases out if the folders are sites of a federation; if all are one "
+                "hospital's, `fedmepd data init` makes a data set of them",
+                public="a data folder holds cases and folders of cases, and it is not clear whether these are sites",
+            )
         found("the cases of a hospital and those for fusion training")
-        return {"its own": find(folder, deep=False), FUSION_SITE: find(folder / FUSION_SITE)}
-    sites = site_folders(folder)
-    if sites:
-        found(f"a federation of {counted(len(sites), 'site')}")
+        return {OWN: own, FUSION_SITE: find(folder / FUSION_SITE)}, []
+    if not federation.sites:
+        return {}, []
+    names = [*federation.sites, *([FUSION_SITE] if with_fusion else [])]
+    found(f"a federation of {counted(len(names), 'site')}")
     made = {}
-    for site in sites:
-        made[site.name] = find(site)
-        if has_fusion_folder(site):
-            made[f"{site.name}/{FUSION_SITE}"] = find(site / FUSION_SITE)
-    return made
-
-
-def federation_sites(task: Task, folder: Path) -> list[str]:
-    """Returns the names of the sites whose data a folder holds, a sub-folder each, in their natural order.
-
-    The fusion site's sub-folder is none of them. Empty if the folder holds cases and no sites.
-
-    Args:
-        task: that the cases are of.
-        folder: of the federation.
-
-    Raises:
-        DataError: it cannot be read.
-    """
-    if find_dataset(task, folder, deep=False, without=FUSION_SITE).cases:
-        return []
-    places = site_folders(folder) or [
-        child for child in sorted(folder.iterdir()) if holds_cases(child) and find_dataset(task, child).cases
-    ]
-    names = [place.name for place in places if place.name != FUSION_SITE]
-    return sorted(names, key=natural_order)
+    for name in names:
+        made[name] = find(folder / name)
+        if has_fusion_folder(folder / name):
+            made[f"{name}/{FUSION_SITE}"] = find(folder / name / FUSION_SITE)
+    return made, federation.findings()
 
 
 def shared_cases(own: Inspection, fusion: Inspection) -> list[Finding]:
