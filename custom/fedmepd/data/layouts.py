@@ -16,10 +16,12 @@ from fedmepd.data.file_kinds import TWICE, Pattern, matching, sort_files
 from fedmepd.data.findings import Finding, error, note
 from fedmepd.data.formats import other_format
 from fedmepd.data.label_folders import named_labels, with_labels
+from fedmepd.data.links import describe_nothing, images_beside, no_case_in
 from fedmepd.data.manifest import FILE_NAME as MANIFEST
 from fedmepd.data.manifest import Part, read_manifest
 from fedmepd.data.names import read_case_name, read_label_name
 from fedmepd.data.patients import date_as_patient, patient_of, with_doubts
+from fedmepd.data.pattern_fit import check_fit, fitting, without_effect
 from fedmepd.data.volumes import is_nifti
 from fedmepd.errors import DataError, remedy
 from fedmepd.tasks.labels import Convention
@@ -30,6 +32,8 @@ SINGLE = "the folder of one case"
 NESTED = "a folder per patient, in it one per examination"
 
 LISTS = ("cases.csv", "cases.json")
+
+_IMAGES_TR = "imagesTr"
 
 # Folders between a data set and its cases that say nothing about a patient.
 _GROUPS = (
@@ -87,7 +91,8 @@ def find_dataset(
         patterns: which files of a case's folder are of which kind, where their names' words do not tell it.
 
     Raises:
-        DataError: the folder cannot be read, its list or manifest is not valid, or the manifest is of another task.
+        DataError: the folder cannot be read, its list or manifest is not valid, the manifest is of another task, or a
+            pattern fits no file.
     """
     folder = Path(folder)
     if folder.is_file():
@@ -96,7 +101,7 @@ def find_dataset(
             raise DataError(
                 f"{folder} is a file: expected a folder of cases, or a list that ends in .csv or .json{meant}"
             )
-        return _from_list(task, folder, follow_links)
+        return _from_list(task, folder, follow_links, patterns)
     children = _children(folder)
     if manifest and any(child.name == MANIFEST for child in children):
         cases, parts = read_manifest(task, folder)
@@ -105,14 +110,17 @@ def find_dataset(
     if len(lists) > 1:
         raise DataError(f"{folder} has both {lists[0].name} and {lists[1].name}: remove one", "two lists of cases")
     if lists:
-        return _from_list(task, lists[0], follow_links)
+        return _from_list(task, lists[0], follow_links, patterns)
     findings: list[Finding] = []
     unread: list[Path] = []
-    search = _Search(task, folder, follow_links, tuple(patterns), findings, unread, {})
+    search = _Search(task, folder, follow_links, tuple(patterns), findings, unread, {}, set())
     cases = with_labels(list(_walk(search, folder, _DEEPEST if deep else 0, without)), search.labels, findings)
     cases += _unread_cases(task, folder, cases, unread)
     if not cases:
         cases = list(_single_case(search))
+    elif not _has_layout(folder):
+        findings += images_beside([child for child in children if is_nifti(child)])
+    findings += check_fit(search.patterns, search.fitted, folder, cases)
     cases = with_doubts(cases)
     examinations = [case for case in cases if case.layout == NESTED and not case.patient_doubt]
     if examinations:
@@ -138,11 +146,23 @@ def site_folders(folder: Path) -> list[Path]:
     return [child for child in _children(folder) if (child / MANIFEST).is_file()]
 
 
+def list_of(folder: Path) -> Path | None:
+    """Returns the list that says which cases there are, if there is one."""
+    if folder.is_file():
+        return folder
+    return next((child for child in _children(folder) if child.name.lower() in LISTS), None)
+
+
 def data_set_mark(folder: Path) -> str:
     """Returns what says that a folder is a single data set, and holds no sites; empty: nothing does."""
-    children = {child.name: child for child in _children(folder)}
-    marks = [MANIFEST, *(name for name in children if name.lower() in LISTS), "imagesTr"]
-    return next((mark for mark in marks if mark in children), "the layout of BIDS" if is_bids(folder) else "")
+    if (folder / MANIFEST).is_file():
+        return MANIFEST
+    return cases.name if (cases := list_of(folder)) else _has_layout(folder)
+
+
+def _has_layout(folder: Path) -> str:
+    """What makes a folder one of the Decathlon's, nnU-Net's or BIDS; empty: nothing."""
+    return _IMAGES_TR if (folder / _IMAGES_TR).is_dir() else "the layout of BIDS" if is_bids(folder) else ""
 
 
 def is_group(name: str) -> bool:
@@ -150,7 +170,9 @@ def is_group(name: str) -> bool:
     return name.lower() in _GROUPS
 
 
-def _from_list(task: Task, file: Path, follow_links: bool) -> Dataset:
+def _from_list(task: Task, file: Path, follow_links: bool, patterns: Sequence[Pattern]) -> Dataset:
+    if patterns:
+        raise without_effect(file.name)
     return _dataset(file, read_case_list(task, file, follow_links), [])
 
 
@@ -201,18 +223,29 @@ class _Search:
     findings: list[Finding]
     unread: list[Path]
     labels: dict[str, list[Path]]
+    fitted: set[Pattern]
 
 
 def _walk(search: _Search, folder: Path, below: int, without: str | None = None) -> Iterator[Case]:
     children = [child for child in _children(folder) if not child.name.startswith(".")]
-    if any(child.name == "imagesTr" and child.is_dir() for child in children):
+    if any(child.name == _IMAGES_TR and child.is_dir() for child in children):
+        if search.patterns:
+            raise without_effect("dataset.json")
         yield from read_images_tr(search.task, folder, search.follow_links, search.findings)
         return
     if is_bids(folder):
-        yield from read_bids(search.task, folder, search.follow_links, search.patterns)
+        yield from read_bids(search.task, folder, search.follow_links, search.patterns, search.fitted)
         return
+    # What lies beside the images of a case may be anything.
+    in_case = folder != search.root and any(map(is_nifti, children))
     for child in children:
-        if not child.is_dir() or is_nifti(child) or (child.name == without and holds_cases(child)):
+        if child.name == without and _is_apart(child):
+            continue
+        if not is_nifti(child) and describe_nothing(child):
+            if not in_case:
+                search.findings.append(no_case_in(child))
+            continue
+        if not child.is_dir() or is_nifti(child):
             continue
         if (problem := outside(child, folder, search.follow_links)) is not None:
             search.findings.append(problem)
@@ -226,12 +259,34 @@ def _walk(search: _Search, folder: Path, below: int, without: str | None = None)
                 search.labels.setdefault(name, []).append(label)
             continue
         if volumes or deep:
+            search.fitted.update(fitting(child, volumes + deep, search.patterns))
             yield _case(search.task, child, search.root, volumes + deep, search.follow_links, search.patterns)
         elif any(other_format(file) for file in _children(child)):
             search.unread.append(child)
+        elif not in_case and (found := no_case_in(child)) is not None:
+            search.findings.append(found)
         # Ends the search even if links that the user allows form a circle.
         if not deep and (below > 0 or (is_group(child.name) and below > -_DEEPEST)):
             yield from _walk(search, child, below - 1)
+
+
+def _is_apart(folder: Path) -> bool:
+    """Whether a sub-folder holds the cases of another data set, and is not a case of that name.
+
+    Raises:
+        DataError: it may be either.
+    """
+    if not folder.is_dir() or holds_cases(folder):
+        return folder.is_dir()
+    cases = [child for child in _children(folder) if child.is_dir() and any(map(is_nifti, _children(child)))]
+    if cases:
+        image = next(file for file in _children(folder) if is_nifti(file))
+        raise DataError(
+            f"{folder} holds images, such as {image.name}, and folders of cases, such as {cases[0].name}: put the "
+            "images of each case into a folder of its own",
+            public=f"a folder {folder.name} holds images, and folders of cases",
+        )
+    return False
 
 
 def _single_case(search: _Search) -> Iterator[Case]:
@@ -244,14 +299,10 @@ def _single_case(search: _Search) -> Iterator[Case]:
     volumes = [file for file in _children(folder) if is_nifti(file)]
     if not volumes and not matching(folder, search.patterns):
         return
-    case = _case(
-        search.task,
-        folder.absolute(),
-        folder.absolute().parent,
-        [folder.absolute() / file.name for file in volumes] + matching(folder.absolute(), search.patterns),
-        search.follow_links,
-        search.patterns,
-    )
+    place = folder.absolute()
+    files = [place / file.name for file in volumes] + matching(place, search.patterns)
+    search.fitted.update(fitting(place, files, search.patterns))
+    case = _case(search.task, place, place.parent, files, search.follow_links, search.patterns)
     if any(found.kind == TWICE for found in case.findings):
         raise DataError(
             f"{folder} holds the files of several cases, such as {volumes[0].name}: put those of each case into a "

@@ -1,9 +1,12 @@
-"""Folders with nothing in them, and links that lead to nothing."""
+"""Folders with nothing in them, links that lead to nothing, and other things that hold no case."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
+
+from fedmepd.data.findings import Finding, note, warning
 
 
 def describe_nothing(path: Path) -> str:
@@ -23,3 +26,21 @@ def describe_nothing(path: Path) -> str:
         # What cannot be read is said where it is read.
         return ""
     return ""
+
+
+def no_case_in(path: Path) -> Finding | None:
+    """Returns what is to be said of a sub-folder of a data set that can hold no case; None if it may hold some."""
+    if why := describe_nothing(path):
+        return warning("empty folder, or link to nothing", f"{path}: {why}")
+    if path.is_dir() and not any(child.is_dir() for child in path.iterdir()):
+        return note("folder without an image, passed over", f"{path} holds no image")
+    return None
+
+
+def images_beside(images: Sequence[Path]) -> list[Finding]:
+    """Says of images that lie beside the folders of cases that they are passed over."""
+    if not images:
+        return []
+    more = f" and {len(images) - 1} more" if len(images) > 1 else ""
+    text = f"{images[0]}{more}: put the images of each case into a folder of its own"
+    return [warning("image beside the folders of cases, passed over", text)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Literal
 
 from fedmepd.config import FUSION_SITE, Settings
@@ -73,6 +74,8 @@ def find_site_data(name: str, settings: Settings, site_settings: SiteSettings) -
             "patients. Expected a sub-folder for each site; `fedmepd data split` makes such a folder of a data set",
             public=f"there is no data folder for {name} alone",
         )
+    if dataset.cases and folder == data and dataset.parts is None:
+        _require_one_depth(dataset, find_dataset(task, folder, without=FUSION_SITE))
     if not dataset.cases and settings.fusion.site != name:
         image, label = (task.file_name("001", kind) for kind in (task.modalities[0], None))
         expected = f"one sub-folder per case with NIfTI files, such as 001/{image} and 001/{label}"
@@ -83,6 +86,18 @@ def find_site_data(name: str, settings: Settings, site_settings: SiteSettings) -
             public=f"the data folder of {name} has no case in it",
         )
     return dataset, "folder"
+
+
+def _require_one_depth(upper: Dataset, all_of_it: Dataset) -> None:
+    """Cases in folders of folders may be examinations of patients, or other sites' cases: nobody can know."""
+    deeper = sorted({case.name for case in all_of_it.cases} - {case.name for case in upper.cases})
+    if deeper:
+        raise DataError(
+            f"{upper.folder} holds {counted(len(upper.cases), 'case')}, and {len(deeper)} more in folders of folders, "
+            f"such as {deeper[0]}: `fedmepd data init {quote(str(upper.folder))}` makes a data set of all of them; or "
+            "take those away that are not the site's",
+            public="the data folder holds cases, and more of them in folders of folders",
+        )
 
 
 def find_fusion_data(site: str, settings: Settings, site_settings: SiteSettings) -> Found:

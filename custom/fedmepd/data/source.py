@@ -12,7 +12,7 @@ from fedmepd.data.file_kinds import Pattern
 from fedmepd.data.findings import ERROR, Finding, warning
 from fedmepd.data.formats import describe_formats, other_format
 from fedmepd.data.inspection import Inspection, inspect_cases
-from fedmepd.data.layouts import Dataset, find_dataset
+from fedmepd.data.layouts import Dataset, find_dataset, list_of
 from fedmepd.data.manifest import FILE_NAME, load_manifest, read_manifest
 from fedmepd.errors import DataError
 from fedmepd.tasks.task import Task
@@ -68,7 +68,7 @@ def open_source(
         DataError: there is no case, or, unless they are left out, a case has an error.
     """
     task = _with_earlier_values(task, earlier)
-    patterns = tuple(patterns) or _earlier_patterns(task, earlier)
+    patterns = tuple(patterns) or (() if list_of(folder) else _earlier_patterns(task, earlier))
     dataset = find_dataset(task, folder, manifest=False, follow_links=follow_links, without=without, patterns=patterns)
     if not dataset.cases:
         raise no_case(task, folder)
