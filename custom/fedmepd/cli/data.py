@@ -451,6 +451,7 @@ def _split(options: argparse.Namespace) -> None:
         cache=cache,
         how=how,
     )
+    _tell_findings(source.inspection)
     rows = []
     for site in made:
         parts = Counter(entry.part for entry in site.manifest.cases)
