@@ -151,6 +151,9 @@ def dicom(folder: Path) -> None:
     [
         pytest.param(lambda folder: None, "{folder} cannot be read", id="no folder"),
         pytest.param(lambda folder: folder.mkdir(), "no case in {folder}", id="no case"),
+        pytest.param(
+            lambda folder: (folder / "a").mkdir(parents=True), "cases.csv. {folder}/a: it is empty", id="empty"
+        ),
         pytest.param(lambda folder: dicom(folder), "DICOM: convert them with dcm2niix", id="DICOM"),
         pytest.param(lambda folder: (folder.mkdir(), (folder / FILE_NAME).write_text("{")), "JSON", id="bad manifest"),
     ],
@@ -435,6 +438,22 @@ def test_check_tells_sites_that_share_cases(cohort: Path, tmp_path: Path, run) -
     status, printed = run("check", out)
     assert status == 1 and "north and south share 1 volume of the same content" in printed
     assert "     1  two sites that share cases\n" in printed
+
+
+def test_check_names_cases_that_came_after_the_manifest(tmp_path: Path, run, monkeypatch) -> None:
+    """Whatever layout they have; those for fusion training are no such cases, and a name of the folder is as good."""
+    data = tmp_path / "data"
+    for name in "ab":
+        write_case(data, name, ("T1",))
+    write_case(data / "fusion", "f")
+    assert run("init", data)[0] == 0 and "manifest does not have" not in run("check", data, "--details")[1]
+    write_case(data, "new", ("T1",))
+    status, printed = run("check", data, "--details")
+    assert status == 0 and "     1  case that the manifest does not have\n" in printed
+    assert f"case new in {data} is not in its manifest, and is not used: `fedmepd data init` takes it in" in printed
+    monkeypatch.chdir(data)
+    assert "     1  case that the manifest does not have\n" in run("check", ".", "--details")[1]
+    assert run("init", data)[0] == 0 and "manifest does not have" not in run("check", data, "--details")[1]
 
 
 def sites_of(folder: Path) -> Path:

@@ -22,6 +22,18 @@ def found(folder, **how):
     return [(one.severity, one.kind, one.text) for one in find_dataset(BRATS, folder, **how).findings]
 
 
+@pytest.mark.parametrize("link", [False, True])
+def test_two_cases_of_one_name(tmp_path, link):
+    """To rename a case that is there twice would make two patients of one."""
+    touch(tmp_path, "north/EGD-0001/t1.nii.gz", "south/readme.txt")
+    if link:
+        (tmp_path / "south" / "EGD-0001").symlink_to(tmp_path / "north" / "EGD-0001")
+    else:
+        touch(tmp_path, "south/EGD-0001/t1.nii.gz")
+    [text] = [text for _, kind, text in found(tmp_path, follow_links=True) if kind == "two cases of one name"]
+    assert text.endswith("links: remove one" if link else "EGD-0001: rename one, or remove one if they are the same")
+
+
 @pytest.mark.parametrize("follow_links", [False, True])
 def test_empty_folders_and_links_to_nothing(tmp_path, follow_links):
     """In place of a case or of an examination: following them would find nothing, so that is no advice."""

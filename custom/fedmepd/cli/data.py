@@ -167,8 +167,8 @@ def _check_folder(options: argparse.Namespace) -> int:
         patterns=_patterns(options),
         manifest=not options.pattern,
     )
-    if not dataset.cases and not dataset.findings:
-        raise no_case(task, options.folder)
+    if not dataset.cases and not any(found.severity == ERROR for found in dataset.findings):
+        raise no_case(task, options.folder, dataset.findings)
     inspection = _inspect(dataset, options)
     if options.json:
         return _print_json(task, {None: dataset}, inspection.findings, [], options)

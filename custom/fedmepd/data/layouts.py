@@ -16,7 +16,7 @@ from fedmepd.data.file_kinds import TWICE, Pattern, matching, sort_files
 from fedmepd.data.findings import Finding, error, note
 from fedmepd.data.formats import other_format
 from fedmepd.data.label_folders import named_labels, with_labels
-from fedmepd.data.links import describe_nothing, images_beside, no_case_in
+from fedmepd.data.links import describe_nothing, identity, images_beside, no_case_in
 from fedmepd.data.manifest import FILE_NAME as MANIFEST
 from fedmepd.data.manifest import Part, read_manifest
 from fedmepd.data.names import read_case_name, read_label_name
@@ -180,8 +180,11 @@ def _dataset(folder: Path, cases: list[Case], findings: list[Finding]) -> Datase
     cases = sorted(cases, key=lambda case: case.name)
     for name, count in Counter(case.name for case in cases).items():
         if count > 1:
-            same = [str(_place(case)) for case in cases if case.name == name]
-            text = f"{' and '.join(same[:2])} are two cases of one name, {name}: rename one"
+            one, other = [case for case in cases if case.name == name][:2]
+            linked = {identity(file) for file in one.files} & {identity(file) for file in other.files} - {None}
+            told = "have the same files through links: remove one" if linked else "are two cases of one name"
+            text = f"{_place(one)} and {_place(other)} {told}"
+            text += "" if linked else f", {name}: rename one, or remove one if they are the same"
             findings.append(error("two cases of one name", text))
     values: dict[str | None, Convention | None] = {}
     for case in cases:

@@ -28,6 +28,19 @@ def describe_nothing(path: Path) -> str:
     return ""
 
 
+def identity(file: Path) -> tuple[int, int] | None:
+    """Returns what is the same for all names of a file, symbolic and hard links: disk and number there.
+
+    Returns:
+        None if nothing is there.
+    """
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
 def no_case_in(path: Path) -> Finding | None:
     """Returns what is to be said of a sub-folder of a data set that can hold no case; None if it may hold some."""
     if why := describe_nothing(path):

@@ -31,6 +31,9 @@ _KEPT = ". They are kept in FEDMEPD_CACHE: free space there, or set it to anothe
 # What the data set of a hospital's own cases is called, beside that for fusion training.
 OWN = "its own"
 
+# Of what a folder without cases holds.
+_MOST_SHOWN = 3
+
 Found = tuple[Dataset, Literal["phantom", "folder"]]
 
 
@@ -82,7 +85,7 @@ def find_site_data(name: str, settings: Settings, site_settings: SiteSettings) -
         missing = f"no sub-folder {name} and " if folder == data else ""
         raise DataError(
             f"{folder} has {missing}no case in it: expected {expected}; `fedmepd data init` makes "
-            "a data set of any other layout",
+            f"a data set of any other layout{''.join(f'. {found.text}' for found in dataset.findings[:_MOST_SHOWN])}",
             public=f"the data folder of {name} has no case in it",
         )
     return dataset, "folder"

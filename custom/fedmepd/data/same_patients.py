@@ -20,6 +20,7 @@ from fedmepd.data.containment import OUTSIDE
 from fedmepd.data.findings import Finding, error, note, refuse, warning
 from fedmepd.data.inspection import Inspection, tell_tale
 from fedmepd.data.layouts import Dataset, find_dataset
+from fedmepd.data.links import identity
 from fedmepd.data.manifest import FILE_NAME as MANIFEST
 from fedmepd.data.manifest import pinned_content
 from fedmepd.data.names import read_case_name
@@ -118,7 +119,11 @@ def find_common(folders: Mapping[str, Path]) -> list[Common]:
     Raises:
         DataError: a manifest cannot be read.
     """
-    files = {site: dict(_identified(_files(folder))) for site, folder in folders.items()}
+    # A link that leads nowhere, or a file that is missing, is told by the checks of a case.
+    files = {
+        site: {key: file for file in _files(folder) if (key := identity(file)) is not None}
+        for site, folder in folders.items()
+    }
     found = []
     for one, other in combinations(folders, 2):
         place = os.path.realpath(folders[one])
@@ -157,17 +162,6 @@ def _files(folder: Path) -> Iterator[Path]:
             folders.clear()
         seen.add(real)
         yield from (Path(place) / name for name in sorted(names) if is_nifti(Path(name)))
-
-
-def _identified(files: Iterator[Path]) -> Iterator[tuple[tuple[int, int], Path]]:
-    """Files by what is the same for all their names: disk and number there."""
-    for file in files:
-        try:
-            status = file.stat()
-        except OSError:
-            # A link that leads nowhere, or a file that is missing: the checks of a case say so.
-            continue
-        yield (status.st_dev, status.st_ino), file
 
 
 def same_people(found: Mapping[str, Dataset]) -> list[str]:
