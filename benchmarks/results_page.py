@@ -8,7 +8,7 @@ A page says where something belongs by two comments, `<!-- comparison: NAME KIND
 What stands between them is replaced as soon as there are runs. NAME is a folder below docs/results, or several of them
 joined by `+`. KIND is one of
 
-    all             everything that `fedmepd compare show --markdown` prints
+    all             everything that `fedmepd compare show --markdown` prints, and what is missing of the plan
     summary         two scores of each method, and how they were found
     took            how long each run took
     convergence     whether validation still rose at the end
@@ -38,10 +38,12 @@ from fedmepd.comparing.sections import summary
 from fedmepd.comparing.text import markdown, markdown_table
 from fedmepd.errors import FedMEPDError
 from fedmepd.evaluation.results import FILE_NAME, HISTORY
+from fedmepd.experiments.plan import read_plan
 from fedmepd.storage import write_atomically, write_text
 
 ROOT = Path(__file__).parents[1]
 RUNS = ROOT / "docs" / "results"
+PLANS = ROOT / "benchmarks" / "plans"
 PAGES = (ROOT / "docs" / "results.md", ROOT / "README.md")
 
 KINDS = ("all", "summary", "took", "convergence", "figure")
@@ -160,7 +162,8 @@ class Pages:
         comparison = self._comparison(place)
         if place.kind == "all":
             # Without its own title, since the page has one.
-            return markdown(comparison, level=3).partition("\n\n")[2].rstrip("\n")
+            content = markdown(comparison, level=3).partition("\n\n")[2].rstrip("\n")
+            return _waited_for(place.names, comparison) + content
         if place.kind == "summary":
             table = "\n".join(markdown_table(summary(comparison, place.methods)))
             return f"{table}\n\n{_how(comparison)}"
@@ -179,6 +182,17 @@ def _heading(place: Place) -> str:
         return ""
     commands = "\n".join(f"    fedmepd compare run benchmarks/plans/{name}.yaml OUT" for name in place.names)
     return f"### {place.heading}\n\n{commands}\n\n"
+
+
+def _waited_for(names: Sequence[str], comparison: dict[str, Any]) -> str:
+    """Says which methods of the plans have no finished runs."""
+    plans = [read_plan(file, None) for file in (PLANS / f"{name}.yaml" for name in names) if file.exists()]
+    planned = list(dict.fromkeys(choice.name for plan in plans for choice in plan.choices()))
+    missing = [name for name in planned if name not in comparison["methods"]]
+    if not missing:
+        return ""
+    there = f"{len(planned) - len(missing)} of the plan's {len(planned)} methods are in the tables."
+    return f"{there} The runs of {', '.join(missing)} are not finished.\n\n"
 
 
 def _how(comparison: dict[str, Any]) -> str:

@@ -96,12 +96,19 @@ def test_the_command_writes_the_pages(out: Path, tmp_path: Path, capsys: pytest.
         )
         and "\nold\n" not in text
     )
-    assert "\n\nBetween.\n\n<!-- comparison: first all -->\n#### Compared with fedmepd\n" in text
+    [missing, _, begin] = text.partition("<!-- comparison: first all -->\n")[2].splitlines()[:3]
+    assert missing.startswith("2 of the plan's 19 methods are in the tables. The runs of central, creamfl, ")
+    assert missing.endswith(", perfl are not finished.") and "local" not in missing
+    assert begin == "#### Compared with fedmepd"
     assert text.endswith("<!-- end of comparison -->\n\nAfter.\n")
     assert Pages(kept).filled(page).text == text
-    assert text.split("Between")[0].count("| 95 % interval of fedmepd minus it | - | +0.125 to +0.125 |\n") == 2
+    assert text.split("Between")[0].count("| fedmepd minus this method: 95 % interval | - | +0.125 to +0.125 |\n") == 2
     assert "\n\nMean ± standard deviation over 3 seeds. The cases are phantoms (cohort mild): nothing" in text
     assert "- fedmepd against local: at the sites better by 0.125 [0.125, 0.125]" in text
+
+
+def test_a_page_is_silent_where_all_methods_are_finished(out: Path, tmp_path: Path) -> None:
+    assert fill(tmp_path, tmp_path, "out all").text.splitlines()[1] == "#### Compared with fedmepd"
 
 
 def fill(folder: Path, kept: Path, *places: str) -> results_page.Filled:

@@ -49,3 +49,11 @@ def test_what_is_not_known_is_a_dash(comparison: dict) -> None:
     comparison["budget"]["local"]["peak_mib"] = None
     [row] = [line for line in markdown(comparison).splitlines() if line.startswith("| local | 4 |")]
     assert [cell.strip() for cell in row.split("|")][11] == "-"
+
+
+def test_why_patients_images_are_refused_is_said_where_a_method_refuses_them(comparison: dict) -> None:
+    head = "why it refuses patients' images"
+    assert head not in markdown(comparison)
+    comparison["budget"]["local"]["phantoms_only"] = "it shows images to all"
+    [row] = [line for line in markdown(comparison).splitlines() if "shows images" in line]
+    assert head in markdown(comparison) and row.endswith(" | it shows images to all |")

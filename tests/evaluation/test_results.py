@@ -201,7 +201,9 @@ def test_a_site_as_an_older_version_wrote_it(tmp_path: Path) -> None:
     del run["sites"][1]["rounds_missed"]
     path = tmp_path / "results.json"
     path.write_text(json.dumps(run))
-    with pytest.raises(FedMEPDError, match="site-2 has no rounds_missed: another version of fedmepd"):
+    with pytest.raises(
+        FedMEPDError, match=r"results.json: sites.1.rounds_missed is missing; .* another version of fedmepd"
+    ):
         results.read(path)
 
 
@@ -230,7 +232,7 @@ def test_results_of_a_stranger(command: list[str], tmp_path: Path, capsys: pytes
     run["sites"][1] |= {"untested": EVIL, "test": None}
     run["run_name"] = EVIL
     (tmp_path / "results.json").write_text(json.dumps(run))
-    (tmp_path / "history.json").write_text(json.dumps({EVIL: {"validation": [], "rounds": []}}))
+    (tmp_path / "history.json").write_text(json.dumps({EVIL: {"validation": [], "rounds": [], "personal": {}}}))
     assert main([*command, str(tmp_path)]) == 0
     said = capsys.readouterr().out
     assert all(line.isprintable() for line in said.splitlines()) and len(said) < 20_000

@@ -109,7 +109,7 @@ class Design:
     def _of_the_worst(self) -> list[str]:
         if self.interval != "bootstrap":
             return []
-        return ["the worst of drawn sites scores less than the worst site: its interval lies low"]
+        return ["worst site: every bootstrap draw has a worst site of its own, so its interval lies too low"]
 
     def _limits(self) -> list[str]:
         limits = []

@@ -81,7 +81,7 @@ def summary(comparison: dict[str, Any], methods: Sequence[str] = ()) -> Section:
             differences = [comparison["differences"].get(name) for name in methods]
             rows.append((label(column), *map(_spread, found)))
             gaps = ["-" if of is None else interval(of["columns"][column], "+.3f") for of in differences]
-            rows.append((f"95 % interval of {against} minus it", *gaps))
+            rows.append((f"{against} minus this method: 95 % interval", *gaps))
     return Section("Summary", ("mDSC on test cases", *methods), rows)
 
 
@@ -145,12 +145,12 @@ def _budget(comparison: dict[str, Any]) -> Section:
 
 
 def _needs(comparison: dict[str, Any]) -> Section:
-    rows = [
-        (name, *(of_method[key] or "-" for key in ("shared", "fusion", "phantoms_only")))
-        for name, of_method in comparison["budget"].items()
-    ]
-    heads = ("method", "what sites share", "what the fusion site does", "not for patients' images because")
-    return Section("What the methods do", heads, rows, 4, wraps=True)
+    columns = [("shared", "what sites share"), ("fusion", "what the fusion site does")]
+    if any(of_method["phantoms_only"] for of_method in comparison["budget"].values()):
+        columns.append(("phantoms_only", "why it refuses patients' images"))
+    rows = [(name, *(of_method[key] or "-" for key, _ in columns)) for name, of_method in comparison["budget"].items()]
+    heads = ("method", *(head for _, head in columns))
+    return Section("What the methods do", heads, rows, len(heads), wraps=True)
 
 
 def _scores(comparison: dict[str, Any]) -> Section:
@@ -162,7 +162,7 @@ def _scores(comparison: dict[str, Any]) -> Section:
     heads = ("method", *(head for column in columns for head in (label(column), "95 % interval")))
     notes = [
         "mDSC: mean Dice of the regions on test cases; mean ± standard deviation over the seeds",
-        "worst site: in each run the site with the lowest score",
+        "worst site: the lowest mDSC of any site in a run, mean over the seeds; each run can have another worst site",
     ]
     return Section("Scores", heads, rows, 1, notes)
 

@@ -17,6 +17,7 @@ from fedmepd.config import Settings
 from fedmepd.environment import versions
 from fedmepd.errors import FedMEPDError
 from fedmepd.evaluation.metrics import VERSION as EVALUATION
+from fedmepd.evaluation.result_files import Results, require
 from fedmepd.storage import read_foreign_json, write_json, write_text
 from fedmepd.tasks.rules import LESION_COUNTS
 from fedmepd.text_table import natural_order
@@ -215,13 +216,7 @@ def read(path: Path) -> dict[str, Any]:
     missing = [key for key in _KEYS if key not in results]
     if missing:
         raise FedMEPDError(f"{path} holds no results of fedmepd: {', '.join(missing)} missing")
-    for entry in (results["server"], *results["sites"]):
-        missing = [key for key in ("name", "modalities", "cases", "personal_share", *_RECORDED) if key not in entry]
-        if missing:
-            raise FedMEPDError(
-                f"{path}: {entry.get('name', 'a site')} has no {', '.join(missing)}: another version of fedmepd wrote "
-                "these results; read them with that version"
-            )
+    require(Results, results, path)
     return results
 
 

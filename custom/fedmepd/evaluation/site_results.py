@@ -12,6 +12,7 @@ from fedmepd import __version__
 from fedmepd.config import Settings
 from fedmepd.environment import versions
 from fedmepd.errors import FedMEPDError
+from fedmepd.evaluation.result_files import SiteResults, require
 from fedmepd.storage import read_foreign_json
 
 FILE_NAME = "site.json"
@@ -88,4 +89,5 @@ def read(path: Path) -> dict[str, Any]:
     missing = [key for key in _KEYS if key not in content]
     if missing:
         raise FedMEPDError(f"{path}: {', '.join(missing)} missing: expected a {FILE_NAME} of this version of fedmepd")
+    require(SiteResults, content, path)
     return content

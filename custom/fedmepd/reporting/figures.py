@@ -106,7 +106,8 @@ def personal_filters(results: dict[str, Any], history: dict[str, Any], layout: L
     filters, sites = results.get("filters") or {}, results["sites"]
     if not filters or not results["round"] or not sites:
         return None
-    maps = [shares(history[site["name"]], filters, results["round"]) for site in sites]
+    # A site that has joined since the curves were written has none.
+    maps = [shares(history.get(site["name"], {"personal": {}}), filters, results["round"]) for site in sites]
     most = max(map(np.max, maps))
     if not most:
         return None
@@ -185,7 +186,7 @@ def seconds(results: dict[str, Any], layout: Layout = WIDE) -> Figure | None:
     figure, [axis] = plotting.axes(1, 1, height=3.4, layout=layout)
     numbers, bottom = [record["round"] for record in rounds], np.zeros(len(rounds))
     for phase in PHASES:
-        values = np.array([record[phase] for record in rounds])
+        values = np.array([record.get(phase, 0.0) for record in rounds])
         if values.sum() >= 0.01 * sum(record["total"] for record in rounds):
             axis.bar(
                 numbers,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedmepd.evaluation import lesion_table, tables
 from fedmepd.evaluation.entries import label
+from fedmepd.evaluation.result_files import History, require
 from fedmepd.evaluation.results import HISTORY, find, read
 from fedmepd.reporting import figures, headline, html, plotting, settings_table
 from fedmepd.reporting.plotting import Layout, Picture
@@ -77,7 +78,9 @@ def _history(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     hint = "; without that file the page is written without curves"
-    return read_foreign_json(path, "the history of a run", hint=hint)
+    history = read_foreign_json(path, "the history of a run", hint=hint)
+    require(History, history, path)
+    return history
 
 
 def _drawings(results: dict[str, Any], history: dict[str, Any] | None) -> dict[str, Callable[[Layout], Figure | None]]:
