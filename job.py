@@ -339,7 +339,7 @@ def site_names(data: str | None, count: int | None, settings: dict) -> list[str]
         raise DataError(f"--sites {count}: {data} holds {counted(len(named), 'site')}, {', '.join(named)}")
     if text := found.without_images():
         warn(text)
-    if text := check_sites(task, folder, named[:count]):
+    for text in check_sites(task, folder, named[:count]):
         warn(text)
     return named[:count]
 

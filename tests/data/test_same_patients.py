@@ -14,7 +14,10 @@ from tests.data.files import save, tumour, volume, write_case
 
 
 def check(folder: Path, *sites: str) -> str:
-    return check_sites(BRATS, folder, sites)
+    """The only warning, if there is one."""
+    warned = check_sites(BRATS, folder, sites)
+    assert len(warned) < 2
+    return "".join(warned)
 
 
 def test_sites_of_their_own_patients(tmp_path: Path) -> None:
@@ -86,6 +89,16 @@ def test_links_that_no_site_may_read(tmp_path: Path) -> None:
         check(tmp_path, "a", "b")
     assert main(["data", "init", str(tmp_path / "b"), "--follow-links"]) == 0
     assert check(tmp_path, "a", "b") == ""
+
+
+def test_what_a_site_passes_over(tmp_path: Path) -> None:
+    for site in "ab":
+        write_case(tmp_path / site, f"of-{site}", ("T1",))
+    (tmp_path / "b" / "lost").symlink_to(tmp_path / "gone")
+    assert check(tmp_path, "a", "b") == (
+        f"{tmp_path}/b/lost: a link to {tmp_path}/gone, which is not there. A run goes on without: "
+        f"`fedmepd data check {tmp_path}` says more"
+    )
 
 
 def test_patients_of_the_same_names(tmp_path: Path) -> None:

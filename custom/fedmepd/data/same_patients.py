@@ -17,7 +17,7 @@ from shlex import quote
 from fedmepd.config import FUSION_SITE
 from fedmepd.data.cases import PLAIN, Case
 from fedmepd.data.containment import OUTSIDE
-from fedmepd.data.findings import Finding, error, note, refuse, warning
+from fedmepd.data.findings import WARNING, Finding, error, note, refuse, warning
 from fedmepd.data.inspection import Inspection, tell_tale
 from fedmepd.data.layouts import Dataset, find_dataset
 from fedmepd.data.links import identity
@@ -60,7 +60,7 @@ class Common:
         return error(_SHARED, self.text)
 
 
-def check_sites(task: Task, folder: Path, sites: Sequence[str]) -> str:
+def check_sites(task: Task, folder: Path, sites: Sequence[str]) -> list[str]:
     """Refuses a folder in which sites have the same folder or files, the fusion site among them.
 
     Args:
@@ -69,7 +69,7 @@ def check_sites(task: Task, folder: Path, sites: Sequence[str]) -> str:
         sites: their names, without the fusion site's.
 
     Returns:
-        a warning of patients who may be at two sites; empty: there are none.
+        warnings: of what is passed over in a site's folder, and of patients who may be at two sites.
 
     Raises:
         DataError: two sites have the same folder or files, links lead to files that no site may read, or a folder
@@ -81,14 +81,19 @@ def check_sites(task: Task, folder: Path, sites: Sequence[str]) -> str:
     findings = [one for dataset in found.values() for one in dataset.findings]
     findings += [one for dataset in found.values() for case in dataset.cases for one in case.findings]
     refuse([one for one in findings if one.kind == OUTSIDE])
-    lines = same_people(found)
-    if not lines:
-        return ""
-    more = f"; and {counted(len(lines) - _MOST_SHOWN, 'more pair')}" if len(lines) > _MOST_SHOWN else ""
-    return (
-        f"{'; '.join(lines[:_MOST_SHOWN])}{more}. If they are the same people, the scores are too good: "
-        f"`fedmepd data check {quote(str(folder))}` compares what their files contain"
-    )
+    passed_over = [one.text for dataset in found.values() for one in dataset.findings if one.severity == WARNING]
+    check = f"`fedmepd data check {quote(str(folder))}`"
+    warnings = [f"{_few(passed_over)}. A run goes on without: {check} says more"] if passed_over else []
+    if lines := same_people(found):
+        same = f"{_few(lines, 'pair')}. If they are the same people, the scores are too good: {check} compares what"
+        warnings.append(f"{same} their files contain")
+    return warnings
+
+
+def _few(texts: Sequence[str], noun: str = "") -> str:
+    left = len(texts) - _MOST_SHOWN
+    more = [f"and {counted(left, f'more {noun}') if noun else f'{left} more'}"] if left > 0 else []
+    return "; ".join([*texts[:_MOST_SHOWN], *more])
 
 
 def require_apart(folders: Mapping[str, Path]) -> None:

@@ -177,7 +177,7 @@ class Conductor:
                 cohorts.setdefault(run.cohort(), run)
         for folder, sites, task in {(run.data, run.sites, run.settings.task) for run in cohorts.values() if run.data}:
             beside = "" if isinstance(self.plan.sites, list) else look_into(find_task(task), folder).without_images()
-            for text in filter(None, (beside, check_sites(find_task(task), folder, sites))):
+            for text in [*([beside] if beside else []), *check_sites(find_task(task), folder, sites)]:
                 self._say(f"warning: {text}")
         self._progress("preparing cases", 0, len(cohorts))
         preparing = [folders[run.name] for run in cohorts.values()]
