@@ -66,9 +66,11 @@ def test_images_that_belong_to_no_site(folder, add, name, why):
     found = look_into(BRATS, folder)
     assert found.sites == ("site-9", "site-10") and not found.empty
     assert list(found.strays) == [name] and why in found.strays[name]
-    with pytest.raises(DataError, match=r"data holds 2 sites \(site-9, site-10\), and besides what is none: ") as error:
+    with pytest.raises(
+        DataError, match=r"data holds 2 sites \(site-9, site-10\), and images that belong to none: "
+    ) as error:
         found.require_sites(fusion=True)
-    assert f"{name} ({found.strays[name]}). Move these images into" in str(error.value)
+    assert f"{name} ({found.strays[name]}). Move them into" in str(error.value)
     assert str(folder) not in error.value.public and name not in error.value.public
     [told] = found.findings()
     assert told.severity == "error" and f"{folder / name} is no site: {found.strays[name]}" == told.text

@@ -149,7 +149,9 @@ def test_a_case_beside_the_sites(tmp_path) -> None:
     for place in ("clinic/a", "other/b", "case-99"):
         (tmp_path / "cases" / place).mkdir(parents=True)
         (tmp_path / "cases" / place / "t1.nii.gz").touch()
-    with pytest.raises(FedMEPDError, match="holds 2 sites \\(clinic, other\\), and besides what is none: case-99"):
+    with pytest.raises(
+        FedMEPDError, match="holds 2 sites \\(clinic, other\\), and images that belong to none: case-99"
+    ):
         runs(read_plan(write(tmp_path, SMALL | {"data": "cases"}), None))
     found = runs(read_plan(write(tmp_path, SMALL | {"data": "cases", "sites": ["other"]}), None))
     assert {run.sites for run in found} == {("other",)}

@@ -96,7 +96,10 @@ def test_a_case_beside_the_sites_is_refused_before_anything_starts(job, tmp_path
     write_case(tmp_path / "data", "case-99", ("T1",))
     status, _, errors = job("--data", "data")
     assert status == 2 and len(errors.splitlines()) == 1
-    assert f"{tmp_path}/data holds 2 sites (north, south), and besides what is none: case-99 (images such as" in errors
+    assert (
+        f"{tmp_path}/data holds 2 sites (north, south), and images that belong to none: case-99 (images such as"
+        in errors
+    )
 
 
 def test_the_same_folder_at_two_sites_is_refused_before_anything_starts(job, tmp_path):

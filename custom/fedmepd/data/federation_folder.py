@@ -9,7 +9,7 @@ from pathlib import Path
 from fedmepd.config import FUSION_SITE
 from fedmepd.data.findings import Finding, error, warning
 from fedmepd.data.formats import other_format
-from fedmepd.data.layouts import data_set_mark, find_dataset, is_group, site_folders
+from fedmepd.data.layouts import children_of, data_set_mark, find_dataset, is_group, site_folders
 from fedmepd.data.links import describe_nothing
 from fedmepd.data.volumes import is_nifti
 from fedmepd.errors import DataError
@@ -17,8 +17,8 @@ from fedmepd.tasks.task import Task
 from fedmepd.text_table import counted, natural_order
 
 _MOST_SHOWN = 3
-# Enough to say that there are images.
-_FILES_LOOKED_AT = 10_000
+
+_NO_IMAGE = "no image in it"
 
 _EXPECTED = (
     f"expected a folder with one sub-folder for each site, and one named {FUSION_SITE}. `fedmepd data split` makes "
@@ -64,8 +64,8 @@ class FederationFolder:
             raise DataError(f"{self.folder} holds no sites{found}: {_EXPECTED}", public="a data folder holds no sites")
         if self.strays:
             raise DataError(
-                f"{self.folder} holds {_named(self.sites)}, and besides what is none: {_some(self.strays)}. Move "
-                "these images into the folder of a site, or out of this folder",
+                f"{self.folder} holds {counted(len(self.sites), 'site')} ({', '.join(self.sites)}), and images that "
+                f"belong to none: {_some(self.strays)}. Move them into the folder of a site, or out of this folder",
                 public="a data folder holds sites, and images that belong to none of them",
             )
         if fusion and FUSION_SITE in self.empty:
@@ -112,17 +112,19 @@ def look_into(task: Task, folder: Path) -> FederationFolder:
         return FederationFolder(folder, mark=mark)
     with_manifest = {place.name for place in site_folders(folder)} - {FUSION_SITE}
     sites, strays, empty = [], {}, {}
-    for child in sorted(folder.iterdir(), key=lambda place: natural_order(place.name)):
+    for child in sorted(children_of(folder), key=lambda place: natural_order(place.name)):
         if child.name.startswith("."):
             continue
         if why := describe_nothing(child):
             empty[child.name] = why
         elif is_nifti(child):
             strays[child.name] = "an image in no site's folder"
-        elif not child.is_dir() or child.name in with_manifest:
-            sites += [child.name] if child.name in with_manifest else []
+        elif child.name in with_manifest:
+            sites.append(child.name)
+        elif not child.is_dir():
+            continue
         elif why := _no_site(task, child, with_manifest):
-            (strays if _first_image(child) else empty)[child.name] = why
+            (empty if why.startswith(_NO_IMAGE) else strays)[child.name] = why
         elif child.name != FUSION_SITE:
             sites.append(child.name)
     return FederationFolder(folder, tuple(sites), "", strays, empty)
@@ -130,7 +132,7 @@ def look_into(task: Task, folder: Path) -> FederationFolder:
 
 def _no_site(task: Task, folder: Path, with_manifest: set[str]) -> str:
     """Why a sub-folder is no site, nor the fusion site's; empty if it is one."""
-    images = [file.name for file in sorted(folder.iterdir()) if is_nifti(file)]
+    images = [file.name for file in children_of(folder) if is_nifti(file)]
     if images and folder.name != FUSION_SITE:
         return f"images such as {images[0]} lie directly in it, as in the folder of one case"
     if find_dataset(task, folder, follow_links=True).cases:
@@ -140,21 +142,12 @@ def _no_site(task: Task, folder: Path, with_manifest: set[str]) -> str:
             other = min(with_manifest, key=natural_order)
             return f"it has no manifest, which {other} has: `fedmepd data init` writes one"
         return "its name is that of a group of cases: rename it if it is a site" if is_group(folder.name) else ""
-    image = _first_image(folder)
+    image = next((file for file in folder.rglob("*") if is_nifti(file) or other_format(file)), None)
     if image is None:
-        nothing = {place.name: why for place in sorted(folder.iterdir()) if (why := describe_nothing(place))}
-        return f"no image in it{f', but {_some(nothing)}' if nothing else ''}"
+        nothing = {place.name: why for place in children_of(folder) if (why := describe_nothing(place))}
+        return f"{_NO_IMAGE}{f', but {_some(nothing)}' if nothing else ''}"
     told = other_format(image)
     return f"images such as {image.relative_to(folder)}: {told}" if told else f"no case found around {image.name}"
-
-
-def _first_image(folder: Path) -> Path | None:
-    files = islice(folder.rglob("*"), _FILES_LOOKED_AT)
-    return next((file for file in files if is_nifti(file) or other_format(file)), None)
-
-
-def _named(sites: tuple[str, ...]) -> str:
-    return f"{counted(len(sites), 'site')} ({', '.join(sites)})"
 
 
 def _some(reasons: dict[str, str], most: int | None = _MOST_SHOWN) -> str:

@@ -102,7 +102,7 @@ def find_dataset(
                 f"{folder} is a file: expected a folder of cases, or a list that ends in .csv or .json{meant}"
             )
         return _from_list(task, folder, follow_links, patterns)
-    children = _children(folder)
+    children = children_of(folder)
     if manifest and any(child.name == MANIFEST for child in children):
         cases, parts = read_manifest(task, folder)
         return Dataset(folder, "a data set of fedmepd", cases, parts=parts)
@@ -135,7 +135,7 @@ def find_dataset(
 
 def holds_cases(folder: Path) -> bool:
     """Whether a folder may hold cases, and is not one itself."""
-    return folder.is_dir() and not any(is_nifti(file) for file in _children(folder))
+    return folder.is_dir() and not any(is_nifti(file) for file in children_of(folder))
 
 
 def site_folders(folder: Path) -> list[Path]:
@@ -143,14 +143,14 @@ def site_folders(folder: Path) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir() or (folder / MANIFEST).is_file():
         return []
-    return [child for child in _children(folder) if (child / MANIFEST).is_file()]
+    return [child for child in children_of(folder) if (child / MANIFEST).is_file()]
 
 
 def list_of(folder: Path) -> Path | None:
     """Returns the list that says which cases there are, if there is one."""
     if folder.is_file():
         return folder
-    return next((child for child in _children(folder) if child.name.lower() in LISTS), None)
+    return next((child for child in children_of(folder) if child.name.lower() in LISTS), None)
 
 
 def data_set_mark(folder: Path) -> str:
@@ -204,7 +204,12 @@ def _place(case: Case) -> Path | str:
     return next((path.parent for _, path, _ in case.volumes), case.name)
 
 
-def _children(folder: Path) -> list[Path]:
+def children_of(folder: Path) -> list[Path]:
+    """Returns what lies in a folder, sorted by name.
+
+    Raises:
+        DataError: it cannot be read.
+    """
     try:
         return sorted(folder.iterdir())
     except OSError as problem:
@@ -230,7 +235,7 @@ class _Search:
 
 
 def _walk(search: _Search, folder: Path, below: int, without: str | None = None) -> Iterator[Case]:
-    children = [child for child in _children(folder) if not child.name.startswith(".")]
+    children = [child for child in children_of(folder) if not child.name.startswith(".")]
     if any(child.name == _IMAGES_TR and child.is_dir() for child in children):
         if search.patterns:
             raise without_effect("dataset.json")
@@ -253,7 +258,7 @@ def _walk(search: _Search, folder: Path, below: int, without: str | None = None)
         if (problem := outside(child, folder, search.follow_links)) is not None:
             search.findings.append(problem)
             continue
-        volumes = [file for file in _children(child) if is_nifti(file)]
+        volumes = [file for file in children_of(child) if is_nifti(file)]
         deep = matching(child, search.patterns)
         if not deep and read_case_name(search.task, child.name).gathered:
             deep = sorted(file for file in child.rglob("*") if is_nifti(file) and file not in volumes)
@@ -264,7 +269,7 @@ def _walk(search: _Search, folder: Path, below: int, without: str | None = None)
         if volumes or deep:
             search.fitted.update(fitting(child, volumes + deep, search.patterns))
             yield _case(search.task, child, search.root, volumes + deep, search.follow_links, search.patterns)
-        elif any(other_format(file) for file in _children(child)):
+        elif any(other_format(file) for file in children_of(child)):
             search.unread.append(child)
         elif not in_case and (found := no_case_in(child)) is not None:
             search.findings.append(found)
@@ -281,9 +286,9 @@ def _is_apart(folder: Path) -> bool:
     """
     if not folder.is_dir() or holds_cases(folder):
         return folder.is_dir()
-    cases = [child for child in _children(folder) if child.is_dir() and any(map(is_nifti, _children(child)))]
+    cases = [child for child in children_of(folder) if child.is_dir() and any(map(is_nifti, children_of(child)))]
     if cases:
-        image = next(file for file in _children(folder) if is_nifti(file))
+        image = next(file for file in children_of(folder) if is_nifti(file))
         raise DataError(
             f"{folder} holds images, such as {image.name}, and folders of cases, such as {cases[0].name}: put the "
             "images of each case into a folder of its own",
@@ -299,7 +304,7 @@ def _single_case(search: _Search) -> Iterator[Case]:
         DataError: it holds the files of several cases.
     """
     folder = search.root
-    volumes = [file for file in _children(folder) if is_nifti(file)]
+    volumes = [file for file in children_of(folder) if is_nifti(file)]
     if not volumes and not matching(folder, search.patterns):
         return
     place = folder.absolute()
@@ -371,5 +376,5 @@ def _says_nothing(task: Task, name: str, folder: Path, root: Path) -> bool:
     if is_group(name) or read_case_name(task, name).layout != PLAIN:
         return True
     # A single folder, as an unpacked download has it.
-    siblings = [child for child in _children(folder.parent) if child.is_dir() and not child.name.startswith(".")]
+    siblings = [child for child in children_of(folder.parent) if child.is_dir() and not child.name.startswith(".")]
     return folder.parent == root and len(siblings) == 1
