@@ -317,10 +317,11 @@ def site_names(data: str | None, count: int | None, settings: dict) -> list[str]
         settings: of the job, whose task it is.
 
     Raises:
-        FedMEPDError: the folder cannot be read, holds no sites, no cases for fusion training, or fewer sites.
+        FedMEPDError: the folder cannot be read, holds no sites, no cases for fusion training, fewer sites, or images
+            that belong to none, or two sites have files in common.
     """
     from fedmepd.config import FUSION_SITE
-    from fedmepd.data.ownership import federation_sites
+    from fedmepd.data.federation_folder import look_into
     from fedmepd.data.same_patients import check_sites
     from fedmepd.errors import DataError
     from fedmepd.tasks.find import task_of
@@ -332,25 +333,20 @@ def site_names(data: str | None, count: int | None, settings: dict) -> list[str]
     if not folder.is_dir():
         raise DataError(f"{data} is {'a file' if folder.exists() else 'not there'}: {expected}{like_path(folder)}")
     task = task_of(settings)
-    named = federation_sites(task, folder)
-    if not named:
-        raise DataError(f"{data} holds no sites: {expected}. `fedmepd data split` makes such a folder of a data set")
-    if not settings.get("fusion", {}).get("site") and not (folder / FUSION_SITE).is_dir():
+    found = look_into(task, folder)
+    fusion_site = settings.get("fusion", {}).get("site")
+    found.require_sites(fusion=not fusion_site)
+    named = list(found.sites)
+    if not fusion_site and not (folder / FUSION_SITE).is_dir():
         raise DataError(
             f"{data} has no sub-folder {FUSION_SITE} with the cases for fusion training: add one, or name the site "
             "that has them with --fusion-site"
         )
     if count is not None and count > len(named):
         raise DataError(f"--sites {count}: {data} holds {counted(len(named), 'site')}, {', '.join(named)}")
-    others = [
-        child.name
-        for child in sorted(folder.iterdir())
-        if child.is_dir() and not child.name.startswith(".") and child.name not in (*named, FUSION_SITE)
-    ]
-    if others:
-        why = "no cases were found there, or no manifest, which the other sub-folders have"
-        print(f"job.py: sub-folders of {data} that are no sites: {', '.join(others)}; {why}", file=sys.stderr)
-    if text := check_sites(task, folder, named[:count]):
+    if text := found.without_images():
+        warn(text)
+    for text in check_sites(task, folder, named[:count]):
         warn(text)
     return named[:count]
 

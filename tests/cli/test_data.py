@@ -151,6 +151,9 @@ def dicom(folder: Path) -> None:
     [
         pytest.param(lambda folder: None, "{folder} cannot be read", id="no folder"),
         pytest.param(lambda folder: folder.mkdir(), "no case in {folder}", id="no case"),
+        pytest.param(
+            lambda folder: (folder / "a").mkdir(parents=True), "cases.csv. {folder}/a: it is empty", id="empty"
+        ),
         pytest.param(lambda folder: dicom(folder), "DICOM: convert them with dcm2niix", id="DICOM"),
         pytest.param(lambda folder: (folder.mkdir(), (folder / FILE_NAME).write_text("{")), "JSON", id="bad manifest"),
     ],
@@ -445,6 +448,90 @@ def test_check_tells_sites_that_share_cases(cohort: Path, tmp_path: Path, run) -
     status, printed = run("check", out)
     assert status == 1 and "north and south share 1 volume of the same content" in printed
     assert "     1  two sites that share cases\n" in printed
+
+
+def test_check_names_cases_that_came_after_the_manifest(tmp_path: Path, run, monkeypatch) -> None:
+    """Whatever layout they have; those for fusion training are no such cases, and a name of the folder is as good."""
+    data = tmp_path / "data"
+    for name in "ab":
+        write_case(data, name, ("T1",))
+    write_case(data / "fusion", "f")
+    assert run("init", data)[0] == 0 and "manifest does not have" not in run("check", data, "--details")[1]
+    write_case(data, "new", ("T1",))
+    status, printed = run("check", data, "--details")
+    assert status == 0 and "     1  case that the manifest does not have\n" in printed
+    assert f"case new in {data} is not in its manifest, and is not used: `fedmepd data init` takes it in" in printed
+    monkeypatch.chdir(data)
+    assert "     1  case that the manifest does not have\n" in run("check", ".", "--details")[1]
+    assert run("init", data)[0] == 0 and "manifest does not have" not in run("check", data, "--details")[1]
+
+
+def sites_of(folder: Path) -> Path:
+    """Three sites without manifests, whose patients are numbered."""
+    for number, site in enumerate(("north", "south", "fusion")):
+        write_case(folder / site, "001", ("T1",), T1=volume(300 + number), label=tumour_of(number))
+    return folder
+
+
+def test_check_of_sites_without_manifests(tmp_path: Path, run) -> None:
+    """Hospitals number their patients alike; what is no site is told with the reason."""
+    data = sites_of(tmp_path / "data")
+    status, printed = run("check", data)
+    assert status == 0 and "found a federation of 3 sites" in printed
+    assert "north and south have 1 patient of the same name, which are numbers: they share no volume" in printed
+    (data / "west").symlink_to(tmp_path / "gone")
+    status, printed = run("check", data)
+    assert status == 0 and f"west is no site: a link to {tmp_path}/gone, which is not there" in printed
+    write_case(data / "south" / "fusion", "x")
+    assert main(["data", "init", str(data / "south")]) == 0
+    status, printed = run("check", data)
+    assert status == 1 and "north is no site: it has no manifest, which south has" in printed
+    assert "     1  images beside the sites of a federation\n" in printed
+    status, printed = run("check", data, "--pattern", "T1=*_t1.nii.gz")
+    assert status == 2 and "holds several data sets" in printed
+
+
+@pytest.mark.parametrize("how", ["folder", "hard", "symbolic"])
+def test_check_of_sites_that_are_linked(how: str, tmp_path: Path, run) -> None:
+    """They are told to be the same, first, and no advice follows that would not help."""
+    data = sites_of(tmp_path / "data")
+    (data / "west").symlink_to(data / "north") if how == "folder" else (data / "west" / "p").mkdir(parents=True)
+    for file in [] if how == "folder" else (data / "north" / "001").iterdir():
+        link = data / "west" / "p" / file.name
+        os.link(file, link) if how == "hard" else link.symlink_to(file)
+    status, printed = run("check", data)
+    assert status == 1 and "     1  two sites that share cases\n" in printed and "rename" not in printed
+    what = {"folder": "north and .*west are the same folder", "hard": "north and west have 2 files in common"}
+    assert re.search(what["folder" if how == "folder" else "hard"], printed) and "follow-links" not in printed
+    assert "west: not read, since north and west have the same" in printed
+    status, printed = run("check", data, "--anonymous")
+    assert status == 1 and str(tmp_path) not in printed and "north and west have the same" in printed
+    status, printed = run("check", data, "--json")
+    assert status == 1 and json.loads(printed)["overlaps"] == [
+        f"north and west have the same {'data folder' if how == 'folder' else 'files'}"
+    ]
+
+
+def test_check_of_a_case_beside_sites(tmp_path: Path, run) -> None:
+    """Whether a hospital's or a federation's folder, nobody can know."""
+    data = sites_of(tmp_path / "data")
+    write_case(data, "case-99")
+    status, printed = run("check", data)
+    assert status == 2 and "data holds cases, such as case-99, beside folders of cases, such as north: take" in printed
+
+
+def test_check_of_names_at_two_sites(tmp_path: Path, run) -> None:
+    """A name tells little, but that of a public data set tells the patient."""
+    data = sites_of(tmp_path / "data")
+    for number, site in enumerate(("north", "south")):
+        write_case(data / site, "Li", ("T1",), T1=volume(400 + number), label=tumour_of(20 + number))
+    status, printed = run("check", data)
+    assert status == 0 and "     1  patients of the same name at two sites\n" in printed
+    for number, site in enumerate(("north", "south")):
+        images = {"T1": volume(500 + number), "label": tumour_of(30 + number)}
+        write_case(data / site, f"Brats18_CBICA_AAB_{number}", ("T1",), **images)
+    status, printed = run("check", data)
+    assert status == 1 and "north and south share 1 patient of the same name: every case belongs to one" in printed
 
 
 def test_examinations_of_one_patient_stay_together(tmp_path: Path, run) -> None:

@@ -188,12 +188,14 @@ def test_a_folder(tmp_path: Path, model: Path, run) -> None:
     write_case(data, "b", T1ce=volume(500, (8, 9, 11)))
     write_case(data, "d", modalities=("T1",))
     write_case(data, "e", modalities=("FLAIR",), label=None)
+    save(data / "stray_flair.nii.gz", volume(500))
     arguments = ("--model", model, data, "--out", out, "--overlay", "--probabilities")
     status, printed, warned = run(*arguments)
     assert status == 1
     assert [line.partition(":")[0] for line in printed.splitlines()[:-1]] == ["a", "c", "e"]
     assert printed.splitlines()[-1] == f"segmented 3 of 5 cases in {out}; 2 errors"
     assert "error: b is not segmented: " in warned and "error: d is not segmented: case d has T1 only" in warned
+    assert "stray_flair.nii.gz: put the images of each case into a folder of its own" in warned
     assert "T1ce is missing in 1 of 5 cases" in warned and "T1 T2 in 3 of 5 cases cannot be used" in warned
     assert sorted(path.name for path in out.glob("[!.]*.*")) == ["a.nii.gz", "c.nii.gz", "e.nii.gz", "volumes.csv"]
     assert [path.name for path in sorted((out / "overlays").iterdir())] == ["a.png", "c.png", "e.png"]

@@ -206,7 +206,7 @@ def test_nnunets_raw_layout(tmp_path, ending):
     assert (unlabelled.name, unlabelled.modalities, unlabelled.label) == ("BraTS2021_00003", ("FLAIR",), None)
     assert main(["data", "check", str(root)]) == 1  # the two cases are copies of one another
     save(root / "imagesTr" / f"BraTS2021_00001_0004{ending}", volume(9))
-    [found] = find_dataset(BRATS, tmp_path).findings
+    [found] = find_dataset(BRATS, root).findings
     assert found.kind == "channel that dataset.json does not name, passed over"
 
 

@@ -1,18 +1,23 @@
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 from fedmepd.cli import main
-from fedmepd.data.same_patients import check_sites
+from fedmepd.data.same_patients import check_sites, find_common
 from fedmepd.errors import DataError
 from fedmepd.tasks.brats import BRATS
-from tests.data.files import write_case
+from tests.data.files import save, tumour, volume, write_case
 
 
 def check(folder: Path, *sites: str) -> str:
-    return check_sites(BRATS, folder, sites)
+    """The only warning, if there is one."""
+    warned = check_sites(BRATS, folder, sites)
+    assert len(warned) < 2
+    return "".join(warned)
 
 
 def test_sites_of_their_own_patients(tmp_path: Path) -> None:
@@ -30,23 +35,77 @@ def test_a_link_to_another_sites_folder(other: str, tmp_path: Path) -> None:
     assert refused.value.public == f"a and {other} have the same data folder"
 
 
-def test_links_to_another_sites_cases(tmp_path: Path) -> None:
-    """Under another name, which `data init` was allowed to follow; a site without a manifest refuses such links."""
+@pytest.mark.parametrize("manifest", [False, True])
+@pytest.mark.parametrize("how", ["symbolic", "hard", "folders"])
+def test_links_to_another_sites_cases(how: str, manifest: bool, tmp_path: Path) -> None:
+    """Under other names, with a manifest and without; a manifest of links says that the user has allowed them."""
     write_case(tmp_path / "a", "case", ("T1", "T2"))
-    linked = tmp_path / "b" / "renamed"
-    linked.mkdir(parents=True)
-    for file in (tmp_path / "a" / "case").iterdir():
-        (linked / file.name.replace("case", "renamed")).symlink_to(file)
-    assert main(["data", "init", str(tmp_path / "b"), "--follow-links"]) == 0
-    with pytest.raises(DataError, match="a and b have the same files, such as .*/a/case/case_") as refused:
+    write_case(tmp_path / "b", "own", ("T1", "T2"))
+    if how == "folders":
+        (tmp_path / "b" / "renamed").symlink_to(tmp_path / "a" / "case")
+    else:
+        (tmp_path / "b" / "renamed").mkdir()
+        for file in (tmp_path / "a" / "case").iterdir():
+            link = tmp_path / "b" / "renamed" / file.name.replace("case", "renamed")
+            link.symlink_to(file) if how == "symbolic" else os.link(file, link)
+    if manifest:
+        assert main(["data", "init", str(tmp_path / "b"), "--follow-links"]) == 0
+    with pytest.raises(DataError, match="a and b have 3 files in common through links, such as .*/a/case/") as refused:
         check(tmp_path, "a", "b")
+    assert "/b/renamed/" in str(refused.value) and "two sites would have the same patients" in str(refused.value)
     assert refused.value.public == "a and b have the same files"
 
 
+def test_every_pair_with_common_files_is_named(tmp_path: Path) -> None:
+    """Also if the file is in a hospital's folder of cases for fusion training, and never for that folder's own site."""
+    write_case(tmp_path / "a", "case", ("T1",))
+    write_case(tmp_path / "b", "own", ("T1",))
+    write_case(tmp_path / "b" / "fusion", "other", ("T1",))
+    assert find_common({name: tmp_path / name for name in ("a", "b", "b/fusion")}) == []
+    assert main(["data", "init", str(tmp_path / "b")]) == 0
+    for place in ("b/fusion/other", "c/third"):
+        (tmp_path / place).mkdir(parents=True, exist_ok=True)
+        os.link(tmp_path / "a" / "case" / "case_t1.nii.gz", tmp_path / place / "x_t1.nii.gz")
+    found = find_common({name: tmp_path / name for name in "abc"})
+    assert [(pair.one, pair.other) for pair in found] == [("a", "b"), ("a", "c"), ("b", "c")]
+    with pytest.raises(DataError, match="; a and c have the same files; b and c have the same files$"):
+        check(tmp_path, *"abc")
+
+
+def test_links_in_a_circle_end(tmp_path: Path) -> None:
+    write_case(tmp_path / "a", "case", ("T1",))
+    (tmp_path / "a" / "up").symlink_to(tmp_path / "a")
+    write_case(tmp_path / "b", "other", ("T1",))
+    assert find_common({name: tmp_path / name for name in "ab"}) == []
+
+
+def test_links_that_no_site_may_read(tmp_path: Path) -> None:
+    """Without a manifest, that says that they are meant, the site would refuse them when the run has begun."""
+    write_case(tmp_path / "a", "case", ("T1",))
+    write_case(tmp_path / "elsewhere", "other", ("T1",))
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "other").symlink_to(tmp_path / "elsewhere" / "other")
+    with pytest.raises(DataError, match="/b/other leads out of .*/b: copy"):
+        check(tmp_path, "a", "b")
+    assert main(["data", "init", str(tmp_path / "b"), "--follow-links"]) == 0
+    assert check(tmp_path, "a", "b") == ""
+
+
+def test_what_a_site_passes_over(tmp_path: Path) -> None:
+    for site in "ab":
+        write_case(tmp_path / site, f"of-{site}", ("T1",))
+    (tmp_path / "b" / "lost").symlink_to(tmp_path / "gone")
+    assert check(tmp_path, "a", "b") == (
+        f"{tmp_path}/b/lost: a link to {tmp_path}/gone, which is not there. A run goes on without: "
+        f"`fedmepd data check {tmp_path}` says more"
+    )
+
+
 def test_patients_of_the_same_names(tmp_path: Path) -> None:
-    for site, names in {"a": "12", "b": "12", "c": "23", "d": "4"}.items():
+    """Of names that are more than a number; the files differ."""
+    for site, names in {"a": ("Li", "Ray"), "b": ("Li", "Ray"), "c": ("Ray", "Orr"), "d": ("Poe",)}.items():
         for name in names:
-            write_case(tmp_path / site, f"case-{name}", ("T1",))
+            write_case(tmp_path / site, name, ("T1",), T1=volume(300 + ord(site)), label=tumour(kind=ord(site)))
     warned = check(tmp_path, "a", "b", "c", "d")
     assert warned.startswith(
         "a and b have 2 patients of the same name, all of theirs; a and c have 1 patient of the same name, some of "
@@ -54,6 +113,28 @@ def test_patients_of_the_same_names(tmp_path: Path) -> None:
     )
     assert warned.endswith(f"`fedmepd data check {tmp_path}` compares what their files contain")
     assert check(tmp_path, "c", "d") == ""
+
+
+@pytest.mark.parametrize("name", ["001", "P017", "patient-3", "sub-01", "Pat. 12"])
+def test_hospitals_that_number_their_patients(name: str, tmp_path: Path) -> None:
+    """Such a name is nothing to be warned of; a name of the same number and with the same file is."""
+    for site in "ab":
+        write_case(tmp_path / site, name, ("T1",), T1=volume(300 + ord(site)), label=tumour(kind=ord(site)))
+    assert check(tmp_path, "a", "b") == ""
+    shutil.copy(tmp_path / "a" / name / f"{name}_seg.nii.gz", tmp_path / "b" / name)
+    told = "a and b have 1 patient of the same name and with a file of the same content. If they are the same people"
+    assert check(tmp_path, "a", "b").startswith(told)
+    # Two people without a tumour have the same label.
+    for site in "ab":
+        save(tmp_path / site / name / f"{name}_seg.nii.gz", tumour() * 0)
+    assert check(tmp_path, "a", "b") == ""
+
+
+@pytest.mark.parametrize("name", ["BraTS20_Training_001", "Brats18_CBICA_AAB_1", "H00348123", "EGD-0001"])
+def test_a_name_that_is_more_than_a_number(name: str, tmp_path: Path) -> None:
+    for site in "ab":
+        write_case(tmp_path / site, name, ("T1",), T1=volume(300 + ord(site)), label=tumour(kind=ord(site)))
+    assert "a and b have 1 patient of the same name, all of theirs" in check(tmp_path, "a", "b")
 
 
 def test_of_many_pairs_a_few_are_named(tmp_path: Path) -> None:

@@ -77,6 +77,15 @@ def test_no_case(local, made, text):
     assert "clinic" in error.value.public and str(local.data) not in error.value.public
 
 
+def test_no_case_but_a_link_to_nothing(local):
+    """As where a disk is not there: the link is named, at the site alone."""
+    (local.data / "clinic").mkdir(parents=True)
+    (local.data / "clinic" / "patients").symlink_to("/disk/gone")
+    with pytest.raises(DataError, match="clinic/patients: a link to /disk/gone, which is not there") as error:
+        open_site_data("clinic", make_settings("phantom"), local)
+    assert error.value.public == "the data folder of clinic has no case in it"
+
+
 @pytest.mark.parametrize("apart", [False, True])
 def test_sites_on_one_machine_do_not_have_the_same_patients(local, apart):
     """Cases that lie in the folder itself would be those of every site, and of fusion training."""

@@ -100,6 +100,11 @@ def test_sites_with_the_same_patients(tmp_path) -> None:
     conductor(tmp_path / "out", pool, content, say=said.append).carry_out()
     [line] = [line for line in said if line.startswith("warning: ")]
     assert "north and south have 1 patient of the same name" in line and pool.calls
+    # What is no site is told where the plan takes all that are there.
+    (tmp_path / "data" / "west").mkdir()
+    told = []
+    conductor(tmp_path / "all", Pool(), {"data": tmp_path / "data"}, say=told.append).carry_out()
+    assert [line for line in told if "west (it is empty)" in line]
 
 
 def test_a_changed_plan_is_refused_before_anything_begins(tmp_path) -> None:

@@ -50,7 +50,8 @@ def test_methods_times_variations_times_seeds(tmp_path) -> None:
 
 def test_patients_are_split_once_for_all_seeds(tmp_path) -> None:
     for name in ("clinic", "fusion", ".hidden"):
-        (tmp_path / "cases" / name).mkdir(parents=True)
+        (tmp_path / "cases" / name / "a").mkdir(parents=True)
+        (tmp_path / "cases" / name / "a" / "t1.nii.gz").touch()
     found = runs(read_plan(write(tmp_path, SMALL | {"data": "cases", "seeds": [4, 5]}), None))
     assert {run.settings.split_seed() for run in found} == {4} and {run.settings.seed for run in found} == {4, 5}
     assert {(run.data, run.sites) for run in found} == {(tmp_path / "cases", ("clinic",))}
@@ -123,7 +124,8 @@ def test_all_methods(tmp_path) -> None:
 
 
 def test_a_method_for_phantoms_alone_is_refused_with_patients(tmp_path) -> None:
-    (tmp_path / "cases" / "clinic").mkdir(parents=True)
+    (tmp_path / "cases" / "clinic" / "a").mkdir(parents=True)
+    (tmp_path / "cases" / "clinic" / "a" / "t1.nii.gz").touch()
     content = {"methods": ["local", "creamfl"], "seeds": [0], "data": "cases"}
     with pytest.raises(FedMEPDError, match="creamfl: CreamFL is for phantoms alone"):
         runs(read_plan(write(tmp_path, content), None))
@@ -136,8 +138,23 @@ def test_no_file(tmp_path) -> None:
 
 def test_empty_data_folder(tmp_path) -> None:
     (tmp_path / "cases" / "fusion").mkdir(parents=True)
-    with pytest.raises(FedMEPDError, match="cases has no sub-folder for a site"):
+    with pytest.raises(
+        FedMEPDError, match="cases holds no sites, but fusion \\(it is empty\\): expected a folder with"
+    ):
         runs(read_plan(write(tmp_path, SMALL | {"data": "cases"}), None))
+
+
+def test_a_case_beside_the_sites(tmp_path) -> None:
+    """It would be taken for a site of one case; a plan that names its sites does not look at it."""
+    for place in ("clinic/a", "other/b", "case-99"):
+        (tmp_path / "cases" / place).mkdir(parents=True)
+        (tmp_path / "cases" / place / "t1.nii.gz").touch()
+    with pytest.raises(
+        FedMEPDError, match="holds 2 sites \\(clinic, other\\), and images that belong to none: case-99"
+    ):
+        runs(read_plan(write(tmp_path, SMALL | {"data": "cases"}), None))
+    found = runs(read_plan(write(tmp_path, SMALL | {"data": "cases", "sites": ["other"]}), None))
+    assert {run.sites for run in found} == {("other",)}
 
 
 def test_candidates_of_a_method_come_before_the_common_ones() -> None:

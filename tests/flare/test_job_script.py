@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from fedmepd.cli import main
 from fedmepd.errors import DataError
 from fedmepd.evaluation import results
 from fedmepd.flare.simulator_folder import alone_in
@@ -74,25 +73,33 @@ def test_sites_are_those_of_the_folder(job, tmp_path):
     assert script(None, None, {}) == [f"site-{number}" for number in range(1, 9)]
 
 
-@pytest.mark.parametrize("manifests", [False, True])
-def test_a_folder_that_takes_no_part_is_named(manifests, tmp_path, capsys):
-    """Whose cases did not come along, or whose manifest did not; what the system hides is nobody's."""
+def test_a_folder_that_takes_no_part_is_named(tmp_path, capsys):
+    """With the reason; what the system hides is nobody's."""
     script = runpy.run_path(str(SCRIPT))["site_names"]
     for site in ("north", "fusion"):
-        write_case(tmp_path / site, f"of-{site}", ("T1",))
-        if manifests:
-            assert main(["data", "init", str(tmp_path / site)]) == 0
-    if manifests:
-        write_case(tmp_path / "Klinik K\u00f6ln", "a", ("T1",))
-    else:
-        (tmp_path / "Klinik K\u00f6ln").mkdir()
-    (tmp_path / ".git").mkdir()
-    (tmp_path / "notes.txt").touch()
-    capsys.readouterr()
-    assert script(str(tmp_path), None, {}) == ["north"]
-    told = capsys.readouterr().err
-    assert f"sub-folders of {tmp_path} that are no sites: Klinik K\u00f6ln; no cases were found" in told
-    assert len(told.splitlines()) == 1
+        write_case(tmp_path / "data" / site, f"of-{site}", ("T1",))
+    (tmp_path / "data" / "Klinik K\u00f6ln").mkdir()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "data" / "east").symlink_to(tmp_path / "empty")
+    (tmp_path / "data" / ".git").mkdir()
+    (tmp_path / "data" / "notes.txt").touch()
+    assert script(str(tmp_path / "data"), None, {}) == ["north"]
+    assert capsys.readouterr().err == (
+        f"warning: the run goes on without what is no site in {tmp_path}/data: Klinik K\u00f6ln (it is empty); east (a "
+        f"link to {tmp_path}/empty, which is empty)\n"
+    )
+
+
+def test_a_case_beside_the_sites_is_refused_before_anything_starts(job, tmp_path):
+    for site in ("north", "south", "fusion"):
+        write_case(tmp_path / "data" / site, f"of-{site}", ("T1",))
+    write_case(tmp_path / "data", "case-99", ("T1",))
+    status, _, errors = job("--data", "data")
+    assert status == 2 and len(errors.splitlines()) == 1
+    assert (
+        f"{tmp_path}/data holds 2 sites (north, south), and images that belong to none: case-99 (images such as"
+        in errors
+    )
 
 
 def test_the_same_folder_at_two_sites_is_refused_before_anything_starts(job, tmp_path):
@@ -112,7 +119,7 @@ def test_patients_of_the_same_names_are_told(tmp_path, capsys):
         write_case(tmp_path / site, "a" if site != "fusion" else "b", ("T1",))
     assert script(str(tmp_path), None, {}) == ["north", "south"]
     told = capsys.readouterr().err
-    assert told.startswith("warning: north and south have 1 patient of the same name, all of theirs. If they are the ")
+    assert told.startswith("warning: north and south have 1 patient of the same name and with a file of the same con")
     assert script(str(tmp_path), 1, {}) == ["north"] and capsys.readouterr().err == ""
 
 
@@ -128,7 +135,7 @@ def test_a_folder_that_is_no_federations_is_refused_before_anything_starts(job, 
         "nowhere": "nowhere is not there: expected a folder with one sub-folder for each site, and one named fusion",
         "file": "file is a file: expected a folder with one sub-folder for each site",
         "empty": "empty holds no sites: expected a folder with one sub-folder for each site",
-        "one": "one holds no sites",
+        "one": "one holds no sites, but b (images such as b_seg.nii.gz lie directly in it, as in the folder of",
         "lacks": "lacks has no sub-folder fusion with the cases for fusion training: add one, or name the site",
     }.items():
         status, _, errors = job("--data", folder)

@@ -154,13 +154,13 @@ def _check_folder(options: argparse.Namespace) -> int:
     from fedmepd.data.summary import describe_data
 
     task = chosen_task(options, [options.labels])
-    sites = data_sets(
+    sites, beside = data_sets(
         task, options.folder, lambda what: _say(options, f"found {what}\n"), follow_links=options.follow_links
     )
     if sites:
         if options.pattern:
             raise SettingsError(f"--pattern: {options.folder} holds several data sets; check one of them")
-        return _check_sites(sites, options)
+        return _check_sites(sites, beside, options)
     dataset = find_dataset(
         task,
         options.folder,
@@ -168,8 +168,8 @@ def _check_folder(options: argparse.Namespace) -> int:
         patterns=_patterns(options),
         manifest=not options.pattern,
     )
-    if not dataset.cases and not dataset.findings:
-        raise no_case(task, options.folder)
+    if not dataset.cases and not any(found.severity == ERROR for found in dataset.findings):
+        raise no_case(task, options.folder, dataset.findings)
     inspection = _inspect(dataset, options)
     if options.json:
         return _print_json(task, {None: dataset}, inspection.findings, [], options)
@@ -220,16 +220,21 @@ def _labels(options: argparse.Namespace) -> str | None:
     return convention_of(chosen_task(options, [options.labels]), options.labels)
 
 
-def _check_sites(sites: dict[str, Dataset], options: argparse.Namespace) -> int:
-    from fedmepd.data.findings import ERROR, WARNING, Finding
-    from fedmepd.data.ownership import own_cases
-    from fedmepd.data.summary import describe_overlap
+def _check_sites(sites: dict[str, Dataset], findings: list[Finding], options: argparse.Namespace) -> int:
+    from fedmepd.data.findings import ERROR, WARNING
+    from fedmepd.data.ownership import OWN, own_cases
+    from fedmepd.data.same_patients import find_common, overlaps
     from fedmepd.text_table import table
 
     task = chosen_task(options, [options.labels])
-    inspections, findings, rows = {}, [], []
+    common = [] if OWN in sites else find_common({site: options.folder / site for site in sites})
+    findings = [*(one.finding() for one in common), *findings]
+    inspections, rows = {}, []
     for site, dataset in sites.items():
         _say(options, f"{site}: ")
+        if linked := next((one for one in common if one.other == site), None):
+            _say(options, f"not read, since {linked.public}\n")
+            continue
         inspection = inspections[site] = _inspect(dataset, options)
         findings += inspection.findings
         marked = [case for case in inspection.cases if case.for_fusion]
@@ -245,14 +250,16 @@ def _check_sites(sites: dict[str, Dataset], options: argparse.Namespace) -> int:
             names = " ".join(name for name in task.modalities if name in there)
             numbers = [len(cases), parts["train"], parts["validation"], parts["test"], parts[None], errors]
             rows.append([name, *map(str, numbers), names])
-    lines, overlaps = describe_overlap(inspections)
-    findings += [Finding("error", "two sites that share cases", line) for line in lines[:overlaps]]
+    shared = overlaps(inspections)
+    findings += shared
+    lines = [one.public for one in common] + [one.text for one in shared]
     if options.json:
-        return _print_json(task, sites, findings, lines[:overlaps], options)
+        wrong = [one.public for one in common] + [one.text for one in shared if one.severity == ERROR]
+        return _print_json(task, sites, findings, wrong, options)
     _print_findings(findings, options, (ERROR, WARNING))
     heads = ["site", "cases", "train", "validation", "test", "unlabelled", "errors", "modalities"]
     print("\n".join(["", *table(heads, rows), ""]))
-    print("\n".join(lines))
+    print("\n".join(lines or ["the sites are disjoint: no two share a volume's content or a patient's name"]))
     return _conclude(findings, options, sum(len(inspection.cases) for inspection in inspections.values()))
 
 
@@ -453,6 +460,7 @@ def _split(options: argparse.Namespace) -> None:
         cache=cache,
         how=how,
     )
+    _tell_findings(source.inspection)
     rows = []
     for site in made:
         parts = Counter(entry.part for entry in site.manifest.cases)

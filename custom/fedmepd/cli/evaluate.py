@@ -219,6 +219,6 @@ def _inspect_labelled(task: Task, options: argparse.Namespace) -> Inspection:
             progress=progress,
         )
     inspection.require_good()
-    for finding in for_a_model(inspection.findings):
+    for finding in for_a_model([*dataset.findings, *inspection.findings]):
         warn(finding.text)
     return inspection

@@ -55,7 +55,9 @@ class DataCheck(Part):
     warnings: int = Field(description="how many")
     findings: list[FoundKind] = Field(description="what was found, errors first")
     data_sets: list[DataSet] = Field(description="one for each site of a folder of sites, else one")
-    overlaps: list[str] = Field(description="pairs of sites that share volumes or patients; each is an error")
+    overlaps: list[str] = Field(
+        description="pairs of sites that share files, volumes or patients for sure; each is an error"
+    )
 
 
 class SiteCheck(Part):

@@ -237,6 +237,7 @@ def _segment(segmenter: Segmenter, case: Case, files: CaseFiles, volumes: Volume
 
 
 def _predict_folder(options: argparse.Namespace) -> int:
+    from fedmepd.data.inspection import for_a_model
     from fedmepd.data.opening import nameable, open_dataset
     from fedmepd.data.volumes import is_nifti
     from fedmepd.segmentation.outputs import files_in
@@ -252,6 +253,8 @@ def _predict_folder(options: argparse.Namespace) -> int:
     cache = SiteSettings.load(cache_needed=False).cache
     dataset = open_dataset(task, options.folder, follow_links=options.follow_links, cache=cache)
     cases, problems = nameable(dataset)
+    for finding in for_a_model(dataset.findings):
+        warn(finding.text)
     files = {
         case.name: files_in(task, options.out, case.name, overlay=options.overlay, probabilities=options.probabilities)
         for case in cases

@@ -10,6 +10,7 @@ from fedmepd.data.containment import outside
 from fedmepd.data.file_kinds import Pattern, propose, sort_files
 from fedmepd.data.findings import Finding, error
 from fedmepd.data.names import kinds_of_file, split_words
+from fedmepd.data.pattern_fit import fitting
 from fedmepd.data.volumes import is_nifti, stem
 from fedmepd.tasks.task import Task
 
@@ -27,7 +28,9 @@ def is_bids(folder: Path) -> bool:
     return any((folder / mark).exists() for mark in marks) and any(_subjects(folder))
 
 
-def read_bids(task: Task, folder: Path, follow_links: bool, patterns: Sequence[Pattern]) -> Iterator[Case]:
+def read_bids(
+    task: Task, folder: Path, follow_links: bool, patterns: Sequence[Pattern], fitted: set[Pattern]
+) -> Iterator[Case]:
     """Gives a case for every subject and session.
 
     Images are those of the only derivative that has some, or the raw ones if none has. Labels are those of derivatives.
@@ -37,6 +40,7 @@ def read_bids(task: Task, folder: Path, follow_links: bool, patterns: Sequence[P
         folder: the data set.
         follow_links: whether links may lead out of it.
         patterns: which files are of which kind, by their path below the data set.
+        fitted: takes the patterns that fit a file.
     """
     derivatives = folder / _DERIVATIVES
     sources = {"": folder}
@@ -53,6 +57,7 @@ def read_bids(task: Task, folder: Path, follow_links: bool, patterns: Sequence[P
             name: [file for file in sorted((source / place).rglob("*")) if is_nifti(file)]
             for name, source in sources.items()
         }
+        fitted |= fitting(folder, (file for of_one in files.values() for file in of_one), patterns)
         yield _case(task, folder, place, files, follow_links, patterns)
 
 

@@ -30,6 +30,6 @@ def outside(path: Path, folder: Path, follow_links: bool) -> Finding | None:
         return None
     return error(
         OUTSIDE,
-        f"{path} leads out of {folder}: copy the file there"
+        f"{path} leads out of {folder}: copy it there"
         + ("" if named_outside else ", or, if you made that link, say --follow-links"),
     )

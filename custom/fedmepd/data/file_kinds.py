@@ -90,6 +90,7 @@ def sort_files(
     findings: list[Finding] = []
     of_kind: dict[str, list[Path]] = {}
     passed_over: list[Path] = []
+    unfitted: list[tuple[Path, list[str]]] = []
     said = {pattern.kind for pattern in patterns}
     for file in volumes:
         if (problem := outside(file, folder, follow_links)) is not None:
@@ -100,7 +101,9 @@ def sort_files(
         if not kinds:
             kinds = [LABEL] if stem(file) in label_words else kinds_of_file(task, file)
             # A file that may be of a kind that the user has described otherwise is not taken for another kind.
-            kinds = [] if said & set(kinds) else kinds
+            if said & set(kinds):
+                unfitted.append((file, [kind for kind in kinds if kind in said]))
+                continue
         if len(kinds) > 1:
             ways = " or ".join(propose(folder, file, kind, varies) for kind in kinds)
             text = (
@@ -128,6 +131,7 @@ def sort_files(
                 f"{ways}"
             )
             findings.append(error(TWICE, text))
+    findings += (_unfitted(file, kinds, files) for file, kinds in unfitted)
     findings += (_passed_over(task, folder, file, LABEL in files) for file in passed_over)
     findings += _unread_files(task, folder, files)
     return files, findings
@@ -143,6 +147,16 @@ def propose(folder: Path, file: Path, kind: str, varies: Sequence[str] = ()) -> 
     for part in varies:
         glob = glob.replace(part, "*")
     return f"--pattern '{kind}={glob}'"
+
+
+def _unfitted(file: Path, kinds: Sequence[str], files: Collection[str]) -> Finding:
+    """Says of a file that it is of a kind by its name, and fits no pattern of that kind: a warning if none does."""
+    of = " or ".join(kinds)
+    if any(kind in files for kind in kinds):
+        text = f"{file} is passed over: its name says {of}, and another file fits the --pattern for {of}"
+        return note("file of another name, passed over", text)
+    text = f"{file} is passed over, and the case has no {of}: its name says {of}, but no --pattern for {of} fits it"
+    return warning("file that no pattern fits, passed over", text)
 
 
 def _passed_over(task: Task, folder: Path, file: Path, labelled: bool) -> Finding:

@@ -17,10 +17,12 @@ from fedmepd.data.file_kinds import TWICE, Pattern, matching, sort_files
 from fedmepd.data.findings import Finding, error, note
 from fedmepd.data.formats import other_format
 from fedmepd.data.label_folders import named_labels, with_labels
+from fedmepd.data.links import describe_nothing, identity, images_beside, no_case_in
 from fedmepd.data.manifest import FILE_NAME as MANIFEST
 from fedmepd.data.manifest import Part, read_manifest
 from fedmepd.data.names import read_case_name, read_label_name
 from fedmepd.data.patients import date_as_patient, patient_of, with_doubts
+from fedmepd.data.pattern_fit import check_fit, fitting, without_effect
 from fedmepd.data.volumes import is_nifti
 from fedmepd.errors import DataError, remedy
 from fedmepd.tasks.labels import Convention
@@ -31,6 +33,8 @@ SINGLE = "the folder of one case"
 NESTED = "a folder per patient, in it one per examination"
 
 LISTS = ("cases.csv", "cases.json")
+
+_IMAGES_TR = "imagesTr"
 
 # Folders between a data set and its cases that say nothing about a patient.
 _GROUPS = (
@@ -88,7 +92,8 @@ def find_dataset(
         patterns: which files of a case's folder are of which kind, where their names' words do not tell it.
 
     Raises:
-        DataError: the folder cannot be read, its list or manifest is not valid, or the manifest is of another task.
+        DataError: the folder cannot be read, its list or manifest is not valid, the manifest is of another task, or a
+            pattern fits no file.
     """
     folder = Path(folder)
     if folder.is_file():
@@ -97,8 +102,8 @@ def find_dataset(
             raise DataError(
                 f"{folder} is a file: expected a folder of cases, or a list that ends in .csv or .json{meant}"
             )
-        return _from_list(task, folder, follow_links)
-    children = _children(folder)
+        return _from_list(task, folder, follow_links, patterns)
+    children = children_of(folder)
     if manifest and any(child.name == MANIFEST for child in children):
         cases, parts = read_manifest(task, folder)
         return Dataset(folder, "a data set of fedmepd", cases, parts=parts)
@@ -106,14 +111,17 @@ def find_dataset(
     if len(lists) > 1:
         raise DataError(f"{folder} has both {lists[0].name} and {lists[1].name}: remove one", "two lists of cases")
     if lists:
-        return _from_list(task, lists[0], follow_links)
+        return _from_list(task, lists[0], follow_links, patterns)
     findings: list[Finding] = []
     unread: list[Path] = []
-    search = _Search(task, folder, follow_links, tuple(patterns), findings, unread, {})
+    search = _Search(task, folder, follow_links, tuple(patterns), findings, unread, {}, set())
     cases = with_labels(list(_walk(search, folder, _DEEPEST if deep else 0, without)), search.labels, findings)
     cases += _unread_cases(task, folder, cases, unread)
     if not cases:
         cases = list(_single_case(search))
+    elif not _has_layout(folder):
+        findings += images_beside([child for child in children if is_nifti(child)])
+    findings += check_fit(search.patterns, search.fitted, folder, cases)
     cases = with_doubts(cases)
     examinations = [case for case in cases if case.layout == NESTED and not case.patient_doubt]
     if examinations:
@@ -128,7 +136,7 @@ def find_dataset(
 
 def holds_cases(folder: Path) -> bool:
     """Whether a folder may hold cases, and is not one itself."""
-    return folder.is_dir() and not any(is_nifti(file) for file in _children(folder))
+    return folder.is_dir() and not any(is_nifti(file) for file in children_of(folder))
 
 
 def site_folders(folder: Path) -> list[Path]:
@@ -136,10 +144,36 @@ def site_folders(folder: Path) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir() or (folder / MANIFEST).is_file():
         return []
-    return [child for child in _children(folder) if (child / MANIFEST).is_file()]
+    return [child for child in children_of(folder) if (child / MANIFEST).is_file()]
 
 
-def _from_list(task: Task, file: Path, follow_links: bool) -> Dataset:
+def list_of(folder: Path) -> Path | None:
+    """Returns the list that says which cases there are, if there is one."""
+    if folder.is_file():
+        return folder
+    return next((child for child in children_of(folder) if child.name.lower() in LISTS), None)
+
+
+def data_set_mark(folder: Path) -> str:
+    """Returns what says that a folder is a single data set, and holds no sites; empty: nothing does."""
+    if (folder / MANIFEST).is_file():
+        return MANIFEST
+    return cases.name if (cases := list_of(folder)) else _has_layout(folder)
+
+
+def _has_layout(folder: Path) -> str:
+    """What makes a folder one of the Decathlon's, nnU-Net's or BIDS; empty: nothing."""
+    return _IMAGES_TR if (folder / _IMAGES_TR).is_dir() else "the layout of BIDS" if is_bids(folder) else ""
+
+
+def is_group(name: str) -> bool:
+    """Whether a folder's name is that of a group of cases, such as HGG, and tells no patient."""
+    return name.lower() in _GROUPS
+
+
+def _from_list(task: Task, file: Path, follow_links: bool, patterns: Sequence[Pattern]) -> Dataset:
+    if patterns:
+        raise without_effect(file.name)
     return _dataset(file, read_case_list(task, file, follow_links), [])
 
 
@@ -147,8 +181,11 @@ def _dataset(folder: Path, cases: list[Case], findings: list[Finding]) -> Datase
     cases = sorted(cases, key=lambda case: case.name)
     for name, count in Counter(case.name for case in cases).items():
         if count > 1:
-            same = [str(_place(case)) for case in cases if case.name == name]
-            text = f"{' and '.join(same[:2])} are two cases of one name, {name}: rename one"
+            one, other = [case for case in cases if case.name == name][:2]
+            linked = {identity(file) for file in one.files} & {identity(file) for file in other.files} - {None}
+            told = "have the same files through links: remove one" if linked else "are two cases of one name"
+            text = f"{_place(one)} and {_place(other)} {told}"
+            text += "" if linked else f", {name}: rename one, or remove one if they are the same"
             findings.append(error("two cases of one name", text))
     values: dict[str | None, Convention | None] = {}
     for case in cases:
@@ -168,7 +205,12 @@ def _place(case: Case) -> Path | str:
     return next((path.parent for _, path, _ in case.volumes), case.name)
 
 
-def _children(folder: Path) -> list[Path]:
+def children_of(folder: Path) -> list[Path]:
+    """Returns what lies in a folder, sorted by name.
+
+    Raises:
+        DataError: it cannot be read.
+    """
     try:
         return sorted(folder.iterdir())
     except OSError as problem:
@@ -190,23 +232,34 @@ class _Search:
     findings: list[Finding]
     unread: list[Path]
     labels: dict[str, list[Path]]
+    fitted: set[Pattern]
 
 
 def _walk(search: _Search, folder: Path, below: int, without: str | None = None) -> Iterator[Case]:
-    children = [child for child in _children(folder) if not child.name.startswith(".")]
-    if any(child.name == "imagesTr" and child.is_dir() for child in children):
+    children = [child for child in children_of(folder) if not child.name.startswith(".")]
+    if any(child.name == _IMAGES_TR and child.is_dir() for child in children):
+        if search.patterns:
+            raise without_effect("dataset.json")
         yield from read_images_tr(search.task, folder, search.follow_links, search.findings)
         return
     if is_bids(folder):
-        yield from read_bids(search.task, folder, search.follow_links, search.patterns)
+        yield from read_bids(search.task, folder, search.follow_links, search.patterns, search.fitted)
         return
+    # What lies beside the images of a case may be anything.
+    in_case = folder != search.root and any(map(is_nifti, children))
     for child in children:
-        if not child.is_dir() or is_nifti(child) or (child.name == without and holds_cases(child)):
+        if child.name == without and _is_apart(child):
+            continue
+        if not is_nifti(child) and describe_nothing(child):
+            if not in_case:
+                search.findings.append(no_case_in(child))
+            continue
+        if not child.is_dir() or is_nifti(child):
             continue
         if (problem := outside(child, folder, search.follow_links)) is not None:
             search.findings.append(problem)
             continue
-        volumes = [file for file in _children(child) if is_nifti(file)]
+        volumes = [file for file in children_of(child) if is_nifti(file)]
         deep = matching(child, search.patterns)
         if not deep and read_case_name(search.task, child.name).gathered:
             deep = sorted(file for file in child.rglob("*") if is_nifti(file) and file not in volumes)
@@ -215,12 +268,34 @@ def _walk(search: _Search, folder: Path, below: int, without: str | None = None)
                 search.labels.setdefault(name, []).append(label)
             continue
         if volumes or deep:
+            search.fitted.update(fitting(child, volumes + deep, search.patterns))
             yield _case(search.task, child, search.root, volumes + deep, search.follow_links, search.patterns)
-        elif any(other_format(file) for file in _children(child)):
+        elif any(other_format(file) for file in children_of(child)):
             search.unread.append(child)
+        elif not in_case and (found := no_case_in(child)) is not None:
+            search.findings.append(found)
         # Ends the search even if links that the user allows form a circle.
-        if not deep and (below > 0 or (child.name.lower() in _GROUPS and below > -_DEEPEST)):
+        if not deep and (below > 0 or (is_group(child.name) and below > -_DEEPEST)):
             yield from _walk(search, child, below - 1)
+
+
+def _is_apart(folder: Path) -> bool:
+    """Whether a sub-folder holds the cases of another data set, and is not a case of that name.
+
+    Raises:
+        DataError: it may be either.
+    """
+    if not folder.is_dir() or holds_cases(folder):
+        return folder.is_dir()
+    cases = [child for child in children_of(folder) if child.is_dir() and any(map(is_nifti, children_of(child)))]
+    if cases:
+        image = next(file for file in children_of(folder) if is_nifti(file))
+        raise DataError(
+            f"{folder} holds images, such as {image.name}, and folders of cases, such as {cases[0].name}: put the "
+            "images of each case into a folder of its own",
+            public=f"a folder {folder.name} holds images, and folders of cases",
+        )
+    return False
 
 
 def _single_case(search: _Search) -> Iterator[Case]:
@@ -230,17 +305,13 @@ def _single_case(search: _Search) -> Iterator[Case]:
         DataError: it holds the files of several cases.
     """
     folder = search.root
-    volumes = [file for file in _children(folder) if is_nifti(file)]
+    volumes = [file for file in children_of(folder) if is_nifti(file)]
     if not volumes and not matching(folder, search.patterns):
         return
-    case = _case(
-        search.task,
-        folder.absolute(),
-        folder.absolute().parent,
-        [folder.absolute() / file.name for file in volumes] + matching(folder.absolute(), search.patterns),
-        search.follow_links,
-        search.patterns,
-    )
+    place = folder.absolute()
+    files = [place / file.name for file in volumes] + matching(place, search.patterns)
+    search.fitted.update(fitting(place, files, search.patterns))
+    case = _case(search.task, place, place.parent, files, search.follow_links, search.patterns)
     if any(found.kind == TWICE for found in case.findings):
         raise DataError(
             f"{folder} holds the files of several cases, such as {volumes[0].name}: put those of each case into a "
@@ -303,8 +374,8 @@ def _folders_above(task: Task, folder: Path, root: Path) -> list[str]:
 
 def _says_nothing(task: Task, name: str, folder: Path, root: Path) -> bool:
     """Whether a folder between the data set and its cases is a group of patients, and not one patient's."""
-    if name.lower() in _GROUPS or read_case_name(task, name).layout != PLAIN:
+    if is_group(name) or read_case_name(task, name).layout != PLAIN:
         return True
     # A single folder, as an unpacked download has it.
-    siblings = [child for child in _children(folder.parent) if child.is_dir() and not child.name.startswith(".")]
+    siblings = [child for child in children_of(folder.parent) if child.is_dir() and not child.name.startswith(".")]
     return folder.parent == root and len(siblings) == 1

@@ -37,7 +37,7 @@ def open_dataset(task: Task, folder: Path, *, follow_links: bool, cache: Path | 
         refuse(changed_files(dataset, cache))
     if not dataset.cases:
         refuse(dataset.findings)
-        raise no_case(task, folder)
+        raise no_case(task, folder, dataset.findings)
     return dataset
 
 

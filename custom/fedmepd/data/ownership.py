@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Literal
 
 from fedmepd.config import FUSION_SITE, Settings
 from fedmepd.data.cases import Case
+from fedmepd.data.federation_folder import look_into
 from fedmepd.data.findings import Finding, error
 from fedmepd.data.inspection import Inspection, tell_tale
 from fedmepd.data.layouts import Dataset, find_dataset, holds_cases, site_folders
@@ -21,10 +23,16 @@ from fedmepd.errors import DataError
 from fedmepd.site_settings import SiteSettings
 from fedmepd.tasks.find import find_task
 from fedmepd.tasks.task import Task
-from fedmepd.text_table import counted, natural_order
+from fedmepd.text_table import counted
 
 # Where the phantoms of a job are.
 _KEPT = ". They are kept in FEDMEPD_CACHE: free space there, or set it to another folder"
+
+# What the data set of a hospital's own cases is called, beside that for fusion training.
+OWN = "its own"
+
+# Of what a folder without cases holds.
+_MOST_SHOWN = 3
 
 Found = tuple[Dataset, Literal["phantom", "folder"]]
 
@@ -69,16 +77,30 @@ def find_site_data(name: str, settings: Settings, site_settings: SiteSettings) -
             "patients. Expected a sub-folder for each site; `fedmepd data split` makes such a folder of a data set",
             public=f"there is no data folder for {name} alone",
         )
+    if dataset.cases and folder == data and dataset.parts is None:
+        _require_one_depth(dataset, find_dataset(task, folder, without=FUSION_SITE))
     if not dataset.cases and settings.fusion.site != name:
         image, label = (task.file_name("001", kind) for kind in (task.modalities[0], None))
         expected = f"one sub-folder per case with NIfTI files, such as 001/{image} and 001/{label}"
         missing = f"no sub-folder {name} and " if folder == data else ""
         raise DataError(
             f"{folder} has {missing}no case in it: expected {expected}; `fedmepd data init` makes "
-            "a data set of any other layout",
+            f"a data set of any other layout{''.join(f'. {found.text}' for found in dataset.findings[:_MOST_SHOWN])}",
             public=f"the data folder of {name} has no case in it",
         )
     return dataset, "folder"
+
+
+def _require_one_depth(upper: Dataset, all_of_it: Dataset) -> None:
+    """Cases in folders of folders may be examinations of patients, or other sites' cases: nobody can know."""
+    deeper = sorted({case.name for case in all_of_it.cases} - {case.name for case in upper.cases})
+    if deeper:
+        raise DataError(
+            f"{upper.folder} holds {counted(len(upper.cases), 'case')}, and {len(deeper)} more in folders of folders, "
+            f"such as {deeper[0]}: `fedmepd data init {quote(str(upper.folder))}` makes a data set of all of them; or "
+            "take those away that are not the site's",
+            public="the data folder holds cases, and more of them in folders of folders",
+        )
 
 
 def find_fusion_data(site: str, settings: Settings, site_settings: SiteSettings) -> Found:
@@ -142,8 +164,12 @@ def has_fusion_folder(folder: Path) -> bool:
     return folder.is_dir() and holds_cases(folder / FUSION_SITE)
 
 
-def data_sets(task: Task, folder: Path, found: Callable[[str], None], *, follow_links: bool) -> dict[str, Dataset]:
+def data_sets(
+    task: Task, folder: Path, found: Callable[[str], None], *, follow_links: bool
+) -> tuple[dict[str, Dataset], list[Finding]]:
     """Finds the data sets of a folder of several: of a federation's sites, or of a hospital with fusion cases apart.
+
+    Sub-folders without manifests are sites if one of them is called ``fusion``, and no case lies beside them.
 
     Args:
         task: that the cases are of.
@@ -152,45 +178,40 @@ def data_sets(task: Task, folder: Path, found: Callable[[str], None], *, follow_
         follow_links: whether links may lead out of a case's folder.
 
     Returns:
-        the data sets by site; none if the folder is a single data set.
+        the data sets by site, and what was found beside them; none if the folder is a single data set.
+
+    Raises:
+        DataError: it cannot be read, or it is not clear whether it is a federation's or a hospital's.
     """
 
     def find(place: Path, deep: bool = True) -> Dataset:
         return find_dataset(task, place, follow_links=follow_links, deep=deep, without=FUSION_SITE)
 
-    if has_fusion_folder(folder) and find(folder, deep=False).cases:
+    with_fusion = has_fusion_folder(folder)
+    if not site_folders(folder) and not with_fusion:
+        return {}, []
+    federation = look_into(task, folder)
+    own = find(folder, deep=False) if with_fusion else None
+    if own is not None and own.cases:
+        if federation.sites:
+            raise DataError(
+                f"{folder} holds cases, such as {own.cases[0].name}, beside folders of cases, such as "
+                f"{federation.sites[0]}: take the cases out if the folders are sites of a federation; if all are one "
+                "hospital's, `fedmepd data init` makes a data set of them",
+                public="a data folder holds cases and folders of cases, and it is not clear whether these are sites",
+            )
         found("the cases of a hospital and those for fusion training")
-        return {"its own": find(folder, deep=False), FUSION_SITE: find(folder / FUSION_SITE)}
-    sites = site_folders(folder)
-    if sites:
-        found(f"a federation of {counted(len(sites), 'site')}")
+        return {OWN: own, FUSION_SITE: find(folder / FUSION_SITE)}, []
+    if not federation.sites:
+        return {}, []
+    names = [*federation.sites, *([FUSION_SITE] if with_fusion else [])]
+    found(f"a federation of {counted(len(names), 'site')}")
     made = {}
-    for site in sites:
-        made[site.name] = find(site)
-        if has_fusion_folder(site):
-            made[f"{site.name}/{FUSION_SITE}"] = find(site / FUSION_SITE)
-    return made
-
-
-def federation_sites(task: Task, folder: Path) -> list[str]:
-    """Returns the names of the sites whose data a folder holds, a sub-folder each, in their natural order.
-
-    The fusion site's sub-folder is none of them. Empty if the folder holds cases and no sites.
-
-    Args:
-        task: that the cases are of.
-        folder: of the federation.
-
-    Raises:
-        DataError: it cannot be read.
-    """
-    if find_dataset(task, folder, deep=False, without=FUSION_SITE).cases:
-        return []
-    places = site_folders(folder) or [
-        child for child in sorted(folder.iterdir()) if holds_cases(child) and find_dataset(task, child).cases
-    ]
-    names = [place.name for place in places if place.name != FUSION_SITE]
-    return sorted(names, key=natural_order)
+    for name in names:
+        made[name] = find(folder / name)
+        if has_fusion_folder(folder / name):
+            made[f"{name}/{FUSION_SITE}"] = find(folder / name / FUSION_SITE)
+    return made, federation.findings()
 
 
 def shared_cases(own: Inspection, fusion: Inspection) -> list[Finding]:

@@ -1,28 +1,66 @@
-"""Whether sites whose folders lie on one machine have patients in common, by paths and names alone.
+"""Whether sites whose folders lie on one machine have patients in common.
 
-Two such sites are nearly always a mistake: a patient would be trained on at one site and tested at the other. What the
-files contain, which takes longer, is compared by :func:`fedmepd.data.summary.describe_overlap`.
+Two such sites are nearly always a mistake: a patient would be trained on at one site and tested at the other.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import file_digest
 from itertools import combinations
 from pathlib import Path
 from shlex import quote
 
 from fedmepd.config import FUSION_SITE
+from fedmepd.data.cases import PLAIN, Case
+from fedmepd.data.containment import OUTSIDE
+from fedmepd.data.findings import WARNING, Finding, error, note, refuse, warning
+from fedmepd.data.inspection import Inspection, tell_tale
 from fedmepd.data.layouts import Dataset, find_dataset
+from fedmepd.data.links import identity
+from fedmepd.data.manifest import FILE_NAME as MANIFEST
+from fedmepd.data.manifest import pinned_content
+from fedmepd.data.names import read_case_name
+from fedmepd.data.ownership import OWN
+from fedmepd.data.volumes import VolumeError, is_nifti, read_volumes
 from fedmepd.errors import DataError
 from fedmepd.tasks.task import Task
 from fedmepd.text_table import counted
 
-_WRONG = "two sites would have the same patients"
+_SHARED = "two sites that share cases"
+
 _MOST_SHOWN = 3
 
+_GLANCE_BYTES = 2**16
 
-def check_sites(task: Task, folder: Path, sites: Sequence[str]) -> str:
+# P001, patient-17 and 12: names that two hospitals may give to two people.
+_NUMBER = re.compile(r"\D{0,20}\d{1,4}")
+
+
+@dataclass(frozen=True)
+class Common:
+    """Two sites with a folder or files in common, through links.
+
+    Args:
+        one, other: the sites.
+        text: what they have in common, with an example, and what to do; names files, for this machine alone.
+        public: the same without names of files.
+    """
+
+    one: str
+    other: str
+    text: str
+    public: str
+
+    def finding(self) -> Finding:
+        """Returns the error that it is."""
+        return error(_SHARED, self.text)
+
+
+def check_sites(task: Task, folder: Path, sites: Sequence[str]) -> list[str]:
     """Refuses a folder in which sites have the same folder or files, the fusion site among them.
 
     Args:
@@ -31,80 +69,209 @@ def check_sites(task: Task, folder: Path, sites: Sequence[str]) -> str:
         sites: their names, without the fusion site's.
 
     Returns:
-        a warning of patients of the same names; empty: there are none.
+        warnings: of what is passed over in a site's folder, and of patients who may be at two sites.
 
     Raises:
-        DataError: two sites have the same folder or files, or a folder cannot be read.
+        DataError: two sites have the same folder or files, links lead to files that no site may read, or a folder
+            cannot be read.
     """
     names = [*sites, *([FUSION_SITE] if (folder / FUSION_SITE).is_dir() else [])]
-    require_own_folders({name: folder / name for name in names})
+    require_apart({name: folder / name for name in names})
     found = {name: find_dataset(task, folder / name, without=FUSION_SITE) for name in names}
-    require_own_files(found)
-    lines = same_names(found)
-    if not lines:
-        return ""
-    more = f"; and {counted(len(lines) - _MOST_SHOWN, 'more pair')}" if len(lines) > _MOST_SHOWN else ""
-    return (
-        f"{'; '.join(lines[:_MOST_SHOWN])}{more}. If they are the same people, the scores are too good: "
-        f"`fedmepd data check {quote(str(folder))}` compares what their files contain"
-    )
+    findings = [one for dataset in found.values() for one in dataset.findings]
+    findings += [one for dataset in found.values() for case in dataset.cases for one in case.findings]
+    refuse([one for one in findings if one.kind == OUTSIDE])
+    passed_over = [one.text for dataset in found.values() for one in dataset.findings if one.severity == WARNING]
+    check = f"`fedmepd data check {quote(str(folder))}`"
+    warnings = [f"{_few(passed_over)}. A run goes on without: {check} says more"] if passed_over else []
+    if lines := same_people(found):
+        same = f"{_few(lines, 'pair')}. If they are the same people, the scores are too good: {check} compares what"
+        warnings.append(f"{same} their files contain")
+    return warnings
 
 
-def require_own_folders(folders: Mapping[str, Path]) -> None:
-    """Does nothing if every site has a folder of its own.
+def _few(texts: Sequence[str], noun: str = "") -> str:
+    left = len(texts) - _MOST_SHOWN
+    more = [f"and {counted(left, f'more {noun}') if noun else f'{left} more'}"] if left > 0 else []
+    return "; ".join([*texts[:_MOST_SHOWN], *more])
+
+
+def require_apart(folders: Mapping[str, Path]) -> None:
+    """Does nothing if no two sites have a folder or a file in common.
 
     Args:
         folders: by site, the fusion site's too.
 
     Raises:
-        DataError: a link makes two of them the same.
+        DataError: links make two of them the same.
     """
-    owners: dict[str, str] = {}
-    for site, folder in folders.items():
-        place = os.path.realpath(folder)
-        if (other := owners.setdefault(place, site)) != site:
-            raise DataError(
-                f"{folders[other]} and {folder} are the same folder, {place}: {_WRONG}. Give each site a folder of its "
-                "own, or leave one of the two out",
-                public=f"{other} and {site} have the same data folder",
-            )
+    if common := find_common(folders):
+        more = [one.public for one in common[1:_MOST_SHOWN]]
+        left = len(common) - len(more) - 1
+        more += [f"and so have {counted(left, 'more pair')}"] if left else []
+        raise DataError("; ".join([common[0].text, *more]), "; ".join([common[0].public, *more]))
 
 
-def require_own_files(found: Mapping[str, Dataset]) -> None:
-    """Does nothing if no two sites have a file in common.
+def find_common(folders: Mapping[str, Path]) -> list[Common]:
+    """Finds sites that have a folder or files in common through symbolic or hard links, with manifests or without.
 
     Args:
-        found: the data sets by site.
+        folders: by site, the fusion site's too.
+
+    Returns:
+        every two such sites, in their order.
 
     Raises:
-        DataError: links of two of them lead to the same file.
+        DataError: a manifest cannot be read.
     """
-    owners: dict[str, tuple[str, Path]] = {}
-    for site, dataset in found.items():
-        for case in dataset.cases:
-            for file in (*case.images.values(), *([case.label] if case.label else [])):
-                other, theirs = owners.setdefault(os.path.realpath(file), (site, file))
-                if other != site:
-                    raise DataError(
-                        f"{other} and {site} have the same files, such as {theirs} and {file}: {_WRONG}. Take these "
-                        "cases out of one of the two",
-                        public=f"{other} and {site} have the same files",
-                    )
+    # A link that leads nowhere, or a file that is missing, is told by the checks of a case.
+    files = {
+        site: {key: file for file in _files(folder) if (key := identity(file)) is not None}
+        for site, folder in folders.items()
+    }
+    found = []
+    for one, other in combinations(folders, 2):
+        place = os.path.realpath(folders[one])
+        if place == os.path.realpath(folders[other]):
+            text = (
+                f"{folders[one]} and {folders[other]} are the same folder, {place}: two sites would have the same "
+                "patients. Give each site a folder of its own, or leave one of the two out"
+            )
+            found.append(Common(one, other, text, f"{one} and {other} have the same data folder"))
+        elif folders[other].is_relative_to(folders[one]):
+            # A hospital's sub-folder of cases for fusion training.
+            continue
+        elif both := files[one].keys() & files[other].keys():
+            # The first of them in the order of their names.
+            file = next(key for key in files[other] if key in both)
+            text = (
+                f"{one} and {other} have {counted(len(both), 'file')} in common through links, such as "
+                f"{files[one][file]} and {files[other][file]}: two sites would have the same patients. Take these "
+                "cases out of one of the two"
+            )
+            found.append(Common(one, other, text, f"{one} and {other} have the same files"))
+    return found
 
 
-def same_names(found: Mapping[str, Dataset]) -> list[str]:
-    """Returns a sentence about every two sites with patients of the same names, which may be the same people.
+def _files(folder: Path) -> Iterator[Path]:
+    """The files of a site: those of its manifest, or all images below its folder, wherever links lead."""
+    if (folder / MANIFEST).is_file():
+        yield from pinned_content(folder)
+        yield from _files(folder / FUSION_SITE)
+        return
+    seen = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        # Links may form a circle.
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if (real := os.path.realpath(place)) in seen:
+            folders.clear()
+        seen.add(real)
+        yield from (Path(place) / name for name in sorted(names) if is_nifti(Path(name)))
+
+
+def same_people(found: Mapping[str, Dataset]) -> list[str]:
+    """Returns a sentence about every two sites with patients who may be the same people.
+
+    These are patients of the same name, if a file of theirs is the same too, or if the name is more than a number:
+    many hospitals number their patients.
 
     Args:
         found: the data sets by site.
     """
-    patients = {site: {case.patient for case in dataset.cases} for site, dataset in found.items()}
     lines = []
     for one, other in combinations(found, 2):
-        both = patients[one] & patients[other]
-        if both:
-            how_many = "all" if both == patients[one] == patients[other] else "some"
+        ours, theirs = (_by_patient(found[site].cases) for site in (one, other))
+        both = ours.keys() & theirs.keys()
+        same = {patient for patient in both if _same_file(ours[patient], theirs[patient])}
+        if same:
+            people = counted(len(same), "patient")
+            lines.append(f"{one} and {other} have {people} of the same name and with a file of the same content")
+        elif telling := {patient for patient in both if not all(map(_is_numbered, ours[patient]))}:
+            how_many = "all" if telling == ours.keys() == theirs.keys() else "some"
             lines.append(
-                f"{one} and {other} have {counted(len(both), 'patient')} of the same name, {how_many} of theirs"
+                f"{one} and {other} have {counted(len(telling), 'patient')} of the same name, {how_many} of theirs"
             )
     return lines
+
+
+def _by_patient(cases: Sequence[Case]) -> dict[str, list[Case]]:
+    found: dict[str, list[Case]] = {}
+    for case in cases:
+        found.setdefault(case.patient, []).append(case)
+    return found
+
+
+def _is_numbered(case: Case) -> bool:
+    """Whether a patient's name is hardly more than a number, and none of a public data set."""
+    return not _is_public(case) and _NUMBER.fullmatch(case.patient) is not None
+
+
+def _is_public(case: Case) -> bool:
+    return read_case_name(case.task, case.name).layout != PLAIN
+
+
+def _same_file(ours: Sequence[Case], theirs: Sequence[Case]) -> bool:
+    """Whether two patients have a file of the same content, other than a label that marks nothing."""
+    known = {_glance(file): file for case in ours for file in case.files if file.is_file()}
+    for case in theirs:
+        for file in case.files:
+            own = known.get(_glance(file)) if file.is_file() else None
+            if own and _digest(own) == _digest(file) and (file != case.label or _marks_anything(file)):
+                return True
+    return False
+
+
+def _glance(file: Path) -> tuple[int, bytes]:
+    """The size of a file and what is in its middle, where an image shows the patient: enough to tell most apart."""
+    size = file.stat().st_size
+    with open(file, "rb") as content:
+        content.seek(size // 2)
+        return size, content.read(_GLANCE_BYTES)
+
+
+def _digest(file: Path) -> bytes:
+    with open(file, "rb") as content:
+        return file_digest(content, "sha256").digest()
+
+
+def _marks_anything(label: Path) -> bool:
+    try:
+        return bool(read_volumes(label).values.any())
+    except (OSError, VolumeError):
+        return False
+
+
+def overlaps(sites: Mapping[str, Inspection]) -> list[Finding]:
+    """Says which sites of a federation share volumes or patients, without names of cases.
+
+    Args:
+        sites: what was found at each.
+    """
+    findings = []
+    content = {name: _content(inspection) for name, inspection in sites.items()}
+    for one, other in combinations(sites, 2):
+        ours, theirs = (_by_patient(sites[name].cases) for name in (one, other))
+        both = ours.keys() & theirs.keys()
+        # The same people for sure: of one hospital, or of a public data set.
+        one_hospital = (one, other) in ((OWN, FUSION_SITE), (one, f"{one}/{FUSION_SITE}"))
+        sure = both if one_hospital else {patient for patient in both if any(map(_is_public, ours[patient]))}
+        numbered = {patient for patient in both - sure if all(map(_is_numbered, ours[patient]))}
+        volumes = len(content[one] & content[other])
+        if volumes or sure:
+            what = [f"{counted(volumes, 'volume')} of the same content"] if volumes else []
+            what += [f"{counted(len(sure or both), 'patient')} of the same name"] if both else []
+            text = f"{one} and {other} share {' and '.join(what)}: every case belongs to one site alone"
+            findings.append(error(_SHARED, text))
+        elif both - numbered:
+            people = f"{counted(len(both - numbered), 'patient')} of the same name"
+            text = f"{one} and {other} have {people}: if they are the same people, take them out of one of the two"
+            findings.append(warning("patients of the same name at two sites", text))
+        elif both:
+            people = f"{counted(len(both), 'patient')} of the same name"
+            text = f"{one} and {other} have {people}, which are numbers: they share no volume"
+            findings.append(note("patients of the same number at two sites", text))
+    return findings
+
+
+def _content(inspection: Inspection) -> set[str]:
+    return {digest for found in inspection.facts for digest in tell_tale(found).values()}

@@ -9,11 +9,12 @@ from typing import Literal
 
 from fedmepd.config import FUSION_SITE, Settings
 from fedmepd.data.cases import Case
-from fedmepd.data.findings import WARNING, Finding, count_kinds, error, refuse
+from fedmepd.data.file_kinds import Pattern
+from fedmepd.data.findings import WARNING, Finding, count_kinds, error, note, refuse
 from fedmepd.data.fingerprints import fingerprints
 from fedmepd.data.inspection import Inspection, inspect_cases
-from fedmepd.data.layouts import Dataset
-from fedmepd.data.manifest import pinned_content
+from fedmepd.data.layouts import Dataset, find_dataset
+from fedmepd.data.manifest import load_manifest, pinned_content
 from fedmepd.data.ownership import Found, find_fusion_data, find_site_data, fusion_cases, own_cases, shared_cases
 from fedmepd.data.phantom import is_phantom
 from fedmepd.data.splits import Split, some_cases, sort_into_parts, split_cases
@@ -259,8 +260,39 @@ def inspect_dataset(
     Raises:
         DataError: the cache cannot be written.
     """
-    known = [*dataset.findings, *(changed_files(dataset, cache) if dataset.parts is not None else [])]
+    known = list(dataset.findings)
+    if dataset.parts is not None:
+        known += [*changed_files(dataset, cache), *unlisted_cases(dataset)]
     return inspect_cases(dataset.cases, labels=labels, cache=cache, progress=progress, known=known)
+
+
+def unlisted_cases(dataset: Dataset) -> list[Finding]:
+    """Finds cases in the folder of a data set that its manifest does not have: a site does not use them.
+
+    Args:
+        dataset: with a manifest.
+    """
+    pinned = {file.absolute() for file in pinned_content(dataset.folder)}
+    if not dataset.cases:
+        return []
+    task = dataset.cases[0].task
+    patterns = [Pattern.read(task, text) for text in load_manifest(dataset.folder).patterns]
+    try:
+        there = find_dataset(
+            task, dataset.folder, manifest=False, follow_links=True, without=FUSION_SITE, patterns=patterns
+        )
+    except DataError:
+        # What is there beside the manifest's files need not be a data set.
+        return []
+    return [
+        note(
+            "case that the manifest does not have",
+            f"case {case.name} in {dataset.folder} is not in its manifest, and is not used: `fedmepd data init` takes "
+            "it in",
+        )
+        for case in there.cases
+        if case.images and pinned.isdisjoint(file.absolute() for file in case.files)
+    ]
 
 
 def changed_files(dataset: Dataset, cache: Path | None) -> list[Finding]:

@@ -12,10 +12,13 @@ from fedmepd.data.file_kinds import Pattern
 from fedmepd.data.findings import ERROR, Finding, warning
 from fedmepd.data.formats import describe_formats, other_format
 from fedmepd.data.inspection import Inspection, inspect_cases
-from fedmepd.data.layouts import Dataset, find_dataset
+from fedmepd.data.layouts import Dataset, find_dataset, list_of
 from fedmepd.data.manifest import FILE_NAME, load_manifest, read_manifest
 from fedmepd.errors import DataError
 from fedmepd.tasks.task import Task
+
+# Of what a folder without cases holds.
+_MOST_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -68,10 +71,10 @@ def open_source(
         DataError: there is no case, or, unless they are left out, a case has an error.
     """
     task = _with_earlier_values(task, earlier)
-    patterns = tuple(patterns) or _earlier_patterns(task, earlier)
+    patterns = tuple(patterns) or (() if list_of(folder) else _earlier_patterns(task, earlier))
     dataset = find_dataset(task, folder, manifest=False, follow_links=follow_links, without=without, patterns=patterns)
     if not dataset.cases:
-        raise no_case(task, folder)
+        raise no_case(task, folder, dataset.findings)
     found(dataset)
     known, own = _known(task, earlier, {case.name for case in dataset.cases if case.convention})
     cases = [
@@ -112,18 +115,25 @@ def _read_as_earlier(found: Sequence[Case], cases: Sequence[Case], known: Collec
     return [warning("labels of new cases, read as those of the earlier ones", text)]
 
 
-def no_case(task: Task, folder: Path) -> DataError:
-    """The error of a folder without any case."""
+def no_case(task: Task, folder: Path, findings: Sequence[Finding] = ()) -> DataError:
+    """The error of a folder without any case.
+
+    Args:
+        task: that the cases should be of.
+        folder: the folder.
+        findings: what was found there instead.
+    """
     unread = []
     if folder.is_dir():
         # A few are enough to say what they are.
         files = islice((file for file in folder.rglob("*") if other_format(file)), 1000)
         unread = [told for _, _, told in describe_formats(files)]
+    told = "".join(f". {finding.text}" for finding in findings[:_MOST_SHOWN])
     raw = f". It holds images in formats that are not read: {'; '.join(unread)}" if unread else ""
     return DataError(
         f"no case in {folder}: expected a folder per case with NIfTI files in it, such as "
         f"001/{task.file_name('001', task.modalities[0])}, the Decathlon's folders of images and labels, or a list "
-        f"cases.csv{raw}"
+        f"cases.csv{raw}{told}"
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from fedmepd import __version__
 from fedmepd.data.cases import Case
 from fedmepd.data.findings import ERROR, MOST_SHOWN, NOTE, WARNING, Finding, count_kinds
-from fedmepd.data.inspection import Inspection, class_counts, tell_tale
+from fedmepd.data.inspection import Inspection, class_counts
 from fedmepd.data.layouts import Dataset
 from fedmepd.tasks.task import Task
 from fedmepd.text_table import counted, table
@@ -163,30 +163,3 @@ def describe_findings(
                 if most is not None and count > most:
                     lines.append(f"          and {count - most} more: --details names all")
     return lines
-
-
-def describe_overlap(sites: dict[str, Inspection]) -> tuple[list[str], int]:
-    """Says whether the sites of a federation share any volume or patient.
-
-    Args:
-        sites: what was found at each.
-
-    Returns:
-        lines, without names of cases, and how many pairs of sites overlap.
-    """
-    lines = []
-    names = list(sites)
-    content = {name: _content(inspection) for name, inspection in sites.items()}
-    patients = {name: {case.patient for case in inspection.cases} for name, inspection in sites.items()}
-    for place, one in enumerate(names):
-        for other in names[place + 1 :]:
-            volumes, people = len(content[one] & content[other]), len(patients[one] & patients[other])
-            if volumes or people:
-                what = [f"{counted(volumes, 'volume')} of the same content"] if volumes else []
-                what += [f"{counted(people, 'patient')} of the same name"] if people else []
-                lines.append(f"{one} and {other} share {' and '.join(what)}: every case belongs to one site alone")
-    return lines or ["the sites are disjoint: no two share a volume's content or a patient's name"], len(lines)
-
-
-def _content(inspection: Inspection) -> set[str]:
-    return {digest for found in inspection.facts for digest in tell_tale(found).values()}

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fedmepd.data.federation_folder import look_into
 from fedmepd.data.same_patients import check_sites
 from fedmepd.doctor.computer import Computer
 from fedmepd.doctor.needs import memory_need, weights
@@ -175,7 +176,8 @@ class Conductor:
             if folders[run.name].results_file() is None:
                 cohorts.setdefault(run.cohort(), run)
         for folder, sites, task in {(run.data, run.sites, run.settings.task) for run in cohorts.values() if run.data}:
-            if text := check_sites(find_task(task), folder, sites):
+            beside = "" if isinstance(self.plan.sites, list) else look_into(find_task(task), folder).without_images()
+            for text in [*([beside] if beside else []), *check_sites(find_task(task), folder, sites)]:
                 self._say(f"warning: {text}")
         self._progress("preparing cases", 0, len(cohorts))
         preparing = [folders[run.name] for run in cohorts.values()]

@@ -14,9 +14,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from fedmepd import methods
 from fedmepd.closest import like_path, one_of
 from fedmepd.config import FUSION_SITE, Settings, merge
+from fedmepd.data.federation_folder import look_into
 from fedmepd.data.phantom import phantom_sites
-from fedmepd.errors import FedMEPDError, SettingsError, explain
+from fedmepd.errors import SettingsError, explain
 from fedmepd.job_settings import PRESETS, make_settings
+from fedmepd.tasks.find import task_of
+from fedmepd.tasks.task import Task
 
 Overrides = dict[str, Any]
 
@@ -254,7 +257,7 @@ def runs_of(
         FedMEPDError: a method, a setting or a site is unknown, a value is out of bounds, or the method is for phantoms
             alone.
     """
-    sites = _sites(plan)
+    sites = _sites(plan, task_of(choice.settings))
     if plan.data is not None:
         methods.find(choice.method).require_source(choice.name, "folder")
     found = []
@@ -281,8 +284,16 @@ def runs_of(
     return found
 
 
-def _sites(plan: Plan) -> tuple[str, ...]:
-    there = _phantoms() if plan.data is None else _folders(plan.data)
+def _sites(plan: Plan, task: Task) -> tuple[str, ...]:
+    if plan.data is None:
+        there = tuple(name for name in phantom_sites() if name != FUSION_SITE)
+    elif isinstance(plan.sites, list):
+        # What else lies there does not matter.
+        there = tuple(sorted(child.name for child in plan.data.iterdir() if child.is_dir()))
+    else:
+        found = look_into(task, plan.data)
+        found.require_sites(fusion=False)
+        there = tuple(sorted(found.sites))
     if plan.sites is None:
         return there
     if isinstance(plan.sites, int):
@@ -293,15 +304,3 @@ def _sites(plan: Plan) -> tuple[str, ...]:
     if unknown:
         raise SettingsError(f"sites: {unknown[0]} has no cases: {one_of(unknown[0], there)}")
     return tuple(plan.sites)
-
-
-def _phantoms() -> tuple[str, ...]:
-    return tuple(name for name in phantom_sites() if name != FUSION_SITE)
-
-
-def _folders(data: Path) -> tuple[str, ...]:
-    names = sorted(child.name for child in data.iterdir() if child.is_dir() and not child.name.startswith("."))
-    found = tuple(name for name in names if name != FUSION_SITE)
-    if not found:
-        raise FedMEPDError(f"{data} has no sub-folder for a site: expected one per site, and one named {FUSION_SITE}")
-    return found

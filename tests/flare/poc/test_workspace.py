@@ -461,6 +461,15 @@ def test_a_folder_of_two_sites(flare, tmp_path, data):
     assert not flare.commands and not (tmp_path / "w").exists()
 
 
+def test_two_sites_with_the_same_files(flare, tmp_path, data):
+    (data / "site-1" / "case").mkdir()
+    (data / "site-1" / "case" / "t1.nii.gz").touch()
+    os.link(data / "site-1" / "case" / "t1.nii.gz", data / "north" / "other.nii.gz")
+    with pytest.raises(FedMEPDError, match="site-1 and north have 1 file in common through links, such as "):
+        Poc(tmp_path / "w").prepare(["site-1", "north"], data)
+    assert not flare.commands and not (tmp_path / "w").exists()
+
+
 def test_a_port_that_is_taken(flare, tmp_path, data):
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(FedMEPDError, match="is taken"):
         Poc(tmp_path / "w").prepare(["site-1"], data, port=taken.getsockname()[1])

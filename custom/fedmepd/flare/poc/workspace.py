@@ -178,9 +178,9 @@ class Poc:
                 f"{missing[0]} does not exist: expected a sub-folder of {data} for each of "
                 f"{', '.join(names)}; `fedmepd data split` makes them"
             )
-        from fedmepd.data.same_patients import require_own_folders
+        from fedmepd.data.same_patients import require_apart
 
-        require_own_folders(folders)
+        require_apart(folders)
         return folders
 
     def start(self) -> None:

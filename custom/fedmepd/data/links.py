@@ -1,0 +1,59 @@
+"""Folders with nothing in them, links that lead to nothing, and other things that hold no case."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from fedmepd.data.findings import Finding, note, warning
+
+
+def describe_nothing(path: Path) -> str:
+    """Says why nothing can be found at a path: it is an empty folder, a link to one, or a link that leads nowhere.
+
+    Returns:
+        a description; empty for everything else.
+    """
+    try:
+        target = f"a link to {os.readlink(path)}, which " if path.is_symlink() else ""
+        if not os.path.exists(path):
+            return f"{target or 'it '}is not there"
+        # What systems hide, such as .DS_Store, is nothing.
+        if path.is_dir() and all(child.name.startswith(".") for child in path.iterdir()):
+            return f"{target or 'it '}is empty"
+    except OSError:
+        # What cannot be read is said where it is read.
+        return ""
+    return ""
+
+
+def identity(file: Path) -> tuple[int, int] | None:
+    """Returns what is the same for all names of a file, symbolic and hard links: disk and number there.
+
+    Returns:
+        None if nothing is there.
+    """
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def no_case_in(path: Path) -> Finding | None:
+    """Returns what is to be said of a sub-folder of a data set that can hold no case; None if it may hold some."""
+    if why := describe_nothing(path):
+        return warning("empty folder, or link to nothing", f"{path}: {why}")
+    if path.is_dir() and not any(child.is_dir() for child in path.iterdir()):
+        return note("folder without an image, passed over", f"{path} holds no image")
+    return None
+
+
+def images_beside(images: Sequence[Path]) -> list[Finding]:
+    """Says of images that lie beside the folders of cases that they are passed over."""
+    if not images:
+        return []
+    more = f" and {len(images) - 1} more" if len(images) > 1 else ""
+    text = f"{images[0]}{more}: put the images of each case into a folder of its own"
+    return [warning("image beside the folders of cases, passed over", text)]
