@@ -5,13 +5,16 @@ import json
 import os
 import sys
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
 
 from fedmepd import methods
+from fedmepd.cli.parser import Parser
 from fedmepd.cli.settings_options import add_set_option, changes
 from fedmepd.cli.terminal import FAILED, INTERRUPTED, REFUSED, interruptible, outliving_readers, positive, warn
+from fedmepd.closest import like_path, one_of
 from fedmepd.errors import FedMEPDError
 from fedmepd.text_table import counted
 
@@ -30,7 +33,7 @@ _OPTIONS = {"method": "--method", "seed": "--seed", "rounds": "--rounds", "run_n
     "evaluation.cross_site": "--cross-site",
 }
 # Options that may be given beside --resume: all else is as the run was started.
-_WITH_RESUME = {"resume", "run_name", "workspace", "threads", "device"}
+_WITH_RESUME = ("resume", "run_name", "workspace", "threads", "device")
 _OF_EACH_MACHINE = "each machine says so itself, in FEDMEPD_{0} or its fedmepd.json"
 _OF_WHOEVER_RUNS_IT = "that is up to whoever runs the job"
 # Options that no job can hold, and why.
@@ -111,6 +114,10 @@ def option_of(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(map(option_of, names))
+
+
 def workspace_of(arguments: argparse.Namespace) -> Path:
     """Returns the folder for all runs, which an environment variable of FLARE's may name too."""
     from nvflare.recipe.sim_env import SimEnv
@@ -153,7 +160,7 @@ def planned(arguments: argparse.Namespace) -> "list[StartedWith]":
         require_phantoms_of(make_settings(arguments.preset, recipes[0].settings))
     sites = site_names(data, arguments.sites, recipes[0].settings)
     if arguments.fusion_site and arguments.fusion_site not in sites:
-        raise FedMEPDError(f"--fusion-site {arguments.fusion_site}: expected one of {', '.join(sites)}")
+        raise FedMEPDError(f"--fusion-site {arguments.fusion_site}: {one_of(arguments.fusion_site, sites)}")
     phantom = settings.get("data", {}).get("phantom")
     if data is not None and phantom:
         where = f"--data {data}" if arguments.data else f"FEDMEPD_DATA={data}"
@@ -324,7 +331,7 @@ def site_names(data: str | None, count: int | None, settings: dict) -> list[str]
     expected = f"expected a folder with one sub-folder for each site, and one named {FUSION_SITE}"
     folder = Path(data).absolute()
     if not folder.is_dir():
-        raise DataError(f"{data} is {'a file' if folder.exists() else 'not there'}: {expected}")
+        raise DataError(f"{data} is {'a file' if folder.exists() else 'not there'}: {expected}{like_path(folder)}")
     task = task_of(settings)
     found = look_into(task, folder)
     fusion_site = settings.get("fusion", {}).get("site")
@@ -346,7 +353,7 @@ def site_names(data: str | None, count: int | None, settings: dict) -> list[str]
 
 def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="job.py",
         description="Trains a federation of sites with different MRI modalities on this machine.",
         epilog="An option that is not given keeps the preset's value. Exit status 1: a run failed; 130: interrupted.",
@@ -381,7 +388,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--data",
         metavar="FOLDER",
-        help="folder of real cases, with one sub-folder per site, whose name is the site's, and one named fusion",
+        help="folder of real cases, with one sub-folder per site, whose name is the site's, and one named fusion; not "
+        "together with --export, --resume or --set data.phantom=...",
     )
     parser.add_argument("--device", help="auto, cpu, cuda, cuda:1, ...; default: auto")
     parser.add_argument(
@@ -399,7 +407,8 @@ def build_parser() -> argparse.ArgumentParser:
     again.add_argument(
         "--resume",
         action="store_true",
-        help="go on with the run that was started last, or with --run-name, as it was started",
+        help="go on with the run that was started last, or with --run-name, as it was started; together with "
+        f"{_listed(_WITH_RESUME[1:])} alone",
     )
     again.add_argument(
         "--fresh", action="store_true", help="start another run, in a folder of its own, although --run-name is there"
@@ -411,7 +420,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="folder for all runs: each has a sub-folder, which no other run uses, and `latest` leads to the one that "
         "was started last; default: workspace",
     )
-    parser.add_argument("--export", metavar="FOLDER", help="write the job there instead of running it")
+    parser.add_argument(
+        "--export",
+        metavar="FOLDER",
+        help=f"write the job there instead of running it; not together with {_listed(_NOT_IN_A_JOB)}, which no job "
+        "can hold",
+    )
     return parser
 
 

@@ -111,6 +111,15 @@ def test_settings_exist(page: Path) -> None:
             assert key in keys[section], f"{name(page)}: {section}.{key}"
 
 
+def test_the_example_of_a_machines_settings_can_be_used(tmp_path: Path) -> None:
+    [example] = re.findall(r"^    \{\n(?:     .*\n)+    \}$", (ROOT / "docs/production.md").read_text(), re.MULTILINE)
+    (tmp_path / "fedmepd.json").write_text(example)
+    settings = SiteSettings.load(tmp_path)
+    assert (
+        settings.min_count != SiteSettings().min_count and settings.limits.cache_gib != SiteSettings().limits.cache_gib
+    )
+
+
 def test_the_readme_is_one_screen() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 55
 

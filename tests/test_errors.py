@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -38,25 +40,64 @@ def refusal(content: object) -> ValidationError:
     ("content", "expected"),
     [
         ({}, "plan.yaml: sites is missing"),
-        (7, "plan.yaml: content = 7: input should be a valid dictionary or instance of Plan"),
-        ({"sites": "x" * 500}, f"plan.yaml: sites = '{'x' * 79}...: input should be a valid list"),
-        ({"sites": [], "site": 1}, "plan.yaml: unknown key site: expected one of sites, by_name, best"),
-        ({"sites": [{"name": "a", "case": 1}]}, "plan.yaml: unknown key sites.0.case: expected one of name, cases"),
+        (7, "plan.yaml: content = 7: expected an object of keys and values"),
+        ({"sites": "x" * 500}, f"plan.yaml: sites = '{'x' * 79}...: expected a list"),
+        (
+            {"sites": [], "site": 1},
+            "plan.yaml: unknown key site: expected one of sites, by_name, best; did you mean sites?",
+        ),
+        (
+            {"sites": [{"name": "a", "case": 1}]},
+            "plan.yaml: unknown key sites.0.case: expected one of name, cases; did you mean cases?",
+        ),
         (
             {"sites": [], "by_name": {"b": {"name": "a", "case": 1}}},
-            "plan.yaml: unknown key by_name.b.case: expected one of name, cases",
+            "plan.yaml: unknown key by_name.b.case: expected one of name, cases; did you mean cases?",
         ),
         ({"sites": [{"name": "A"}]}, "plan.yaml: sites.0.name = 'A': Names are written in small letters"),
-        ({"sites": {"a": 1}}, "plan.yaml: sites: input should be a valid list"),
+        ({"sites": {"a": 1}}, "plan.yaml: sites: expected a list"),
         (
             {"sites": [{"name": "a", "cases": 0}, {"name": 1}]},
-            "plan.yaml: sites.0.cases = 0: input should be greater than or equal to 1; "
-            "plan.yaml: sites.1.name = 1: input should be a valid string",
+            "plan.yaml: sites.0.cases = 0: expected a whole number, at least 1; "
+            "plan.yaml: sites.1.name = 1: expected a text",
         ),
     ],
 )
 def test_names_place_key_value_and_what_was_expected(content: object, expected: str) -> None:
     assert explain(refusal(content), "plan.yaml", Plan) == expected
+
+
+class Machine(BaseModel):
+    memory: float = Field(0.5, gt=0, le=1_000_000, json_schema_extra={"unit": "GiB"})
+    threads: int = Field(4, ge=1, lt=64)
+    device: Literal["cpu", "cuda"] = "cpu"
+    used: bool = True
+    name: str = Field("", max_length=3)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ({"memory": 0}, "memory = 0: expected a number of GiB, above 0, at most 1000000; default: 0.5"),
+        ({"memory": "1 GiB"}, "memory = '1 GiB': expected a number of GiB, above 0, at most 1000000; default: 0.5"),
+        ({"memory": None}, "memory = None: expected a number of GiB, above 0, at most 1000000; default: 0.5"),
+        ({"threads": 64}, "threads = 64: expected a whole number, at least 1, below 64; default: 4"),
+        ({"threads": 1.5}, "threads = 1.5: expected a whole number, at least 1, below 64; default: 4"),
+        ({"device": "gpu"}, "device = 'gpu': expected 'cpu' or 'cuda'"),
+        ({"used": 7}, "used = 7: expected true or false"),
+        ({"name": "four"}, "name = 'four': string should have at most 3 characters"),
+    ],
+)
+def test_bounds_unit_and_default_of_a_number(content: dict, expected: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        Machine.model_validate(content)
+    assert explain(caught.value, "machine.json", Machine, defaults=True) == f"machine.json: {expected}"
+
+
+def test_without_the_model_the_bound_that_was_missed() -> None:
+    with pytest.raises(ValidationError) as caught:
+        Machine.model_validate({"threads": 64})
+    assert explain(caught.value, "machine.json") == "machine.json: threads = 64: expected below 64"
 
 
 def test_an_unknown_key_without_the_model() -> None:
@@ -71,7 +112,7 @@ def test_a_key_that_is_known_elsewhere() -> None:
 
     assert explain(error, "settings", Plan, elsewhere) == (
         "settings: sites.0.patience is a setting of fedmepd: leave it out; "
-        "settings: unknown key sites.0.case: expected one of name, cases"
+        "settings: unknown key sites.0.case: expected one of name, cases; did you mean cases?"
     )
 
 

@@ -28,7 +28,7 @@ from nvflare.tool.kit.kit_config import resolve_startup_kit_dir
 from fedmepd.cli import main
 from fedmepd.cli.federation import start_kit
 from fedmepd.doctor.federation import job_settings
-from fedmepd.errors import FedMEPDError
+from fedmepd.errors import FedMEPDError, SettingsError
 from fedmepd.flare import kits
 from fedmepd.flare.admission import SiteAdmission
 from fedmepd.flare.kits import admin_kit
@@ -337,6 +337,8 @@ def test_an_admins_kit_is_found_by_its_name_from_anywhere(kit, tmp_path, monkeyp
     assert admin_kit(name) == folder
     # FLARE's own commands take it without being told.
     assert resolve_startup_kit_dir() == str(folder)
+    with pytest.raises(SettingsError, match="did you mean lead@fedmepd.example.org"):
+        admin_kit("lead@fedmepd.exmaple.org")
 
 
 @pytest.mark.parametrize(

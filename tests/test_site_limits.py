@@ -65,6 +65,16 @@ def test_a_full_site(tmp_path) -> None:
     assert str(tmp_path) in str(error.value) and str(tmp_path) not in error.value.public
 
 
+def test_a_full_cache_names_its_folder_and_what_to_do(tmp_path) -> None:
+    (tmp_path / "prepared").mkdir()
+    (tmp_path / "prepared" / "case.npz").write_bytes(bytes(2**20))
+    Limits(cache_gib=1 / 1024).check_cache(tmp_path / "prepared")
+    with pytest.raises(SettingsError, match="limits.cache_gib is 0.000488281 at this site") as error:
+        Limits(cache_gib=0.5 / 1024).check_cache(tmp_path / "prepared")
+    assert f"remove {tmp_path}/prepared (a job prepares again what it needs), or raise the limit" in str(error.value)
+    assert str(tmp_path) not in error.value.public
+
+
 class _Vanishing(type(Path())):
     """A folder whose only file is gone as soon as it has been found."""
 

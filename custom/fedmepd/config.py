@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from fedmepd.closest import one_of
 from fedmepd.errors import SettingsError, explain
 from fedmepd.tasks.find import DEFAULT, task_names
 
@@ -354,7 +355,7 @@ class Settings(Section):
     @classmethod
     def _known_task(cls, value: str) -> str:
         if value not in task_names():
-            raise ValueError(f"unknown task: expected one of {', '.join(task_names())}")
+            raise ValueError(f"unknown task: {one_of(value, task_names())}")
         return value
 
     @field_validator("run_name", mode="wrap")

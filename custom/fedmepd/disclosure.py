@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from fedmepd.config import Settings
+from fedmepd.text_table import counted
 
 # Why scores do not leave a site.
 Withheld = Literal["few cases", "not allowed"]
@@ -89,6 +90,11 @@ class Disclosure:
 
     fewest: int = 1
     allow: Allow = Allow()
+
+    def describe(self) -> str:
+        """Returns the decision in words."""
+        refused = [kind for kind, allowed in self.allow.model_dump().items() if not allowed]
+        return f"no mean over fewer than {counted(self.fewest, 'case')}; not allowed: {', '.join(refused) or 'nothing'}"
 
     def of_source(self, source: str) -> Disclosure:
         """Returns the decision about cases of a source: made-up ones (``phantom``) are nobody's, any number does."""

@@ -6,8 +6,11 @@ import errno
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, get_args
 
+from fedmepd.closest import one_of
+
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
+    from pydantic.fields import FieldInfo
     from pydantic_core import ErrorDetails
 
 
@@ -117,23 +120,38 @@ def remedy(problem: OSError) -> str:
 # What a sentence about content from outside holds at most.
 _MOST_PROBLEMS, _LONGEST_VALUE = 5, 80
 
+# By pydantic's name for a problem: what was expected.
+_KINDS = {
+    "string_type": "a text",
+    **dict.fromkeys(("int_type", "int_parsing", "int_parsing_size", "int_from_float"), "a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "a number"),
+    "finite_number": "a finite number",
+    **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
+    "list_type": "a list",
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "an object of keys and values"),
+}
+_BOUNDS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
+
 
 def explain(
     error: ValidationError,
     where: str | Callable[[str], str],
     model: type[BaseModel] | None = None,
     elsewhere: Callable[[tuple[str | int, ...]], str] = lambda location: "",
+    defaults: bool = False,
 ) -> str:
     """Says in one line what is wrong with content that a pydantic model refuses.
 
     Args:
         error: what the model raised.
         where: file, variable or message that holds the content; or a function that names it for a top-level key.
-        model: the model; with it, an unknown key is answered with the keys that are known beside it.
+        model: the model; with it, an unknown key is answered with the keys that are known beside it, and a number out
+            of bounds with both bounds and the ``unit`` in the field's ``json_schema_extra``.
         elsewhere: says of an unknown key, by its location, where it would be known; empty where it is not.
+        defaults: whether the model's defaults are those that count, and are told too.
     """
     problems = error.errors(include_url=False)
-    sentences = [_sentence(problem, where, model, elsewhere) for problem in problems[:_MOST_PROBLEMS]]
+    sentences = [_sentence(problem, where, model, elsewhere, defaults) for problem in problems[:_MOST_PROBLEMS]]
     left = len(problems) - len(sentences)
     return "; ".join([*sentences, *([f"{left} more"] if left else [])])
 
@@ -143,6 +161,7 @@ def _sentence(
     where: str | Callable[[str], str],
     model: type[BaseModel] | None,
     elsewhere: Callable[[tuple[str | int, ...]], str],
+    defaults: bool,
 ) -> str:
     location, value = problem["loc"], problem["input"]
     # A key that nobody knows is content from outside too.
@@ -152,12 +171,12 @@ def _sentence(
         if answer := elsewhere(location):
             return f"{place}: {key} {answer}"
         known = fields_at(model, location)
-        return f"{place}: unknown key {key}" + (f": expected one of {', '.join(known)}" if known else "")
+        return f"{place}: unknown key {key}" + (f": {one_of(str(location[-1]), known)}" if known else "")
     if problem["type"] == "missing":
         return f"{place}: {key} is missing"
     # Our own validators' sentences stand as they are; pydantic writes "Value error, " before them.
     own = problem.get("ctx", {}).get("error") if problem["type"] == "value_error" else None
-    message = str(own) if own else f"{problem['msg'][0].lower()}{problem['msg'][1:]}"
+    message = str(own) if own else _expected(problem, _field_at(model, location), defaults)
     if isinstance(value, dict | list | bytes) or problem["type"] == "json_invalid":
         return f"{place}: {key}: {message}" if key else f"{place}: {message}"
     shown = repr(value)
@@ -165,8 +184,34 @@ def _sentence(
     return f"{place}: {key or 'content'} = {shown}: {message}"
 
 
+def _expected(problem: ErrorDetails, field: FieldInfo | None, defaults: bool) -> str:
+    kind, told = _KINDS.get(problem["type"], ""), problem.get("ctx", {})
+    bounds = {bound: told[bound] for bound in _BOUNDS if bound in told}
+    if not kind and not bounds:
+        said = f"{problem['msg'][0].lower()}{problem['msg'][1:]}"
+        return said.replace("input should be ", "expected ", 1) if said.startswith("input should be ") else said
+    default = None
+    if field is not None:
+        both = {bound: getattr(each, bound) for each in field.metadata for bound in _BOUNDS if hasattr(each, bound)}
+        bounds = both or bounds
+        kind = {int: "a whole number", float: "a number"}.get(field.annotation, kind)
+        if isinstance(field.json_schema_extra, dict):
+            kind += f" of {field.json_schema_extra['unit']}"
+        default = field.default if defaults else None
+    said = ", ".join(filter(None, [kind, *(f"{_BOUNDS[bound]} {value:.12g}" for bound, value in bounds.items())]))
+    return f"expected {said}" + (f"; default: {default:.12g}" if type(default) in (int, float) else "")
+
+
+def _field_at(model: type[BaseModel] | None, location: tuple[str | int, ...]) -> FieldInfo | None:
+    return _fields(model, location).get(location[-1]) if location else None
+
+
 def fields_at(model: type[BaseModel] | None, location: tuple[str | int, ...]) -> list[str]:
     """Returns the keys that are known where the last key of a location is looked for; none where that is not known."""
+    return list(_fields(model, location))
+
+
+def _fields(model: type[BaseModel] | None, location: tuple[str | int, ...]) -> dict[Any, FieldInfo]:
     kind: Any = model
     for part in location[:-1]:
         # Of a list or dictionary, the kind of what it holds.
@@ -174,4 +219,4 @@ def fields_at(model: type[BaseModel] | None, location: tuple[str | int, ...]) ->
         kind = (
             next(iter(get_args(kind)[-1:]), None) if fields is None else getattr(fields.get(part), "annotation", None)
         )
-    return list(getattr(kind, "model_fields", ()))
+    return getattr(kind, "model_fields", {})

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from fedmepd import methods
+from fedmepd.closest import one_of
 from fedmepd.config import Settings, merge
 from fedmepd.errors import SettingsError, explain, fields_at
 
@@ -50,7 +51,7 @@ def make_settings(preset: str = "paper", overrides: dict[str, Any] | None = None
         SettingsError: a key is unknown or a value is out of bounds; the message names the key.
     """
     if preset not in PRESETS:
-        raise SettingsError(f"unknown preset {preset!r}: expected one of {', '.join(PRESETS)}")
+        raise SettingsError(f"unknown preset {preset!r}: {one_of(preset, PRESETS)}")
     if overrides is not None and not isinstance(overrides, dict):
         raise SettingsError(f"settings: expected an object of keys and values, got {type(overrides).__name__}")
     overrides = overrides or {}

@@ -41,8 +41,12 @@ class Limits(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     width: int = Field(32, ge=4, le=64, description="largest `network.width`")
-    crop: int = Field(128, ge=16, le=256, description="largest `training.crop` in voxels")
-    window: int = Field(160, ge=16, le=512, description="largest `evaluation.window` in voxels")
+    crop: int = Field(
+        128, ge=16, le=256, description="largest `training.crop` in voxels", json_schema_extra={"unit": "voxels"}
+    )
+    window: int = Field(
+        160, ge=16, le=512, description="largest `evaluation.window` in voxels", json_schema_extra={"unit": "voxels"}
+    )
     batch: int = Field(8, ge=1, le=64, description="largest `training.batch`")
     epochs: int = Field(10, ge=1, le=100, description="largest `training.local_epochs` and `fusion_epochs`")
     rounds: int = Field(2000, ge=1, le=MOST_ROUNDS, description="most rounds of a job")
@@ -50,7 +54,11 @@ class Limits(BaseModel):
         64, ge=1, le=1024, description="most CPU threads; also where the job leaves the number to PyTorch"
     )
     disk_gib: float = Field(
-        100, gt=0, le=1e6, description="most GiB of states and models of all runs in the kit; a full site refuses jobs"
+        100,
+        gt=0,
+        le=1e6,
+        description="most GiB of states and models of all runs in the kit; a full site refuses jobs",
+        json_schema_extra={"unit": "GiB"},
     )
     cache_gib: float = Field(
         500,
@@ -58,10 +66,19 @@ class Limits(BaseModel):
         le=1e6,
         description="most GiB of prepared cases in the cache; each value of `data.clip_percent` in a job has all of "
         "its cases prepared anew. A site with a full cache refuses jobs",
+        json_schema_extra={"unit": "GiB"},
     )
     task_seconds: float = Field(
-        4 * 3600, gt=0, le=LONGEST_WAIT, description="most seconds for a task, such as the training of a round"
+        4 * 3600,
+        gt=0,
+        le=LONGEST_WAIT,
+        description="most seconds for a task, such as the training of a round",
+        json_schema_extra={"unit": "seconds"},
     )
+
+    def describe(self) -> str:
+        """Returns all limits in a line."""
+        return ", ".join(f"{name} {value:g}" for name, value in self.model_dump().items())
 
     def check(self, settings: Settings) -> None:
         """Refuses a job that asks for more.
@@ -93,7 +110,11 @@ class Limits(BaseModel):
         used = _gib(folders)
         if used > self.disk_gib:
             told = f"limits.disk_gib is {self.disk_gib:g} at this site, and its runs hold {used:.3g} GiB"
-            raise SettingsError(f"{told}: move finished ones away ({', '.join(map(str, folders))})", public=told)
+            raise SettingsError(
+                f"{told}: move finished ones away ({', '.join(map(str, folders))}), or raise the limit in the site's "
+                "fedmepd.json",
+                public=told,
+            )
 
     def check_cache(self, folder: Path) -> None:
         """Refuses a job where the jobs so far have had too much prepared: nobody but the site removes it.
@@ -107,7 +128,11 @@ class Limits(BaseModel):
         used = _gib([folder])
         if used > self.cache_gib:
             told = f"limits.cache_gib is {self.cache_gib:g} at this site, and its prepared cases hold {used:.3g} GiB"
-            raise SettingsError(f"{told}: remove {folder}; a job prepares again what it needs", public=told)
+            raise SettingsError(
+                f"{told}: remove {folder} (a job prepares again what it needs), or raise the limit in the site's "
+                "fedmepd.json",
+                public=told,
+            )
 
     def _compare(self, asked: dict[str, float], limits: dict[str, str]) -> None:
         for setting, value in asked.items():

@@ -120,7 +120,8 @@ class SiteSettings(BaseModel):
         try:
             settings = cls.model_validate(values)
         except ValidationError as error:
-            raise SettingsError(explain(error, lambda key: origin.get(key, "site settings"), cls)) from error
+            told = explain(error, lambda key: origin.get(key, "site settings"), cls, defaults=True)
+            raise SettingsError(told) from error
         paths = {"data": settings.data, "cache": settings.cache}
         if "cache" not in values and not has_home():
             if cache_needed:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from fedmepd.closest import like_path
 from fedmepd.errors import LONGEST_MESSAGE, CheckpointError, FedMEPDError, plain_text, remedy
 
 _IMPORT = ". A checkpoint published by FedMEPD's authors is brought in with `fedmepd checkpoint import`"
@@ -332,7 +333,7 @@ def load_tensors(path: Path, kind: str = "fedmepd file", hint: str = _IMPORT, al
 
     path = Path(path)
     if not path.is_file():
-        raise CheckpointError(f"{path} does not exist: expected a {kind}")
+        raise CheckpointError(f"{path} does not exist: expected a {kind}{like_path(path)}")
     _require_honest_size(path, kind)
     try:
         with torch.serialization.safe_globals(list(allowed)):

@@ -217,6 +217,16 @@ def test_init_again_after_cases_and_modalities_have_come(tmp_path: Path, run) ->
     assert {case.name: case.modalities for case in cases}["p3"] == ("T1", "T2")
 
 
+@pytest.mark.parametrize("content", ["{", "[]"])
+def test_init_with_a_kit_whose_settings_are_broken_divides_nothing(content: str, tmp_path: Path, run) -> None:
+    data, file = tmp_path / "data", tmp_path / "kit" / "local" / "fedmepd.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(content)
+    write_case(data, "a", ("T1",))
+    status, printed = run("init", data, "--kit", tmp_path / "kit")
+    assert status == 2 and f"{file} " in printed and not (data / FILE_NAME).exists()
+
+
 def test_init_elsewhere(tmp_path: Path, run) -> None:
     """Links to a folder that may be read-only; what has gone from there goes from here too."""
     data, out = tmp_path / "data", tmp_path / "out"

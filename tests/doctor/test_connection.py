@@ -5,12 +5,14 @@ import socket
 import struct
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 from cryptography.hazmat.primitives import serialization
 
 from fedmepd.doctor.connection import Answer, check_server
 from fedmepd.doctor.kit import Kit
+from fedmepd.flare.poc.workspace import PROJECT
 from tests.doctor import servers
 from tests.doctor.authority import Authority
 from tests.doctor.conftest import change
@@ -195,6 +197,12 @@ def test_refused(issued):
     change(issued, port)
     found = check(issued)
     assert (found.status, found.kind) == ("error", "connection refused") and f"127.0.0.1:{port}" in found.text
+
+
+def test_refused_in_a_trial_on_this_machine(issued):
+    change(issued, closed_port())
+    [found] = check_server(replace(Kit.read(issued), project=PROJECT), Answer(), 1)
+    assert (found.status, found.kind) == ("note", "server that is not started") and "fedmepd poc start" in found.advice
 
 
 def test_a_server_that_is_not_started(provisioned, monkeypatch):

@@ -28,20 +28,27 @@ def test_no_kit(provisioned, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "damage",
+    ("damage", "told"),
     [
-        lambda text: text[:50],
-        lambda text: "[]",
-        lambda text: text.replace(":8002", ""),
-        lambda text: text.replace("ssl_cert", "cert"),
-        lambda text: json.dumps({"servers": []}),
+        (lambda text: text[:50], "cannot be read as JSON"),
+        (lambda text: "[]", "holds an array: expected what FLARE writes"),
+        (lambda text: text.replace(":8002", ""), "servers.0.service.target = 'localhost': expected HOST:PORT"),
+        (lambda text: text.replace(":8002", ":80020"), "servers.0.service.target = 'localhost:80020': expected HOST"),
+        (lambda text: text.replace('"localhost:8002"', "8002"), "servers.0.service.target = 8002: expected a text"),
+        (lambda text: text.replace("ssl_cert", "cert"), "client.ssl_cert is missing"),
+        (lambda text: text.replace('"client.key"', "[1]"), "client.ssl_private_key: expected a text"),
+        (lambda text: text.replace('"study"', "{}"), "servers.0.name: expected a text"),
+        (lambda text: json.dumps({"servers": []}), "client is missing"),
+        (lambda text: json.dumps({"servers": "here"}), "servers = 'here': expected a list"),
     ],
 )
-def test_damaged(kit_folder, damage):
+def test_damaged(kit_folder, damage, told):
     file = kit_folder / "startup" / "fed_client.json"
     file.write_text(damage(file.read_text()))
-    with pytest.raises(SettingsError, match=r"fed_client.json .*what FLARE writes.*: take the kit again"):
+    with pytest.raises(SettingsError) as error:
         Kit.read(kit_folder)
+    message = str(error.value)
+    assert message.startswith(str(file)) and told in message and message.endswith("take the kit again")
 
 
 def test_the_start_script_names_the_site(kit_folder):

@@ -8,7 +8,7 @@ import pytest
 
 from fedmepd.doctor.federation import Expected
 from fedmepd.doctor.kit import Kit
-from fedmepd.doctor.rules import check_classes, check_rules
+from fedmepd.doctor.rules import check_kit_files, check_rules
 from fedmepd.doctor.site_data import Looked
 from fedmepd.flare.kits import KitSettings
 from fedmepd.job_settings import make_settings
@@ -44,10 +44,10 @@ def test_a_kit_that_an_older_version_has_set_up(kit_folder) -> None:
     """With the whole package on the list, a job could have any function in it called."""
     resources = kit_folder / "local/resources.json"
     resources.write_text(json.dumps({"class_allow_list": ["nvflare.app_common.np.np_trainer.NPTrainer", "fedmepd."]}))
-    [check] = check_classes(Kit.read(kit_folder))
+    [check] = check_kit_files(Kit.read(kit_folder))
     assert (check.status, check.text) == ("error", "local/resources.json allows fedmepd.")
     KitSettings(kit_folder).set_up()
-    assert not list(check_classes(Kit.read(kit_folder)))
+    assert not list(check_kit_files(Kit.read(kit_folder)))
 
 
 @pytest.mark.parametrize(
@@ -57,15 +57,22 @@ def test_a_site_that_allows_other_packages_by_hand(name: str, kit_folder) -> Non
     """FLARE takes every name for that of a package, too: what begins with it is allowed."""
     resources = kit_folder / "local/resources.json"
     resources.write_text(json.dumps({"class_allow_list": ["hospital.own.Trainer", name]}))
-    [check] = check_classes(Kit.read(kit_folder))
+    [check] = check_kit_files(Kit.read(kit_folder))
     assert (check.status, check.text) == ("error", f"local/resources.json allows {name}")
     KitSettings(kit_folder).set_up()
-    assert not list(check_classes(Kit.read(kit_folder)))
+    assert not list(check_kit_files(Kit.read(kit_folder)))
     assert "hospital.own.Trainer" in json.loads(resources.read_text())["class_allow_list"]
 
 
 def test_a_kit_as_it_was_provisioned(kit_folder) -> None:
-    assert not list(check_classes(Kit.read(kit_folder)))
+    assert not list(check_kit_files(Kit.read(kit_folder)))
     for file in (kit_folder / "local").glob("resources.json*"):
         file.unlink()
-    assert not list(check_classes(Kit.read(kit_folder)))
+    assert not list(check_kit_files(Kit.read(kit_folder)))
+
+
+def test_a_file_of_the_kit_that_flare_cannot_use(kit_folder) -> None:
+    (kit_folder / "local/resources.json").write_text(json.dumps({"class_allow_list": ["hospital.own.Trainer", 5]}))
+    [check] = check_kit_files(Kit.read(kit_folder))
+    assert (check.status, check.kind) == ("error", "file that cannot be used")
+    assert "local/resources.json: class_allow_list.1 = 5: expected a text" in check.text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from shlex import quote
 
@@ -12,6 +13,7 @@ from fedmepd.doctor.checks import Check
 from fedmepd.doctor.kit import Kit
 from fedmepd.doctor.start_script import check_start_script
 from fedmepd.doctor.versions import Installed
+from fedmepd.flare.poc.workspace import PROJECT
 
 THIS = quote(sys.executable)
 
@@ -50,8 +52,22 @@ def test_a_python_without_any_package(kit: Kit, tmp_path: Path) -> None:
     """As a system's own: without the folders of packages and without PYTHONPATH."""
     check = checked(kit, program(tmp_path, f'exec {THIS} -I -S "$@"'))
     assert (check.status, check.kind) == ("error", "another Python in the start script")
-    assert check.text == f"it would start {tmp_path / 'bin' / 'python3'}: it has no package fedmepd"
+    other = tmp_path / "bin" / "python3"
+    assert check.text == (
+        f"startup/start.sh would start {other}, the first python3 in PATH, and not {sys.executable}: it lacks the "
+        "package fedmepd"
+    )
     assert "before startup/start.sh" in check.advice
+    assert check.advice.endswith(f"or install the package there: `{other} -m pip install -r requirements.txt`")
+
+
+def test_a_kit_of_a_trial_on_this_machine(kit: Kit, tmp_path: Path) -> None:
+    """`fedmepd poc` starts it with its own Python, whatever PATH says."""
+    of_poc = replace(kit, project=PROJECT)
+    check = checked(of_poc, program(tmp_path, f'exec {THIS} -I -S "$@"'))
+    assert (check.status, check.kind) == ("note", "another Python in the start script")
+    assert check.advice.startswith("`fedmepd poc` starts this kit with its own Python; to start it by hand, ")
+    assert checked(of_poc, None).status == "note" and checked(of_poc, sys.executable).status == "ok"
 
 
 @pytest.mark.parametrize(
@@ -61,6 +77,7 @@ def test_a_python_without_any_package(kit: Kit, tmp_path: Path) -> None:
             'echo \'{"versions": {"fedmepd": "9", "nvflare": "8"}, "unmet": []}\'',
             "fedmepd 9, here 1, nvflare 8, here 2",
         ),
+        ('echo \'{"missing": "packaging"}\'', "it lacks the package packaging, which FedMEPD needs"),
         ('echo \'{"versions": {"fedmepd": "1"}, "unmet": []}\'', "nvflare is missing, here 2"),
         ('echo \'{"versions": {"fedmepd": "1", "nvflare": "2"}, "unmet": ["numba <1"]}\'', "numba <1"),
         ("echo 'pyenv: python3: command not found' >&2; exit 127", "pyenv: python3: command not found"),
@@ -70,7 +87,9 @@ def test_a_python_without_any_package(kit: Kit, tmp_path: Path) -> None:
 def test_a_python_with_other_versions(kit: Kit, tmp_path: Path, line: str, reason: str) -> None:
     mine = Installed({"fedmepd": "1", "nvflare": "2", "python": "3.11.9", "torch": "2.13.0+cpu"})
     check = checked(kit, program(tmp_path, line), mine)
-    assert check.status == "error" and check.text.endswith(f"/bin/python3: {reason}")
+    assert check.status == "error" and check.text.endswith(
+        f"/bin/python3, the first python3 in PATH, and not {sys.executable}: {reason}"
+    )
 
 
 def test_a_program_that_cannot_be_started(kit: Kit, tmp_path: Path) -> None:

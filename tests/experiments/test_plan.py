@@ -95,7 +95,7 @@ def test_patients_are_split_once_for_all_seeds(tmp_path) -> None:
         (SMALL | {"tune": {"seeds": [1], "candidates": [{}]}}, "tune.seeds has 1, which seeds has too"),
         (SMALL | {"tune": {"seeds": [7], "candidates": [{"trials": 3}]}}, "trials is decided by tune"),
         (SMALL | {"sites": 9}, "sites = 9: there are cases of 8: site-1"),
-        (SMALL | {"sites": ["site-1", "clinic"]}, "sites: clinic has no cases: expected some of site-1"),
+        (SMALL | {"sites": ["site-1", "clinic"]}, "sites: clinic has no cases: expected one of site-1"),
         (SMALL | {"settings": {"fusion": {"site": "clinic"}}}, "fusion.site = 'clinic': expected one of site-1"),
         (SMALL | {"data": "nowhere"}, "expected a folder with one sub-folder per site"),
     ],

@@ -16,8 +16,8 @@ from fedmepd.federation.exchange import ModelCopy, Payload, SiteProfile, Update
 from fedmepd.flare import translation
 from fedmepd.flare.egress import items_of
 from fedmepd.flare.filters import ToWirePrecision
-from fedmepd.flare.kits import _scope
 from fedmepd.flare.translation import Run
+from fedmepd.flare.withholding import policy
 from tests.flare.fakes import CASES, Engine
 from tests.flare.test_executor import IDENTITY, SETTINGS, execute, make, stats
 
@@ -80,7 +80,7 @@ def test_a_filter_of_the_site_counts(context):
     """With `fedmepd kit --withhold T1`, nothing of that encoder is on the list."""
     from nvflare.app_common.filters.exclude_vars import ExcludeVars
 
-    [withhold] = _scope(("T1",))["task_result_filters"]
+    [withhold] = policy(("T1",))["scopes"][0]["task_result_filters"]
     message = update(context, **{"encoders.T1.w": torch.ones(2), "encoders.T2.w": torch.ones(2)})
     left = ExcludeVars(**withhold["args"]).process(message, context)
     assert [item.name for item in by_kind(items_of("train", left, {}))["updates"]] == ["encoders.T2.w"]

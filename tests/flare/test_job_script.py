@@ -261,6 +261,15 @@ def test_options_that_cannot_be(job, tmp_path, options, message):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_help_says_which_options_exclude_each_other():
+    """Those that the test above finds refused, and those that it does not."""
+    helps = {action.dest: action.help for action in runpy.run_path(str(SCRIPT))["build_parser"]()._actions}
+    for option in ("--data", "--device", "--sites", "--threads", "--workspace", "--fresh", "--resume"):
+        assert option in helps["export"].partition("not together with")[2]
+    assert helps["resume"].endswith("together with --run-name, --workspace, --threads, --device alone")
+    assert helps["data"].endswith("not together with --export, --resume or --set data.phantom=...")
+
+
 def test_several_jobs_are_written_under_names_of_their_own(job, tmp_path):
     status, printed, _ = job("--method", "local", "fedavg", "--seeds", "4", "5", "--set", "rounds=3", "--export", "e")
     assert status == 2

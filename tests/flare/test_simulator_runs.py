@@ -103,3 +103,27 @@ def test_somebody_elses_latest_stays(tmp_path):
     run.claim(started())
     run.become_latest()
     assert (tmp_path / "latest").read_text() == "mine"
+
+
+def test_a_run_that_is_not_there_is_answered_with_those_that_can_go_on(tmp_path):
+    for number in range(8):
+        run = SimulatorRun(tmp_path / f"trial-{number}")
+        run.claim(started())
+        os.utime(run.kept / "job.json", (number, number))
+    results.write(SimulatorRun(tmp_path / "trial-7").results, runs.finished(), {})
+    results.write(SimulatorRun(tmp_path / "trial-5").results, done := runs.running(), {})
+    with pytest.raises(FedMEPDError) as error:
+        SimulatorRun(tmp_path / "trial-66").started_with()
+    none = "(no round is finished)"
+    assert str(error.value).endswith(
+        f"; the newest that can go on: trial-6 {none}, trial-5 (round {done['round']} of "
+        f"{done['rounds']}), trial-4 {none}, trial-3 {none}, trial-2 {none}; did you mean trial-6?"
+    )
+    with pytest.raises(FedMEPDError, match="holds no run to go on with: .*; the newest that can go on: tri"):
+        latest_run(tmp_path)
+
+
+def test_a_workspace_that_is_misspelt(tmp_path):
+    (tmp_path / "workspace").mkdir()
+    with pytest.raises(FedMEPDError, match="holds no run.*; did you mean .*/workspace?"):
+        latest_run(tmp_path / "worspace")

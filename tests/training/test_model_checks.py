@@ -39,7 +39,7 @@ def rows(count: int) -> dict[str, torch.Tensor]:
 
 ATTACKS = {
     # A network of this width has 1.3e11 weights, half a terabyte.
-    "width": ({"width": 4096}, "width = 4096: input should be less than or equal to 64"),
+    "width": ({"width": 4096}, "width = 4096: expected at most 64"),
     "no number": ({"width": "4096"}, "width"),
     "anchors": ({"anchors": rows(ROWS)}, r"shape \(20000, 4\): expected 1 to 256 rows of 4"),
     "levels": ({"anchors": {"1": torch.zeros(3, 4)}}, "levels 1: expected 1, 2, 3, 4"),

@@ -38,7 +38,11 @@ def add_compare_run_command(compare: argparse._SubParsersAction) -> None:
     run.add_argument(
         "--at-once", type=positive, metavar="NUMBER", help="runs at a time; default: as cores and memory allow"
     )
-    run.add_argument("--list", action="store_true", help="print the runs and how far each is, and start nothing")
+    run.add_argument(
+        "--list",
+        action="store_true",
+        help="print the runs and how far each is, and start nothing; not together with --tune, --at-once",
+    )
     run.set_defaults(run=_run)
 
 

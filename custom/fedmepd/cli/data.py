@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedmepd.cli.tasks import add_task_option, chosen_task, convention_of, conventions_help
 from fedmepd.cli.terminal import FAULTY, elsewhere_with, progress_bar
+from fedmepd.closest import like_path
 from fedmepd.errors import DataError, FedMEPDError, SettingsError
 from fedmepd.text_table import counted
 
@@ -410,16 +411,24 @@ def _tell_findings(inspection: Any) -> None:
 
 
 def _kit_settings(kit: Path) -> Path:
+    """Returns a kit's file with the settings of its machine, which has been read once: it will be changed."""
     if not (kit / "local").is_dir():
-        raise SettingsError(f"{kit} is no FLARE kit: expected a folder with a sub-folder local")
-    return kit / "local" / "fedmepd.json"
+        raise SettingsError(f"{kit} is no FLARE kit: expected a folder with a sub-folder local{like_path(kit)}")
+    file = kit / "local" / "fedmepd.json"
+    _kept_settings(file)
+    return file
+
+
+def _kept_settings(file: Path) -> dict[str, Any]:
+    from fedmepd.storage import read_json
+
+    return read_json(file, "an object of keys and values", SettingsError) if file.is_file() else {}
 
 
 def _point_kit(file: Path, folder: Path) -> None:
-    from fedmepd.storage import read_json, write_json
+    from fedmepd.storage import write_json
 
-    values = read_json(file, "an object of keys and values", SettingsError) if file.is_file() else {}
-    write_json(file, {**values, "data": str(folder.absolute())})
+    write_json(file, {**_kept_settings(file), "data": str(folder.absolute())})
 
 
 def _split(options: argparse.Namespace) -> None:

@@ -54,7 +54,8 @@ def add_doctor_command(topics: argparse._SubParsersAction) -> None:
         "--write",
         type=Path,
         metavar="FILE",
-        help="at the server: write its versions and the job to a file for --against",
+        help="at the server: write its versions and the job to a file for --against, and check nothing; together with "
+        "--job alone",
     )
     doctor.set_defaults(run=_doctor)
 

@@ -51,7 +51,7 @@ def add_evaluate_command(topics: argparse._SubParsersAction) -> None:
     evaluate.add_argument(
         "--prediction-values",
         metavar="VALUES",
-        help="the same for the predictions; default: decided by their values",
+        help="with --predictions: the same for them; default: decided by their values",
     )
     add_task_option(evaluate, "the model's, or brats")
     evaluate.add_argument("--part", choices=_PARTS, help="with --model: part of the manifest to score; default: test")

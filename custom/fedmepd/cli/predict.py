@@ -81,8 +81,9 @@ SEGMENTER_OPTIONS = ("device", "window", "overlap", "precision", "flips", "min_c
 
 def add_segmenter_options(parser: argparse.ArgumentParser, required: bool) -> None:
     """Adds the options that :func:`open_segmenter` reads."""
+    alone = "" if required else "; without it, --" + ", --".join(SEGMENTER_OPTIONS).replace("_", "-") + " are refused"
     parser.add_argument(
-        "--model", type=Path, required=required, help="model of a site or of the server, such as model_best.pt"
+        "--model", type=Path, required=required, help=f"model of a site or of the server, such as model_best.pt{alone}"
     )
     how = parser.add_argument_group("how to segment")
     how.add_argument(

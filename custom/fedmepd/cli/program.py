@@ -21,12 +21,14 @@ from fedmepd.cli.egress import add_egress_command
 from fedmepd.cli.evaluate import add_evaluate_command
 from fedmepd.cli.export import add_export_commands
 from fedmepd.cli.federation import add_federation_commands
+from fedmepd.cli.kit import add_kit_command
 from fedmepd.cli.methods import add_methods_command
+from fedmepd.cli.parser import Parser
 from fedmepd.cli.poc import add_poc_commands
 from fedmepd.cli.predict import add_predict_command
 from fedmepd.cli.report import add_report_command
-from fedmepd.cli.tasks import add_task_option, add_tasks_command, chosen_task
-from fedmepd.cli.terminal import INTERRUPTED, REFUSED, interruptible, outliving_readers, require_absent, showing_the_log
+from fedmepd.cli.tasks import add_tasks_command
+from fedmepd.cli.terminal import INTERRUPTED, REFUSED, interruptible, outliving_readers, showing_the_log
 from fedmepd.errors import FedMEPDError, SettingsError, is_of_the_machine, remedy
 
 
@@ -71,7 +73,7 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of all commands."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="fedmepd",
         description="Federated segmentation across sites with different modalities; by default of brain tumours, as in "
         "BraTS.",
@@ -131,30 +133,11 @@ def build_parser() -> argparse.ArgumentParser:
         "--tracking-uri",
         default="",
         metavar="URI",
-        help="address of MLflow's server; default: a file mlflow.db beside the job's results",
+        help="with --tracking mlflow: address of its server; default: a file mlflow.db beside the job's results",
     )
     export.set_defaults(run=_export_job)
 
-    kit = topics.add_parser(
-        "kit",
-        help="set up the FLARE kit of a server or site for this package",
-        description="Sets up a kit so that jobs without code can use the installed package, and writes the decisions "
-        "of this server or site into the kit's folder local. They take effect when the kit is next started.",
-    )
-    kit.add_argument("kit", type=Path, help="the kit's folder")
-    kit.add_argument(
-        "--refuse-code", action="store_true", help="refuse jobs that carry code, no matter who submits them"
-    )
-    kit.add_argument(
-        "--withhold",
-        nargs="+",
-        metavar="MODALITY",
-        help="for a site: never send the changes of these modalities' encoders",
-    )
-    add_task_option(kit)
-    kit.add_argument("--jobs", type=Path, metavar="FOLDER", help="for the server: folder for jobs and results")
-    kit.set_defaults(run=_set_up_kit)
-
+    add_kit_command(topics)
     add_federation_commands(topics, _run)
 
     add_poc_commands(_topic(topics, "poc", "run a federation of real processes on this machine"))
@@ -218,23 +201,3 @@ def _export_job(options: argparse.Namespace) -> None:
         tracking_uri=options.tracking_uri,
     )
     print(f"wrote {options.out}")
-
-
-def _set_up_kit(options: argparse.Namespace) -> None:
-    from fedmepd.flare.kits import KitSettings
-
-    if not options.withhold:
-        require_absent(options, ("task",), "it says whose modalities --withhold names: expected both or neither")
-    kit = KitSettings(options.kit)
-    # First the steps that may be refused, so that nothing is left half done.
-    if options.withhold:
-        policy = kit.withhold(chosen_task(options), options.withhold)
-        print(f"{policy}: nothing of {', '.join(options.withhold)} encoders leaves this site")
-    if options.jobs:
-        print(f"{kit.keep_jobs(options.jobs)}: jobs and results are kept in {options.jobs.absolute()}")
-    logs = "" if kit.is_server else "; logs stay at this site"
-    print(f"{kit.set_up()}: jobs without code may use the classes that jobs of this package name{logs}")
-    if not kit.is_server:
-        print(f"{kit.hide_files()}: files of this kit are shown to the site's own organisation alone")
-    if options.refuse_code:
-        print(f"{kit.refuse_code()}: jobs that carry code are refused")

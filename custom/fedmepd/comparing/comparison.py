@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fedmepd import __version__
+from fedmepd.closest import did_you_mean
 from fedmepd.comparing.budget import budget
 from fedmepd.comparing.checking import check
 from fedmepd.comparing.curves import BUDGETS, Curve, common_budget, curve
@@ -96,7 +97,8 @@ def _reference(names: list[str], asked: str | None) -> str:
     name = asked or (names[0] if len(names) == 1 else REFERENCE)
     if name not in names:
         was = f"--against {asked}: no such method here" if asked else f"no method is called {REFERENCE}"
-        raise RunsMissing(f"{was}. Name the method to compare with by --against, one of: {'; '.join(names)}")
+        meant = did_you_mean(asked, names) if asked else ""
+        raise RunsMissing(f"{was}. Name the method to compare with by --against, one of: {'; '.join(names)}{meant}")
     return name
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fedmepd import methods
+from fedmepd.closest import like_path
 from fedmepd.comparing.run import RunFile, read
 from fedmepd.config import flattened
 from fedmepd.errors import FedMEPDError, plain_text
@@ -107,7 +108,9 @@ def find_all(paths: Iterable[Path]) -> list[Path]:
     found: dict[bytes, Path] = {}
     for path in map(Path, paths):
         if not path.exists():
-            raise FedMEPDError(f"{path} does not exist: expected a {FILE_NAME}, or a folder with runs below it")
+            raise FedMEPDError(
+                f"{path} does not exist: expected a {FILE_NAME}, or a folder with runs below it{like_path(path)}"
+            )
         below = (file for file in path.rglob(FILE_NAME) if file.is_file())
         files = [path] if path.is_file() else sorted(below, key=lambda file: natural_order(str(file)))
         if not files:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from fedmepd.closest import like_path
 from fedmepd.data.bids import is_bids, read_bids
 from fedmepd.data.case_lists import read_case_list
 from fedmepd.data.cases import LABEL, PLAIN, Case
@@ -213,7 +214,7 @@ def children_of(folder: Path) -> list[Path]:
     try:
         return sorted(folder.iterdir())
     except OSError as problem:
-        way = "expected a folder with one sub-folder per case"
+        way = f"expected a folder with one sub-folder per case{like_path(folder)}"
         raise DataError(
             f"{folder} cannot be read: {problem.strerror}; {remedy(problem) if folder.exists() else way}",
             public="a data folder cannot be read",

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fedmepd.closest import did_you_mean
 from fedmepd.config import cohort_name
 from fedmepd.data import hospitals, phantom
 from fedmepd.data.layouts import find_dataset
@@ -97,7 +98,7 @@ def ensure_site(root: Path, site: str, seed: int, cohort: Cohort = MILD, advice:
     if site not in phantom_sites():
         raise DataError(
             f"there is no phantom of site {site!r}: expected one of {', '.join(phantom_sites())}; "
-            "set FEDMEPD_DATA for a site with data of its own"
+            f"set FEDMEPD_DATA for a site with data of its own{did_you_mean(site, phantom_sites())}"
         )
     folder = Path(root) / site
     try:

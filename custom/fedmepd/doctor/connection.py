@@ -101,8 +101,9 @@ def _connect(addresses: list, seconds: float) -> tuple[socket.socket | None, OSE
 
 def _unreached(kit: Kit, place: str, problem: OSError) -> Check:
     if isinstance(problem, ConnectionRefusedError):
-        if kit.role == "server":
-            return _SERVER.note("server that is not started", f"nothing listens on {place}", "startup/start.sh")
+        if kit.role == "server" or kit.of_poc:
+            how = "`fedmepd poc start`, or `fedmepd poc run`, starts it" if kit.of_poc else "startup/start.sh"
+            return _SERVER.note("server that is not started", f"nothing listens on {place}", how)
         advice = f"{_OPERATOR} whether it is started, and whether its firewall lets port {kit.port} in"
         return _SERVER.error("connection refused", f"nothing listens on {place}", advice)
     if isinstance(problem, TimeoutError):

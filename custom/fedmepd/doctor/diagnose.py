@@ -13,7 +13,7 @@ from fedmepd.doctor.connection import Answer, check_server
 from fedmepd.doctor.federation import Expected
 from fedmepd.doctor.kit import Kit
 from fedmepd.doctor.machine import check_compute, check_disk
-from fedmepd.doctor.rules import check_classes, check_rules
+from fedmepd.doctor.rules import check_kit_files, check_rules
 from fedmepd.doctor.site_data import Looked, check_data
 from fedmepd.doctor.start_script import check_start_script
 from fedmepd.doctor.versions import Installed, check_versions
@@ -44,7 +44,7 @@ def diagnose(
     machine = SiteSettings.load(kit.local)
     answer, looked = Answer(), Looked(find_task(expected.settings.task).modalities)
     yield from check_certificates(kit, datetime.datetime.now(datetime.UTC))
-    yield from check_classes(kit)
+    yield from check_kit_files(kit)
     yield from check_server(kit, answer, seconds)
     yield from check_clock(answer, ntp, seconds)
     mine = Installed.here()

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from fedmepd import __version__
+from fedmepd.closest import like_path
 from fedmepd.config import Settings
 from fedmepd.doctor.kit import Kit
 from fedmepd.environment import versions
@@ -124,7 +125,7 @@ def job_settings(job: Path) -> Settings:
                     return make_settings(given.get("preset", "paper"), given.get("settings"))
     except (KeyError, TypeError, AttributeError) as error:
         raise SettingsError(f"{file} cannot be read as a job's configuration: {error}") from error
-    raise SettingsError(f"{job} is no job of FedMEPD: expected a folder such as jobs/fedmepd_brats")
+    raise SettingsError(f"{job} is no job of FedMEPD: expected a folder such as jobs/fedmepd_brats{like_path(job)}")
 
 
 def _read(file: Path) -> Federation:

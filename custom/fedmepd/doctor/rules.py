@@ -11,23 +11,25 @@ from fedmepd.doctor.site_data import Looked
 from fedmepd.errors import SettingsError
 from fedmepd.flare.kits import KitSettings
 from fedmepd.site_settings import FILE_NAME, SiteSettings
-from fedmepd.text_table import counted
 
 _KIT, _LIMITS, _LEAVING = Topic("kit"), Topic("limits"), Topic("leaving")
 
 
-def check_classes(kit: Kit) -> Iterator[Check]:
-    """Looks for names with which jobs could do anything, as `fedmepd kit` of an older version allowed them.
+def check_kit_files(kit: Kit) -> Iterator[Check]:
+    """Reads the files in which the kit's owner has decided something, as FLARE will.
+
+    Looks for names with which jobs could do anything, as `fedmepd kit` of an older version allowed them.
 
     Args:
         kit: of a site or of the server.
     """
     try:
-        too_much = KitSettings(kit.folder).too_much()
-    except SettingsError:
-        # Without these files FLARE has a list of its own.
+        settings = KitSettings(kit.folder)
+        settings.require_readable()
+    except SettingsError as error:
+        yield _KIT.error("file that cannot be used", str(error), "after that, check again")
         return
-    if too_much:
+    if too_much := settings.too_much():
         text = f"local/resources.json allows {', '.join(too_much)}"
         yield _KIT.error("jobs without code may start any program", text, f"run `fedmepd kit {kit.folder}` once more")
 
@@ -40,17 +42,14 @@ def check_rules(expected: Expected, machine: SiteSettings, looked: Looked) -> It
         machine: the site's own settings.
         looked: how many cases it has.
     """
-    limits = ", ".join(f"{name} {value:g}" for name, value in machine.limits.model_dump().items())
     try:
         machine.limits.check(expected.settings)
-        yield _LIMITS.ok("the job is within them", limits)
+        yield _LIMITS.ok("the job is within them", machine.limits.describe())
     except SettingsError as error:
         advice = f"ask for a smaller job, or raise the limit in the kit's local/{FILE_NAME}"
         yield _LIMITS.error("the job asks for more", error.public, advice)
     fewest = machine.min_count
-    refused = [kind for kind, allowed in machine.allow.model_dump().items() if not allowed]
-    text = f"no mean over fewer than {counted(fewest, 'case')}; not allowed: {', '.join(refused) or 'nothing'}"
-    yield _LEAVING.ok("decided", text)
+    yield _LEAVING.ok("decided", machine.disclosure().describe())
     few = {part: count for part, count in looked.parts.items() if 0 < count < fewest}
     if few:
         told = ", ".join(f"{part} {count}" for part, count in few.items())

@@ -23,6 +23,7 @@ _VERSIONS = Topic("versions")
 # PyTorch's, as the server's, may differ a little, and Python's does not matter.
 _THE_SAME = ("fedmepd", "nvflare")
 _SECONDS = 120
+_BY_HAND = "`fedmepd poc` starts this kit with its own Python; to start it by hand, "
 
 _QUESTION = """
 import json
@@ -39,6 +40,8 @@ else:
 def check_start_script(kit: Kit, mine: Installed, find: Callable[[str], str | None] = shutil.which) -> Iterator[Check]:
     """Asks the Python that the kit's start script finds what it has; a kit for containers has no such script.
 
+    `fedmepd poc` puts its own Python first in the ``PATH`` of the kits that it starts, so there it is only a note.
+
     Args:
         kit: the site's or server's.
         mine: what is installed here.
@@ -49,11 +52,29 @@ def check_start_script(kit: Kit, mine: Installed, find: Callable[[str], str | No
         return
     found = find(program)
     if found is None:
-        yield _VERSIONS.error("start script without a Python", f"PATH has no {program}", _advice())
+        text, advice = f"PATH has no {program}", _activate()
+        if kit.of_poc:
+            yield _VERSIONS.note("start script without a Python", text, _BY_HAND + advice)
+        else:
+            yield _VERSIONS.error("start script without a Python", text, advice)
     elif reason := "" if _is_this_one(Path(found)) else _lacks(found, kit, mine):
-        yield _VERSIONS.error("another Python in the start script", f"it would start {found}: {reason}", _advice())
+        text = f"startup/start.sh would start {found}, the first {program} in PATH, and not {sys.executable}: {reason}"
+        advice = f"{_activate()}; or install the package there: `{quote(found)} -m pip install -r requirements.txt`"
+        if kit.of_poc:
+            yield _VERSIONS.note("another Python in the start script", text, _BY_HAND + advice)
+        else:
+            yield _VERSIONS.error("another Python in the start script", text, advice)
     else:
         yield _VERSIONS.ok("Python of the start script", found)
+
+
+def _activate() -> str:
+    script = Path(sys.prefix) / "bin" / "activate"
+    if script.is_file():
+        first = f"run `source {quote(str(script))}`"
+    else:
+        first = f"put {Path(sys.executable).parent} first in PATH"
+    return f"{first} before startup/start.sh, also where cron or systemd starts it"
 
 
 def _program(kit: Kit) -> str | None:
@@ -84,7 +105,8 @@ def _lacks(found: str, kit: Kit, mine: Installed) -> str:
     except ValueError:
         return (asked.stderr.strip().splitlines() or ["it answers nothing"])[-1]
     if "missing" in answer:
-        return f"it has no package {answer['missing']}"
+        needed = "" if answer["missing"] == "fedmepd" else ", which FedMEPD needs"
+        return f"it lacks the package {answer['missing']}{needed}"
     theirs = answer["versions"]
     different = [
         f"{name} {theirs.get(name, 'is missing')}, here {mine.versions[name]}"
@@ -92,12 +114,3 @@ def _lacks(found: str, kit: Kit, mine: Installed) -> str:
         if name in mine.versions and theirs.get(name) != mine.versions[name]
     ]
     return ", ".join([*different, *answer["unmet"]])
-
-
-def _advice() -> str:
-    script = Path(sys.prefix) / "bin" / "activate"
-    if script.is_file():
-        first = f"run `source {quote(str(script))}`"
-    else:
-        first = f"put {Path(sys.executable).parent} first in PATH"
-    return f"{first} before startup/start.sh, also where cron or systemd starts it"

@@ -13,6 +13,7 @@ from statistics import fmean
 from typing import Any, Literal
 
 from fedmepd import __version__
+from fedmepd.closest import like_path
 from fedmepd.config import Settings
 from fedmepd.environment import versions
 from fedmepd.errors import FedMEPDError
@@ -178,7 +179,9 @@ def find_all(workspace: Path) -> list[Path]:
     """Finds the results.json of every run below a folder, the newest first; see :func:`find`."""
     workspace = Path(workspace)
     if not workspace.exists():
-        raise FedMEPDError(f"{workspace} does not exist: expected the workspace or run folder of a job")
+        raise FedMEPDError(
+            f"{workspace} does not exist: expected the workspace or run folder of a job{like_path(workspace)}"
+        )
     if workspace.is_file():
         return [workspace]
     found = [path for place in _PLACES for path in workspace.glob(place) if path.is_file()]

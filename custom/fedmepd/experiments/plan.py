@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from fedmepd import methods
+from fedmepd.closest import like_path, one_of
 from fedmepd.config import FUSION_SITE, Settings, merge
 from fedmepd.data.federation_folder import look_into
 from fedmepd.data.phantom import phantom_sites
@@ -223,7 +224,8 @@ def read_plan(path: Path, data: Path | None) -> Plan:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError(
-            f"{path} cannot be read ({error.strerror}): expected a plan, such as benchmarks/plans"
+            f"{path} cannot be read ({error.strerror}): expected a plan, such as those in benchmarks/plans"
+            f"{like_path(path)}"
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
@@ -276,10 +278,8 @@ def runs_of(
             settings = make_settings(plan.preset, merge(decided, own))
         except SettingsError as error:
             raise SettingsError(f"{choice.name}: {error}") from error
-        if settings.fusion.site and settings.fusion.site not in sites:
-            raise SettingsError(
-                f"{choice.name}: settings: fusion.site = {settings.fusion.site!r}: expected one of {', '.join(sites)}"
-            )
+        if (asked := settings.fusion.site) and asked not in sites:
+            raise SettingsError(f"{choice.name}: settings: fusion.site = {asked!r}: {one_of(asked, sites)}")
         found.append(PlannedRun(name, settings, sites, plan.data, plan.engine))
     return found
 
@@ -302,5 +302,5 @@ def _sites(plan: Plan, task: Task) -> tuple[str, ...]:
         return there[: plan.sites]
     unknown = [name for name in plan.sites if name not in there]
     if unknown:
-        raise SettingsError(f"sites: {unknown[0]} has no cases: expected some of {', '.join(there)}")
+        raise SettingsError(f"sites: {unknown[0]} has no cases: {one_of(unknown[0], there)}")
     return tuple(plan.sites)

@@ -19,6 +19,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from fedmepd.closest import like_path
 from fedmepd.errors import FedMEPDError, explain
 from fedmepd.storage import cannot_write, locked
 
@@ -233,6 +234,6 @@ def find(folder: Path) -> list[Path]:
     if not found:
         raise FedMEPDError(
             f"no {FILE_NAME} below {folder}: expected a site's kit, its folder in a workspace, or a workspace; a site "
-            "begins its list with the first message that leaves it"
+            f"begins its list with the first message that leaves it{like_path(folder)}"
         )
     return found

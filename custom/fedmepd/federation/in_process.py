@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from fedmepd.closest import one_of
 from fedmepd.config import FUSION_SITE, Settings
 from fedmepd.data.site import SiteData, open_copy, open_fusion_data, open_site_data
 from fedmepd.errors import FedMEPDError, UpdateRefused
@@ -89,7 +90,7 @@ def run_in_process(
     half = settings.aggregation.wire_precision == "float16"
     elsewhere = settings.fusion.site
     if elsewhere and elsewhere not in members:
-        raise FedMEPDError(f"fusion.site = {elsewhere!r}: expected one of the sites {', '.join(sites)}")
+        raise FedMEPDError(f"fusion.site = {elsewhere!r}: {one_of(elsewhere, sites)}")
     place = folder / (elsewhere or "server") / FUSION_SITE
     data = open_fusion_data(elsewhere, settings, site_settings)
     open_site = partial(open_copy, settings=settings, site_settings=site_settings)

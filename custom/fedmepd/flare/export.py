@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import fedmepd
+from fedmepd.closest import did_you_mean, like_path
 from fedmepd.config import merge
 from fedmepd.errors import FedMEPDError, remedy
 from fedmepd.flare.tracking import add_tracking
@@ -93,6 +94,7 @@ def read_meta(job_folder: Path) -> dict[str, Any]:
     if not isinstance(places, dict) or not all(isinstance(sites, list) for sites in places.values()):
         raise FedMEPDError(
             f"{job_folder} is no job: expected a folder with meta.json and its deploy_map, such as jobs/fedmepd_brats"
+            f"{like_path(job_folder)}"
         )
     return meta
 
@@ -129,8 +131,8 @@ def set_fusion_site(job_folder: Path, site: str) -> None:
     named = {name for places in read_meta(job_folder)["deploy_map"].values() for name in places}
     if site not in named and "@ALL" not in named:
         raise FedMEPDError(
-            f"{site} cannot be the fusion site: the job is for {', '.join(sorted(named))}; "
-            "`fedmepd job export --all-sites` deploys it to every site"
+            f"{site} cannot be the fusion site: the job is for {', '.join(sorted(named))}, and `fedmepd job export "
+            f"--all-sites` deploys it to every site{did_you_mean(site, named)}"
         )
     change_settings(job_folder, {"fusion": {"site": site}})
 

@@ -7,25 +7,32 @@ wrote, not in addition to them. So each is made from what the kit already has, a
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from nvflare.apis.fl_constant import AdminCommandNames
 from nvflare.app_common.default_component_policy import DEFAULT_CLASS_ALLOW_LIST
+from nvflare.app_common.widgets.component_path_authorizer import ALLOW_ALL, ClassListEnforcementMode
+from nvflare.fuel.sec.authz import parse_policy_config
 from nvflare.security.security import COMMAND_CATEGORIES
-from nvflare.tool.kit.kit_config import StartupKitConfigError, resolve_startup_kit_dir_by_id
+from nvflare.tool.kit.kit_config import (
+    StartupKitConfigError,
+    get_startup_kit_entries,
+    load_cli_config,
+    resolve_startup_kit_dir_by_id,
+)
 
+from fedmepd.closest import did_you_mean, like_path
 from fedmepd.errors import SettingsError
+from fedmepd.flare.kit_files import AUTHORIZATION, PRIVACY, REMEDY, RESOURCES, read_checked
 from fedmepd.flare.tracking import TRACKERS
-from fedmepd.storage import read_json, write_json
+from fedmepd.flare.withholding import policy, withheld
+from fedmepd.storage import write_json
 from fedmepd.tasks.task import Task
 
 SERVER, SITE, ADMIN = "server", "site", "admin"
 _CONFIGURATIONS = {SERVER: "fed_server.json", SITE: "fed_client.json", ADMIN: "fed_admin.json"}
-
-RESOURCES, AUTHORIZATION, PRIVACY = "resources.json", "authorization.json", "privacy.json"
 
 # What our jobs are built of besides the classes that FLARE allows anyway. FLARE calls what a job names, with the job's
 # arguments. So these are single classes, each made for that, and never a package: it holds functions, too.
@@ -47,8 +54,13 @@ ALLOWED = {
 _IMPORTS_ANYTHING = "nvflare.app_common.widgets.decomposer_reg.DecomposerRegister"
 
 
+_ALLOWED, _MODE = "class_allow_list", "class_list_enforcement_mode"
+
+
 def _is_too_much(name: str) -> bool:
     """Whether a job without code could start any program by what a name in the list allows, as older lists did."""
+    if name == ALLOW_ALL:
+        return True
     if name.startswith("fedmepd."):
         return not any(name in names for names in ALLOWED.values())
     # FLARE takes every name for that of a package, too.
@@ -58,6 +70,9 @@ def _is_too_much(name: str) -> bool:
 ADMISSION = {"id": "fedmepd_site_admission", "path": "fedmepd.flare.admission.SiteAdmission", "args": {}}
 
 _BYOC, _SHELL = "byoc", "shell_commands"
+CODE, FILES = (_BYOC,), tuple(command for command, category in COMMAND_CATEGORIES.items() if category == _SHELL)
+"""The rights to bring code, and to read files of a kit at FLARE's console."""
+_NEVER, _NO_WORDS = "none", ("none", "no")
 _COMMANDS = {value for name, value in vars(AdminCommandNames).items() if not name.startswith("_")}
 # A command without a category is a right of its own; two more are asked for when a job is deployed.
 _RIGHTS = sorted(
@@ -76,7 +91,7 @@ def kind_of(folder: Path) -> str:
             return kind
     raise SettingsError(
         f"{folder} is no FLARE kit: expected a folder with startup/{' or startup/'.join(_CONFIGURATIONS.values())}, as "
-        "`nvflare provision` and `nvflare package` make it"
+        f"`nvflare provision` and `nvflare package` make it{like_path(folder)}"
     )
 
 
@@ -98,6 +113,7 @@ def admin_kit(name: str) -> Path:
     except StartupKitConfigError as error:
         raise SettingsError(
             f"--kit {name}: neither a folder nor a name that FLARE has noted ({error}): `fedmepd join FOLDER` notes it"
+            f"{did_you_mean(name, get_startup_kit_entries(load_cli_config()))}"
         ) from error
 
 
@@ -119,7 +135,20 @@ class KitSettings:
             raise SettingsError(
                 f"{folder} is no kit of a FLARE server or site: expected a folder with local and with startup/"
                 "fed_client.json or startup/fed_server.json, as `nvflare provision` and `nvflare package` make it"
+                f"{like_path(folder)}"
             )
+
+    def require_readable(self) -> None:
+        """Reads the files that decide something, before one of them is changed.
+
+        Raises:
+            SettingsError: one cannot be read, or a value in it is of the wrong kind; it names file and key.
+        """
+        self.rights()
+        for name in (RESOURCES, PRIVACY):
+            # Without these FLARE has rules of its own.
+            if self._source(name).is_file():
+                self._read(name)
 
     def set_up(self) -> Path:
         """Lets jobs that carry no code use the classes that jobs are made of; returns the file that says so.
@@ -128,9 +157,10 @@ class KitSettings:
         The server lets sites into jobs that run already (see :mod:`fedmepd.flare.admission`).
         """
         resources = self._read(RESOURCES)
-        found = resources.get("class_allow_list", list(DEFAULT_CLASS_ALLOW_LIST))
-        allowed, ours = [name for name in found if not _is_too_much(name)], ALLOWED[SERVER if self.is_server else SITE]
-        resources["class_allow_list"] = [*allowed, *(name for name in ours if name not in allowed)]
+        allowed = [name for name in _allowed(resources) if not _is_too_much(name)]
+        resources[_ALLOWED] = [*allowed, *(name for name in self.own_classes if name not in allowed)]
+        if _MODE in resources:
+            resources[_MODE] = ClassListEnforcementMode.ENFORCE.value
         if self.is_server:
             components = resources.setdefault("components", [])
             components[:] = [one for one in components if one.get("id") != ADMISSION["id"]] + [ADMISSION]
@@ -139,12 +169,54 @@ class KitSettings:
         return self._write(RESOURCES, resources)
 
     def too_much(self) -> list[str]:
-        """Returns the allowed names with which a job could do anything here."""
-        return [name for name in self._read(RESOURCES).get("class_allow_list", ()) if _is_too_much(name)]
+        """Returns the allowed names with which a job could do anything here, and the setting that allows all names."""
+        if not self._source(RESOURCES).is_file():
+            return []
+        resources = self._read(RESOURCES)
+        lax = [f"every class ({_MODE} is warn)"] if resources.get(_MODE) == ClassListEnforcementMode.WARN.value else []
+        return [*(name for name in _allowed(resources) if _is_too_much(name)), *lax]
+
+    @property
+    def own_classes(self) -> tuple[str, ...]:
+        """The classes that jobs of this package name here."""
+        return ALLOWED[SERVER if self.is_server else SITE]
+
+    def allowed_classes(self) -> list[str]:
+        """Returns the names that a job without code may use."""
+        return _allowed(self._read(RESOURCES))
+
+    def sends_log(self) -> bool:
+        """Whether errors in a site's log go to the server."""
+        return not self.is_server and self._read(RESOURCES).get("allow_log_streaming", True)
+
+    def rights(self, *names: str) -> dict[str, str]:
+        """Returns whose people have rights here, by role, in FLARE's words; without those who never have them.
+
+        Args:
+            names: of the rights, such as those of :data:`CODE` and :data:`FILES`.
+
+        Raises:
+            SettingsError: FLARE cannot use the file.
+        """
+        policy_, error = parse_policy_config(self._read(AUTHORIZATION), COMMAND_CATEGORIES)
+        if error:
+            raise SettingsError(f"{self._source(AUTHORIZATION)}: {error}: {REMEDY}")
+        found = {}
+        for role, given in policy_.role_rights.items():
+            # A word for all rights stands under this name.
+            conditions = [given.get("*", given.get(name, _NEVER)) for name in names]
+            words = [word for one in conditions for word in ([one] if isinstance(one, str) else one)]
+            if some := dict.fromkeys(word for word in words if word.strip().lower() not in _NO_WORDS):
+                found[role] = " or ".join(some)
+        return found
+
+    def withheld(self) -> tuple[str, ...] | None:
+        """Returns the modalities whose encoders never leave the site; None: somebody else wrote the policy."""
+        return withheld(self._read(PRIVACY)) if (self.local / PRIVACY).is_file() else ()
 
     def refuse_code(self) -> Path:
         """Refuses jobs that carry code, whoever submits them; returns the file that says so."""
-        return self._permit(lambda rights: rights | {_BYOC: "none"})
+        return self._permit(lambda rights: rights | {_BYOC: _NEVER})
 
     def hide_files(self) -> Path:
         """Shows files of a site's kit to the site's own organisation alone; returns the file that says so.
@@ -154,14 +226,12 @@ class KitSettings:
         return self._permit(lambda rights: rights | ({_SHELL: "o:site"} if rights.get(_SHELL) == "any" else {}))
 
     def _permit(self, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Path:
-        policy = self._read(AUTHORIZATION)
-        permissions = policy.get("permissions")
-        if not isinstance(permissions, dict):
-            raise SettingsError(f"{self._source(AUTHORIZATION)}: expected permissions, a list of rights for each role")
+        content = self._read(AUTHORIZATION)
+        permissions = content["permissions"]
         for role, rights in permissions.items():
             # One word for all rights ("any") leaves no room for an exception.
             permissions[role] = change(rights if isinstance(rights, dict) else dict.fromkeys(_RIGHTS, rights))
-        return self._write(AUTHORIZATION, policy)
+        return self._write(AUTHORIZATION, content)
 
     def withhold(self, task: Task, modalities: Iterable[str]) -> Path:
         """Keeps what the site learns in these modalities' encoders from leaving it; returns the file that says so.
@@ -174,15 +244,14 @@ class KitSettings:
         """
         if self.is_server:
             raise SettingsError("--withhold is for the kit of a site: the server keeps its own encoders anyway")
-        scope = _scope(task.subset(modalities))
-        policy = {"scopes": [scope], "default_scope": scope["name"]}
+        wanted = policy(task.subset(modalities))
         path = self.local / PRIVACY
-        if path.is_file() and self._read(PRIVACY) != policy:
+        if path.is_file() and self._read(PRIVACY) != wanted:
             raise SettingsError(
                 f"{path} holds another policy: move it away, or add to its filters by hand: "
-                + json.dumps(scope["task_result_filters"])
+                + json.dumps(wanted["scopes"][0]["task_result_filters"])
             )
-        return self._write(PRIVACY, policy)
+        return self._write(PRIVACY, wanted)
 
     def keep_jobs(self, folder: Path) -> Path:
         """Lets the server keep jobs and their results in ``folder``; returns the file that says so.
@@ -195,7 +264,7 @@ class KitSettings:
         folder = Path(folder).expanduser().absolute()
         resources = self._read(RESOURCES)
         try:
-            [manager] = [one for one in resources["components"] if one["id"] == "job_manager"]
+            [manager] = _job_managers(resources)
             manager["args"]["uri_root"] = str(folder / "jobs")
             resources["snapshot_persistor"]["args"]["storage"]["args"]["root_dir"] = str(folder / "snapshots")
         except (KeyError, TypeError, ValueError) as error:
@@ -205,23 +274,28 @@ class KitSettings:
             ) from error
         return self._write(RESOURCES, resources)
 
+    def jobs_folder(self) -> str | None:
+        """Returns the folder in which the server keeps jobs and their results; None: its resources do not say so."""
+        managers = _job_managers(self._read(RESOURCES))
+        return next(
+            (manager["args"]["uri_root"] for manager in managers if "uri_root" in (manager.get("args") or {})), None
+        )
+
     def _source(self, name: str) -> Path:
         path = self.local / name
         return path if path.is_file() else self.local / f"{name}.default"
 
     def _read(self, name: str) -> dict[str, Any]:
-        return read_json(self._source(name), "an object of keys and values", SettingsError)
+        return read_checked(self._source(name), name)
 
     def _write(self, name: str, content: dict[str, Any]) -> Path:
         write_json(self.local / name, content)
         return self.local / name
 
 
-def _scope(modalities: tuple[str, ...]) -> dict[str, Any]:
-    pattern = rf"^encoders\.({'|'.join(map(re.escape, modalities))})\."
-    return {
-        "name": "withheld",
-        "task_result_filters": [
-            {"path": "nvflare.app_common.filters.exclude_vars.ExcludeVars", "args": {"exclude_vars": pattern}}
-        ],
-    }
+def _allowed(resources: dict[str, Any]) -> list[str]:
+    return resources.get(_ALLOWED, list(DEFAULT_CLASS_ALLOW_LIST))
+
+
+def _job_managers(resources: dict[str, Any]) -> list[dict[str, Any]]:
+    return [one for one in resources.get("components", []) if one.get("id") == "job_manager"]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import yaml
 from nvflare.apis.utils.format_check import name_check
 
+from fedmepd.closest import one_of
 from fedmepd.config import FUSION_SITE
 from fedmepd.errors import SettingsError
 from fedmepd.text_table import counted
@@ -75,7 +76,7 @@ def project_text(sites: Sequence[str], server: str, port: int, fusion_site: str 
     if FUSION_SITE in sites:
         raise SettingsError(f"--sites: {FUSION_SITE!r} is the name of the fusion site's data, choose another one")
     if fusion_site and fusion_site not in sites:
-        raise SettingsError(f"--fusion-site {fusion_site}: expected one of {', '.join(sites)}")
+        raise SettingsError(f"--fusion-site {fusion_site}: {one_of(fusion_site, sites)}")
     if not 1 <= port <= 65535:
         raise SettingsError(f"--port {port}: expected 1 to 65535")
     for option, kind, values in (

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from fedmepd.closest import did_you_mean, like_path
 from fedmepd.config import differences
 from fedmepd.errors import FedMEPDError
 from fedmepd.evaluation import results
@@ -28,6 +29,7 @@ LATEST = "latest"
 
 _JOB = "job.json"
 _SERIES = "series.json"
+_MOST_NAMED = 5
 _RESULTS = Path("server", "simulate_job", "results")
 
 
@@ -90,7 +92,8 @@ class SimulatorRun:
             FedMEPDError: there is no such run, or its file is damaged.
         """
         if not self.exists:
-            raise FedMEPDError(f"there is no run {self.name} to go on with: {self.kept / _JOB} does not exist")
+            others = can_go_on(self.folder.parent, like=self.name)
+            raise FedMEPDError(f"there is no run {self.name} to go on with: {self.kept / _JOB} does not exist{others}")
         content = read_json(self.kept / _JOB, "what a run was started with")
         try:
             return StartedWith(**{field.name: content[field.name] for field in fields(StartedWith)})
@@ -197,5 +200,24 @@ def latest_run(workspace: Path) -> SimulatorRun:
     """
     latest = workspace / LATEST
     if not latest.is_symlink():
-        raise FedMEPDError(f"{workspace} holds no run to go on with: name its --workspace, or its --run-name")
+        others = can_go_on(workspace) or like_path(workspace)
+        raise FedMEPDError(f"{workspace} holds no run to go on with: name its --workspace, or its --run-name{others}")
     return SimulatorRun(workspace / os.readlink(latest))
+
+
+def can_go_on(workspace: Path, like: str = "") -> str:
+    """Returns the end of a sentence that names the newest runs of a workspace that are not finished, at most five.
+
+    Args:
+        workspace: need not exist.
+        like: a name that no run has; the names that are most like it are proposed.
+    """
+    kept = sorted(workspace.glob(f"*_runs/{_JOB}"), key=lambda file: file.stat().st_mtime_ns, reverse=True)
+    runs = [SimulatorRun(workspace / file.parent.name.removesuffix("_runs")) for file in kept]
+    unfinished = ((run.name, done) for run in runs if not ((done := run.progress()) and done.finished))
+    said = [
+        f"{name} (round {done.round} of {done.rounds})" if done else f"{name} (no round is finished)"
+        for name, done in itertools.islice(unfinished, _MOST_NAMED)
+    ]
+    newest = f"; the newest that can go on: {', '.join(said)}" if said else ""
+    return newest + did_you_mean(like, [run.name for run in runs])

@@ -8,6 +8,7 @@ from typing import Any
 from nvflare.apis.fl_constant import ProcessType
 from nvflare.apis.fl_context import FLContext
 
+from fedmepd.closest import one_of
 from fedmepd.errors import FedMEPDError, SettingsError
 from fedmepd.storage import read_json, write_json
 
@@ -33,7 +34,7 @@ def add_tracking(job_folder: Path, tracker: str, uri: str = "") -> None:
         FedMEPDError: the folder is no job, or has that tracker already.
     """
     if tracker not in TRACKERS:
-        raise SettingsError(f"--tracking {tracker}: expected one of {', '.join(TRACKERS)}")
+        raise SettingsError(f"--tracking {tracker}: {one_of(tracker, TRACKERS)}")
     if uri and tracker != "mlflow":
         raise SettingsError(f"--tracking-uri {uri}: {tracker} takes its server from the variable WANDB_BASE_URL")
     files = sorted(job_folder.glob("*/config/config_fed_server.json"))

@@ -11,6 +11,7 @@ import importlib
 import pkgutil
 from typing import TYPE_CHECKING
 
+from fedmepd.closest import one_of
 from fedmepd.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -32,5 +33,5 @@ def find(name: str) -> Method:
         SettingsError: there is no method with this name.
     """
     if name not in names():
-        raise SettingsError(f"settings: method = {name!r}: expected one of {', '.join(names())}")
+        raise SettingsError(f"settings: method = {name!r}: {one_of(name, names())}")
     return importlib.import_module(f"{__name__}.{name}").METHOD

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
+from fedmepd.closest import one_of
 from fedmepd.errors import SettingsError
 from fedmepd.tasks.task import Task
 
@@ -38,7 +39,7 @@ def find_task(name: str, package: str = _PACKAGE) -> Task:
         SettingsError: there is no such task, or its file cannot be used.
     """
     if name not in (names := task_names(package)):
-        raise SettingsError(f"unknown task {name!r}: expected one of {', '.join(names)}")
+        raise SettingsError(f"unknown task {name!r}: {one_of(name, names)}")
     file = f"the file {name}.py of {package.replace('.', '/')}"
     try:
         task = importlib.import_module(f"{package}.{name}").TASK

@@ -8,6 +8,7 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from fedmepd.closest import one_of
 from fedmepd.errors import SettingsError, explain
 from fedmepd.tasks.labels import IGNORE, Convention, grouped
 from fedmepd.tasks.task import Task
@@ -95,8 +96,8 @@ def _members(task: Task, name: str, where: str) -> tuple[int, ...] | None:
     names |= {region.lower(): tuple(sorted(members)) for region, members in task.regions.items()}
     names[BACKGROUND_WORD] = (0,)
     if name.lower() not in names:
-        known = ", ".join(dict.fromkeys([*task.classes[1:], *task.regions, BACKGROUND_WORD, IGNORE_WORD]))
-        raise SettingsError(f"{where}: unknown meaning {name!r}: expected one of {known}")
+        known = dict.fromkeys([*task.classes[1:], *task.regions, BACKGROUND_WORD, IGNORE_WORD])
+        raise SettingsError(f"{where}: unknown meaning {name!r}: {one_of(name, known)}")
     return names[name.lower()]
 
 

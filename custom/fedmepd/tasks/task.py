@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import NoReturn, get_args
 
+from fedmepd.closest import did_you_mean, one_of
 from fedmepd.errors import FedMEPDError, SettingsError
 from fedmepd.tasks.labels import IGNORE, Convention
 from fedmepd.tasks.rules import Foreground, Intensity, LesionRules
@@ -290,7 +291,7 @@ class Task:
         unknown = [name for name in names if name not in self.modalities]
         if unknown:
             raise FedMEPDError(
-                f"unknown modality {', '.join(map(repr, unknown))}: expected one of {', '.join(self.modalities)}"
+                f"unknown modality {', '.join(map(repr, unknown))}: {one_of(unknown[0], self.modalities)}"
             )
         if not names:
             raise FedMEPDError(f"no modality given: expected at least one of {', '.join(self.modalities)}")
@@ -308,6 +309,7 @@ class Task:
         raise SettingsError(
             f"task {self.name} has no label values {name!r}: expected "
             f"{' or '.join(f'{known} ({self.describe_convention(known)})' for known in self.conventions)}"
+            f"{did_you_mean(name, self.conventions)}"
         )
 
     def class_named(self, name: str) -> int | None:

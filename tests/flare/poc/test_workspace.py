@@ -168,7 +168,7 @@ def test_phantoms_of_the_fusion_site_at_a_hospital(flare, tmp_path, monkeypatch)
 
 def test_fusion_sites_that_cannot_be(flare, tmp_path, data, real_job):
     poc = Poc(tmp_path / "w")
-    with pytest.raises(FedMEPDError, match="the fusion site 'south' is none of the sites: site-1, north"):
+    with pytest.raises(FedMEPDError, match="the fusion site 'south': expected one of site-1, north"):
         poc.prepare(["site-1", "north"], data, fusion_site="south")
     assert not flare.commands and not (tmp_path / "w").exists()
     file = real_job / "app/config/config_fed_server.json"
@@ -180,7 +180,7 @@ def test_fusion_sites_that_cannot_be(flare, tmp_path, data, real_job):
 
     ask_for("south")
     poc.prepare(["site-1", "north"], data)
-    with pytest.raises(FedMEPDError, match="fusion.site is 'south', expected one of the sites site-1, north"):
+    with pytest.raises(FedMEPDError, match="fusion.site is 'south': expected one of site-1, north"):
         poc.submit(real_job)
     shutil.rmtree(tmp_path / "w" / "poc")
     poc.prepare(["site-1", "north"], data, fusion_site="north")
@@ -256,6 +256,23 @@ def test_a_named_run_goes_on(flare, tmp_path, data, real_job, capsys, monkeypatc
     assert settings_of_job(real_job) == before
     # It is finished: the next run without a job is the default one.
     assert Poc(tmp_path / "w").unfinished() is None
+
+
+def test_a_damaged_note_of_the_last_run_is_named(tmp_path):
+    poc = Poc(tmp_path / "w")
+    poc.workspace.mkdir()
+    (poc.workspace / "run.json").write_text('{"finished": false, "job": 3}')
+    with pytest.raises(FedMEPDError, match="run.json is damaged .*: remove it"):
+        poc.unfinished()
+
+
+@pytest.mark.parametrize("content", ["{}", '{"data": 5}'])
+def test_a_kit_without_its_data_folder_is_named(flare, tmp_path, data, content):
+    poc = Poc(tmp_path / "w")
+    poc.prepare(["site-1"], data)
+    (file := poc.kit("site-1") / "local/fedmepd.json").write_text(content)
+    with pytest.raises(FedMEPDError, match=f"{file}: data = (None|5): expected the folder of the site's cases"):
+        poc.require_fit(None, data, None)
 
 
 def test_settings_that_cannot_be(flare, tmp_path, data, real_job, capsys):

@@ -88,8 +88,8 @@ if os.environ.get("FULL"):
     # Every write fails, as on a full disk.
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-call_first(lambda: double(1.0), double)
-call_first(lambda: double(1), double)
+call_first(lambda: double(1.0), double, "doubling")
+call_first(lambda: double(1), double, "doubling")
 print(double(21.0), hasattr(double, "stats") and double.stats.cache_hits[double.signatures[0]])
 """
 
@@ -122,13 +122,13 @@ def elsewhere(tmp_path: Path) -> Elsewhere:
     return Elsewhere(tmp_path)
 
 
-SAID = "compiling loops for this processor, for ten to twenty seconds, "
+SAID = "compiling the loops for doubling takes some seconds; "
 
 
 def test_the_second_process_loads_what_the_first_has_compiled(elsewhere: Elsewhere) -> None:
-    """And the log says so once of all loops that are compiled, and says nothing of those that are loaded."""
+    """And the log says once which loops are compiled, and says nothing of those that are loaded."""
     first, second = elsewhere.run(), elsewhere.run()
-    assert (first.stdout, first.stderr) == ("42.0 0\n", f"{SAID}once on this machine\n")
+    assert (first.stdout, first.stderr) == ("42.0 0\n", f"{SAID}later processes on this machine load them\n")
     assert (second.stdout, second.stderr) == ("42.0 1\n", "")
 
 
@@ -139,7 +139,7 @@ def test_loops_compile_where_no_folder_can_be_written(elsewhere: Elsewhere) -> N
     nowhere = str(elsewhere.kept / "folder")
     ended = elsewhere.run(NUMBA_CACHE_DIR=nowhere, XDG_CACHE_HOME=nowhere)
     assert ended.stdout == "42.0 0\n"
-    assert ended.stderr.startswith(f"{SAID}as each process does: set NUMBA_CACHE_DIR to ")
+    assert ended.stderr.startswith(f"{SAID}each process does so: set NUMBA_CACHE_DIR to ")
     assert ended.stderr.count("\n") == 1
 
 

@@ -23,6 +23,7 @@ from typing import Any
 import psutil
 import yaml
 
+from fedmepd.closest import one_of
 from fedmepd.config import FUSION_SITE
 from fedmepd.errors import FedMEPDError
 from fedmepd.flare.export import (
@@ -139,7 +140,7 @@ class Poc:
                 "`submit`, `watch`, `download` and `stop`; or remove it all with `fedmepd poc clean`"
             )
         if fusion_site and fusion_site not in sites:
-            raise FedMEPDError(f"the fusion site {fusion_site!r} is none of the sites: {', '.join(sites)}")
+            raise FedMEPDError(f"the fusion site {fusion_site!r}: {one_of(fusion_site, sites)}")
         folders = self._data_folders(sites, data)
         ports = _ports(port)
         project = _project(sites, ports, everywhere) | {_FUSION_SITE: fusion_site}
@@ -256,7 +257,11 @@ class Poc:
             )
 
     def _data_of(self, site: str) -> Path:
-        return Path(read_json(self.kit(site) / "local" / FILE_NAME, "the settings of a site")["data"])
+        file = self.kit(site) / "local" / FILE_NAME
+        data = read_json(file, "the settings of a site").get("data")
+        if not isinstance(data, str):
+            raise FedMEPDError(f"{file}: data = {data!r}: expected the folder of the site's cases")
+        return Path(data)
 
     def keep_job(self, job: Path, changes: dict[str, Any]) -> UnfinishedRun | None:
         """Keeps a job with a run name until its run is finished, so that :meth:`unfinished` finds it.
@@ -279,9 +284,14 @@ class Poc:
         if not self._run_file.is_file():
             return None
         content = read_json(self._run_file, "the last named run of a POC workspace")
-        if content["finished"]:
-            return None
-        return UnfinishedRun(content["run_name"], self.workspace / content["job"])
+        try:
+            run = UnfinishedRun(content["run_name"], self.workspace / content["job"])
+            return None if content["finished"] else run
+        except (KeyError, TypeError) as error:
+            raise FedMEPDError(
+                f"{self._run_file} is damaged ({error}): remove it; the run's job can then be submitted again with its "
+                "run_name"
+            ) from error
 
     def finish(self, run: UnfinishedRun) -> None:
         """Notes that a run is finished."""
@@ -475,7 +485,7 @@ def _deployable(job: Path, sites: Sequence[str], fusion_site: str, changes: dict
     named = {name for places in meta["deploy_map"].values() for name in places}
     asked = fusion_site_of(job)
     if asked and asked not in sites:
-        raise FedMEPDError(f"{job}: fusion.site is {asked!r}, expected one of the sites {', '.join(sites)}")
+        raise FedMEPDError(f"{job}: fusion.site is {asked!r}: {one_of(asked, sites)}")
     if asked and fusion_site and asked != fusion_site:
         raise FedMEPDError(
             f"{job}: fusion.site is {asked!r}, but this workspace was prepared for {fusion_site!r}: change the job, or "

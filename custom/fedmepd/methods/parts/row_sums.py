@@ -66,7 +66,7 @@ def prepare() -> None:
         _add_rounded(np.zeros((1, 1), np.int64), one, np.ones(1), np.zeros(1, np.int64))
         _row_products(one, one, np.zeros((3, 1)))
 
-    call_first(both, _add_rounded)
+    call_first(both, _add_rounded, "the sums over updates")
 
 
 def kept() -> Path | None:

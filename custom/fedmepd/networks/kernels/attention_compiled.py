@@ -134,7 +134,7 @@ def prepare(precision: torch.dtype) -> None:
         _attend(voxels, one, one[0], one, one[0], 1, dropping)
         _attend_backward(voxels, one, one[0], one, voxels, 1, dropping)
 
-    call_first(both, _forward)
+    call_first(both, _forward, "the attention of the calibration")
 
 
 def kept() -> Path | None:

@@ -48,7 +48,7 @@ def compiled(function: Callable) -> Callable:
         return njit(**_ARITHMETIC)(function)
 
 
-def call_first(call: Callable[[], object], loop: Callable) -> None:
+def call_first(call: Callable[[], object], loop: Callable, what: str) -> None:
     """Makes the first call of a module's loops, in which they are compiled, or loaded from where their code is kept.
 
     Of the sites that start at once on a machine, one compiles while the others wait, and then load. The log says so
@@ -57,9 +57,11 @@ def call_first(call: Callable[[], object], loop: Callable) -> None:
     Args:
         call: calls the loops with numbers of no meaning.
         loop: one of them.
+        what: they compute, in plain words for the log.
     """
     folder = _folder(loop)
-    with contextlib.ExitStack() as held, event.install_listener("numba:compile", _Telling(folder is not None)):
+    telling = _Telling(what, folder is not None)
+    with contextlib.ExitStack() as held, event.install_listener("numba:compile", telling):
         if folder is not None:
             # The folder is the user's own, so no stranger can hold the lock. To compile twice is only slower.
             with contextlib.suppress(OSError):
@@ -79,28 +81,29 @@ def call_first(call: Callable[[], object], loop: Callable) -> None:
 
 
 class _Telling(event.Listener):
-    """Says that a loop is about to be compiled; Numba tells a listener nothing of a loop that is loaded.
+    """Says that loops are about to be compiled; Numba tells a listener nothing of a loop that is loaded.
 
     Args:
+        what: they compute.
         kept: whether there is a folder for the code.
     """
 
-    def __init__(self, kept: bool):
-        self._kept = kept
+    def __init__(self, what: str, kept: bool):
+        self._what, self._kept = what, kept
 
     def on_start(self, _: event.Event) -> None:
-        _say_once(self._kept)
+        _say_once(self._what, self._kept)
 
     def on_end(self, _: event.Event) -> None:
         pass
 
 
 @functools.cache
-def _say_once(kept: bool) -> None:
-    how_often = "once on this machine"
+def _say_once(what: str, kept: bool) -> None:
+    then = "later processes on this machine load them"
     if not kept:
-        how_often = "as each process does: set NUMBA_CACHE_DIR to a folder that can be written, so that one is enough"
-    logging.getLogger(__name__).info("compiling loops for this processor, for ten to twenty seconds, %s", how_often)
+        then = "each process does so: set NUMBA_CACHE_DIR to a folder that can be written, so that one is enough"
+    logging.getLogger(__name__).info("compiling the loops for %s takes some seconds; %s", what, then)
 
 
 def kept_in(loop: Callable) -> Path | None:

@@ -108,7 +108,7 @@ def prepare(precision: torch.dtype) -> None:
         scale = _normalise(values(tiny), values(tiny.clone()), 1, 1.0, 0.5)
         _normalise_backward(values(tiny), values(tiny), values(tiny.clone()), scale, 0.5)
 
-    call_first(both, _forward)
+    call_first(both, _forward, "normalisation")
 
 
 def kept() -> Path | None:

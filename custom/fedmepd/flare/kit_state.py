@@ -1,0 +1,79 @@
+"""All that a server or site has decided for itself, in words: what ``fedmepd kit`` shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from nvflare.app_common.default_component_policy import DEFAULT_CLASS_ALLOW_LIST
+
+from fedmepd.flare.kits import CODE, FILES, KitSettings
+from fedmepd.site_settings import SiteSettings
+
+# Where FLARE keeps a server's jobs until somebody names another folder.
+_TEMPORARY = "/tmp/nvflare"
+
+
+def describe(kit: KitSettings, machine: SiteSettings) -> Iterator[tuple[str, str]]:
+    """Yields what holds in a kit from its next start on: what it is about, and how it is.
+
+    Args:
+        kit: of the server or of a site.
+        machine: what its ``fedmepd.json`` says, environment variables included.
+
+    Raises:
+        SettingsError: a file of the kit cannot be read, or a value in it is of the wrong kind.
+    """
+    yield "jobs with code", _whose_code(kit.rights(*CODE))
+    yield "jobs without code", f"may use {_classes(kit)}"
+    if kit.is_server:
+        yield "jobs and results", _folder(kit)
+    else:
+        yield "withheld encoders", _withheld(kit)
+        yield "log", "its errors go to the server" if kit.sends_log() else "stays at this site"
+        yield "files of the kit", _whose_files(kit.rights(*FILES))
+    yield "data", str(machine.data or "no folder is named")
+    yield "limits for a job", machine.limits.describe()
+    yield "leaving", machine.disclosure().describe()
+    others = {"case_scores": machine.case_scores, "cross_site": machine.cross_site}
+    others |= {"reproducible": machine.reproducible, "privacy.epsilon": machine.privacy.epsilon or "none"}
+    yield "other settings", ", ".join(f"{name} {value}" for name, value in others.items())
+
+
+def _whose_code(rights: dict[str, str]) -> str:
+    return f"accepted from {_people(rights)}" if rights else "refused, no matter who submits them"
+
+
+def _whose_files(rights: dict[str, str]) -> str:
+    if not rights:
+        return "shown to nobody"
+    if all(words == "o:site" for words in rights.values()):
+        return "shown to the site's own organisation alone"
+    return f"shown to {_people(rights)}"
+
+
+def _people(rights: dict[str, str]) -> str:
+    return ", ".join(role if words == "any" else f"{role} ({words})" for role, words in rights.items())
+
+
+def _classes(kit: KitSettings) -> str:
+    names = kit.allowed_classes()
+    ours = [name for name in names if name in kit.own_classes]
+    flare = [name for name in names if name in DEFAULT_CLASS_ALLOW_LIST]
+    others = [name for name in names if name not in (*ours, *flare)]
+    said = f"{len(ours)} classes of this package's jobs and {len(flare)} of FLARE's own list"
+    return said + (f"; besides, as somebody has added: {', '.join(others)}" if others else "")
+
+
+def _folder(kit: KitSettings) -> str:
+    folder = kit.jobs_folder()
+    if folder is None:
+        return "local/resources.json names no folder as FLARE does"
+    lost = ", which a restart of the machine may empty: choose another with --jobs FOLDER"
+    return f"kept in {folder}{lost if folder.startswith(_TEMPORARY) else ''}"
+
+
+def _withheld(kit: KitSettings) -> str:
+    modalities = kit.withheld()
+    if modalities is None:
+        return "as local/privacy.json says, which `fedmepd kit` has not written"
+    return ", ".join(modalities) or "none"

@@ -1,0 +1,174 @@
+"""Files of a kit that somebody else has written or broken, and what is told of a kit; FLARE's own builders made it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedmepd.cli import main
+from fedmepd.errors import SettingsError
+from fedmepd.flare.kit_state import describe
+from fedmepd.flare.kits import KitSettings
+from fedmepd.flare.withholding import policy, withheld
+from fedmepd.site_settings import SiteSettings
+from tests.doctor.conftest import kit_folder, provisioned  # noqa: F401
+
+
+@pytest.fixture(autouse=True)
+def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("FEDMEPD_DATA", "FEDMEPD_CACHE", "FEDMEPD_MIN_COUNT"):
+        monkeypatch.delenv(variable, raising=False)
+
+
+@pytest.fixture
+def server_folder(provisioned: Path, tmp_path: Path) -> Path:  # noqa: F811
+    return Path(shutil.copytree(provisioned / "localhost", tmp_path / "localhost"))
+
+
+def write(kit: Path, name: str, change: Callable[[dict[str, Any]], Any]) -> Path:
+    """Writes a file of the kit, made from what was provisioned."""
+    default, file = kit / "local" / f"{name}.default", kit / "local" / name
+    content = json.loads(default.read_text()) if default.is_file() else {}
+    file.write_text(json.dumps(change(content)))
+    return file
+
+
+BROKEN = [
+    ("resources.json", {"class_allow_list": ["a.B", 5]}, "class_allow_list.1 = 5: expected a text"),
+    ("resources.json", {"class_allow_list": "a.B"}, "class_allow_list = 'a.B': expected a list"),
+    ("resources.json", {"class_allow_list": None}, "class_allow_list = None: expected a list"),
+    ("resources.json", {"class_list_enforcement_mode": "lax"}, "expected 'enforce' or 'warn'"),
+    ("resources.json", {"components": {"a": 1}}, "components: expected a list"),
+    ("resources.json", {"components": ["a"]}, "components.0 = 'a': expected an object of keys and values"),
+    ("resources.json", {"allow_log_streaming": "no"}, "allow_log_streaming = 'no': expected true or false"),
+    ("authorization.json", {"permissions": ["lead"]}, "permissions: expected an object of keys and values"),
+    ("authorization.json", {"permissions": {"lead": 3}}, "permissions.lead = 3: expected a right in words"),
+    ("authorization.json", {"permissions": {"lead": {"byoc": 3}}}, "permissions.lead: byoc: expected a right in words"),
+    ("authorization.json", {"permissions": {"lead": {"byoc": "rarely"}}}, 'bad condition expression "rarely"'),
+    ("authorization.json", {"format_version": "7"}, "format_version: must be 1.0"),
+    ("privacy.json", {"scopes": 7}, "scopes = 7: expected a list"),
+    ("privacy.json", {"scopes": [{"name": 1}]}, "scopes.0.name = 1: expected a text"),
+]
+
+
+@pytest.mark.parametrize(("name", "values", "told"), BROKEN)
+def test_a_value_of_the_wrong_kind_is_named_and_nothing_is_written(
+    name: str,
+    values: dict,
+    told: str,
+    kit_folder: Path,  # noqa: F811
+    capsys: pytest.CaptureFixture,
+) -> None:
+    file = write(kit_folder, name, lambda content: content | values)
+    before = sorted((kit_folder / "local").iterdir())
+    assert main(["kit", str(kit_folder)]) == 2
+    printed = capsys.readouterr().err
+    assert f"{file}: " in printed and told in printed and "unpack this file of the kit again" in printed
+    assert sorted((kit_folder / "local").iterdir()) == before
+
+
+def test_a_policy_without_permissions(kit_folder: Path) -> None:  # noqa: F811
+    write(kit_folder, "authorization.json", lambda content: {"format_version": "1.0"})
+    with pytest.raises(SettingsError, match="authorization.json: permissions is missing"):
+        KitSettings(kit_folder).require_readable()
+
+
+@pytest.mark.parametrize(
+    "values", [{"class_allow_list": ["*"]}, {"class_list_enforcement_mode": "warn"}], ids=["any name", "no list"]
+)
+def test_a_list_that_holds_nothing_back(values: dict, kit_folder: Path) -> None:  # noqa: F811
+    """FLARE takes a star for every name, and only warns in this mode."""
+    file = write(kit_folder, "resources.json", lambda content: content | values)
+    kit = KitSettings(kit_folder)
+    assert len(kit.too_much()) == 1
+    kit.set_up()
+    assert kit.too_much() == [] and "*" not in kit.allowed_classes()
+    assert json.loads(file.read_text())["class_list_enforcement_mode"] == "enforce"
+
+
+def shown(kit: Path, capsys: pytest.CaptureFixture, *options: str) -> dict[str, str]:
+    """What `fedmepd kit` says of a kit, by subject."""
+    capsys.readouterr()
+    assert main(["kit", str(kit), *options]) == 0
+    lines = capsys.readouterr().out.partition("from its next start on:\n")[2].splitlines()
+    return {line[2:20].strip(): line[21:] for line in lines}
+
+
+def test_a_site_is_shown_as_a_whole_each_time(kit_folder: Path, capsys: pytest.CaptureFixture) -> None:  # noqa: F811
+    provisioned_log = dict(describe(KitSettings(kit_folder), SiteSettings()))["log"]
+    assert provisioned_log == "its errors go to the server"
+    first = shown(kit_folder, capsys)
+    # The template of FLARE's builders gives these roles the right.
+    assert first["jobs with code"] == "accepted from project_admin, lead"
+    assert (first["withheld encoders"], first["log"]) == ("none", "stays at this site")
+    flare = len(json.loads((kit_folder / "local/resources.json.default").read_text())["class_allow_list"])
+    assert first["jobs without code"] == f"may use 4 classes of this package's jobs and {flare} of FLARE's own list"
+    (kit_folder / "local/fedmepd.json").write_text(
+        json.dumps({"data": "/data/here", "min_count": 5, "limits": {"crop": 96}, "allow": {"live": False}})
+    )
+    write(
+        kit_folder,
+        "resources.json",
+        lambda content: content | {"class_allow_list": [*content["class_allow_list"], "hospital.own.Trainer"]},
+    )
+    changed = shown(kit_folder, capsys, "--refuse-code", "--withhold", "T1", "FLAIR")
+    assert changed == shown(kit_folder, capsys)
+    assert changed["jobs with code"] == "refused, no matter who submits them"
+    assert changed["withheld encoders"] == "FLAIR, T1"
+    assert changed["jobs without code"].endswith("besides, as somebody has added: hospital.own.Trainer")
+    assert changed["files of the kit"] == "shown to the site's own organisation alone"
+    assert changed["data"] == "/data/here" and changed["limits for a job"].startswith("width 32, crop 96, ")
+    assert changed["leaving"] == "no mean over fewer than 5 cases; not allowed: live"
+    assert changed["other settings"] == "case_scores none, cross_site none, reproducible auto, privacy.epsilon none"
+
+
+def test_a_server_is_shown_with_its_folder(server_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    first = shown(server_folder, capsys)
+    assert first["jobs and results"].startswith("kept in /tmp/nvflare/jobs-storage, which a restart of the machine may")
+    assert "withheld encoders" not in first
+    shown(server_folder, capsys, "--jobs", str(tmp_path / "kept"))
+    assert shown(server_folder, capsys)["jobs and results"] == f"kept in {tmp_path}/kept/jobs"
+
+
+@pytest.mark.parametrize(
+    ("rights", "files", "code"),
+    [
+        # A right that is named by itself overrides its category; FLARE reads names in small letters.
+        ({"shell_commands": "none", "cat": "any"}, "shown to lead", "refused, no matter who submits them"),
+        (
+            {"BYOC": ["o:a", "n:submitter"]},
+            "shown to nobody",
+            "accepted from lead (o:a or n:sub",
+        ),
+        ("o:b", "shown to lead (o:b)", "accepted from lead (o:b)"),
+    ],
+)
+def test_rights_are_told_as_flare_reads_them(rights: Any, files: str, code: str, kit_folder: Path) -> None:  # noqa: F811
+    write(kit_folder, "authorization.json", lambda content: content | {"permissions": {"lead": rights}})
+    state = dict(describe(KitSettings(kit_folder), SiteSettings()))
+    assert state["files of the kit"] == files and state["jobs with code"].startswith(code)
+
+
+def test_a_policy_of_somebody_else_is_told(kit_folder: Path, capsys: pytest.CaptureFixture) -> None:  # noqa: F811
+    write(kit_folder, "privacy.json", lambda content: {"scopes": [{"name": "own", "task_result_filters": []}]})
+    assert "which `fedmepd kit` has not written" in shown(kit_folder, capsys)["withheld encoders"]
+
+
+def test_a_bad_limit_is_refused_before_anything_is_written(kit_folder: Path, capsys: pytest.CaptureFixture) -> None:  # noqa: F811
+    (kit_folder / "local/fedmepd.json").write_text('{"limits": {"cache_gib": "much"}}')
+    assert main(["kit", str(kit_folder)]) == 2
+    assert "limits.cache_gib = 'much': expected a number of GiB" in capsys.readouterr().err
+    assert not (kit_folder / "local/resources.json").exists()
+
+
+@pytest.mark.parametrize("modalities", [("T1",), ("FLAIR", "T1ce")])
+def test_what_is_withheld_is_read_back(modalities: tuple[str, ...]) -> None:
+    made = policy(modalities)
+    assert withheld(made) == modalities
+    made["scopes"][0]["task_result_filters"].append({"path": "hospital.own.Filter"})
+    assert withheld(made) is None and withheld({"scopes": []}) is None and withheld({}) is None
