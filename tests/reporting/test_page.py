@@ -18,6 +18,7 @@ from fedmepd.errors import FedMEPDError
 from fedmepd.evaluation import results
 from fedmepd.job_settings import make_settings
 from fedmepd.reporting import figures, html, plotting
+from fedmepd.reporting.cross_site_figure import cross_site, obstacles
 from fedmepd.reporting.page import page, write_report
 from fedmepd.tasks.find import find_task, task_names
 from tests.evaluation import runs
@@ -257,12 +258,12 @@ def test_every_model_at_every_site():
         }
     )
     run = runs.finished() | {"cross_site": cells}
-    text = page(run, None, {"cross_site": plotting.picture(lambda layout: figures.cross_site(run, layout))})
+    text = page(run, None, {"cross_site": plotting.picture(lambda layout: cross_site(run, layout))})
     assert "<li>a: site-10 tests no model but its own</li><li>b: no modality in common</li>" in text
     # Of the four test cases of site-1 three have a modality of the model.
     assert "<li>fusion site at site-1: on 3 of 4 cases, the others have no modality in common</li>" in text
     assert "Every model on every site" in text and len(Page(text).images) == 1
-    assert figures.obstacles(cells)["no modality in common"] == ("b", [("site-1", "site-10"), ("site-10", "site-1")])
+    assert obstacles(cells)["no modality in common"] == ("b", [("site-1", "site-10"), ("site-10", "site-1")])
 
 
 def test_the_matrix_shows_its_scores():
@@ -277,9 +278,7 @@ def test_the_matrix_shows_its_scores():
                 ("site-1", "site-1"): 0.6,
             }
         )
-        pixels = np.asarray(
-            Image.open(io.BytesIO(plotting.png(figures.cross_site({"cross_site": cells})))).convert("L")
-        )
+        pixels = np.asarray(Image.open(io.BytesIO(plotting.png(cross_site({"cross_site": cells})))).convert("L"))
         # The right half of the map, without its letters: the commonest value in a strip below the cell's middle.
         height, width = pixels.shape
         strip = pixels[int(height * 0.05) : int(height * 0.1), int(width * 0.55) : int(width * 0.75)]
@@ -289,7 +288,7 @@ def test_the_matrix_shows_its_scores():
 
 
 def test_no_matrix_where_the_job_did_not_ask():
-    assert figures.cross_site(runs.finished()) is None
+    assert cross_site(runs.finished()) is None
 
 
 def test_damaged_curves_are_named(tmp_path):
@@ -380,3 +379,54 @@ def test_settings_of_a_method_of_another_version():
     text = page(run, None, {})
     assert "<h1>fedfuture: mean Dice" in text and "of the preset" not in text and "<td>fedfuture</td>" not in text
     assert "fedfuture" in Page(text).cells
+
+
+def of_many(number: int = plotting.MANY + 1) -> tuple[dict, dict]:
+    """A run of many sites, and its curves; the last site's model has no score at the first."""
+    run = timed(runs.finished()) | {"filters": LAYERS}
+    run["sites"] = [run["sites"][1] | {"name": f"site-{place}"} for place in range(1, number + 1)]
+    run["sites"][0] |= {"rounds_missed": [{"round": 2, "reason": "out of memory"}]}
+    names = [site["name"] for site in run["sites"]]
+    scored, none = (
+        {"cases": 4, "test": {"mdsc": 0.5}, "reason": None},
+        {"cases": 0, "test": None, "reason": "no modality"},
+    )
+    run["cross_site"] = {model: dict.fromkeys(names, scored) for model in ("server", *names)}
+    run["cross_site"][names[-1]] = run["cross_site"][names[-1]] | {names[0]: none}
+    of = {name: history({"classifier": [[2, 1], [3, 2]], "levels.0.fuse.conv": [[3, 4]]}) for name in names}
+    return run, {"server": history()} | of
+
+
+def test_of_many_sites_nothing_has_a_name_of_its_own():
+    run, of = of_many()
+    named = figures.names(run)
+    for drawn in (
+        figures.losses(of, named),
+        figures.scores(of, named, find_task("brats")),
+        figures.megabytes(of, named),
+    ):
+        assert [text.get_text() for text in drawn.legends[0].get_texts()] == [
+            f"{plotting.MANY + 1} sites",
+            "fusion site: FLAIR T1ce T1 T2",
+        ]
+    shown = figures.participation(run)
+    assert shown.axes[0].get_ylabel() == "sites, in the order of the table" and shown.get_figheight() < 10
+
+
+def test_personal_filters_of_many_sites_are_one_map():
+    """By hand: of 8 + 4 + 4 filters, one in round 2, then 2 of the classifier and 4 of a level."""
+    run, of = of_many()
+    drawn = figures.personal_filters(run, of)
+    [image] = drawn.axes[0].images
+    assert image.get_array().tolist() == [[0, 1 / 16, 6 / 16]] * (plotting.MANY + 1)
+
+
+def test_every_model_at_every_of_many_sites():
+    run, _ = of_many()
+    drawn = cross_site(run)
+    scores = drawn.axes[0].images[0].get_array()
+    assert not drawn.axes[0].texts and scores.shape == (plotting.MANY + 2, plotting.MANY + 1)
+    # The fusion site's model is in the last row, as in the table.
+    assert np.argwhere(scores.mask | np.isnan(scores.data)).tolist() == [[plotting.MANY, 0]]
+    text = page(run, None, {"cross_site": plotting.Picture(b"", b"")})
+    assert "1 cell: no modality" in text and "White: no score." in text

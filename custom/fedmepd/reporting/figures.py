@@ -1,9 +1,12 @@
-"""A run's curves as figures: scores, losses, personal filters, who took part, time and bytes."""
+"""A run's curves as figures: scores, losses, personal filters, who took part, time and bytes.
+
+Where there are more than :data:`~fedmepd.reporting.plotting.MANY` sites, nobody can tell their names and colours apart:
+then all have one colour, or a row each in one map.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from string import ascii_lowercase
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +15,7 @@ from fedmepd.evaluation.entries import label
 from fedmepd.federation.timing import PHASES
 from fedmepd.reporting import plotting
 from fedmepd.reporting.plotting import WIDE, Layout, shortened
+from fedmepd.text_table import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,6 +23,9 @@ if TYPE_CHECKING:
     from fedmepd.tasks.task import Task
 
 _SERVER = {"color": "black", "linewidth": 2.2}
+_ONE_OF_MANY = {"color": "#0072b2", "linewidth": 0.5, "alpha": 0.5}
+# The tallest map of many sites, in inches.
+_TALLEST = 8.0
 _PHASE_COLOURS = dict(zip(PHASES, plotting.MUTED, strict=True))
 
 
@@ -50,14 +57,15 @@ def scores(history: dict[str, Any], names: Mapping[str, str], task: Task, layout
     regions = list(dict.fromkeys(region for entry in validations for region in entry["dice"]))
     figure, axes = plotting.axes(1, len(regions), height=3.2, layout=layout)
     for axis, region in zip(axes, regions, strict=True):
-        for name, style in _styles(history).items():
-            points = [
-                (entry["round"], entry["dice"][region])
-                for entry in history[name]["validation"]
-                if region in entry["dice"]
-            ]
-            if points:
-                axis.plot(*zip(*points, strict=True), marker=".", label=names.get(name, name), **style)
+        _lines(
+            axis,
+            history,
+            names,
+            lambda of, region=region: [
+                (entry["round"], entry["dice"][region]) for entry in of["validation"] if region in entry["dice"]
+            ],
+            marker=".",
+        )
         title = f"{region} ({task.region_titles[region]})" if region in task.region_titles else region
         axis.set(title=title, xlabel="round", ylim=(0, 1))
         axis.spines["top"].set(visible=True, color=task.colours.get(region, "black"), linewidth=4)
@@ -66,13 +74,39 @@ def scores(history: dict[str, Any], names: Mapping[str, str], task: Task, layout
     return figure
 
 
+def _lines(
+    axis: Any,
+    history: dict[str, Any],
+    names: Mapping[str, str],
+    points_of: Callable[[dict[str, Any]], list[tuple[float, float]]],
+    **more: Any,
+) -> None:
+    """Draws a line for each participant that has points; those of many sites look alike and have one entry together."""
+    sites = [name for name in history if name != "server"]
+    many = len(sites) > plotting.MANY
+    named = False
+    for place, name in enumerate(sites):
+        points = points_of(history[name])
+        if points and many:
+            label = "_" if named else counted(len(sites), "site")
+            axis.plot(*zip(*points, strict=True), label=label, **_ONE_OF_MANY)
+            named = True
+        elif points:
+            axis.plot(*zip(*points, strict=True), label=names.get(name, name), **plotting.line(place), **more)
+    points = points_of(history["server"]) if "server" in history else []
+    if points:
+        axis.plot(*zip(*points, strict=True), label=names.get("server", "server"), **_SERVER, **more)
+
+
 def losses(history: dict[str, Any], names: Mapping[str, str], layout: Layout = WIDE) -> Figure | None:
     """Mean training loss of every site and the fusion site, by round; None before the first round."""
     figure, [axis] = plotting.axes(1, 1, height=3.4, layout=layout)
-    for name, style in _styles(history).items():
-        points = [(entry["round"], entry["total"]) for entry in history[name]["rounds"] if "total" in entry]
-        if points:
-            axis.plot(*zip(*points, strict=True), label=names.get(name, name), **style)
+    _lines(
+        axis,
+        history,
+        names,
+        lambda of: [(entry["round"], entry["total"]) for entry in of["rounds"] if entry.get("total") is not None],
+    )
     axis.set(xlabel="round", ylabel="mean training loss")
     if not axis.lines:
         return None
@@ -101,7 +135,8 @@ def shares(history: dict[str, Any], filters: dict[str, int], rounds: int) -> np.
 def personal_filters(results: dict[str, Any], history: dict[str, Any], layout: Layout = WIDE) -> Figure | None:
     """A heat map for each site: share of personal filters by convolution and round; None before one is personal.
 
-    The colours reach from 0 to the largest share of any site.
+    The colours reach from 0 to the largest share of any site. Many sites have a row each in one map, for all
+    convolutions together.
     """
     filters, sites = results.get("filters") or {}, results["sites"]
     if not filters or not results["round"] or not sites:
@@ -111,6 +146,9 @@ def personal_filters(results: dict[str, Any], history: dict[str, Any], layout: L
     most = max(map(np.max, maps))
     if not most:
         return None
+    if len(sites) > plotting.MANY:
+        weights = np.array(list(filters.values()), float)
+        return _map_of_many(np.stack([weights @ found / weights.sum() for found in maps]), layout)
     columns = min(4, len(sites))
     rows = -(-len(sites) // columns)
     figure, axes = plotting.axes(rows, columns, height=3.4, layout=layout, narrow=min(2, columns))
@@ -136,6 +174,17 @@ def personal_filters(results: dict[str, Any], history: dict[str, Any], layout: L
     return figure
 
 
+def _map_of_many(shares: np.ndarray, layout: Layout) -> Figure:
+    """Shares of personal filters, (sites, rounds)."""
+    sites, rounds = shares.shape
+    figure, [axis] = plotting.axes(1, 1, height=min(_TALLEST, 1.5 + 0.1 * sites), layout=layout)
+    extent = (0.5, rounds + 0.5, sites + 0.5, 0.5)
+    image = axis.imshow(shares, aspect="auto", vmin=0, cmap="cividis", interpolation="nearest", extent=extent)
+    axis.set(xlabel="round", ylabel="sites, in the order of the table")
+    figure.colorbar(image, ax=axis, label="share of personal filters", location="bottom", aspect=40)
+    return figure
+
+
 def _levels(layers: list[str]) -> tuple[list[float], list[str]]:
     """Where each level's convolutions begin, by name: 62 names would not be readable."""
     places, labels = [], []
@@ -156,7 +205,8 @@ def participation(results: dict[str, Any], layout: Layout = WIDE) -> Figure | No
     irregular = any(site["rounds_missed"] or site["limited"] or site["joined"] > 1 for site in sites)
     if not rounds or not irregular:
         return None
-    figure, [axis] = plotting.axes(1, 1, height=0.9 + 0.28 * len(sites), layout=layout)
+    many = len(sites) > plotting.MANY
+    figure, [axis] = plotting.axes(1, 1, height=min(_TALLEST, 0.9 + 0.28 * len(sites)), layout=layout)
     kinds: dict[str, tuple[Callable[[dict], list[int]], dict[str, Any]]] = {
         "took part": (lambda site: site["rounds_taken"], {"marker": "s", "color": "#0072b2", "s": 22}),
         "missed": (
@@ -169,11 +219,15 @@ def participation(results: dict[str, Any], layout: Layout = WIDE) -> Figure | No
         ),
     }
     for kind, (numbers, style) in kinds.items():
-        points = [(number, place) for place, site in enumerate(sites) for number in numbers(site)]
+        points = [(number, place) for place, site in enumerate(sites, 1) for number in numbers(site)]
         if points:
-            axis.scatter(*zip(*points, strict=True), label=kind, **style)
-    axis.set(xlabel="round", xlim=(0.5, rounds + 0.5), ylim=(len(sites) - 0.5, -0.5))
-    axis.set_yticks(range(len(sites)), [shortened(site["name"]) for site in sites])
+            size = style["s"] / 4 if many else style["s"]
+            axis.scatter(*zip(*points, strict=True), label=kind, **style | {"s": size})
+    axis.set(xlabel="round", xlim=(0.5, rounds + 0.5), ylim=(len(sites) + 0.5, 0.5))
+    if many:
+        axis.set_ylabel("sites, in the order of the table")
+    else:
+        axis.set_yticks(range(1, len(sites) + 1), [shortened(site["name"]) for site in sites])
     plotting.legend(figure, axis)
     return figure
 
@@ -208,71 +262,15 @@ def megabytes(history: dict[str, Any], names: Mapping[str, str], layout: Layout 
     """What every site received and sent, by round; None where nothing was counted."""
     figure, axes = plotting.axes(1, 2, height=3.2, layout=layout)
     for axis, key, title in zip(axes, ("bytes_down", "bytes_up"), ("to the site", "from the site"), strict=True):
-        for name, style in _styles(history).items():
-            points = [(one["round"], one[key] / 1e6) for one in history[name]["rounds"] if one.get(key)]
-            if points:
-                axis.plot(*zip(*points, strict=True), label=names.get(name, name), **style)
+        _lines(
+            axis,
+            history,
+            names,
+            lambda of, key=key: [(one["round"], one[key] / 1e6) for one in of["rounds"] if one.get(key)],
+        )
         axis.set(title=title, xlabel="round", ylim=(0, None))
     axes[0].set_ylabel("MB")
     if not axes[0].lines and not axes[1].lines:
         return None
     plotting.legend(figure, axes[0] if axes[0].lines else axes[1])
     return figure
-
-
-def cross_site(results: dict[str, Any], layout: Layout = WIDE) -> Figure | None:
-    """mDSC of every model at every site as a heat map; None where the job did not ask for it.
-
-    The colours reach from the lowest score to the highest. A cell without a score has a letter, see :func:`obstacles`.
-    """
-    cells = results.get("cross_site")
-    if not cells:
-        return None
-    letters = {place: letter for letter, places in obstacles(cells).values() for place in places}
-    models, sites = list(cells), list(next(iter(cells.values())))
-    scores = np.array([[_mdsc(cells[model][site]) for site in sites] for model in models])
-    figure, [axis] = plotting.axes(1, 1, height=1.6 + 0.42 * len(models), layout=layout)
-    low, high = _range(scores)
-    image = axis.imshow(scores, vmin=low, vmax=high, cmap="cividis", aspect="auto")
-    size = plotting.cell_text(layout, len(sites))
-    for row, model in enumerate(models):
-        for column, site in enumerate(sites):
-            score = scores[row, column]
-            missing = np.isnan(score)
-            text = letters.get((model, site), "") if missing else f"{score:.2f}"
-            colour = "black" if missing else plotting.shade(score, low, high)
-            weight = "bold" if model == site else "normal"
-            axis.text(column, row, text, ha="center", va="center", color=colour, weight=weight, fontsize=size)
-    plotting.name_columns(axis, [shortened(label(site)) for site in sites], layout)
-    axis.set_yticks(range(len(models)), [shortened(label(model)) for model in models])
-    axis.set(xlabel="test cases of", ylabel="model of")
-    figure.colorbar(image, ax=axis, label="mDSC", fraction=0.03, pad=0.02)
-    return figure
-
-
-def _range(scores: np.ndarray) -> tuple[float, float]:
-    """From the lowest score to the highest; 0 to 1 where there is none."""
-    known = scores[~np.isnan(scores)]
-    return (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
-
-
-def obstacles(cells: dict[str, dict[str, dict[str, Any]]]) -> dict[str, tuple[str, list[tuple[str, str]]]]:
-    """Why cells have no score: for each reason a letter and the cells, as pairs of model and site."""
-    found: dict[str, list[tuple[str, str]]] = {}
-    for model, row in cells.items():
-        for site, cell in row.items():
-            if cell["test"] is None:
-                found.setdefault(cell["reason"], []).append((model, site))
-    # a to z, then aa, ab, ...
-    letters = (first + second for first in ("", *ascii_lowercase) for second in ascii_lowercase)
-    return {reason: (letter, places) for (reason, places), letter in zip(found.items(), letters, strict=False)}
-
-
-def _mdsc(cell: dict[str, Any]) -> float:
-    return float("nan") if cell["test"] is None else cell["test"]["mdsc"]
-
-
-def _styles(history: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    sites = [name for name in history if name != "server"]
-    styles = {name: plotting.line(place) for place, name in enumerate(sites)}
-    return styles | ({"server": _SERVER} if "server" in history else {})

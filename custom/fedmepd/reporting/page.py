@@ -12,6 +12,7 @@ from fedmepd.evaluation.entries import label
 from fedmepd.evaluation.result_files import History, require
 from fedmepd.evaluation.results import HISTORY, find, read
 from fedmepd.reporting import figures, headline, html, plotting, settings_table
+from fedmepd.reporting.cross_site_figure import cross_site, obstacles
 from fedmepd.reporting.plotting import Layout, Picture
 from fedmepd.storage import read_foreign_json, write_atomically, write_text
 from fedmepd.tasks.find import task_of
@@ -45,6 +46,12 @@ _PICTURES = {
     ),
     "seconds": ("Time of a round", "Seconds of every round, divided into phases."),
     "megabytes": ("On the wire", "Megabytes of tensors sent to and received from every site by round."),
+}
+# The same of more sites than names and panels have room for.
+_OF_MANY = {
+    "cross_site": "mDSC of each model (row) on each site's test cases (column), with the modalities that both have. "
+    "White: no score.",
+    "personal_filters": "One row per site, one column per round: the share of the decoder's filters that are personal.",
 }
 
 
@@ -87,7 +94,7 @@ def _drawings(results: dict[str, Any], history: dict[str, Any] | None) -> dict[s
     drawings = {
         "participation": partial(figures.participation, results),
         "seconds": partial(figures.seconds, results),
-        "cross_site": partial(figures.cross_site, results),
+        "cross_site": partial(cross_site, results),
     }
     if history is not None:
         names, task = figures.names(results), task_of(results["settings"])
@@ -118,9 +125,11 @@ def page(results: dict[str, Any], history: dict[str, Any] | None, pictures: dict
         body += ["<h2>Lesion by lesion</h2>", _lesions(results)]
     if history is None:
         body.append(f"<p>There are no curves, because there is no {HISTORY} beside the results.</p>")
+    many = len(results["sites"]) > plotting.MANY
     for name, (heading, text) in _PICTURES.items():
         if name in pictures:
-            body += [f"<h2>{heading}</h2>", html.figure(pictures[name], text)]
+            shown = _OF_MANY.get(name, text) if many else text
+            body += [f"<h2>{heading}</h2>", html.figure(pictures[name], shown)]
             body += [_obstacles(results)] if name == "cross_site" else []
     body += settings_table.section(results)
     return html.document(headline.sentence(results), body)
@@ -164,7 +173,10 @@ def _lesions(results: dict[str, Any]) -> str:
 
 def _obstacles(results: dict[str, Any]) -> str:
     cells = results["cross_site"]
-    said = [f"{letter}: {reason}" for reason, (letter, _) in figures.obstacles(cells).items()]
+    if len(cells) > plotting.MANY:
+        reasons = obstacles(cells).items()
+        return html.items([f"{counted(len(places), 'cell')}: {reason}" for reason, (_, places) in reasons])
+    said = [f"{letter}: {reason}" for reason, (letter, _) in obstacles(cells).items()]
     counts = {entry["name"]: entry["cases"]["test"] for entry in (results["server"], *results["sites"])}
     said += [
         f"{label(model)} at {label(site)}: on {cell['cases']} of {counted(counts[site], 'case')}, "

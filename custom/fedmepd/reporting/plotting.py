@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 # on white), and strokes where there are more sites than colours.
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#332288", "#999999")
 STROKES = ("-", "--", ":", "-.")
+# From more sites or models on, names and colours cannot be told apart.
+MANY = 24
 # Characters of a name beside axes.
 _LONGEST = 22
 # For parts of a whole, of which there are more (Paul Tol's muted scheme).
