@@ -1,4 +1,4 @@
-"""The tables of docs/results.md and README.md, written from the runs in docs/results.
+"""The tables of docs/results.md, docs/choosing.md and README.md, written from the runs in docs/results.
 
     python -m benchmarks.results_page --keep NAME OUT    # takes the finished runs of `fedmepd compare run` in OUT
                                                          # into docs/results/NAME
@@ -10,11 +10,13 @@ joined by `+`. KIND is one of
 
     all             everything that `fedmepd compare show --markdown` prints, and what is missing of the plan
     summary         two scores of each method, and how they were found
+    sentences       what has been shown of each method against the reference, and how
     took            how long each run took
     convergence     whether validation still rose at the end
     figure WHICH    a picture: heat_map, differences, curves or cases
 
-It may be followed by `against=METHOD`, the reference, and, with `summary`, by the names of the methods to show. What
+It may be followed by `against=METHOD`, the reference, and, with `summary` and `sentences`, by the names of the methods
+to show. What
 follows a `|` becomes a heading, with the command that repeats the runs: it is not there before there are runs.
 """
 
@@ -40,13 +42,15 @@ from fedmepd.errors import FedMEPDError
 from fedmepd.evaluation.results import FILE_NAME, HISTORY
 from fedmepd.experiments.plan import read_plan
 from fedmepd.storage import write_atomically, write_text
+from fedmepd.text_table import counted
 
 ROOT = Path(__file__).parents[1]
 RUNS = ROOT / "docs" / "results"
 PLANS = ROOT / "benchmarks" / "plans"
-PAGES = (ROOT / "docs" / "results.md", ROOT / "README.md")
+PAGES = (ROOT / "docs" / "results.md", ROOT / "docs" / "choosing.md", ROOT / "README.md")
 
-KINDS = ("all", "summary", "took", "convergence", "figure")
+_OF_METHODS = ("summary", "sentences")
+KINDS = ("all", *_OF_METHODS, "took", "convergence", "figure")
 
 _PLACE = re.compile(r"(<!-- comparison: ([^\n]*?) -->\n)(.*?)(<!-- end of comparison -->)", re.DOTALL)
 
@@ -86,9 +90,9 @@ class Place:
         if kind not in KINDS:
             raise FedMEPDError(f"comparison: {text}: expected a name, then one of {', '.join(KINDS)}")
         figure = others.pop(0) if kind == "figure" and others else ""
-        if (kind == "figure" and figure not in FIGURES) or (others and kind != "summary"):
+        if (kind == "figure" and figure not in FIGURES) or (others and kind not in _OF_METHODS):
             raise FedMEPDError(
-                f"comparison: {text}: expected figure with one of {', '.join(FIGURES)}, and methods with summary alone"
+                f"comparison: {text}: expected figure with one of {', '.join(FIGURES)}, and methods with {' and '.join(_OF_METHODS)} alone"
             )
         return cls(tuple(names.split("+")), kind, figure, against, tuple(others), heading.strip())
 
@@ -166,7 +170,10 @@ class Pages:
             return _waited_for(place.names, comparison) + content
         if place.kind == "summary":
             table = "\n".join(markdown_table(summary(comparison, place.methods)))
-            return f"{table}\n\n{_how(comparison)}"
+            seeds = len(comparison["seeds"])
+            return f"{table}\n\nMean ± standard deviation over {counted(seeds, 'seed')}. {_how(comparison)}"
+        if place.kind == "sentences":
+            return f"{_sentences(comparison, place.methods)}\n\n{_how(comparison)}"
         if place.kind in ("took", "convergence"):
             section = took(comparison) if place.kind == "took" else convergence(comparison)
             return "\n\n".join(["\n".join(markdown_table(section)), *section.notes])
@@ -184,6 +191,12 @@ def _heading(place: Place) -> str:
     return f"### {place.heading}\n\n{commands}\n\n"
 
 
+def _sentences(comparison: dict[str, Any], methods: Sequence[str]) -> str:
+    """What has been shown, as a list; in the order of the methods, if some are named."""
+    found = comparison["differences"]
+    return "\n".join(f"- {found[name]['sentence']}" for name in methods or found)
+
+
 def _waited_for(names: Sequence[str], comparison: dict[str, Any]) -> str:
     """Says which methods of the plans have no finished runs."""
     plans = [read_plan(file, None) for file in (PLANS / f"{name}.yaml" for name in names) if file.exists()]
@@ -196,12 +209,7 @@ def _waited_for(names: Sequence[str], comparison: dict[str, Any]) -> str:
 
 
 def _how(comparison: dict[str, Any]) -> str:
-    seeds = comparison["seeds"]
-    said = [
-        f"Mean ± standard deviation over {len(seeds)} seed{'s' * (len(seeds) > 1)}",
-        *comparison["design"]["about_means"],
-    ]
-    return " ".join(f"{sentence[0].upper()}{sentence[1:]}." for sentence in said)
+    return " ".join(f"{sentence[0].upper()}{sentence[1:]}." for sentence in comparison["design"]["about_means"])
 
 
 def write_pages(runs: Path = RUNS, pages: Sequence[Path] = PAGES) -> list[str]:
