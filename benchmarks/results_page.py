@@ -92,7 +92,8 @@ class Place:
         figure = others.pop(0) if kind == "figure" and others else ""
         if (kind == "figure" and figure not in FIGURES) or (others and kind not in _OF_METHODS):
             raise FedMEPDError(
-                f"comparison: {text}: expected figure with one of {', '.join(FIGURES)}, and methods with {' and '.join(_OF_METHODS)} alone"
+                f"comparison: {text}: expected figure with one of {', '.join(FIGURES)}, and methods with "
+                f"{' and '.join(_OF_METHODS)} alone"
             )
         return cls(tuple(names.split("+")), kind, figure, against, tuple(others), heading.strip())
 

@@ -129,7 +129,9 @@ def test_a_page_may_say_what_has_been_shown_of_some_methods(out: Path, tmp_path:
     for seed in range(3):
         runs.write(tmp_path / "out", runs.run("fedavg", seed, runs.scores(seed) + 0.25), runs.history([0.3, 0.5]))
     lines = fill(tmp_path, tmp_path, "out sentences local").text.splitlines()
-    assert lines[1].startswith("- fedmepd against local: at the sites better by 0.125 [0.125, 0.125]; at the fusion site")
+    assert lines[1].startswith(
+        "- fedmepd against local: at the sites better by 0.125 [0.125, 0.125]; at the fusion site"
+    )
     assert lines[3].startswith("The cases are phantoms (cohort mild): ")
     both = [line.partition(":")[0] for line in fill(tmp_path, tmp_path, "out sentences local fedavg").text.splitlines()]
     assert both[1:3] == ["- fedmepd against local", "- fedmepd against fedavg"]
@@ -205,7 +207,10 @@ def test_a_reference_that_is_not_finished_is_waited_for(out: Path, tmp_path: Pat
 def test_mistakes_are_named(out: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     page = tmp_path / "page.md"
     for asked, said in (
-        ("out best", "comparison: out best: expected a name, then one of all, summary, sentences, took, convergence, figure"),
+        (
+            "out best",
+            "comparison: out best: expected a name, then one of all, summary, sentences, took, convergence, figure",
+        ),
         ("out", "comparison: out: expected a name"),
         ("out figure best", "expected figure with one of heat_map"),
         ("out all local", "methods with summary and sentences alone"),
