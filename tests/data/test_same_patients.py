@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from fedmepd.cli import main
+from fedmepd.data.links import identity
 from fedmepd.data.same_patients import check_sites, find_common
 from fedmepd.errors import DataError
 from fedmepd.tasks.brats import BRATS
@@ -141,3 +142,16 @@ def test_of_many_pairs_a_few_are_named(tmp_path: Path) -> None:
     for site in "abcd":
         write_case(tmp_path / site, "case", ("T1",))
     assert "; and 3 more pairs. If" in check(tmp_path, *"abcd")
+
+
+def test_shares_that_number_no_files(tmp_path: Path) -> None:
+    """There all files would be the same one."""
+
+    def unnumbered(file: Path) -> os.stat_result:
+        return os.stat_result((*os.stat(file)[:1], 0, *os.stat(file)[2:]))
+
+    one, other = write_case(tmp_path, "one", ("T1",)), write_case(tmp_path, "other", ("T1",))
+    (tmp_path / "link.nii.gz").symlink_to(one.images["T1"])
+    assert identity(one.images["T1"], unnumbered) != identity(other.images["T1"], unnumbered)
+    assert identity(one.images["T1"], unnumbered) == identity(tmp_path / "link.nii.gz", unnumbered)
+    assert identity(tmp_path / "gone", unnumbered) is None
