@@ -134,8 +134,8 @@ def find_common(folders: Mapping[str, Path]) -> list[Common]:
     for one, other in combinations(folders, 2):
         if places[one] == places[other]:
             text = (
-                f"{folders[one]} and {folders[other]} are the same folder, {places[one]}: two sites would have the same "
-                "patients. Give each site a folder of its own, or leave one of the two out"
+                f"{folders[one]} and {folders[other]} are the same folder, {places[one]}: two sites would have the "
+                "same patients. Give each site a folder of its own, or leave one of the two out"
             )
             found.append(Common(one, other, text, f"{one} and {other} have the same data folder"))
         elif folders[other].is_relative_to(folders[one]):
