@@ -91,6 +91,18 @@ def test_a_list_that_holds_nothing_back(values: dict, kit_folder: Path) -> None:
     assert json.loads(file.read_text())["class_list_enforcement_mode"] == "enforce"
 
 
+@pytest.mark.parametrize("rights", ["any", {"*": "any"}, {"*": "any", "byoc": "none"}])
+def test_code_is_refused_whatever_the_rights_were(rights: str | dict, kit_folder: Path) -> None:  # noqa: F811
+    """FLARE looks for a word for all rights before it looks for a single one."""
+    write(kit_folder, "authorization.json", lambda content: content | {"permissions": {"lead": rights}})
+    kit = KitSettings(kit_folder)
+    assert kit.rights("byoc") == {"lead": "any"}
+    kit.refuse_code()
+    kit.hide_files()
+    assert kit.rights("byoc") == {} and kit.rights("tail") == {"lead": "o:site"}
+    assert kit.rights("submit_job") == {"lead": "any"}
+
+
 def shown(kit: Path, capsys: pytest.CaptureFixture, *options: str) -> dict[str, str]:
     """What `fedmepd kit` says of a kit, by subject."""
     capsys.readouterr()
