@@ -54,6 +54,7 @@ def test_links_to_another_sites_cases(how: str, manifest: bool, tmp_path: Path) 
     with pytest.raises(DataError, match="a and b have 3 files in common through links, such as .*/a/case/") as refused:
         check(tmp_path, "a", "b")
     assert "/b/renamed/" in str(refused.value) and "two sites would have the same patients" in str(refused.value)
+    assert "of what shows no patient, such as an atlas, give each site a copy" in str(refused.value)
     assert refused.value.public == "a and b have the same files"
 
 
@@ -86,7 +87,9 @@ def test_links_that_no_site_may_read(tmp_path: Path) -> None:
     write_case(tmp_path / "elsewhere", "other", ("T1",))
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "other").symlink_to(tmp_path / "elsewhere" / "other")
-    with pytest.raises(DataError, match="/b/other leads out of .*/b: copy"):
+    with pytest.raises(
+        DataError, match="/b/other leads out of .*/b: copy.*; a run has no such option: `fedmepd data init"
+    ):
         check(tmp_path, "a", "b")
     assert main(["data", "init", str(tmp_path / "b"), "--follow-links"]) == 0
     assert check(tmp_path, "a", "b") == ""

@@ -80,7 +80,11 @@ def check_sites(task: Task, folder: Path, sites: Sequence[str]) -> list[str]:
     found = {name: find_dataset(task, folder / name, without=FUSION_SITE) for name in names}
     findings = [one for dataset in found.values() for one in dataset.findings]
     findings += [one for dataset in found.values() for case in dataset.cases for one in case.findings]
-    refuse([one for one in findings if one.kind == OUTSIDE])
+    try:
+        refuse([one for one in findings if one.kind == OUTSIDE])
+    except DataError as problem:
+        allowed = "a run has no such option: `fedmepd data init FOLDER --follow-links` notes a site's files"
+        raise DataError(f"{problem}; {allowed}", problem.public) from problem
     passed_over = [one.text for dataset in found.values() for one in dataset.findings if one.severity == WARNING]
     check = f"`fedmepd data check {quote(str(folder))}`"
     warnings = [f"{_few(passed_over)}. A run goes on without: {check} says more"] if passed_over else []
@@ -147,7 +151,7 @@ def find_common(folders: Mapping[str, Path]) -> list[Common]:
             text = (
                 f"{one} and {other} have {counted(len(both), 'file')} in common through links, such as "
                 f"{files[one][file]} and {files[other][file]}: two sites would have the same patients. Take these "
-                "cases out of one of the two"
+                "cases out of one of the two; of what shows no patient, such as an atlas, give each site a copy"
             )
             found.append(Common(one, other, text, f"{one} and {other} have the same files"))
     return found
