@@ -132,10 +132,10 @@ class _Overhead(_Part):
 
 
 class _TimedRound(_Part):
-    """Beside these, seconds by phase."""
+    """Beside these, seconds by phase, which earlier versions could count below 0."""
 
     model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, _Amount]
+    __pydantic_extra__: dict[str, _Figure]
 
     round: _Round
     total: _Amount
