@@ -93,7 +93,8 @@ def find_site_data(name: str, settings: Settings, site_settings: SiteSettings) -
 
 def _require_one_depth(upper: Dataset, all_of_it: Dataset) -> None:
     """Cases in folders of folders may be examinations of patients, or other sites' cases: nobody can know."""
-    deeper = sorted({case.name for case in all_of_it.cases} - {case.name for case in upper.cases})
+    # What holds no image of the task's is none: an atlas, or segmentations that somebody has made.
+    deeper = sorted({case.name for case in all_of_it.cases if case.images} - {case.name for case in upper.cases})
     if deeper:
         raise DataError(
             f"{upper.folder} holds {counted(len(upper.cases), 'case')}, and {len(deeper)} more in folders of folders, "
