@@ -89,6 +89,18 @@ def test_an_atlas_beside_the_cases_of_each_site(folder):
     assert list(look_into(BRATS, folder).strays) == ["site-9"]
 
 
+def test_a_site_whose_images_lie_beside_its_list(folder):
+    for case in (folder / "site-9").iterdir():
+        for file in case.iterdir():
+            file.rename(folder / "site-9" / file.name)
+        case.rmdir()
+    assert list(look_into(BRATS, folder).strays) == ["site-9"]
+    (folder / "site-9" / "cases.csv").write_text("case,t1,seg\na,of-site-9_t1.nii.gz,of-site-9_seg.nii.gz\n")
+    found = look_into(BRATS, folder)
+    assert found.sites == ("site-9", "site-10") and not found.strays
+    assert check_sites(BRATS, folder, found.sites) == []
+
+
 def test_a_folder_without_the_manifest_that_others_have(folder):
     assert main(["data", "init", str(folder / "site-9")]) == 0
     found = look_into(BRATS, folder)

@@ -135,7 +135,8 @@ def _no_site(task: Task, folder: Path, with_manifest: set[str]) -> str:
     """Why a sub-folder is no site, nor the fusion site's; empty if it is one."""
     # An atlas beside the cases is none of a case's images: the site passes it over with a warning.
     images = [file.name for file in children_of(folder) if is_nifti(file) and kinds_of_file(task, file)]
-    if images and folder.name != FUSION_SITE:
+    # A list says of each image whose it is.
+    if images and folder.name != FUSION_SITE and not data_set_mark(folder):
         return f"images such as {images[0]} lie directly in it, as in the folder of one case"
     if find_dataset(task, folder, follow_links=True).cases:
         if folder.name == FUSION_SITE:
