@@ -139,8 +139,8 @@ def find_dataset(
 
 
 def holds_cases(folder: Path) -> bool:
-    """Whether a folder may hold cases, and is not one itself."""
-    return folder.is_dir() and not any(is_nifti(file) for file in children_of(folder))
+    """Whether a folder may hold cases, and is not one itself; a list or a manifest says so of images in it."""
+    return folder.is_dir() and (not any(map(is_nifti, children_of(folder))) or bool(data_set_mark(folder)))
 
 
 def site_folders(folder: Path) -> list[Path]:
