@@ -139,6 +139,20 @@ def test_a_site_is_shown_as_a_whole_each_time(kit_folder: Path, capsys: pytest.C
     assert changed["other settings"] == "case_scores none, cross_site none, reproducible auto, privacy.epsilon none"
 
 
+def test_variables_of_the_shell_are_named(
+    kit_folder: Path,  # noqa: F811
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The site may be started without them, as by systemd."""
+    assert main(["kit", str(kit_folder)]) == 0 and "this shell" not in capsys.readouterr().out
+    monkeypatch.setenv("FEDMEPD_DATA", "/data/elsewhere")
+    assert main(["kit", str(kit_folder)]) == 0
+    printed = capsys.readouterr().out
+    assert "  data               /data/elsewhere\n" in printed
+    assert printed.endswith("as in this shell, which sets FEDMEPD_DATA: a kit may start without\n")
+
+
 def test_a_server_is_shown_with_its_folder(server_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     first = shown(server_folder, capsys)
     assert first["jobs and results"].startswith("kept in /tmp/nvflare/jobs-storage, which a restart of the machine may")
