@@ -340,7 +340,7 @@ def site_names(data: str | None, count: int | None, settings: dict) -> list[str]
     if not fusion_site and not (folder / FUSION_SITE).is_dir():
         raise DataError(
             f"{data} has no sub-folder {FUSION_SITE} with the cases for fusion training: add one, or name the site "
-            "that has them with --fusion-site"
+            f"that has them with --fusion-site{like_path(folder / FUSION_SITE)}"
         )
     if count is not None and count > len(named):
         raise DataError(f"--sites {count}: {data} holds {counted(len(named), 'site')}, {', '.join(named)}")

@@ -13,6 +13,7 @@ import torch
 from fedmepd.cli import main
 from fedmepd.data.distribution import protocol_sites
 from fedmepd.data.manifest import FILE_NAME, read_manifest
+from fedmepd.data.ownership import data_sets
 from fedmepd.data.preparation import PreparedCases
 from fedmepd.data.site import open_site_data
 from fedmepd.job_settings import make_settings
@@ -489,6 +490,40 @@ def test_check_of_sites_without_manifests(tmp_path: Path, run) -> None:
     assert "     1  images beside the sites of a federation\n" in printed
     status, printed = run("check", data, "--pattern", "T1=*_t1.nii.gz")
     assert status == 2 and "holds several data sets" in printed
+
+
+def test_check_of_a_hospital_whose_patients_have_several_examinations(tmp_path: Path) -> None:
+    """Beside a folder of cases for fusion training: the patients are no sites, since a date is no patient's name."""
+    data = tmp_path / "data"
+    places = ("Li/2019-03", "Li/2020-04", "Ray/2019-03", "fusion/Orr/2018-01", "fusion/Poe/2018-01")
+    for number, place in enumerate(places):
+        write_case(data / place, "x", T1=volume(300 + number), label=tumour_of(number))
+        for file in (data / place / "x").iterdir():
+            file.rename(data / place / file.name)
+        (data / place / "x").rmdir()
+    sets, beside = data_sets(BRATS, data, lambda what: None, follow_links=False)
+    assert {name: [case.patient for case in found.cases] for name, found in sets.items()} == {
+        "its own": ["Li", "Li", "Ray"],
+        "fusion": ["Orr", "Poe"],
+    }
+    assert not beside
+    (data / "Ray" / "2019-03").rename(data / "Ray" / "Orr")
+    (data / "Li" / "2019-03").rename(data / "Li" / "Poe")
+    (data / "Li" / "2020-04").rename(data / "Li" / "Orr")
+    assert [*data_sets(BRATS, data, lambda what: None, follow_links=False)[0]] == ["Li", "Ray", "fusion"]
+
+
+def test_a_pattern_of_an_earlier_time_that_fits_no_file(tmp_path: Path, run) -> None:
+    """The user has not said it today: the message says where it stands. Without it the files' names count."""
+    image = write_case(tmp_path / "data", "a", ("T1",)).images["T1"]
+    old = image.rename(image.with_name("a_mprage.nii.gz"))
+    assert run("init", tmp_path / "data", "--pattern", "T1=*_mprage.nii.gz")[0] == 0
+    old.rename(image)
+    status, printed = run("init", tmp_path / "data")
+    manifest = tmp_path / "data" / "fedmepd-data.json"
+    assert status == 2 and f"an earlier `fedmepd data init` noted it in {manifest}; say --pattern with what" in printed
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "patterns": []}))
+    assert run("init", tmp_path / "data")[0] == 0
 
 
 @pytest.mark.parametrize("how", ["folder", "hard", "symbolic"])

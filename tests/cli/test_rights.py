@@ -6,11 +6,16 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from fedmepd.cli import main
+from fedmepd.data.federation_folder import look_into
+from fedmepd.data.same_patients import check_sites
+from fedmepd.errors import DataError
+from fedmepd.tasks.brats import BRATS
 from tests.data.files import write_case
 
 _NOBODY = 65534
@@ -21,7 +26,7 @@ def shared() -> Iterator[Path]:
     """A folder that every user may enter, with a data set and a cache."""
     folder = Path(tempfile.mkdtemp())
     folder.chmod(0o755)
-    for name in ("a", "b"):
+    for name in ("Li", "Ray"):
         write_case(folder / "data", name)
     (folder / "cache").mkdir(mode=0o777)
     (folder / "cache").chmod(0o777)
@@ -40,29 +45,34 @@ def run(shared: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyP
     (shared / "cache").mkdir()
     (shared / "cache").chmod(0o777)
     capsys.readouterr()
-    changed = []
 
-    def as_nobody(*arguments: str | Path) -> tuple[int, str]:
-        if os.geteuid() == 0:
-            os.seteuid(_NOBODY)
-            changed.append(True)
-        try:
+    def run_bound(*arguments: str | Path) -> tuple[int, str]:
+        with bound_by_rights():
             status = main(["data", *map(str, arguments)])
-        finally:
-            if changed:
-                os.seteuid(0)
-                changed.clear()
         printed = capsys.readouterr()
         return status, printed.out + printed.err
 
-    return as_nobody
+    return run_bound
+
+
+@contextmanager
+def bound_by_rights() -> Iterator[None]:
+    """Does what is inside as a user whom rights bind."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(_NOBODY)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
 
 
 RIGHT = "the right to"
 
 
 def test_a_file(shared: Path, run) -> None:
-    file = shared / "data" / "a" / "a_t1.nii.gz"
+    file = shared / "data" / "Li" / "Li_t1.nii.gz"
     file.chmod(0)
     status, printed = run("check", shared / "data")
     assert status == 1 and "     1  file that may not be read\n" in printed
@@ -70,11 +80,44 @@ def test_a_file(shared: Path, run) -> None:
 
 
 def test_a_folder(shared: Path, run) -> None:
-    for folder in (shared / "data" / "a", shared / "data"):
+    for folder in (shared / "data" / "Li", shared / "data"):
         folder.chmod(0)
         status, printed = run("check", shared / "data")
         folder.chmod(0o755)
         assert status == 2 and str(folder) in printed and RIGHT in printed and "Traceback" not in printed
+
+
+def test_a_folder_of_the_system(shared: Path, run) -> None:
+    """Every new disk has one that nobody else may enter."""
+    for folder in (shared / "data" / "lost+found", shared / "lost+found"):
+        folder.mkdir(mode=0)
+    status, printed = run("check", shared / "data")
+    assert status == 0 and "lost+found" not in printed
+    shutil.copytree(shared / "data" / "Li", shared / "west" / "Li")
+    (shared / "data").rename(shared / "east")
+    for folder in ("cache", "warm"):
+        shutil.rmtree(shared / folder)
+    with bound_by_rights():
+        found = look_into(BRATS, shared)
+    assert found.sites == ("east", "west") and not found.strays and not found.empty
+
+
+def test_a_folder_beside_the_sites(shared: Path) -> None:
+    """It may be a site's."""
+    (shared / "west").mkdir(mode=0)
+    with bound_by_rights(), pytest.raises(DataError, match=f"{shared}/west cannot be read: .*{RIGHT}"):
+        look_into(BRATS, shared)
+
+
+def test_a_file_of_patients_of_one_name(shared: Path) -> None:
+    """What they contain cannot be compared; the checks of a case tell the rest."""
+    shutil.copytree(shared / "data", shared / "west")
+    for site in ("data", "west"):
+        for file in (shared / site).glob("*/*"):
+            file.chmod(0)
+    with bound_by_rights():
+        [warned] = check_sites(BRATS, shared, ["data", "west"])
+    assert "data and west have 2 patients of the same name, all of theirs" in warned
 
 
 def test_the_cache(shared: Path, run) -> None:

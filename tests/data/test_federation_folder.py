@@ -4,6 +4,7 @@ import pytest
 
 from fedmepd.cli import main
 from fedmepd.data.federation_folder import look_into
+from fedmepd.data.same_patients import check_sites
 from fedmepd.errors import DataError
 from fedmepd.tasks.brats import BRATS
 from tests.data.files import write_case
@@ -74,6 +75,30 @@ def test_images_that_belong_to_no_site(folder, add, name, why):
     assert str(folder) not in error.value.public and name not in error.value.public
     [told] = found.findings()
     assert told.severity == "error" and f"{folder / name} is no site: {found.strays[name]}" == told.text
+
+
+def test_an_atlas_beside_the_cases_of_each_site(folder):
+    """The sites pass it over. An image that may be of a case is asked about, as above."""
+    for site in ("site-9", "site-10", "fusion"):
+        (folder / site / "atlas.nii.gz").touch()
+    found = look_into(BRATS, folder)
+    assert found.sites == ("site-9", "site-10") and not found.strays and not found.empty
+    [warned] = check_sites(BRATS, folder, found.sites)
+    assert f"{folder}/site-9/atlas.nii.gz: put the images of each case into a folder of its own" in warned
+    (folder / "site-9" / "t1.nii.gz").touch()
+    assert list(look_into(BRATS, folder).strays) == ["site-9"]
+
+
+def test_a_site_whose_images_lie_beside_its_list(folder):
+    for case in (folder / "site-9").iterdir():
+        for file in case.iterdir():
+            file.rename(folder / "site-9" / file.name)
+        case.rmdir()
+    assert list(look_into(BRATS, folder).strays) == ["site-9"]
+    (folder / "site-9" / "cases.csv").write_text("case,t1,seg\na,of-site-9_t1.nii.gz,of-site-9_seg.nii.gz\n")
+    found = look_into(BRATS, folder)
+    assert found.sites == ("site-9", "site-10") and not found.strays
+    assert check_sites(BRATS, folder, found.sites) == []
 
 
 def test_a_folder_without_the_manifest_that_others_have(folder):

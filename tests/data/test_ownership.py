@@ -159,3 +159,20 @@ def test_a_manifest_that_marks_one_of_a_patients_cases(local):
     file.write_text(json.dumps(content))
     with pytest.raises(DataError, match="some cases of patient a are for fusion training and some are not"):
         open_site_data("site-3", job("site-3"), local)
+
+
+@pytest.mark.parametrize("manifest", [False, True])
+def test_fusion_cases_whose_images_lie_beside_their_list(local, manifest):
+    write(local.data, "a", "b")
+    write(local.data / "fusion", "c", "d")
+    for case in ("c", "d"):
+        for file in (local.data / "fusion" / case).iterdir():
+            file.rename(local.data / "fusion" / file.name)
+        (local.data / "fusion" / case).rmdir()
+    kinds = ("flair", "t1ce", "t1", "t2", "seg")
+    rows = [",".join([case, *(f"{case}_{kind}.nii.gz" for kind in kinds)]) for case in ("c", "d")]
+    (local.data / "fusion" / "cases.csv").write_text("\n".join([",".join(["case", *kinds]), *rows]))
+    if manifest:
+        assert main(["data", "init", str(local.data / "fusion")]) == 0
+    site, fusion = open_site_data("site-3", job("site-3"), local), open_fusion_data("site-3", job("site-3"), local)
+    assert (names(site), names(fusion)) == ({"a", "b"}, {"c", "d"})

@@ -95,6 +95,9 @@ def test_cases_at_several_depths(tmp_path):
     write_case(local.data, "a", ("T1",))
     write_case(local.data / "fusion", "f", ("T1",))
     assert len(find_site_data("clinic", make_settings("paper"), local)[0].cases) == 1
+    # An atlas and segmentations are no cases.
+    touch(local.data, "atlas/MNI152/mni.nii.gz", "predictions/a/a_seg.nii.gz")
+    assert len(find_site_data("clinic", make_settings("paper"), local)[0].cases) == 1
     write_case(local.data / "patient-2", "2019-03", ("T1",))
     with pytest.raises(
         DataError, match="data holds 1 case, and 1 more in folders of folders, such as patient-2_2019-03"

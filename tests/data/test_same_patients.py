@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from fedmepd.cli import main
+from fedmepd.data.links import identity
 from fedmepd.data.same_patients import check_sites, find_common
 from fedmepd.errors import DataError
 from fedmepd.tasks.brats import BRATS
@@ -53,6 +54,7 @@ def test_links_to_another_sites_cases(how: str, manifest: bool, tmp_path: Path) 
     with pytest.raises(DataError, match="a and b have 3 files in common through links, such as .*/a/case/") as refused:
         check(tmp_path, "a", "b")
     assert "/b/renamed/" in str(refused.value) and "two sites would have the same patients" in str(refused.value)
+    assert "of what shows no patient, such as an atlas, give each site a copy" in str(refused.value)
     assert refused.value.public == "a and b have the same files"
 
 
@@ -85,7 +87,9 @@ def test_links_that_no_site_may_read(tmp_path: Path) -> None:
     write_case(tmp_path / "elsewhere", "other", ("T1",))
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "other").symlink_to(tmp_path / "elsewhere" / "other")
-    with pytest.raises(DataError, match="/b/other leads out of .*/b: copy"):
+    with pytest.raises(
+        DataError, match="/b/other leads out of .*/b: copy.*; a run has no such option: `fedmepd data init"
+    ):
         check(tmp_path, "a", "b")
     assert main(["data", "init", str(tmp_path / "b"), "--follow-links"]) == 0
     assert check(tmp_path, "a", "b") == ""
@@ -141,3 +145,16 @@ def test_of_many_pairs_a_few_are_named(tmp_path: Path) -> None:
     for site in "abcd":
         write_case(tmp_path / site, "case", ("T1",))
     assert "; and 3 more pairs. If" in check(tmp_path, *"abcd")
+
+
+def test_shares_that_number_no_files(tmp_path: Path) -> None:
+    """There all files would be the same one."""
+
+    def unnumbered(file: Path) -> os.stat_result:
+        return os.stat_result((*os.stat(file)[:1], 0, *os.stat(file)[2:]))
+
+    one, other = write_case(tmp_path, "one", ("T1",)), write_case(tmp_path, "other", ("T1",))
+    (tmp_path / "link.nii.gz").symlink_to(one.images["T1"])
+    assert identity(one.images["T1"], unnumbered) != identity(other.images["T1"], unnumbered)
+    assert identity(one.images["T1"], unnumbered) == identity(tmp_path / "link.nii.gz", unnumbered)
+    assert identity(tmp_path / "gone", unnumbered) is None

@@ -56,6 +56,13 @@ def test_patients_are_split_once_for_all_seeds(tmp_path) -> None:
     assert {run.settings.split_seed() for run in found} == {4} and {run.settings.seed for run in found} == {4, 5}
     assert {(run.data, run.sites) for run in found} == {(tmp_path / "cases", ("clinic",))}
     assert len({run.cohort() for run in found}) == 1
+    # The folder is looked through once, and not once for each method: what comes there later changes no run.
+    plan = read_plan(tmp_path / "plan.yaml", None)
+    before = runs(plan)
+    (tmp_path / "cases" / "later" / "b").mkdir(parents=True)
+    (tmp_path / "cases" / "later" / "b" / "t1.nii.gz").touch()
+    assert runs(plan) == before
+    (tmp_path / "cases" / "later" / "b" / "t1.nii.gz").unlink()
     own = SMALL | {"data": "cases", "settings": {"data": {"split_seed": 9}}}
     assert {run.settings.split_seed() for run in runs(read_plan(write(tmp_path, own), None))} == {9}
     # The machine's folder, where the plan names none.

@@ -146,6 +146,22 @@ def test_site_cannot_claim_more_time_than_it_had(timing: Timing, clock: Clock) -
     assert record.phases == pytest.approx(phases(site_training=6, site_evaluation=3, saving=1))
 
 
+def test_a_site_that_has_its_task_again_after_its_update_came(timing: Timing, clock: Clock) -> None:
+    """No phase takes less than no time."""
+    timing.enter(SITES)
+    timing.handed_out("back")
+    clock.wait(8)
+    came = clock()
+    clock.wait(1)
+    timing.handed_out("back")
+    clock.wait(1)
+    timing.took_in("back", came, report(training=6, evaluation=1, saving=0.5))
+    timing.enter("saving")
+    timing.name_round(1)
+    ended = timing.end_round()
+    assert min(ended.phases.values()) == 0 and ended.total == 10
+
+
 def test_round_in_its_state_is_kept_without_the_time_to_keep_it(timing: Timing, clock: Clock) -> None:
     clock.wait(3)
     timing.enter("saving")

@@ -143,6 +143,9 @@ def test_a_folder_that_is_no_federations_is_refused_before_anything_starts(job, 
     script = runpy.run_path(str(SCRIPT))["site_names"]
     assert script(str(tmp_path / "lacks"), None, {"fusion": {"site": "north"}}) == ["north"]
     assert sorted(tmp_path.iterdir()) == before
+    write_case(tmp_path / "lacks" / "Fusion", "b", ("T1",))
+    with pytest.raises(DataError, match="has no sub-folder fusion .*; did you mean .*/lacks/Fusion"):
+        script(str(tmp_path / "lacks"), None, {})
 
 
 def test_several_runs_go_on_where_one_was_interrupted(job, tmp_path):

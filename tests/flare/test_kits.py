@@ -91,6 +91,18 @@ def test_a_list_that_holds_nothing_back(values: dict, kit_folder: Path) -> None:
     assert json.loads(file.read_text())["class_list_enforcement_mode"] == "enforce"
 
 
+@pytest.mark.parametrize("rights", ["any", {"*": "any"}, {"*": "any", "byoc": "none"}])
+def test_code_is_refused_whatever_the_rights_were(rights: str | dict, kit_folder: Path) -> None:  # noqa: F811
+    """FLARE looks for a word for all rights before it looks for a single one."""
+    write(kit_folder, "authorization.json", lambda content: content | {"permissions": {"lead": rights}})
+    kit = KitSettings(kit_folder)
+    assert kit.rights("byoc") == {"lead": "any"}
+    kit.refuse_code()
+    kit.hide_files()
+    assert kit.rights("byoc") == {} and kit.rights("tail") == {"lead": "o:site"}
+    assert kit.rights("submit_job") == {"lead": "any"}
+
+
 def shown(kit: Path, capsys: pytest.CaptureFixture, *options: str) -> dict[str, str]:
     """What `fedmepd kit` says of a kit, by subject."""
     capsys.readouterr()
@@ -125,6 +137,20 @@ def test_a_site_is_shown_as_a_whole_each_time(kit_folder: Path, capsys: pytest.C
     assert changed["data"] == "/data/here" and changed["limits for a job"].startswith("width 32, crop 96, ")
     assert changed["leaving"] == "no mean over fewer than 5 cases; not allowed: live"
     assert changed["other settings"] == "case_scores none, cross_site none, reproducible auto, privacy.epsilon none"
+
+
+def test_variables_of_the_shell_are_named(
+    kit_folder: Path,  # noqa: F811
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The site may be started without them, as by systemd."""
+    assert main(["kit", str(kit_folder)]) == 0 and "this shell" not in capsys.readouterr().out
+    monkeypatch.setenv("FEDMEPD_DATA", "/data/elsewhere")
+    assert main(["kit", str(kit_folder)]) == 0
+    printed = capsys.readouterr().out
+    assert "  data               /data/elsewhere\n" in printed
+    assert printed.endswith("as in this shell, which sets FEDMEPD_DATA: a kit may start without\n")
 
 
 def test_a_server_is_shown_with_its_folder(server_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -150,3 +150,12 @@ def test_the_name_of_a_picture_leads_nowhere_else(tmp_path: Path) -> None:
     file.write_text(json.dumps(content(examples={"../../secret": 0.5})))
     with pytest.raises(FedMEPDError, match="examples"):
         site_results.read(file)
+
+
+def test_a_small_file_takes_no_memory_without_end(tmp_path: Path) -> None:
+    """What is drawn grows with the product of numbers that are small each."""
+    file, run = tmp_path / "results.json", a_run()
+    for count, rounds in ((1000, 100_000), (1001, 3)):
+        file.write_text(json.dumps(run | {"filters": {f"layer-{place}": 8 for place in range(count)}, "round": rounds}))
+        with pytest.raises(FedMEPDError, match="filters"):
+            results.read(file)

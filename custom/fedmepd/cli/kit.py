@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from fedmepd.cli.tasks import add_task_option, chosen_task
@@ -36,7 +37,7 @@ def add_kit_command(topics: argparse._SubParsersAction) -> None:
 def _kit(options: argparse.Namespace) -> None:
     from fedmepd.flare.kit_state import describe
     from fedmepd.flare.kits import KitSettings
-    from fedmepd.site_settings import SiteSettings
+    from fedmepd.site_settings import VARIABLES, SiteSettings
 
     if not options.withhold:
         require_absent(options, ("task",), "it says whose modalities --withhold names: expected both or neither")
@@ -58,3 +59,5 @@ def _kit(options: argparse.Namespace) -> None:
     print(f"what holds in {options.kit} from its next start on:")
     for subject, state in describe(kit, machine):
         print(f"  {subject:<18} {state}")
+    if variables := [name for name in VARIABLES.values() if os.environ.get(name)]:
+        print(f"data and settings are as in this shell, which sets {', '.join(variables)}: a kit may start without")

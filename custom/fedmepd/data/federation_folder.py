@@ -11,6 +11,7 @@ from fedmepd.data.findings import Finding, error, warning
 from fedmepd.data.formats import other_format
 from fedmepd.data.layouts import children_of, data_set_mark, find_dataset, is_group, site_folders
 from fedmepd.data.links import describe_nothing
+from fedmepd.data.names import kinds_of_file
 from fedmepd.data.volumes import is_nifti
 from fedmepd.errors import DataError
 from fedmepd.tasks.task import Task
@@ -132,8 +133,10 @@ def look_into(task: Task, folder: Path) -> FederationFolder:
 
 def _no_site(task: Task, folder: Path, with_manifest: set[str]) -> str:
     """Why a sub-folder is no site, nor the fusion site's; empty if it is one."""
-    images = [file.name for file in children_of(folder) if is_nifti(file)]
-    if images and folder.name != FUSION_SITE:
+    # An atlas beside the cases is none of a case's images: the site passes it over with a warning.
+    images = [file.name for file in children_of(folder) if is_nifti(file) and kinds_of_file(task, file)]
+    # A list says of each image whose it is.
+    if images and folder.name != FUSION_SITE and not data_set_mark(folder):
         return f"images such as {images[0]} lie directly in it, as in the folder of one case"
     if find_dataset(task, folder, follow_links=True).cases:
         if folder.name == FUSION_SITE:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -41,6 +42,9 @@ _GROUPS = (
     *("hgg", "lgg", "training", "train", "trainingdata", "validation"),
     *("data", "images", "imaging", "cases", "patients"),
 )
+
+# What operating systems and network storage keep beside a user's files, and often let nobody read.
+_OF_SYSTEMS = ("lost+found", "system volume information", "$recycle.bin", "@eadir", "__macosx")
 
 # Of folders in folders: data set, group, patient, examination.
 _DEEPEST = 5
@@ -135,8 +139,8 @@ def find_dataset(
 
 
 def holds_cases(folder: Path) -> bool:
-    """Whether a folder may hold cases, and is not one itself."""
-    return folder.is_dir() and not any(is_nifti(file) for file in children_of(folder))
+    """Whether a folder may hold cases, and is not one itself; a list or a manifest says so of images in it."""
+    return folder.is_dir() and (not any(map(is_nifti, children_of(folder))) or bool(data_set_mark(folder)))
 
 
 def site_folders(folder: Path) -> list[Path]:
@@ -144,7 +148,8 @@ def site_folders(folder: Path) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir() or (folder / MANIFEST).is_file():
         return []
-    return [child for child in children_of(folder) if (child / MANIFEST).is_file()]
+    # Of a folder that may not be read nobody knows; whoever looks into it says so.
+    return [child for child in children_of(folder) if os.path.isfile(child / MANIFEST)]
 
 
 def list_of(folder: Path) -> Path | None:
@@ -206,13 +211,13 @@ def _place(case: Case) -> Path | str:
 
 
 def children_of(folder: Path) -> list[Path]:
-    """Returns what lies in a folder, sorted by name.
+    """Returns what lies in a folder, sorted by name, without the folders of operating systems.
 
     Raises:
         DataError: it cannot be read.
     """
     try:
-        return sorted(folder.iterdir())
+        return sorted(child for child in folder.iterdir() if child.name.lower() not in _OF_SYSTEMS)
     except OSError as problem:
         way = f"expected a folder with one sub-folder per case{like_path(folder)}"
         raise DataError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fedmepd.data.findings import Finding, note, warning
@@ -28,17 +28,24 @@ def describe_nothing(path: Path) -> str:
     return ""
 
 
-def identity(file: Path) -> tuple[int, int] | None:
+def identity(
+    file: Path, status_of: Callable[[Path], os.stat_result] = os.stat
+) -> tuple[int, int] | tuple[int, str] | None:
     """Returns what is the same for all names of a file, symbolic and hard links: disk and number there.
 
+    Args:
+        file: the file.
+        status_of: asks the file system.
+
     Returns:
-        None if nothing is there.
+        None if nothing is there. Some network shares number no files, so that all would be the same one: there it is
+        the path behind all symbolic links.
     """
     try:
-        status = file.stat()
+        status = status_of(file)
     except OSError:
         return None
-    return status.st_dev, status.st_ino
+    return (status.st_dev, status.st_ino) if status.st_ino else (status.st_dev, os.path.realpath(file))
 
 
 def no_case_in(path: Path) -> Finding | None:

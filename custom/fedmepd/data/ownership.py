@@ -93,7 +93,8 @@ def find_site_data(name: str, settings: Settings, site_settings: SiteSettings) -
 
 def _require_one_depth(upper: Dataset, all_of_it: Dataset) -> None:
     """Cases in folders of folders may be examinations of patients, or other sites' cases: nobody can know."""
-    deeper = sorted({case.name for case in all_of_it.cases} - {case.name for case in upper.cases})
+    # What holds no image of the task's is none: an atlas, or segmentations that somebody has made.
+    deeper = sorted({case.name for case in all_of_it.cases if case.images} - {case.name for case in upper.cases})
     if deeper:
         raise DataError(
             f"{upper.folder} holds {counted(len(upper.cases), 'case')}, and {len(deeper)} more in folders of folders, "
@@ -169,7 +170,8 @@ def data_sets(
 ) -> tuple[dict[str, Dataset], list[Finding]]:
     """Finds the data sets of a folder of several: of a federation's sites, or of a hospital with fusion cases apart.
 
-    Sub-folders without manifests are sites if one of them is called ``fusion``, and no case lies beside them.
+    Sub-folders without manifests are sites if one of them is called ``fusion``, no case lies beside them, and what they
+    hold are no examinations named after dates alone, as in a patient's folder.
 
     Args:
         task: that the cases are of.
@@ -205,13 +207,24 @@ def data_sets(
     if not federation.sites:
         return {}, []
     names = [*federation.sites, *([FUSION_SITE] if with_fusion else [])]
+    there = {name: find(folder / name) for name in names}
+    if not site_folders(folder) and any(_has_doubts(there[name]) for name in federation.sites):
+        # Of folders named after dates alone, the folder above is a patient's, and no site's.
+        own = find(folder)
+        if not _has_doubts(own):
+            found("the cases of a hospital and those for fusion training")
+            return {OWN: own, FUSION_SITE: there[FUSION_SITE]}, federation.findings()
     found(f"a federation of {counted(len(names), 'site')}")
     made = {}
     for name in names:
-        made[name] = find(folder / name)
+        made[name] = there[name]
         if has_fusion_folder(folder / name):
             made[f"{name}/{FUSION_SITE}"] = find(folder / name / FUSION_SITE)
     return made, federation.findings()
+
+
+def _has_doubts(dataset: Dataset) -> bool:
+    return any(case.patient_doubt for case in dataset.cases)
 
 
 def shared_cases(own: Inspection, fusion: Inspection) -> list[Finding]:

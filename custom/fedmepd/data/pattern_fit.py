@@ -14,6 +14,19 @@ from fedmepd.errors import DataError
 from fedmepd.text_table import counted
 
 
+class PatternFitsNothing(DataError):
+    """A pattern fits no file at all, although there are images.
+
+    Args:
+        told: which one, and what files there are.
+        remedy: what to do.
+    """
+
+    def __init__(self, told: str, remedy: str = "correct it, or leave it out"):
+        super().__init__(f"{told}: {remedy}", "a pattern of file names fits no file")
+        self.told = told
+
+
 def fitting(folder: Path, files: Iterable[Path], patterns: Sequence[Pattern]) -> set[Pattern]:
     """Returns the patterns that fit any of a case's files.
 
@@ -38,15 +51,14 @@ def check_fit(
         cases: that were found there.
 
     Raises:
-        DataError: a pattern fits no file at all, although there are images.
+        PatternFitsNothing: as it says.
     """
     for pattern in patterns:
         if pattern in fitted or (image := next(filter(is_nifti, folder.rglob("*")), None)) is None:
             continue
-        raise DataError(
+        raise PatternFitsNothing(
             f"--pattern '{pattern}' fits no file of a case in {folder}, where files are such as "
-            f"{image.relative_to(folder)}: correct it",
-            public="a pattern of file names fits no file",
+            f"{image.relative_to(folder)}"
         )
     for kind in dict.fromkeys(pattern.kind for pattern in patterns):
         without = [case.name for case in cases if kind not in {of for of, _, _ in case.volumes}]

@@ -80,7 +80,11 @@ def check_sites(task: Task, folder: Path, sites: Sequence[str]) -> list[str]:
     found = {name: find_dataset(task, folder / name, without=FUSION_SITE) for name in names}
     findings = [one for dataset in found.values() for one in dataset.findings]
     findings += [one for dataset in found.values() for case in dataset.cases for one in case.findings]
-    refuse([one for one in findings if one.kind == OUTSIDE])
+    try:
+        refuse([one for one in findings if one.kind == OUTSIDE])
+    except DataError as problem:
+        allowed = "a run has no such option: `fedmepd data init FOLDER --follow-links` notes a site's files"
+        raise DataError(f"{problem}; {allowed}", problem.public) from problem
     passed_over = [one.text for dataset in found.values() for one in dataset.findings if one.severity == WARNING]
     check = f"`fedmepd data check {quote(str(folder))}`"
     warnings = [f"{_few(passed_over)}. A run goes on without: {check} says more"] if passed_over else []
@@ -129,13 +133,13 @@ def find_common(folders: Mapping[str, Path]) -> list[Common]:
         site: {key: file for file in _files(folder) if (key := identity(file)) is not None}
         for site, folder in folders.items()
     }
+    places = {site: os.path.realpath(folder) for site, folder in folders.items()}
     found = []
     for one, other in combinations(folders, 2):
-        place = os.path.realpath(folders[one])
-        if place == os.path.realpath(folders[other]):
+        if places[one] == places[other]:
             text = (
-                f"{folders[one]} and {folders[other]} are the same folder, {place}: two sites would have the same "
-                "patients. Give each site a folder of its own, or leave one of the two out"
+                f"{folders[one]} and {folders[other]} are the same folder, {places[one]}: two sites would have the "
+                "same patients. Give each site a folder of its own, or leave one of the two out"
             )
             found.append(Common(one, other, text, f"{one} and {other} have the same data folder"))
         elif folders[other].is_relative_to(folders[one]):
@@ -147,7 +151,7 @@ def find_common(folders: Mapping[str, Path]) -> list[Common]:
             text = (
                 f"{one} and {other} have {counted(len(both), 'file')} in common through links, such as "
                 f"{files[one][file]} and {files[other][file]}: two sites would have the same patients. Take these "
-                "cases out of one of the two"
+                "cases out of one of the two; of what shows no patient, such as an atlas, give each site a copy"
             )
             found.append(Common(one, other, text, f"{one} and {other} have the same files"))
     return found
@@ -212,21 +216,30 @@ def _is_public(case: Case) -> bool:
 
 def _same_file(ours: Sequence[Case], theirs: Sequence[Case]) -> bool:
     """Whether two patients have a file of the same content, other than a label that marks nothing."""
-    known = {_glance(file): file for case in ours for file in case.files if file.is_file()}
+    known = {glance: file for case in ours for file in case.files if (glance := _glance(file))}
     for case in theirs:
         for file in case.files:
-            own = known.get(_glance(file)) if file.is_file() else None
+            glance = _glance(file)
+            own = known.get(glance) if glance else None
             if own and _digest(own) == _digest(file) and (file != case.label or _marks_anything(file)):
                 return True
     return False
 
 
-def _glance(file: Path) -> tuple[int, bytes]:
-    """The size of a file and what is in its middle, where an image shows the patient: enough to tell most apart."""
-    size = file.stat().st_size
-    with open(file, "rb") as content:
-        content.seek(size // 2)
-        return size, content.read(_GLANCE_BYTES)
+def _glance(file: Path) -> tuple[int, bytes] | None:
+    """The size of a file and what is in its middle, where an image shows the patient: enough to tell most apart.
+
+    None for a file that is missing or may not be read, which the checks of its case tell.
+    """
+    if not os.path.isfile(file):
+        return None
+    try:
+        with open(file, "rb") as content:
+            size = content.seek(0, os.SEEK_END)
+            content.seek(size // 2)
+            return size, content.read(_GLANCE_BYTES)
+    except OSError:
+        return None
 
 
 def _digest(file: Path) -> bytes:

@@ -14,6 +14,7 @@ from fedmepd.data.formats import describe_formats, other_format
 from fedmepd.data.inspection import Inspection, inspect_cases
 from fedmepd.data.layouts import Dataset, find_dataset, list_of
 from fedmepd.data.manifest import FILE_NAME, load_manifest, read_manifest
+from fedmepd.data.pattern_fit import PatternFitsNothing
 from fedmepd.errors import DataError
 from fedmepd.tasks.task import Task
 
@@ -71,8 +72,20 @@ def open_source(
         DataError: there is no case, or, unless they are left out, a case has an error.
     """
     task = _with_earlier_values(task, earlier)
+    said = bool(patterns)
     patterns = tuple(patterns) or (() if list_of(folder) else _earlier_patterns(task, earlier))
-    dataset = find_dataset(task, folder, manifest=False, follow_links=follow_links, without=without, patterns=patterns)
+    try:
+        dataset = find_dataset(
+            task, folder, manifest=False, follow_links=follow_links, without=without, patterns=patterns
+        )
+    except PatternFitsNothing as error:
+        if said:
+            raise
+        raise PatternFitsNothing(
+            error.told,
+            f"an earlier `fedmepd data init` noted it in {earlier / FILE_NAME}; say --pattern with what fits today, or "
+            "remove it from patterns there",
+        ) from error
     if not dataset.cases:
         raise no_case(task, folder, dataset.findings)
     found(dataset)

@@ -31,7 +31,9 @@ _Count = Annotated[int, Field(ge=0, le=2**53)]
 _Round = Annotated[int, Field(ge=0, le=MOST_ROUNDS)]
 _ByRegion = dict[str, _Fraction]
 _Cases = Annotated[dict[Literal["train", "validation", "test"], _Count], Field(min_length=3)]
-_Filters = dict[str, Annotated[int, Field(ge=1, le=2**31)]]
+_Filters = Annotated[dict[str, Annotated[int, Field(ge=1, le=2**31)]], Field(max_length=1000)]
+# Each convolution at each site in each round is a number of 8 bytes in the figure of personal filters.
+_MOST_SHARES = 2 * 10**8
 # The name of a picture is a part of the name of a file.
 _Pictures = dict[Annotated[str, Field(pattern="^[a-z]+$")], _Fraction]
 
@@ -130,10 +132,10 @@ class _Overhead(_Part):
 
 
 class _TimedRound(_Part):
-    """Beside these, seconds by phase."""
+    """Beside these, seconds by phase, which earlier versions could count below 0."""
 
     model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, _Amount]
+    __pydantic_extra__: dict[str, _Figure]
 
     round: _Round
     total: _Amount
@@ -224,6 +226,12 @@ class Results(_Run):
     def _cohort_is_told(self) -> Results:
         if self.source == "phantom" and self.settings.data is None:
             raise ValueError("settings.data.phantom is missing: expected the cohort of the phantoms")
+        return self
+
+    @model_validator(mode="after")
+    def _shares_can_be_drawn(self) -> Results:
+        if len(self.filters) * self.round * len(self.sites) > _MOST_SHARES:
+            raise ValueError(f"filters, round and sites: expected at most {_MOST_SHARES:g} shares of personal filters")
         return self
 
     @model_validator(mode="after")

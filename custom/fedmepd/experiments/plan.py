@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from fedmepd import methods
 from fedmepd.closest import like_path, one_of
@@ -126,6 +126,23 @@ class Plan(_Part):
     engine: Literal["in_process", "simulator"] = "in_process"
     threads: int = Field(1, ge=1)
     tune: Tuning | None = None
+    # By task, what has been found in the data folder: to look takes long, and all runs are to have the same sites.
+    _found: dict[str, tuple[str, ...]] = PrivateAttr(default_factory=dict)
+
+    def sites_there(self, task: Task) -> tuple[str, ...]:
+        """Returns the sites of the data folder, as they were when it was first asked.
+
+        Args:
+            task: that the cases are of.
+
+        Raises:
+            DataError: it holds none, or images that belong to none.
+        """
+        if task.name not in self._found:
+            found = look_into(task, self.data)
+            found.require_sites(fusion=False)
+            self._found[task.name] = tuple(sorted(found.sites))
+        return self._found[task.name]
 
     @field_validator("variations", mode="before")
     @classmethod
@@ -291,9 +308,7 @@ def _sites(plan: Plan, task: Task) -> tuple[str, ...]:
         # What else lies there does not matter.
         there = tuple(sorted(child.name for child in plan.data.iterdir() if child.is_dir()))
     else:
-        found = look_into(task, plan.data)
-        found.require_sites(fusion=False)
-        there = tuple(sorted(found.sites))
+        there = plan.sites_there(task)
     if plan.sites is None:
         return there
     if isinstance(plan.sites, int):

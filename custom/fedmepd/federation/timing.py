@@ -128,7 +128,8 @@ class Timing:
 
     def took_in(self, site: str, came: float, report: dict[str, Any]) -> None:
         """Notes that a site's update, which came at ``came``, has been taken in."""
-        sent = self._sent.get(site, self._since)
+        # A site that comes back has its task once more, while its update already waits to be taken in.
+        sent = min(self._sent.get(site, self._since), came)
         # A site that keeps its durations to itself counts as transfer.
         training, evaluation, whole = (report[key] or 0.0 for key in ("train_seconds", "validation_seconds", "seconds"))
         saving = max(0.0, whole - training - evaluation)

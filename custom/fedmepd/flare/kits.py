@@ -72,6 +72,8 @@ ADMISSION = {"id": "fedmepd_site_admission", "path": "fedmepd.flare.admission.Si
 _BYOC, _SHELL = "byoc", "shell_commands"
 CODE, FILES = (_BYOC,), tuple(command for command, category in COMMAND_CATEGORIES.items() if category == _SHELL)
 """The rights to bring code, and to read files of a kit at FLARE's console."""
+# FLARE keeps a word for all rights under this name, and looks for it first.
+_ALL_RIGHTS = "*"
 _NEVER, _NO_WORDS = "none", ("none", "no")
 _COMMANDS = {value for name, value in vars(AdminCommandNames).items() if not name.startswith("_")}
 # A command without a category is a right of its own; two more are asked for when a job is deployed.
@@ -203,8 +205,7 @@ class KitSettings:
             raise SettingsError(f"{self._source(AUTHORIZATION)}: {error}: {REMEDY}")
         found = {}
         for role, given in policy_.role_rights.items():
-            # A word for all rights stands under this name.
-            conditions = [given.get("*", given.get(name, _NEVER)) for name in names]
+            conditions = [given.get(_ALL_RIGHTS, given.get(name, _NEVER)) for name in names]
             words = [word for one in conditions for word in ([one] if isinstance(one, str) else one)]
             if some := dict.fromkeys(word for word in words if word.strip().lower() not in _NO_WORDS):
                 found[role] = " or ".join(some)
@@ -229,8 +230,11 @@ class KitSettings:
         content = self._read(AUTHORIZATION)
         permissions = content["permissions"]
         for role, rights in permissions.items():
-            # One word for all rights ("any") leaves no room for an exception.
-            permissions[role] = change(rights if isinstance(rights, dict) else dict.fromkeys(_RIGHTS, rights))
+            # One word for all rights ("any") leaves no room for an exception, nor does one that stands under a star.
+            by_name = rights if isinstance(rights, dict) else {_ALL_RIGHTS: rights}
+            permissions[role] = change(
+                dict.fromkeys(_RIGHTS, by_name[_ALL_RIGHTS]) if _ALL_RIGHTS in by_name else by_name
+            )
         return self._write(AUTHORIZATION, content)
 
     def withhold(self, task: Task, modalities: Iterable[str]) -> Path:
