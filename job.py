@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from fedmepd import methods
 from fedmepd.cli.parser import Parser
 from fedmepd.cli.settings_options import add_set_option, changes
-from fedmepd.cli.terminal import FAILED, INTERRUPTED, REFUSED, interruptible, outliving_readers, positive, warn
+from fedmepd.cli.terminal import FAILED, INTERRUPTED, interruptible, outliving_readers, positive, refuse, warn
 from fedmepd.closest import like_path, one_of
 from fedmepd.errors import FedMEPDError
 from fedmepd.text_table import counted
@@ -54,9 +54,8 @@ def main() -> int:
     with outliving_readers(), interruptible() as interrupted:
         try:
             return run(arguments, parser, interrupted)
-        except FedMEPDError as error:
-            print(f"job.py: {error}", file=sys.stderr)
-            return REFUSED
+        except (FedMEPDError, OSError) as error:
+            return refuse("job.py", error)
         except KeyboardInterrupt:
             print("job.py: interrupted; nothing is running", file=sys.stderr)
             return INTERRUPTED

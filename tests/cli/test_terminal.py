@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fedmepd.cli.terminal import elsewhere_with, outliving_readers, positive, progress_bar, showing_the_log
+from fedmepd.cli.terminal import elsewhere_with, outliving_readers, positive, progress_bar, refuse, showing_the_log
 from fedmepd.errors import FedMEPDError
 from fedmepd.storage import cannot_write
 from tests.signals import heed_hangups
@@ -155,3 +155,13 @@ def test_a_terminal_that_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
             os.close(ours)
             print("stopped", flush=True)
             print("stopped", flush=True)
+
+
+def test_what_the_machine_refuses_is_a_line_and_everything_else_an_error(capsys: pytest.CaptureFixture) -> None:
+    assert refuse("job.py", FedMEPDError("no such site")) == 2
+    assert refuse("job.py", PermissionError(errno.EACCES, "Permission denied", "sites/a")) == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "job.py: no such site"
+    assert second.startswith("job.py: sites/a: Permission denied; give the user who runs this the right to it")
+    with pytest.raises(OSError, match="is a directory"):
+        refuse("job.py", OSError(errno.EISDIR, "is a directory"))

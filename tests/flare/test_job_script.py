@@ -1,7 +1,9 @@
 import json
 import runpy
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from fedmepd.errors import DataError
 from fedmepd.evaluation import results
 from fedmepd.flare.simulator_folder import alone_in
 from fedmepd.flare.simulator_runs import SimulatorRun, StartedWith
+from tests.cli.test_rights import bound_by_rights
 from tests.data.files import write_case
 from tests.evaluation import runs
 
@@ -314,3 +317,16 @@ def test_a_blank_in_the_workspace_is_one_clear_line(job, tmp_path):
     status, _, errors = job("--workspace", "my runs")
     assert status == 2 and "has a blank in it" in errors.splitlines()[-1]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_without_the_right_to_it_is_one_clear_line(job):
+    folder = Path(tempfile.mkdtemp())
+    try:
+        # What is imported late is imported with all rights.
+        assert "the right to" not in job("--data", str(folder / "sites"))[2]
+        folder.chmod(0)
+        with bound_by_rights():
+            status, _, errors = job("--data", str(folder / "sites"))
+    finally:
+        shutil.rmtree(folder)
+    assert status == 2 and "the right to" in errors.splitlines()[-1]

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,8 +27,8 @@ from fedmepd.cli.poc import add_poc_commands
 from fedmepd.cli.predict import add_predict_command
 from fedmepd.cli.report import add_report_command
 from fedmepd.cli.tasks import add_tasks_command
-from fedmepd.cli.terminal import INTERRUPTED, REFUSED, interruptible, outliving_readers, showing_the_log
-from fedmepd.errors import FedMEPDError, SettingsError, is_of_the_machine, remedy
+from fedmepd.cli.terminal import INTERRUPTED, interruptible, outliving_readers, refuse, showing_the_log
+from fedmepd.errors import FedMEPDError, SettingsError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,16 +50,8 @@ def _run_command(arguments: Sequence[str] | None) -> int:
             status = _run(arguments)
             sys.stdout.flush()
             return status
-    except FedMEPDError as error:
-        print(f"fedmepd: {error}", file=sys.stderr)
-        return REFUSED
-    except OSError as error:
-        if not is_of_the_machine(error):
-            raise
-        # A file without a name is one that a library keeps for a while.
-        place = error.filename or f"a file in the folder for temporary files, {tempfile.gettempdir()} (TMPDIR)"
-        print(f"fedmepd: {place}: {error.strerror}; {remedy(error)}", file=sys.stderr)
-        return REFUSED
+    except (FedMEPDError, OSError) as error:
+        return refuse("fedmepd", error)
     except KeyboardInterrupt:
         print("fedmepd: interrupted", file=sys.stderr)
         return INTERRUPTED

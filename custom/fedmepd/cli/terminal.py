@@ -8,13 +8,14 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from fedmepd.errors import FedMEPDError, SettingsError, is_of_the_machine
+from fedmepd.errors import FedMEPDError, SettingsError, is_of_the_machine, remedy
 
 # Exit status of a data set or site that was looked at and has errors; of a job that failed; of a command that the user
 # can put right; of one that the user has interrupted.
@@ -110,6 +111,27 @@ class _Outliving:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self._stream.fileno())
         os.close(nowhere)
+
+
+def refuse(program: str, error: FedMEPDError | OSError) -> int:
+    """Prints what a user can put right: bad input, missing rights, a full disk; returns the exit status.
+
+    Args:
+        program: what the line begins with.
+        error: that ended the command.
+
+    Raises:
+        OSError: this one, if no user can put it right.
+    """
+    text = str(error)
+    if isinstance(error, OSError):
+        if not is_of_the_machine(error):
+            raise error
+        # A file without a name is one that a library keeps for a while.
+        place = error.filename or f"a file in the folder for temporary files, {tempfile.gettempdir()} (TMPDIR)"
+        text = f"{place}: {error.strerror}; {remedy(error)}"
+    print(f"{program}: {text}", file=sys.stderr)
+    return REFUSED
 
 
 def warn(line: str) -> None:
