@@ -13,6 +13,7 @@ import pytest
 
 from fedmepd.cli import main
 from fedmepd.data.federation_folder import look_into
+from fedmepd.data.links import describe_nothing
 from fedmepd.data.same_patients import check_sites
 from fedmepd.errors import DataError
 from fedmepd.tasks.brats import BRATS
@@ -141,3 +142,13 @@ def test_a_kit(shared: Path, run) -> None:
     status, printed = run("init", shared / "data", "--kit", shared / "kit")
     (shared / "kit").chmod(0o755)
     assert status == 2 and RIGHT in printed and "is no FLARE kit" not in printed
+
+
+def test_a_link_that_may_not_be_followed_does_not_count_as_nothing(shared: Path) -> None:
+    (shared / "kept").mkdir()
+    (shared / "kept" / "site").mkdir()
+    (shared / "link").symlink_to(shared / "kept" / "site")
+    assert describe_nothing(shared / "link") == f"a link to {shared / 'kept' / 'site'}, which is empty"
+    (shared / "kept").chmod(0)
+    with bound_by_rights():
+        assert describe_nothing(shared / "link") == ""

@@ -17,7 +17,7 @@ def describe_nothing(path: Path) -> str:
     """
     try:
         target = f"a link to {os.readlink(path)}, which " if path.is_symlink() else ""
-        if not os.path.exists(path):
+        if not _may_be_there(path):
             return f"{target or 'it '}is not there"
         # What systems hide, such as .DS_Store, is nothing.
         if path.is_dir() and all(child.name.startswith(".") for child in path.iterdir()):
@@ -26,6 +26,17 @@ def describe_nothing(path: Path) -> str:
         # What cannot be read is said where it is read.
         return ""
     return ""
+
+
+def _may_be_there(path: Path) -> bool:
+    try:
+        os.stat(path)
+    except PermissionError:
+        # It cannot be looked at.
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def identity(
