@@ -28,6 +28,11 @@ ROOT = Path(__file__).parents[2]
         ),
         (["job", "export", "a", "b", "--fusionsite=site-1"], "did you mean --fusion-site?"),
         (["job", "export", "a", "b", "--tracking", "mlflo"], "did you mean mlflow?"),
+        # One of several that are required.
+        (
+            ["data", "split", "--protcol", "brats2020", "a", "b"],
+            "unrecognized arguments: --protcol; did you mean --protocol?",
+        ),
     ],
 )
 def test_what_was_meant(arguments: list[str], told: str, capsys: pytest.CaptureFixture) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -19,18 +20,34 @@ class Parser(argparse.ArgumentParser):
 
         argparse leaves that to the parser of the whole program, whose usage has none of a command's options.
         """
+        options = [option for action in self._actions for option in action.option_strings if len(option) > 2]
+        if self._subparsers is None:
+            # Before argparse says that the option which was misspelt is required.
+            self._refuse(
+                [word for word in _options_in(args) if not any(one.startswith(word) for one in options)], options
+            )
         found, unknown = super().parse_known_args(args, namespace)
+        self._refuse(unknown, options)
+        return found, unknown
+
+    def _refuse(self, unknown: Sequence[str], options: Sequence[str]) -> None:
         if unknown:
-            options = [option for action in self._actions for option in action.option_strings if len(option) > 2]
             meant = [did_you_mean(word.partition("=")[0], options) for word in unknown if word.startswith("-")]
             self.error(f"unrecognized arguments: {' '.join(unknown)}{next(filter(None, meant), '')}")
-        return found, unknown
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         try:
             super()._check_value(action, value)
         except argparse.ArgumentError as error:
             raise argparse.ArgumentError(action, error.message + _meant(str(value), action)) from error
+
+
+def _options_in(args: Sequence[str] | None) -> Iterator[str]:
+    for word in sys.argv[1:] if args is None else args:
+        if word == "--":
+            return
+        if word.startswith("--"):
+            yield word.partition("=")[0]
 
 
 def _meant(word: str, action: argparse.Action) -> str:
