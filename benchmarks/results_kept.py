@@ -22,6 +22,8 @@ _DECIMALS = 7
 def keep(paths: Sequence[Path], folder: Path) -> list[Path]:
     """Writes what a comparison reads of finished runs, as METHOD/seed-N/results.json and history.json.
 
+    Methods that lack a seed are left out: they would cost all others that seed.
+
     Args:
         paths: as for :func:`fedmepd.comparing.comparison.compare`.
         folder: to write to; runs of the same method and seed are replaced.
@@ -33,7 +35,7 @@ def keep(paths: Sequence[Path], folder: Path) -> list[Path]:
         FedMEPDError: there are no such runs, or the folder cannot be written.
     """
     written = []
-    gathered = gather(paths)
+    gathered = gather(paths, complete=True)
     for name, files in gathered.methods.items():
         place = re.sub(r"[^A-Za-z0-9._-]+", "-", name)
         for seed, file in files.items():

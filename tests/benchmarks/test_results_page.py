@@ -53,6 +53,12 @@ def test_kept_runs_are_small_and_compare_alike(out: Path, tmp_path: Path) -> Non
     assert whole["sentences"] == kept["sentences"] and whole["budget"] == kept["budget"]
 
 
+def test_a_method_that_lacks_a_seed_costs_no_other_method_that_seed(out: Path, tmp_path: Path) -> None:
+    runs.write(out, runs.run("fedrep", 0, runs.scores(0)), runs.history([0.3, 0.5]))
+    kept = [file.parent.relative_to(tmp_path / "kept").as_posix() for file in keep([out], tmp_path / "kept")]
+    assert kept == [f"{name}/seed-{seed}" for name in ("fedmepd", "local") for seed in range(3)]
+
+
 def test_what_was_spent_is_kept_from_validation_to_validation(tmp_path: Path) -> None:
     """Validations after rounds 2 and 4, of four rounds of 10 steps and 1000 bytes; the fusion site has a round 0."""
     curves = runs.history([0.1, 0.2, 0.3, 0.4])

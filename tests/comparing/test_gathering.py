@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fedmepd.comparing.gathering import find_all, gather
+from fedmepd.comparing.gathering import RunsMissing, find_all, gather
 from fedmepd.errors import FedMEPDError
 from tests.comparing import runs
 
@@ -87,6 +87,25 @@ def test_the_seeds_that_all_methods_have(tmp_path: Path) -> None:
         "local: not every method has seed 3, so that run of this method is not used",
     ]
     assert [(file.run.method, file.run.seed) for file, _ in gathered.unused] == [("fedmepd", 0), ("local", 3)]
+
+
+def test_while_runs_go_on_the_methods_that_have_all_seeds(tmp_path: Path) -> None:
+    for method, seeds in (("fedmepd", (0, 1, 2)), ("fedrep", (0, 2)), ("local", (0, 1, 2))):
+        for seed in seeds:
+            write(tmp_path, method, seed)
+    gathered = gather([tmp_path], complete=True)
+    assert list(gathered.methods) == ["fedmepd", "local"] and gathered.seeds() == [0, 1, 2]
+    assert gathered.notes == ["fedrep: no finished run with seed 1, so it is left out"]
+    assert [(file.run.method, file.run.seed) for file, _ in gathered.unused] == [("fedrep", 0), ("fedrep", 2)]
+    assert gather([tmp_path]).seeds() == [0, 2]
+
+
+def test_no_method_has_all_seeds(tmp_path: Path) -> None:
+    for method, seeds in (("fedmepd", (0, 1)), ("local", (1, 2))):
+        for seed in seeds:
+            write(tmp_path, method, seed)
+    with pytest.raises(RunsMissing, match=r"no method was run with every seed \(fedmepd: 0, 1; local: 1, 2\)"):
+        gather([tmp_path], complete=True)
 
 
 def test_unfinished_runs_are_listed(tmp_path: Path) -> None:

@@ -22,6 +22,12 @@ def add_compare_show_command(compare: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--against", metavar="METHOD", help="the method that the others are compared with; default: fedmepd"
     )
+    parser.add_argument(
+        "--complete",
+        action="store_true",
+        help="leave out methods that lack a seed which another has, as long as their runs go on; default: only the "
+        "seeds that all methods have count",
+    )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON instead of text")
     form.add_argument("--markdown", action="store_true", help="print Markdown instead of text")
@@ -38,7 +44,7 @@ def _show(options: argparse.Namespace) -> None:
     from fedmepd.comparing.comparison import compare
     from fedmepd.comparing.text import console_text, markdown
 
-    comparison = compare(options.runs, options.against)
+    comparison = compare(options.runs, options.against, complete=options.complete)
     if options.json:
         print(json.dumps(comparison, indent=2))
     else:

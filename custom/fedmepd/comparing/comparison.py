@@ -29,13 +29,16 @@ from fedmepd.tasks.find import DEFAULT
 REFERENCE = "fedmepd"
 
 
-def compare(paths: Iterable[Path], against: str | None = None, *, draws: int = DRAWS) -> dict[str, Any]:
+def compare(
+    paths: Iterable[Path], against: str | None = None, *, draws: int = DRAWS, complete: bool = False
+) -> dict[str, Any]:
     """Compares all runs below some paths, as in ``compare([Path("comparison")], against="fedavg")["sentences"]``.
 
     Args:
         paths: results.json files, and folders with any number of runs below them.
         against: the method that the others are compared with; None: ``fedmepd``, or the only method there is.
         draws: of the bootstrap.
+        complete: whether methods that lack a seed which another has are left out, in place of the seed.
 
     Returns:
         plain values: ``methods``, ``seeds``, ``sites``, ``regions``, ``runs`` (what was found), ``notes``, ``design``,
@@ -47,7 +50,7 @@ def compare(paths: Iterable[Path], against: str | None = None, *, draws: int = D
         RunsMissing: the reference is not among the runs, or the methods have no seed in common.
         FedMEPDError: the runs cannot be compared; the message names the difference.
     """
-    gathered = gather(paths)
+    gathered = gather(paths, complete)
     notes = [*gathered.notes, *check(gathered)]
     scores = collect(gathered)
     if not scores.sites:

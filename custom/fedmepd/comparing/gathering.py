@@ -63,11 +63,13 @@ class Gathered:
         return list(next(iter(self.methods.values())))
 
 
-def gather(paths: Iterable[Path]) -> Gathered:
+def gather(paths: Iterable[Path], complete: bool = False) -> Gathered:
     """Reads all runs below some paths and puts them in order.
 
     Args:
         paths: results.json files, and folders with any number of runs below them.
+        complete: whether methods that lack a seed which another has are left out. Otherwise seeds that a method lacks
+            are.
 
     Raises:
         RunsMissing: the methods have no seed in common.
@@ -81,15 +83,27 @@ def gather(paths: Iterable[Path]) -> Gathered:
     if not finished:
         raise FedMEPDError(f"found {counted(len(files), 'run')}, none of them finished: compare them when they are")
     methods = _by_seed(_by_method(finished))
+    all_seeds = set().union(*methods.values())
+    short = {name: runs for name, runs in methods.items() if complete and set(runs) != all_seeds}
+    if len(short) == len(methods):
+        raise RunsMissing(
+            f"no method was run with every seed ({_seeds_of(methods)}): run the missing ones, or compare the seeds "
+            "that all methods have"
+        )
+    methods = {name: runs for name, runs in methods.items() if name not in short}
     common = set.intersection(*(set(runs) for runs in methods.values()))
     if not common:
-        said = "; ".join(f"{name}: {_listed(runs)}" for name, runs in methods.items())
-        raise RunsMissing(f"no seed was run with every method ({said}): run the missing ones, or name fewer runs")
+        raise RunsMissing(
+            f"no seed was run with every method ({_seeds_of(methods)}): run the missing ones, or name fewer runs"
+        )
     notes = [
         f"{name_of(file)}, seed {file.run.seed}: not finished (round {file.run.round} of {file.run.rounds}), not used"
         for file in unfinished
     ]
     unused = [(file, "not finished") for file in unfinished]
+    for name, runs in short.items():
+        notes.append(f"{name}: no finished run with seed {_listed(sorted(all_seeds - set(runs)))}, so it is left out")
+        unused += [(run, "the method was not run with every seed") for run in runs.values()]
     for name, runs in methods.items():
         left = [seed for seed in runs if seed not in common]
         if left:
@@ -191,6 +205,10 @@ def differing(settings: Sequence[dict[str, Any]]) -> list[str]:
 def shown(value: Any) -> str:
     """Returns a setting's value as it is printed."""
     return plain_text(value if isinstance(value, str) else json.dumps(value), _LONGEST_SHOWN)
+
+
+def _seeds_of(methods: dict[str, dict[int, RunFile]]) -> str:
+    return "; ".join(f"{name}: {_listed(runs)}" for name, runs in methods.items())
 
 
 def _listed(seeds: Iterable[int]) -> str:
