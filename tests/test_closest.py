@@ -19,9 +19,13 @@ RUNS = ["brats-fedavg-0-1", "brats-fedmepd-0-1", "brats-fedmepd-0-2", "prostate-
         ("fed_avg", ["fedavg"]),
         ("nothing", []),
         ("", []),
+        # What a file may hold in place of a name.
+        (-1, []),
+        (None, []),
+        (["fedavg"], []),
     ],
 )
-def test_the_name_that_is_like_it(name: str, found: list[str]) -> None:
+def test_the_name_that_is_like_it(name: object, found: list[str]) -> None:
     assert closest(name, ["fedavg", "local", "ditto"]) == found
 
 

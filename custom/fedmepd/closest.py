@@ -12,19 +12,23 @@ from pathlib import Path
 _MOST, _LIKENESS, _LESS = 3, 0.6, 0.05
 
 
-def closest(name: str, known: Iterable[str]) -> list[str]:
+def closest(name: object, known: Iterable[str]) -> list[str]:
     """Returns the known names that are most like a name, the most like one first; upper and lower case are the same.
+
+    Nothing is like a value that is no text: a file from outside may hold anything where a name is expected.
 
     >>> closest("FedAvgg", ["fedavg", "fedbn", "local"])
     ['fedavg']
     """
+    if not isinstance(name, str):
+        return []
     by_lower = {one.lower(): one for one in known}
     found = difflib.get_close_matches(name.lower(), by_lower, _MOST, _LIKENESS)
     ratios = [difflib.SequenceMatcher(None, one, name.lower()).ratio() for one in found]
     return [by_lower[one] for one, ratio in zip(found, ratios, strict=True) if ratio >= ratios[0] - _LESS]
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: object, known: Iterable[str]) -> str:
     """Returns the end of a sentence about an unknown name; empty where no known one is like it.
 
     >>> did_you_mean("evalute", ["evaluate", "export"])
@@ -38,7 +42,7 @@ def question(found: Sequence[str]) -> str:
     return f"; did you mean {' or '.join(found)}?" if found else ""
 
 
-def one_of(name: str, known: Iterable[str]) -> str:
+def one_of(name: object, known: Iterable[str]) -> str:
     """Returns the end of a sentence about an unknown name: all that are known, and the closest.
 
     >>> one_of("locl", ["fedavg", "local"])

@@ -119,7 +119,8 @@ def test_a_site_is_shown_as_a_whole_each_time(kit_folder: Path, capsys: pytest.C
     assert first["jobs with code"] == "accepted from project_admin, lead"
     assert (first["withheld encoders"], first["log"]) == ("none", "stays at this site")
     flare = len(json.loads((kit_folder / "local/resources.json.default").read_text())["class_allow_list"])
-    assert first["jobs without code"] == f"may use 4 classes of this package's jobs and {flare} of FLARE's own list"
+    ours = "4 named by jobs of this package"
+    assert first["jobs without code"] == f"may use these classes: {ours}, and {flare} in FLARE's own list"
     (kit_folder / "local/fedmepd.json").write_text(
         json.dumps({"data": "/data/here", "min_count": 5, "limits": {"crop": 96}, "allow": {"live": False}})
     )

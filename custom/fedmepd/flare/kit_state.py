@@ -60,7 +60,7 @@ def _classes(kit: KitSettings) -> str:
     ours = [name for name in names if name in kit.own_classes]
     flare = [name for name in names if name in DEFAULT_CLASS_ALLOW_LIST]
     others = [name for name in names if name not in (*ours, *flare)]
-    said = f"{len(ours)} classes of this package's jobs and {len(flare)} of FLARE's own list"
+    said = f"these classes: {len(ours)} named by jobs of this package, and {len(flare)} in FLARE's own list"
     return said + (f"; besides, as somebody has added: {', '.join(others)}" if others else "")
 
 
