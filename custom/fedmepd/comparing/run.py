@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapte
 
 from fedmepd.config import cohort_name
 from fedmepd.errors import FedMEPDError, explain, plain_text
+from fedmepd.evaluation.result_files import require_names
 from fedmepd.evaluation.results import FILE_NAME, HISTORY, ROUNDING
 from fedmepd.storage import read_json, refuse_huge
 from fedmepd.text_table import counted
@@ -149,8 +150,7 @@ class Run(_Part):
 
     @model_validator(mode="after")
     def _is_one_federation(self) -> Run:
-        if len(self.entries()) <= len(self.sites):
-            raise ValueError("two participants of one name: expected every site once, and none called as the server")
+        require_names(self.server.name, [site.name for site in self.sites])
         _check_settings(self.settings)
         return self
 

@@ -5,6 +5,7 @@ They may come from another hospital's server, and so hold anything. Keys that no
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -243,9 +244,7 @@ class Results(_Run):
 
     @model_validator(mode="after")
     def _cells_are_of_the_sites(self) -> Results:
-        owners = {entry.name for entry in (self.server, *self.sites)}
-        if len(owners) <= len(self.sites):
-            raise ValueError("two participants of one name: expected every site once, and none called as the server")
+        owners = require_names(self.server.name, [entry.name for entry in self.sites])
         rows = [row.keys() for row in (self.cross_site or {}).values()]
         if any(row != rows[0] or not row <= owners for row in rows):
             raise ValueError("cross_site: expected a score of every model at the same sites of this run")
@@ -289,6 +288,18 @@ class SiteResults(_Run):
     examples: _Pictures
     filters: _Filters
     history: Curves
+
+
+def require_names(server: str, sites: Sequence[str]) -> set[str]:
+    """Returns the names of all participants of a run.
+
+    Raises:
+        ValueError: two have the same.
+    """
+    names = {server, *sites}
+    if len(names) <= len(sites):
+        raise ValueError("two participants of one name: expected every site once, and none called as the server")
+    return names
 
 
 def require(kind: type[BaseModel], content: Any, path: Path) -> None:
