@@ -45,6 +45,11 @@ BROKEN = [
     ("resources.json", {"class_list_enforcement_mode": "lax"}, "expected 'enforce' or 'warn'"),
     ("resources.json", {"components": {"a": 1}}, "components: expected a list"),
     ("resources.json", {"components": ["a"]}, "components.0 = 'a': expected an object of keys and values"),
+    (
+        "resources.json",
+        {"components": [{"id": "other"}, {"id": "job_manager", "args": {"uri_root": 5}}]},
+        "components.1.args.uri_root = 5: expected a text",
+    ),
     ("resources.json", {"allow_log_streaming": "no"}, "allow_log_streaming = 'no': expected true or false"),
     ("authorization.json", {"permissions": ["lead"]}, "permissions: expected an object of keys and values"),
     ("authorization.json", {"permissions": {"lead": 3}}, "permissions.lead = 3: expected a right in words"),
@@ -138,6 +143,18 @@ def test_a_site_is_shown_as_a_whole_each_time(kit_folder: Path, capsys: pytest.C
     assert changed["data"] == "/data/here" and changed["limits for a job"].startswith("width 32, crop 96, ")
     assert changed["leaving"] == "no mean over fewer than 5 cases; not allowed: live"
     assert changed["other settings"] == "case_scores none, cross_site none, reproducible auto, privacy.epsilon none"
+
+
+def test_what_others_wrote_into_a_kit_does_not_steer_the_terminal(
+    kit_folder: Path,  # noqa: F811
+    capsys: pytest.CaptureFixture,
+) -> None:
+    write(
+        kit_folder,
+        "resources.json",
+        lambda content: content | {"class_allow_list": [*content["class_allow_list"], "a.\x1b[2JB"]},
+    )
+    assert shown(kit_folder, capsys)["jobs without code"].endswith(r"a.\x1b[2JB")
 
 
 def test_variables_of_the_shell_are_named(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fedmepd.cli.tasks import add_task_option, chosen_task
 from fedmepd.cli.terminal import require_absent
+from fedmepd.errors import LONGEST_MESSAGE, plain_text
 
 
 def add_kit_command(topics: argparse._SubParsersAction) -> None:
@@ -58,6 +59,7 @@ def _kit(options: argparse.Namespace) -> None:
     print("\n".join(f"wrote {path}" for path in dict.fromkeys(written)))
     print(f"what holds in {options.kit} from its next start on:")
     for subject, state in describe(kit, machine):
-        print(f"  {subject:<18} {state}")
+        # Others may have written into the kit's files.
+        print(f"  {subject:<18} {plain_text(state, LONGEST_MESSAGE)}")
     if variables := [name for name in VARIABLES.values() if os.environ.get(name)]:
         print(f"data and settings are as in this shell, which sets {', '.join(variables)}: a kit may start without")

@@ -24,11 +24,17 @@ class _File(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
 
 
+class Arguments(_File):
+    """What a component is made with."""
+
+    uri_root: str | None = None
+
+
 class Component(_File):
     """A component, as FLARE makes it of its class."""
 
     id: str = ""
-    args: dict[str, Any] | None = None
+    args: Arguments | None = None
 
 
 class Resources(_File):
