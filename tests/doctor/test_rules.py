@@ -76,3 +76,13 @@ def test_a_file_of_the_kit_that_flare_cannot_use(kit_folder) -> None:
     [check] = check_kit_files(Kit.read(kit_folder))
     assert (check.status, check.kind) == ("error", "file that cannot be used")
     assert "local/resources.json: class_allow_list.1 = 5: expected a text" in check.text
+
+
+def test_what_others_wrote_into_a_kit_does_not_steer_the_terminal(kit_folder) -> None:
+    file = kit_folder / "local/resources.json"
+    content = json.loads((kit_folder / "local/resources.json.default").read_text())
+    file.write_text(json.dumps(content | {"class_allow_list": ["fedmepd.a\x1b[2Jb"]}))
+    [found] = [
+        check for check in check_kit_files(Kit.read(kit_folder)) if "start any program" in check.kind + check.text
+    ]
+    assert r"fedmepd.a\x1b[2Jb" in found.lines()[0]

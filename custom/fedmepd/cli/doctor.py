@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from fedmepd.cli.tasks import add_task_option, chosen_task
 from fedmepd.cli.terminal import FAULTY, progress_bar, require_absent
-from fedmepd.errors import SettingsError
+from fedmepd.errors import SettingsError, plain_text
 from fedmepd.text_table import counted
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def _doctor(options: argparse.Namespace) -> int:
         content = {"name": kit.name, "role": kit.role, "errors": errors, "warnings": warnings}
         print(json.dumps({**content, "checks": [asdict(check) for check in checks]}, indent=2))
     else:
-        print(f"\n{kit.role} {kit.name}: {counted(errors, 'error')}, {counted(warnings, 'warning')}")
+        print(f"\n{kit.role} {plain_text(kit.name)}: {counted(errors, 'error')}, {counted(warnings, 'warning')}")
     return FAULTY if errors else 0
 
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from fedmepd.errors import LONGEST_MESSAGE, plain_text
+
 OK, NOTE, WARNING, ERROR = "ok", "note", "warning", "error"
 
 
@@ -29,9 +31,10 @@ class Check:
     advice: str = ""
 
     def lines(self) -> list[str]:
-        """For the terminal."""
+        """For the terminal. What others wrote into a kit's files may be among it."""
         first = f"{self.status:<8} {self.topic:<12} {self.kind}{': ' if self.text else ''}{self.text}"
-        return [first, *([f"{'':<21} -> {self.advice}"] if self.advice else [])]
+        lines = [first, *([f"{'':<21} -> {self.advice}"] if self.advice else [])]
+        return [plain_text(line, LONGEST_MESSAGE) for line in lines]
 
 
 @dataclass(frozen=True)
