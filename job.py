@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from fedmepd import methods
 from fedmepd.cli.parser import Parser
 from fedmepd.cli.settings_options import add_set_option, changes
-from fedmepd.cli.terminal import FAILED, INTERRUPTED, interruptible, outliving_readers, positive, refuse, warn
+from fedmepd.cli.terminal import FAILED, INTERRUPTED, guarded_output, interruptible, positive, refuse, warn
 from fedmepd.closest import like_path, one_of
 from fedmepd.errors import FedMEPDError
 from fedmepd.text_table import counted
@@ -51,7 +51,7 @@ _NOT_IN_A_JOB = {
 def main() -> int:
     parser = build_parser()
     arguments = parser.parse_args()
-    with outliving_readers(), interruptible() as interrupted:
+    with guarded_output(), interruptible() as interrupted:
         try:
             return run(arguments, parser, interrupted)
         except (FedMEPDError, OSError) as error:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fedmepd.cli.terminal import elsewhere_with, outliving_readers, positive, progress_bar, refuse, showing_the_log
+from fedmepd.cli.terminal import elsewhere_with, guarded_output, positive, progress_bar, refuse, showing_the_log
 from fedmepd.errors import FedMEPDError
 from fedmepd.storage import cannot_write
 from tests.signals import heed_hangups
@@ -116,7 +116,7 @@ def test_a_reader_that_goes_away(name: str, monkeypatch: pytest.MonkeyPatch) -> 
     reader, writer = os.pipe()
     with open(writer, "w") as pipe:
         monkeypatch.setattr(sys, name, pipe)
-        with outliving_readers():
+        with guarded_output():
             stream = getattr(sys, name)
             print("one", file=stream, flush=True)
             assert os.read(reader, 10) == b"one\n"
@@ -151,7 +151,7 @@ def test_a_terminal_that_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     ours, theirs = pty.openpty()
     with open(theirs, "w") as terminal:
         monkeypatch.setattr(sys, "stdout", terminal)
-        with outliving_readers():
+        with guarded_output():
             os.close(ours)
             print("stopped", flush=True)
             print("stopped", flush=True)
@@ -165,3 +165,14 @@ def test_what_the_machine_refuses_is_a_line_and_everything_else_an_error(capsys:
     assert second.startswith("job.py: sites/a: Permission denied; give the user who runs this the right to it")
     with pytest.raises(OSError, match="is a directory"):
         refuse("job.py", OSError(errno.EISDIR, "is a directory"))
+
+
+def test_what_is_printed_does_not_steer_the_terminal(capsys: pytest.CaptureFixture) -> None:
+    """Names of files, sites and runs are others' texts; a bar on a terminal goes back to the start of its line."""
+    with guarded_output():
+        for stream in (sys.stdout, sys.stderr):
+            print("é\ta\x1b[2J\x07\x9b\u202eb\rc", file=stream)
+            stream.writelines(["d\x1b", "e\n"])
+    shown = capsys.readouterr()
+    assert shown.out == "é\ta\\x1b[2J\\x07\\x9b\\u202eb\\rc\nd\\x1be\n"
+    assert shown.err == shown.out.replace("\\r", "\r")

@@ -27,7 +27,7 @@ from fedmepd.cli.poc import add_poc_commands
 from fedmepd.cli.predict import add_predict_command
 from fedmepd.cli.report import add_report_command
 from fedmepd.cli.tasks import add_tasks_command
-from fedmepd.cli.terminal import INTERRUPTED, interruptible, outliving_readers, refuse, showing_the_log
+from fedmepd.cli.terminal import INTERRUPTED, guarded_output, interruptible, refuse, showing_the_log
 from fedmepd.errors import FedMEPDError, SettingsError
 
 
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # A name that the terminal cannot show must not stop a command.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    with outliving_readers(), showing_the_log():
+    with guarded_output(), showing_the_log():
         return _run_command(arguments)
 
 

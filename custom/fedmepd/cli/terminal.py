@@ -6,6 +6,7 @@ import argparse
 import errno
 import logging
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -56,13 +57,15 @@ def interruptible() -> Iterator[threading.Event]:
 
 
 @contextmanager
-def outliving_readers() -> Iterator[None]:
+def guarded_output() -> Iterator[None]:
     """Lets a command finish its work when the reader of its output goes away, as ``head`` does.
 
-    What it prints from then on goes nowhere; its files and its exit status are those of a complete command.
+    What it prints from then on goes nowhere; its files and its exit status are those of a complete command. Until then
+    control characters are written as ``\\x1b``, because names of files, sites and runs are others' texts, which would
+    steer the terminal.
     """
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = map(_Outliving, before)
+    sys.stdout, sys.stderr = _Guarded(sys.stdout, _STEERING), _Guarded(sys.stderr, _STEERING_BUT_RETURN)
     try:
         yield
     finally:
@@ -74,25 +77,32 @@ def outliving_readers() -> Iterator[None]:
 _GONE = (errno.EPIPE, errno.EIO)
 
 
-class _Outliving:
-    """A stream whose reader may go away.
+# Control characters but tabs and ends of lines, and those that turn the direction of writing. A progress bar goes back
+# to the start of its line.
+_STEERING_BUT_RETURN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_STEERING = re.compile(rf"{_STEERING_BUT_RETURN.pattern}|\r")
+
+
+class _Guarded:
+    """A stream whose reader may go away, and that others' texts cannot steer.
 
     Args:
         stream: with the file descriptor of a pipe, or any other.
+        escaped: the characters that are not written as they are.
     """
 
-    def __init__(self, stream: Any):
-        self._stream = stream
+    def __init__(self, stream: Any, escaped: re.Pattern[str]):
+        self._stream, self._escaped = stream, escaped
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
         try:
-            return self._stream.write(text)
+            self._stream.write(self._escaped.sub(lambda found: repr(found[0])[1:-1], text))
         except OSError as error:
             self._give_up(error)
-            return len(text)
+        return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
         for line in lines:
