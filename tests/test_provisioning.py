@@ -257,6 +257,25 @@ def test_another_policy_stays(kit, capsys):
     assert not (folder / "local/resources.json").exists()
 
 
+def test_more_encoders_are_withheld_and_none_is_sent_again_unasked(kit, capsys):
+    folder = kit("site-1")
+    assert main(["kit", str(folder), "--withhold", "T1"]) == 0
+    assert main(["kit", str(folder), "--withhold", "T2"]) == 2
+    assert "withholds T1 already: name all that shall stay (--withhold T1 T2), or delete" in capsys.readouterr().err
+    assert main(["kit", str(folder), "--withhold", "T1", "T2"]) == 0
+    assert "withheld encoders  T1, T2\n" in capsys.readouterr().out
+
+
+def test_what_is_missing_in_a_kits_resources_comes_from_those_that_were_provisioned(kit):
+    folder = kit("site-1")
+    (folder / "local/resources.json").write_text('{"class_allow_list": ["hospital.own.Trainer"]}')
+    assert main(["kit", str(folder)]) == 0
+    made, before = (json.loads((folder / f"local/resources.json{end}").read_text()) for end in ("", ".default"))
+    assert made["class_allow_list"][0] == "hospital.own.Trainer"
+    same = before.keys() - {"class_allow_list", "allow_log_streaming"}
+    assert before["components"] and {key: made[key] for key in same} == {key: before[key] for key in same}
+
+
 def test_the_server_keeps_jobs_where_it_is_told(kit, tmp_path):
     folder = kit(SERVER)
     assert main(["kit", str(folder), "--jobs", str(tmp_path / "kept")]) == 0

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fedmepd.errors import SettingsError
-from fedmepd.site_settings import SiteSettings, has_home
+from fedmepd.site_settings import FILE_NAME, SiteSettings, has_home
 
 
 @pytest.fixture(autouse=True)
@@ -143,3 +143,10 @@ def test_other_processes_read_the_same_settings(tmp_path, monkeypatch):
     assert read.for_one_machine().min_count == 1
     monkeypatch.setenv("FEDMEPD_MIN_COUNT", "5")
     assert SiteSettings.load().variables()["FEDMEPD_MIN_COUNT"] == "5"
+
+
+@pytest.mark.parametrize("value", [3, ["a"]])
+def test_a_folder_that_is_no_text(value: object, tmp_path: Path) -> None:
+    (tmp_path / FILE_NAME).write_text(json.dumps({"data": value}))
+    with pytest.raises(SettingsError, match="data.*expected a path as a text"):
+        SiteSettings.load(tmp_path, cache_needed=False)

@@ -51,7 +51,15 @@ def test_a_kit_that_an_older_version_has_set_up(kit_folder) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["fedmepd.experiments", "fedmepd.experiments.pool._start", "nvflare.", "nvflare.app_common.widgets"]
+    "name",
+    [
+        "fedmepd.experiments",
+        "fedmepd.experiments.pool._start",
+        "nvflare.",
+        "nvflare.app_common.widgets",
+        "os",
+        "subprocess.Popen",
+    ],
 )
 def test_a_site_that_allows_other_packages_by_hand(name: str, kit_folder) -> None:
     """FLARE takes every name for that of a package, too: what begins with it is allowed."""

@@ -73,7 +73,7 @@ def test_a_value_of_the_wrong_kind_is_named_and_nothing_is_written(
     before = sorted((kit_folder / "local").iterdir())
     assert main(["kit", str(kit_folder)]) == 2
     printed = capsys.readouterr().err
-    assert f"{file}: " in printed and told in printed and "unpack this file of the kit again" in printed
+    assert f"{file}: " in printed and told in printed and "say it again with `fedmepd kit`" in printed
     assert sorted((kit_folder / "local").iterdir()) == before
 
 
@@ -168,7 +168,7 @@ def test_variables_of_the_shell_are_named(
     assert main(["kit", str(kit_folder)]) == 0
     printed = capsys.readouterr().out
     assert "  data               /data/elsewhere\n" in printed
-    assert printed.endswith("as in this shell, which sets FEDMEPD_DATA: a kit may start without\n")
+    assert printed.splitlines()[-1].startswith("this shell sets FEDMEPD_DATA, which wins over fedmepd.json")
 
 
 def test_a_server_is_shown_with_its_folder(server_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

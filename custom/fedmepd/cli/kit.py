@@ -62,4 +62,7 @@ def _kit(options: argparse.Namespace) -> None:
         # Others may have written into the kit's files.
         print(f"  {subject:<18} {plain_text(state, LONGEST_MESSAGE)}")
     if variables := [name for name in VARIABLES.values() if os.environ.get(name)]:
-        print(f"data and settings are as in this shell, which sets {', '.join(variables)}: a kit may start without")
+        names = ", ".join(variables)
+        print(
+            f"this shell sets {names}, which wins over fedmepd.json: a kit that is started elsewhere does not have it"
+        )

@@ -17,7 +17,10 @@ from fedmepd.storage import read_json
 
 RESOURCES, AUTHORIZATION, PRIVACY = "resources.json", "authorization.json", "privacy.json"
 
-REMEDY = "correct it, or unpack this file of the kit again"
+REMEDY = (
+    "correct it, or restore it from a backup. If you delete it, what it decided is lost: say it again with "
+    "`fedmepd kit` (--refuse-code, --withhold, --jobs)"
+)
 
 
 class _File(BaseModel):

@@ -7,6 +7,7 @@ wrote, not in addition to them. So each is made from what the kit already has, a
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,9 @@ def _is_too_much(name: str) -> bool:
         return True
     if name.startswith("fedmepd."):
         return not any(name in names for names in ALLOWED.values())
+    # Python's own functions start programs, and no component is among them.
+    if name.partition(".")[0] in sys.stdlib_module_names:
+        return True
     # FLARE takes every name for that of a package, too.
     return f"{_IMPORTS_ANYTHING}.".startswith(f"{name.rstrip('.')}.")
 
@@ -158,7 +162,9 @@ class KitSettings:
         A site's logs, which may name cases and paths, stay there too: FLARE by default sends its errors to the server.
         The server lets sites into jobs that run already (see :mod:`fedmepd.flare.admission`).
         """
-        resources = self._read(RESOURCES)
+        default = self.local / f"{RESOURCES}.default"
+        # What somebody has removed is FLARE's: without its components a kit does not work.
+        resources = (read_checked(default, RESOURCES) if default.is_file() else {}) | self._read(RESOURCES)
         allowed = [name for name in _allowed(resources) if not _is_too_much(name)]
         resources[_ALLOWED] = [*allowed, *(name for name in self.own_classes if name not in allowed)]
         if _MODE in resources:
@@ -243,17 +249,25 @@ class KitSettings:
         FLARE applies the filter before any of the job's, and no job can switch it off.
 
         Raises:
-            SettingsError: this is the server's kit, or the site has a policy that somebody else wrote.
+            SettingsError: this is the server's kit, the site has a policy that somebody else wrote, or withholds what
+                is not named.
             FedMEPDError: a modality is unknown.
         """
         if self.is_server:
             raise SettingsError("--withhold is for the kit of a site: the server keeps its own encoders anyway")
-        wanted = policy(task.subset(modalities))
+        wanted = policy(chosen := task.subset(modalities))
         path = self.local / PRIVACY
-        if path.is_file() and self._read(PRIVACY) != wanted:
+        already = self.withheld()
+        if already is None:
             raise SettingsError(
                 f"{path} holds another policy: move it away, or add to its filters by hand: "
                 + json.dumps(wanted["scopes"][0]["task_result_filters"])
+            )
+        if set(already) - set(chosen):
+            both = " ".join(dict.fromkeys((*already, *chosen)))
+            raise SettingsError(
+                f"{path} withholds {', '.join(already)} already: name all that shall stay (--withhold {both}), or "
+                "delete the file first, so that the others leave the site again"
             )
         return self._write(PRIVACY, wanted)
 
