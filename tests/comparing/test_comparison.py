@@ -317,6 +317,20 @@ def test_budget_and_curves(tmp_path: Path) -> None:
     assert found["chosen_rounds"]["local"]["1"] == dict.fromkeys(("server", "site-1", "site-2", "site-10"), 2)
 
 
+def test_no_area_where_the_budget_ends_before_the_first_validation(tmp_path: Path) -> None:
+    """fedmepd's only validation comes after 20 of 20 steps, of the others after 50; local sends nothing."""
+    for name, changes in (("fedmepd", {"steps": 4}), ("fedavg", {}), ("local", {"bytes_each": 0})):
+        runs.write(tmp_path, runs.run(name, 0, runs.scores(0)), runs.history([0.3], **changes))
+    [section] = [one for one in sections(compare([tmp_path], draws=10)) if one.title == "Convergence"]
+    assert section.rows == [(name, "-", "-") for name in ("fedavg", "fedmepd", "local")]
+    late = "the budget is spent before, or at, its first validation"
+    assert section.notes[1:] == [
+        f"no score over steps: {late} (fedavg, fedmepd, local)",
+        f"no score over bytes: {late} (fedavg, fedmepd)",
+        "no score over bytes: it sends nothing (local)",
+    ]
+
+
 def test_what_is_found_is_plain_and_repeatable(tmp_path: Path) -> None:
     write(tmp_path, {"fedmepd": better(0.1), "local": better(0)}, 3)
     first = json.dumps(compare([tmp_path], draws=200), allow_nan=False)

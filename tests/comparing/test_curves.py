@@ -51,6 +51,20 @@ def test_area_by_hand() -> None:
     assert area(spent, scores, 5) == 0
 
 
+def test_a_budget_that_ends_before_the_first_validation_says_nothing(tmp_path: Path) -> None:
+    """Each seed spends 50 steps up to its first validation; at 50 nothing of the budget is left to average over."""
+    found = curve([file(tmp_path, seed, [0.2, 0.4]) for seed in (0, 1)])
+    assert found.areas("steps", 51) == pytest.approx([0.2 / 51] * 2) and not found.why_no_area("steps", 51)
+    late = "the budget is spent before, or at, its first validation"
+    for up_to in (50, 10):
+        assert found.areas("steps", up_to) is None and found.why_no_area("steps", up_to) == late
+    # One seed is enough: a mean with it would be of fewer seeds than the table says.
+    slow_seed = file(tmp_path, 2, [0.2, 0.4], steps=30)
+    assert curve([file(tmp_path, 0, [0.2, 0.4]), slow_seed]).why_no_area("steps", 100) == late
+    silent = curve([file(tmp_path, 3, [0.1, 0.2], bytes_each=0)])
+    assert silent.why_no_area("bytes", 100) == "it sends nothing" and not silent.why_no_area("steps", 51)
+
+
 def test_area_against_a_slow_one() -> None:
     random = np.random.default_rng(0)
     spent, scores = np.sort(random.uniform(0, 100, 12)), random.uniform(size=12)

@@ -186,6 +186,7 @@ def _curve(of_method: Curve, up_to: dict[str, float]) -> dict[str, Any]:
             else dict(zip(("mean", "sd"), map(plain, mean_and_sd(of_seeds)), strict=True))
             for name, of_seeds in areas.items()
         },
+        "no_area": {kind: of_method.why_no_area(kind, up_to[kind]) for kind in BUDGETS},
         "area_up_to": up_to,
     }
 

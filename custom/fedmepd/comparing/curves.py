@@ -11,6 +11,7 @@ from fedmepd.comparing.run import RunFile
 from fedmepd.comparing.scores import FUSION
 
 BUDGETS = ("steps", "bytes")
+_SPENDS_NOTHING = {"steps": "it takes no steps", "bytes": "it sends nothing"}
 
 
 @dataclass(frozen=True)
@@ -28,10 +29,18 @@ class Curve:
     scores: np.ndarray
 
     def areas(self, budget: str, up_to: float) -> np.ndarray | None:
-        """Returns the :func:`area` of every seed; None if a seed spends nothing of that budget."""
-        if not (self.spent[budget][:, -1] > 0).all():
+        """Returns the :func:`area` of every seed; None where :meth:`why_no_area` says why."""
+        if self.why_no_area(budget, up_to):
             return None
         return np.array([area(*of_seed, up_to) for of_seed in zip(self.spent[budget], self.scores, strict=True)])
+
+    def why_no_area(self, budget: str, up_to: float) -> str | None:
+        """Returns why a seed has no score over a budget; None if all have one."""
+        if not (self.spent[budget][:, -1] > 0).all():
+            return _SPENDS_NOTHING[budget]
+        if not (self.spent[budget][:, 0] < up_to).all():
+            return "the budget is spent before, or at, its first validation"
+        return None
 
 
 def curve(runs: Sequence[RunFile]) -> Curve | None:

@@ -258,6 +258,11 @@ def _areas(comparison: dict[str, Any]) -> Section:
         "area under the best validation mDSC so far (mean of the sites), as a mean over the budget that all runs have "
         f"spent: {budgets['steps']:.0f} steps of all participants, {budgets['bytes'] / 1e6:.1f} MB"
     ]
+    for budget in BUDGETS:
+        reasons = dict.fromkeys(of["no_area"][budget] for of in curves.values())
+        for reason in filter(None, reasons):
+            names = [name for name, of in curves.items() if of["no_area"][budget] == reason]
+            notes.append(f"no score over {budget}: {reason} ({', '.join(names)})")
     return Section("Convergence", ("method", "over steps", "over bytes"), rows, 1, notes)
 
 
