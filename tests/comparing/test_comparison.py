@@ -302,6 +302,42 @@ def test_a_single_method_is_shown(tmp_path: Path) -> None:
     assert {section.title for section in sections(found)} >= {"What is compared", "Scores", "Ranking"}
 
 
+def test_one_method_that_is_left_is_said_first(tmp_path: Path) -> None:
+    """With every seed only fedmepd was run, so that nothing stands beside it."""
+    write(tmp_path, {"fedmepd": better(0)}, 3)
+    write(tmp_path, {"fedavg": better(0)}, 1)
+    write(tmp_path, {"fedbn": better(0)}, 2)
+    write(tmp_path, {"local": better(0)}, 1, status="running", round=2)
+    alone = compare([tmp_path], draws=10, complete=True)
+    assert alone["left_out"] == {"fedavg": [1, 2], "fedbn": [2], "local": [0, 1, 2]}
+    assert console_text(alone).splitlines()[2:9] == [
+        "Nothing to compare",
+        "------------------",
+        "- fedmepd is the only method whose runs count",
+        "- fedavg is left out: no finished run with seed 1, 2",
+        "- fedbn is left out: no finished run with seed 2",
+        "- local is left out: no finished run with seed 0, 1, 2",
+        "- without --complete, the seeds that all methods have are compared: 0",
+    ]
+    # Two methods are a comparison, and the one that goes on is a note of it.
+    both = console_text(compare([tmp_path], draws=10))
+    assert "Nothing to compare" not in both and "- local, seed 0: not finished (round 2 of 4), not used" in both
+
+
+def test_a_method_by_itself_is_no_comparison(tmp_path: Path) -> None:
+    """No seed is common to all, so leaving out --complete would not help; and without others nothing is left out."""
+    write(tmp_path / "one", {"fedmepd": better(0)}, 2)
+    assert console_text(compare([tmp_path / "one"], draws=10)).splitlines()[2:5] == [
+        "Nothing to compare",
+        "------------------",
+        "- fedmepd is the only method whose runs count",
+    ]
+    for name, seed in (("fedavg", 0), ("fedbn", 1)):
+        runs.write(tmp_path / "one", runs.run(name, seed, runs.scores(seed)))
+    text = console_text(compare([tmp_path / "one"], draws=10, complete=True))
+    assert "- fedbn is left out: no finished run with seed 0\n\n" in text and "--complete" not in text
+
+
 def test_budget_and_curves(tmp_path: Path) -> None:
     """Three sites and the fusion site with 100 steps, 3 MB up and 1 MB down each."""
     found = compare([write(tmp_path, {"fedmepd": better(0), "local": better(0)}, 2, curves=True)], draws=10)

@@ -41,10 +41,10 @@ def compare(
         complete: whether methods that lack a seed which another has are left out, in place of the seed.
 
     Returns:
-        plain values: ``methods``, ``seeds``, ``sites``, ``regions``, ``runs`` (what was found), ``notes``, ``design``,
-        ``budget``, ``scores``, ``regions_scores``, ``differences``, ``below_local``, ``ranking``, ``curves`` and
-        ``sentences``. Scores are fractions, distances millimetres. Differences are the reference's score minus the
-        rival's. What is not known is None.
+        plain values: ``methods``, ``left_out`` (other methods, and the seeds that they lack), ``seeds``, ``sites``,
+        ``regions``, ``runs`` (what was found), ``notes``, ``design``, ``budget``, ``scores``, ``regions_scores``,
+        ``differences``, ``below_local``, ``ranking``, ``curves`` and ``sentences``. Scores are fractions, distances
+        millimetres. Differences are the reference's score minus the rival's. What is not known is None.
 
     Raises:
         RunsMissing: the reference is not among the runs, or the methods have no seed in common.
@@ -65,6 +65,7 @@ def compare(
         "version": __version__,
         "against": against,
         "methods": scores.methods,
+        "left_out": gathered.left_out,
         "seeds": scores.seeds,
         "sites": scores.sites,
         "task": next(iter(first.values())).run.setting("task") or DEFAULT,

@@ -52,11 +52,13 @@ class Gathered:
         methods: the finished runs of every method by seed. All methods have the same seeds.
         unused: the other runs, each with the reason.
         notes: sentences on what was left out.
+        left_out: the methods that are not compared, each with the seeds of which it has no finished run.
     """
 
     methods: dict[str, dict[int, RunFile]]
     unused: list[tuple[RunFile, str]]
     notes: list[str]
+    left_out: dict[str, list[int]]
 
     def seeds(self) -> list[int]:
         """Returns the seeds that all methods have."""
@@ -101,8 +103,10 @@ def gather(paths: Iterable[Path], complete: bool = False) -> Gathered:
         for file in unfinished
     ]
     unused = [(file, "not finished") for file in unfinished]
+    left_out = {name: sorted(all_seeds - set(runs)) for name, runs in short.items()}
+    begun = {name_of(file) for file in unfinished} - {name_of(file) for file in finished}
     for name, runs in short.items():
-        notes.append(f"{name}: no finished run with seed {_listed(sorted(all_seeds - set(runs)))}, so it is left out")
+        notes.append(f"{name}: no finished run with seed {_listed(left_out[name])}, so it is left out")
         unused += [(run, "the method was not run with every seed") for run in runs.values()]
     for name, runs in methods.items():
         left = [seed for seed in runs if seed not in common]
@@ -110,7 +114,9 @@ def gather(paths: Iterable[Path], complete: bool = False) -> Gathered:
             notes.append(f"{name}: not every method has seed {_listed(left)}, so that run of this method is not used")
             unused += [(runs[seed], "not every method has this seed") for seed in left]
     kept = {name: {seed: runs[seed] for seed in sorted(common)} for name, runs in methods.items()}
-    return Gathered(kept, unused, notes)
+    return Gathered(
+        kept, unused, notes, left_out | {name: sorted(all_seeds) for name in sorted(begun, key=natural_order)}
+    )
 
 
 def find_all(paths: Iterable[Path]) -> list[Path]:

@@ -86,7 +86,23 @@ def summary(comparison: dict[str, Any], methods: Sequence[str] = ()) -> Section:
 
 
 def _in_words(comparison: dict[str, Any]) -> Section:
+    if len(comparison["methods"]) == 1:
+        return Section("Nothing to compare", notes=_why_alone(comparison))
     return Section(f"Compared with {comparison['against']}", notes=comparison["sentences"])
+
+
+def _why_alone(comparison: dict[str, Any]) -> list[str]:
+    """Why a method stands by itself: which others lack which seeds, and what would bring them back."""
+    seeds, left_out = comparison["seeds"], comparison["left_out"]
+    said = [f"{comparison['methods'][0]} is the only method whose runs count"]
+    for name, lacking in left_out.items():
+        said.append(f"{name} is left out: no finished run with seed {', '.join(map(str, lacking))}")
+    # Methods without any finished run never count.
+    begun = [set(lacking) for lacking in left_out.values() if len(lacking) < len(seeds)]
+    common = [seed for seed in seeds if seed not in set().union(*begun)]
+    if begun and common:
+        said.append(f"without --complete, the seeds that all methods have are compared: {', '.join(map(str, common))}")
+    return said
 
 
 def _compared(comparison: dict[str, Any]) -> Section:
