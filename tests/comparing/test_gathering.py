@@ -206,7 +206,16 @@ def test_damaged_results(tmp_path: Path, change, said: str) -> None:
     run = runs.run("fedmepd", 0, runs.scores(0))
     change(run)
     path = runs.write(tmp_path, run | {"method": "fedmepd", "seed": run["seed"]})
-    refused([tmp_path], str(path), said)
+    refused([tmp_path], str(path), said, "; restore it, or leave that run out: name the others")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b"\xef\xbb\xbf{}"])
+@pytest.mark.parametrize("name", ["results.json", "history.json"])
+def test_a_broken_file_among_runs_ends_with_what_to_do(name: str, content: bytes, tmp_path: Path) -> None:
+    write(tmp_path, "fedmepd", 0)
+    broken = write(tmp_path, "local", 0).with_name(name)
+    broken.write_bytes(content)
+    refused([tmp_path], f"{broken} ", "; restore it, or leave that run out: name the others")
 
 
 def test_files_of_strangers_below_the_folder(tmp_path: Path) -> None:
@@ -236,7 +245,7 @@ def test_settings_of_strangers_make_names_that_can_be_printed(tmp_path: Path) ->
 def test_damaged_curves(tmp_path: Path) -> None:
     path = write(tmp_path, "fedmepd", 0).with_name("history.json")
     path.write_text(json.dumps({"server": {"validation": [{"round": "first"}]}}))
-    refused([tmp_path], str(path), "server.validation.0.round", "without that file")
+    refused([tmp_path], str(path), "server.validation.0.round", "Without that file its method")
     path.write_text("{")
     refused([tmp_path], re.escape(str(path)).replace("\\", ""))
 

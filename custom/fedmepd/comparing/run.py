@@ -17,7 +17,7 @@ from fedmepd.evaluation.results import FILE_NAME, HISTORY, ROUNDING
 from fedmepd.storage import read_json, refuse_huge
 from fedmepd.text_table import counted
 
-_HINT = "; name runs of fedmepd, or the folders that hold them"
+_HINT = "; restore it, or leave that run out: name the others"
 
 # Sections of settings in one another, and settings of a section.
 _MOST_NESTED, _MOST_SETTINGS = 4, 200
@@ -244,7 +244,7 @@ def _read(path: Path, what: str, hint: str) -> Any:
 def _curves(path: Path) -> dict[str, Curves]:
     if not path.is_file():
         return {}
-    hint = "; without that file the runs are compared without curves"
+    hint = f"{_HINT}. Without that file its method is compared without a curve"
     content = _read(path, "the history of a run", hint)
     try:
         return TypeAdapter(dict[str, Curves]).validate_python(content)
