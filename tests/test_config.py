@@ -177,7 +177,7 @@ def test_out_of_bounds_names_the_key_and_the_value(key: str, value: Any) -> None
         ({"roundz": 8}, ["unknown key roundz", "method, task, run_name, seed, rounds"]),
         ({"width": 8}, ["unknown key width", "network"]),
         ({"data": {"train": 0.8, "validation": 0.3}}, ["settings: data: ", "train + validation is above 1"]),
-        ({"rounds": 0, "network": {"width": 6}}, ["settings: rounds = 0", "settings: network.width = 6"]),
+        ({"rounds": 0, "network": {"width": 6}}, ["settings: rounds = 0", "; network.width = 6"]),
     ],
 )
 def test_what_is_wrong_is_named(overrides: dict[str, Any], expected: list[str]) -> None:

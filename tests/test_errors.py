@@ -58,8 +58,7 @@ def refusal(content: object) -> ValidationError:
         ({"sites": {"a": 1}}, "plan.yaml: sites: expected a list"),
         (
             {"sites": [{"name": "a", "cases": 0}, {"name": 1}]},
-            "plan.yaml: sites.0.cases = 0: expected a whole number, at least 1; "
-            "plan.yaml: sites.1.name = 1: expected a text",
+            "plan.yaml: sites.0.cases = 0: expected a whole number, at least 1; sites.1.name = 1: expected a text",
         ),
     ],
 )
@@ -112,13 +111,48 @@ def test_a_key_that_is_known_elsewhere() -> None:
 
     assert explain(error, "settings", Plan, elsewhere) == (
         "settings: sites.0.patience is a setting of fedmepd: leave it out; "
-        "settings: unknown key sites.0.case: expected one of name, cases; did you mean cases?"
+        "unknown key sites.0.case: expected one of name, cases; did you mean cases?"
     )
 
 
 def test_a_stranger_cannot_fill_the_log() -> None:
     text = explain(refusal({"sites": [{"name": n} for n in range(1000)]}), "message", Plan)
     assert text.endswith("; 995 more") and len(text) < 1000
+
+
+class Many(BaseModel):
+    a: int
+    b: int
+    c: int
+    d: int
+    e: int
+    f: int
+    g: int
+    inner: dict[str, int] = {}
+
+
+class Holder(BaseModel):
+    many: list[Many] = []
+    name: str = ""
+    last: str
+    end: str
+
+
+def test_what_is_missing_in_one_place_is_one_sentence_and_the_place_is_said_once() -> None:
+    with pytest.raises(ValidationError) as caught:
+        Holder.model_validate({"many": [{}, {"a": 1, "b": 2, "c": 3, "d": 4, "e": 5}, {"a": []}], "name": 1})
+    assert explain(caught.value, "holder.json") == (
+        "holder.json: many.0: a, b, c, d, e and 2 more are missing; many.1: f, g are missing; "
+        "many.2.a: expected a whole number; many.2: b, c, d, e, f and 1 more are missing; name = 1: expected a text; "
+        "2 more"
+    )
+
+
+def test_missing_keys_of_several_places_stay_apart() -> None:
+    with pytest.raises(ValidationError) as caught:
+        Many.model_validate(dict.fromkeys("defg", 1))
+    text = explain(caught.value, lambda key: "b.json" if key == "b" else "many.json")
+    assert text == "many.json: a, c are missing; b.json: b is missing"
 
 
 def test_the_place_of_each_key() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
 from fedmepd.closest import one_of
@@ -118,7 +118,7 @@ def remedy(problem: OSError) -> str:
 
 
 # What a sentence about content from outside holds at most.
-_MOST_PROBLEMS, _LONGEST_VALUE = 5, 80
+_MOST_PROBLEMS, _MOST_MISSING, _LONGEST_VALUE = 5, 5, 80
 
 # By pydantic's name for a problem: what was expected.
 _KINDS = {
@@ -151,38 +151,63 @@ def explain(
         elsewhere: says of an unknown key, by its location, where it would be known; empty where it is not.
         defaults: whether the model's defaults are those that count, and are told too.
     """
+
+    def place_of(problem: ErrorDetails) -> str:
+        return where if isinstance(where, str) else where(str(next(iter(problem["loc"]), "")))
+
+    # Keys that are missing in one place are one sentence.
+    groups: dict[tuple[Any, ...], list[ErrorDetails]] = {}
     problems = error.errors(include_url=False)
-    sentences = [_sentence(problem, where, model, elsewhere, defaults) for problem in problems[:_MOST_PROBLEMS]]
-    left = len(problems) - len(sentences)
-    return "; ".join([*sentences, *([f"{left} more"] if left else [])])
+    for number, problem in enumerate(problems):
+        alike = ("missing", problem["loc"][:-1]) if problem["type"] == "missing" else (number,)
+        groups.setdefault((place_of(problem), *alike), []).append(problem)
+    parts, before = [], None
+    shown = list(groups.items())[:_MOST_PROBLEMS]
+    for (place, *_), group in shown:
+        text = _missing(group) if group[0]["type"] == "missing" else _sentence(group[0], model, elsewhere, defaults)
+        parts.append(text if place == before else f"{place}: {text}")
+        before = place
+    left = len(problems) - sum(len(group) for _, group in shown)
+    return "; ".join([*parts, *([f"{left} more"] if left else [])])
+
+
+def _missing(problems: Sequence[ErrorDetails]) -> str:
+    """The keys that one place lacks."""
+    if len(problems) == 1:
+        return f"{_shown_key(problems[0]['loc'])} is missing"
+    inside = _shown_key(problems[0]["loc"][:-1])
+    names = [_shown_key(problem["loc"][-1:]) for problem in problems]
+    left = len(names) - _MOST_MISSING
+    named = f"{', '.join(names[:_MOST_MISSING])}{f' and {left} more' if left > 0 else ''} are missing"
+    return f"{inside}: {named}" if inside else named
+
+
+def _shown_key(location: Sequence[str | int]) -> str:
+    # A key that nobody knows is content from outside too.
+    return plain_text(".".join(map(str, location)), _LONGEST_VALUE)
 
 
 def _sentence(
     problem: ErrorDetails,
-    where: str | Callable[[str], str],
     model: type[BaseModel] | None,
     elsewhere: Callable[[tuple[str | int, ...]], str],
     defaults: bool,
 ) -> str:
     location, value = problem["loc"], problem["input"]
-    # A key that nobody knows is content from outside too.
-    key = plain_text(".".join(map(str, location)), _LONGEST_VALUE)
-    place = where if isinstance(where, str) else where(str(location[0]) if location else "")
+    key = _shown_key(location)
     if problem["type"] == "extra_forbidden":
         if answer := elsewhere(location):
-            return f"{place}: {key} {answer}"
+            return f"{key} {answer}"
         known = fields_at(model, location)
-        return f"{place}: unknown key {key}" + (f": {one_of(str(location[-1]), known)}" if known else "")
-    if problem["type"] == "missing":
-        return f"{place}: {key} is missing"
+        return f"unknown key {key}" + (f": {one_of(str(location[-1]), known)}" if known else "")
     # Our own validators' sentences stand as they are; pydantic writes "Value error, " before them.
     own = problem.get("ctx", {}).get("error") if problem["type"] == "value_error" else None
     message = str(own) if own else _expected(problem, _field_at(model, location), defaults)
     if isinstance(value, dict | list | bytes) or problem["type"] == "json_invalid":
-        return f"{place}: {key}: {message}" if key else f"{place}: {message}"
+        return f"{key}: {message}" if key else message
     shown = repr(value)
     shown = shown if len(shown) <= _LONGEST_VALUE else f"{shown[:_LONGEST_VALUE]}..."
-    return f"{place}: {key or 'content'} = {shown}: {message}"
+    return f"{key or 'content'} = {shown}: {message}"
 
 
 def _expected(problem: ErrorDetails, field: FieldInfo | None, defaults: bool) -> str:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -11,8 +12,10 @@ import torch
 
 import fedmepd
 from fedmepd.cli.program import main
+from fedmepd.comparing.run import Run
 from fedmepd.errors import FedMEPDError
 from fedmepd.evaluation import results
+from tests.comparing import runs as comparable
 from tests.evaluation import runs
 
 
@@ -177,8 +180,11 @@ def test_nothing_there(tmp_path: Path) -> None:
         ("", "cannot be read"),
         ('{"method": "fedm', "cannot be read"),
         ("[]", "an array"),
-        ("{}", "method, seed, rounds"),
-        ('{"method": "fedmepd", "seed": 0, "rounds": 1}', "seconds, mean, server, sites"),
+        ("{}", "json: method, run_name, seed, rounds, round and 8 more are missing"),
+        (
+            '{"method": "fedmepd", "seed": 0, "rounds": 1}',
+            "json: run_name, round, settings, version, status and 5 more",
+        ),
     ],
 )
 def test_another_file(content: str, expected: str, tmp_path: Path) -> None:
@@ -202,8 +208,54 @@ def test_a_site_as_an_older_version_wrote_it(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     path.write_text(json.dumps(run))
     with pytest.raises(
-        FedMEPDError, match=r"results.json: sites.1.rounds_missed is missing; .* another version of fedmepd"
+        FedMEPDError, match=r"results.json: sites.1.rounds_missed is missing. .* with the version that wrote it"
     ):
+        results.read(path)
+
+
+def test_a_broken_part_is_told_in_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(runs.finished() | {"mean": {}}))
+    with pytest.raises(FedMEPDError) as caught:
+        results.read(path)
+    assert str(caught.value) == (
+        f"{path}: mean: mdsc, dice, hd95_mm, validation, personal_share are missing. This is no results.json of this "
+        "version of fedmepd: restore it if it is damaged, or read it with the version that wrote it"
+    )
+
+
+def shortened() -> dict:
+    """What docs/results keeps of a run: all that a comparison reads."""
+    return json.loads(Run.model_validate(comparable.run("fedmepd", 0, comparable.scores(0))).model_dump_json())
+
+
+@pytest.mark.parametrize("command", ["results", "report"])
+def test_a_shortened_run_is_for_comparisons(command: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    path = comparable.write(tmp_path, shortened())
+    assert main([command, str(path.parent)]) == 2
+    assert capsys.readouterr().err == (
+        f"fedmepd: {path} is a shortened run, such as those in docs/results: only `fedmepd compare show {path.parent}` "
+        "reads it\n"
+    )
+    assert main(["compare", "show", str(path.parent)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda run: run["sites"][1]["test"].update(mdsc=7), "sites.1.test.mdsc = 7: expected"),
+        (lambda run: run["server"].pop("cases"), "server.cases is missing"),
+        (lambda run: run.update(seconds="long"), "seconds = 'long': expected a number"),
+        (lambda run: run["sites"][1].update(name="server"), "two participants of one name"),
+        (lambda run: run.pop("sites"), "timing, mean, sites are missing"),
+    ],
+)
+def test_what_is_wrong_in_a_shortened_run_is_told(change, told: str, tmp_path: Path) -> None:
+    run = shortened()
+    change(run)
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(run))
+    with pytest.raises(FedMEPDError, match=f"results.json: {re.escape(told)}"):
         results.read(path)
 
 

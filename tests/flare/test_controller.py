@@ -155,7 +155,7 @@ NONSENSE = [
     (translation.profile_reply(profile(modalities=()), START_UP), "without any modality"),
     (translation.profile_reply(profile(cases=CASES | {"train": 10**9}), START_UP), "cases.train"),
     (translation.profile_reply(profile(cases=CASES | {"train": "3"}), START_UP), "cases.train"),
-    (translation.profile_reply(profile(cases={"train": 3}), START_UP), "cases.validation"),
+    (translation.profile_reply(profile(cases={"train": 3}), START_UP), "cases: validation, test are missing"),
     (translation.profile_reply(profile(source="elsewhere"), START_UP), "source"),
     (translation.profile_reply(profile(cross_site=["share"]), START_UP), "cross_site"),
 ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -251,6 +252,31 @@ class Results(_Run):
         return self
 
 
+class _ShortenedScores(_Scores):
+    hd95_mm: dict[str, _Amount] = {}
+
+
+class _ShortenedEntry(_Part):
+    name: str
+    modalities: list[str]
+    cases: _Cases
+    test: _ShortenedScores | None
+
+
+class Shortened(_Run):
+    """A results.json that holds of a run what a comparison reads; see :mod:`fedmepd.comparing.run`."""
+
+    status: Literal["running", "finished"]
+    seconds: _Amount
+    server: _ShortenedEntry
+    sites: list[_ShortenedEntry]
+
+    @model_validator(mode="after")
+    def _participants_have_names_of_their_own(self) -> Shortened:
+        require_names(self.server.name, [entry.name for entry in self.sites])
+        return self
+
+
 class _RoundOfCurves(_Part):
     round: _Round
     total: _Figure | None = None
@@ -302,13 +328,29 @@ def require_names(server: str, sites: Sequence[str]) -> set[str]:
     return names
 
 
-def require(kind: type[BaseModel], content: Any, path: Path) -> None:
+def require_results(content: dict[str, Any], path: Path, name: str) -> None:
+    """Refuses content of a results.json that cannot be shown; see :func:`require`.
+
+    Raises:
+        FedMEPDError: as of :func:`require`; or the run was shortened, and is otherwise as it should be.
+    """
+    required = {key for key, field in Results.model_fields.items() if field.is_required()}
+    if required - content.keys() != required - Shortened.model_fields.keys():
+        require(Results, content, path, name)
+        return
+    require(Shortened, content, path, name)
+    show = f"fedmepd compare show {quote(str(path.parent))}"
+    raise FedMEPDError(f"{path} is a shortened run, such as those in docs/results: only `{show}` reads it")
+
+
+def require(kind: type[BaseModel], content: Any, path: Path, name: str) -> None:
     """Refuses content that cannot be shown.
 
     Args:
         kind: one of the public classes of this module.
         content: of the file, as plain values.
         path: the file.
+        name: that fedmepd gives such files.
 
     Raises:
         FedMEPDError: a key that is shown is missing or of the wrong kind; the message names file and key.
@@ -317,5 +359,6 @@ def require(kind: type[BaseModel], content: Any, path: Path) -> None:
         kind.model_validate(content)
     except ValidationError as error:
         raise FedMEPDError(
-            f"{explain(error, str(path))}; the file is damaged, or of another version of fedmepd: read it with that one"
+            f"{explain(error, str(path))}. This is no {name} of this version of fedmepd: restore it if it is damaged, "
+            "or read it with the version that wrote it"
         ) from error

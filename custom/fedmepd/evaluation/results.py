@@ -18,7 +18,7 @@ from fedmepd.config import Settings
 from fedmepd.environment import versions
 from fedmepd.errors import FedMEPDError
 from fedmepd.evaluation.metrics import VERSION as EVALUATION
-from fedmepd.evaluation.result_files import Results, require
+from fedmepd.evaluation.result_files import require_results
 from fedmepd.storage import read_foreign_json, write_json, write_text
 from fedmepd.tasks.rules import LESION_COUNTS
 from fedmepd.text_table import natural_order
@@ -38,7 +38,6 @@ _PLACES = (
     f"*/*/results/{FILE_NAME}",  # a project's folder with the server and its sites (POC: prod_00)
     f"*/prod_*/*/*/results/{FILE_NAME}",  # a POC workspace
 )
-_KEYS = ("method", "seed", "rounds", "seconds", "mean", "server", "sites", "status", "round", "timing")
 # Of the difference between a mean and that of the values which it is said to be of.
 ROUNDING = 1e-6
 # What a record of an older version may lack.
@@ -216,10 +215,7 @@ def read(path: Path) -> dict[str, Any]:
         FedMEPDError: it cannot be read, or something else is in it.
     """
     results = read_foreign_json(path, f"a {FILE_NAME} of fedmepd")
-    missing = [key for key in _KEYS if key not in results]
-    if missing:
-        raise FedMEPDError(f"{path} holds no results of fedmepd: {', '.join(missing)} missing")
-    require(Results, results, path)
+    require_results(results, path, FILE_NAME)
     return results
 
 

@@ -11,7 +11,6 @@ from typing import Any
 from fedmepd import __version__
 from fedmepd.config import Settings
 from fedmepd.environment import versions
-from fedmepd.errors import FedMEPDError
 from fedmepd.evaluation.result_files import SiteResults, require
 from fedmepd.storage import read_foreign_json
 
@@ -26,7 +25,6 @@ _PLACES = (
     f"*/{FILE_NAME}",  # a named run
     f"fedmepd_runs/*/*/{FILE_NAME}",  # the site's kit, named runs
 )
-_KEYS = ("name", "modalities", "cases", "round", "status", "test", "examples", "filters", "history", "settings")
 
 
 def build(
@@ -86,8 +84,5 @@ def read(path: Path) -> dict[str, Any]:
         FedMEPDError: it cannot be read, or something else is in it.
     """
     content = read_foreign_json(path, f"a {FILE_NAME} of fedmepd")
-    missing = [key for key in _KEYS if key not in content]
-    if missing:
-        raise FedMEPDError(f"{path}: {', '.join(missing)} missing: expected a {FILE_NAME} of this version of fedmepd")
-    require(SiteResults, content, path)
+    require(SiteResults, content, path, FILE_NAME)
     return content

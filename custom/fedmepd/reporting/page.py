@@ -86,7 +86,7 @@ def _history(path: Path) -> dict[str, Any] | None:
         return None
     hint = "; without that file the page is written without curves"
     history = read_foreign_json(path, "the history of a run", hint=hint)
-    require(History, history, path)
+    require(History, history, path, HISTORY)
     return history
 
 
