@@ -66,7 +66,7 @@ def test_the_installed_command_and_its_exit_status(tmp_path: Path) -> None:
         [sys.executable, "-m", "fedmepd.cli", "results", str(tmp_path)], capture_output=True, text=True
     )
     assert (run.returncode, run.stdout) == (2, "")
-    assert run.stderr.startswith("fedmepd: no results in") and run.stderr.count("\n") == 1
+    assert run.stderr.startswith("fedmepd: no run in") and run.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("options", [["--json"], []], ids=["long", "short"])

@@ -15,6 +15,7 @@ from fedmepd.cli.program import main
 from fedmepd.comparing.run import Run
 from fedmepd.errors import FedMEPDError
 from fedmepd.evaluation import results
+from fedmepd.evaluation.runs_below import files_below
 from tests.comparing import runs as comparable
 from tests.evaluation import runs
 
@@ -167,11 +168,50 @@ def test_the_folder_that_a_run_is_known_by(file: str, folder: str) -> None:
 
 
 def test_nothing_there(tmp_path: Path) -> None:
-    with pytest.raises(FedMEPDError, match="server/simulate_job/results/results.json") as caught:
+    (tmp_path / "a" / "results.json").mkdir(parents=True)
+    with pytest.raises(FedMEPDError) as caught:
         results.find(tmp_path)
-    assert str(tmp_path) in str(caught.value)
+    assert str(caught.value) == (
+        f"no run in {tmp_path}: expected a run folder, a workspace of the simulator or of POC, a downloaded job, or a "
+        "folder of jobs at a server. A run's first results are written when its round 0 is over"
+    )
     with pytest.raises(FedMEPDError, match="does not exist"):
         results.find(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("command", ["results", "report"])
+def test_a_folder_far_above_runs(command: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """The runs of a comparison, two jobs of the simulator, and what nobody looks into: hidden folders and links."""
+    for place in (
+        "c/fedavg/seed-10",
+        "c/fedavg/seed-9",
+        "c/w/a/server/simulate_job/results",
+        "c/x/y/results",
+        "c/.z/a/b",
+    ):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "results.json").write_text("{}")
+    (tmp_path / "c/link").symlink_to(tmp_path / "c", target_is_directory=True)
+    assert main([command, str(tmp_path)]) == 2
+    below = [f"{tmp_path}/c/{place}" for place in ("fedavg/seed-9", "fedavg/seed-10", "w/a", "x/y")]
+    assert capsys.readouterr().err == (
+        f"fedmepd: no run in {tmp_path}, but below it: {', '.join(below)}. Name one of them; "
+        f"`fedmepd compare show {tmp_path}` compares all of them\n"
+    )
+
+
+def test_many_runs_below_and_a_folder_without_end(tmp_path: Path) -> None:
+    for number in range(12):
+        (tmp_path / "many/of" / f"seed-{number}").mkdir(parents=True)
+        (tmp_path / "many/of" / f"seed-{number}" / "results.json").write_text("{}")
+    with pytest.raises(FedMEPDError, match=r"of/seed-9 and more\. Name one"):
+        results.find(tmp_path)
+    deep = tmp_path / "deep" / "/".join("abcdefghijklm")
+    deep.mkdir(parents=True)
+    (deep / "results.json").write_text("{}")
+    with pytest.raises(FedMEPDError, match="no run in .*: expected"):
+        results.find(tmp_path / "deep")
+    assert len(list(files_below(tmp_path / "many", "results.json", most_folders=5))) == 3
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,16 @@ def test_of_several_runs_of_a_site_the_others_are_named(tmp_path, capsys) -> Non
     assert f"the newest of 2 runs: {tmp_path}/job-2/fedmepd (" in printed.err and f"{tmp_path}/job-1" in printed.err
 
 
+def test_a_folder_far_above_the_runs_of_sites(tmp_path, capsys) -> None:
+    """`results` shows none of them, `report` does."""
+    for site in ("site-1", "site-2"):
+        finished(tmp_path / "kits" / site / "job-1/fedmepd")
+    places = ", ".join(f"{tmp_path}/kits/{site}/job-1/fedmepd" for site in ("site-1", "site-2"))
+    assert main(["report", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == f"fedmepd: no run in {tmp_path}, but below it: {places}. Name one of them\n"
+    assert main(["results", str(tmp_path)]) == 2 and f"no run in {tmp_path}: expected" in capsys.readouterr().err
+
+
 def test_a_workspace_has_the_servers_page(tmp_path, capsys) -> None:
     from fedmepd.evaluation import results
 

@@ -25,6 +25,7 @@ def add_report_command(topics: argparse._SubParsersAction) -> None:
 
 def _report(options: argparse.Namespace) -> None:
     from fedmepd.cli.runs import chosen_run, chosen_site
+    from fedmepd.evaluation.site_results import FILE_NAME
     from fedmepd.reporting.page import write_report
     from fedmepd.reporting.site_page import write_site_report
 
@@ -33,5 +34,5 @@ def _report(options: argparse.Namespace) -> None:
         if site is not None:
             written = write_site_report(site, options.out or site.parent / "report")
         else:
-            written = write_report(chosen_run(options.workspace), options.out)
+            written = write_report(chosen_run(options.workspace, also=(FILE_NAME,)), options.out)
     print(f"wrote {written}")

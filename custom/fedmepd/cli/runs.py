@@ -12,15 +12,19 @@ from fedmepd.text_table import counted
 _MOST_SHOWN = 10
 
 
-def chosen_run(workspace: Path) -> Path:
+def chosen_run(workspace: Path, *, also: Sequence[str] = ()) -> Path:
     """Returns the results.json of the newest run below a folder; tells of the others, if there are any.
+
+    Args:
+        workspace: the folder.
+        also: names of other files that the command shows, of which the message tells if there is no run.
 
     Raises:
         FedMEPDError: there is none.
     """
     from fedmepd.evaluation.results import find_all, read, run_folder
 
-    newest, *others = find_all(workspace)
+    newest, *others = find_all(workspace, also=also)
     if others:
         _tell(newest, read(newest), run_folder(newest), [run_folder(path) for path in others])
     return newest

@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
+from shlex import quote
 from statistics import fmean
 from typing import Any, Literal
 
@@ -19,6 +21,7 @@ from fedmepd.environment import versions
 from fedmepd.errors import FedMEPDError
 from fedmepd.evaluation.metrics import VERSION as EVALUATION
 from fedmepd.evaluation.result_files import require_results
+from fedmepd.evaluation.runs_below import files_below
 from fedmepd.storage import read_foreign_json, write_json, write_text
 from fedmepd.tasks.rules import LESION_COUNTS
 from fedmepd.text_table import natural_order
@@ -38,6 +41,8 @@ _PLACES = (
     f"*/*/results/{FILE_NAME}",  # a project's folder with the server and its sites (POC: prod_00)
     f"*/prod_*/*/*/results/{FILE_NAME}",  # a POC workspace
 )
+# Runs further below that a message names.
+_MOST_SHOWN = 10
 # Of the difference between a mean and that of the values which it is said to be of.
 ROUNDING = 1e-6
 # What a record of an older version may lack.
@@ -174,8 +179,13 @@ def find(workspace: Path) -> Path:
     return find_all(workspace)[0]
 
 
-def find_all(workspace: Path) -> list[Path]:
-    """Finds the results.json of every run below a folder, the newest first; see :func:`find`."""
+def find_all(workspace: Path, *, also: Sequence[str] = ()) -> list[Path]:
+    """Finds the results.json of every run below a folder, the newest first; see :func:`find`.
+
+    Args:
+        workspace: the folder, or a results.json.
+        also: names of other files about runs, of which the message tells too if there is no results.json.
+    """
     workspace = Path(workspace)
     if not workspace.exists():
         raise FedMEPDError(
@@ -188,11 +198,23 @@ def find_all(workspace: Path) -> list[Path]:
     found.sort(key=lambda path: not _is_behind_link(path, workspace))
     found = list({path.resolve(): path for path in found}.values())
     if not found:
-        raise FedMEPDError(
-            f"no results in {workspace}: looked for {', '.join(_PLACES)}. Name the workspace or run folder of a job; "
-            "the first results are written when a run's round 0 is over."
-        )
+        raise FedMEPDError(f"no run in {workspace}{_what_to_name(workspace, (FILE_NAME, *also))}")
     return sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)
+
+
+def _what_to_name(folder: Path, names: Sequence[str]) -> str:
+    """The end of a sentence about a folder that is none of a run: runs further below, or what is expected."""
+    files = [file for name in names for file in islice(files_below(folder, name), _MOST_SHOWN + 1)]
+    if not files:
+        return (
+            ": expected a run folder, a workspace of the simulator or of POC, a downloaded job, or a folder of jobs at "
+            "a server. A run's first results are written when its round 0 is over"
+        )
+    runs = list(dict.fromkeys(str(run_folder(file)) for file in files))
+    more = " and more" if len(runs) > _MOST_SHOWN else ""
+    several = sum(file.name == FILE_NAME for file in files) > 1
+    compared = f"; `fedmepd compare show {quote(str(folder))}` compares all of them" if several else ""
+    return f", but below it: {', '.join(runs[:_MOST_SHOWN])}{more}. Name one of them{compared}"
 
 
 def _is_behind_link(path: Path, workspace: Path) -> bool:
