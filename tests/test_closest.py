@@ -37,6 +37,14 @@ def test_no_more_than_three() -> None:
     assert len(closest("site-1", [f"site-{number}" for number in range(2, 9)])) == 3
 
 
+@pytest.mark.parametrize("word", ["local,fedavg", "local, fedavg", " local,fedavg,"])
+def test_several_names_in_one_word(word: str) -> None:
+    assert did_you_mean(word, ["fedavg", "local"]) == "; did you mean local and fedavg, each by itself?"
+    # Names of which one is not known, and a name that has a comma.
+    assert "each by itself" not in did_you_mean(f"{word},x", ["fedavg", "local"])
+    assert did_you_mean("a,b", ["a,c"]) == "; did you mean a,c?"
+
+
 def test_the_end_of_a_sentence() -> None:
     assert did_you_mean("brats-fedmepd-0-3", RUNS).startswith("; did you mean brats-fedmepd-0-")
     assert did_you_mean("x", RUNS) == ""

@@ -34,6 +34,10 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
     >>> did_you_mean("evalute", ["evaluate", "export"])
     '; did you mean evaluate?'
     """
+    known = list(known)
+    words = [word.strip() for word in name.split(",") if word.strip()] if isinstance(name, str) else []
+    if len(words) > 1 and set(words) <= set(known):
+        return f"; did you mean {' and '.join(words)}, each by itself?"
     return question(closest(name, known))
 
 

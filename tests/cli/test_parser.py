@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[2]
         (["run"], "did you mean poc run or compare run?"),
         (["chek"], "did you mean data check?"),
         (["methods", "fedmedp"], "did you mean fedmepd?"),
+        (["methods", "fedmepd,local"], "did you mean fedmepd and local, each by itself?"),
         (
             ["job", "export", "a", "b", "--withoutcode"],
             "unrecognized arguments: --withoutcode; did you mean --without-code?",
@@ -57,7 +58,16 @@ def test_the_usage_is_that_of_the_command(capsys: pytest.CaptureFixture) -> None
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"), [(["--metod", "local"], "--method?"), (["--method", "fedavgg"], "did you mean fedavg?")]
+    ("arguments", "told"),
+    [
+        (["--metod", "local"], "--method?"),
+        (["--method", "fedavgg"], "did you mean fedavg?"),
+        # Several values in one word, of an option that takes several.
+        (["--method", "fedmepd,local"], "separate them by spaces: --method fedmepd local\n"),
+        (["--method", "fedmepd, lokal"], "separate them by spaces: --method fedmepd lokal\n"),
+        (["--seeds", "0,1,2"], "separate them by spaces: --seeds 0 1 2\n"),
+        (["--seeds", "a"], "invalid int value: 'a'\n"),
+    ],
 )
 def test_job_py(arguments: list[str], told: str, capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit) as caught:

@@ -37,6 +37,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("compare run plan.yml out", "plan.yaml"),
         ("kit site1", "site-1"),
         ("kit site-1 --withhold FLIR", "FLAIR"),
+        ("kit site-1 --withhold FLAIR,T1", "FLAIR and T1, each by itself"),
         ("join site1", "site-1"),
         ("doctor site1", "site-1"),
         ("egress site1", "site-1"),

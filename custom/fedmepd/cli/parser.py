@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
+from shlex import join
 from typing import Any
 
 from fedmepd.closest import closest, did_you_mean, question
@@ -35,11 +36,25 @@ class Parser(argparse.ArgumentParser):
             meant = [did_you_mean(word.partition("=")[0], options) for word in unknown if word.startswith("-")]
             self.error(f"unrecognized arguments: {' '.join(unknown)}{next(filter(None, meant), '')}")
 
+    def _get_value(self, action: argparse.Action, text: str) -> Any:
+        try:
+            return super()._get_value(action, text)
+        except argparse.ArgumentError as error:
+            raise argparse.ArgumentError(action, error.message + _by_spaces(text, action)) from error
+
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         try:
             super()._check_value(action, value)
         except argparse.ArgumentError as error:
             raise argparse.ArgumentError(action, error.message + _meant(str(value), action)) from error
+
+
+def _by_spaces(text: str, action: argparse.Action) -> str:
+    """The end of a sentence about several values in one word; empty where that is not what is wrong."""
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if action.nargs != "+" or len(words) < 2:
+        return ""
+    return f"; separate them by spaces: {join([*action.option_strings[:1], *words])}"
 
 
 def _options_in(args: Sequence[str] | None) -> Iterator[str]:
@@ -53,7 +68,7 @@ def _options_in(args: Sequence[str] | None) -> Iterator[str]:
 def _meant(word: str, action: argparse.Action) -> str:
     known = did_you_mean(word, map(str, action.choices))
     if not isinstance(action, argparse._SubParsersAction):
-        return known
+        return _by_spaces(word, action) or known
     # Somebody may have called a topic's command without the topic: ``check`` is ``data check``.
     below = {f"{topic} {name}": name for topic, name in _commands_below(action)}
     exactly = [command for command, name in below.items() if name == word]
