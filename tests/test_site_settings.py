@@ -101,8 +101,9 @@ def test_without_a_home_folder(home, monkeypatch):
         ({"allow": {"seconds": False}}, ("fedmepd.json", "allow.seconds", "durations, memory, live")),
         ({"min_count": 0}, ("fedmepd.json: min_count = 0: expected a whole number, at least 1", "default: 3")),
         ({"reproducible": True}, ("fedmepd.json", "reproducible = True", "'auto', 'yes' or 'no'")),
-        ("{data: 1}", ("fedmepd.json", "JSON")),
-        ("[]", ("fedmepd.json", "an array")),
+        ("{data: 1}", ("fedmepd.json", "JSON", "correct it, or restore it from a backup")),
+        ("[]", ("fedmepd.json", "an array", "correct it, or restore it from a backup")),
+        ("\ufeff{}", ("fedmepd.json", "byte order mark: save it as UTF-8 without one")),
     ],
 )
 def test_bad_file(tmp_path, content, named):
@@ -110,6 +111,27 @@ def test_bad_file(tmp_path, content, named):
     with pytest.raises(SettingsError) as error:
         SiteSettings.load(tmp_path)
     assert all(name in str(error.value) for name in named)
+
+
+@pytest.mark.parametrize("what", ["folder", "link"])
+def test_something_else_in_its_place_is_no_missing_file(what, tmp_path):
+    """The defaults would take back what the site has decided."""
+    (tmp_path / "fedmepd.json").mkdir() if what == "folder" else (tmp_path / "fedmepd.json").symlink_to("gone")
+    with pytest.raises(SettingsError, match=f"fedmepd.json is a {what}.*expected a file: correct it, or restore it"):
+        SiteSettings.load(tmp_path)
+
+
+def test_where_data_lead(tmp_path):
+    """Of a folder, of a link to one, of a file, and of nothing."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "link").symlink_to("data")
+    (tmp_path / "file").touch()
+    for name in ("data", "link"):
+        assert SiteSettings(data=tmp_path / name).why_no_data() == ""
+    for name in ("file", "gone", "file/data"):
+        why = SiteSettings(data=tmp_path / name).why_no_data()
+        assert why == f"the data folder {tmp_path / name} does not exist, is no folder, or cannot be entered"
+    assert SiteSettings().why_no_data() == ""
 
 
 def test_device():

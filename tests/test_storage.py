@@ -20,6 +20,7 @@ import torch
 from fedmepd.errors import CheckpointError, DataError, FedMEPDError
 from fedmepd.storage import (
     copy_file,
+    has_file,
     load_tensors,
     read_json,
     remove_leftovers,
@@ -228,7 +229,9 @@ def test_read_json_reads_what_write_json_wrote(tmp_path: Path) -> None:
         (None, "No such file"),
         (b"{", "as JSON"),
         (b"[" * 100_000, "as JSON"),
-        (b'{"a": "\xff"}', "as JSON"),
+        (b'{"a": "\xff"}', "as JSON (it is no UTF-8 text: save it as UTF-8)"),
+        (b"\xef\xbb\xbf{}", "as JSON (it begins with a byte order mark: save it as UTF-8 without one)"),
+        (b"\xff\xfe{\x00}\x00", "as JSON (it is no UTF-8 text"),
         (b"[1]", "holds an array"),
         (b"null", "holds null"),
         (b"2.5", "holds a number"),
@@ -248,6 +251,22 @@ def test_read_json_names_file_and_way_out(tmp_path: Path, content: bytes | None,
 def test_read_json_of_an_array(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", [1, 2])
     assert read_json(tmp_path / "a.json", "cases", kinds=(dict, list)) == [1, 2]
+
+
+def test_a_file_that_may_be_missing(tmp_path: Path) -> None:
+    """What stands in its place is no missing file: whoever takes it for one would use defaults."""
+    assert not has_file(tmp_path / "none", DataError, "; restore it")
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("file")
+    assert has_file(tmp_path / "file", DataError, "; restore it") and has_file(tmp_path / "link", DataError, "")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "nowhere").symlink_to("gone")
+    os.mkfifo(tmp_path / "pipe")
+    told = {"folder": "is a folder", "nowhere": "is a link that leads nowhere", "pipe": "is no plain file"}
+    for name, what in told.items():
+        with pytest.raises(DataError) as caught:
+            has_file(tmp_path / name, DataError, "; restore it")
+        assert str(caught.value) == f"{tmp_path / name} {what}: expected a file; restore it"
 
 
 def test_read_json_of_a_folder(tmp_path: Path) -> None:

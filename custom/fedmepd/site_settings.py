@@ -15,12 +15,13 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 from fedmepd.disclosure import Allow, Disclosure
 from fedmepd.errors import SettingsError, explain
 from fedmepd.site_limits import HIGHEST, Limits
-from fedmepd.storage import read_json
+from fedmepd.storage import has_file, read_json
 
 if TYPE_CHECKING:
     import torch
 
 FILE_NAME = "fedmepd.json"
+_REMEDY = ": correct it, or restore it from a backup. Without it the defaults hold, also for what may leave the machine"
 
 # The environment variable that overrides a key of the file.
 VARIABLES = {
@@ -100,14 +101,14 @@ class SiteSettings(BaseModel):
             cache_needed: False: ``cache`` is None for a user who has neither a home folder nor said where it is.
 
         Raises:
-            SettingsError: the file is not JSON, a key is unknown, a value is of the wrong kind, or there is no place
-                for the cache.
+            SettingsError: the file is no file, or not JSON, a key is unknown, a value is of the wrong kind, or there is
+                no place for the cache.
         """
         values: dict[str, Any] = {}
         origin: dict[str, str] = {}
         file = Path(local_folder) / FILE_NAME if local_folder is not None else None
-        if file is not None and file.is_file():
-            values = read_json(file, "an object of keys and values", SettingsError)
+        if file is not None:
+            values = kept_values(file)
             origin = dict.fromkeys(values, str(file))
             for key in ("data", "cache"):
                 if isinstance(values.get(key), str) and values[key]:
@@ -146,6 +147,12 @@ class SiteSettings(BaseModel):
         copy = self.model_copy(update=unset)
         copy._one_machine = True
         return copy
+
+    def why_no_data(self) -> str:
+        """Returns why there is nothing at all in the data folder; empty if there is a folder, or none is named."""
+        if self.data is None or os.path.isdir(self.data):
+            return ""
+        return f"the data folder {self.data} does not exist, is no folder, or cannot be entered"
 
     @property
     def prepared(self) -> Path:
@@ -199,6 +206,17 @@ class SiteSettings(BaseModel):
                 f"another of {', '.join(available)}"
             ) from error
         return torch.device(self.device)
+
+
+def kept_values(file: Path) -> dict[str, Any]:
+    """Returns what is in a ``fedmepd.json``, not checked yet; nothing where there is none.
+
+    Raises:
+        SettingsError: it is not JSON, or no file.
+    """
+    if not has_file(file, SettingsError, _REMEDY):
+        return {}
+    return read_json(file, "an object of keys and values", SettingsError, hint=_REMEDY)
 
 
 def has_home() -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import io
 import json
@@ -214,10 +215,38 @@ def read_json(
         raise error(f"{path} cannot be read ({problem.strerror}): expected {what}{hint}", public) from problem
     # Nested too deep, JSON of a stranger raises RecursionError.
     except (ValueError, RecursionError) as problem:
-        raise error(f"{path} cannot be read as JSON ({problem}): expected {what}{hint}", public) from problem
+        raise error(f"{path} cannot be read as JSON ({_fault(problem)}): expected {what}{hint}", public) from problem
     if not isinstance(content, kinds):
         raise error(f"{path} holds {_JSON_KINDS[type(content)]}: expected {what}{hint}", public)
     return content
+
+
+def _fault(problem: Exception) -> str:
+    """Why a text is no JSON; Python's words for what editors add are no help to whoever uses one."""
+    if isinstance(problem, UnicodeDecodeError):
+        return "it is no UTF-8 text: save it as UTF-8"
+    if isinstance(problem, json.JSONDecodeError) and problem.doc.startswith(codecs.BOM_UTF8.decode()):
+        return "it begins with a byte order mark: save it as UTF-8 without one"
+    return str(problem)
+
+
+def has_file(path: Path, error: type[FedMEPDError], hint: str) -> bool:
+    """Whether a file is there whose absence means something.
+
+    Args:
+        path: of the file.
+        error: kind of the error that is raised.
+        hint: what to do, as the end of its message.
+
+    Raises:
+        FedMEPDError: something else is there, such as a folder, or a link that leads nowhere.
+    """
+    if path.is_file():
+        return True
+    if not os.path.lexists(path):
+        return False
+    what = "a folder" if path.is_dir() else "no plain file" if path.exists() else "a link that leads nowhere"
+    raise error(f"{path} is {what}: expected a file{hint}")
 
 
 def refuse_huge(path: Path, expected: str) -> None:

@@ -412,23 +412,20 @@ def _tell_findings(inspection: Any) -> None:
 
 def _kit_settings(kit: Path) -> Path:
     """Returns a kit's file with the settings of its machine, which has been read once: it will be changed."""
+    from fedmepd.site_settings import FILE_NAME, kept_values
+
     if not (kit / "local").is_dir():
         raise SettingsError(f"{kit} is no FLARE kit: expected a folder with a sub-folder local{like_path(kit)}")
-    file = kit / "local" / "fedmepd.json"
-    _kept_settings(file)
+    file = kit / "local" / FILE_NAME
+    kept_values(file)
     return file
 
 
-def _kept_settings(file: Path) -> dict[str, Any]:
-    from fedmepd.storage import read_json
-
-    return read_json(file, "an object of keys and values", SettingsError) if file.is_file() else {}
-
-
 def _point_kit(file: Path, folder: Path) -> None:
+    from fedmepd.site_settings import kept_values
     from fedmepd.storage import write_json
 
-    write_json(file, {**_kept_settings(file), "data": str(folder.absolute())})
+    write_json(file, {**kept_values(file), "data": str(folder.absolute())})
 
 
 def _split(options: argparse.Namespace) -> None:

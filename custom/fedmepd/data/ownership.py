@@ -68,7 +68,7 @@ def find_site_data(name: str, settings: Settings, site_settings: SiteSettings) -
         cohort = cohort_of(settings.data.phantom)
         root = cohort_folder(site_settings.cache, cohort, settings.seed)
         return find_dataset(task, ensure_site(root, name, settings.seed, cohort, _KEPT)), "phantom"
-    folder = _folder_of(name, data)
+    folder = _folder_of(name, site_settings)
     # If the folder has sub-folders for other sites but none for this one, their cases are not this site's.
     dataset = find_dataset(task, folder, deep=folder != data, without=FUSION_SITE)
     if dataset.cases and folder == data and site_settings.shares_folder:
@@ -120,7 +120,7 @@ def find_fusion_data(site: str, settings: Settings, site_settings: SiteSettings)
     if not site or data is None:
         return find_site_data(FUSION_SITE, settings, site_settings)
     own, _ = find_site_data(site, settings, site_settings)
-    home = _folder_of(site, data)
+    home = _folder_of(site, site_settings)
     folders = [place for place in dict.fromkeys((data / FUSION_SITE, home / FUSION_SITE)) if _holds_fusion_cases(place)]
     marked = any(case.for_fusion for case in own.cases)
     ways = (
@@ -145,15 +145,14 @@ def find_fusion_data(site: str, settings: Settings, site_settings: SiteSettings)
     return dataset, "folder"
 
 
-def _folder_of(name: str, data: Path) -> Path:
-    if not data.is_dir():
+def _folder_of(name: str, site_settings: SiteSettings) -> Path:
+    if why := site_settings.why_no_data():
         raise DataError(
-            f"the data folder {data} does not exist, or is no folder: set FEDMEPD_DATA (or data in the site's "
-            "fedmepd.json) to one",
+            f"{why}: set FEDMEPD_DATA (or data in the site's fedmepd.json) to one",
             public=f"the data folder of {name} does not exist",
         )
-    own = data / name
-    return own if own.is_dir() else data
+    own = site_settings.data / name
+    return own if own.is_dir() else site_settings.data
 
 
 def _holds_fusion_cases(folder: Path) -> bool:
