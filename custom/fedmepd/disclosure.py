@@ -94,7 +94,8 @@ class Disclosure:
     def describe(self) -> str:
         """Returns the decision in words."""
         refused = [kind for kind, allowed in self.allow.model_dump().items() if not allowed]
-        return f"no mean over fewer than {counted(self.fewest, 'case')}; not allowed: {', '.join(refused) or 'nothing'}"
+        but = f" but {', '.join(refused)}" if refused else ""
+        return f"no mean over fewer than {counted(self.fewest, 'case')}; the site allows all kinds of values{but}"
 
     def of_source(self, source: str) -> Disclosure:
         """Returns the decision about cases of a source: made-up ones (``phantom``) are nobody's, any number does."""

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
+from nvflare.fuel.sec.authz import Authorizer, AuthzContext, Person
+from nvflare.security.security import COMMAND_CATEGORIES
 
 from fedmepd.cli import main
 from fedmepd.errors import SettingsError
@@ -21,7 +24,7 @@ from tests.doctor.conftest import kit_folder, provisioned  # noqa: F401
 
 @pytest.fixture(autouse=True)
 def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable in ("FEDMEPD_DATA", "FEDMEPD_CACHE", "FEDMEPD_MIN_COUNT"):
+    for variable in ("FEDMEPD_DATA", "FEDMEPD_CACHE", "FEDMEPD_DEVICE", "FEDMEPD_MIN_COUNT"):
         monkeypatch.delenv(variable, raising=False)
 
 
@@ -96,7 +99,17 @@ def test_a_list_that_holds_nothing_back(values: dict, kit_folder: Path) -> None:
     assert json.loads(file.read_text())["class_list_enforcement_mode"] == "enforce"
 
 
-@pytest.mark.parametrize("rights", ["any", {"*": "any"}, {"*": "any", "byoc": "none"}])
+@pytest.mark.parametrize(
+    "rights",
+    [
+        "any",
+        {"*": "any"},
+        {"*": "any", "byoc": "none"},
+        # FLARE reads names in small letters and without spaces around; of two, the last.
+        {" * ": "any"},
+        {"submit_job": "any", "shell_commands": "any", "byoc": "any", "BYOC": "any"},
+    ],
+)
 def test_code_is_refused_whatever_the_rights_were(rights: str | dict, kit_folder: Path) -> None:  # noqa: F811
     """FLARE looks for a word for all rights before it looks for a single one."""
     write(kit_folder, "authorization.json", lambda content: content | {"permissions": {"lead": rights}})
@@ -126,9 +139,13 @@ def test_a_site_is_shown_as_a_whole_each_time(kit_folder: Path, capsys: pytest.C
     flare = len(json.loads((kit_folder / "local/resources.json.default").read_text())["class_allow_list"])
     ours = "4 named by jobs of this package"
     assert first["jobs without code"] == f"may use these classes: {ours}, and {flare} in FLARE's own list"
-    (kit_folder / "local/fedmepd.json").write_text(
-        json.dumps({"data": "/data/here", "min_count": 5, "limits": {"crop": 96}, "allow": {"live": False}})
-    )
+    assert first["data"] == "no folder is named"
+    assert (first["device"], first["cache"].partition(", ")[0]) == ("auto", str(Path("~/.cache/fedmepd").expanduser()))
+    assert first["cache"].endswith(", in the home folder of whoever starts the kit")
+    assert first["leaving"] == "no mean over fewer than 3 cases; the site allows all kinds of values"
+    decided = {"data": "data", "device": "cpu", "cache": "kept", "min_count": 5}
+    decided |= {"limits": {"crop": 96}, "allow": {"live": False, "losses": False}}
+    (kit_folder / "local/fedmepd.json").write_text(json.dumps(decided))
     write(
         kit_folder,
         "resources.json",
@@ -140,8 +157,14 @@ def test_a_site_is_shown_as_a_whole_each_time(kit_folder: Path, capsys: pytest.C
     assert changed["withheld encoders"] == "FLAIR, T1"
     assert changed["jobs without code"].endswith("besides, as somebody has added: hospital.own.Trainer")
     assert changed["files of the kit"] == "shown to the site's own organisation alone"
-    assert changed["data"] == "/data/here" and changed["limits for a job"].startswith("width 32, crop 96, ")
-    assert changed["leaving"] == "no mean over fewer than 5 cases; not allowed: live"
+    data = kit_folder / "local/data"
+    nowhere = "does not exist, is no folder, or cannot be entered: `fedmepd data init FOLDER --kit KIT` names one"
+    assert changed["data"] == f"the data folder {data} {nowhere}"
+    data.mkdir()
+    assert shown(kit_folder, capsys)["data"] == str(data)
+    assert (changed["device"], changed["cache"]) == ("cpu", str(kit_folder / "local/kept"))
+    assert changed["limits for a job"].startswith("width 32, crop 96, ")
+    assert changed["leaving"] == "no mean over fewer than 5 cases; the site allows all kinds of values but losses, live"
     assert changed["other settings"] == "case_scores none, cross_site none, reproducible auto, privacy.epsilon none"
 
 
@@ -164,19 +187,24 @@ def test_variables_of_the_shell_are_named(
 ) -> None:
     """The site may be started without them, as by systemd."""
     assert main(["kit", str(kit_folder)]) == 0 and "this shell" not in capsys.readouterr().out
-    monkeypatch.setenv("FEDMEPD_DATA", "/data/elsewhere")
+    monkeypatch.setenv("FEDMEPD_DATA", str(kit_folder))
     assert main(["kit", str(kit_folder)]) == 0
     printed = capsys.readouterr().out
-    assert "  data               /data/elsewhere\n" in printed
+    assert f"  data               {kit_folder}\n" in printed
     assert printed.splitlines()[-1].startswith("this shell sets FEDMEPD_DATA, which wins over fedmepd.json")
 
 
 def test_a_server_is_shown_with_its_folder(server_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     first = shown(server_folder, capsys)
-    assert first["jobs and results"].startswith("kept in /tmp/nvflare/jobs-storage, which a restart of the machine may")
+    assert first["jobs and results"] == (
+        "kept in /tmp/nvflare/jobs-storage, what FLARE notes of running jobs in /tmp/nvflare/snapshot-storage; a "
+        "restart of the machine may empty them: choose another folder with --jobs FOLDER"
+    )
     assert "withheld encoders" not in first
     shown(server_folder, capsys, "--jobs", str(tmp_path / "kept"))
-    assert shown(server_folder, capsys)["jobs and results"] == f"kept in {tmp_path}/kept/jobs"
+    assert shown(server_folder, capsys)["jobs and results"] == (
+        f"kept in {tmp_path}/kept/jobs, what FLARE notes of running jobs in {tmp_path}/kept/snapshots"
+    )
 
 
 @pytest.mark.parametrize(
@@ -190,12 +218,73 @@ def test_a_server_is_shown_with_its_folder(server_folder: Path, tmp_path: Path, 
             "accepted from lead (o:a or n:sub",
         ),
         ("o:b", "shown to lead (o:b)", "accepted from lead (o:b)"),
+        # FLARE's words for nobody, everybody, and all but some.
+        ("not any", "shown to nobody", "refused, no matter who submits them"),
+        ({"shell_commands": "none", "byoc": "NOT  all"}, "shown to nobody", "refused, no matter who submits them"),
+        (["not any", "any"], "shown to nobody", "refused, no matter who submits them"),
+        ({"shell_commands": ["all"], "byoc": "not none"}, "shown to lead", "accepted from lead"),
+        ("not o:b", "shown to lead (any but not o:b)", "accepted from lead (any but not o:b)"),
+        (
+            {"cat": "o:a", "byoc": ["o:a", "none", "not n:x"]},
+            "shown to lead (o:a)",
+            "accepted from lead (o:a but not n:x)",
+        ),
+        ({"cat": ["o:a", "not o:a"]}, "shown to nobody", "refused, no matter who submits them"),
     ],
 )
 def test_rights_are_told_as_flare_reads_them(rights: Any, files: str, code: str, kit_folder: Path) -> None:  # noqa: F811
     write(kit_folder, "authorization.json", lambda content: content | {"permissions": {"lead": rights}})
     state = dict(describe(KitSettings(kit_folder), SiteSettings()))
     assert state["files of the kit"] == files and state["jobs with code"].startswith(code)
+
+
+def test_whose_code_is_accepted_is_what_flare_does(kit_folder: Path) -> None:  # noqa: F811
+    """All pairs of words, against FLARE's own decision about some people."""
+    words = ["any", "none", "no", "not any", "not none", "not o:a", "o:a", "n:x", "not n:x", "o:site"]
+    people = [Person(name, org, "lead") for name in ("x", "y") for org in ("a", "b", "home")]
+    for pair in product(words, repeat=2):
+        content = {"format_version": "1.0", "permissions": {"lead": {"byoc": list(pair)}}}
+        (kit_folder / "local/authorization.json").write_text(json.dumps(content))
+        flare = Authorizer("home", COMMAND_CATEGORIES)
+        assert not flare.load_policy(content)
+        may = [flare.authorize(AuthzContext("byoc", person, person))[0] for person in people]
+        told = KitSettings(kit_folder).rights("byoc")
+        assert (told == {}, told == {"lead": "any"}) == (not any(may), all(may)), pair
+
+
+@pytest.mark.parametrize("name", ["resources.json", "authorization.json", "privacy.json"])
+@pytest.mark.parametrize("what", ["folder", "link"])
+def test_something_else_in_place_of_a_file_is_no_missing_file(
+    name: str,
+    what: str,
+    kit_folder: Path,  # noqa: F811
+    capsys: pytest.CaptureFixture,
+) -> None:
+    file = kit_folder / "local" / name
+    file.mkdir() if what == "folder" else file.symlink_to("gone")
+    before = sorted((kit_folder / "local").iterdir())
+    assert main(["kit", str(kit_folder)]) == 2
+    printed = capsys.readouterr().err
+    assert f"fedmepd: {file} is a {what}" in printed and "expected a file: correct it, or restore it" in printed
+    assert sorted((kit_folder / "local").iterdir()) == before
+
+
+@pytest.mark.parametrize(("option", "file"), [("--refuse-code", "authorization.json"), ("--withhold", "privacy.json")])
+def test_a_decision_is_taken_back_as_the_help_says(
+    option: str,
+    file: str,
+    kit_folder: Path,  # noqa: F811
+    capsys: pytest.CaptureFixture,
+) -> None:
+    """By hand alone: no other command undoes it."""
+    with pytest.raises(SystemExit):
+        main(["kit", "--help"])
+    assert f"delete local/{file} in the kit" in " ".join(capsys.readouterr().out.split())
+    before = shown(kit_folder, capsys)
+    decided = shown(kit_folder, capsys, option, *(["T1"] if option == "--withhold" else []))
+    assert decided != before and shown(kit_folder, capsys) == decided
+    (kit_folder / "local" / file).unlink()
+    assert shown(kit_folder, capsys) == before
 
 
 def test_a_policy_of_somebody_else_is_told(kit_folder: Path, capsys: pytest.CaptureFixture) -> None:  # noqa: F811

@@ -67,13 +67,18 @@ def add_federation_commands(topics: argparse._SubParsersAction, command: Command
         "what the kit names already",
     )
     join_.add_argument("--jobs", type=Path, metavar="FOLDER", help="at the server: folder for jobs and results")
-    join_.add_argument("--refuse-code", action="store_true", help="refuse jobs that carry code, no matter who submits")
+    join_.add_argument(
+        "--refuse-code",
+        action="store_true",
+        help="refuse jobs that carry code, no matter who submits; `fedmepd kit --help` says how to take it back",
+    )
     join_.add_argument(
         "--withhold",
         nargs="+",
         default=[],
         metavar="MODALITY",
-        help="at a site: never send the changes of these modalities' encoders",
+        help="at a site: never send the changes of these modalities' encoders; `fedmepd kit --help` says how to take "
+        "it back",
     )
     join_.add_argument("--job", type=Path, help="a job's folder; `fedmepd doctor` checks whether it can run here")
     join_.add_argument("--against", type=Path, metavar="FILE", help="file with the server's versions")

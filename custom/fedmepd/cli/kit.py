@@ -22,16 +22,27 @@ def add_kit_command(topics: argparse._SubParsersAction) -> None:
     )
     kit.add_argument("kit", type=Path, help="the kit's folder")
     kit.add_argument(
-        "--refuse-code", action="store_true", help="refuse jobs that carry code, no matter who submits them"
+        "--refuse-code",
+        action="store_true",
+        help="refuse jobs that carry code, no matter who submits them. To take it back: delete "
+        "local/authorization.json in the kit, which also holds what you have changed there by hand, and run this "
+        "command again",
     )
     kit.add_argument(
         "--withhold",
         nargs="+",
         metavar="MODALITY",
-        help="for a site: never send the changes of these modalities' encoders",
+        help="for a site: never send the changes of these modalities' encoders. To take it back: delete "
+        "local/privacy.json in the kit",
     )
     add_task_option(kit, "brats; with --withhold, whose modalities are the task's")
-    kit.add_argument("--jobs", type=Path, metavar="FOLDER", help="for the server: folder for jobs and results")
+    kit.add_argument(
+        "--jobs",
+        type=Path,
+        metavar="FOLDER",
+        help="for the server: folder for jobs and results, in its sub-folder jobs; its sub-folder snapshots is for "
+        "what FLARE notes of running jobs",
+    )
     kit.set_defaults(run=_kit)
 
 

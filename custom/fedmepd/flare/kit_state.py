@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 from nvflare.app_common.default_component_policy import DEFAULT_CLASS_ALLOW_LIST
 
+from fedmepd.flare.kit_rights import EVERYBODY
 from fedmepd.flare.kits import CODE, FILES, KitSettings
-from fedmepd.site_settings import SiteSettings
+from fedmepd.site_settings import FILE_NAME, SiteSettings
 
 # Where FLARE keeps a server's jobs until somebody names another folder.
 _TEMPORARY = "/tmp/nvflare"
@@ -26,12 +27,14 @@ def describe(kit: KitSettings, machine: SiteSettings) -> Iterator[tuple[str, str
     yield "jobs with code", _whose_code(kit.rights(*CODE))
     yield "jobs without code", f"may use {_classes(kit)}"
     if kit.is_server:
-        yield "jobs and results", _folder(kit)
+        yield "jobs and results", _folders(kit)
     else:
         yield "withheld encoders", _withheld(kit)
         yield "log", "its errors go to the server" if kit.sends_log() else "stays at this site"
         yield "files of the kit", _whose_files(kit.rights(*FILES))
-    yield "data", str(machine.data or "no folder is named")
+    yield "data", _data(machine)
+    yield "device", machine.device
+    yield "cache", _cache(machine)
     yield "limits for a job", machine.limits.describe()
     yield "leaving", machine.disclosure().describe()
     others = {"case_scores": machine.case_scores, "cross_site": machine.cross_site}
@@ -52,7 +55,7 @@ def _whose_files(rights: dict[str, str]) -> str:
 
 
 def _people(rights: dict[str, str]) -> str:
-    return ", ".join(role if words == "any" else f"{role} ({words})" for role, words in rights.items())
+    return ", ".join(role if words == EVERYBODY else f"{role} ({words})" for role, words in rights.items())
 
 
 def _classes(kit: KitSettings) -> str:
@@ -64,12 +67,27 @@ def _classes(kit: KitSettings) -> str:
     return said + (f"; besides, as somebody has added: {', '.join(others)}" if others else "")
 
 
-def _folder(kit: KitSettings) -> str:
-    folder = kit.jobs_folder()
-    if folder is None:
+def _folders(kit: KitSettings) -> str:
+    jobs, snapshots = kit.jobs_folders()
+    if jobs is None:
         return "local/resources.json names no folder as FLARE does"
-    lost = ", which a restart of the machine may empty: choose another with --jobs FOLDER"
-    return f"kept in {folder}{lost if folder.startswith(_TEMPORARY) else ''}"
+    notes = f", what FLARE notes of running jobs in {snapshots}" if snapshots else ""
+    lost = "; a restart of the machine may empty them: choose another folder with --jobs FOLDER"
+    temporary = any(folder and folder.startswith(_TEMPORARY) for folder in (jobs, snapshots))
+    return f"kept in {jobs}{notes}{lost if temporary else ''}"
+
+
+def _data(machine: SiteSettings) -> str:
+    if why := machine.why_no_data():
+        return f"{why}: `fedmepd data init FOLDER --kit KIT` names one"
+    return str(machine.data or "no folder is named")
+
+
+def _cache(machine: SiteSettings) -> str:
+    if machine.cache is None:
+        return f"no place for it, since this user has no home folder: name one as cache in local/{FILE_NAME}"
+    default = SiteSettings.model_fields["cache"].default.expanduser()
+    return f"{machine.cache}{', in the home folder of whoever starts the kit' if machine.cache == default else ''}"
 
 
 def _withheld(kit: KitSettings) -> str:

@@ -27,9 +27,10 @@ from nvflare.tool.kit.kit_config import (
 from fedmepd.closest import did_you_mean, like_path
 from fedmepd.errors import SettingsError
 from fedmepd.flare.kit_files import AUTHORIZATION, PRIVACY, REMEDY, RESOURCES, read_checked
+from fedmepd.flare.kit_rights import ALL_RIGHTS, EVERYBODY, in_flares_spelling, whose
 from fedmepd.flare.tracking import TRACKERS
 from fedmepd.flare.withholding import policy, withheld
-from fedmepd.storage import write_json
+from fedmepd.storage import has_file, write_json
 from fedmepd.tasks.task import Task
 
 SERVER, SITE, ADMIN = "server", "site", "admin"
@@ -76,9 +77,7 @@ ADMISSION = {"id": "fedmepd_site_admission", "path": "fedmepd.flare.admission.Si
 _BYOC, _SHELL = "byoc", "shell_commands"
 CODE, FILES = (_BYOC,), tuple(command for command, category in COMMAND_CATEGORIES.items() if category == _SHELL)
 """The rights to bring code, and to read files of a kit at FLARE's console."""
-# FLARE keeps a word for all rights under this name, and looks for it first.
-_ALL_RIGHTS = "*"
-_NEVER, _NO_WORDS = "none", ("none", "no")
+_NEVER = "none"
 _COMMANDS = {value for name, value in vars(AdminCommandNames).items() if not name.startswith("_")}
 # A command without a category is a right of its own; two more are asked for when a job is deployed.
 _RIGHTS = sorted(
@@ -153,7 +152,7 @@ class KitSettings:
         self.rights()
         for name in (RESOURCES, PRIVACY):
             # Without these FLARE has rules of its own.
-            if self._source(name).is_file():
+            if self._is_there(name):
                 self._read(name)
 
     def set_up(self) -> Path:
@@ -162,9 +161,10 @@ class KitSettings:
         A site's logs, which may name cases and paths, stay there too: FLARE by default sends its errors to the server.
         The server lets sites into jobs that run already (see :mod:`fedmepd.flare.admission`).
         """
-        default = self.local / f"{RESOURCES}.default"
+        default = f"{RESOURCES}.default"
         # What somebody has removed is FLARE's: without its components a kit does not work.
-        resources = (read_checked(default, RESOURCES) if default.is_file() else {}) | self._read(RESOURCES)
+        provisioned = read_checked(self.local / default, RESOURCES) if self._has(default) else {}
+        resources = provisioned | self._read(RESOURCES)
         allowed = [name for name in _allowed(resources) if not _is_too_much(name)]
         resources[_ALLOWED] = [*allowed, *(name for name in self.own_classes if name not in allowed)]
         if _MODE in resources:
@@ -178,7 +178,7 @@ class KitSettings:
 
     def too_much(self) -> list[str]:
         """Returns the allowed names with which a job could do anything here, and the setting that allows all names."""
-        if not self._source(RESOURCES).is_file():
+        if not self._is_there(RESOURCES):
             return []
         resources = self._read(RESOURCES)
         lax = [f"every class ({_MODE} is warn)"] if resources.get(_MODE) == ClassListEnforcementMode.WARN.value else []
@@ -198,7 +198,7 @@ class KitSettings:
         return not self.is_server and self._read(RESOURCES).get("allow_log_streaming", True)
 
     def rights(self, *names: str) -> dict[str, str]:
-        """Returns whose people have rights here, by role, in FLARE's words; without those who never have them.
+        """Returns whose people have one of some rights here, by role, in words; without those who have none.
 
         Args:
             names: of the rights, such as those of :data:`CODE` and :data:`FILES`.
@@ -210,16 +210,14 @@ class KitSettings:
         if error:
             raise SettingsError(f"{self._source(AUTHORIZATION)}: {error}: {REMEDY}")
         found = {}
-        for role, given in policy_.role_rights.items():
-            conditions = [given.get(_ALL_RIGHTS, given.get(name, _NEVER)) for name in names]
-            words = [word for one in conditions for word in ([one] if isinstance(one, str) else one)]
-            if some := dict.fromkeys(word for word in words if word.strip().lower() not in _NO_WORDS):
-                found[role] = " or ".join(some)
+        for role in policy_.role_rights:
+            if some := dict.fromkeys(filter(None, (whose(policy_, role, name) for name in names))):
+                found[role] = EVERYBODY if EVERYBODY in some else " or ".join(some)
         return found
 
     def withheld(self) -> tuple[str, ...] | None:
         """Returns the modalities whose encoders never leave the site; None: somebody else wrote the policy."""
-        return withheld(self._read(PRIVACY)) if (self.local / PRIVACY).is_file() else ()
+        return withheld(self._read(PRIVACY)) if self._has(PRIVACY) else ()
 
     def refuse_code(self) -> Path:
         """Refuses jobs that carry code, whoever submits them; returns the file that says so."""
@@ -230,16 +228,17 @@ class KitSettings:
 
         Logs are among them, and where the data are. FLARE's console by default shows them to a project admin, too.
         """
-        return self._permit(lambda rights: rights | ({_SHELL: "o:site"} if rights.get(_SHELL) == "any" else {}))
+        return self._permit(lambda rights: rights | ({_SHELL: "o:site"} if rights.get(_SHELL) == EVERYBODY else {}))
 
     def _permit(self, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Path:
         content = self._read(AUTHORIZATION)
         permissions = content["permissions"]
         for role, rights in permissions.items():
             # One word for all rights ("any") leaves no room for an exception, nor does one that stands under a star.
-            by_name = rights if isinstance(rights, dict) else {_ALL_RIGHTS: rights}
+            by_name = rights if isinstance(rights, dict) else {ALL_RIGHTS: rights}
+            by_name = {in_flares_spelling(name): words for name, words in by_name.items()}
             permissions[role] = change(
-                dict.fromkeys(_RIGHTS, by_name[_ALL_RIGHTS]) if _ALL_RIGHTS in by_name else by_name
+                dict.fromkeys(_RIGHTS, by_name[ALL_RIGHTS]) if ALL_RIGHTS in by_name else by_name
             )
         return self._write(AUTHORIZATION, content)
 
@@ -284,7 +283,7 @@ class KitSettings:
         try:
             [manager] = _job_managers(resources)
             manager["args"]["uri_root"] = str(folder / "jobs")
-            resources["snapshot_persistor"]["args"]["storage"]["args"]["root_dir"] = str(folder / "snapshots")
+            _snapshots(resources)["root_dir"] = str(folder / "snapshots")
         except (KeyError, TypeError, ValueError) as error:
             raise SettingsError(
                 f"{self._source(RESOURCES)}: expected a component job_manager and a snapshot_persistor, as FLARE 2.9 "
@@ -292,16 +291,28 @@ class KitSettings:
             ) from error
         return self._write(RESOURCES, resources)
 
-    def jobs_folder(self) -> str | None:
-        """Returns the folder in which the server keeps jobs and their results; None: its resources do not say so."""
-        managers = _job_managers(self._read(RESOURCES))
-        return next(
-            (manager["args"]["uri_root"] for manager in managers if "uri_root" in (manager.get("args") or {})), None
-        )
+    def jobs_folders(self) -> tuple[str | None, str | None]:
+        """Returns the folders in which the server keeps jobs with their results, and FLARE's notes of running jobs.
+
+        None: its resources do not say so.
+        """
+        resources = self._read(RESOURCES)
+        managers = _job_managers(resources)
+        jobs = [manager["args"]["uri_root"] for manager in managers if "uri_root" in (manager.get("args") or {})]
+        try:
+            snapshots = str(_snapshots(resources)["root_dir"])
+        except (KeyError, TypeError):
+            snapshots = None
+        return next(iter(jobs), None), snapshots
 
     def _source(self, name: str) -> Path:
-        path = self.local / name
-        return path if path.is_file() else self.local / f"{name}.default"
+        return self.local / (name if self._has(name) else f"{name}.default")
+
+    def _is_there(self, name: str) -> bool:
+        return self._has(self._source(name).name)
+
+    def _has(self, name: str) -> bool:
+        return has_file(self.local / name, SettingsError, f": {REMEDY}")
 
     def _read(self, name: str) -> dict[str, Any]:
         return read_checked(self._source(name), name)
@@ -313,6 +324,11 @@ class KitSettings:
 
 def _allowed(resources: dict[str, Any]) -> list[str]:
     return resources.get(_ALLOWED, list(DEFAULT_CLASS_ALLOW_LIST))
+
+
+def _snapshots(resources: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of what stores FLARE's notes of running jobs."""
+    return resources["snapshot_persistor"]["args"]["storage"]["args"]
 
 
 def _job_managers(resources: dict[str, Any]) -> list[dict[str, Any]]:
