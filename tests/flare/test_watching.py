@@ -10,7 +10,7 @@ from fedmepd.errors import SettingsError
 from fedmepd.evaluation import results
 from fedmepd.flare.kits import ADMIN, SERVER, SITE, admin_kit, kind_of
 from fedmepd.flare.poc.commands import FlareError
-from fedmepd.flare.watching import COMPLETED, download, watch
+from fedmepd.flare.watching import COMPLETED, download, naming_jobs, watch
 from tests.evaluation import runs
 from tests.flare.test_progress import LIVE
 
@@ -63,6 +63,50 @@ def test_other_failures_are_told():
 
     with pytest.raises(FlareError, match="no server"):
         watch(ask, "j1", print, 0)
+
+
+def unknown(jobs):
+    """A server that has these jobs and not the one that is asked for."""
+
+    def ask(*arguments):
+        if arguments[:2] == ("job", "list"):
+            # The newest ten and one more, which says that there are others.
+            assert arguments[2:] == ("--reverse", "--max", "11")
+            if isinstance(jobs, FlareError):
+                raise jobs
+            return jobs[:11]
+        raise FlareError("Job 'j1' does not exist. Use 'nvflare job list' to see available job IDs.", "JOB_NOT_FOUND")
+
+    return ask
+
+
+@pytest.mark.parametrize("command", ["watch", "download"])
+@pytest.mark.parametrize(
+    ("jobs", "told"),
+    [
+        ([], "the server has no job j1, and no other that you may see"),
+        (
+            [
+                {"job_id": "j3", "job_name": "trial\x1b[2J", "status": "RUNNING"},
+                {"job_id": "j2", "job_name": "first", "status": COMPLETED},
+            ],
+            r"the server has no job j1. Its jobs, the newest first: j3 (trial\x1b[2J, RUNNING), j2 (first, "
+            "FINISHED:COMPLETED)",
+        ),
+        ([{"job_id": f"{n}" * 30} for n in range(5)] * 3, f"{'4' * 30}, and more: `nvflare job list`"),
+        (FlareError("no rights", "NOT_AUTHORIZED"), "Job 'j1' does not exist. Use 'nvflare job list'"),
+    ],
+)
+def test_the_jobs_of_a_server_that_does_not_know_one(command, jobs, told, tmp_path):
+    ask = unknown(jobs)
+    with pytest.raises(FlareError) as caught, naming_jobs(ask, "j1"):
+        watch(ask, "j1", print, 0) if command == "watch" else download(ask, "j1", tmp_path, print)
+    assert told in str(caught.value) and str(caught.value).isprintable()
+
+
+def test_other_errors_name_no_jobs():
+    with pytest.raises(FlareError, match="^away$"), naming_jobs(unknown([]), "j1"):
+        raise FlareError("away", "CONNECTION_FAILED")
 
 
 def test_results_are_fetched_once(tmp_path):

@@ -231,7 +231,7 @@ def _watch(options: argparse.Namespace) -> int:
     from fedmepd.cli.poc import show_results
     from fedmepd.flare.kits import admin_kit
     from fedmepd.flare.poc.commands import run_flare
-    from fedmepd.flare.watching import COMPLETED, download, watch
+    from fedmepd.flare.watching import COMPLETED, download, naming_jobs, watch
 
     kit = None if options.kit is None else admin_kit(options.kit)
     out = options.download
@@ -246,7 +246,8 @@ def _watch(options: argparse.Namespace) -> int:
     def tell(event: str, line: str, live: dict) -> None:
         print(json_line(event, line, live) if options.json else line, flush=True)
 
-    status = watch(ask, options.job_id, tell, _POLL_SECONDS)
+    with naming_jobs(ask, options.job_id):
+        status = watch(ask, options.job_id, tell, _POLL_SECONDS)
     if out:
         log = partial(print, file=sys.stderr if options.json else sys.stdout, flush=True)
         folder = download(ask, options.job_id, out.absolute(), log)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from fedmepd.flare.poc.commands import FlareError
 from fedmepd.flare.progress import lines_about
 
 COMPLETED = "FINISHED:COMPLETED"
+
+# Jobs of a server in a message.
+_MOST_NAMED = 10
 
 _ENDED = {
     COMPLETED: "finished",
@@ -81,3 +85,37 @@ def download(ask: Callable[..., dict[str, Any]], job_id: str, out: Path, log: Ca
         fetched.rename(folder)
     log(f"downloaded the job's results to {folder}")
     return folder
+
+
+@contextmanager
+def naming_jobs(ask: Callable[..., Any], job_id: str) -> Iterator[None]:
+    """Adds to the error about a job that the server does not know which ones it has.
+
+    Args:
+        ask: runs a FLARE command with these arguments; returns its data.
+        job_id: the job's that is asked for.
+
+    Raises:
+        FlareError: as it was raised inside, or with the server's jobs.
+    """
+    try:
+        yield
+    except FlareError as error:
+        if error.code != "JOB_NOT_FOUND":
+            raise
+        try:
+            jobs = ask("job", "list", "--reverse", "--max", str(_MOST_NAMED + 1))
+        except FlareError:
+            raise error from None
+        raise FlareError(f"the server has no job {job_id}{_listed(jobs)}", error.code) from error
+
+
+def _listed(jobs: Sequence[dict[str, Any]]) -> str:
+    if not jobs:
+        return ", and no other that you may see"
+    said = []
+    for job in jobs[:_MOST_NAMED]:
+        about = [plain_text(job[key]) for key in ("job_name", "status") if job.get(key)]
+        said.append(plain_text(job.get("job_id")) + (f" ({', '.join(about)})" if about else ""))
+    more = ", and more: `nvflare job list` shows all" if len(jobs) > _MOST_NAMED else ""
+    return f". Its jobs, the newest first: {', '.join(said)}{more}"

@@ -36,7 +36,7 @@ from fedmepd.flare.export import (
 )
 from fedmepd.flare.kits import KitSettings
 from fedmepd.flare.poc.commands import FlareError, run_flare
-from fedmepd.flare.watching import download, watch
+from fedmepd.flare.watching import download, naming_jobs, watch
 from fedmepd.site_settings import FILE_NAME
 from fedmepd.storage import locked, read_json, write_json, write_text
 from fedmepd.text_table import counted
@@ -312,7 +312,8 @@ class Poc:
             FedMEPDError: there is no such job or workspace, or the server does not answer any more.
         """
         self._require_prepared()
-        return watch(self._flare, job_id, lambda event, line, live: self.log(line), self.poll_seconds)
+        with naming_jobs(self._flare, job_id):
+            return watch(self._flare, job_id, lambda event, line, live: self.log(line), self.poll_seconds)
 
     def download(self, job_id: str, out: Path) -> Path:
         """Downloads a job's results from the server and returns their folder.
@@ -321,7 +322,8 @@ class Poc:
             FedMEPDError: they are there already, or cannot be fetched; nothing that is there is touched.
         """
         self._require_prepared()
-        return download(self._flare, job_id, out, self.log)
+        with naming_jobs(self._flare, job_id):
+            return download(self._flare, job_id, out, self.log)
 
     def stop(self) -> None:
         """Ends the server, all sites and all that they have started.
