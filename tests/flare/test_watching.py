@@ -15,19 +15,19 @@ from tests.evaluation import runs
 from tests.flare.test_progress import LIVE
 
 
-def answers(*stats, status=COMPLETED):
+class Answering:
     """A job that gives these states, and then has ended."""
-    left = list(stats)
 
-    def ask(*arguments):
-        if arguments[:2] == ("job", "stats") and left:
-            return {"stats": {"server": {"FedMEPDController": left.pop(0)}}}
-        if arguments[:2] == ("job", "stats"):
-            raise FlareError("ended", "JOB_NOT_RUNNING")
-        assert arguments == ("job", "meta", "j1")
-        return {"status": status}
+    def __init__(self, *stats, status=COMPLETED):
+        self.left, self.end = list(stats), status
 
-    return ask
+    def live(self, job_id):
+        assert job_id == "j1"
+        return {"FedMEPDController": self.left.pop(0)} if self.left else None
+
+    def status(self, job_id):
+        assert job_id == "j1"
+        return self.end
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_each_round_once_and_the_end(status, text):
         events[event] = live
 
     later = LIVE | {"last_round": LIVE["last_round"] | {"round": 4}, "seconds_left": 120}
-    assert watch(answers(LIVE, LIVE, later, status=status), "j1", tell, 0) == status
+    assert watch(Answering(LIVE, LIVE, later, status=status), "j1", tell, 0) == status
     assert [line.partition(":")[0] for line in told] == ["round 3/20", "round 4/20", "job j1"]
     assert "mDSC of the sites 0.600" in told[1] and told[1].endswith("2 min of rounds left")
     assert told[-1] == f"job j1: {text}"
@@ -53,31 +53,33 @@ def test_a_server_that_would_rewrite_the_terminal():
     told = []
     evil = "site-1\x1b[2J\n\u202e"
     live = LIVE | {"last_round": LIVE["last_round"] | {"missing": [evil]}}
-    watch(answers(live, status=f"FINISHED{evil}"), "j1", lambda event, line, of: told.append(line), 0)
+    watch(Answering(live, status=f"FINISHED{evil}"), "j1", lambda event, line, of: told.append(line), 0)
     assert len(told) == 2 and all(line.isprintable() and r"\x1b[2J" in line for line in told)
 
 
-def test_other_failures_are_told():
-    def ask(*arguments):
-        raise FlareError("no server", "CONNECTION_FAILED")
-
-    with pytest.raises(FlareError, match="no server"):
-        watch(ask, "j1", print, 0)
+UNKNOWN = FlareError("Job 'j1' does not exist. Use 'nvflare job list' to see available job IDs.", "JOB_NOT_FOUND")
 
 
-def unknown(jobs):
-    """A server that has these jobs and not the one that is asked for."""
+class Unknowing:
+    """A server that has these jobs and not the one that is asked for, in a session and by FLARE's commands."""
 
-    def ask(*arguments):
-        if arguments[:2] == ("job", "list"):
-            # The newest ten and one more, which says that there are others.
-            assert arguments[2:] == ("--reverse", "--max", "11")
-            if isinstance(jobs, FlareError):
-                raise jobs
-            return jobs[:11]
-        raise FlareError("Job 'j1' does not exist. Use 'nvflare job list' to see available job IDs.", "JOB_NOT_FOUND")
+    def __init__(self, jobs):
+        self.jobs = jobs
 
-    return ask
+    def live(self, job_id):
+        return None
+
+    def status(self, job_id):
+        raise UNKNOWN
+
+    def ask(self, *arguments):
+        if arguments[:2] != ("job", "list"):
+            raise UNKNOWN
+        # The newest ten and one more, which says that there are others.
+        assert arguments[2:] == ("--reverse", "--max", "11")
+        if isinstance(self.jobs, FlareError):
+            raise self.jobs
+        return self.jobs[:11]
 
 
 @pytest.mark.parametrize("command", ["watch", "download"])
@@ -98,14 +100,14 @@ def unknown(jobs):
     ],
 )
 def test_the_jobs_of_a_server_that_does_not_know_one(command, jobs, told, tmp_path):
-    ask = unknown(jobs)
-    with pytest.raises(FlareError) as caught, naming_jobs(ask, "j1"):
-        watch(ask, "j1", print, 0) if command == "watch" else download(ask, "j1", tmp_path, print)
+    server = Unknowing(jobs)
+    with pytest.raises(FlareError) as caught, naming_jobs(server.ask, "j1"):
+        watch(server, "j1", print, 0) if command == "watch" else download(server.ask, "j1", tmp_path, print)
     assert told in str(caught.value) and str(caught.value).isprintable()
 
 
 def test_other_errors_name_no_jobs():
-    with pytest.raises(FlareError, match="^away$"), naming_jobs(unknown([]), "j1"):
+    with pytest.raises(FlareError, match="^away$"), naming_jobs(Unknowing([]).ask, "j1"):
         raise FlareError("away", "CONNECTION_FAILED")
 
 
