@@ -373,7 +373,8 @@ def test_a_hospital_with_a_folder_for_fusion_training(tmp_path: Path, run) -> No
     status, printed = run("check", data)
     assert status == 0 and "found the cases of a hospital and those for fusion training" in printed
     rows = [" ".join(line.split()) for line in printed.splitlines()]
-    assert "its own 3 1 1 1 0 0 T1" in rows and "fusion 3 0 0 0 3 0 FLAIR T1ce T1 T2" in rows
+    assert "its own 3 1 1 1 0 0 T1" in rows and "fusion 3 - - - 0 0 FLAIR T1ce T1 T2" in rows
+    assert "-: without a manifest, data.train, data.validation and the seed of the job decide" in printed
     shutil.copytree(data / "a", data / "fusion" / "a")
     status, printed = run("check", data)
     assert status == 1 and "its own and fusion share 2 volumes of the same content and 1 patient" in printed
@@ -477,8 +478,11 @@ def sites_of(folder: Path) -> Path:
 def test_check_of_sites_without_manifests(tmp_path: Path, run) -> None:
     """Hospitals number their patients alike; what is no site is told with the reason."""
     data = sites_of(tmp_path / "data")
+    write_case(data / "north", "002", ("T2",), label=None)
     status, printed = run("check", data)
     assert status == 0 and "found a federation of 3 sites" in printed
+    rows = [" ".join(line.split()) for line in printed.splitlines()]
+    assert "north 2 - - - 1 0 T1 T2" in rows and "south 1 - - - 0 0 T1" in rows
     assert "north and south have 1 patient of the same name, which are numbers: they share no volume" in printed
     (data / "west").symlink_to(tmp_path / "gone")
     status, printed = run("check", data)
@@ -539,6 +543,7 @@ def test_check_of_sites_that_are_linked(how: str, tmp_path: Path, run) -> None:
     what = {"folder": "north and .*west are the same folder", "hard": "north and west have 2 files in common"}
     assert re.search(what["folder" if how == "folder" else "hard"], printed) and "follow-links" not in printed
     assert "west: not read, since north and west have the same" in printed
+    assert "west not read" in [" ".join(line.split()) for line in printed.splitlines()]
     status, printed = run("check", data, "--anonymous")
     assert status == 1 and str(tmp_path) not in printed and "north and west have the same" in printed
     status, printed = run("check", data, "--json")

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 _SHARES = {"train": 0.6, "validation": 0.1}
 
+# In a table, of what nothing has been decided about.
+_OPEN = "-"
+
 
 def add_data_commands(data: argparse._SubParsersAction) -> None:
     """Adds them to the parser of ``fedmepd data``."""
@@ -229,11 +232,13 @@ def _check_sites(sites: dict[str, Dataset], findings: list[Finding], options: ar
     task = chosen_task(options, [options.labels])
     common = [] if OWN in sites else find_common({site: options.folder / site for site in sites})
     findings = [*(one.finding() for one in common), *findings]
+    heads = ["site", "cases", "train", "validation", "test", "unlabelled", "errors", "modalities"]
     inspections, rows = {}, []
     for site, dataset in sites.items():
         _say(options, f"{site}: ")
         if linked := next((one for one in common if one.other == site), None):
             _say(options, f"not read, since {linked.public}\n")
+            rows.append([site, "not read", *[""] * (len(heads) - 2)])
             continue
         inspection = inspections[site] = _inspect(dataset, options)
         findings += inspection.findings
@@ -242,14 +247,15 @@ def _check_sites(sites: dict[str, Dataset], findings: list[Finding], options: ar
             if name != site and not cases:
                 continue
             whose = inspection.only(cases)
-            parts = Counter((dataset.parts or {}).get(case.name) for case in cases)
+            parts = Counter(dataset.parts[case.name] for case in cases) if dataset.parts is not None else None
             errors = sum(found.severity == "error" for of_case in whose.of_cases for found in of_case)
             # What concerns the whole data set is counted once.
             errors += sum(found.severity == "error" for found in whose.general) * (name == site)
             there = {modality for case in cases for modality in case.modalities}
             names = " ".join(name for name in task.modalities if name in there)
-            numbers = [len(cases), parts["train"], parts["validation"], parts["test"], parts[None], errors]
-            rows.append([name, *map(str, numbers), names])
+            in_parts = [parts[part] if parts is not None else _OPEN for part in ("train", "validation", "test")]
+            unlabelled = sum(case.label is None for case in cases)
+            rows.append([name, *map(str, [len(cases), *in_parts, unlabelled, errors]), names])
     shared = overlaps(inspections)
     findings += shared
     lines = [one.public for one in common] + [one.text for one in shared]
@@ -257,8 +263,9 @@ def _check_sites(sites: dict[str, Dataset], findings: list[Finding], options: ar
         wrong = [one.public for one in common] + [one.text for one in shared if one.severity == ERROR]
         return _print_json(task, sites, findings, wrong, options)
     _print_findings(findings, options, (ERROR, WARNING))
-    heads = ["site", "cases", "train", "validation", "test", "unlabelled", "errors", "modalities"]
     print("\n".join(["", *table(heads, rows), ""]))
+    if any(_OPEN in row for row in rows):
+        print(f"{_OPEN}: without a manifest, data.train, data.validation and the seed of the job decide")
     print("\n".join(lines or ["the sites are disjoint: no two share a volume's content or a patient's name"]))
     return _conclude(findings, options, sum(len(inspection.cases) for inspection in inspections.values()))
 
