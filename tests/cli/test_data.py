@@ -12,10 +12,12 @@ import torch
 
 from fedmepd.cli import main
 from fedmepd.data.distribution import protocol_sites
+from fedmepd.data.federation_folder import look_into
 from fedmepd.data.manifest import FILE_NAME, read_manifest
 from fedmepd.data.ownership import data_sets
 from fedmepd.data.preparation import PreparedCases
 from fedmepd.data.site import open_site_data
+from fedmepd.errors import DataError
 from fedmepd.job_settings import make_settings
 from fedmepd.site_settings import SiteSettings
 from fedmepd.tasks.brats import BRATS
@@ -552,12 +554,98 @@ def test_check_of_sites_that_are_linked(how: str, tmp_path: Path, run) -> None:
     ]
 
 
-def test_check_of_a_case_beside_sites(tmp_path: Path, run) -> None:
-    """Whether a hospital's or a federation's folder, nobody can know."""
+@pytest.mark.parametrize(
+    "stray", ["case-99/case-99_t1.nii.gz", "t1.nii.gz", "north/t1.nii.gz", "north+south/t1.nii.gz"]
+)
+def test_check_of_images_beside_sites(stray: str, tmp_path: Path, run) -> None:
+    """Whether a hospital's or a federation's folder, nobody can know: the image is named, as before a run."""
     data = sites_of(tmp_path / "data")
-    write_case(data, "case-99")
+    for number, folder in enumerate(Path(stray).parent.name.split("+")):
+        save(data / folder / Path(stray).name, volume(500 + number))
     status, printed = run("check", data)
-    assert status == 2 and "data holds cases, such as case-99, beside folders of cases, such as north: take" in printed
+    hospital = f"; or, if all are one hospital's, `fedmepd data init {data}` makes a data set of them\n"
+    assert status == 2 and Path(stray).name in printed and printed.endswith(hospital)
+    with pytest.raises(DataError) as refused:
+        look_into(BRATS, data).require_sites(fusion=True)
+    for_a_run = str(refused.value)
+    same = for_a_run.partition(": expected a folder" if "+" in stray else ". Move them")[0]
+    assert f"fedmepd: {same}. Move them into the folder of a site, or out of this folder" in printed
+    assert str(tmp_path) not in run("check", data, "--anonymous")[1]
+
+
+@pytest.mark.parametrize(
+    ("places", "expected"),
+    [
+        # By site or by patient: nothing tells.
+        (("north/a", "north/b", "south/c"), "may be the sites of a federation, or the patients of one"),
+        (("north/first/NIfTI", "south/second/NIfTI"), "may be the sites of a federation, or the patients of one"),
+        (
+            ("north/a", "north/b", "south/c", "Fusion/d"),
+            "Fusion: its name is fusion but for upper and lower case: call",
+        ),
+        (("Li", "Ray", "Fusion/d"), "Fusion: its name is fusion but for upper and lower case: call"),
+        # A date, a session, or a case beside them does.
+        (("Li/2019-03", "Li/2020-03", "Ray/2019-04"), "3 cases of 2 patients"),
+        (("Li/week-044", "Li/week-056", "Ray/week-004"), "3 cases of 2 patients"),
+        (("Li/a", "Li/b", "Ray"), "3 cases of 2 patients"),
+        (("Li/2019-03", "Ray/2019-04", "fusion/a"), "its own: found a folder per patient, in it one per examination"),
+        (("Li/week-044", "Ray/week-056", "fusion/a"), "its own: found a folder per patient, in it one per examination"),
+        (("Li/2019-03", "Ray", "fusion/a"), "(1), a folder per case (1): 2 cases of 2 patients"),
+        # A patient whose name is that of the folder.
+        (("Li", "Ray", "Fusion"), "3 cases of 3 patients"),
+        (("week-044", "week-056"), "which should be the patient of"),
+    ],
+)
+def test_check_of_folders_in_folders(places: tuple[str, ...], expected: str, tmp_path: Path, run) -> None:
+    data = tmp_path / "data"
+    for number, place in enumerate(places):
+        save(data / place / "t1.nii.gz", volume(300 + number))
+        save(data / place / "seg.nii.gz", tumour_of(number))
+    status, printed = run("check", data)
+    assert expected in printed
+    assert status == (2 if "call" in expected or "may be" in expected else "should be" in expected)
+    if "may be" in expected:
+        assert "If they are sites, give the folder with the cases for fusion training the name fusion" in printed
+        assert f"`fedmepd data init {data}/north`. If they are patients, make one of the whole folder" in printed
+        _, printed = run("check", data, "--anonymous")
+        assert "it is not clear whether these are sites or patients" in printed and "north" not in printed
+        # A manifest of one of them tells that all are sites.
+        run("init", data / "north")
+        assert "south is no site: it has no manifest, which north has" in run("check", data)[1]
+
+
+def test_names_of_sites_that_may_be_groups_of_cases(tmp_path: Path, run) -> None:
+    """Manifests tell that they are sites: before a run and in a check. Without them it is asked."""
+    data = tmp_path / "data"
+    names = ("HGG", "data", "images", "train", "fusion")
+    for number, site in enumerate(names):
+        write_case(data / site, f"P{number}", ("T1",), T1=volume(300 + number), label=tumour_of(number))
+    answer = "if it is a site, rename it, or make a data set of every site with `fedmepd data init`"
+    strays = look_into(BRATS, data).strays
+    assert set(strays) == set(names[:-1]) and all(why.endswith(answer) for why in strays.values())
+    for site in names[:-1]:
+        run("init", data / site)
+    status, printed = run("check", data)
+    assert status == 0 and "found a federation of 5 sites" in printed
+    assert set(look_into(BRATS, data).sites) == set(names[:-1])
+
+
+def test_an_atlas_in_the_folder_for_fusion_training(tmp_path: Path, run) -> None:
+    """It is none of a case's images, in a federation's folder and in a hospital's; another image is asked about."""
+    for data in (sites_of(tmp_path / "federation"), tmp_path / "hospital"):
+        for number, name in enumerate(("001", "002")):
+            write_case(data / "fusion", f"f{name}", ("T1",), T1=volume(400 + number), label=tumour_of(number + 7))
+        save(data / "fusion" / "atlas.nii.gz", volume(7))
+    write_case(tmp_path / "hospital", "own")
+    status, printed = run("check", tmp_path / "federation")
+    assert status == 0 and "found a federation of 3 sites" in printed
+    assert "fusion/atlas.nii.gz: put the images of each case into a folder of its own" in printed
+    status, printed = run("check", tmp_path / "hospital")
+    assert status == 0 and "found the cases of a hospital and those for fusion training" in printed
+    assert run("init", tmp_path / "hospital")[0] == 0
+    save(tmp_path / "federation" / "fusion" / "t1.nii.gz", volume(8))
+    status, printed = run("check", tmp_path / "federation")
+    assert status == 2 and "fusion holds images, such as t1.nii.gz, and folders of cases, such as 001" in printed
 
 
 def test_check_of_names_at_two_sites(tmp_path: Path, run) -> None:
@@ -592,7 +680,7 @@ def test_examinations_of_one_patient_stay_together(tmp_path: Path, run) -> None:
         {("PatB", "train"), ("PatA", "test")},
     )
     status, printed = run("check", tmp_path / "deep")
-    assert status == 1 and "     6  case in folders that do not tell its patient\n" in printed
+    assert status == 2 and "may be the sites of a federation, or the patients of one hospital" in printed
     status, printed = run("init", tmp_path / "deep")
     assert status == 2 and "write a list cases.csv with a column patient" in printed
     assert not (tmp_path / "deep" / FILE_NAME).exists()

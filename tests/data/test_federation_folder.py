@@ -47,6 +47,10 @@ def dicom(folder):
     (folder / "west" / "series" / "1.dcm").touch()
 
 
+def other_letters(folder):
+    write_case(folder / "FUSION", "a", ("T1",))
+
+
 def too_deep(folder):
     write_case(folder / "west" / "a/b/c/d/e/f/g", "h", ("T1",))
 
@@ -56,7 +60,8 @@ def too_deep(folder):
     [
         (a_case, "case-99", "images such as case-99_seg.nii.gz lie directly in it, as in the folder of one case"),
         (an_image, "stray.nii.gz", "an image in no site's folder"),
-        (a_group, "HGG", "its name is that of a group of cases: rename it if it is a site"),
+        (a_group, "HGG", "its name is that of a group of cases: if it is a site, rename it, or make"),
+        (other_letters, "FUSION", "its name is fusion but for upper and lower case: call it fusion if its cases are"),
         (dicom, "west", "images such as series/1.dcm: DICOM: convert them with dcm2niix"),
         (too_deep, "west", "no case found around h_"),
     ],

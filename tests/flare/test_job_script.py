@@ -147,7 +147,7 @@ def test_a_folder_that_is_no_federations_is_refused_before_anything_starts(job, 
     assert script(str(tmp_path / "lacks"), None, {"fusion": {"site": "north"}}) == ["north"]
     assert sorted(tmp_path.iterdir()) == before
     write_case(tmp_path / "lacks" / "Fusion", "b", ("T1",))
-    with pytest.raises(DataError, match="has no sub-folder fusion .*; did you mean .*/lacks/Fusion"):
+    with pytest.raises(DataError, match=r"none: Fusion \(its name is fusion but for upper and lower case: call it"):
         script(str(tmp_path / "lacks"), None, {})
 
 

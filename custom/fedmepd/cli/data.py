@@ -152,7 +152,7 @@ def _check(options: argparse.Namespace) -> int:
 def _check_folder(options: argparse.Namespace) -> int:
     from fedmepd.data.findings import ERROR, WARNING
     from fedmepd.data.layouts import find_dataset
-    from fedmepd.data.ownership import data_sets
+    from fedmepd.data.ownership import data_sets, require_one_reading
     from fedmepd.data.source import no_case
     from fedmepd.data.summary import describe_data
 
@@ -171,6 +171,7 @@ def _check_folder(options: argparse.Namespace) -> int:
         patterns=_patterns(options),
         manifest=not options.pattern,
     )
+    require_one_reading(task, dataset)
     if not dataset.cases and not any(found.severity == ERROR for found in dataset.findings):
         raise no_case(task, options.folder, dataset.findings)
     inspection = _inspect(dataset, options)
@@ -335,7 +336,8 @@ def _init(options: argparse.Namespace) -> None:
     from fedmepd.data.site_folder import plan_site, write_site
 
     choice = None if options.fusion is None else FusionChoice.read(options.fusion)
-    apart = options.folder / FUSION_SITE if has_fusion_folder(options.folder) else None
+    task = chosen_task(options, [options.labels])
+    apart = options.folder / FUSION_SITE if has_fusion_folder(task, options.folder) else None
     if apart and choice:
         raise SettingsError(f"--fusion {options.fusion}: {apart} holds the cases for fusion training: leave one out")
     local = None if options.kit is None else _kit_settings(options.kit)

@@ -21,7 +21,7 @@ from fedmepd.data.label_folders import named_labels, with_labels
 from fedmepd.data.links import describe_nothing, identity, images_beside, no_case_in
 from fedmepd.data.manifest import FILE_NAME as MANIFEST
 from fedmepd.data.manifest import Part, read_manifest
-from fedmepd.data.names import read_case_name, read_label_name
+from fedmepd.data.names import kinds_of_file, read_case_name, read_label_name
 from fedmepd.data.patients import date_as_patient, patient_of, with_doubts
 from fedmepd.data.pattern_fit import check_fit, fitting, without_effect
 from fedmepd.data.volumes import is_nifti
@@ -119,6 +119,8 @@ def find_dataset(
     findings: list[Finding] = []
     unread: list[Path] = []
     search = _Search(task, folder, follow_links, tuple(patterns), findings, unread, {}, set())
+    if without is not None:
+        require_spelling(task, folder, without)
     cases = with_labels(list(_walk(search, folder, _DEEPEST if deep else 0, without)), search.labels, findings)
     cases += _unread_cases(task, folder, cases, unread)
     if not cases:
@@ -138,9 +140,54 @@ def find_dataset(
     return _dataset(folder, cases, findings)
 
 
-def holds_cases(folder: Path) -> bool:
-    """Whether a folder may hold cases, and is not one itself; a list or a manifest says so of images in it."""
-    return folder.is_dir() and (not any(map(is_nifti, children_of(folder))) or bool(data_set_mark(folder)))
+def _holds_cases(task: Task, folder: Path) -> bool:
+    """Whether a folder may hold cases, and is not one itself.
+
+    A list or a manifest says so of images in it. Images of no kind, such as an atlas, may lie beside folders of cases.
+    """
+    if not folder.is_dir():
+        return False
+    children = children_of(folder)
+    if not any(map(is_nifti, children)) or data_set_mark(folder):
+        return True
+    deeper = (file for child in children if child.is_dir() for file in child.rglob("*"))
+    return not images_in(task, folder) and any(map(is_nifti, deeper))
+
+
+def images_in(task: Task, folder: Path) -> list[Path]:
+    """Returns the files directly in a folder that may be images or labels of a case, by the words of their names."""
+    return [file for file in children_of(folder) if is_nifti(file) and kinds_of_file(task, file)]
+
+
+def other_spelling(task: Task, folder: Path, name: str) -> str:
+    """Says of a sub-folder with cases that its name may be meant as another one; empty: it is not like it.
+
+    Args:
+        task: that the cases are of.
+        folder: the sub-folder.
+        name: of the folder for fusion training.
+    """
+    if folder.name == name or folder.name.lower() != name.lower() or not is_apart(task, folder):
+        return ""
+    return (
+        f"its name is {name} but for upper and lower case: call it {name} if its cases are for fusion training, else "
+        "give it another name"
+    )
+
+
+def require_spelling(task: Task, folder: Path, name: str) -> None:
+    """Does nothing if no sub-folder has a name that is another one but for upper and lower case.
+
+    Args:
+        task, name: as of :func:`other_spelling`.
+        folder: with the sub-folders.
+
+    Raises:
+        DataError: one has.
+    """
+    for child in children_of(folder):
+        if why := other_spelling(task, child, name):
+            raise DataError(f"{child}: {why}", public=f"a sub-folder's name is {name} but for upper and lower case")
 
 
 def site_folders(folder: Path) -> list[Path]:
@@ -253,7 +300,7 @@ def _walk(search: _Search, folder: Path, below: int, without: str | None = None)
     # What lies beside the images of a case may be anything.
     in_case = folder != search.root and any(map(is_nifti, children))
     for child in children:
-        if child.name == without and _is_apart(child):
+        if child.name == without and is_apart(search.task, child):
             continue
         if not is_nifti(child) and describe_nothing(child):
             if not in_case:
@@ -284,17 +331,17 @@ def _walk(search: _Search, folder: Path, below: int, without: str | None = None)
             yield from _walk(search, child, below - 1)
 
 
-def _is_apart(folder: Path) -> bool:
+def is_apart(task: Task, folder: Path) -> bool:
     """Whether a sub-folder holds the cases of another data set, and is not a case of that name.
 
     Raises:
         DataError: it may be either.
     """
-    if not folder.is_dir() or holds_cases(folder):
+    if not folder.is_dir() or _holds_cases(task, folder):
         return folder.is_dir()
     cases = [child for child in children_of(folder) if child.is_dir() and any(map(is_nifti, children_of(child)))]
     if cases:
-        image = next(file for file in children_of(folder) if is_nifti(file))
+        image = next(iter(images_in(task, folder)))
         raise DataError(
             f"{folder} holds images, such as {image.name}, and folders of cases, such as {cases[0].name}: put the "
             "images of each case into a folder of its own",

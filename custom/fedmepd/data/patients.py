@@ -24,8 +24,9 @@ _OF_EXAMINATION = re.compile(rf"(?P<patient>.+?)[-_ ]({_DATE.pattern}|{_SESSION.
 
 
 def date_as_patient(name: str, folder: Path) -> str:
-    """Returns the doubt about a name that should be the patient of a folder; empty if it is no date."""
-    return f"{name}, which should be the patient of {folder}, is a date" if _DATE.fullmatch(name) else ""
+    """Returns the doubt about a name that should be the patient of a folder; empty if it is no date and no session."""
+    what = "a date" if _DATE.fullmatch(name) else "a session" if _SESSION.fullmatch(name) else ""
+    return what and f"{name}, which should be the patient of {folder}, is {what}"
 
 
 def patient_of(above: list[str], folder: Path) -> tuple[str, str]:
