@@ -16,6 +16,7 @@ from fedmepd.data.federation_folder import look_into
 from fedmepd.data.manifest import FILE_NAME, read_manifest
 from fedmepd.data.ownership import data_sets
 from fedmepd.data.preparation import PreparedCases
+from fedmepd.data.same_patients import check_sites
 from fedmepd.data.site import open_site_data
 from fedmepd.errors import DataError
 from fedmepd.job_settings import make_settings
@@ -435,7 +436,12 @@ def test_split(copy: bool, cohort: Path, tmp_path: Path, run) -> None:
 def test_check_refuses_patterns_for_several_sites(cohort: Path, tmp_path: Path, run) -> None:
     assert run("split", cohort, tmp_path / "sites", "--sites", tmp_path / "sites.yaml")[0] == 0
     status, printed = run("check", tmp_path / "sites", "--pattern", "label=*_seg.nii.gz")
-    assert status == 2 and f"--pattern: {tmp_path / 'sites'} holds several data sets" in printed
+    alone = f"`fedmepd data check {tmp_path / 'sites' / 'north'} --pattern 'label=*_seg.nii.gz'`"
+    assert status == 2 and f"--pattern: {tmp_path / 'sites'} holds 3 data sets: check one alone, {alone}" in printed
+    status, printed = run("check", tmp_path / "sites", "--labels", "msd", "--follow-links")
+    assert status == 2 and f"check {tmp_path / 'sites' / 'north'} --labels msd --follow-links`; a run has no" in printed
+    # A name that nobody knows is told first.
+    assert "no label values 'brat'" in run("check", tmp_path / "sites", "--labels", "brat", "--follow-links")[1]
 
 
 def test_check_tells_sites_that_share_cases(cohort: Path, tmp_path: Path, run) -> None:
@@ -494,8 +500,6 @@ def test_check_of_sites_without_manifests(tmp_path: Path, run) -> None:
     status, printed = run("check", data)
     assert status == 1 and "north is no site: it has no manifest, which south has" in printed
     assert "     1  images beside the sites of a federation\n" in printed
-    status, printed = run("check", data, "--pattern", "T1=*_t1.nii.gz")
-    assert status == 2 and "holds several data sets" in printed
 
 
 def test_check_of_a_hospital_whose_patients_have_several_examinations(tmp_path: Path) -> None:
@@ -532,26 +536,54 @@ def test_a_pattern_of_an_earlier_time_that_fits_no_file(tmp_path: Path, run) -> 
     assert run("init", tmp_path / "data")[0] == 0
 
 
+@pytest.mark.parametrize("site", ["west", "east"])
 @pytest.mark.parametrize("how", ["folder", "hard", "symbolic"])
-def test_check_of_sites_that_are_linked(how: str, tmp_path: Path, run) -> None:
-    """They are told to be the same, first, and no advice follows that would not help."""
+def test_check_of_sites_that_are_linked(how: str, site: str, tmp_path: Path, run) -> None:
+    """They are told to be the same, first, and no advice follows that would not help, wherever the link stands."""
     data = sites_of(tmp_path / "data")
-    (data / "west").symlink_to(data / "north") if how == "folder" else (data / "west" / "p").mkdir(parents=True)
+    (data / site).symlink_to(data / "north") if how == "folder" else (data / site / "p").mkdir(parents=True)
     for file in [] if how == "folder" else (data / "north" / "001").iterdir():
-        link = data / "west" / "p" / file.name
+        link = data / site / "p" / file.name
         os.link(file, link) if how == "hard" else link.symlink_to(file)
+    pair = " and ".join(sorted(("north", site)))
     status, printed = run("check", data)
     assert status == 1 and "     1  two sites that share cases\n" in printed and "rename" not in printed
-    what = {"folder": "north and .*west are the same folder", "hard": "north and west have 2 files in common"}
-    assert re.search(what["folder" if how == "folder" else "hard"], printed) and "follow-links" not in printed
-    assert "west: not read, since north and west have the same" in printed
-    assert "west not read" in [" ".join(line.split()) for line in printed.splitlines()]
+    what = (
+        " and .*".join(sorted(("north", site))) + " are the same folder" if how == "folder" else f"{pair} have 2 files"
+    )
+    assert re.search(what, printed) and "follow-links" not in printed and "no image" not in printed
+    unread = "north" if how == "hard" and site == "east" else site
+    assert f"{unread}: not read, since {pair} have the same" in printed
+    rows = [" ".join(line.split()) for line in printed.splitlines()]
+    assert f"{unread} not read" in rows and f"{'east' if unread == 'north' else 'north'} 1 - - - 0 0 T1" in rows
     status, printed = run("check", data, "--anonymous")
-    assert status == 1 and str(tmp_path) not in printed and "north and west have the same" in printed
+    assert status == 1 and str(tmp_path) not in printed and f"{pair} have the same" in printed
     status, printed = run("check", data, "--json")
     assert status == 1 and json.loads(printed)["overlaps"] == [
-        f"north and west have the same {'data folder' if how == 'folder' else 'files'}"
+        f"{pair} have the same {'data folder' if how == 'folder' else 'files'}"
     ]
+
+
+def test_check_of_a_link_that_leads_out_of_a_federation(tmp_path: Path, run) -> None:
+    """The image is there, and so is the label; one advice for the check, for a run and before it."""
+    data = sites_of(tmp_path / "data")
+    for file in list((data / "north" / "001").iterdir()):
+        file.rename(tmp_path / file.name)
+        file.symlink_to(tmp_path / file.name)
+    status, printed = run("check", data, "--details")
+    assert status == 1 and "     2  file outside the case's folder\n" in printed
+    assert "no image" not in printed and "no label" not in printed
+    advice = "a run has no option --follow-links: give it to `fedmepd data init` with the site's folder"
+    assert f"\n{advice}" in printed
+    with pytest.raises(DataError, match=f"\n  {advice}"):
+        check_sites(BRATS, data, ["north", "south"])
+    with pytest.raises(DataError, match=advice):
+        open_site_data("north", make_settings("paper", {}), SiteSettings(data=data, cache=tmp_path / "cache"))
+    status, printed = run("check", data / "north", "--follow-links")
+    assert status == 0 and f"\n{advice}" in printed
+    assert run("init", data / "north", "--follow-links")[0] == run("init", data / "south")[0] == 0
+    status, printed = run("check", data)
+    assert status == 0 and "follow-links" not in printed
 
 
 @pytest.mark.parametrize(

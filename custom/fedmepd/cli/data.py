@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from shlex import quote
+from shlex import join, quote
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -150,19 +150,20 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _check_folder(options: argparse.Namespace) -> int:
-    from fedmepd.data.findings import ERROR, WARNING
+    from fedmepd.data.findings import ERROR, WARNING, advice_for_a_run
     from fedmepd.data.layouts import find_dataset
     from fedmepd.data.ownership import data_sets, require_one_reading
     from fedmepd.data.source import no_case
     from fedmepd.data.summary import describe_data
 
     task = chosen_task(options, [options.labels])
+    # An unknown name is told before anything is looked at.
+    _labels(options)
     sites, beside = data_sets(
         task, options.folder, lambda what: _say(options, f"found {what}\n"), follow_links=options.follow_links
     )
     if sites:
-        if options.pattern:
-            raise SettingsError(f"--pattern: {options.folder} holds several data sets; check one of them")
+        _require_no_reading(sites, options)
         return _check_sites(sites, beside, options)
     dataset = find_dataset(
         task,
@@ -179,7 +180,37 @@ def _check_folder(options: argparse.Namespace) -> int:
         return _print_json(task, {None: dataset}, inspection.findings, [], options)
     _print_findings(inspection.findings, options, (ERROR, WARNING))
     print("\n".join(["", *describe_data(dataset, inspection)]))
-    return _conclude(inspection.findings, options, len(inspection.cases))
+    # What its manifest notes needs no option.
+    said = [] if dataset.parts is not None else _reading(options)
+    return _conclude(inspection.findings, options, len(inspection.cases), advice_for_a_run(said))
+
+
+def _reading(options: argparse.Namespace) -> list[str]:
+    """The options that say how the folder is read, as words of a command."""
+    labels = [] if options.labels is None else ["--labels", options.labels]
+    patterns = [word for pattern in options.pattern for word in ("--pattern", pattern)]
+    return [*labels, *patterns, *(["--follow-links"] if options.follow_links else [])]
+
+
+def _require_no_reading(sites: dict[str, Dataset], options: argparse.Namespace) -> None:
+    """Refuses options that hold for one data set: no run of these sites has them."""
+    from fedmepd.data.findings import advice_for_a_run
+    from fedmepd.data.ownership import OWN
+
+    said = (
+        [word for pattern in options.pattern for word in ("--pattern", pattern)] if OWN in sites else _reading(options)
+    )
+    if not said:
+        return
+    names = " and ".join(dict.fromkeys(word for word in said if word.startswith("--")))
+    one = next(site for site in sites if site != OWN)
+    command = f"`fedmepd data check {join([str(options.folder / one), *said])}`"
+    what = (
+        "the cases of a hospital and those for fusion training"
+        if OWN in sites
+        else f"{counted(len(sites), 'data set')}"
+    )
+    raise SettingsError(f"{names}: {options.folder} holds {what}: check one alone, {command}; {advice_for_a_run(said)}")
 
 
 def _say(options: argparse.Namespace, text: str) -> None:
@@ -225,19 +256,19 @@ def _labels(options: argparse.Namespace) -> str | None:
 
 
 def _check_sites(sites: dict[str, Dataset], findings: list[Finding], options: argparse.Namespace) -> int:
-    from fedmepd.data.findings import ERROR, WARNING
+    from fedmepd.data.findings import ERROR, NOTE, WARNING, advice_for_a_run
     from fedmepd.data.ownership import OWN, own_cases
     from fedmepd.data.same_patients import find_common, overlaps
     from fedmepd.text_table import table
 
     task = chosen_task(options, [options.labels])
-    common = [] if OWN in sites else find_common({site: options.folder / site for site in sites})
+    common = [] if OWN in sites else find_common({site: options.folder / site for site in sites}, [task])
     findings = [*(one.finding() for one in common), *findings]
     heads = ["site", "cases", "train", "validation", "test", "unlabelled", "errors", "modalities"]
     inspections, rows = {}, []
     for site, dataset in sites.items():
         _say(options, f"{site}: ")
-        if linked := next((one for one in common if one.other == site), None):
+        if linked := next((one for one in common if site in one.linked), None):
             _say(options, f"not read, since {linked.public}\n")
             rows.append([site, "not read", *[""] * (len(heads) - 2)])
             continue
@@ -268,7 +299,9 @@ def _check_sites(sites: dict[str, Dataset], findings: list[Finding], options: ar
     if any(_OPEN in row for row in rows):
         print(f"{_OPEN}: without a manifest, data.train, data.validation and the seed of the job decide")
     print("\n".join(lines or ["the sites are disjoint: no two share a volume's content or a patient's name"]))
-    return _conclude(findings, options, sum(len(inspection.cases) for inspection in inspections.values()))
+    # A hospital's command has the options; a federation's folder is read as a run reads it.
+    advice = "" if OWN in sites else advice_for_a_run([found.text for found in findings if found.severity != NOTE])
+    return _conclude(findings, options, sum(len(inspection.cases) for inspection in inspections.values()), advice)
 
 
 def _print_findings(findings: list[Any], options: argparse.Namespace, severities: Sequence[str]) -> None:
@@ -282,11 +315,13 @@ def _print_findings(findings: list[Any], options: argparse.Namespace, severities
         print("\n".join(lines))
 
 
-def _conclude(findings: list[Any], options: argparse.Namespace, cases: int) -> int:
+def _conclude(findings: list[Any], options: argparse.Namespace, cases: int, advice: str = "") -> int:
     from fedmepd.data.findings import ERROR, NOTE
 
     _print_findings(findings, options, (NOTE,))
     print()
+    if advice:
+        print(advice)
     errors = sum(found.severity == ERROR for found in findings)
     if not errors:
         print(f"no error in {counted(cases, 'case')}")

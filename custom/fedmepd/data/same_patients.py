@@ -17,15 +17,15 @@ from shlex import quote
 from fedmepd.config import FUSION_SITE
 from fedmepd.data.cases import PLAIN, Case
 from fedmepd.data.containment import OUTSIDE
-from fedmepd.data.findings import WARNING, Finding, error, note, refuse, warning
+from fedmepd.data.findings import WARNING, Finding, error, note, refuse_for_a_run, warning
 from fedmepd.data.inspection import Inspection, tell_tale
-from fedmepd.data.layouts import Dataset, find_dataset
+from fedmepd.data.layouts import Dataset, find_dataset, images_in
 from fedmepd.data.links import identity
 from fedmepd.data.manifest import FILE_NAME as MANIFEST
 from fedmepd.data.manifest import pinned_content
 from fedmepd.data.names import read_case_name
-from fedmepd.data.ownership import OWN
-from fedmepd.data.volumes import VolumeError, is_nifti, read_volumes
+from fedmepd.data.ownership import OWN, has_fusion_folder
+from fedmepd.data.volumes import VolumeError, read_volumes
 from fedmepd.errors import DataError
 from fedmepd.tasks.task import Task
 from fedmepd.text_table import counted
@@ -48,12 +48,14 @@ class Common:
         one, other: the sites.
         text: what they have in common, with an example, and what to do; names files, for this machine alone.
         public: the same without names of files.
+        linked: those of the two whose folder holds links instead of the files; the other, where these are hard links.
     """
 
     one: str
     other: str
     text: str
     public: str
+    linked: tuple[str, ...]
 
     def finding(self) -> Finding:
         """Returns the error that it is."""
@@ -76,15 +78,11 @@ def check_sites(task: Task, folder: Path, sites: Sequence[str]) -> list[str]:
             cannot be read.
     """
     names = [*sites, *([FUSION_SITE] if (folder / FUSION_SITE).is_dir() else [])]
-    require_apart({name: folder / name for name in names})
+    require_apart({name: folder / name for name in names}, [task])
     found = {name: find_dataset(task, folder / name, without=FUSION_SITE) for name in names}
     findings = [one for dataset in found.values() for one in dataset.findings]
     findings += [one for dataset in found.values() for case in dataset.cases for one in case.findings]
-    try:
-        refuse([one for one in findings if one.kind == OUTSIDE])
-    except DataError as problem:
-        allowed = "a run has no such option: `fedmepd data init FOLDER --follow-links` notes a site's files"
-        raise DataError(f"{problem}; {allowed}", problem.public) from problem
+    refuse_for_a_run([one for one in findings if one.kind == OUTSIDE])
     passed_over = [one.text for dataset in found.values() for one in dataset.findings if one.severity == WARNING]
     check = f"`fedmepd data check {quote(str(folder))}`"
     warnings = [f"{_few(passed_over)}. A run goes on without: {check} says more"] if passed_over else []
@@ -100,37 +98,41 @@ def _few(texts: Sequence[str], noun: str = "") -> str:
     return "; ".join([*texts[:_MOST_SHOWN], *more])
 
 
-def require_apart(folders: Mapping[str, Path]) -> None:
+def require_apart(folders: Mapping[str, Path], tasks: Sequence[Task]) -> None:
     """Does nothing if no two sites have a folder or a file in common.
 
     Args:
         folders: by site, the fusion site's too.
+        tasks: of which the cases may be.
 
     Raises:
         DataError: links make two of them the same.
     """
-    if common := find_common(folders):
+    if common := find_common(folders, tasks):
         more = [one.public for one in common[1:_MOST_SHOWN]]
         left = len(common) - len(more) - 1
         more += [f"and so have {counted(left, 'more pair')}"] if left else []
         raise DataError("; ".join([common[0].text, *more]), "; ".join([common[0].public, *more]))
 
 
-def find_common(folders: Mapping[str, Path]) -> list[Common]:
+def find_common(folders: Mapping[str, Path], tasks: Sequence[Task]) -> list[Common]:
     """Finds sites that have a folder or files in common through symbolic or hard links, with manifests or without.
+
+    What is of no case, such as an atlas, shows no patient and may be the same everywhere.
 
     Args:
         folders: by site, the fusion site's too.
+        tasks: of which the cases may be.
 
     Returns:
         every two such sites, in their order.
 
     Raises:
-        DataError: a manifest cannot be read.
+        DataError: a folder cannot be read as one of cases of the tasks.
     """
     # A link that leads nowhere, or a file that is missing, is told by the checks of a case.
     files = {
-        site: {key: file for file in _files(folder) if (key := identity(file)) is not None}
+        site: {key: file for file in _files_of_any(tasks, folder) if (key := identity(file)) is not None}
         for site, folder in folders.items()
     }
     places = {site: os.path.realpath(folder) for site, folder in folders.items()}
@@ -141,7 +143,8 @@ def find_common(folders: Mapping[str, Path]) -> list[Common]:
                 f"{folders[one]} and {folders[other]} are the same folder, {places[one]}: two sites would have the "
                 "same patients. Give each site a folder of its own, or leave one of the two out"
             )
-            found.append(Common(one, other, text, f"{one} and {other} have the same data folder"))
+            linked = tuple(site for site in (one, other) if folders[site].is_symlink())
+            found.append(Common(one, other, text, f"{one} and {other} have the same data folder", linked or (other,)))
         elif folders[other].is_relative_to(folders[one]):
             # A hospital's sub-folder of cases for fusion training.
             continue
@@ -151,26 +154,53 @@ def find_common(folders: Mapping[str, Path]) -> list[Common]:
             text = (
                 f"{one} and {other} have {counted(len(both), 'file')} in common through links, such as "
                 f"{files[one][file]} and {files[other][file]}: two sites would have the same patients. Take these "
-                "cases out of one of the two; of what shows no patient, such as an atlas, give each site a copy"
+                "cases out of one of the two; of what shows no patient, such as an empty label, give each site a copy"
             )
-            found.append(Common(one, other, text, f"{one} and {other} have the same files"))
+            linked = tuple(
+                site for site in (one, other) if _leads_out(folders[site], [files[site][key] for key in both])
+            )
+            found.append(Common(one, other, text, f"{one} and {other} have the same files", linked or (other,)))
     return found
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    """The files of a site: those of its manifest, or all images below its folder, wherever links lead."""
+def _leads_out(folder: Path, files: Sequence[Path]) -> bool:
+    home = os.path.realpath(folder)
+    return any(not Path(os.path.realpath(file)).is_relative_to(home) for file in files)
+
+
+def _files_of_any(tasks: Sequence[Task], folder: Path) -> Iterator[Path]:
+    """The files of a site, of whichever task its cases are."""
+    for task in tasks:
+        try:
+            yield from _files(task, folder)
+        except DataError:
+            # What is no data set of one task may be one of another.
+            if len(tasks) == 1:
+                raise
+
+
+def _files(task: Task, folder: Path) -> Iterator[Path]:
+    """The files of a site: those of its manifest, or those of its cases, wherever links lead."""
     if (folder / MANIFEST).is_file():
         yield from pinned_content(folder)
-        yield from _files(folder / FUSION_SITE)
-        return
+    else:
+        for case in find_dataset(task, folder, follow_links=True, without=FUSION_SITE).cases:
+            yield from case.files
+        yield from _named_files(task, folder)
+    if has_fusion_folder(task, folder):
+        yield from _files(task, folder / FUSION_SITE)
+
+
+def _named_files(task: Task, folder: Path) -> Iterator[Path]:
+    """The files that are of cases by their names, also of cases with an error that leaves them out."""
     seen = set()
-    for place, folders, names in os.walk(folder, followlinks=True):
+    for place, folders, _ in os.walk(folder, followlinks=True):
         # Links may form a circle.
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         if (real := os.path.realpath(place)) in seen:
             folders.clear()
         seen.add(real)
-        yield from (Path(place) / name for name in sorted(names) if is_nifti(Path(name)))
+        yield from images_in(task, Path(place))
 
 
 def same_people(found: Mapping[str, Dataset]) -> list[str]:
