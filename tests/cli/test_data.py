@@ -441,7 +441,10 @@ def test_check_refuses_patterns_for_several_sites(cohort: Path, tmp_path: Path, 
     status, printed = run("check", tmp_path / "sites", "--labels", "msd", "--follow-links")
     assert status == 2 and f"check {tmp_path / 'sites' / 'north'} --labels msd --follow-links`; a run has no" in printed
     # A name that nobody knows is told first.
-    assert "no label values 'brat'" in run("check", tmp_path / "sites", "--labels", "brat", "--follow-links")[1]
+    assert (
+        "no label values 'brat'; did you mean brats? Expected brats (BraTS until"
+        in run("check", tmp_path / "sites", "--labels", "brat", "--follow-links")[1]
+    )
 
 
 def test_check_tells_sites_that_share_cases(cohort: Path, tmp_path: Path, run) -> None:
@@ -644,6 +647,9 @@ def test_check_of_folders_in_folders(places: tuple[str, ...], expected: str, tmp
         # A manifest of one of them tells that all are sites.
         run("init", data / "north")
         assert "south is no site: it has no manifest, which north has" in run("check", data)[1]
+        for command in (("init", data), ("split", data, tmp_path / "out", "--protocol", "brats2020")):
+            status, printed = run(*command)
+            assert status == 2 and f"data holds 1 site of a federation: name one, such as {data}/north" in printed
 
 
 def test_names_of_sites_that_may_be_groups_of_cases(tmp_path: Path, run) -> None:
@@ -762,8 +768,14 @@ def test_split_by_published_lists(tmp_path: Path, run) -> None:
     [
         (("{out}", "--protocol", "brats2018"), "found 12 labelled cases, expected at least 284"),
         (("{cohort}/out", "--protocol", "brats2018"), "choose a folder outside the data set"),
-        (("{out}", "--sites", "{cohort}/none.yaml"), "none.yaml cannot be read as YAML"),
-        (("{out}", "--split-dir", "{cohort}"), "server.csv cannot be read"),
+        (("{out}", "--sites", "{cohort}/none.yaml"), "none.yaml does not exist: expected a YAML file with `sites`"),
+        (("{out}", "--sites", "{cohort}"), "/brats cannot be read (Is a directory): expected a YAML file with `sites`"),
+        (
+            ("{out}", "--partition", "{cohort}/none.csv"),
+            "none.csv does not exist: expected a partition with the columns",
+        ),
+        (("{out}", "--protocol", "brats2018", "--labels", "own.yaml"), "own.yaml does not exist: expected a YAML file"),
+        (("{out}", "--split-dir", "{cohort}"), "server.csv does not exist: expected the lists server.csv, c1.csv"),
     ],
 )
 def test_split_refuses(arguments: tuple[str, ...], expected: str, cohort: Path, tmp_path: Path, run) -> None:

@@ -199,6 +199,25 @@ def site_folders(folder: Path) -> list[Path]:
     return [child for child in children_of(folder) if os.path.isfile(child / MANIFEST)]
 
 
+def require_one_data_set(folder: Path, without: str | None = None) -> None:
+    """Does nothing if a folder does not hold the data sets of several sites: their manifests would tell.
+
+    Args:
+        folder: the folder, or a list.
+        without: name of a sub-folder whose cases belong to another data set.
+
+    Raises:
+        DataError: it does; a site would be taken for a patient.
+    """
+    sites = [place for place in site_folders(folder) if place.name != without]
+    if sites:
+        raise DataError(
+            f"{folder} holds {counted(len(sites), 'site')} of a federation: name one, such as {sites[0]}; if it is one "
+            f"data set, remove the {MANIFEST} in its sub-folders",
+            public="a data folder holds the data sets of several sites",
+        )
+
+
 def list_of(folder: Path) -> Path | None:
     """Returns the list that says which cases there are, if there is one."""
     if folder.is_file():
