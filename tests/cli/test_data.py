@@ -562,9 +562,9 @@ def test_check_of_sites_that_are_linked(how: str, site: str, tmp_path: Path, run
     status, printed = run("check", data, "--anonymous")
     assert status == 1 and str(tmp_path) not in printed and f"{pair} have the same" in printed
     status, printed = run("check", data, "--json")
-    assert status == 1 and json.loads(printed)["overlaps"] == [
-        f"{pair} have the same {'data folder' if how == 'folder' else 'files'}"
-    ]
+    content = json.loads(printed)
+    assert status == 1 and [one["name"] for one in content["data_sets"] if not one["read"]] == [unread]
+    assert content["overlaps"] == [f"{pair} have the same {'data folder' if how == 'folder' else 'files'}"]
 
 
 def test_check_of_a_link_that_leads_out_of_a_federation(tmp_path: Path, run) -> None:
@@ -647,9 +647,15 @@ def test_check_of_folders_in_folders(places: tuple[str, ...], expected: str, tmp
         # A manifest of one of them tells that all are sites.
         run("init", data / "north")
         assert "south is no site: it has no manifest, which north has" in run("check", data)[1]
-        for command in (("init", data), ("split", data, tmp_path / "out", "--protocol", "brats2020")):
+        split = ("split", data, tmp_path / "out", "--protocol", "brats2020")
+        for command in (("init", data), split):
             status, printed = run(*command)
             assert status == 2 and f"data holds 1 site of a federation: name one, such as {data}/north" in printed
+        (data / "fusion").mkdir()
+        status, printed = run(*split)
+        assert (
+            status == 2 and "data has a sub-folder for fusion training, as the folder of a federation or of" in printed
+        )
 
 
 def test_names_of_sites_that_may_be_groups_of_cases(tmp_path: Path, run) -> None:

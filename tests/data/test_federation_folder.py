@@ -114,9 +114,11 @@ def test_a_folder_without_the_manifest_that_others_have(folder):
 
 
 def test_a_manifest_of_the_fusion_site_alone(folder):
-    """It says nothing of the others."""
+    """It says nothing of the others, and nothing under another spelling."""
     assert main(["data", "init", str(folder / "fusion")]) == 0
     assert look_into(BRATS, folder).sites == ("site-9", "site-10")
+    (folder / "fusion").rename(folder / "Fusion")
+    assert list(look_into(BRATS, folder).strays) == ["Fusion"]
 
 
 def test_folders_without_images_are_named_with_the_reason(folder, tmp_path):

@@ -257,7 +257,7 @@ def test_a_run_that_is_under_way_is_left_alone(job, tmp_path):
         (("--set", "task=prostate"), "there are no phantoms of task prostate"),
         (("--fusion-site", "a b"), "fusion.site = 'a b': expected at most 64 letters, digits"),
         (("--device", "tpu"), "device 'tpu' does not exist on this machine: expected one of auto, cpu"),
-        (("--set", "data.phantom=wild"), "data.phantom = 'wild': expected true, which is the cohort mild, false"),
+        (("--set", "data.phantom=wild"), "data.phantom = 'wild': expected true (the cohort mild), false or"),
     ],
 )
 def test_options_that_cannot_be(job, tmp_path, options, message):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from shlex import join, quote
 from statistics import median
@@ -225,10 +225,11 @@ def _print_json(
     findings: list[Finding],
     overlaps: list[str],
     options: argparse.Namespace,
+    unread: Collection[str] = (),
 ) -> int:
     from fedmepd.data.summary import check_content
 
-    content = check_content(task, datasets, findings, overlaps, anonymous=options.anonymous)
+    content = check_content(task, datasets, findings, overlaps, options.anonymous, unread)
     print(json.dumps(content, indent=2))
     return FAULTY if content["errors"] else 0
 
@@ -293,7 +294,7 @@ def _check_sites(sites: dict[str, Dataset], findings: list[Finding], options: ar
     lines = [one.public for one in common] + [one.text for one in shared]
     if options.json:
         wrong = [one.public for one in common] + [one.text for one in shared if one.severity == ERROR]
-        return _print_json(task, sites, findings, wrong, options)
+        return _print_json(task, sites, findings, wrong, options, sites.keys() - inspections.keys())
     _print_findings(findings, options, (ERROR, WARNING))
     print("\n".join(["", *table(heads, rows), ""]))
     if any(_OPEN in row for row in rows):
@@ -478,11 +479,17 @@ def _point_kit(file: Path, folder: Path) -> None:
 def _split(options: argparse.Namespace) -> None:
     from fedmepd.data.distribution import protocol_plan, read_plan
     from fedmepd.data.federation_split import split_source
+    from fedmepd.data.ownership import has_fusion_folder
     from fedmepd.text_table import table
 
     if options.out.resolve().is_relative_to(options.folder.resolve()):
         raise FedMEPDError(f"{options.out} is inside {options.folder}: choose a folder outside the data set")
     task = chosen_task(options, [options.labels])
+    if has_fusion_folder(task, options.folder):
+        raise DataError(
+            f"{options.folder} has a sub-folder for fusion training, as the folder of a federation or of a hospital "
+            "has: name the folder of one data set"
+        )
     source, cache = _source(options)
     labelled = sum(case.label is not None for case in source.inspection.cases)
     plan = None

@@ -134,7 +134,7 @@ def look_into(task: Task, folder: Path) -> FederationFolder:
     """
     if mark := data_set_mark(folder):
         return FederationFolder(folder, mark=mark)
-    with_manifest = {place.name for place in site_folders(folder)} - {FUSION_SITE}
+    with_manifest = {place.name for place in site_folders(folder) if place.name.lower() != FUSION_SITE}
     sites, strays, empty = [], {}, {}
     for child in sorted(children_of(folder), key=lambda place: natural_order(place.name)):
         if child.name.startswith("."):
@@ -143,6 +143,8 @@ def look_into(task: Task, folder: Path) -> FederationFolder:
             empty[child.name] = why
         elif is_nifti(child):
             strays[child.name] = "an image in no site's folder"
+        elif why := other_spelling(task, child, FUSION_SITE):
+            strays[child.name] = why
         elif child.name in with_manifest:
             sites.append(child.name)
         elif not child.is_dir():
@@ -161,8 +163,6 @@ def _no_site(task: Task, folder: Path, with_manifest: set[str]) -> str:
     # A list says of each image whose it is.
     if images and folder.name != FUSION_SITE and not data_set_mark(folder):
         return f"images such as {images[0].name} lie directly in it, as in the folder of one case"
-    if why := other_spelling(task, folder, FUSION_SITE):
-        return why
     if find_dataset(task, folder, follow_links=True).cases:
         if folder.name == FUSION_SITE:
             return ""
