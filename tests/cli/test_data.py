@@ -569,13 +569,16 @@ def test_check_of_sites_that_are_linked(how: str, site: str, tmp_path: Path, run
 
 def test_check_of_a_link_that_leads_out_of_a_federation(tmp_path: Path, run) -> None:
     """The image is there, and so is the label; one advice for the check, for a run and before it."""
-    data = sites_of(tmp_path / "data")
-    for file in list((data / "north" / "001").iterdir()):
+    data = tmp_path / "data"
+    for number, site in enumerate(("north", "south", "fusion")):
+        write_case(data / site, f"of-{site}", ("T1",), T1=volume(300 + number), label=tumour_of(number))
+    for file in list((data / "north" / "of-north").iterdir()):
         file.rename(tmp_path / file.name)
         file.symlink_to(tmp_path / file.name)
     status, printed = run("check", data, "--details")
     assert status == 1 and "     2  file outside the case's folder\n" in printed
     assert "no image" not in printed and "no label" not in printed
+    assert "the sites are disjoint: no two share a volume's content or a patient's name, as far as their" in printed
     advice = "a run has no option --follow-links: give it to `fedmepd data init` with the site's folder"
     assert f"\n{advice}" in printed
     with pytest.raises(DataError, match=f"\n  {advice}"):
@@ -626,6 +629,8 @@ def test_check_of_images_beside_sites(stray: str, tmp_path: Path, run) -> None:
         (("Li/2019-03", "Ray/2019-04", "fusion/a"), "its own: found a folder per patient, in it one per examination"),
         (("Li/week-044", "Ray/week-056", "fusion/a"), "its own: found a folder per patient, in it one per examination"),
         (("Li/2019-03", "Ray", "fusion/a"), "(1), a folder per case (1): 2 cases of 2 patients"),
+        # A hospital with cases for fusion training.
+        (("north/a", "north/fusion/b", "south/c"), "found a federation of 2 sites"),
         # A patient whose name is that of the folder.
         (("Li", "Ray", "Fusion"), "3 cases of 3 patients"),
         (("week-044", "week-056"), "which should be the patient of"),

@@ -299,7 +299,9 @@ def _check_sites(sites: dict[str, Dataset], findings: list[Finding], options: ar
     print("\n".join(["", *table(heads, rows), ""]))
     if any(_OPEN in row for row in rows):
         print(f"{_OPEN}: without a manifest, data.train, data.validation and the seed of the job decide")
-    print("\n".join(lines or ["the sites are disjoint: no two share a volume's content or a patient's name"]))
+    # A file that was refused has not been compared.
+    unsure = ", as far as their files could be read" if any(found.severity == ERROR for found in findings) else ""
+    print("\n".join(lines or [f"the sites are disjoint: no two share a volume's content or a patient's name{unsure}"]))
     # A hospital's command has the options; a federation's folder is read as a run reads it.
     advice = "" if OWN in sites else advice_for_a_run([found.text for found in findings if found.severity != NOTE])
     return _conclude(findings, options, sum(len(inspection.cases) for inspection in inspections.values()), advice)

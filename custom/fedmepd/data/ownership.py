@@ -29,6 +29,7 @@ from fedmepd.data.layouts import (
 )
 from fedmepd.data.phantom_cohorts import cohort_folder, cohort_of, ensure_site
 from fedmepd.data.phantom_heads import require_phantoms
+from fedmepd.data.volumes import is_nifti
 from fedmepd.errors import DataError
 from fedmepd.site_settings import SiteSettings
 from fedmepd.tasks.find import find_task
@@ -185,8 +186,9 @@ def data_sets(
 ) -> tuple[dict[str, Dataset], list[Finding]]:
     """Finds the data sets of a folder of several: of a federation's sites, or of a hospital with fusion cases apart.
 
-    Sub-folders without manifests are sites if one of them is called ``fusion``, no case lies beside them, and what they
-    hold are no examinations named after dates or sessions alone, as in a patient's folder.
+    Sub-folders without manifests are sites if one of them has a folder for fusion training. They are sites too if one
+    of them is called ``fusion``, no case lies beside them, and what they hold are no examinations named after dates or
+    sessions alone, as in a patient's folder.
 
     Args:
         task: that the cases are of.
@@ -204,15 +206,20 @@ def data_sets(
     def find(place: Path, deep: bool = True) -> Dataset:
         return find_dataset(task, place, follow_links=follow_links, deep=deep, without=FUSION_SITE)
 
-    if not data_set_mark(folder):
+    if not (one_data_set := bool(data_set_mark(folder))):
         require_spelling(task, folder, FUSION_SITE)
     with_fusion = has_fusion_folder(task, folder)
     with_manifest = {place.name for place in site_folders(folder)} - {FUSION_SITE}
-    if not with_manifest and not with_fusion:
+    beside = [] if one_data_set else children_of(folder)
+    hospitals = {child.name for child in beside if _has_images(child / FUSION_SITE)} - {FUSION_SITE}
+    if not with_manifest and not with_fusion and not hospitals:
         return {}, []
     federation = look_into(task, folder)
+    told = with_manifest | hospitals & set(federation.sites)
+    if not told and not with_fusion:
+        return {}, []
     there = {name: find(folder / name) for name in federation.sites}
-    if not with_manifest and (own := _hospitals(task, folder, federation, there, find)) is not None:
+    if not told and (own := _hospitals(task, folder, federation, there, find)) is not None:
         found("the cases of a hospital and those for fusion training")
         return {OWN: own, FUSION_SITE: find(folder / FUSION_SITE)}, []
     if not there:
@@ -226,6 +233,10 @@ def data_sets(
         if has_fusion_folder(task, folder / name):
             made[f"{name}/{FUSION_SITE}"] = find(folder / name / FUSION_SITE)
     return made, federation.findings()
+
+
+def _has_images(folder: Path) -> bool:
+    return folder.is_dir() and any(map(is_nifti, folder.glob("*/**/*")))
 
 
 def _hospitals(
