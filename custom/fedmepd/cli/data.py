@@ -151,8 +151,8 @@ def _check(options: argparse.Namespace) -> int:
 
 def _check_folder(options: argparse.Namespace) -> int:
     from fedmepd.data.findings import ERROR, WARNING, advice_for_a_run
+    from fedmepd.data.folder_reading import data_sets, require_one_reading
     from fedmepd.data.layouts import find_dataset
-    from fedmepd.data.ownership import data_sets, require_one_reading
     from fedmepd.data.source import no_case
     from fedmepd.data.summary import describe_data
 

@@ -8,16 +8,9 @@ from pathlib import Path
 
 from fedmepd.config import FUSION_SITE
 from fedmepd.data.findings import Finding, error, warning
+from fedmepd.data.folders import children_of, data_set_mark, images_in, is_group, other_spelling, site_folders
 from fedmepd.data.formats import other_format
-from fedmepd.data.layouts import (
-    children_of,
-    data_set_mark,
-    find_dataset,
-    images_in,
-    is_group,
-    other_spelling,
-    site_folders,
-)
+from fedmepd.data.layouts import find_dataset
 from fedmepd.data.links import describe_nothing
 from fedmepd.data.volumes import is_nifti
 from fedmepd.errors import DataError

@@ -7,8 +7,9 @@ from pathlib import Path, PurePath
 
 from fedmepd.data.cases import Case
 from fedmepd.data.findings import ERROR, refuse
+from fedmepd.data.folders import require_one_data_set
 from fedmepd.data.inspection import is_text
-from fedmepd.data.layouts import Dataset, find_dataset, require_one_data_set
+from fedmepd.data.layouts import Dataset, find_dataset
 from fedmepd.data.site import changed_files
 from fedmepd.data.source import no_case
 from fedmepd.tasks.task import Task

@@ -18,8 +18,9 @@ from fedmepd.config import FUSION_SITE
 from fedmepd.data.cases import PLAIN, Case
 from fedmepd.data.containment import OUTSIDE
 from fedmepd.data.findings import WARNING, Finding, error, note, refuse_for_a_run, warning
+from fedmepd.data.folders import images_in
 from fedmepd.data.inspection import Inspection, tell_tale
-from fedmepd.data.layouts import Dataset, find_dataset, images_in
+from fedmepd.data.layouts import Dataset, find_dataset
 from fedmepd.data.links import identity
 from fedmepd.data.manifest import FILE_NAME as MANIFEST
 from fedmepd.data.manifest import pinned_content

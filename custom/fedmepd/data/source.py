@@ -10,9 +10,10 @@ from pathlib import Path
 from fedmepd.data.cases import Case
 from fedmepd.data.file_kinds import Pattern
 from fedmepd.data.findings import ERROR, Finding, warning
+from fedmepd.data.folders import list_of, require_one_data_set
 from fedmepd.data.formats import describe_formats, other_format
 from fedmepd.data.inspection import Inspection, inspect_cases
-from fedmepd.data.layouts import Dataset, find_dataset, list_of, require_one_data_set
+from fedmepd.data.layouts import Dataset, find_dataset
 from fedmepd.data.manifest import FILE_NAME, load_manifest, read_manifest
 from fedmepd.data.pattern_fit import PatternFitsNothing
 from fedmepd.errors import DataError
