@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from shlex import join, quote
 from statistics import median
@@ -20,6 +20,7 @@ from fedmepd.text_table import counted
 if TYPE_CHECKING:
     from fedmepd.data.file_kinds import Pattern
     from fedmepd.data.findings import Finding
+    from fedmepd.data.inspection import Inspection
     from fedmepd.data.layouts import Dataset
     from fedmepd.data.source import Source
     from fedmepd.tasks.task import Task
@@ -197,20 +198,17 @@ def _require_no_reading(sites: dict[str, Dataset], options: argparse.Namespace) 
     from fedmepd.data.findings import advice_for_a_run
     from fedmepd.data.ownership import OWN
 
-    said = (
-        [word for pattern in options.pattern for word in ("--pattern", pattern)] if OWN in sites else _reading(options)
-    )
-    if not said:
+    said = _reading(options)
+    # Labels and links of both data sets of a hospital are read alike.
+    if not said or (OWN in sites and not options.pattern):
         return
     names = " and ".join(dict.fromkeys(word for word in said if word.startswith("--")))
     one = next(site for site in sites if site != OWN)
     command = f"`fedmepd data check {join([str(options.folder / one), *said])}`"
-    what = (
-        "the cases of a hospital and those for fusion training"
-        if OWN in sites
-        else f"{counted(len(sites), 'data set')}"
+    raise SettingsError(
+        f"{names}: {options.folder} holds {counted(len(sites), 'data set')}: check one alone, {command}; "
+        f"{advice_for_a_run(said)}"
     )
-    raise SettingsError(f"{names}: {options.folder} holds {what}: check one alone, {command}; {advice_for_a_run(said)}")
 
 
 def _say(options: argparse.Namespace, text: str) -> None:
@@ -258,7 +256,7 @@ def _labels(options: argparse.Namespace) -> str | None:
 
 def _check_sites(sites: dict[str, Dataset], findings: list[Finding], options: argparse.Namespace) -> int:
     from fedmepd.data.findings import ERROR, NOTE, WARNING, advice_for_a_run
-    from fedmepd.data.ownership import OWN, own_cases
+    from fedmepd.data.ownership import OWN
     from fedmepd.data.same_patients import find_common, overlaps
     from fedmepd.text_table import table
 
@@ -275,20 +273,7 @@ def _check_sites(sites: dict[str, Dataset], findings: list[Finding], options: ar
             continue
         inspection = inspections[site] = _inspect(dataset, options)
         findings += inspection.findings
-        marked = [case for case in inspection.cases if case.for_fusion]
-        for name, cases in ((site, own_cases(inspection.cases)), (f"{site}, for fusion", marked)):
-            if name != site and not cases:
-                continue
-            whose = inspection.only(cases)
-            parts = Counter(dataset.parts[case.name] for case in cases) if dataset.parts is not None else None
-            errors = sum(found.severity == "error" for of_case in whose.of_cases for found in of_case)
-            # What concerns the whole data set is counted once.
-            errors += sum(found.severity == "error" for found in whose.general) * (name == site)
-            there = {modality for case in cases for modality in case.modalities}
-            names = " ".join(name for name in task.modalities if name in there)
-            in_parts = [parts[part] if parts is not None else _OPEN for part in ("train", "validation", "test")]
-            unlabelled = sum(case.label is None for case in cases)
-            rows.append([name, *map(str, [len(cases), *in_parts, unlabelled, errors]), names])
+        rows += _rows(task, site, dataset, inspection)
     shared = overlaps(inspections)
     findings += shared
     lines = [one.public for one in common] + [one.text for one in shared]
@@ -302,9 +287,33 @@ def _check_sites(sites: dict[str, Dataset], findings: list[Finding], options: ar
     # A file that was refused has not been compared.
     unsure = ", as far as their files could be read" if any(found.severity == ERROR for found in findings) else ""
     print("\n".join(lines or [f"the sites are disjoint: no two share a volume's content or a patient's name{unsure}"]))
-    # A hospital's command has the options; a federation's folder is read as a run reads it.
-    advice = "" if OWN in sites else advice_for_a_run([found.text for found in findings if found.severity != NOTE])
-    return _conclude(findings, options, sum(len(inspection.cases) for inspection in inspections.values()), advice)
+    # A hospital's folder is read with the options, a federation's as a run reads it.
+    said = _reading(options) if OWN in sites else [found.text for found in findings if found.severity != NOTE]
+    cases = sum(len(inspection.cases) for inspection in inspections.values())
+    return _conclude(findings, options, cases, advice_for_a_run(said))
+
+
+def _rows(task: Task, site: str, dataset: Dataset, inspection: Inspection) -> Iterator[list[str]]:
+    """The rows of a site in the table of a federation: of its own cases, and of those that are for fusion training."""
+    from fedmepd.data.findings import ERROR
+    from fedmepd.data.ownership import own_cases
+
+    marked = [case for case in inspection.cases if case.for_fusion]
+    for name, cases in ((site, own_cases(inspection.cases)), (f"{site}, for fusion", marked)):
+        if name != site and not cases:
+            continue
+        whose = inspection.only(cases)
+        parts = [_OPEN] * 3
+        if dataset.parts is not None:
+            counts = Counter(dataset.parts[case.name] for case in cases)
+            parts = [counts[part] for part in ("train", "validation", "test")]
+        errors = sum(found.severity == ERROR for of_case in whose.of_cases for found in of_case)
+        # What concerns the whole data set is counted once.
+        errors += sum(found.severity == ERROR for found in whose.general) * (name == site)
+        unlabelled = sum(case.label is None for case in cases)
+        there = {modality for case in cases for modality in case.modalities}
+        names = " ".join(name for name in task.modalities if name in there)
+        yield [name, *map(str, [len(cases), *parts, unlabelled, errors]), names]
 
 
 def _print_findings(findings: list[Any], options: argparse.Namespace, severities: Sequence[str]) -> None:
