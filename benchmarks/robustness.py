@@ -2,23 +2,30 @@
 
 The default job's federation of eight sites in one process: once without the culprits, and once for each way in which
 they may spoil their updates. Compared are the test scores of the other sites, and of the server; with ``--small``, the
-scores of the last round's models on the validation cases, which are six of every site then. Every run keeps its
+scores of the last round's models on the validation cases, which are six of every site then. With several seeds, all of
+it is done for each, and the differences come with their 95 % interval (Student's t over the seeds). Every run keeps its
 state in the folder given, so that the command goes on where it was stopped.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import sys
 from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import numpy as np
 import torch
 
 from benchmarks import measure
+from fedmepd.cli.terminal import positive
+from fedmepd.comparing.intervals import t_interval
 from fedmepd.evaluation import results
 from fedmepd.federation.exchange import Update
 from fedmepd.federation.in_process import run_in_process
@@ -107,27 +114,82 @@ def spoil(culprits: Collection[str], attack: Attack) -> Callable[[str, Update], 
     return on_the_way
 
 
+@dataclass(frozen=True)
+class Task:
+    """One run, in a form that another process can be told.
+
+    Attributes:
+        name: an attack, ``HONEST`` or ``NOBODY``.
+        seed: of the run.
+        sites: that take part.
+        culprits: the sites whose updates are spoilt, if the name is an attack.
+        changes: to the phantom preset's settings.
+        folder: for its state and results.
+    """
+
+    name: str
+    seed: int
+    sites: tuple[str, ...]
+    culprits: tuple[str, ...]
+    changes: dict[str, Any]
+    folder: Path
+
+    def found(self) -> dict[str, Any] | None:
+        """Returns the results if the run is finished."""
+        file = self.folder / "results" / results.FILE_NAME
+        kept = results.read(file) if file.is_file() else {"status": ""}
+        return kept if kept["status"] == "finished" else None
+
+    def run(self) -> None:
+        """Runs it, or goes on with it, on one core."""
+        torch.set_num_threads(1)
+        more = {"on_the_way": spoil(self.culprits, ATTACKS[self.name])} if self.name in ATTACKS else {}
+        settings = make_settings("phantom", self.changes | {"seed": self.seed})
+        about = f"{self.name}, seed {self.seed}: "
+        run_in_process(settings, SiteSettings.load(), self.folder, self.sites, lambda line: _say(about + line), **more)
+
+
+def run_all(tasks: Sequence[Task], at_once: int) -> None:
+    """Does what is not finished, some at a time, each in a process of its own."""
+    left = [task for task in tasks if task.found() is None]
+    _say(f"{len(left)} of {len(tasks)} runs are left")
+    with ProcessPoolExecutor(at_once, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
+        for done, future in enumerate(as_completed([pool.submit(task.run) for task in left]), 1):
+            future.result()
+            _say(f"{done} of {len(left)} runs are done")
+
+
 def row(
-    name: str, found: dict[str, Any], baseline: dict[str, Any], culprits: Collection[str], scores: str = "test"
+    name: str,
+    found: Sequence[dict[str, Any]],
+    baseline: Sequence[dict[str, Any]],
+    culprits: Collection[str],
+    scores: str = "test",
 ) -> dict[str, Any]:
-    """Returns what a run did to the other sites.
+    """Returns what an attack did to the other sites.
 
     Args:
-        name: of the run.
-        found, baseline: results of the run, and of the one without the culprits.
+        name: of the attack.
+        found, baseline: results of its runs, and of those without the culprits, one for each seed.
         culprits: the sites that are left out of the means.
         scores: which are compared, ``test`` or ``validation``.
     """
-    means = [
-        fmean(site[scores]["mdsc"] for site in of["sites"] if site["name"] not in culprits) for of in (found, baseline)
-    ]
-    entries = [site for site in found["sites"] if site["name"] in culprits]
-    return {
-        "run": name,
-        "others": means[0],
-        "difference": means[0] - means[1],
-        "server": found["server"][scores]["mdsc"],
-        "server_difference": found["server"][scores]["mdsc"] - baseline["server"][scores]["mdsc"],
+
+    def others(of: dict[str, Any]) -> float:
+        return fmean(site[scores]["mdsc"] for site in of["sites"] if site["name"] not in culprits)
+
+    def server(of: dict[str, Any]) -> float:
+        return of["server"][scores]["mdsc"]
+
+    entries = [site for of in found for site in of["sites"] if site["name"] in culprits]
+    figures: dict[str, Any] = {"run": name}
+    for side, score in (("others", others), ("server", server)):
+        values = np.array([score(of) for of in found])
+        less = values - np.array([score(of) for of in baseline])
+        figures |= {side: float(values.mean()), f"{side}_difference": float(less.mean())}
+        if len(less) > 1:
+            figures[f"{side}_interval"] = [float(end) for end in t_interval(less)]
+    return figures | {
         "limited": sum(len(entry["limited"]) for entry in entries),
         "refused": sum(len(entry["rounds_missed"]) for entry in entries),
     }
@@ -141,6 +203,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--culprits", nargs="+", default=["site-7"], choices=SITES, help="default: site-7, which has all modalities"
     )
     parser.add_argument("--runs", nargs="+", choices=(*ATTACKS, HONEST), default=list(ATTACKS), help="default: attacks")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="default: 0")
+    parser.add_argument("--at-once", type=positive, default=1, help="runs at a time, each on one core; default: 1")
     parser.add_argument("--bound", type=float, help="aggregation.norm_bound; default: the job's; 0: no bound")
     parser.add_argument("--trim", type=float, help="aggregation.trim; default: the job's")
     parser.add_argument("--direction", type=float, help="aggregation.direction; default: the job's")
@@ -149,52 +213,66 @@ def main(arguments: Sequence[str] | None = None) -> None:
     size.add_argument("--small", action="store_true", help="six rounds, width 4, crops of 16: about a minute a run")
     size.add_argument("--quick", action="store_true", help="two sites, tiny sizes, to try the command out")
     options = parser.parse_args(arguments)
-    culprits = options.culprits
+    culprits = tuple(options.culprits)
     sites = ("site-5", *culprits) if options.quick else SITES
     changes: dict[str, Any] = dict(_QUICK if options.quick else _SMALL if options.small else {})
+    changes["training"] = changes.get("training", {}) | {"threads": 1, "fusion_threads": 1}
     asked = {"norm_bound": options.bound, "trim": options.trim, "direction": options.direction}
     changes["aggregation"] = {key: value for key, value in asked.items() if value is not None}
-    settings = make_settings("phantom", changes)
-    machine = SiteSettings.load()
 
-    def run(name: str, of: Sequence[str], **more: Any) -> dict[str, Any]:
-        folder = options.folder / name.replace(" ", "-")
-        if (kept := folder / "results" / results.FILE_NAME).is_file():
-            found = results.read(kept)
-            if found["status"] == "finished":
-                return found
-        print(f"{name}:", file=sys.stderr)
-        return run_in_process(settings, machine, folder, of, lambda line: print(line, file=sys.stderr), **more)
+    def task(name: str, seed: int) -> Task:
+        of = tuple(site for site in sites if name != NOBODY or site not in culprits)
+        place = options.folder / f"seed-{seed}" / name.replace(" ", "-")
+        return Task(name, seed, of, culprits, changes, place)
 
-    baseline = run(NOBODY, [site for site in sites if site not in culprits])
+    # One seed after the other: what is there when it is stopped is whole for the first ones.
+    names = [NOBODY, *options.runs]
+    tasks = {name: [task(name, seed) for seed in options.seeds] for name in names}
+    run_all([tasks[name][number] for number in range(len(options.seeds)) for name in names], options.at_once)
+    found = {name: [one.found() for one in of_name] for name, of_name in tasks.items()}
     scores = "validation" if options.small else "test"
-    rows = [row(NOBODY, baseline, baseline, culprits, scores)]
-    for name in options.runs:
-        more = {} if name == HONEST else {"on_the_way": spoil(culprits, ATTACKS[name])}
-        rows.append(row(name, run(name, sites, **more), baseline, culprits, scores))
+    rows = [row(name, found[name], found[NOBODY], culprits, scores) for name in names]
+    settings = make_settings("phantom", changes)
     environment = measure.environment()
     bounds = settings.aggregation.model_dump(include={"norm_bound", "trim", "direction"})
     print(f"\n{measure.describe(environment)}")
     said = ", ".join(f"{name} {value:g}" for name, value in bounds.items())
-    print(f"{settings.rounds} rounds, {len(sites)} sites, culprits {', '.join(culprits)}, {said}\n")
+    seeds = ", ".join(map(str, options.seeds))
+    print(f"{settings.rounds} rounds, {len(sites)} sites, culprits {', '.join(culprits)}, seeds {seeds}, {said}\n")
     print(_table(rows))
-    worst = min((one["difference"] for one in rows[1:]), default=0.0)
+    worst = min((one["others_difference"] for one in rows[1:]), default=0.0)
     verdict = "met" if worst >= -TARGET else "MISSED"
     print(f"\nworst difference of the other sites {worst:+.3f}; at most {TARGET} may be lost: {verdict}")
     report = measure.write_report(
-        "robustness", options.json, environment, rows, busy=os.getloadavg()[0], culprits=culprits, **bounds
+        "robustness",
+        options.json,
+        environment,
+        rows,
+        busy=os.getloadavg()[0],
+        culprits=culprits,
+        seeds=options.seeds,
+        **bounds,
     )
     print(f"\nwritten to {report}")
 
 
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
 def _table(rows: Sequence[dict[str, Any]]) -> str:
+    def difference(one: dict[str, Any], side: str) -> str:
+        interval = one.get(f"{side}_interval")
+        ends = f" ({interval[0]:+.3f} to {interval[1]:+.3f})" if interval else ""
+        return f"{one[f'{side}_difference']:+.3f}{ends}"
+
     cells = [
         [
             one["run"],
             f"{one['others']:.3f}",
-            f"{one['difference']:+.3f}",
+            difference(one, "others"),
             f"{one['server']:.3f}",
-            f"{one['server_difference']:+.3f}",
+            difference(one, "server"),
             str(one["limited"]),
             str(one["refused"]),
         ]

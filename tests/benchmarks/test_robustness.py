@@ -52,14 +52,19 @@ def entry(name: str, mdsc: float, limited: int = 0) -> dict:
     return {"name": name, "test": {"mdsc": mdsc}, "limited": [{}] * limited, "rounds_missed": [{}]}
 
 
+def run(a: float, b: float, culprit: float, server: float, limited: int = 0) -> dict:
+    return {
+        "sites": [entry("a", a), entry("b", b), entry("x", culprit, limited)],
+        "server": entry("server", server),
+    }
+
+
 def test_row_by_hand() -> None:
     """The culprit's own score does not count."""
-    baseline = {"sites": [entry("a", 0.5), entry("b", 0.7)], "server": entry("server", 0.8)}
-    found = {"sites": [entry("a", 0.4), entry("b", 0.7), entry("x", 0.0, 4)], "server": entry("server", 0.7)}
-    row = robustness.row("attack", found, baseline, ["x"])
+    row = robustness.row("attack", [run(0.4, 0.7, 0.0, 0.7, limited=4)], [run(0.5, 0.7, 0.0, 0.8)], ["x"])
     assert {key: round(value, 6) for key, value in row.items() if key != "run"} == {
         "others": 0.55,
-        "difference": -0.05,
+        "others_difference": -0.05,
         "server": 0.7,
         "server_difference": -0.1,
         "limited": 4,
@@ -67,14 +72,27 @@ def test_row_by_hand() -> None:
     }
 
 
+def test_row_of_three_seeds_by_hand() -> None:
+    """Differences of -0.02, 0 and +0.02 have a standard error of 0.02 / sqrt(3), and t of two degrees is 4.3027."""
+    baseline = [run(0.5, 0.5, 0.0, 0.8)] * 3
+    found = [run(0.48, 0.48, 0.9, 0.8), run(0.5, 0.5, 0.9, 0.8), run(0.5, 0.54, 0.9, 0.8, limited=2)]
+    row = robustness.row("attack", found, baseline, ["x"])
+    assert row["others"] == pytest.approx(0.5) and row["others_difference"] == pytest.approx(0)
+    assert row["others_interval"] == pytest.approx([-0.049683, 0.049683], abs=1e-6)
+    assert row["server_interval"] == pytest.approx([0, 0])
+    assert (row["limited"], row["refused"]) == (2, 3)
+
+
 @pytest.mark.slow
 def test_command(tmp_path, capsys) -> None:
     """A thousandfold update is scaled down in every round; what is finished is not run again."""
-    command = ["--quick", "--folder", str(tmp_path / "runs"), "--runs", "scaled x1000"]
+    command = ["--quick", "--folder", str(tmp_path / "runs"), "--runs", "scaled x1000", "--seeds", "0", "1"]
+    command += ["--at-once", "2"]
     robustness.main([*command, "--json", str(tmp_path / "first.json")])
     first = json.loads((tmp_path / "first.json").read_text())
     assert [row["run"] for row in first["rows"]] == ["without the site", "scaled x1000"]
-    assert [row["limited"] for row in first["rows"]] == [0, 2]
+    assert [row["limited"] for row in first["rows"]] == [0, 4]
+    assert all(len(row["others_interval"]) == 2 for row in first["rows"])
     before = sorted(path.stat().st_mtime_ns for path in tmp_path.rglob("results.json"))
     robustness.main([*command, "--json", str(tmp_path / "second.json")])
     assert json.loads((tmp_path / "second.json").read_text())["rows"] == first["rows"]

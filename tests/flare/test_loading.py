@@ -53,7 +53,15 @@ def site(tmp_path_factory):
 
 def test_a_site_imports_nothing_that_it_never_uses(site):
     # At the end of it the process could import each of them: they are installed.
-    unused = ("matplotlib", "sklearn", "tensorboard", "scipy.signal", "scipy.optimize", "torch.distributed.tensor")
+    unused = (
+        "ignite",
+        "matplotlib",
+        "sklearn",
+        "tensorboard",
+        "scipy.signal",
+        "scipy.optimize",
+        "torch.distributed.tensor",
+    )
     assert not [name for name in site["working"] if name.startswith(unused)]
     assert "fedmepd.federation.server" not in site["loaded"]
 

@@ -27,9 +27,10 @@ NEEDED = (
     "monai.transforms",
     "nibabel",
 )
-# What MONAI imports where it is installed, and does without where it is not: for figures, downloads, and metrics and
-# transforms that no site uses. More than half of its time to import.
+# What MONAI imports where it is installed, and does without where it is not: for its workflows, figures, downloads, and
+# metrics and transforms that no site uses. More than half of its time to import.
 _OF_MONAI = (
+    "ignite",
     "matplotlib",
     "requests",
     "scipy.optimize",
