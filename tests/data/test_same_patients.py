@@ -87,6 +87,10 @@ def test_what_no_case_uses_may_be_the_same_everywhere(tmp_path: Path) -> None:
             (folder / place).parent.mkdir(exist_ok=True)
             os.link(atlas, folder / place) if site == "a" else (folder / place).symlink_to(atlas)
     assert find_common(folders, [BRATS]) == []
+    # At one site it is a case's.
+    (tmp_path / "b" / "x").mkdir()
+    (tmp_path / "b" / "x" / "t1.nii.gz").symlink_to(atlas)
+    assert [(pair.one, pair.other) for pair in find_common(folders, [BRATS])] == [("a", "b"), ("b", "fusion")]
 
 
 def test_files_that_a_case_of_any_task_uses(tmp_path: Path) -> None:

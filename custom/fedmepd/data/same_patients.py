@@ -18,15 +18,14 @@ from fedmepd.config import FUSION_SITE
 from fedmepd.data.cases import PLAIN, Case
 from fedmepd.data.containment import OUTSIDE
 from fedmepd.data.findings import WARNING, Finding, error, note, refuse_for_a_run, warning
-from fedmepd.data.folders import images_in
 from fedmepd.data.inspection import Inspection, tell_tale
 from fedmepd.data.layouts import Dataset, find_dataset
 from fedmepd.data.links import identity
 from fedmepd.data.manifest import FILE_NAME as MANIFEST
 from fedmepd.data.manifest import pinned_content
-from fedmepd.data.names import read_case_name
+from fedmepd.data.names import kinds_of_file, read_case_name
 from fedmepd.data.ownership import OWN, has_fusion_folder
-from fedmepd.data.volumes import VolumeError, read_volumes
+from fedmepd.data.volumes import VolumeError, is_nifti, read_volumes
 from fedmepd.errors import DataError
 from fedmepd.tasks.task import Task
 from fedmepd.text_table import counted
@@ -49,7 +48,7 @@ class Common:
         one, other: the sites.
         text: what they have in common, with an example, and what to do; names files, for this machine alone.
         public: the same without names of files.
-        linked: those of the two whose folder holds links instead of the files; the other, where these are hard links.
+        linked: those of the two whose folder holds symbolic links that no manifest allows; without any, the other.
     """
 
     one: str
@@ -119,7 +118,7 @@ def require_apart(folders: Mapping[str, Path], tasks: Sequence[Task]) -> None:
 def find_common(folders: Mapping[str, Path], tasks: Sequence[Task]) -> list[Common]:
     """Finds sites that have a folder or files in common through symbolic or hard links, with manifests or without.
 
-    What is of no case, such as an atlas, shows no patient and may be the same everywhere.
+    What is of no case at either, such as an atlas, shows no patient and may be the same everywhere.
 
     Args:
         folders: by site, the fusion site's too.
@@ -133,7 +132,13 @@ def find_common(folders: Mapping[str, Path], tasks: Sequence[Task]) -> list[Comm
     """
     # A link that leads nowhere, or a file that is missing, is told by the checks of a case.
     files = {
-        site: {key: file for file in _files_of_any(tasks, folder) if (key := identity(file)) is not None}
+        site: {key: file for file in _files(folder) if (key := identity(file)) is not None}
+        for site, folder in folders.items()
+    }
+    # A case with an error may lack what its name says that it has.
+    of_cases = {
+        site: {identity(file) for file in _of_cases(tasks, folder)}
+        | {key for key, file in files[site].items() if any(kinds_of_file(task, file) for task in tasks)}
         for site, folder in folders.items()
     }
     places = {site: os.path.realpath(folder) for site, folder in folders.items()}
@@ -149,7 +154,7 @@ def find_common(folders: Mapping[str, Path], tasks: Sequence[Task]) -> list[Comm
         elif folders[other].is_relative_to(folders[one]):
             # A hospital's sub-folder of cases for fusion training.
             continue
-        elif both := files[one].keys() & files[other].keys():
+        elif both := files[one].keys() & files[other].keys() & (of_cases[one] | of_cases[other]):
             # The first of them in the order of their names.
             file = next(key for key in files[other] if key in both)
             text = (
@@ -165,43 +170,45 @@ def find_common(folders: Mapping[str, Path], tasks: Sequence[Task]) -> list[Comm
 
 
 def _leads_out(folder: Path, files: Sequence[Path]) -> bool:
+    """Whether files of a site are links that no run may read: a manifest allows them."""
+    if (folder / MANIFEST).is_file():
+        return False
     home = os.path.realpath(folder)
     return any(not Path(os.path.realpath(file)).is_relative_to(home) for file in files)
 
 
-def _files_of_any(tasks: Sequence[Task], folder: Path) -> Iterator[Path]:
-    """The files of a site, of whichever task its cases are."""
+def _of_cases(tasks: Sequence[Task], folder: Path) -> Iterator[Path]:
+    """The files that cases of any of the tasks have."""
     for task in tasks:
         try:
-            yield from _files(task, folder)
+            yield from _of_cases_of(task, folder)
         except DataError:
             # What is no data set of one task may be one of another.
             if len(tasks) == 1:
                 raise
 
 
-def _files(task: Task, folder: Path) -> Iterator[Path]:
-    """The files of a site: those of its manifest, or those of its cases, wherever links lead."""
+def _of_cases_of(task: Task, folder: Path) -> Iterator[Path]:
+    for case in find_dataset(task, folder, follow_links=True, without=FUSION_SITE).cases:
+        yield from case.files
+    if has_fusion_folder(task, folder):
+        yield from _of_cases_of(task, folder / FUSION_SITE)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """The files of a site: those of its manifest, or all images below its folder, wherever links lead."""
     if (folder / MANIFEST).is_file():
         yield from pinned_content(folder)
-    else:
-        for case in find_dataset(task, folder, follow_links=True, without=FUSION_SITE).cases:
-            yield from case.files
-        yield from _named_files(task, folder)
-    if has_fusion_folder(task, folder):
-        yield from _files(task, folder / FUSION_SITE)
-
-
-def _named_files(task: Task, folder: Path) -> Iterator[Path]:
-    """The files that are of cases by their names, also of cases with an error that leaves them out."""
+        yield from _files(folder / FUSION_SITE)
+        return
     seen = set()
-    for place, folders, _ in os.walk(folder, followlinks=True):
+    for place, folders, names in os.walk(folder, followlinks=True):
         # Links may form a circle.
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         if (real := os.path.realpath(place)) in seen:
             folders.clear()
         seen.add(real)
-        yield from images_in(task, Path(place))
+        yield from (Path(place) / name for name in sorted(names) if is_nifti(Path(name)))
 
 
 def same_people(found: Mapping[str, Dataset]) -> list[str]:
