@@ -43,8 +43,10 @@ class Job:
         caplog.set_level(logging.INFO)
         self.newcomer_seconds = 10.0
         self.fusion, self.kept = None, None
+        self.steps = []
 
     def open_server(self, run, folder, fusion, timing, log, fl_ctx):
+        self.steps.append("open")
         self.timing, self.fusion = timing, fusion
         self.server.restore()
         return self.server
@@ -52,6 +54,7 @@ class Job:
     def run(self, **settings):
         self.controller = FedMEPDController("phantom", {"rounds": 2} | settings)
         self.controller.open_server = self.open_server
+        self.controller.load = lambda: self.steps.append("load")
         self.controller.kept_fusion = lambda run, folder: self.kept
         self.controller.newcomer_seconds = self.newcomer_seconds
         self.controller.communicator = Communicator(
@@ -91,6 +94,10 @@ def test_all_tasks_of_a_run_carry_its_identity_and_settings(job):
     job.run(seed=5)
     runs = [translation.run_of(message) for _, _, message in job.controller.communicator.sent]
     assert len(set(run.identity for run in runs)) == 1 and {run.settings.seed for run in runs} == {5}
+
+
+def test_what_training_needs_is_loaded_before_the_server_opens(job):
+    assert job.run().steps == ["load", "open"]
 
 
 def test_metrics_become_analytics_events(job):
@@ -481,8 +488,8 @@ def test_fusion_site_at_a_site_does_its_part_of_a_round(job):
     assert not job.engine.panics and job.sites_of("fusion") == ["site-2", "site-2"]
     assert [one.weights["decoder.w"].tolist() for one in fused] == [[1.0, 1.0]] * 2
     assert (fused[0].losses, fused[0].cases) == ({"total": 1.5}, 3)
-    # It trains as a site too.
-    assert "site-2" in job.server.taken[1]
+    # It trains as a site too, and the server does not: what training needs is not loaded there.
+    assert "site-2" in job.server.taken[1] and job.steps == ["open"]
 
 
 def test_fusion_site_that_fails_is_away_for_the_round(job):

@@ -9,25 +9,24 @@ from fedmepd.cli import main
 from fedmepd.errors import SettingsError
 from fedmepd.evaluation import results
 from fedmepd.flare.kits import ADMIN, SERVER, SITE, admin_kit, kind_of
-from fedmepd.flare.poc.commands import FlareError
 from fedmepd.flare.watching import COMPLETED, download, watch
 from tests.evaluation import runs
 from tests.flare.test_progress import LIVE
 
 
-def answers(*stats, status=COMPLETED):
+class Answering:
     """A job that gives these states, and then has ended."""
-    left = list(stats)
 
-    def ask(*arguments):
-        if arguments[:2] == ("job", "stats") and left:
-            return {"stats": {"server": {"FedMEPDController": left.pop(0)}}}
-        if arguments[:2] == ("job", "stats"):
-            raise FlareError("ended", "JOB_NOT_RUNNING")
-        assert arguments == ("job", "meta", "j1")
-        return {"status": status}
+    def __init__(self, *stats, status=COMPLETED):
+        self.left, self.end = list(stats), status
 
-    return ask
+    def live(self, job_id):
+        assert job_id == "j1"
+        return {"FedMEPDController": self.left.pop(0)} if self.left else None
+
+    def status(self, job_id):
+        assert job_id == "j1"
+        return self.end
 
 
 @pytest.mark.parametrize(
@@ -42,7 +41,7 @@ def test_each_round_once_and_the_end(status, text):
         events[event] = live
 
     later = LIVE | {"last_round": LIVE["last_round"] | {"round": 4}, "seconds_left": 120}
-    assert watch(answers(LIVE, LIVE, later, status=status), "j1", tell, 0) == status
+    assert watch(Answering(LIVE, LIVE, later, status=status), "j1", tell, 0) == status
     assert [line.partition(":")[0] for line in told] == ["round 3/20", "round 4/20", "job j1"]
     assert "mDSC of the sites 0.600" in told[1] and told[1].endswith("2 min of rounds left")
     assert told[-1] == f"job j1: {text}"
@@ -53,16 +52,8 @@ def test_a_server_that_would_rewrite_the_terminal():
     told = []
     evil = "site-1\x1b[2J\n\u202e"
     live = LIVE | {"last_round": LIVE["last_round"] | {"missing": [evil]}}
-    watch(answers(live, status=f"FINISHED{evil}"), "j1", lambda event, line, of: told.append(line), 0)
+    watch(Answering(live, status=f"FINISHED{evil}"), "j1", lambda event, line, of: told.append(line), 0)
     assert len(told) == 2 and all(line.isprintable() and r"\x1b[2J" in line for line in told)
-
-
-def test_other_failures_are_told():
-    def ask(*arguments):
-        raise FlareError("no server", "CONNECTION_FAILED")
-
-    with pytest.raises(FlareError, match="no server"):
-        watch(ask, "j1", print, 0)
 
 
 def test_results_are_fetched_once(tmp_path):

@@ -226,6 +226,7 @@ def _watch(options: argparse.Namespace) -> int:
     from functools import partial
 
     from fedmepd.cli.poc import show_results
+    from fedmepd.flare.admin_session import AdminSession
     from fedmepd.flare.kits import admin_kit
     from fedmepd.flare.poc.commands import run_flare
     from fedmepd.flare.watching import COMPLETED, download, watch
@@ -237,14 +238,16 @@ def _watch(options: argparse.Namespace) -> int:
         what = "is a file" if out.is_file() else f"holds job {options.job_id} already"
         raise SettingsError(f"--download {out}: it {what}; choose another folder")
 
-    def ask(*arguments: str) -> dict:
-        return run_flare(arguments, kit=kit)
-
     def tell(event: str, line: str, live: dict) -> None:
         print(json_line(event, line, live) if options.json else line, flush=True)
 
-    status = watch(ask, options.job_id, tell, _POLL_SECONDS)
+    with AdminSession(kit) as session:
+        status = watch(session, options.job_id, tell, _POLL_SECONDS)
     if out:
+
+        def ask(*arguments: str) -> dict:
+            return run_flare(arguments, kit=kit)
+
         log = partial(print, file=sys.stderr if options.json else sys.stdout, flush=True)
         folder = download(ask, options.job_id, out.absolute(), log)
         if status == COMPLETED and not options.json:

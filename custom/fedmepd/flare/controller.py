@@ -23,7 +23,7 @@ from nvflare.widgets.info_collector import InfoCollector
 from fedmepd.errors import Aborted, FedMEPDError, UpdateRefused, plain_text
 from fedmepd.federation.charts import FEDERATION
 from fedmepd.federation.timing import Timing
-from fedmepd.flare import console, folders, progress, translation
+from fedmepd.flare import console, folders, loading, progress, translation
 from fedmepd.flare.answers import Answer, Sender, impostor
 from fedmepd.flare.cross_site import CrossSiteEvaluation
 from fedmepd.flare.fusion_at_a_site import FusionPost, profile_of_fusion
@@ -54,6 +54,7 @@ class FedMEPDController(ScatterAndGather):
     Attributes:
         open_server: opens the federation's server, see :func:`fedmepd.flare.opening.open_server`.
         kept_fusion: what a run's state says of its fusion site, see :func:`fedmepd.flare.opening.kept_fusion`.
+        load: imports what training at the server needs, see :func:`fedmepd.flare.loading.load`.
         newcomer_seconds: how long a round waits for sites that have just joined.
     """
 
@@ -70,6 +71,7 @@ class FedMEPDController(ScatterAndGather):
         self.settings = settings
         self.open_server = open_server
         self.kept_fusion = kept_fusion
+        self.load = loading.load
         self.newcomer_seconds = NEWCOMER_SECONDS
         self._run: translation.Run | None = None
         self._server = None
@@ -152,6 +154,7 @@ class FedMEPDController(ScatterAndGather):
         kept, finished, server = {}, False, None
         try:
             if not settings.fusion.site:
+                self.load()
                 server = opened(fusion=None)
                 finished = server.finished
             elif (known := self.kept_fusion(self._run, folder)) is not None:

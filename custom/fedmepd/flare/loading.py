@@ -1,6 +1,7 @@
-"""What a site's process imports before it can work: all of it, once, in a short time, and little that it never uses.
+"""What a process that trains imports before it can: all of it, once, in a short time, and little that it never uses.
 
-PyTorch comes with this module, so it should be the first of those that need PyTorch.
+A site is such a process, and so is a server with the fusion site in it. PyTorch comes with this module, so it should
+be the first of those that need PyTorch.
 
 ``python -m fedmepd.flare.loading`` does it too, for the image of a container: it compiles what is compiled for this
 processor, says where that is kept, and ends with 1 if it could not be kept.
@@ -28,7 +29,7 @@ NEEDED = (
     "nibabel",
 )
 # What MONAI imports where it is installed, and does without where it is not: for its workflows, figures, downloads, and
-# metrics and transforms that no site uses. More than half of its time to import.
+# metrics and transforms that nobody here uses. More than half of its time to import.
 _OF_MONAI = (
     "ignite",
     "matplotlib",
@@ -46,7 +47,7 @@ UNUSED = (*_OF_MONAI, *_OF_PYTORCH)
 
 @functools.cache
 def load() -> None:
-    """Imports what training and testing at a site need; does nothing when called again.
+    """Imports what training and testing need; does nothing when called again.
 
     To be called before other threads import anything. MONAI comes without its figures, downloads and the few metrics
     and transforms that need one of :data:`UNUSED`: in this process they say that it is not installed. Whoever else

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fedmepd.errors import LONGEST_MESSAGE, FedMEPDError, plain_text
-from fedmepd.flare.poc.commands import FlareError
+from fedmepd.flare.admin_session import AdminSession
 from fedmepd.flare.progress import lines_about
 
 COMPLETED = "FINISHED:COMPLETED"
@@ -21,7 +21,7 @@ _ENDED = {
 
 
 def watch(
-    ask: Callable[..., dict[str, Any]],
+    session: AdminSession,
     job_id: str,
     tell: Callable[[str, str, dict[str, Any]], None],
     poll_seconds: float,
@@ -29,7 +29,7 @@ def watch(
     """Reports a job's rounds until it ends; returns FLARE's word for how.
 
     Args:
-        ask: runs a FLARE command with these arguments; returns its data.
+        session: with the server.
         job_id: the job's.
         tell: takes an event such as ``round 3`` or ``end``, a line about it, and the job's live state (``status``
             at the end).
@@ -40,18 +40,14 @@ def watch(
     """
     told: set[str] = set()
     while True:
-        try:
-            stats = ask("job", "stats", job_id)["stats"].get("server", {})
-        except FlareError as error:
-            # Not yet, not any more, or just being put away.
-            if error.code not in ("JOB_NOT_RUNNING", "JOB_NOT_FOUND"):
-                raise
-            status = ask("job", "meta", job_id)["status"]
+        components = session.live(job_id)
+        if components is None:
+            status = session.status(job_id)
             if status.startswith("FINISHED"):
                 tell("end", f"job {job_id}: {_ENDED.get(status, plain_text(status))}", {"status": status})
                 return status
-            stats = {}
-        live = stats.get("FedMEPDController") or {}
+            components = {}
+        live = components.get("FedMEPDController") or {}
         for event, line in lines_about(live).items():
             # Scores and shares of filters move on while a round's line still stands.
             if event not in told:
@@ -64,7 +60,8 @@ def download(ask: Callable[..., dict[str, Any]], job_id: str, out: Path, log: Ca
     """Downloads a job's results from the server and returns their folder.
 
     Args:
-        ask, job_id: as for :func:`watch`.
+        ask: runs a FLARE command with these arguments; returns its data.
+        job_id: the job's.
         out: folder for the results of jobs.
         log: takes a line about what is done.
 

@@ -37,14 +37,12 @@ class Flare:
             LIVE | {"personal_share": 0.2},
             LIVE | {"phase": "testing"},
         ]
-        self.status = "FINISHED:COMPLETED"
+        self.end = "FINISHED:COMPLETED"
         self.starting, self.connected = 2, 0
 
     def __call__(self, poc: Poc, *arguments: str) -> dict:
         command = " ".join(arguments[:2])
-        self.commands.append(command)
-        if command == self.fails:
-            raise FlareError(f"nvflare {command}: broken", "BROKEN")
+        self._answer(command)
         if command == "poc prepare":
             kits = {poc.server_kit: "fed_server.json"} | {poc.kit(site): "fed_client.json" for site in poc.sites()}
             for kit, file in kits.items():
@@ -63,12 +61,6 @@ class Flare:
             self.meta = json.loads((Path(arguments[3]) / "meta.json").read_text())
             self.fusion_site = fusion_site_of(Path(arguments[3]))
             return {"job_id": "j1"}
-        if command == "job stats":
-            if not self.phases:
-                raise FlareError("ended", "JOB_NOT_RUNNING")
-            return {"stats": {"server": {"FedMEPDController": self.phases.pop(0)}}}
-        if command == "job meta":
-            return {"status": self.status}
         if command == "job download":
             folder = Path(arguments[4]) / "j1"
             results.write(folder / "workspace" / "results", runs.finished(), {})
@@ -76,11 +68,31 @@ class Flare:
             return {"path": str(folder)}
         return {}
 
+    def _answer(self, question: str) -> None:
+        self.commands.append(question)
+        if question == self.fails:
+            raise FlareError(f"nvflare {question}: broken", "BROKEN")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.commands.append("end of the session")
+
+    def live(self, job_id: str) -> dict | None:
+        self._answer("live")
+        return {"FedMEPDController": self.phases.pop(0)} if self.phases else None
+
+    def status(self, job_id: str) -> str:
+        self._answer("status")
+        return self.end
+
 
 @pytest.fixture
 def flare(monkeypatch):
     made = Flare()
     monkeypatch.setattr(Poc, "_flare", lambda poc, *arguments: made(poc, *arguments))
+    monkeypatch.setattr(Poc, "_session", lambda poc: made)
     monkeypatch.setattr(Poc, "poll_seconds", 0)
     return made
 
@@ -316,7 +328,7 @@ def test_a_download_that_is_broken_off_leaves_nothing(flare, tmp_path, data, cap
     assert command("download", tmp_path, "j1") == 0
 
 
-@pytest.mark.parametrize("fails", ["poc prepare", "poc start", "job submit", "job stats", "job meta", "job download"])
+@pytest.mark.parametrize("fails", ["poc prepare", "poc start", "job submit", "live", "status", "job download"])
 def test_a_failure_at_any_step_stops_everything(flare, tmp_path, data, job, capsys, fails, monkeypatch):
     stopped = []
     monkeypatch.setattr(Poc, "stop", lambda poc: stopped.append(True))
@@ -337,7 +349,7 @@ def test_sites_that_do_not_come(flare, tmp_path, data, job, capsys, monkeypatch)
 
 
 def test_a_job_that_fails(flare, tmp_path, data, job, capsys):
-    flare.status = "FINISHED:EXECUTION_EXCEPTION"
+    flare.end = "FINISHED:EXECUTION_EXCEPTION"
     assert run(tmp_path, job, data) == 1
     printed = capsys.readouterr()
     log = tmp_path / "w" / "results" / "j1" / "workspace" / "log.txt"

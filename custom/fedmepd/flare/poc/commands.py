@@ -15,7 +15,7 @@ from fedmepd.errors import FedMEPDError
 
 _COMMAND_SECONDS = 300
 # FLARE gives up after five, which a busy machine needs to start an administrator's process and greet the server.
-_CONNECT_SECONDS = 30
+CONNECT_SECONDS = 30
 
 
 class FlareError(FedMEPDError):
@@ -43,7 +43,7 @@ def run_flare(arguments: Sequence[str], *, poc: Path | None = None, kit: Path | 
         FlareError: it failed.
     """
     command = [sys.executable, "-m", "nvflare.cli", *arguments, "--format", "json"]
-    command += ["--connect-timeout", str(_CONNECT_SECONDS), *(["--startup-kit", str(kit)] if kit else [])]
+    command += ["--connect-timeout", str(CONNECT_SECONDS), *(["--startup-kit", str(kit)] if kit else [])]
     try:
         # In a session of its own: whoever interrupts us does not break off a command that is about to stop things.
         run = subprocess.run(

@@ -26,6 +26,7 @@ import yaml
 from fedmepd.closest import one_of
 from fedmepd.config import FUSION_SITE
 from fedmepd.errors import FedMEPDError
+from fedmepd.flare.admin_session import AdminSession
 from fedmepd.flare.export import (
     change_settings,
     deployed_everywhere,
@@ -314,7 +315,8 @@ class Poc:
             FedMEPDError: there is no such job or workspace, or the server does not answer any more.
         """
         self._require_prepared()
-        return watch(self._flare, job_id, lambda event, line, live: self.log(line), self.poll_seconds)
+        with self._session() as session:
+            return watch(session, job_id, lambda event, line, live: self.log(line), self.poll_seconds)
 
     def download(self, job_id: str, out: Path) -> Path:
         """Downloads a job's results from the server and returns their folder.
@@ -436,6 +438,9 @@ class Poc:
         # FLARE would take the admin's kit that was noted last, which may be that of a federation of hospitals.
         kit = None if arguments[0] == "poc" else self.kit(ADMIN)
         return self._run_flare(arguments, poc=self._flare_folder, kit=kit)
+
+    def _session(self) -> AdminSession:
+        return AdminSession(self.kit(ADMIN))
 
 
 def _project(sites: Sequence[str], ports: tuple[int, int], everywhere: bool) -> dict[str, Any]:

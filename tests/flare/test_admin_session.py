@@ -1,0 +1,111 @@
+"""Questions in one session, to a FLARE that answers as FLARE does; tests/system has the real one."""
+
+import pytest
+from nvflare.fuel.flare_api.api_spec import (
+    AuthenticationError,
+    InternalError,
+    JobNotFound,
+    JobNotRunning,
+    NoConnection,
+    SessionExpired,
+)
+from nvflare.tool.kit.kit_config import StartupKitConfigError
+
+from fedmepd.flare.admin_session import AdminSession
+from fedmepd.flare.poc.commands import CONNECT_SECONDS, FlareError
+
+
+class Flare:
+    """A session that gives these answers one after the other, and raises those that are errors."""
+
+    def __init__(self, *answers):
+        self.answers, self.asked, self.closed = list(answers), [], 0
+
+    def show_stats(self, job_id, target_type):
+        return self.answer("stats", job_id, target_type)
+
+    def get_job_meta(self, job_id):
+        return self.answer("meta", job_id)
+
+    def answer(self, *question):
+        self.asked.append(question)
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def close(self):
+        self.closed += 1
+        raise NoConnection("it is gone")
+
+
+def opened(*sessions):
+    """An AdminSession that opens these, how often it has opened one, and how long it has waited."""
+    left, kits, waited = list(sessions), [], []
+
+    def open_session(kit):
+        kits.append(kit)
+        if isinstance(left[0], Exception):
+            raise left.pop(0) if len(left) > 1 else left[0]
+        return left.pop(0)
+
+    return AdminSession("the kit", open_session, waited.append), kits, waited
+
+
+def test_one_session_for_all_questions():
+    flare = Flare({"server": {"FedMEPDController": {"round": 3}}}, {}, {"status": "RUNNING"})
+    session, kits, waited = opened(flare)
+    with session:
+        assert not kits
+        assert session.live("j1") == {"FedMEPDController": {"round": 3}}
+        assert session.live("j1") == {}
+        assert session.status("j1") == "RUNNING"
+    # The server alone is asked for the state: sites have better things to do.
+    assert flare.asked == [("stats", "j1", "server"), ("stats", "j1", "server"), ("meta", "j1")]
+    assert kits == ["the kit"] and not waited and flare.closed == 1
+
+
+@pytest.mark.parametrize("error", [JobNotFound("j1"), JobNotRunning("j1")])
+def test_a_job_that_does_not_run(error):
+    session, kits, _ = opened(Flare(error, {"status": "FINISHED:COMPLETED"}))
+    assert session.live("j1") is None and session.status("j1") == "FINISHED:COMPLETED"
+    assert len(kits) == 1
+
+
+@pytest.mark.parametrize("error", [NoConnection("gone"), SessionExpired("another one")])
+def test_another_session_where_the_server_has_ended_it_or_starts_again(error):
+    first, second = Flare({"server": {"a": 1}}, error), Flare({"server": {"a": 2}})
+    session, kits, waited = opened(first, NoConnection("not yet"), second)
+    assert [session.live("j1"), session.live("j1")] == [{"a": 1}, {"a": 2}]
+    assert len(kits) == 3 and waited == [1.0, 1.0] and first.closed == 1
+
+
+def test_a_server_that_stays_away():
+    session, kits, waited = opened(NoConnection("nobody there"))
+    with pytest.raises(FlareError, match="the server does not answer: nobody there") as raised:
+        session.live("j1")
+    assert raised.value.code == "CONNECTION_FAILED"
+    assert (len(kits), sum(waited)) == (CONNECT_SECONDS, CONNECT_SECONDS - 1)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (AuthenticationError("bad certificate"), "the server refuses: bad certificate"),
+        (StartupKitConfigError("no active kit", hint="Run this."), "no active kit. Run this."),
+        (StartupKitConfigError("no such kit"), "no such kit."),
+        (InternalError("syntax"), "FLARE cannot answer: syntax"),
+    ],
+)
+def test_what_waiting_does_not_mend(error, message):
+    session, _, waited = opened(error)
+    with pytest.raises(FlareError) as raised:
+        session.status("j1")
+    assert str(raised.value) == message and not waited
+
+
+def test_a_job_that_nobody_knows():
+    session, _, _ = opened(Flare(JobNotFound("no such job")))
+    with pytest.raises(FlareError, match="the server has no job j1") as raised:
+        session.status("j1")
+    assert raised.value.code == "JOB_NOT_FOUND"
