@@ -250,7 +250,7 @@ class DataSettings(Section):
     @field_validator("phantom", mode="wrap")
     @classmethod
     def _known_cohort(cls, value: Any, check: ValidatorFunctionWrapHandler) -> bool | str:
-        return _or_expected(check, value, "true, false or hospitals")
+        return _or_expected(check, value, f"true (the cohort {cohort_name(True)}), false or hospitals")
 
 
 class FusionSettings(Section):

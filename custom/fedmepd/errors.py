@@ -6,9 +6,11 @@ import errno
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
-from fedmepd.closest import one_of
+from fedmepd.closest import like_path, one_of
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pydantic import BaseModel, ValidationError
     from pydantic.fields import FieldInfo
     from pydantic_core import ErrorDetails
@@ -115,6 +117,22 @@ def remedy(problem: OSError) -> str:
     if problem.errno in _FULL:
         return "free space on that disk, or choose another folder"
     return "choose another folder"
+
+
+def cannot_read(path: Path, problem: Exception, what: str, kind: str = "text") -> str:
+    """Returns the sentence about a user's file that is not there, may not be read, or holds something else.
+
+    Args:
+        path: the file.
+        problem: what reading it raised.
+        what: was expected.
+        kind: as which it was to be read, such as YAML.
+    """
+    if isinstance(problem, FileNotFoundError):
+        return f"{path} does not exist: expected {what}{like_path(path)}"
+    if isinstance(problem, OSError):
+        return f"{path} cannot be read ({problem.strerror}): expected {what}"
+    return f"{path} cannot be read as {kind} ({' '.join(str(problem).split())}): expected {what}"
 
 
 # What a sentence about content from outside holds at most.

@@ -12,10 +12,13 @@ import torch
 
 from fedmepd.cli import main
 from fedmepd.data.distribution import protocol_sites
+from fedmepd.data.federation_folder import look_into
+from fedmepd.data.folder_reading import data_sets
 from fedmepd.data.manifest import FILE_NAME, read_manifest
-from fedmepd.data.ownership import data_sets
 from fedmepd.data.preparation import PreparedCases
+from fedmepd.data.same_patients import check_sites
 from fedmepd.data.site import open_site_data
+from fedmepd.errors import DataError
 from fedmepd.job_settings import make_settings
 from fedmepd.site_settings import SiteSettings
 from fedmepd.tasks.brats import BRATS
@@ -373,7 +376,8 @@ def test_a_hospital_with_a_folder_for_fusion_training(tmp_path: Path, run) -> No
     status, printed = run("check", data)
     assert status == 0 and "found the cases of a hospital and those for fusion training" in printed
     rows = [" ".join(line.split()) for line in printed.splitlines()]
-    assert "its own 3 1 1 1 0 0 T1" in rows and "fusion 3 0 0 0 3 0 FLAIR T1ce T1 T2" in rows
+    assert "its own 3 1 1 1 0 0 T1" in rows and "fusion 3 - - - 0 0 FLAIR T1ce T1 T2" in rows
+    assert "-: without a manifest, data.train, data.validation and the seed of the job decide" in printed
     shutil.copytree(data / "a", data / "fusion" / "a")
     status, printed = run("check", data)
     assert status == 1 and "its own and fusion share 2 volumes of the same content and 1 patient" in printed
@@ -432,7 +436,15 @@ def test_split(copy: bool, cohort: Path, tmp_path: Path, run) -> None:
 def test_check_refuses_patterns_for_several_sites(cohort: Path, tmp_path: Path, run) -> None:
     assert run("split", cohort, tmp_path / "sites", "--sites", tmp_path / "sites.yaml")[0] == 0
     status, printed = run("check", tmp_path / "sites", "--pattern", "label=*_seg.nii.gz")
-    assert status == 2 and f"--pattern: {tmp_path / 'sites'} holds several data sets" in printed
+    alone = f"`fedmepd data check {tmp_path / 'sites' / 'north'} --pattern 'label=*_seg.nii.gz'`"
+    assert status == 2 and f"--pattern: {tmp_path / 'sites'} holds 3 data sets: check one alone, {alone}" in printed
+    status, printed = run("check", tmp_path / "sites", "--labels", "msd", "--follow-links")
+    assert status == 2 and f"check {tmp_path / 'sites' / 'north'} --labels msd --follow-links`; a run has no" in printed
+    # A name that nobody knows is told first.
+    assert (
+        "no label values 'brat'; did you mean brats? Expected brats (BraTS until"
+        in run("check", tmp_path / "sites", "--labels", "brat", "--follow-links")[1]
+    )
 
 
 def test_check_tells_sites_that_share_cases(cohort: Path, tmp_path: Path, run) -> None:
@@ -477,8 +489,11 @@ def sites_of(folder: Path) -> Path:
 def test_check_of_sites_without_manifests(tmp_path: Path, run) -> None:
     """Hospitals number their patients alike; what is no site is told with the reason."""
     data = sites_of(tmp_path / "data")
+    write_case(data / "north", "002", ("T2",), label=None)
     status, printed = run("check", data)
     assert status == 0 and "found a federation of 3 sites" in printed
+    rows = [" ".join(line.split()) for line in printed.splitlines()]
+    assert "north 2 - - - 1 0 T1 T2" in rows and "south 1 - - - 0 0 T1" in rows
     assert "north and south have 1 patient of the same name, which are numbers: they share no volume" in printed
     (data / "west").symlink_to(tmp_path / "gone")
     status, printed = run("check", data)
@@ -488,8 +503,6 @@ def test_check_of_sites_without_manifests(tmp_path: Path, run) -> None:
     status, printed = run("check", data)
     assert status == 1 and "north is no site: it has no manifest, which south has" in printed
     assert "     1  images beside the sites of a federation\n" in printed
-    status, printed = run("check", data, "--pattern", "T1=*_t1.nii.gz")
-    assert status == 2 and "holds several data sets" in printed
 
 
 def test_check_of_a_hospital_whose_patients_have_several_examinations(tmp_path: Path) -> None:
@@ -526,33 +539,168 @@ def test_a_pattern_of_an_earlier_time_that_fits_no_file(tmp_path: Path, run) -> 
     assert run("init", tmp_path / "data")[0] == 0
 
 
+@pytest.mark.parametrize("site", ["west", "east"])
 @pytest.mark.parametrize("how", ["folder", "hard", "symbolic"])
-def test_check_of_sites_that_are_linked(how: str, tmp_path: Path, run) -> None:
-    """They are told to be the same, first, and no advice follows that would not help."""
+def test_check_of_sites_that_are_linked(how: str, site: str, tmp_path: Path, run) -> None:
+    """They are told to be the same, first, and no advice follows that would not help, wherever the link stands."""
     data = sites_of(tmp_path / "data")
-    (data / "west").symlink_to(data / "north") if how == "folder" else (data / "west" / "p").mkdir(parents=True)
+    (data / site).symlink_to(data / "north") if how == "folder" else (data / site / "p").mkdir(parents=True)
     for file in [] if how == "folder" else (data / "north" / "001").iterdir():
-        link = data / "west" / "p" / file.name
+        link = data / site / "p" / file.name
         os.link(file, link) if how == "hard" else link.symlink_to(file)
+    pair = " and ".join(sorted(("north", site)))
     status, printed = run("check", data)
     assert status == 1 and "     1  two sites that share cases\n" in printed and "rename" not in printed
-    what = {"folder": "north and .*west are the same folder", "hard": "north and west have 2 files in common"}
-    assert re.search(what["folder" if how == "folder" else "hard"], printed) and "follow-links" not in printed
-    assert "west: not read, since north and west have the same" in printed
+    what = (
+        " and .*".join(sorted(("north", site))) + " are the same folder" if how == "folder" else f"{pair} have 2 files"
+    )
+    assert re.search(what, printed) and "follow-links" not in printed and "no image" not in printed
+    unread = "north" if how == "hard" and site == "east" else site
+    assert f"{unread}: not read, since {pair} have the same" in printed
+    rows = [" ".join(line.split()) for line in printed.splitlines()]
+    assert f"{unread} not read" in rows and f"{'east' if unread == 'north' else 'north'} 1 - - - 0 0 T1" in rows
     status, printed = run("check", data, "--anonymous")
-    assert status == 1 and str(tmp_path) not in printed and "north and west have the same" in printed
+    assert status == 1 and str(tmp_path) not in printed and f"{pair} have the same" in printed
     status, printed = run("check", data, "--json")
-    assert status == 1 and json.loads(printed)["overlaps"] == [
-        f"north and west have the same {'data folder' if how == 'folder' else 'files'}"
-    ]
+    content = json.loads(printed)
+    assert status == 1 and [one["name"] for one in content["data_sets"] if not one["read"]] == [unread]
+    assert content["overlaps"] == [f"{pair} have the same {'data folder' if how == 'folder' else 'files'}"]
 
 
-def test_check_of_a_case_beside_sites(tmp_path: Path, run) -> None:
-    """Whether a hospital's or a federation's folder, nobody can know."""
-    data = sites_of(tmp_path / "data")
-    write_case(data, "case-99")
+def test_check_of_a_link_that_leads_out_of_a_federation(tmp_path: Path, run) -> None:
+    """The image is there, and so is the label; one advice for the check, for a run and before it."""
+    data = tmp_path / "data"
+    for number, site in enumerate(("north", "south", "fusion")):
+        write_case(data / site, f"of-{site}", ("T1",), T1=volume(300 + number), label=tumour_of(number))
+    for file in list((data / "north" / "of-north").iterdir()):
+        file.rename(tmp_path / file.name)
+        file.symlink_to(tmp_path / file.name)
+    status, printed = run("check", data, "--details")
+    assert status == 1 and "     2  file outside the case's folder\n" in printed
+    assert "no image" not in printed and "no label" not in printed
+    assert "the sites are disjoint: no two share a volume's content or a patient's name, as far as their" in printed
+    advice = "a run has no option --follow-links: give it to `fedmepd data init` with the site's folder"
+    assert f"\n{advice}" in printed
+    with pytest.raises(DataError, match=f"\n  {advice}"):
+        check_sites(BRATS, data, ["north", "south"])
+    with pytest.raises(DataError, match=advice):
+        open_site_data("north", make_settings("paper", {}), SiteSettings(data=data, cache=tmp_path / "cache"))
+    status, printed = run("check", data / "north", "--follow-links")
+    assert status == 0 and f"\n{advice}" in printed
+    assert run("init", data / "north", "--follow-links")[0] == run("init", data / "south")[0] == 0
     status, printed = run("check", data)
-    assert status == 2 and "data holds cases, such as case-99, beside folders of cases, such as north: take" in printed
+    assert status == 0 and "follow-links" not in printed
+
+
+@pytest.mark.parametrize(
+    "stray", ["case-99/case-99_t1.nii.gz", "t1.nii.gz", "north/t1.nii.gz", "north+south/t1.nii.gz"]
+)
+def test_check_of_images_beside_sites(stray: str, tmp_path: Path, run) -> None:
+    """Whether a hospital's or a federation's folder, nobody can know: the image is named, as before a run."""
+    data = sites_of(tmp_path / "data")
+    for number, folder in enumerate(Path(stray).parent.name.split("+")):
+        save(data / folder / Path(stray).name, volume(500 + number))
+    status, printed = run("check", data)
+    hospital = f"; or, if all are one hospital's, `fedmepd data init {data}` makes a data set of them\n"
+    assert status == 2 and Path(stray).name in printed and printed.endswith(hospital)
+    with pytest.raises(DataError) as refused:
+        look_into(BRATS, data).require_sites(fusion=True)
+    for_a_run = str(refused.value)
+    same = for_a_run.partition(": expected a folder" if "+" in stray else ". Move them")[0]
+    assert f"fedmepd: {same}. Move them into the folder of a site, or out of this folder" in printed
+    assert str(tmp_path) not in run("check", data, "--anonymous")[1]
+
+
+@pytest.mark.parametrize(
+    ("places", "expected"),
+    [
+        # By site or by patient: nothing tells.
+        (("north/a", "north/b", "south/c"), "may be the sites of a federation, or the patients of one"),
+        (("north/first/NIfTI", "south/second/NIfTI"), "may be the sites of a federation, or the patients of one"),
+        (
+            ("north/P1_20190301", "north/P1_20200512", "south/P2"),
+            "may be the sites of a federation, or the patients of",
+        ),
+        (
+            ("north/a", "north/b", "south/c", "Fusion/d"),
+            "Fusion: its name is fusion but for upper and lower case: call",
+        ),
+        (("Li", "Ray", "Fusion/d"), "Fusion: its name is fusion but for upper and lower case: call"),
+        # A date, a session, or a case beside them does.
+        (("Li/2019-03", "Li/2020-03", "Ray/2019-04"), "3 cases of 2 patients"),
+        (("Li/week-044", "Li/week-056", "Ray/week-004"), "3 cases of 2 patients"),
+        (("Li/a", "Li/b", "Ray"), "3 cases of 2 patients"),
+        (("Li/2019-03", "Ray/2019-04", "fusion/a"), "its own: found a folder per patient, in it one per examination"),
+        (("Li/week-044", "Ray/week-056", "fusion/a"), "its own: found a folder per patient, in it one per examination"),
+        (("Li/2019-03", "Ray", "fusion/a"), "(1), a folder per case (1): 2 cases of 2 patients"),
+        # A hospital with cases for fusion training.
+        (("north/a", "north/fusion/b", "south/c"), "found a federation of 2 sites"),
+        # A patient whose name is that of the folder.
+        (("Li", "Ray", "Fusion"), "3 cases of 3 patients"),
+        (("week-044", "week-056"), "which should be the patient of"),
+    ],
+)
+def test_check_of_folders_in_folders(places: tuple[str, ...], expected: str, tmp_path: Path, run) -> None:
+    data = tmp_path / "data"
+    for number, place in enumerate(places):
+        save(data / place / "t1.nii.gz", volume(300 + number))
+        save(data / place / "seg.nii.gz", tumour_of(number))
+    status, printed = run("check", data)
+    assert expected in printed
+    assert status == (2 if "call" in expected or "may be" in expected else "should be" in expected)
+    if "may be" in expected:
+        assert "If they are sites, give the folder with the cases for fusion training the name fusion" in printed
+        assert f"`fedmepd data init {data}/north`. If they are patients, make one of the whole folder" in printed
+        _, printed = run("check", data, "--anonymous")
+        assert "it is not clear whether these are sites or patients" in printed and "north" not in printed
+        # A manifest of one of them tells that all are sites.
+        if run("init", data / "north")[0] == 2:
+            assert "P1_" in places[0]
+            return
+        assert "south is no site: it has no manifest, which north has" in run("check", data)[1]
+        split = ("split", data, tmp_path / "out", "--protocol", "brats2020")
+        for command in (("init", data), split):
+            status, printed = run(*command)
+            assert status == 2 and f"data holds 1 site of a federation: name one, such as {data}/north" in printed
+        (data / "fusion").mkdir()
+        status, printed = run(*split)
+        assert (
+            status == 2 and "data has a sub-folder for fusion training, as the folder of a federation or of" in printed
+        )
+
+
+def test_names_of_sites_that_may_be_groups_of_cases(tmp_path: Path, run) -> None:
+    """Manifests tell that they are sites: before a run and in a check. Without them it is asked."""
+    data = tmp_path / "data"
+    names = ("HGG", "data", "images", "train", "fusion")
+    for number, site in enumerate(names):
+        write_case(data / site, f"P{number}", ("T1",), T1=volume(300 + number), label=tumour_of(number))
+    answer = "if it is a site, rename it, or make a data set of every site with `fedmepd data init`"
+    strays = look_into(BRATS, data).strays
+    assert set(strays) == set(names[:-1]) and all(why.endswith(answer) for why in strays.values())
+    for site in names[:-1]:
+        run("init", data / site)
+    status, printed = run("check", data)
+    assert status == 0 and "found a federation of 5 sites" in printed
+    assert set(look_into(BRATS, data).sites) == set(names[:-1])
+
+
+def test_an_atlas_in_the_folder_for_fusion_training(tmp_path: Path, run) -> None:
+    """It is none of a case's images, in a federation's folder and in a hospital's; another image is asked about."""
+    for data in (sites_of(tmp_path / "federation"), tmp_path / "hospital"):
+        for number, name in enumerate(("001", "002")):
+            write_case(data / "fusion", f"f{name}", ("T1",), T1=volume(400 + number), label=tumour_of(number + 7))
+        save(data / "fusion" / "atlas.nii.gz", volume(7))
+    write_case(tmp_path / "hospital", "own")
+    status, printed = run("check", tmp_path / "federation")
+    assert status == 0 and "found a federation of 3 sites" in printed
+    assert "fusion/atlas.nii.gz: put the images of each case into a folder of its own" in printed
+    status, printed = run("check", tmp_path / "hospital")
+    assert status == 0 and "found the cases of a hospital and those for fusion training" in printed
+    assert run("init", tmp_path / "hospital")[0] == 0
+    save(tmp_path / "federation" / "fusion" / "t1.nii.gz", volume(8))
+    status, printed = run("check", tmp_path / "federation")
+    assert status == 2 and "fusion holds images, such as t1.nii.gz, and folders of cases, such as 001" in printed
 
 
 def test_check_of_names_at_two_sites(tmp_path: Path, run) -> None:
@@ -587,7 +735,7 @@ def test_examinations_of_one_patient_stay_together(tmp_path: Path, run) -> None:
         {("PatB", "train"), ("PatA", "test")},
     )
     status, printed = run("check", tmp_path / "deep")
-    assert status == 1 and "     6  case in folders that do not tell its patient\n" in printed
+    assert status == 2 and "may be the sites of a federation, or the patients of one hospital" in printed
     status, printed = run("init", tmp_path / "deep")
     assert status == 2 and "write a list cases.csv with a column patient" in printed
     assert not (tmp_path / "deep" / FILE_NAME).exists()
@@ -637,8 +785,14 @@ def test_split_by_published_lists(tmp_path: Path, run) -> None:
     [
         (("{out}", "--protocol", "brats2018"), "found 12 labelled cases, expected at least 284"),
         (("{cohort}/out", "--protocol", "brats2018"), "choose a folder outside the data set"),
-        (("{out}", "--sites", "{cohort}/none.yaml"), "none.yaml cannot be read as YAML"),
-        (("{out}", "--split-dir", "{cohort}"), "server.csv cannot be read"),
+        (("{out}", "--sites", "{cohort}/none.yaml"), "none.yaml does not exist: expected a YAML file with `sites`"),
+        (("{out}", "--sites", "{cohort}"), "/brats cannot be read (Is a directory): expected a YAML file with `sites`"),
+        (
+            ("{out}", "--partition", "{cohort}/none.csv"),
+            "none.csv does not exist: expected a partition with the columns",
+        ),
+        (("{out}", "--protocol", "brats2018", "--labels", "own.yaml"), "own.yaml does not exist: expected a YAML file"),
+        (("{out}", "--split-dir", "{cohort}"), "server.csv does not exist: expected the lists server.csv, c1.csv"),
     ],
 )
 def test_split_refuses(arguments: tuple[str, ...], expected: str, cohort: Path, tmp_path: Path, run) -> None:

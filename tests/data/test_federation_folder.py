@@ -47,6 +47,10 @@ def dicom(folder):
     (folder / "west" / "series" / "1.dcm").touch()
 
 
+def other_letters(folder):
+    write_case(folder / "FUSION", "a", ("T1",))
+
+
 def too_deep(folder):
     write_case(folder / "west" / "a/b/c/d/e/f/g", "h", ("T1",))
 
@@ -56,7 +60,8 @@ def too_deep(folder):
     [
         (a_case, "case-99", "images such as case-99_seg.nii.gz lie directly in it, as in the folder of one case"),
         (an_image, "stray.nii.gz", "an image in no site's folder"),
-        (a_group, "HGG", "its name is that of a group of cases: rename it if it is a site"),
+        (a_group, "HGG", "its name is that of a group of cases: if it is a site, rename it, or make"),
+        (other_letters, "FUSION", "its name is fusion but for upper and lower case: call it fusion if its cases are"),
         (dicom, "west", "images such as series/1.dcm: DICOM: convert them with dcm2niix"),
         (too_deep, "west", "no case found around h_"),
     ],
@@ -109,9 +114,11 @@ def test_a_folder_without_the_manifest_that_others_have(folder):
 
 
 def test_a_manifest_of_the_fusion_site_alone(folder):
-    """It says nothing of the others."""
+    """It says nothing of the others, and nothing under another spelling."""
     assert main(["data", "init", str(folder / "fusion")]) == 0
     assert look_into(BRATS, folder).sites == ("site-9", "site-10")
+    (folder / "fusion").rename(folder / "Fusion")
+    assert list(look_into(BRATS, folder).strays) == ["Fusion"]
 
 
 def test_folders_without_images_are_named_with_the_reason(folder, tmp_path):

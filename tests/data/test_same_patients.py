@@ -8,10 +8,13 @@ import pytest
 
 from fedmepd.cli import main
 from fedmepd.data.links import identity
-from fedmepd.data.same_patients import check_sites, find_common
+from fedmepd.data.same_patients import check_sites, find_common, require_apart
 from fedmepd.errors import DataError
 from fedmepd.tasks.brats import BRATS
+from fedmepd.tasks.find import find_task
 from tests.data.files import save, tumour, volume, write_case
+
+PROSTATE = find_task("prostate")
 
 
 def check(folder: Path, *sites: str) -> str:
@@ -54,7 +57,7 @@ def test_links_to_another_sites_cases(how: str, manifest: bool, tmp_path: Path) 
     with pytest.raises(DataError, match="a and b have 3 files in common through links, such as .*/a/case/") as refused:
         check(tmp_path, "a", "b")
     assert "/b/renamed/" in str(refused.value) and "two sites would have the same patients" in str(refused.value)
-    assert "of what shows no patient, such as an atlas, give each site a copy" in str(refused.value)
+    assert "of what shows no patient, such as an empty label, give each site a copy" in str(refused.value)
     assert refused.value.public == "a and b have the same files"
 
 
@@ -63,22 +66,56 @@ def test_every_pair_with_common_files_is_named(tmp_path: Path) -> None:
     write_case(tmp_path / "a", "case", ("T1",))
     write_case(tmp_path / "b", "own", ("T1",))
     write_case(tmp_path / "b" / "fusion", "other", ("T1",))
-    assert find_common({name: tmp_path / name for name in ("a", "b", "b/fusion")}) == []
+    assert find_common({name: tmp_path / name for name in ("a", "b", "b/fusion")}, [BRATS]) == []
     assert main(["data", "init", str(tmp_path / "b")]) == 0
     for place in ("b/fusion/other", "c/third"):
         (tmp_path / place).mkdir(parents=True, exist_ok=True)
         os.link(tmp_path / "a" / "case" / "case_t1.nii.gz", tmp_path / place / "x_t1.nii.gz")
-    found = find_common({name: tmp_path / name for name in "abc"})
+    found = find_common({name: tmp_path / name for name in "abc"}, [BRATS])
     assert [(pair.one, pair.other) for pair in found] == [("a", "b"), ("a", "c"), ("b", "c")]
     with pytest.raises(DataError, match="; a and c have the same files; b and c have the same files$"):
         check(tmp_path, *"abc")
+
+
+def test_what_no_case_uses_may_be_the_same_everywhere(tmp_path: Path) -> None:
+    """An atlas beside the cases or in one's folder; templates in a folder of their own."""
+    atlas = save(tmp_path / "atlas.nii.gz", volume(7))
+    folders = {site: tmp_path / site for site in ("a", "b", "fusion")}
+    for site, folder in folders.items():
+        write_case(folder, f"of-{site}", ("T1",))
+        for place in ("atlas.nii.gz", f"of-{site}/atlas.nii.gz", "templates/mni.nii.gz"):
+            (folder / place).parent.mkdir(exist_ok=True)
+            os.link(atlas, folder / place) if site == "a" else (folder / place).symlink_to(atlas)
+    assert find_common(folders, [BRATS]) == []
+    # At one site it is a case's.
+    (tmp_path / "b" / "x").mkdir()
+    (tmp_path / "b" / "x" / "t1.nii.gz").symlink_to(atlas)
+    assert [(pair.one, pair.other) for pair in find_common(folders, [BRATS])] == [("a", "b"), ("b", "fusion")]
+
+
+def test_files_that_a_case_of_any_task_uses(tmp_path: Path) -> None:
+    """Where nobody has said what the cases are of."""
+    for site in "ab":
+        write_case(tmp_path / site, f"of-{site}", ("T2",))
+    adc = save(tmp_path / "a" / "of-a" / "adc.nii.gz", volume(7))
+    os.link(adc, tmp_path / "b" / "of-b" / "adc.nii.gz")
+    folders = {site: tmp_path / site for site in "ab"}
+    assert find_common(folders, [BRATS]) == []
+    with pytest.raises(DataError, match="a and b have 1 file in common"):
+        require_apart(folders, [BRATS, PROSTATE])
+    # A list that is none of one task, for it has no column of its images.
+    (tmp_path / "a" / "cases.csv").write_text("case,adc\nx,of-a/adc.nii.gz\n")
+    with pytest.raises(DataError, match="a and b have 1 file in common"):
+        require_apart(folders, [BRATS, PROSTATE])
+    with pytest.raises(DataError, match="cases.csv has no column"):
+        require_apart(folders, [BRATS])
 
 
 def test_links_in_a_circle_end(tmp_path: Path) -> None:
     write_case(tmp_path / "a", "case", ("T1",))
     (tmp_path / "a" / "up").symlink_to(tmp_path / "a")
     write_case(tmp_path / "b", "other", ("T1",))
-    assert find_common({name: tmp_path / name for name in "ab"}) == []
+    assert find_common({name: tmp_path / name for name in "ab"}, [BRATS]) == []
 
 
 def test_links_that_no_site_may_read(tmp_path: Path) -> None:
@@ -88,7 +125,7 @@ def test_links_that_no_site_may_read(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "other").symlink_to(tmp_path / "elsewhere" / "other")
     with pytest.raises(
-        DataError, match="/b/other leads out of .*/b: copy.*; a run has no such option: `fedmepd data init"
+        DataError, match="/b/other leads out of .*/b: copy.*; a run has no option --follow-links: give it to `fedmepd"
     ):
         check(tmp_path, "a", "b")
     assert main(["data", "init", str(tmp_path / "b"), "--follow-links"]) == 0

@@ -139,7 +139,7 @@ def test_a_method_for_phantoms_alone_is_refused_with_patients(tmp_path) -> None:
 
 
 def test_no_file(tmp_path) -> None:
-    with pytest.raises(FedMEPDError, match="plan.yaml cannot be read .*: expected a plan"):
+    with pytest.raises(FedMEPDError, match="plan.yaml does not exist: expected a plan"):
         read_plan(tmp_path / "plan.yaml", None)
 
 

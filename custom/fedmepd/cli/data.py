@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from shlex import quote
+from shlex import join, quote
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +20,15 @@ from fedmepd.text_table import counted
 if TYPE_CHECKING:
     from fedmepd.data.file_kinds import Pattern
     from fedmepd.data.findings import Finding
+    from fedmepd.data.inspection import Inspection
     from fedmepd.data.layouts import Dataset
     from fedmepd.data.source import Source
     from fedmepd.tasks.task import Task
 
 _SHARES = {"train": 0.6, "validation": 0.1}
+
+# In a table, of what nothing has been decided about.
+_OPEN = "-"
 
 
 def add_data_commands(data: argparse._SubParsersAction) -> None:
@@ -147,19 +151,20 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _check_folder(options: argparse.Namespace) -> int:
-    from fedmepd.data.findings import ERROR, WARNING
+    from fedmepd.data.findings import ERROR, WARNING, advice_for_a_run
+    from fedmepd.data.folder_reading import data_sets, require_one_reading
     from fedmepd.data.layouts import find_dataset
-    from fedmepd.data.ownership import data_sets
     from fedmepd.data.source import no_case
     from fedmepd.data.summary import describe_data
 
     task = chosen_task(options, [options.labels])
+    # An unknown name is told before anything is looked at.
+    _labels(options)
     sites, beside = data_sets(
         task, options.folder, lambda what: _say(options, f"found {what}\n"), follow_links=options.follow_links
     )
     if sites:
-        if options.pattern:
-            raise SettingsError(f"--pattern: {options.folder} holds several data sets; check one of them")
+        _require_no_reading(sites, options)
         return _check_sites(sites, beside, options)
     dataset = find_dataset(
         task,
@@ -168,6 +173,7 @@ def _check_folder(options: argparse.Namespace) -> int:
         patterns=_patterns(options),
         manifest=not options.pattern,
     )
+    require_one_reading(task, dataset)
     if not dataset.cases and not any(found.severity == ERROR for found in dataset.findings):
         raise no_case(task, options.folder, dataset.findings)
     inspection = _inspect(dataset, options)
@@ -175,7 +181,34 @@ def _check_folder(options: argparse.Namespace) -> int:
         return _print_json(task, {None: dataset}, inspection.findings, [], options)
     _print_findings(inspection.findings, options, (ERROR, WARNING))
     print("\n".join(["", *describe_data(dataset, inspection)]))
-    return _conclude(inspection.findings, options, len(inspection.cases))
+    # What its manifest notes needs no option.
+    said = [] if dataset.parts is not None else _reading(options)
+    return _conclude(inspection.findings, options, len(inspection.cases), advice_for_a_run(said))
+
+
+def _reading(options: argparse.Namespace) -> list[str]:
+    """The options that say how the folder is read, as words of a command."""
+    labels = [] if options.labels is None else ["--labels", options.labels]
+    patterns = [word for pattern in options.pattern for word in ("--pattern", pattern)]
+    return [*labels, *patterns, *(["--follow-links"] if options.follow_links else [])]
+
+
+def _require_no_reading(sites: dict[str, Dataset], options: argparse.Namespace) -> None:
+    """Refuses options that hold for one data set: no run of these sites has them."""
+    from fedmepd.data.findings import advice_for_a_run
+    from fedmepd.data.ownership import OWN
+
+    said = _reading(options)
+    # Labels and links of both data sets of a hospital are read alike.
+    if not said or (OWN in sites and not options.pattern):
+        return
+    names = " and ".join(dict.fromkeys(word for word in said if word.startswith("--")))
+    one = next(site for site in sites if site != OWN)
+    command = f"`fedmepd data check {join([str(options.folder / one), *said])}`"
+    raise SettingsError(
+        f"{names}: {options.folder} holds {counted(len(sites), 'data set')}: check one alone, {command}; "
+        f"{advice_for_a_run(said)}"
+    )
 
 
 def _say(options: argparse.Namespace, text: str) -> None:
@@ -190,10 +223,11 @@ def _print_json(
     findings: list[Finding],
     overlaps: list[str],
     options: argparse.Namespace,
+    unread: Collection[str] = (),
 ) -> int:
     from fedmepd.data.summary import check_content
 
-    content = check_content(task, datasets, findings, overlaps, anonymous=options.anonymous)
+    content = check_content(task, datasets, findings, overlaps, options.anonymous, unread)
     print(json.dumps(content, indent=2))
     return FAULTY if content["errors"] else 0
 
@@ -221,46 +255,65 @@ def _labels(options: argparse.Namespace) -> str | None:
 
 
 def _check_sites(sites: dict[str, Dataset], findings: list[Finding], options: argparse.Namespace) -> int:
-    from fedmepd.data.findings import ERROR, WARNING
-    from fedmepd.data.ownership import OWN, own_cases
+    from fedmepd.data.findings import ERROR, NOTE, WARNING, advice_for_a_run
+    from fedmepd.data.ownership import OWN
     from fedmepd.data.same_patients import find_common, overlaps
     from fedmepd.text_table import table
 
     task = chosen_task(options, [options.labels])
-    common = [] if OWN in sites else find_common({site: options.folder / site for site in sites})
+    common = [] if OWN in sites else find_common({site: options.folder / site for site in sites}, [task])
     findings = [*(one.finding() for one in common), *findings]
+    heads = ["site", "cases", "train", "validation", "test", "unlabelled", "errors", "modalities"]
     inspections, rows = {}, []
     for site, dataset in sites.items():
         _say(options, f"{site}: ")
-        if linked := next((one for one in common if one.other == site), None):
+        if linked := next((one for one in common if site in one.linked), None):
             _say(options, f"not read, since {linked.public}\n")
+            rows.append([site, "not read", *[""] * (len(heads) - 2)])
             continue
         inspection = inspections[site] = _inspect(dataset, options)
         findings += inspection.findings
-        marked = [case for case in inspection.cases if case.for_fusion]
-        for name, cases in ((site, own_cases(inspection.cases)), (f"{site}, for fusion", marked)):
-            if name != site and not cases:
-                continue
-            whose = inspection.only(cases)
-            parts = Counter((dataset.parts or {}).get(case.name) for case in cases)
-            errors = sum(found.severity == "error" for of_case in whose.of_cases for found in of_case)
-            # What concerns the whole data set is counted once.
-            errors += sum(found.severity == "error" for found in whose.general) * (name == site)
-            there = {modality for case in cases for modality in case.modalities}
-            names = " ".join(name for name in task.modalities if name in there)
-            numbers = [len(cases), parts["train"], parts["validation"], parts["test"], parts[None], errors]
-            rows.append([name, *map(str, numbers), names])
+        rows += _rows(task, site, dataset, inspection)
     shared = overlaps(inspections)
     findings += shared
     lines = [one.public for one in common] + [one.text for one in shared]
     if options.json:
         wrong = [one.public for one in common] + [one.text for one in shared if one.severity == ERROR]
-        return _print_json(task, sites, findings, wrong, options)
+        return _print_json(task, sites, findings, wrong, options, sites.keys() - inspections.keys())
     _print_findings(findings, options, (ERROR, WARNING))
-    heads = ["site", "cases", "train", "validation", "test", "unlabelled", "errors", "modalities"]
     print("\n".join(["", *table(heads, rows), ""]))
-    print("\n".join(lines or ["the sites are disjoint: no two share a volume's content or a patient's name"]))
-    return _conclude(findings, options, sum(len(inspection.cases) for inspection in inspections.values()))
+    if any(_OPEN in row for row in rows):
+        print(f"{_OPEN}: without a manifest, data.train, data.validation and the seed of the job decide")
+    # A file that was refused has not been compared.
+    unsure = ", as far as their files could be read" if any(found.severity == ERROR for found in findings) else ""
+    print("\n".join(lines or [f"the sites are disjoint: no two share a volume's content or a patient's name{unsure}"]))
+    # A hospital's folder is read with the options, a federation's as a run reads it.
+    said = _reading(options) if OWN in sites else [found.text for found in findings if found.severity != NOTE]
+    cases = sum(len(inspection.cases) for inspection in inspections.values())
+    return _conclude(findings, options, cases, advice_for_a_run(said))
+
+
+def _rows(task: Task, site: str, dataset: Dataset, inspection: Inspection) -> Iterator[list[str]]:
+    """The rows of a site in the table of a federation: of its own cases, and of those that are for fusion training."""
+    from fedmepd.data.findings import ERROR
+    from fedmepd.data.ownership import own_cases
+
+    marked = [case for case in inspection.cases if case.for_fusion]
+    for name, cases in ((site, own_cases(inspection.cases)), (f"{site}, for fusion", marked)):
+        if name != site and not cases:
+            continue
+        whose = inspection.only(cases)
+        parts = [_OPEN] * 3
+        if dataset.parts is not None:
+            counts = Counter(dataset.parts[case.name] for case in cases)
+            parts = [counts[part] for part in ("train", "validation", "test")]
+        errors = sum(found.severity == ERROR for of_case in whose.of_cases for found in of_case)
+        # What concerns the whole data set is counted once.
+        errors += sum(found.severity == ERROR for found in whose.general) * (name == site)
+        unlabelled = sum(case.label is None for case in cases)
+        there = {modality for case in cases for modality in case.modalities}
+        names = " ".join(name for name in task.modalities if name in there)
+        yield [name, *map(str, [len(cases), *parts, unlabelled, errors]), names]
 
 
 def _print_findings(findings: list[Any], options: argparse.Namespace, severities: Sequence[str]) -> None:
@@ -274,11 +327,13 @@ def _print_findings(findings: list[Any], options: argparse.Namespace, severities
         print("\n".join(lines))
 
 
-def _conclude(findings: list[Any], options: argparse.Namespace, cases: int) -> int:
+def _conclude(findings: list[Any], options: argparse.Namespace, cases: int, advice: str = "") -> int:
     from fedmepd.data.findings import ERROR, NOTE
 
     _print_findings(findings, options, (NOTE,))
     print()
+    if advice:
+        print(advice)
     errors = sum(found.severity == ERROR for found in findings)
     if not errors:
         print(f"no error in {counted(cases, 'case')}")
@@ -328,7 +383,8 @@ def _init(options: argparse.Namespace) -> None:
     from fedmepd.data.site_folder import plan_site, write_site
 
     choice = None if options.fusion is None else FusionChoice.read(options.fusion)
-    apart = options.folder / FUSION_SITE if has_fusion_folder(options.folder) else None
+    task = chosen_task(options, [options.labels])
+    apart = options.folder / FUSION_SITE if has_fusion_folder(task, options.folder) else None
     if apart and choice:
         raise SettingsError(f"--fusion {options.fusion}: {apart} holds the cases for fusion training: leave one out")
     local = None if options.kit is None else _kit_settings(options.kit)
@@ -431,11 +487,17 @@ def _point_kit(file: Path, folder: Path) -> None:
 def _split(options: argparse.Namespace) -> None:
     from fedmepd.data.distribution import protocol_plan, read_plan
     from fedmepd.data.federation_split import split_source
+    from fedmepd.data.ownership import has_fusion_folder
     from fedmepd.text_table import table
 
     if options.out.resolve().is_relative_to(options.folder.resolve()):
         raise FedMEPDError(f"{options.out} is inside {options.folder}: choose a folder outside the data set")
     task = chosen_task(options, [options.labels])
+    if has_fusion_folder(task, options.folder):
+        raise DataError(
+            f"{options.folder} has a sub-folder for fusion training, as the folder of a federation or of a hospital "
+            "has: name the folder of one data set"
+        )
     source, cache = _source(options)
     labelled = sum(case.label is not None for case in source.inspection.cases)
     plan = None

@@ -159,8 +159,9 @@ def _join(command: Command, options: argparse.Namespace) -> int:
 def _init(command: Command, data: Path, kit: str) -> None:
     from fedmepd.config import FUSION_SITE
     from fedmepd.data.ownership import has_fusion_folder
+    from fedmepd.tasks.find import DEFAULT, find_task
 
-    if has_fusion_folder(data):
+    if has_fusion_folder(find_task(DEFAULT), data):
         _shown(command, ["data", "init", str(data / FUSION_SITE)])
     _shown(command, ["data", "init", str(data), "--kit", kit])
 
@@ -169,9 +170,10 @@ def _is_fusion_site(kit: Path) -> bool:
     """Whether the data of a site's kit include a folder for fusion training."""
     from fedmepd.data.ownership import has_fusion_folder
     from fedmepd.site_settings import SiteSettings
+    from fedmepd.tasks.find import DEFAULT, find_task
 
     data = SiteSettings.load(kit / "local").data
-    return data is not None and has_fusion_folder(data)
+    return data is not None and has_fusion_folder(find_task(DEFAULT), data)
 
 
 def _words(options: Mapping[str, Any]) -> list[str]:

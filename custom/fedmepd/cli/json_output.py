@@ -37,6 +37,7 @@ class DataSet(Part):
 
     name: str | None = Field(description="of the site; null if the folder is one data set")
     layout: str = Field(description="what was found, in words")
+    read: bool = Field(description="false for a site that is not read since it has another one's files or folder")
     cases: int = Field(description="all cases")
     patients: int = Field(description="whose they are")
     labelled: int = Field(description="cases with a label")

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from fedmepd.config import FUSION_SITE
 from fedmepd.data.cases import Case
 from fedmepd.data.volumes import SUFFIXES
-from fedmepd.errors import DataError, FedMEPDError, SettingsError, explain
+from fedmepd.errors import DataError, FedMEPDError, SettingsError, cannot_read, explain
 from fedmepd.seeds import derive_seed
 from fedmepd.tasks.task import Task
 from fedmepd.text_table import counted, natural_order
@@ -136,7 +136,7 @@ def read_plan(task: Task, file: Path, count: int) -> list[SitePlan]:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
         sites = _Sites.model_validate(content, context=task).sites
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{file} cannot be read as YAML: {error}") from error
+        raise SettingsError(cannot_read(file, error, "a YAML file with `sites`, a list of them", "YAML")) from error
     except ValidationError as error:
         raise SettingsError(explain(error, str(file), _Sites)) from error
     names = [site.name for site in sites]
@@ -273,7 +273,8 @@ def read_partition(task: Task, file: Path, cases: Sequence[Case]) -> tuple[list[
         with open(file, newline="", encoding="utf-8-sig") as opened:
             rows = [{str(key).strip().lower(): value for key, value in row.items()} for row in csv.DictReader(opened)]
     except (OSError, ValueError, csv.Error) as error:
-        raise DataError(f"{file} cannot be read as a partition: {error}") from error
+        what = "a partition with the columns Partition_ID and Subject_ID"
+        raise DataError(cannot_read(file, error, what, "CSV")) from error
     if not rows or any(column not in rows[0] for column in _PARTITION_COLUMNS):
         raise DataError(f"{file}: expected the columns Partition_ID and Subject_ID")
     for number, row in enumerate(rows, 1):
@@ -309,13 +310,15 @@ def read_partition(task: Task, file: Path, cases: Sequence[Case]) -> tuple[list[
 
 
 def _names(file: Path) -> list[str]:
+    what = f"the lists {', '.join(f'{name}.csv' for name in _LIST_OF_SITE.values())}"
+    # Their names are alike: no other one is meant.
+    if not file.exists():
+        raise DataError(f"{file} does not exist: expected {what}")
     try:
         with open(file, newline="", encoding="utf-8-sig") as opened:
             cells = [row[0].strip() for row in csv.reader(opened) if row and row[0].strip()]
     except (OSError, ValueError, csv.Error) as error:
-        raise DataError(
-            f"{file} cannot be read: {error}; expected {', '.join(f'{name}.csv' for name in _LIST_OF_SITE.values())}"
-        ) from error
+        raise DataError(cannot_read(file, error, what, "CSV")) from error
     if cells and cells[0].lower() in ("case", "name", "id", "subject"):
         cells = cells[1:]
     if not cells:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from fedmepd.config import FUSION_SITE
 from fedmepd.data.findings import Finding, error, warning
+from fedmepd.data.folders import children_of, data_set_mark, images_in, is_group, other_spelling, site_folders
 from fedmepd.data.formats import other_format
-from fedmepd.data.layouts import children_of, data_set_mark, find_dataset, is_group, site_folders
+from fedmepd.data.layouts import find_dataset
 from fedmepd.data.links import describe_nothing
-from fedmepd.data.names import kinds_of_file
 from fedmepd.data.volumes import is_nifti
 from fedmepd.errors import DataError
 from fedmepd.tasks.task import Task
@@ -19,7 +19,15 @@ from fedmepd.text_table import counted, natural_order
 
 _MOST_SHOWN = 3
 
+# What to do with images that belong to no site.
+MOVE_THEM = "Move them into the folder of a site, or out of this folder"
+
 _NO_IMAGE = "no image in it"
+
+_A_GROUP = (
+    "its name is that of a group of cases: if it is a site, rename it, or make a data set of every site with `fedmepd "
+    "data init`"
+)
 
 _EXPECTED = (
     f"expected a folder with one sub-folder for each site, and one named {FUSION_SITE}. `fedmepd data split` makes "
@@ -65,8 +73,7 @@ class FederationFolder:
             raise DataError(f"{self.folder} holds no sites{found}: {_EXPECTED}", public="a data folder holds no sites")
         if self.strays:
             raise DataError(
-                f"{self.folder} holds {counted(len(self.sites), 'site')} ({', '.join(self.sites)}), and images that "
-                f"belong to none: {_some(self.strays)}. Move them into the folder of a site, or out of this folder",
+                f"{self.describe_strays()}. {MOVE_THEM}",
                 public="a data folder holds sites, and images that belong to none of them",
             )
         if fusion and FUSION_SITE in self.empty:
@@ -81,6 +88,15 @@ class FederationFolder:
         """Returns a sentence about the sub-folders that take no part; empty if there are none."""
         left = {name: why for name, why in self.empty.items() if name != FUSION_SITE}
         return f"the run goes on without what is no site in {self.folder}: {_some(left, most=None)}" if left else ""
+
+    def describe_strays(self) -> str:
+        """Returns what belongs to no site, beside the sites that there are, as the beginning of a sentence."""
+        if not self.sites:
+            return f"{self.folder} holds no sites, but {_some(self.strays)}"
+        return (
+            f"{self.folder} holds {counted(len(self.sites), 'site')} ({', '.join(self.sites)}), and images that belong "
+            f"to none: {_some(self.strays)}"
+        )
 
     def findings(self) -> list[Finding]:
         """Returns an error for images that belong to no site, and a warning for each sub-folder without images."""
@@ -111,7 +127,7 @@ def look_into(task: Task, folder: Path) -> FederationFolder:
     """
     if mark := data_set_mark(folder):
         return FederationFolder(folder, mark=mark)
-    with_manifest = {place.name for place in site_folders(folder)} - {FUSION_SITE}
+    with_manifest = {place.name for place in site_folders(folder) if place.name.lower() != FUSION_SITE}
     sites, strays, empty = [], {}, {}
     for child in sorted(children_of(folder), key=lambda place: natural_order(place.name)):
         if child.name.startswith("."):
@@ -120,6 +136,8 @@ def look_into(task: Task, folder: Path) -> FederationFolder:
             empty[child.name] = why
         elif is_nifti(child):
             strays[child.name] = "an image in no site's folder"
+        elif why := other_spelling(task, child, FUSION_SITE):
+            strays[child.name] = why
         elif child.name in with_manifest:
             sites.append(child.name)
         elif not child.is_dir():
@@ -134,17 +152,17 @@ def look_into(task: Task, folder: Path) -> FederationFolder:
 def _no_site(task: Task, folder: Path, with_manifest: set[str]) -> str:
     """Why a sub-folder is no site, nor the fusion site's; empty if it is one."""
     # An atlas beside the cases is none of a case's images: the site passes it over with a warning.
-    images = [file.name for file in children_of(folder) if is_nifti(file) and kinds_of_file(task, file)]
+    images = images_in(task, folder)
     # A list says of each image whose it is.
     if images and folder.name != FUSION_SITE and not data_set_mark(folder):
-        return f"images such as {images[0]} lie directly in it, as in the folder of one case"
+        return f"images such as {images[0].name} lie directly in it, as in the folder of one case"
     if find_dataset(task, folder, follow_links=True).cases:
         if folder.name == FUSION_SITE:
             return ""
         if with_manifest:
             other = min(with_manifest, key=natural_order)
             return f"it has no manifest, which {other} has: `fedmepd data init` writes one"
-        return "its name is that of a group of cases: rename it if it is a site" if is_group(folder.name) else ""
+        return _A_GROUP if is_group(folder.name) else ""
     image = next((file for file in folder.rglob("*") if is_nifti(file) or other_format(file)), None)
     if image is None:
         nothing = {place.name: why for place in children_of(folder) if (why := describe_nothing(place))}

@@ -50,6 +50,41 @@ def count_kinds(findings: Iterable[Finding], severity: str) -> Counter[str]:
     return Counter(finding.kind for finding in findings if finding.severity == severity)
 
 
+# Options that say how data are read, which no run has.
+_NOT_OF_A_RUN = ("--follow-links", "--labels", "--pattern")
+
+
+def advice_for_a_run(texts: Sequence[str]) -> str:
+    """Returns how to say for a run what sentences say by options; empty if they name none that a run lacks.
+
+    It is the one advice about these options: before a run, in it, and in a check of the folder that it reads.
+
+    Args:
+        texts: of findings, or of a command.
+    """
+    named = [option for option in _NOT_OF_A_RUN if any(option in text for text in texts)]
+    if not named:
+        return ""
+    return (
+        f"a run has no option {' or '.join(named)}: give it to `fedmepd data init` with the site's folder; the "
+        "manifest keeps it for all runs"
+    )
+
+
+def refuse_for_a_run(findings: Sequence[Finding]) -> None:
+    """Refuses errors like :func:`refuse`, where data are read for a run.
+
+    Raises:
+        DataError: there are errors; see there.
+    """
+    try:
+        refuse(findings)
+    except DataError as problem:
+        advice = advice_for_a_run([found.text for found in findings if found.severity == ERROR])
+        separator = "\n  " if "\n" in str(problem) else "; "
+        raise DataError(separator.join(filter(None, [str(problem), advice])), problem.public) from problem
+
+
 def refuse(findings: Sequence[Finding]) -> None:
     """Does nothing if there is no error among the findings.
 

@@ -150,6 +150,9 @@ def is_text(name: str) -> bool:
 
 
 def _completeness(case: Case) -> Iterator[Finding]:
+    # A file that is refused may be the image or the label: its own error says what to do.
+    if any(found.severity == ERROR for found in case.findings):
+        return
     if not case.images:
         words = ", ".join(word for word, kind in words_of(case.task).items() if kind != LABEL)
         yield error("no image", f"case {case.name} has no image: expected file names with one of the words {words}")

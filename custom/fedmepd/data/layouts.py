@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fedmepd.closest import like_path
 from fedmepd.data.bids import is_bids, read_bids
 from fedmepd.data.case_lists import read_case_list
 from fedmepd.data.cases import LABEL, PLAIN, Case
@@ -16,6 +14,15 @@ from fedmepd.data.containment import outside
 from fedmepd.data.decathlon import read_images_tr
 from fedmepd.data.file_kinds import TWICE, Pattern, matching, sort_files
 from fedmepd.data.findings import Finding, error, note
+from fedmepd.data.folders import (
+    IMAGES_TR,
+    LISTS,
+    children_of,
+    has_layout,
+    is_apart,
+    is_group,
+    require_spelling,
+)
 from fedmepd.data.formats import other_format
 from fedmepd.data.label_folders import named_labels, with_labels
 from fedmepd.data.links import describe_nothing, identity, images_beside, no_case_in
@@ -25,26 +32,13 @@ from fedmepd.data.names import read_case_name, read_label_name
 from fedmepd.data.patients import date_as_patient, patient_of, with_doubts
 from fedmepd.data.pattern_fit import check_fit, fitting, without_effect
 from fedmepd.data.volumes import is_nifti
-from fedmepd.errors import DataError, remedy
+from fedmepd.errors import DataError
 from fedmepd.tasks.labels import Convention
 from fedmepd.tasks.task import Task
 from fedmepd.text_table import counted
 
 SINGLE = "the folder of one case"
 NESTED = "a folder per patient, in it one per examination"
-
-LISTS = ("cases.csv", "cases.json")
-
-_IMAGES_TR = "imagesTr"
-
-# Folders between a data set and its cases that say nothing about a patient.
-_GROUPS = (
-    *("hgg", "lgg", "training", "train", "trainingdata", "validation"),
-    *("data", "images", "imaging", "cases", "patients"),
-)
-
-# What operating systems and network storage keep beside a user's files, and often let nobody read.
-_OF_SYSTEMS = ("lost+found", "system volume information", "$recycle.bin", "@eadir", "__macosx")
 
 # Of folders in folders: data set, group, patient, examination.
 _DEEPEST = 5
@@ -119,11 +113,13 @@ def find_dataset(
     findings: list[Finding] = []
     unread: list[Path] = []
     search = _Search(task, folder, follow_links, tuple(patterns), findings, unread, {}, set())
+    if without is not None:
+        require_spelling(task, folder, without)
     cases = with_labels(list(_walk(search, folder, _DEEPEST if deep else 0, without)), search.labels, findings)
     cases += _unread_cases(task, folder, cases, unread)
     if not cases:
         cases = list(_single_case(search))
-    elif not _has_layout(folder):
+    elif not has_layout(folder):
         findings += images_beside([child for child in children if is_nifti(child)])
     findings += check_fit(search.patterns, search.fitted, folder, cases)
     cases = with_doubts(cases)
@@ -136,44 +132,6 @@ def find_dataset(
         )
         findings.append(note("folders in folders, the upper one taken for the patient", text))
     return _dataset(folder, cases, findings)
-
-
-def holds_cases(folder: Path) -> bool:
-    """Whether a folder may hold cases, and is not one itself; a list or a manifest says so of images in it."""
-    return folder.is_dir() and (not any(map(is_nifti, children_of(folder))) or bool(data_set_mark(folder)))
-
-
-def site_folders(folder: Path) -> list[Path]:
-    """Returns the sub-folders with a manifest of a federation's folder; none if it is a data set itself."""
-    folder = Path(folder)
-    if not folder.is_dir() or (folder / MANIFEST).is_file():
-        return []
-    # Of a folder that may not be read nobody knows; whoever looks into it says so.
-    return [child for child in children_of(folder) if os.path.isfile(child / MANIFEST)]
-
-
-def list_of(folder: Path) -> Path | None:
-    """Returns the list that says which cases there are, if there is one."""
-    if folder.is_file():
-        return folder
-    return next((child for child in children_of(folder) if child.name.lower() in LISTS), None)
-
-
-def data_set_mark(folder: Path) -> str:
-    """Returns what says that a folder is a single data set, and holds no sites; empty: nothing does."""
-    if (folder / MANIFEST).is_file():
-        return MANIFEST
-    return cases.name if (cases := list_of(folder)) else _has_layout(folder)
-
-
-def _has_layout(folder: Path) -> str:
-    """What makes a folder one of the Decathlon's, nnU-Net's or BIDS; empty: nothing."""
-    return _IMAGES_TR if (folder / _IMAGES_TR).is_dir() else "the layout of BIDS" if is_bids(folder) else ""
-
-
-def is_group(name: str) -> bool:
-    """Whether a folder's name is that of a group of cases, such as HGG, and tells no patient."""
-    return name.lower() in _GROUPS
 
 
 def _from_list(task: Task, file: Path, follow_links: bool, patterns: Sequence[Pattern]) -> Dataset:
@@ -210,22 +168,6 @@ def _place(case: Case) -> Path | str:
     return next((path.parent for _, path, _ in case.volumes), case.name)
 
 
-def children_of(folder: Path) -> list[Path]:
-    """Returns what lies in a folder, sorted by name, without the folders of operating systems.
-
-    Raises:
-        DataError: it cannot be read.
-    """
-    try:
-        return sorted(child for child in folder.iterdir() if child.name.lower() not in _OF_SYSTEMS)
-    except OSError as problem:
-        way = f"expected a folder with one sub-folder per case{like_path(folder)}"
-        raise DataError(
-            f"{folder} cannot be read: {problem.strerror}; {remedy(problem) if folder.exists() else way}",
-            public="a data folder cannot be read",
-        ) from problem
-
-
 @dataclass(frozen=True)
 class _Search:
     """A search for cases: what is looked for, and what is noted on the way."""
@@ -242,7 +184,7 @@ class _Search:
 
 def _walk(search: _Search, folder: Path, below: int, without: str | None = None) -> Iterator[Case]:
     children = [child for child in children_of(folder) if not child.name.startswith(".")]
-    if any(child.name == _IMAGES_TR and child.is_dir() for child in children):
+    if any(child.name == IMAGES_TR and child.is_dir() for child in children):
         if search.patterns:
             raise without_effect("dataset.json")
         yield from read_images_tr(search.task, folder, search.follow_links, search.findings)
@@ -253,7 +195,7 @@ def _walk(search: _Search, folder: Path, below: int, without: str | None = None)
     # What lies beside the images of a case may be anything.
     in_case = folder != search.root and any(map(is_nifti, children))
     for child in children:
-        if child.name == without and _is_apart(child):
+        if child.name == without and is_apart(search.task, child):
             continue
         if not is_nifti(child) and describe_nothing(child):
             if not in_case:
@@ -282,25 +224,6 @@ def _walk(search: _Search, folder: Path, below: int, without: str | None = None)
         # Ends the search even if links that the user allows form a circle.
         if not deep and (below > 0 or (is_group(child.name) and below > -_DEEPEST)):
             yield from _walk(search, child, below - 1)
-
-
-def _is_apart(folder: Path) -> bool:
-    """Whether a sub-folder holds the cases of another data set, and is not a case of that name.
-
-    Raises:
-        DataError: it may be either.
-    """
-    if not folder.is_dir() or holds_cases(folder):
-        return folder.is_dir()
-    cases = [child for child in children_of(folder) if child.is_dir() and any(map(is_nifti, children_of(child)))]
-    if cases:
-        image = next(file for file in children_of(folder) if is_nifti(file))
-        raise DataError(
-            f"{folder} holds images, such as {image.name}, and folders of cases, such as {cases[0].name}: put the "
-            "images of each case into a folder of its own",
-            public=f"a folder {folder.name} holds images, and folders of cases",
-        )
-    return False
 
 
 def _single_case(search: _Search) -> Iterator[Case]:

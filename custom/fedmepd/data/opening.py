@@ -7,13 +7,12 @@ from pathlib import Path, PurePath
 
 from fedmepd.data.cases import Case
 from fedmepd.data.findings import ERROR, refuse
+from fedmepd.data.folders import require_one_data_set
 from fedmepd.data.inspection import is_text
-from fedmepd.data.layouts import Dataset, find_dataset, site_folders
+from fedmepd.data.layouts import Dataset, find_dataset
 from fedmepd.data.site import changed_files
 from fedmepd.data.source import no_case
-from fedmepd.errors import DataError
 from fedmepd.tasks.task import Task
-from fedmepd.text_table import counted
 
 
 def open_dataset(task: Task, folder: Path, *, follow_links: bool, cache: Path | None) -> Dataset:
@@ -28,9 +27,7 @@ def open_dataset(task: Task, folder: Path, *, follow_links: bool, cache: Path | 
     Raises:
         DataError: it cannot be read, holds no case or several sites, or differs from its manifest.
     """
-    sites = site_folders(folder)
-    if sites:
-        raise DataError(f"{folder} holds {counted(len(sites), 'site')} of a federation: name one, such as {sites[0]}")
+    require_one_data_set(folder)
     dataset = find_dataset(task, folder, follow_links=follow_links)
     if dataset.parts is not None:
         # Before anything else reads the files: a link may no longer lead to the manifest's file.

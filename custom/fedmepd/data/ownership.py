@@ -6,17 +6,17 @@ The fusion site may be a hospital that takes part with other cases of its own to
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from shlex import quote
 from typing import Literal
 
 from fedmepd.config import FUSION_SITE, Settings
 from fedmepd.data.cases import Case
-from fedmepd.data.federation_folder import look_into
 from fedmepd.data.findings import Finding, error
+from fedmepd.data.folders import is_apart
 from fedmepd.data.inspection import Inspection, tell_tale
-from fedmepd.data.layouts import Dataset, find_dataset, holds_cases, site_folders
+from fedmepd.data.layouts import Dataset, find_dataset
 from fedmepd.data.phantom_cohorts import cohort_folder, cohort_of, ensure_site
 from fedmepd.data.phantom_heads import require_phantoms
 from fedmepd.errors import DataError
@@ -91,11 +91,15 @@ def find_site_data(name: str, settings: Settings, site_settings: SiteSettings) -
     return dataset, "folder"
 
 
+def deeper_cases(upper: Dataset, all_of_it: Dataset) -> list[str]:
+    """The names of cases in folders of folders, beside those above."""
+    # What holds no image of the task's is none: an atlas, or segmentations that somebody has made.
+    return sorted({case.name for case in all_of_it.cases if case.images} - {case.name for case in upper.cases})
+
+
 def _require_one_depth(upper: Dataset, all_of_it: Dataset) -> None:
     """Cases in folders of folders may be examinations of patients, or other sites' cases: nobody can know."""
-    # What holds no image of the task's is none: an atlas, or segmentations that somebody has made.
-    deeper = sorted({case.name for case in all_of_it.cases if case.images} - {case.name for case in upper.cases})
-    if deeper:
+    if deeper := deeper_cases(upper, all_of_it):
         raise DataError(
             f"{upper.folder} holds {counted(len(upper.cases), 'case')}, and {len(deeper)} more in folders of folders, "
             f"such as {deeper[0]}: `fedmepd data init {quote(str(upper.folder))}` makes a data set of all of them; or "
@@ -121,7 +125,8 @@ def find_fusion_data(site: str, settings: Settings, site_settings: SiteSettings)
         return find_site_data(FUSION_SITE, settings, site_settings)
     own, _ = find_site_data(site, settings, site_settings)
     home = _folder_of(site, site_settings)
-    folders = [place for place in dict.fromkeys((data / FUSION_SITE, home / FUSION_SITE)) if _holds_fusion_cases(place)]
+    task = find_task(settings.task)
+    folders = [place / FUSION_SITE for place in dict.fromkeys((data, home)) if has_fusion_folder(task, place)]
     marked = any(case.for_fusion for case in own.cases)
     ways = (
         f"put them into the sub-folder {FUSION_SITE} of {home}, or say which of its cases they are with "
@@ -135,7 +140,7 @@ def find_fusion_data(site: str, settings: Settings, site_settings: SiteSettings)
         )
     if marked:
         return own, "folder"
-    dataset = find_dataset(find_task(settings.task), folders[0]) if folders else None
+    dataset = find_dataset(task, folders[0]) if folders else None
     if dataset is None or not dataset.cases:
         where = f"{folders[0]} has no case in it" if folders else f"{home} does not say which cases these are"
         raise DataError(
@@ -155,75 +160,13 @@ def _folder_of(name: str, site_settings: SiteSettings) -> Path:
     return own if own.is_dir() else site_settings.data
 
 
-def _holds_fusion_cases(folder: Path) -> bool:
-    return folder.name == FUSION_SITE and holds_cases(folder)
-
-
-def has_fusion_folder(folder: Path) -> bool:
-    """Whether a hospital's folder has a sub-folder for fusion cases; a case may have that name too."""
-    return folder.is_dir() and holds_cases(folder / FUSION_SITE)
-
-
-def data_sets(
-    task: Task, folder: Path, found: Callable[[str], None], *, follow_links: bool
-) -> tuple[dict[str, Dataset], list[Finding]]:
-    """Finds the data sets of a folder of several: of a federation's sites, or of a hospital with fusion cases apart.
-
-    Sub-folders without manifests are sites if one of them is called ``fusion``, no case lies beside them, and what they
-    hold are no examinations named after dates alone, as in a patient's folder.
-
-    Args:
-        task: that the cases are of.
-        folder: the folder.
-        found: called with what it is.
-        follow_links: whether links may lead out of a case's folder.
-
-    Returns:
-        the data sets by site, and what was found beside them; none if the folder is a single data set.
+def has_fusion_folder(task: Task, folder: Path) -> bool:
+    """Whether a hospital's folder has a sub-folder for fusion cases of a task; a case may have that name too.
 
     Raises:
-        DataError: it cannot be read, or it is not clear whether it is a federation's or a hospital's.
+        DataError: it may be either.
     """
-
-    def find(place: Path, deep: bool = True) -> Dataset:
-        return find_dataset(task, place, follow_links=follow_links, deep=deep, without=FUSION_SITE)
-
-    with_fusion = has_fusion_folder(folder)
-    if not site_folders(folder) and not with_fusion:
-        return {}, []
-    federation = look_into(task, folder)
-    own = find(folder, deep=False) if with_fusion else None
-    if own is not None and own.cases:
-        if federation.sites:
-            raise DataError(
-                f"{folder} holds cases, such as {own.cases[0].name}, beside folders of cases, such as "
-                f"{federation.sites[0]}: take the cases out if the folders are sites of a federation; if all are one "
-                "hospital's, `fedmepd data init` makes a data set of them",
-                public="a data folder holds cases and folders of cases, and it is not clear whether these are sites",
-            )
-        found("the cases of a hospital and those for fusion training")
-        return {OWN: own, FUSION_SITE: find(folder / FUSION_SITE)}, []
-    if not federation.sites:
-        return {}, []
-    names = [*federation.sites, *([FUSION_SITE] if with_fusion else [])]
-    there = {name: find(folder / name) for name in names}
-    if not site_folders(folder) and any(_has_doubts(there[name]) for name in federation.sites):
-        # Of folders named after dates alone, the folder above is a patient's, and no site's.
-        own = find(folder)
-        if not _has_doubts(own):
-            found("the cases of a hospital and those for fusion training")
-            return {OWN: own, FUSION_SITE: there[FUSION_SITE]}, federation.findings()
-    found(f"a federation of {counted(len(names), 'site')}")
-    made = {}
-    for name in names:
-        made[name] = there[name]
-        if has_fusion_folder(folder / name):
-            made[f"{name}/{FUSION_SITE}"] = find(folder / name / FUSION_SITE)
-    return made, federation.findings()
-
-
-def _has_doubts(dataset: Dataset) -> bool:
-    return any(case.patient_doubt for case in dataset.cases)
+    return folder.is_dir() and is_apart(task, folder / FUSION_SITE)
 
 
 def shared_cases(own: Inspection, fusion: Inspection) -> list[Finding]:

@@ -23,9 +23,15 @@ _SESSION = re.compile(r"ses-\w+|week-\d+(-\d+)?", re.IGNORECASE)
 _OF_EXAMINATION = re.compile(rf"(?P<patient>.+?)[-_ ]({_DATE.pattern}|{_SESSION.pattern})", re.IGNORECASE)
 
 
+def is_examination(name: str) -> bool:
+    """Whether a name is a date or a session, and so that of an examination and of no patient."""
+    return bool(_DATE.fullmatch(name) or _SESSION.fullmatch(name))
+
+
 def date_as_patient(name: str, folder: Path) -> str:
-    """Returns the doubt about a name that should be the patient of a folder; empty if it is no date."""
-    return f"{name}, which should be the patient of {folder}, is a date" if _DATE.fullmatch(name) else ""
+    """Returns the doubt about a name that should be the patient of a folder; empty if it is no date and no session."""
+    what = "a date" if _DATE.fullmatch(name) else "a session"
+    return f"{name}, which should be the patient of {folder}, is {what}" if is_examination(name) else ""
 
 
 def patient_of(above: list[str], folder: Path) -> tuple[str, str]:
@@ -37,7 +43,7 @@ def patient_of(above: list[str], folder: Path) -> tuple[str, str]:
     """
     # Whose folder holds one of a date, or a session as in BIDS, is the patient.
     levels = [*above, folder.name]
-    dated = [place for place, name in enumerate(levels) if _DATE.fullmatch(name) or _SESSION.fullmatch(name)]
+    dated = [place for place, name in enumerate(levels) if is_examination(name)]
     if dated and dated[0] > 0:
         return levels[dated[0] - 1], ""
     if doubt := date_as_patient(above[0], folder):

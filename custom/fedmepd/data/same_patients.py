@@ -17,14 +17,14 @@ from shlex import quote
 from fedmepd.config import FUSION_SITE
 from fedmepd.data.cases import PLAIN, Case
 from fedmepd.data.containment import OUTSIDE
-from fedmepd.data.findings import WARNING, Finding, error, note, refuse, warning
+from fedmepd.data.findings import WARNING, Finding, error, note, refuse_for_a_run, warning
 from fedmepd.data.inspection import Inspection, tell_tale
 from fedmepd.data.layouts import Dataset, find_dataset
 from fedmepd.data.links import identity
 from fedmepd.data.manifest import FILE_NAME as MANIFEST
 from fedmepd.data.manifest import pinned_content
-from fedmepd.data.names import read_case_name
-from fedmepd.data.ownership import OWN
+from fedmepd.data.names import kinds_of_file, read_case_name
+from fedmepd.data.ownership import OWN, has_fusion_folder
 from fedmepd.data.volumes import VolumeError, is_nifti, read_volumes
 from fedmepd.errors import DataError
 from fedmepd.tasks.task import Task
@@ -48,12 +48,14 @@ class Common:
         one, other: the sites.
         text: what they have in common, with an example, and what to do; names files, for this machine alone.
         public: the same without names of files.
+        linked: those of the two whose folder holds symbolic links that no manifest allows; without any, the other.
     """
 
     one: str
     other: str
     text: str
     public: str
+    linked: tuple[str, ...]
 
     def finding(self) -> Finding:
         """Returns the error that it is."""
@@ -76,15 +78,11 @@ def check_sites(task: Task, folder: Path, sites: Sequence[str]) -> list[str]:
             cannot be read.
     """
     names = [*sites, *([FUSION_SITE] if (folder / FUSION_SITE).is_dir() else [])]
-    require_apart({name: folder / name for name in names})
+    require_apart({name: folder / name for name in names}, [task])
     found = {name: find_dataset(task, folder / name, without=FUSION_SITE) for name in names}
     findings = [one for dataset in found.values() for one in dataset.findings]
     findings += [one for dataset in found.values() for case in dataset.cases for one in case.findings]
-    try:
-        refuse([one for one in findings if one.kind == OUTSIDE])
-    except DataError as problem:
-        allowed = "a run has no such option: `fedmepd data init FOLDER --follow-links` notes a site's files"
-        raise DataError(f"{problem}; {allowed}", problem.public) from problem
+    refuse_for_a_run([one for one in findings if one.kind == OUTSIDE])
     passed_over = [one.text for dataset in found.values() for one in dataset.findings if one.severity == WARNING]
     check = f"`fedmepd data check {quote(str(folder))}`"
     warnings = [f"{_few(passed_over)}. A run goes on without: {check} says more"] if passed_over else []
@@ -100,37 +98,47 @@ def _few(texts: Sequence[str], noun: str = "") -> str:
     return "; ".join([*texts[:_MOST_SHOWN], *more])
 
 
-def require_apart(folders: Mapping[str, Path]) -> None:
+def require_apart(folders: Mapping[str, Path], tasks: Sequence[Task]) -> None:
     """Does nothing if no two sites have a folder or a file in common.
 
     Args:
         folders: by site, the fusion site's too.
+        tasks: of which the cases may be.
 
     Raises:
         DataError: links make two of them the same.
     """
-    if common := find_common(folders):
+    if common := find_common(folders, tasks):
         more = [one.public for one in common[1:_MOST_SHOWN]]
         left = len(common) - len(more) - 1
         more += [f"and so have {counted(left, 'more pair')}"] if left else []
         raise DataError("; ".join([common[0].text, *more]), "; ".join([common[0].public, *more]))
 
 
-def find_common(folders: Mapping[str, Path]) -> list[Common]:
+def find_common(folders: Mapping[str, Path], tasks: Sequence[Task]) -> list[Common]:
     """Finds sites that have a folder or files in common through symbolic or hard links, with manifests or without.
+
+    What is of no case at either, such as an atlas, shows no patient and may be the same everywhere.
 
     Args:
         folders: by site, the fusion site's too.
+        tasks: of which the cases may be.
 
     Returns:
         every two such sites, in their order.
 
     Raises:
-        DataError: a manifest cannot be read.
+        DataError: a folder cannot be read as one of cases of the tasks.
     """
     # A link that leads nowhere, or a file that is missing, is told by the checks of a case.
     files = {
         site: {key: file for file in _files(folder) if (key := identity(file)) is not None}
+        for site, folder in folders.items()
+    }
+    # A case with an error may lack what its name says that it has.
+    of_cases = {
+        site: {identity(file) for file in _of_cases(tasks, folder)}
+        | {key for key, file in files[site].items() if any(kinds_of_file(task, file) for task in tasks)}
         for site, folder in folders.items()
     }
     places = {site: os.path.realpath(folder) for site, folder in folders.items()}
@@ -141,20 +149,50 @@ def find_common(folders: Mapping[str, Path]) -> list[Common]:
                 f"{folders[one]} and {folders[other]} are the same folder, {places[one]}: two sites would have the "
                 "same patients. Give each site a folder of its own, or leave one of the two out"
             )
-            found.append(Common(one, other, text, f"{one} and {other} have the same data folder"))
+            linked = tuple(site for site in (one, other) if folders[site].is_symlink())
+            found.append(Common(one, other, text, f"{one} and {other} have the same data folder", linked or (other,)))
         elif folders[other].is_relative_to(folders[one]):
             # A hospital's sub-folder of cases for fusion training.
             continue
-        elif both := files[one].keys() & files[other].keys():
+        elif both := files[one].keys() & files[other].keys() & (of_cases[one] | of_cases[other]):
             # The first of them in the order of their names.
             file = next(key for key in files[other] if key in both)
             text = (
                 f"{one} and {other} have {counted(len(both), 'file')} in common through links, such as "
                 f"{files[one][file]} and {files[other][file]}: two sites would have the same patients. Take these "
-                "cases out of one of the two; of what shows no patient, such as an atlas, give each site a copy"
+                "cases out of one of the two; of what shows no patient, such as an empty label, give each site a copy"
             )
-            found.append(Common(one, other, text, f"{one} and {other} have the same files"))
+            linked = tuple(
+                site for site in (one, other) if _leads_out(folders[site], [files[site][key] for key in both])
+            )
+            found.append(Common(one, other, text, f"{one} and {other} have the same files", linked or (other,)))
     return found
+
+
+def _leads_out(folder: Path, files: Sequence[Path]) -> bool:
+    """Whether files of a site are links that no run may read: a manifest allows them."""
+    if (folder / MANIFEST).is_file():
+        return False
+    home = os.path.realpath(folder)
+    return any(not Path(os.path.realpath(file)).is_relative_to(home) for file in files)
+
+
+def _of_cases(tasks: Sequence[Task], folder: Path) -> Iterator[Path]:
+    """The files that cases of any of the tasks have."""
+    for task in tasks:
+        try:
+            yield from _of_cases_of(task, folder)
+        except DataError:
+            # What is no data set of one task may be one of another.
+            if len(tasks) == 1:
+                raise
+
+
+def _of_cases_of(task: Task, folder: Path) -> Iterator[Path]:
+    for case in find_dataset(task, folder, follow_links=True, without=FUSION_SITE).cases:
+        yield from case.files
+    if has_fusion_folder(task, folder):
+        yield from _of_cases_of(task, folder / FUSION_SITE)
 
 
 def _files(folder: Path) -> Iterator[Path]:

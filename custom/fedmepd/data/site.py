@@ -10,7 +10,7 @@ from typing import Literal
 from fedmepd.config import FUSION_SITE, Settings
 from fedmepd.data.cases import Case
 from fedmepd.data.file_kinds import Pattern
-from fedmepd.data.findings import WARNING, Finding, count_kinds, error, note, refuse
+from fedmepd.data.findings import WARNING, Finding, count_kinds, error, note, refuse, refuse_for_a_run
 from fedmepd.data.fingerprints import fingerprints
 from fedmepd.data.inspection import Inspection, inspect_cases
 from fedmepd.data.layouts import Dataset, find_dataset
@@ -162,7 +162,7 @@ def _inspect_good(dataset: Dataset, site_settings: SiteSettings) -> Inspection:
         # Before anything else reads the files: a link may no longer lead to the manifest's file.
         refuse(changed_files(dataset, site_settings.cache))
     inspection = inspect_cases(dataset.cases, cache=site_settings.cache, known=dataset.findings)
-    inspection.require_good()
+    refuse_for_a_run(inspection.findings)
     return inspection
 
 

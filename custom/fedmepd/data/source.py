@@ -10,9 +10,10 @@ from pathlib import Path
 from fedmepd.data.cases import Case
 from fedmepd.data.file_kinds import Pattern
 from fedmepd.data.findings import ERROR, Finding, warning
+from fedmepd.data.folders import list_of, require_one_data_set
 from fedmepd.data.formats import describe_formats, other_format
 from fedmepd.data.inspection import Inspection, inspect_cases
-from fedmepd.data.layouts import Dataset, find_dataset, list_of
+from fedmepd.data.layouts import Dataset, find_dataset
 from fedmepd.data.manifest import FILE_NAME, load_manifest, read_manifest
 from fedmepd.data.pattern_fit import PatternFitsNothing
 from fedmepd.errors import DataError
@@ -69,8 +70,9 @@ def open_source(
         progress: called with the number of cases read so far, and of all.
 
     Raises:
-        DataError: there is no case, or, unless they are left out, a case has an error.
+        DataError: there is no case, the folder holds several sites, or, unless they are left out, a case has an error.
     """
+    require_one_data_set(folder, without)
     task = _with_earlier_values(task, earlier)
     said = bool(patterns)
     patterns = tuple(patterns) or (() if list_of(folder) else _earlier_patterns(task, earlier))

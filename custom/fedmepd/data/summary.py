@@ -61,6 +61,7 @@ def check_content(
     findings: Sequence[Finding],
     overlaps: list[str],
     anonymous: bool,
+    unread: Collection[str] = (),
 ) -> dict[str, Any]:
     """Returns what a check found as plain values with stable keys.
 
@@ -70,6 +71,7 @@ def check_content(
         findings: of all.
         overlaps: sentences about sites that share cases.
         anonymous: without names of cases and files.
+        unread: names of sites whose files have not been read.
     """
     kinds = [(severity, kind) for severity in _TITLES for kind in count_kinds(findings, severity)]
     texts = {pair: [found.text for found in findings if (found.severity, found.kind) == pair] for pair in kinds}
@@ -85,6 +87,7 @@ def check_content(
         "data_sets": [
             {
                 "name": name,
+                "read": name not in unread,
                 "layout": dataset.layout,
                 "cases": len(dataset.cases),
                 "patients": len({case.patient for case in dataset.cases}),

@@ -12,11 +12,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from fedmepd import methods
-from fedmepd.closest import like_path, one_of
+from fedmepd.closest import one_of
 from fedmepd.config import FUSION_SITE, Settings, merge
 from fedmepd.data.federation_folder import look_into
 from fedmepd.data.phantom import phantom_sites
-from fedmepd.errors import SettingsError, explain
+from fedmepd.errors import SettingsError, cannot_read, explain
 from fedmepd.job_settings import PRESETS, make_settings
 from fedmepd.tasks.find import task_of
 from fedmepd.tasks.task import Task
@@ -239,13 +239,9 @@ def read_plan(path: Path, data: Path | None) -> Plan:
     """
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(
-            f"{path} cannot be read ({error.strerror}): expected a plan, such as those in benchmarks/plans"
-            f"{like_path(path)}"
-        ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        what = "a plan, such as those in benchmarks/plans"
+        raise SettingsError(cannot_read(path, error, what, "YAML")) from error
     if not isinstance(content, dict):
         raise SettingsError(f"{path} is no plan: expected keys such as methods and seeds")
     try:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fedmepd import __version__
-from fedmepd.errors import FedMEPDError
+from fedmepd.errors import FedMEPDError, cannot_read
 from fedmepd.exporting.network import buffer
 from fedmepd.federation.model_card import FILE_NAME as CARD
 from fedmepd.segmentation.limits import intended_use
@@ -66,7 +66,7 @@ def _read(licence: Path) -> str:
     try:
         return licence.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise FedMEPDError(f"{licence} cannot be read: {error}") from error
+        raise FedMEPDError(cannot_read(licence, error, "the text of a licence")) from error
 
 
 def _inference(task: Task, model: dict[str, Any], anchors: dict[str, int]) -> dict[str, Any]:

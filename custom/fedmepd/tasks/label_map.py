@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fedmepd.closest import one_of
-from fedmepd.errors import SettingsError, explain
+from fedmepd.errors import SettingsError, cannot_read, explain
 from fedmepd.tasks.labels import IGNORE, Convention, grouped
 from fedmepd.tasks.task import Task
 
@@ -55,7 +55,8 @@ def read_label_map(task: Task, file: Path) -> Convention:
             raise SettingsError(f"{file} is empty: expected `values`, with the meaning of each value of the labels")
         content = LabelMap.model_validate(content)
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{file} cannot be read as YAML: {error}") from error
+        what = "a YAML file with `values`, the meaning of each value of the labels"
+        raise SettingsError(cannot_read(file, error, what, "YAML")) from error
     except ValidationError as error:
         raise SettingsError(explain(error, str(file), LabelMap)) from error
     return label_map_convention(task, content, str(file))

@@ -306,10 +306,11 @@ class Task:
         for known, convention in self.conventions.items():
             if name in (known, *convention.aliases):
                 return known
+        # The list is long: what is probably meant is told before it.
+        meant = did_you_mean(name, self.conventions)
         raise SettingsError(
-            f"task {self.name} has no label values {name!r}: expected "
+            f"task {self.name} has no label values {name!r}{f'{meant} Expected' if meant else ': expected'} "
             f"{' or '.join(f'{known} ({self.describe_convention(known)})' for known in self.conventions)}"
-            f"{did_you_mean(name, self.conventions)}"
         )
 
     def class_named(self, name: str) -> int | None:

@@ -180,8 +180,10 @@ class Poc:
                 f"{', '.join(names)}; `fedmepd data split` makes them"
             )
         from fedmepd.data.same_patients import require_apart
+        from fedmepd.tasks.find import find_task, task_names
 
-        require_apart(folders)
+        # The jobs that are submitted later say what the cases are of.
+        require_apart(folders, [find_task(name) for name in task_names()])
         return folders
 
     def start(self) -> None:
