@@ -39,8 +39,8 @@ class Flare:
         raise NoConnection("it is gone")
 
 
-def opened(*sessions):
-    """An AdminSession that opens these, how often it has opened one, and how long it has waited."""
+def opened(*sessions, seconds=0):
+    """An AdminSession that opens these in so many seconds, how often it has opened one, and how long it has waited."""
     left, kits, waited = list(sessions), [], []
 
     def open_session(kit):
@@ -49,7 +49,10 @@ def opened(*sessions):
             raise left.pop(0) if len(left) > 1 else left[0]
         return left.pop(0)
 
-    return AdminSession("the kit", open_session, waited.append), kits, waited
+    def now():
+        return sum(waited) + seconds * len(kits)
+
+    return AdminSession("the kit", open_session, waited.append, now), kits, waited
 
 
 def test_one_session_for_all_questions():
@@ -80,12 +83,28 @@ def test_another_session_where_the_server_has_ended_it_or_starts_again(error):
     assert len(kits) == 3 and waited == [1.0, 1.0] and first.closed == 1
 
 
-def test_a_server_that_stays_away():
-    session, kits, waited = opened(NoConnection("nobody there"))
-    with pytest.raises(FlareError, match="the server does not answer: nobody there") as raised:
+@pytest.mark.parametrize(("seconds", "opens"), [(0, CONNECT_SECONDS + 1), (15, 2), (CONNECT_SECONDS, 1)])
+def test_a_server_that_stays_away(seconds, opens):
+    """FLARE itself tries for ``CONNECT_SECONDS`` where nobody answers: then once is enough."""
+    session, kits, waited = opened(NoConnection("nobody there"), seconds=seconds)
+    with pytest.raises(FlareError, match=r"the server does not answer \(nobody there\): look whether") as raised:
         session.live("j1")
     assert raised.value.code == "CONNECTION_FAILED"
-    assert (len(kits), sum(waited)) == (CONNECT_SECONDS, CONNECT_SECONDS - 1)
+    assert (len(kits), sum(waited)) == (opens, opens - 1)
+
+
+def test_a_question_that_waits_long_for_its_answer():
+    """The server may be back by then, and another session opens all the same."""
+    clock = [0.0]
+
+    class Slow(Flare):
+        def answer(self, *question):
+            clock[0] += CONNECT_SECONDS + 1
+            return super().answer(*question)
+
+    sessions = [Slow({"server": {"a": 1}}, NoConnection("gone")), Flare({"server": {"a": 2}})]
+    session = AdminSession("the kit", lambda kit: sessions.pop(0), lambda seconds: None, lambda: clock[0])
+    assert [session.live("j1"), session.live("j1")] == [{"a": 1}, {"a": 2}]
 
 
 @pytest.mark.parametrize(

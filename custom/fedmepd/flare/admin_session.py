@@ -38,6 +38,7 @@ class AdminSession:
         kit: the administrator's, its folder; None: the one that FLARE has noted as active.
         open_session: opens FLARE's own session for a kit.
         wait: waits so many seconds.
+        now: a clock, in seconds.
 
     Example::
 
@@ -50,8 +51,9 @@ class AdminSession:
         kit: Path | None = None,
         open_session: Callable[[Path | None], Session] | None = None,
         wait: Callable[[float], None] = time.sleep,
+        now: Callable[[], float] = time.monotonic,
     ):
-        self._kit, self._open, self._wait = kit, open_session or _open, wait
+        self._kit, self._open, self._wait, self._now = kit, open_session or _open, wait, now
         self._session: Session | None = None
         self._quiet = contextlib.ExitStack()
 
@@ -89,7 +91,10 @@ class AdminSession:
             raise FlareError(f"the server has no job {job_id}", "JOB_NOT_FOUND") from error
 
     def _ask(self, question: Callable[[Session], dict[str, Any]]) -> dict[str, Any]:
-        for left in reversed(range(CONNECT_SECONDS)):
+        # To open a session, too, takes all of that time where nobody answers.
+        away_since, lost = self._now(), False
+        while True:
+            had_session = self._session is not None
             try:
                 self._session = self._session or self._open(self._kit)
                 return question(self._session)
@@ -102,12 +107,15 @@ class AdminSession:
                 raise FlareError(f"the server refuses: {error}", "AUTH_FAILED") from error
             except (NoConnection, SessionClosed) as error:
                 self._close()
-                if not left:
-                    raise FlareError(f"the server does not answer: {error}", "CONNECTION_FAILED") from error
+                if had_session and not lost:
+                    # The question may have waited long for its answer.
+                    away_since, lost = self._now(), True
+                if self._now() - away_since >= CONNECT_SECONDS:
+                    advice = "look whether it runs, and whether this machine can reach it"
+                    raise FlareError(f"the server does not answer ({error}): {advice}", "CONNECTION_FAILED") from error
                 self._wait(1.0)
             except Exception as error:
                 raise FlareError(f"FLARE cannot answer: {error}") from error
-        raise AssertionError("the last turn returns or raises")
 
     def _close(self) -> None:
         session, self._session = self._session, None
