@@ -287,6 +287,18 @@ def test_a_decision_is_taken_back_as_the_help_says(
     assert shown(kit_folder, capsys) == before
 
 
+def test_the_cache_of_a_user_without_a_home_folder(
+    kit_folder: Path,  # noqa: F811
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As in a container whose user has no entry in passwd, where Python finds no home folder either."""
+    monkeypatch.setenv("HOME", "~")
+    assert shown(kit_folder, capsys)["cache"].startswith("no place for it, since this user has no home folder")
+    monkeypatch.setenv("FEDMEPD_CACHE", "/shared/cache")
+    assert shown(kit_folder, capsys)["cache"] == "/shared/cache"
+
+
 def test_a_policy_of_somebody_else_is_told(kit_folder: Path, capsys: pytest.CaptureFixture) -> None:  # noqa: F811
     write(kit_folder, "privacy.json", lambda content: {"scopes": [{"name": "own", "task_result_filters": []}]})
     assert "which `fedmepd kit` has not written" in shown(kit_folder, capsys)["withheld encoders"]

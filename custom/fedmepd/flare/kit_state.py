@@ -8,7 +8,7 @@ from nvflare.app_common.default_component_policy import DEFAULT_CLASS_ALLOW_LIST
 
 from fedmepd.flare.kit_rights import EVERYBODY
 from fedmepd.flare.kits import CODE, FILES, KitSettings
-from fedmepd.site_settings import FILE_NAME, SiteSettings
+from fedmepd.site_settings import FILE_NAME, SiteSettings, has_home
 
 # Where FLARE keeps a server's jobs until somebody names another folder.
 _TEMPORARY = "/tmp/nvflare"
@@ -86,8 +86,8 @@ def _data(machine: SiteSettings) -> str:
 def _cache(machine: SiteSettings) -> str:
     if machine.cache is None:
         return f"no place for it, since this user has no home folder: name one as cache in local/{FILE_NAME}"
-    default = SiteSettings.model_fields["cache"].default.expanduser()
-    return f"{machine.cache}{', in the home folder of whoever starts the kit' if machine.cache == default else ''}"
+    is_default = has_home() and machine.cache == SiteSettings.model_fields["cache"].default.expanduser()
+    return f"{machine.cache}{', in the home folder of whoever starts the kit' if is_default else ''}"
 
 
 def _withheld(kit: KitSettings) -> str:
