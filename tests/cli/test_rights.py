@@ -88,6 +88,19 @@ def test_a_folder(shared: Path, run) -> None:
         assert status == 2 and str(folder) in printed and RIGHT in printed and "Traceback" not in printed
 
 
+@pytest.mark.parametrize("closed", ["south", "fusion"])
+def test_a_folder_of_a_federation(closed: str, shared: Path, run) -> None:
+    """The folder itself is named, and none in it that nobody has ever seen; nothing where no name may be told."""
+    for site in ("north", "south", "fusion"):
+        write_case(shared / "sites" / site, f"of-{site}")
+    (shared / "sites" / closed).chmod(0)
+    status, printed = run("check", shared / "sites")
+    anonymous = run("check", shared / "sites", "--anonymous")
+    (shared / "sites" / closed).chmod(0o755)
+    assert status == 2 and f"{shared / 'sites' / closed} cannot be read" in printed and RIGHT in printed
+    assert anonymous == (2, "fedmepd: a data folder cannot be read\n")
+
+
 def test_a_folder_of_the_system(shared: Path, run) -> None:
     """Every new disk has one that nobody else may enter."""
     for folder in (shared / "data" / "lost+found", shared / "lost+found"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from shlex import quote
@@ -74,7 +75,8 @@ def data_sets(
 
 
 def _has_images(folder: Path) -> bool:
-    return folder.is_dir() and any(map(is_nifti, folder.glob("*/**/*")))
+    # Of a folder that may not be read nobody knows; whoever looks into it says so.
+    return os.path.isdir(folder) and any(map(is_nifti, folder.glob("*/**/*")))
 
 
 def _hospitals(

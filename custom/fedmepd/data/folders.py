@@ -121,8 +121,9 @@ def is_apart(task: Task, folder: Path) -> bool:
     Raises:
         DataError: it may be either.
     """
-    if not folder.is_dir() or _holds_cases(task, folder):
-        return folder.is_dir()
+    # Of a folder that may not be read nobody knows; whoever looks into it says so.
+    if not os.path.isdir(folder) or _holds_cases(task, folder):
+        return os.path.isdir(folder)
     cases = [child for child in children_of(folder) if child.is_dir() and any(map(is_nifti, children_of(child)))]
     if cases:
         image = images_in(task, folder)[0]
