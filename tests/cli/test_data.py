@@ -669,6 +669,19 @@ def test_check_of_folders_in_folders(places: tuple[str, ...], expected: str, tmp
         )
 
 
+def test_a_single_folder_is_no_site(tmp_path: Path, run) -> None:
+    """As an unpacked download has it: what is asked is what its own sub-folders are."""
+    for number, place in enumerate(("P1/preop", "P1/postop", "P2/preop")):
+        save(tmp_path / "data" / "download" / place / "t1.nii.gz", volume(300 + number))
+    status, printed = run("check", tmp_path / "data")
+    assert status == 2 and f"the sub-folders of {tmp_path}/data/download, such as P1, may be the sites" in printed
+    assert f"`fedmepd data init {tmp_path}/data/download`" in printed
+    # A group's name says that its sub-folders are patients.
+    (tmp_path / "data" / "download").rename(tmp_path / "data" / "patients")
+    status, printed = run("check", tmp_path / "data")
+    assert status == 0 and "3 cases of 2 patients" in printed
+
+
 def test_names_of_sites_that_may_be_groups_of_cases(tmp_path: Path, run) -> None:
     """Manifests tell that they are sites: before a run and in a check. Without them it is asked."""
     data = tmp_path / "data"

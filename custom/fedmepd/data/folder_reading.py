@@ -10,7 +10,15 @@ from shlex import quote
 from fedmepd.config import FUSION_SITE
 from fedmepd.data.federation_folder import MOVE_THEM, FederationFolder, look_into
 from fedmepd.data.findings import ERROR, Finding
-from fedmepd.data.folders import children_of, data_set_mark, images_in, require_spelling, site_folders
+from fedmepd.data.folders import (
+    children_of,
+    data_set_mark,
+    images_in,
+    is_group,
+    require_spelling,
+    site_folders,
+    sole_folder,
+)
 from fedmepd.data.layouts import NESTED, Dataset, find_dataset
 from fedmepd.data.ownership import OWN, deeper_cases, has_fusion_folder
 from fedmepd.data.patients import is_examination
@@ -123,9 +131,13 @@ def require_one_reading(task: Task, dataset: Dataset) -> None:
     Raises:
         DataError: it may be either; the message says what to do for each.
     """
-    folder, nested = dataset.folder, [case for case in dataset.cases if case.layout == NESTED]
+    nested = [case for case in dataset.cases if case.layout == NESTED]
     if not nested:
         return
+    folder = dataset.folder
+    # A single folder, as an unpacked download has it, is no site by itself.
+    if (inner := sole_folder(folder)) is not None and not is_group(inner.name):
+        folder = inner
     sites = {name: find_dataset(task, folder / name, follow_links=True) for name in look_into(task, folder).sites}
     if not sites or _are_patients(sites):
         return

@@ -68,6 +68,12 @@ def is_group(name: str) -> bool:
     return name.lower() in _GROUPS
 
 
+def sole_folder(folder: Path) -> Path | None:
+    """Returns the only sub-folder, beside hidden ones; None: there are none or several."""
+    there = [child for child in children_of(folder) if child.is_dir() and not child.name.startswith(".")]
+    return there[0] if len(there) == 1 else None
+
+
 def site_folders(folder: Path) -> list[Path]:
     """Returns the sub-folders with a manifest of a federation's folder; none if it is a data set itself."""
     folder = Path(folder)

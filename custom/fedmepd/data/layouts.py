@@ -22,6 +22,7 @@ from fedmepd.data.folders import (
     is_apart,
     is_group,
     require_spelling,
+    sole_folder,
 )
 from fedmepd.data.formats import other_format
 from fedmepd.data.label_folders import named_labels, with_labels
@@ -304,6 +305,5 @@ def _says_nothing(task: Task, name: str, folder: Path, root: Path) -> bool:
     """Whether a folder between the data set and its cases is a group of patients, and not one patient's."""
     if is_group(name) or read_case_name(task, name).layout != PLAIN:
         return True
-    # A single folder, as an unpacked download has it.
-    siblings = [child for child in children_of(folder.parent) if child.is_dir() and not child.name.startswith(".")]
-    return folder.parent == root and len(siblings) == 1
+    # As an unpacked download has it.
+    return folder.parent == root and sole_folder(root) is not None
