@@ -669,6 +669,16 @@ def test_check_of_folders_in_folders(places: tuple[str, ...], expected: str, tmp
         )
 
 
+@pytest.mark.parametrize("out", ["made", "."])
+def test_a_data_set_is_not_made_among_the_cases_it_is_made_of(out: str, tmp_path: Path, run) -> None:
+    """It would be refused the next time, and nobody should remove its manifest then: it keeps patients in their part."""
+    for name in ("Li", "Ray", "Sam"):
+        write_case(tmp_path / "data", name)
+    status, printed = run("init", tmp_path / "data", "--out", tmp_path / "data" / out)
+    assert status == 2 and "choose a folder outside the data set" in printed
+    assert not list((tmp_path / "data").rglob(FILE_NAME))
+
+
 def test_a_single_folder_is_no_site(tmp_path: Path, run) -> None:
     """As an unpacked download has it: what is asked is what its own sub-folders are."""
     for number, place in enumerate(("P1/preop", "P1/postop", "P2/preop")):

@@ -392,6 +392,8 @@ def _init(options: argparse.Namespace) -> None:
     in_place = options.out is None
     if in_place and options.copy:
         raise SettingsError("--copy: expected --out, the folder to copy to")
+    if not in_place:
+        _require_outside(options)
     folder = (options.folder.parent if options.folder.is_file() else options.folder) if in_place else options.out
     source, cache = _source(options, earlier=folder, without=FUSION_SITE)
     site = plan_site(
@@ -443,6 +445,12 @@ def _init(options: argparse.Namespace) -> None:
         print(f"{local} points to it")
 
 
+def _require_outside(options: argparse.Namespace) -> None:
+    """Refuses to make data sets among the cases that they are made of: the next time they would be cases too."""
+    if options.out.resolve().is_relative_to(options.folder.resolve()):
+        raise FedMEPDError(f"{options.out} is inside {options.folder}: choose a folder outside the data set")
+
+
 def _refuse_useless(parts: Counter[str | None], validation: float) -> None:
     """Refuses a data set that nobody could train on, or that lacks the validation cases that were asked for."""
     if not parts["train"]:
@@ -490,8 +498,7 @@ def _split(options: argparse.Namespace) -> None:
     from fedmepd.data.ownership import has_fusion_folder
     from fedmepd.text_table import table
 
-    if options.out.resolve().is_relative_to(options.folder.resolve()):
-        raise FedMEPDError(f"{options.out} is inside {options.folder}: choose a folder outside the data set")
+    _require_outside(options)
     task = chosen_task(options, [options.labels])
     if has_fusion_folder(task, options.folder):
         raise DataError(
