@@ -26,9 +26,12 @@ import torch
 from benchmarks import measure
 from fedmepd.cli.terminal import positive
 from fedmepd.comparing.intervals import t_interval
+from fedmepd.config import Settings, differences
+from fedmepd.errors import FedMEPDError
 from fedmepd.evaluation import results
 from fedmepd.federation.exchange import Update
 from fedmepd.federation.in_process import run_in_process
+from fedmepd.federation.server_state import of_this_version
 from fedmepd.job_settings import make_settings
 from fedmepd.methods.parts.selection import DECODER
 from fedmepd.site_settings import SiteSettings
@@ -134,19 +137,35 @@ class Task:
     changes: dict[str, Any]
     folder: Path
 
+    def settings(self) -> Settings:
+        """Returns those of the run."""
+        return make_settings("phantom", self.changes | {"seed": self.seed})
+
     def found(self) -> dict[str, Any] | None:
-        """Returns the results if the run is finished."""
+        """Returns the results if the run is finished.
+
+        Raises:
+            FedMEPDError: the folder holds a run of other sites or settings, such as another ``--trim``.
+        """
         file = self.folder / "results" / results.FILE_NAME
         kept = results.read(file) if file.is_file() else {"status": ""}
-        return kept if kept["status"] == "finished" else None
+        if kept["status"] != "finished":
+            return None
+        different = differences(of_this_version(kept["settings"]), self.settings().model_dump(mode="json"))
+        if sorted(site["name"] for site in kept["sites"]) != sorted(self.sites):
+            different.append("other sites")
+        if different:
+            raise FedMEPDError(f"{file} is of another run ({'; '.join(different)}): choose another --folder")
+        return kept
 
     def run(self) -> None:
         """Runs it, or goes on with it, on one core."""
         torch.set_num_threads(1)
         more = {"on_the_way": spoil(self.culprits, ATTACKS[self.name])} if self.name in ATTACKS else {}
-        settings = make_settings("phantom", self.changes | {"seed": self.seed})
         about = f"{self.name}, seed {self.seed}: "
-        run_in_process(settings, SiteSettings.load(), self.folder, self.sites, lambda line: _say(about + line), **more)
+        run_in_process(
+            self.settings(), SiteSettings.load(), self.folder, self.sites, lambda line: _say(about + line), **more
+        )
 
 
 def run_all(tasks: Sequence[Task], at_once: int) -> None:

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
 from benchmarks import robustness
+from fedmepd.errors import FedMEPDError
+from fedmepd.evaluation import results
 from fedmepd.federation.exchange import Update
+from tests.evaluation import runs
 
 
 def update() -> Update:
@@ -81,6 +85,23 @@ def test_row_of_three_seeds_by_hand() -> None:
     assert row["others_interval"] == pytest.approx([-0.049683, 0.049683], abs=1e-6)
     assert row["server_interval"] == pytest.approx([0, 0])
     assert (row["limited"], row["refused"]) == (2, 3)
+
+
+def test_a_finished_run_of_other_settings_or_sites_is_not_taken_for_this_one(tmp_path) -> None:
+    """Else the figures of ``--trim 0.2`` would be those of an earlier call without it in the same folder."""
+    sites = ("site-1", "site-2", "site-10")
+    task = robustness.Task(robustness.HONEST, 3, sites, (), {"rounds": 3}, tmp_path)
+    assert task.found() is None
+    made = runs.finished() | {"settings": task.settings().model_dump(mode="json"), "seed": 3}
+    results.write(tmp_path / "results", made, {})
+    assert task.found() == made
+    trimmed = replace(task, changes={"rounds": 3, "aggregation": {"trim": 0.2}})
+    with pytest.raises(FedMEPDError, match=r"aggregation.trim was 0.0, now 0.2\): choose another --folder"):
+        trimmed.found()
+    with pytest.raises(FedMEPDError, match="other sites"):
+        replace(task, sites=sites[:2]).found()
+    results.write(tmp_path / "results", made | {"status": "running"}, {})
+    assert trimmed.found() is None
 
 
 @pytest.mark.slow

@@ -671,7 +671,7 @@ def test_check_of_folders_in_folders(places: tuple[str, ...], expected: str, tmp
 
 @pytest.mark.parametrize("out", ["made", "."])
 def test_a_data_set_is_not_made_among_the_cases_it_is_made_of(out: str, tmp_path: Path, run) -> None:
-    """It would be refused the next time, and nobody should remove its manifest then: it keeps patients in their part."""
+    """It would be refused the next time; without its manifest, patients would come into other parts then."""
     for name in ("Li", "Ray", "Sam"):
         write_case(tmp_path / "data", name)
     status, printed = run("init", tmp_path / "data", "--out", tmp_path / "data" / out)
