@@ -633,6 +633,9 @@ def test_check_of_images_beside_sites(stray: str, tmp_path: Path, run) -> None:
         (("Li/2019-03", "Ray/2019-04", "fusion/a"), "its own: found a folder per patient, in it one per examination"),
         (("Li/week-044", "Ray/week-056", "fusion/a"), "its own: found a folder per patient, in it one per examination"),
         (("Li/2019-03", "Ray", "fusion/a"), "(1), a folder per case (1): 2 cases of 2 patients"),
+        # A date at one of them says nothing of the others: it is told as the fault of its site, or nothing tells.
+        (("north/P1", "north/P2", "south/2019-03", "fusion/a"), "2019-03, which should be the patient of"),
+        (("north/P1", "north/P2", "south/2019-03"), "may be the sites of a federation, or the patients of one"),
         # A hospital with cases for fusion training.
         (("north/a", "north/fusion/b", "south/c"), "found a federation of 2 sites"),
         # A patient whose name is that of the folder.

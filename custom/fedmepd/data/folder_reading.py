@@ -34,8 +34,8 @@ def data_sets(
     """Finds the data sets of a folder of several: of a federation's sites, or of a hospital with fusion cases apart.
 
     Sub-folders without manifests are sites if one of them has a folder for fusion training. They are sites too if one
-    of them is called ``fusion``, no case lies beside them, and what they hold are no examinations named after dates or
-    sessions alone, as in a patient's folder.
+    of them is called ``fusion``, no case lies beside them, and not each of them holds examinations named after dates or
+    sessions, as a patient's folder does.
 
     Args:
         task: that the cases are of.
@@ -157,8 +157,12 @@ def require_one_reading(task: Task, dataset: Dataset) -> None:
 
 
 def _are_patients(sites: Mapping[str, Dataset]) -> bool:
-    """Whether folders are patients', and no sites': dates and sessions in them would be the names of patients."""
-    return any(is_examination(case.patient) for dataset in sites.values() for case in dataset.cases)
+    """Whether folders are patients', and no sites': dates and sessions in them would be the names of patients.
+
+    In all of them: a date at one site of several is that site's fault, which its check tells.
+    """
+    dated = [any(is_examination(case.patient) for case in dataset.cases) for dataset in sites.values()]
+    return bool(dated) and all(dated)
 
 
 def _has_doubts(dataset: Dataset) -> bool:

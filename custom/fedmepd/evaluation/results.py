@@ -174,7 +174,7 @@ def find(workspace: Path) -> Path:
     """Finds a run's results.json below a simulator workspace, a downloaded job or a run folder; the newest of several.
 
     Raises:
-        FedMEPDError: there is none; the message says where it was looked for.
+        FedMEPDError: there is none; the message names runs further below, or says what is expected.
     """
     return find_all(workspace)[0]
 
