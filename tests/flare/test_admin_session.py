@@ -1,5 +1,7 @@
 """Questions in one session, to a FLARE that answers as FLARE does; tests/system has the real one."""
 
+from types import SimpleNamespace
+
 import pytest
 from nvflare.fuel.flare_api.api_spec import (
     AuthenticationError,
@@ -27,6 +29,9 @@ class Flare:
     def get_job_meta(self, job_id):
         return self.answer("meta", job_id)
 
+    def get_system_info(self):
+        return self.answer("info")
+
     def answer(self, *question):
         self.asked.append(question)
         answer = self.answers.pop(0)
@@ -43,13 +48,16 @@ def opened(*sessions):
     """An AdminSession that opens these, how often it has opened one, and how long it has waited."""
     left, kits, waited = list(sessions), [], []
 
+    def clock():
+        return sum(waited)
+
     def open_session(kit):
         kits.append(kit)
         if isinstance(left[0], Exception):
             raise left.pop(0) if len(left) > 1 else left[0]
         return left.pop(0)
 
-    return AdminSession("the kit", open_session, waited.append), kits, waited
+    return AdminSession("the kit", open_session, waited.append, clock), kits, waited
 
 
 def test_one_session_for_all_questions():
@@ -63,6 +71,11 @@ def test_one_session_for_all_questions():
     # The server alone is asked for the state: sites have better things to do.
     assert flare.asked == [("stats", "j1", "server"), ("stats", "j1", "server"), ("meta", "j1")]
     assert kits == ["the kit"] and not waited and flare.closed == 1
+
+
+def test_sites_that_are_connected():
+    session, _, _ = opened(Flare(SimpleNamespace(client_info=[SimpleNamespace(name="site-1")])))
+    assert session.sites() == ["site-1"]
 
 
 @pytest.mark.parametrize("error", [JobNotFound("j1"), JobNotRunning("j1")])
@@ -85,7 +98,7 @@ def test_a_server_that_stays_away():
     with pytest.raises(FlareError, match="the server does not answer: nobody there") as raised:
         session.live("j1")
     assert raised.value.code == "CONNECTION_FAILED"
-    assert (len(kits), sum(waited)) == (CONNECT_SECONDS, CONNECT_SECONDS - 1)
+    assert (len(kits), sum(waited)) == (CONNECT_SECONDS + 1, CONNECT_SECONDS)
 
 
 @pytest.mark.parametrize(
