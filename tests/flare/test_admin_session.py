@@ -1,5 +1,7 @@
 """Questions in one session, to a FLARE that answers as FLARE does; tests/system has the real one."""
 
+from types import SimpleNamespace
+
 import pytest
 from nvflare.fuel.flare_api.api_spec import (
     AuthenticationError,
@@ -27,6 +29,9 @@ class Flare:
     def get_job_meta(self, job_id):
         return self.answer("meta", job_id)
 
+    def get_system_info(self):
+        return self.answer("info")
+
     def answer(self, *question):
         self.asked.append(question)
         answer = self.answers.pop(0)
@@ -39,9 +44,12 @@ class Flare:
         raise NoConnection("it is gone")
 
 
-def opened(*sessions, seconds=0):
-    """An AdminSession that opens these in so many seconds, how often it has opened one, and how long it has waited."""
+def opened(*sessions):
+    """An AdminSession that opens these, how often it has opened one, and how long it has waited."""
     left, kits, waited = list(sessions), [], []
+
+    def clock():
+        return sum(waited)
 
     def open_session(kit):
         kits.append(kit)
@@ -49,10 +57,7 @@ def opened(*sessions, seconds=0):
             raise left.pop(0) if len(left) > 1 else left[0]
         return left.pop(0)
 
-    def now():
-        return sum(waited) + seconds * len(kits)
-
-    return AdminSession("the kit", open_session, waited.append, now), kits, waited
+    return AdminSession("the kit", open_session, waited.append, clock), kits, waited
 
 
 def test_one_session_for_all_questions():
@@ -66,6 +71,11 @@ def test_one_session_for_all_questions():
     # The server alone is asked for the state: sites have better things to do.
     assert flare.asked == [("stats", "j1", "server"), ("stats", "j1", "server"), ("meta", "j1")]
     assert kits == ["the kit"] and not waited and flare.closed == 1
+
+
+def test_sites_that_are_connected():
+    session, _, _ = opened(Flare(SimpleNamespace(client_info=[SimpleNamespace(name="site-1")])))
+    assert session.sites() == ["site-1"]
 
 
 @pytest.mark.parametrize("error", [JobNotFound("j1"), JobNotRunning("j1")])
@@ -83,28 +93,12 @@ def test_another_session_where_the_server_has_ended_it_or_starts_again(error):
     assert len(kits) == 3 and waited == [1.0, 1.0] and first.closed == 1
 
 
-@pytest.mark.parametrize(("seconds", "opens"), [(0, CONNECT_SECONDS + 1), (15, 2), (CONNECT_SECONDS, 1)])
-def test_a_server_that_stays_away(seconds, opens):
-    """FLARE itself tries for ``CONNECT_SECONDS`` where nobody answers: then once is enough."""
-    session, kits, waited = opened(NoConnection("nobody there"), seconds=seconds)
-    with pytest.raises(FlareError, match=r"the server does not answer \(nobody there\): look whether") as raised:
+def test_a_server_that_stays_away():
+    session, kits, waited = opened(NoConnection("nobody there"))
+    with pytest.raises(FlareError, match=r"does not answer \(nobody there\): look whether it runs") as raised:
         session.live("j1")
     assert raised.value.code == "CONNECTION_FAILED"
-    assert (len(kits), sum(waited)) == (opens, opens - 1)
-
-
-def test_a_question_that_waits_long_for_its_answer():
-    """The server may be back by then, and another session opens all the same."""
-    clock = [0.0]
-
-    class Slow(Flare):
-        def answer(self, *question):
-            clock[0] += CONNECT_SECONDS + 1
-            return super().answer(*question)
-
-    sessions = [Slow({"server": {"a": 1}}, NoConnection("gone")), Flare({"server": {"a": 2}})]
-    session = AdminSession("the kit", lambda kit: sessions.pop(0), lambda seconds: None, lambda: clock[0])
-    assert [session.live("j1"), session.live("j1")] == [{"a": 1}, {"a": 2}]
+    assert (len(kits), sum(waited)) == (CONNECT_SECONDS + 1, CONNECT_SECONDS)
 
 
 @pytest.mark.parametrize(

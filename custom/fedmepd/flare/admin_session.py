@@ -27,6 +27,9 @@ from nvflare.tool.kit.kit_config import (
 
 from fedmepd.flare.poc.commands import CONNECT_SECONDS, FlareError
 
+# The code of an error that says that the administrator's kit is none: no waiting mends it.
+BAD_KIT = "BAD_KIT"
+
 
 class AdminSession:
     """Asks a server about its jobs, in an administrator's name.
@@ -38,7 +41,7 @@ class AdminSession:
         kit: the administrator's, its folder; None: the one that FLARE has noted as active.
         open_session: opens FLARE's own session for a kit.
         wait: waits so many seconds.
-        now: a clock, in seconds.
+        clock: tells the seconds.
 
     Example::
 
@@ -51,9 +54,9 @@ class AdminSession:
         kit: Path | None = None,
         open_session: Callable[[Path | None], Session] | None = None,
         wait: Callable[[float], None] = time.sleep,
-        now: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = time.monotonic,
     ):
-        self._kit, self._open, self._wait, self._now = kit, open_session or _open, wait, now
+        self._kit, self._open, self._wait, self._clock = kit, open_session or _open, wait, clock
         self._session: Session | None = None
         self._quiet = contextlib.ExitStack()
 
@@ -79,6 +82,14 @@ class AdminSession:
             return None
         return stats.get("server", {})
 
+    def sites(self) -> list[str]:
+        """Returns the names of the sites that are connected.
+
+        Raises:
+            FlareError: the server does not answer, or refuses to.
+        """
+        return [client.name for client in self._ask(lambda session: session.get_system_info()).client_info]
+
     def status(self, job_id: str) -> str:
         """Returns FLARE's word for how far a job is.
 
@@ -90,11 +101,10 @@ class AdminSession:
         except JobNotFound as error:
             raise FlareError(f"the server has no job {job_id}", "JOB_NOT_FOUND") from error
 
-    def _ask(self, question: Callable[[Session], dict[str, Any]]) -> dict[str, Any]:
-        # To open a session, too, takes all of that time where nobody answers.
-        away_since, lost = self._now(), False
+    def _ask(self, question: Callable[[Session], Any]) -> Any:
+        # To open a session takes as long as this by itself if nobody answers.
+        end = self._clock() + CONNECT_SECONDS
         while True:
-            had_session = self._session is not None
             try:
                 self._session = self._session or self._open(self._kit)
                 return question(self._session)
@@ -102,15 +112,12 @@ class AdminSession:
                 raise
             except StartupKitConfigError as error:
                 hint = f" {error.hint}" if error.hint else ""
-                raise FlareError(f"{error}.{hint}") from error
+                raise FlareError(f"{error}.{hint}", BAD_KIT) from error
             except (AuthenticationError, AuthorizationError) as error:
                 raise FlareError(f"the server refuses: {error}", "AUTH_FAILED") from error
             except (NoConnection, SessionClosed) as error:
                 self._close()
-                if had_session and not lost:
-                    # The question may have waited long for its answer.
-                    away_since, lost = self._now(), True
-                if self._now() - away_since >= CONNECT_SECONDS:
+                if self._clock() >= end:
                     advice = "look whether it runs, and whether this machine can reach it"
                     raise FlareError(f"the server does not answer ({error}): {advice}", "CONNECTION_FAILED") from error
                 self._wait(1.0)

@@ -8,7 +8,9 @@ import socket
 import subprocess
 import sys
 import threading
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -17,6 +19,7 @@ from fedmepd import cli
 from fedmepd.data import phantom_cohorts
 from fedmepd.errors import FedMEPDError
 from fedmepd.evaluation import results
+from fedmepd.flare.admin_session import AdminSession
 from fedmepd.flare.export import fusion_site_of
 from fedmepd.flare.poc.commands import FlareError
 from fedmepd.flare.poc.workspace import Poc
@@ -50,13 +53,7 @@ class Flare:
                     (kit / folder).mkdir(parents=True)
                 (kit / "startup" / file).write_text("{}")
                 (kit / "local" / "resources.json.default").write_text("{}")
-        if command == "system status":
-            if self.starting:
-                self.starting -= 1
-                raise FlareError("no server", "CONNECTION_FAILED")
-            # One site after the other.
-            self.connected = min(self.connected + 1, len(poc.sites()))
-            return {"clients": [{"client_name": name} for name in poc.sites()[: self.connected]]}
+        self.expected = poc.sites()
         if command == "job submit":
             self.meta = json.loads((Path(arguments[3]) / "meta.json").read_text())
             self.fusion_site = fusion_site_of(Path(arguments[3]))
@@ -77,7 +74,16 @@ class Flare:
         return self
 
     def __exit__(self, *_):
-        self.commands.append("end of the session")
+        pass
+
+    def sites(self) -> list[str]:
+        self._answer("sites")
+        if self.starting:
+            self.starting -= 1
+            raise FlareError("no server", "CONNECTION_FAILED")
+        # One site after the other.
+        self.connected = min(self.connected + 1, len(self.expected))
+        return self.expected[: self.connected]
 
     def live(self, job_id: str) -> dict | None:
         self._answer("live")
@@ -128,7 +134,7 @@ def test_all_in_one(flare, tmp_path, data, job, capsys):
     # In the table of regions, and in that of lesions.
     assert printed.count("mean of the sites") == 2
     # The server is there at the third question, the second site at the fourth.
-    assert flare.commands[:7] == ["poc prepare", "poc start", *["system status"] * 4, "job submit"]
+    assert flare.commands[:7] == ["poc prepare", "poc start", *["sites"] * 4, "job submit"]
     assert "job download" in flare.commands
     assert "stopped; no process and no port is left" in printed
     for kit, name in (("site-1", "site-1"), ("north", "north"), ("localhost", "fusion")):
@@ -504,11 +510,14 @@ def test_commands_go_to_this_workspaces_server_whatever_kit_flare_has_noted(tmp_
 
     def answer(arguments, *, poc, kit):
         asked.append((" ".join(arguments[:2]), poc, kit))
-        if arguments[0] == "job":
-            return {"job_id": "j1"}
-        return {"clients": [{"client_name": "site-1"}]}
+        return {"job_id": "j1"}
 
-    poc = Poc(tmp_path / "w", flare=answer)
+    @contextmanager
+    def session(kit):
+        asked.append(("session", kit))
+        yield SimpleNamespace(sites=lambda: ["site-1"])
+
+    poc = Poc(tmp_path / "w", flare=answer, open_session=session)
     poc.workspace.mkdir()
     parties = [{"name": "site-1", "type": "client"}, {"name": "localhost", "type": "server"}]
     (poc.workspace / "project.yml").write_text(yaml.safe_dump({"participants": parties}))
@@ -517,7 +526,15 @@ def test_commands_go_to_this_workspaces_server_whatever_kit_flare_has_noted(tmp_
     admin = tmp_path / "w/poc/fedmepd_poc/prod_00/admin@poc.local"
     folder = tmp_path / "w/poc"
     # FLARE's command poc finds the kit in its folder, and takes no other.
-    assert asked == [("poc start", folder, None), ("system status", folder, admin), ("job submit", folder, admin)]
+    assert asked == [("poc start", folder, None), ("session", admin), ("job submit", folder, admin)]
+
+
+def test_a_workspace_without_its_admin_is_not_waited_for(flare, tmp_path, data, monkeypatch):
+    poc = Poc(tmp_path / "w")
+    poc.prepare(["site-1"], data)
+    monkeypatch.setattr(Poc, "_session", lambda poc: AdminSession(poc.kit("admin@poc.local")))
+    with pytest.raises(FlareError, match="startup kit path does not exist"):
+        poc.start()
 
 
 def test_a_folder_that_is_no_job(flare, tmp_path, data):

@@ -26,7 +26,7 @@ import yaml
 from fedmepd.closest import one_of
 from fedmepd.config import FUSION_SITE
 from fedmepd.errors import FedMEPDError
-from fedmepd.flare.admin_session import AdminSession
+from fedmepd.flare.admin_session import BAD_KIT, AdminSession
 from fedmepd.flare.export import (
     change_settings,
     deployed_everywhere,
@@ -67,6 +67,7 @@ class Poc:
         workspace: its folder; made by :meth:`prepare`.
         log: takes lines about the progress.
         flare: runs FLARE's commands, as :func:`fedmepd.flare.poc.commands.run_flare` does.
+        open_session: makes a session in the name of the administrator whose kit this is.
 
     Attributes:
         start_seconds: to wait for the server and the sites to be ready.
@@ -76,7 +77,7 @@ class Poc:
     """
 
     start_seconds = 120
-    poll_seconds = 2.0
+    poll_seconds = 1.0
     stop_seconds = 30
     port_seconds = 10
 
@@ -85,10 +86,11 @@ class Poc:
         workspace: Path,
         log: Callable[[str], None] = lambda line: None,
         flare: Callable[..., dict[str, Any]] = run_flare,
+        open_session: Callable[[Path], AdminSession] = AdminSession,
     ):
         self.workspace = Path(workspace).absolute()
         self.log = log
-        self._run_flare = flare
+        self._run_flare, self._open_session = flare, open_session
         self._flare_folder = self.workspace / "poc"
 
     @contextlib.contextmanager
@@ -192,21 +194,23 @@ class Poc:
         # FLARE's own wait asks again every second, and never returns if an answer is late once.
         self._flare("poc", "start", "--no-wait")
         missing, deadline = set(self.sites()), time.monotonic() + self.start_seconds
-        while missing:
-            reason = f"without {', '.join(sorted(missing))}"
-            try:
-                clients = self._flare("system", "status")["clients"]
-                missing = set(self.sites()) - {client["client_name"] for client in clients}
-            except FlareError as error:
-                # It is not there yet.
-                reason = str(error)
-            if missing and time.monotonic() > deadline:
-                raise FlareError(
-                    f"server and sites are not ready after {self.start_seconds} s ({reason}): see "
-                    f"{self.server_kit / 'log.txt'}"
-                )
-            if missing:
-                time.sleep(self.poll_seconds)
+        with self._session() as session:
+            while missing:
+                reason = f"without {', '.join(sorted(missing))}"
+                try:
+                    missing = set(self.sites()) - set(session.sites())
+                except FlareError as error:
+                    if error.code == BAD_KIT:
+                        raise
+                    # It is not there yet.
+                    reason = str(error)
+                if missing and time.monotonic() > deadline:
+                    raise FlareError(
+                        f"server and sites are not ready after {self.start_seconds} s ({reason}): see "
+                        f"{self.server_kit / 'log.txt'}"
+                    )
+                if missing:
+                    time.sleep(self.poll_seconds)
         self.log(f"started the server and {counted(len(self.sites()), 'site')}")
 
     def submit(self, job: Path, changes: dict[str, Any] | None = None) -> str:
@@ -441,7 +445,7 @@ class Poc:
         return self._run_flare(arguments, poc=self._flare_folder, kit=kit)
 
     def _session(self) -> AdminSession:
-        return AdminSession(self.kit(ADMIN))
+        return self._open_session(self.kit(ADMIN))
 
 
 def _project(sites: Sequence[str], ports: tuple[int, int], everywhere: bool) -> dict[str, Any]:
