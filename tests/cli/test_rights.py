@@ -88,6 +88,17 @@ def test_a_folder(shared: Path, run) -> None:
         assert status == 2 and str(folder) in printed and RIGHT in printed and "Traceback" not in printed
 
 
+def test_no_name_is_told_of_what_may_not_be_entered(shared: Path, run) -> None:
+    """A folder that may be listed and not entered: `--anonymous` is for output that somebody sends."""
+    (shared / "data" / "Li").chmod(0o444)
+    status, printed = run("check", shared / "data", "--anonymous")
+    named = run("check", shared / "data")
+    (shared / "data" / "Li").chmod(0o755)
+    assert status == 2 and "(Permission denied): without --anonymous the message names it" in printed
+    assert "Li" not in printed and str(shared) not in printed
+    assert named[0] == 2 and str(shared / "data" / "Li") in named[1] and RIGHT in named[1]
+
+
 @pytest.mark.parametrize("closed", ["south", "fusion"])
 def test_a_folder_of_a_federation(closed: str, shared: Path, run) -> None:
     """The folder itself is named, and none in it that nobody has ever seen; nothing where no name may be told."""

@@ -148,6 +148,11 @@ def _check(options: argparse.Namespace) -> int:
         if options.anonymous:
             raise type(error)(error.public) from None
         raise
+    except OSError as error:
+        if options.anonymous:
+            said = f"a file or folder cannot be used ({error.strerror}): without --anonymous the message names it"
+            raise DataError(said) from None
+        raise
 
 
 def _check_folder(options: argparse.Namespace) -> int:
