@@ -1,5 +1,11 @@
 """Questions in one session, to a FLARE that answers as FLARE does; tests/system has the real one."""
 
+import os
+import shutil
+import signal
+import threading
+import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -15,6 +21,7 @@ from nvflare.tool.kit.kit_config import StartupKitConfigError
 
 from fedmepd.flare.admin_session import AdminSession
 from fedmepd.flare.poc.commands import CONNECT_SECONDS, FlareError
+from tests.doctor.conftest import provisioned  # noqa: F401
 
 
 class Flare:
@@ -122,3 +129,25 @@ def test_a_job_that_nobody_knows():
     with pytest.raises(FlareError, match="the server has no job j1") as raised:
         session.status("j1")
     assert raised.value.code == "JOB_NOT_FOUND"
+
+
+def test_who_interrupts_while_a_session_opens_is_let_go(provisioned, tmp_path):  # noqa: F811
+    """FLARE's threads end with it: they would keep the process from ending, for ever."""
+    kit = Path(shutil.copytree(provisioned / "boss@a.org", tmp_path / "kit"))
+    others = set(threading.enumerate())
+
+    def interrupt():
+        while not any(thread.name.startswith("conn_mgr") for thread in set(threading.enumerate()) - others):
+            time.sleep(0.05)
+        # By then FLARE has begun to try.
+        time.sleep(1)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    # Nobody listens there, so that FLARE would try for half a minute.
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt), AdminSession(kit) as session:
+        session.live("j1")
+    end = time.monotonic() + 10
+    while left := [one for one in threading.enumerate() if one not in others and one.name.startswith("conn_mgr")]:
+        assert time.monotonic() < end, left
+        time.sleep(0.05)

@@ -18,7 +18,7 @@ from nvflare.fuel.flare_api.api_spec import (
     NoConnection,
     SessionClosed,
 )
-from nvflare.fuel.flare_api.flare_api import Session, new_secure_session
+from nvflare.fuel.flare_api.flare_api import Session
 from nvflare.tool.kit.kit_config import (
     StartupKitConfigError,
     resolve_admin_user_and_dir_from_startup_kit,
@@ -136,7 +136,15 @@ def _open(kit: Path | None) -> Session:
     user, folder = resolve_admin_user_and_dir_from_startup_kit(str(kit) if kit else resolve_startup_kit_dir())
     # It prints that it connects.
     with contextlib.redirect_stdout(io.StringIO()):
-        return new_secure_session(user, folder, timeout=CONNECT_SECONDS, auto_login_max_tries=1)
+        session = Session(user, folder)
+        session.api.auto_login_max_tries = 1
+        try:
+            session.try_connect(CONNECT_SECONDS)
+        except BaseException:
+            # Also of whoever interrupts: else threads of FLARE's keep the process from ending.
+            session.api.close()
+            raise
+    return session
 
 
 @contextlib.contextmanager
