@@ -95,9 +95,9 @@ def test_a_job_that_does_not_run(error):
 @pytest.mark.parametrize("error", [NoConnection("gone"), SessionExpired("another one")])
 def test_another_session_where_the_server_has_ended_it_or_starts_again(error):
     first, second = Flare({"server": {"a": 1}}, error), Flare({"server": {"a": 2}})
-    session, kits, waited = opened(first, NoConnection("not yet"), second)
+    session, kits, waited = opened(first, NoConnection("not yet"), InternalError("login failed"), second)
     assert [session.live("j1"), session.live("j1")] == [{"a": 1}, {"a": 2}]
-    assert len(kits) == 3 and waited == [1.0, 1.0] and first.closed == 1
+    assert len(kits) == 4 and waited == [1.0] * 3 and first.closed == 1
 
 
 def test_a_server_that_stays_away():
@@ -114,7 +114,7 @@ def test_a_server_that_stays_away():
         (AuthenticationError("bad certificate"), "the server refuses: bad certificate"),
         (StartupKitConfigError("no active kit", hint="Run this."), "no active kit. Run this."),
         (StartupKitConfigError("no such kit"), "no such kit."),
-        (InternalError("syntax"), "FLARE cannot answer: syntax"),
+        (FileNotFoundError("no fed_admin.json"), "FLARE cannot answer: no fed_admin.json"),
     ],
 )
 def test_what_waiting_does_not_mend(error, message):
@@ -122,6 +122,13 @@ def test_what_waiting_does_not_mend(error, message):
     with pytest.raises(FlareError) as raised:
         session.status("j1")
     assert str(raised.value) == message and not waited
+
+
+def test_an_answer_that_cannot_be_used():
+    session, _, waited = opened(Flare(InternalError("syntax")))
+    with pytest.raises(FlareError, match="FLARE cannot answer: syntax"):
+        session.status("j1")
+    assert not waited
 
 
 def test_a_job_that_nobody_knows():

@@ -13,6 +13,7 @@ from typing import Any
 from nvflare.fuel.flare_api.api_spec import (
     AuthenticationError,
     AuthorizationError,
+    InternalError,
     JobNotFound,
     JobNotRunning,
     NoConnection,
@@ -115,7 +116,10 @@ class AdminSession:
                 raise FlareError(f"{error}.{hint}", BAD_KIT) from error
             except (AuthenticationError, AuthorizationError) as error:
                 raise FlareError(f"the server refuses: {error}", "AUTH_FAILED") from error
-            except (NoConnection, SessionClosed) as error:
+            except (NoConnection, SessionClosed, InternalError) as error:
+                # A server that is starting may answer a login with an error of its own.
+                if isinstance(error, InternalError) and self._session is not None:
+                    raise FlareError(f"FLARE cannot answer: {error}") from error
                 self._close()
                 if self._clock() >= end:
                     advice = "look whether it runs, and whether this machine can reach it"
