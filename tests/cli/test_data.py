@@ -653,14 +653,18 @@ def test_check_of_folders_in_folders(places: tuple[str, ...], expected: str, tmp
     assert status == (2 if "call" in expected or "may be" in expected else "should be" in expected)
     if "may be" in expected:
         assert "If they are sites, give the folder with the cases for fusion training the name fusion" in printed
-        assert f"`fedmepd data init {data}/north`. If they are patients, make one of the whole folder" in printed
+        assert f"`fedmepd data init {data}/north`. If they are patients, say so with --one-site, or make a" in printed
         _, printed = run("check", data, "--anonymous")
         assert "it is not clear whether these are sites or patients" in printed and "north" not in printed
+        status, printed = run("check", data, "--one-site")
+        assert "3 cases of 2 patients" in printed or places[0] != "north/a"
         # A manifest of one of them tells that all are sites.
         if run("init", data / "north")[0] == 2:
             assert "P1_" in places[0]
             return
         assert "south is no site: it has no manifest, which north has" in run("check", data)[1]
+        status, printed = run("check", data, "--one-site")
+        assert status == 2 and f"--one-site: {data}/north has a manifest of its own" in printed
         split = ("split", data, tmp_path / "out", "--protocol", "brats2020")
         for command in (("init", data), split):
             status, printed = run(*command)
@@ -670,6 +674,17 @@ def test_check_of_folders_in_folders(places: tuple[str, ...], expected: str, tmp
         assert (
             status == 2 and "data has a sub-folder for fusion training, as the folder of a federation or of" in printed
         )
+
+
+def test_a_hospital_whose_folders_nothing_tells_from_sites(tmp_path: Path, run) -> None:
+    """Its user says that all of it is one hospital's; its fusion cases are apart, and patients keep their names."""
+    for number, place in enumerate(("P1/preop", "P1/T0", "P2/preop", "fusion/P8/preop", "fusion/P9/preop")):
+        save(tmp_path / "data" / place / "t1.nii.gz", volume(300 + number))
+        save(tmp_path / "data" / place / "seg.nii.gz", tumour_of(number))
+    assert "found a federation of 3 sites" in run("check", tmp_path / "data")[1]
+    status, printed = run("check", tmp_path / "data", "--one-site")
+    assert status == 0 and "found the cases of a hospital and those for fusion training" in printed
+    assert "3 cases of 2 patients" in printed and "2 cases of 2 patients" in printed
 
 
 @pytest.mark.parametrize("out", ["made", "."])

@@ -56,6 +56,11 @@ def add_data_commands(data: argparse._SubParsersAction) -> None:
     names.add_argument("--details", action="store_true", help="name all cases and files, also those of notes")
     names.add_argument("--anonymous", action="store_true", help="name no case and no file: for output that you send")
     check.add_argument("--json", action="store_true", help="print what was found as JSON")
+    check.add_argument(
+        "--one-site",
+        action="store_true",
+        help="the folder is one hospital's: folders in it are patients or examinations, and no sites",
+    )
     _add_reading(check)
     check.set_defaults(run=_check)
 
@@ -166,7 +171,11 @@ def _check_folder(options: argparse.Namespace) -> int:
     # An unknown name is told before anything is looked at.
     _labels(options)
     sites, beside = data_sets(
-        task, options.folder, lambda what: _say(options, f"found {what}\n"), follow_links=options.follow_links
+        task,
+        options.folder,
+        lambda what: _say(options, f"found {what}\n"),
+        follow_links=options.follow_links,
+        one_site=options.one_site,
     )
     if sites:
         _require_no_reading(sites, options)
@@ -178,7 +187,8 @@ def _check_folder(options: argparse.Namespace) -> int:
         patterns=_patterns(options),
         manifest=not options.pattern,
     )
-    require_one_reading(task, dataset)
+    if not options.one_site:
+        require_one_reading(task, dataset)
     if not dataset.cases and not any(found.severity == ERROR for found in dataset.findings):
         raise no_case(task, options.folder, dataset.findings)
     inspection = _inspect(dataset, options)

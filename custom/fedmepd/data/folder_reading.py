@@ -27,9 +27,11 @@ from fedmepd.errors import DataError
 from fedmepd.tasks.task import Task
 from fedmepd.text_table import counted
 
+_HOSPITAL = "the cases of a hospital and those for fusion training"
+
 
 def data_sets(
-    task: Task, folder: Path, found: Callable[[str], None], *, follow_links: bool
+    task: Task, folder: Path, found: Callable[[str], None], *, follow_links: bool, one_site: bool = False
 ) -> tuple[dict[str, Dataset], list[Finding]]:
     """Finds the data sets of a folder of several: of a federation's sites, or of a hospital with fusion cases apart.
 
@@ -42,12 +44,14 @@ def data_sets(
         folder: the folder.
         found: called with what it is.
         follow_links: whether links may lead out of a case's folder.
+        one_site: whether the folder is known to be one hospital's.
 
     Returns:
         the data sets by site, and what was found beside them; none if the folder is a single data set.
 
     Raises:
-        DataError: it cannot be read, or it is not clear whether it is a federation's or a hospital's.
+        DataError: it cannot be read, or it is not clear whether it is a federation's or a hospital's, or it is said to
+            be one hospital's and its sub-folders have manifests.
     """
 
     def find(place: Path, deep: bool = True) -> Dataset:
@@ -57,6 +61,16 @@ def data_sets(
         require_spelling(task, folder, FUSION_SITE)
     with_fusion = has_fusion_folder(task, folder)
     with_manifest = {place.name for place in site_folders(folder)} - {FUSION_SITE}
+    if one_site:
+        if with_manifest:
+            raise DataError(
+                f"--one-site: {folder / min(with_manifest)} has a manifest of its own, so {folder} is a federation's: "
+                f"check one of its sites, `fedmepd data check {quote(str(folder / min(with_manifest)))}`",
+                public="--one-site: sub-folders have manifests of their own",
+            )
+        if with_fusion:
+            found(_HOSPITAL)
+        return {OWN: find(folder), FUSION_SITE: find(folder / FUSION_SITE)} if with_fusion else {}, []
     beside = [] if one_data_set else children_of(folder)
     hospitals = {child.name for child in beside if _has_images(child / FUSION_SITE)} - {FUSION_SITE}
     if not with_manifest and not with_fusion and not hospitals:
@@ -67,7 +81,7 @@ def data_sets(
         return {}, []
     there = {name: find(folder / name) for name in federation.sites}
     if not told and (own := _hospitals(task, folder, federation, there, find)) is not None:
-        found("the cases of a hospital and those for fusion training")
+        found(_HOSPITAL)
         return {OWN: own, FUSION_SITE: find(folder / FUSION_SITE)}, []
     if not there:
         return {}, []
@@ -150,8 +164,8 @@ def require_one_reading(task: Task, dataset: Dataset) -> None:
         f"the sub-folders of {folder}, such as {first}, may be the sites of a federation, or the patients of one "
         "hospital with a folder for each examination. If they are sites, give the folder with the cases for fusion "
         f"training the name {FUSION_SITE}, or, if there is none, make a data set of each site: `fedmepd data init "
-        f"{quote(str(folder / first))}`. If they are patients, make one of the whole folder, which checks it too: "
-        f"`fedmepd data init {quote(str(folder))}`",
+        f"{quote(str(folder / first))}`. If they are patients, say so with --one-site, or make a data set of the whole "
+        f"folder, which checks it too: `fedmepd data init {quote(str(folder))}`",
         public="a data folder holds folders of cases, and it is not clear whether these are sites or patients",
     )
 
