@@ -125,6 +125,11 @@ def test_what_waiting_does_not_mend(error, message):
 
 
 def test_an_answer_that_cannot_be_used():
+    session, _, _ = opened(Flare({"server": "x"}, {}, {"status": 3}))
+    assert session.live("j1") == {}
+    for _ in range(2):
+        with pytest.raises(FlareError, match="it gives job j1 no status"):
+            session.status("j1")
     session, _, waited = opened(Flare(InternalError("syntax")))
     with pytest.raises(FlareError, match="FLARE cannot answer: syntax"):
         session.status("j1")

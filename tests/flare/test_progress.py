@@ -1,8 +1,10 @@
 """Lines about a job's progress."""
 
+import json
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from fedmepd.flare.progress import duration, lines_about, plan_lines, round_line
 from fedmepd.job_settings import make_settings
@@ -82,3 +84,20 @@ def of_rounds(rounds: int) -> str:
 )
 def test_events(live, events):
     assert list(lines_about(live)) == events
+
+
+@pytest.mark.parametrize("live", [LIVE, LIVE | {"last_round": None, "phase": "testing", "seconds_left": 30}])
+def test_every_value_may_be_anything(live):
+    """Whoever follows a job reads what a server says: lines, or one kind of error."""
+    places = [(key,) for key in live] + [("last_round", key) for key in live["last_round"] or ()]
+    refused = 0
+    for place in places:
+        for value in (None, -1, "x\x1b", [1], {"a": [2]}, 1e400, 10**400, True):
+            content = json.loads(json.dumps(live))
+            inner = content if len(place) == 1 else content[place[0]]
+            inner[place[-1]] = value
+            try:
+                assert all(isinstance(line, str) for line in lines_about(content).values())
+            except ValidationError:
+                refused += 1
+    assert refused > len(places)

@@ -111,6 +111,15 @@ def test_other_errors_name_no_jobs():
         raise FlareError("away", "CONNECTION_FAILED")
 
 
+def test_a_server_whose_words_are_not_understood_is_followed_to_the_end():
+    told = []
+    live = LIVE | {"rounds": "many", "last_round": {"round": 1}}
+    watch(Answering(live, live), "j1", lambda event, line, of: told.append(line), 0)
+    assert len(told) == 2 and told[1] == "job j1: finished"
+    assert told[0].startswith("what the server tells of its rounds: ") and "rounds" in told[0]
+    assert told[0].endswith("this computer and the server may have other versions of this package")
+
+
 def test_results_are_fetched_once(tmp_path):
     def ask(*arguments):
         assert arguments[:4] == ("job", "download", "j1", "-o")

@@ -81,7 +81,8 @@ class AdminSession:
         except (JobNotFound, JobNotRunning):
             # Not yet, not any more, or just being put away.
             return None
-        return stats.get("server", {})
+        components = stats.get("server", {})
+        return components if isinstance(components, dict) else {}
 
     def sites(self) -> list[str]:
         """Returns the names of the sites that are connected.
@@ -98,9 +99,12 @@ class AdminSession:
             FlareError: there is no such job, or the server does not answer, or refuses to.
         """
         try:
-            return self._ask(lambda session: session.get_job_meta(job_id))["status"]
+            status = self._ask(lambda session: session.get_job_meta(job_id)).get("status")
         except JobNotFound as error:
             raise FlareError(f"the server has no job {job_id}", "JOB_NOT_FOUND") from error
+        if not isinstance(status, str):
+            raise FlareError(f"FLARE cannot answer: it gives job {job_id} no status")
+        return status
 
     def _ask(self, question: Callable[[Session], Any]) -> Any:
         # To open a session takes as long as this by itself if nobody answers.

@@ -9,10 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fedmepd.errors import LONGEST_MESSAGE, FedMEPDError, plain_text
+from pydantic import ValidationError
+
+from fedmepd.errors import LONGEST_MESSAGE, FedMEPDError, explain, plain_text
 from fedmepd.flare.admin_session import AdminSession
 from fedmepd.flare.poc.commands import FlareError
-from fedmepd.flare.progress import lines_about
+from fedmepd.flare.progress import Live, lines_about
 
 COMPLETED = "FINISHED:COMPLETED"
 
@@ -53,12 +55,20 @@ def watch(
                 return status
             components = {}
         live = components.get("FedMEPDController") or {}
-        for event, line in lines_about(live).items():
+        for event, line in _lines(live).items():
             # Scores and shares of filters move on while a round's line still stands.
             if event not in told:
                 told.add(event)
                 tell(event, plain_text(line, LONGEST_MESSAGE), live)
         time.sleep(poll_seconds)
+
+
+def _lines(live: dict[str, Any]) -> dict[str, str]:
+    try:
+        return lines_about(live)
+    except ValidationError as error:
+        why = explain(error, "what the server tells of its rounds", Live)
+        return {"unknown": f"{why}; this computer and the server may have other versions of this package"}
 
 
 def download(ask: Callable[..., dict[str, Any]], job_id: str, out: Path, log: Callable[[str], None]) -> Path:
