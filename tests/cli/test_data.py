@@ -221,6 +221,20 @@ def test_init_again_after_cases_and_modalities_have_come(tmp_path: Path, run) ->
     assert {case.name: case.modalities for case in cases}["p3"] == ("T1", "T2")
 
 
+def test_init_of_fusion_cases_points_a_kit_to_the_folder_that_holds_them(tmp_path: Path, run) -> None:
+    """The hospital's own cases lie beside them: the kit that points to these has to go on doing so."""
+    data, kit = tmp_path / "data", tmp_path / "kit"
+    (kit / "local").mkdir(parents=True)
+    for number in range(3):
+        write_case(data, f"own{number}", ("T1",))
+        write_case(data / "fusion", f"f{number}", BRATS.modalities)
+    assert run("init", data, "--kit", kit)[0] == 0
+    status, printed = run("init", data / "fusion", "--kit", kit)
+    assert status == 0 and f"fedmepd.json points to {data}\n" in printed
+    assert json.loads((kit / "local" / "fedmepd.json").read_text()) == {"data": str(data)}
+    assert f"FEDMEPD_DATA={data}," in run("init", data / "fusion")[1]
+
+
 @pytest.mark.parametrize("content", ["{", "[]"])
 def test_init_with_a_kit_whose_settings_are_broken_divides_nothing(content: str, tmp_path: Path, run) -> None:
     data, file = tmp_path / "data", tmp_path / "kit" / "local" / "fedmepd.json"

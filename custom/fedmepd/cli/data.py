@@ -452,12 +452,13 @@ def _init(options: argparse.Namespace) -> None:
             print(f"no {part} case: {use}; more patients, or another share, would give one")
     if fusion and not fusion["train"]:
         print("no case to train on among those for fusion training: choose more patients")
+    # Of a site's data folder, fusion is the sub-folder with the cases for fusion training.
+    place = folder.absolute().parent if folder.absolute().name == FUSION_SITE else folder.absolute()
     if local is None:
-        place = quote(str(folder.absolute()))
-        print(f"to train on it: FEDMEPD_DATA={place}, or data in local/fedmepd.json of a FLARE kit")
+        print(f"to train on it: FEDMEPD_DATA={quote(str(place))}, or data in local/fedmepd.json of a FLARE kit")
     else:
-        _point_kit(local, folder)
-        print(f"{local} points to it")
+        _point_kit(local, place)
+        print(f"{local} points to {place}")
 
 
 def _require_outside(options: argparse.Namespace) -> None:
@@ -504,7 +505,7 @@ def _point_kit(file: Path, folder: Path) -> None:
     from fedmepd.site_settings import kept_values
     from fedmepd.storage import write_json
 
-    write_json(file, {**kept_values(file), "data": str(folder.absolute())})
+    write_json(file, {**kept_values(file), "data": str(folder)})
 
 
 def _split(options: argparse.Namespace) -> None:
