@@ -59,8 +59,9 @@ def test_cases_are_prepared_once_for_all_runs_with_the_same(tmp_path) -> None:
     pool, shown = Pool(), []
     outcome = conductor(tmp_path / "out", pool, progress=lambda *of: shown.append(of)).carry_out()
     runs = ["local-seed-0", "local-seed-1", "fedavg-seed-0", "fedavg-seed-1"]
-    # Two seeds are two cohorts of phantoms.
-    assert pool.calls == [("--prepare", "local-seed-0"), ("--prepare", "local-seed-1"), *((name,) for name in runs)]
+    # Two seeds are two cohorts of phantoms. All methods begin with the first.
+    begun = [("local-seed-0",), ("fedavg-seed-0",), ("local-seed-1",), ("fedavg-seed-1",)]
+    assert pool.calls == [("--prepare", "local-seed-0"), ("--prepare", "local-seed-1"), *begun]
     assert [folder.path.name for folder in outcome.runs] == runs and not outcome.failed
     # Two rounds and the test, four times.
     assert shown[-1] == ("runs", 12, 12) and ("runs", 0, 12) in shown

@@ -149,7 +149,10 @@ class Conductor:
         self._refuse_changes(runs, folders)
         for run in runs:
             folders[run.name].begin(run)
-        left = [run for run in runs if not folders[run.name].is_finished()]
+        # One seed after the other: while runs go on, those of the first seeds can be compared already.
+        seeds = list(dict.fromkeys(run.settings.seed for run in runs))
+        in_order = sorted(runs, key=lambda run: seeds.index(run.settings.seed))
+        left = [run for run in in_order if not folders[run.name].is_finished()]
         if left:
             at_once = self._at_once or how_many(left, self.plan.threads, self.machine)
             self._say(f"{what}: {len(runs) - len(left)} of {len(runs)} are finished; {at_once} at a time")
