@@ -22,6 +22,7 @@ from nvflare.tool.kit.kit_config import StartupKitConfigError
 from fedmepd.flare.admin_session import AdminSession
 from fedmepd.flare.poc.commands import CONNECT_SECONDS, FlareError
 from tests.doctor.conftest import provisioned  # noqa: F401
+from tests.signals import heeding_interrupts
 
 
 class Flare:
@@ -157,7 +158,7 @@ def test_who_interrupts_while_a_session_opens_is_let_go(provisioned, tmp_path): 
 
     # Nobody listens there, so that FLARE would try for half a minute.
     threading.Thread(target=interrupt, daemon=True).start()
-    with pytest.raises(KeyboardInterrupt), AdminSession(kit) as session:
+    with pytest.raises(KeyboardInterrupt), heeding_interrupts(), AdminSession(kit) as session:
         session.live("j1")
     end = time.monotonic() + 10
     while left := [one for one in threading.enumerate() if one not in others and one.name.startswith("conn_mgr")]:
