@@ -14,7 +14,6 @@ import multiprocessing
 import os
 import sys
 from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -169,12 +168,14 @@ class Task:
 
 
 def run_all(tasks: Sequence[Task], at_once: int) -> None:
-    """Does what is not finished, some at a time, each in a process of its own."""
+    """Does what is not finished, some at a time, each in a process of its own.
+
+    A failure or an interrupt ends all of them; they go on from their state the next time.
+    """
     left = [task for task in tasks if task.found() is None]
     _say(f"{len(left)} of {len(tasks)} runs are left")
-    with ProcessPoolExecutor(at_once, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
-        for done, future in enumerate(as_completed([pool.submit(task.run) for task in left]), 1):
-            future.result()
+    with multiprocessing.get_context("spawn").Pool(at_once, maxtasksperchild=1) as pool:
+        for done, _ in enumerate(pool.imap_unordered(Task.run, left), 1):
             _say(f"{done} of {len(left)} runs are done")
 
 
