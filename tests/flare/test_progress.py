@@ -41,6 +41,9 @@ def test_a_round_of_which_little_is_known():
     assert round_line({"rounds": 3, "mdsc": {}, "last_round": bare}) == (
         "round 3/3: 7 sites (without fusion training), 12.3 s (sites 9.1 s), MB up 2.5 down 1.0"
     )
+    # A site whose score is that of too few cases tells none.
+    withheld = LIVE | {"mdsc": {"site-1": None, "site-2": 0.7, "fusion": None}}
+    assert "mDSC of the sites 0.700, personal" in round_line(withheld)
     away = LAST | {"fused": False}
     assert "7 sites (without site-4, fusion training), mean" in round_line(LIVE | {"last_round": away})
 

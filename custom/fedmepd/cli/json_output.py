@@ -246,7 +246,9 @@ class Comparison(Part):
 class WatchLine(Part):
     """``fedmepd watch``: one such object on every line."""
 
-    event: str = Field(description="`round 0`, `round 1`, ..., `testing`, `end`")
+    event: str = Field(
+        description="`round 0`, `round 1`, ..., `testing`, `end`, or `unknown`: what the server tells is not understood"
+    )
     line: str = Field(description="what is printed without `--json`")
     state: dict[str, Any] = Field(
         description="live state of the server, with the keys of [monitoring.md](monitoring.md#the-admin-console); at "

@@ -43,7 +43,7 @@ class Live(_Part):
     round: _Number = 0
     rounds: _Number = 0
     last_round: LastRound | None = None
-    mdsc: dict[str, float] = {}
+    mdsc: dict[str, float | None] = {}
     personal_share: float | None = None
     seconds_left: _Amount = 0
 
@@ -58,7 +58,7 @@ def lines_about(live: dict[str, Any]) -> dict[str, str]:
     if known.phase == "fusion training" and known.round == 0:
         lines["round 0"] = "round 0: the fusion site trains before the sites begin"
     if known.last_round:
-        lines[f"round {known.last_round.round}"] = round_line(live)
+        lines[f"round {known.last_round.round}"] = _line(known)
     if known.phase == "testing":
         lines["testing"] = "testing the models that were best on validation"
     return lines
@@ -70,8 +70,11 @@ def round_line(live: dict[str, Any]) -> str:
     Args:
         live: what :meth:`fedmepd.federation.server.FederationServer.stats` says.
     """
-    known = Live.model_validate(live)
-    last, scores = known.last_round, dict(known.mdsc)
+    return _line(Live.model_validate(live))
+
+
+def _line(known: Live) -> str:
+    last, scores = known.last_round, {owner: score for owner, score in known.mdsc.items() if score is not None}
     fusion = scores.pop(FUSION_SITE, None)
     missing = [*last.missing, *([] if last.fused else ["fusion training"])]
     mean = sum(scores.values()) / len(scores) if scores else None
