@@ -121,6 +121,26 @@ def test_code_is_refused_whatever_the_rights_were(rights: str | dict, kit_folder
     assert kit.rights("submit_job") == {"lead": "any"}
 
 
+@pytest.mark.parametrize(
+    "rights",
+    [
+        {"shell_commands": " ANY "},
+        {"shell_commands": "all"},
+        {"shell_commands": ["o:a", "any"]},
+        {"shell_commands": "none", "cat": "Any"},
+        {"shell_commands": "none", "CAT": ["all"]},
+    ],
+)
+def test_files_are_hidden_however_everybody_is_spelt(rights: dict, kit_folder: Path) -> None:  # noqa: F811
+    """And where the right to one command alone is everybody's: FLARE looks for that first."""
+    write(kit_folder, "authorization.json", lambda content: content | {"permissions": {"lead": rights}})
+    kit = KitSettings(kit_folder)
+    assert kit.rights("cat") == {"lead": "any"} or kit.rights("tail") == {"lead": "any"}
+    kit.hide_files()
+    assert kit.rights("cat") == {"lead": "o:site"}
+    assert kit.rights("tail") in ({"lead": "o:site"}, {})
+
+
 def shown(kit: Path, capsys: pytest.CaptureFixture, *options: str) -> dict[str, str]:
     """What `fedmepd kit` says of a kit, by subject."""
     capsys.readouterr()

@@ -21,6 +21,12 @@ def in_flares_spelling(text: str) -> str:
     return " ".join(text.lower().split())
 
 
+def for_everybody(conditions: str | list[str]) -> bool:
+    """Whether one of a right's conditions names everybody of the role."""
+    words = [conditions] if isinstance(conditions, str) else conditions
+    return any(in_flares_spelling(word) in _EVERYBODYS_WORDS for word in words)
+
+
 def whose(policy: Policy, role: str, right: str) -> str:
     """Returns who of a role has a right, in words; empty: nobody.
 

@@ -27,7 +27,7 @@ from nvflare.tool.kit.kit_config import (
 from fedmepd.closest import did_you_mean, like_path
 from fedmepd.errors import SettingsError
 from fedmepd.flare.kit_files import AUTHORIZATION, PRIVACY, REMEDY, RESOURCES, read_checked
-from fedmepd.flare.kit_rights import ALL_RIGHTS, EVERYBODY, in_flares_spelling, whose
+from fedmepd.flare.kit_rights import ALL_RIGHTS, EVERYBODY, for_everybody, in_flares_spelling, whose
 from fedmepd.flare.tracking import TRACKERS
 from fedmepd.flare.withholding import policy, withheld
 from fedmepd.storage import has_file, write_json
@@ -228,7 +228,11 @@ class KitSettings:
 
         Logs are among them, and where the data are. FLARE's console by default shows them to a project admin, too.
         """
-        return self._permit(lambda rights: rights | ({_SHELL: "o:site"} if rights.get(_SHELL) == EVERYBODY else {}))
+        # The right to a single command comes before that to all of its kind.
+        names = (_SHELL, *FILES)
+        return self._permit(
+            lambda rights: rights | {name: "o:site" for name in names if for_everybody(rights.get(name, _NEVER))}
+        )
 
     def _permit(self, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Path:
         content = self._read(AUTHORIZATION)
