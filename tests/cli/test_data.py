@@ -695,7 +695,8 @@ def test_a_hospital_whose_folders_nothing_tells_from_sites(tmp_path: Path, run) 
     for number, place in enumerate(("P1/preop", "P1/T0", "P2/preop", "fusion/P8/preop", "fusion/P9/preop")):
         save(tmp_path / "data" / place / "t1.nii.gz", volume(300 + number))
         save(tmp_path / "data" / place / "seg.nii.gz", tumour_of(number))
-    assert "found a federation of 3 sites" in run("check", tmp_path / "data")[1]
+    asked = "found a federation of 3 sites; if the folders are the patients of one hospital, say so with --one-site"
+    assert asked in run("check", tmp_path / "data")[1]
     status, printed = run("check", tmp_path / "data", "--one-site")
     assert status == 0 and "found the cases of a hospital and those for fusion training" in printed
     assert "3 cases of 2 patients" in printed and "2 cases of 2 patients" in printed

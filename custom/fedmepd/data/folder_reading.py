@@ -87,7 +87,8 @@ def data_sets(
         return {}, []
     if with_fusion:
         there[FUSION_SITE] = find(folder / FUSION_SITE)
-    found(f"a federation of {counted(len(there), 'site')}")
+    or_one = "" if told else "; if the folders are the patients of one hospital, say so with --one-site"
+    found(f"a federation of {counted(len(there), 'site')}{or_one}")
     made = {}
     for name, dataset in there.items():
         made[name] = dataset
