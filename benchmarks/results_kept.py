@@ -10,8 +10,12 @@ from statistics import fmean
 from typing import Any
 
 from fedmepd.comparing.gathering import gather
-from fedmepd.comparing.run import Curves, Round, RunFile
+from fedmepd.comparing.run import Curves, Round, RunFile, read
+from fedmepd.config import differences
 from fedmepd.evaluation.results import FILE_NAME, HISTORY
+from fedmepd.experiments.plan import PlannedRun
+from fedmepd.experiments.run_folder import RunFolder
+from fedmepd.job_settings import of_this_version
 from fedmepd.storage import write_text
 
 # Decimals of what is kept: of the scores of single cases (Dice and mm), of everything else.
@@ -47,6 +51,37 @@ def keep(paths: Sequence[Path], folder: Path) -> list[Path]:
             write_text(path.with_name(HISTORY), _small(_curves(file)))
             written.append(path)
     return written
+
+
+def take_up(planned: Sequence[PlannedRun], kept: Path, out: Path) -> list[str]:
+    """Gives runs that have not begun the results that are kept of them, so that another machine goes on from there.
+
+    Args:
+        planned: runs of a plan.
+        kept: folder that :func:`keep` has written for the plan.
+        out: folder of the plan's runs; what is in it stays.
+
+    Returns:
+        the names of the runs whose kept results are of other settings, which are run again.
+
+    Raises:
+        FedMEPDError: a kept file cannot be read, or the folder cannot be written.
+    """
+    found = {file.run.run_name: file for file in map(read, sorted(kept.glob(f"*/*/{FILE_NAME}")))}
+    other = []
+    for run in planned:
+        folder = RunFolder(out / run.name)
+        if run.name not in found or folder.path.exists():
+            continue
+        file = found[run.name]
+        if differences(of_this_version(file.run.settings), run.settings.model_dump(mode="json")):
+            other.append(run.name)
+            continue
+        folder.begin(run)
+        # The results last: they make the run a finished one.
+        for name in (HISTORY, FILE_NAME):
+            write_text(folder.path / name, file.path.with_name(name).read_text(encoding="utf-8"))
+    return other
 
 
 def _shorten(entry: dict[str, Any]) -> None:
@@ -89,7 +124,8 @@ def _at_validations(curves: Curves, validated: list[int]) -> dict[str, Any]:
 def _small(content: Any) -> str:
     def rounded(value: Any) -> Any:
         if isinstance(value, dict):
-            return {key: rounded(each) for key, each in value.items()}
+            # Settings stay exact: take_up compares them.
+            return {key: each if key == "settings" else rounded(each) for key, each in value.items()}
         if isinstance(value, list):
             return [rounded(each) for each in value]
         return round(value, _DECIMALS) if isinstance(value, float) else value

@@ -30,8 +30,7 @@ from fedmepd.errors import FedMEPDError
 from fedmepd.evaluation import results
 from fedmepd.federation.exchange import Update
 from fedmepd.federation.in_process import run_in_process
-from fedmepd.federation.server_state import of_this_version
-from fedmepd.job_settings import make_settings
+from fedmepd.job_settings import make_settings, of_this_version
 from fedmepd.methods.parts.selection import DECODER
 from fedmepd.site_settings import SiteSettings
 

@@ -5,7 +5,8 @@
     python -m benchmarks.study OUT --pages    # keeps what is finished so far, and writes the pages; starts nothing
 
 OUT gets a folder for each plan of benchmarks/plans, as `fedmepd compare run` makes it. The same command goes on where
-it was stopped. Pages and docs/results are written after each plan; only finished runs are used.
+it was stopped. Pages and docs/results are written after each plan; only finished runs are used. Runs whose results are
+in docs/results are not repeated, so that a clone on another machine goes on with the rest.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from benchmarks.results_kept import keep
+from benchmarks.results_kept import keep, take_up
 from benchmarks.results_page import PAGES, RUNS, write_pages
 from fedmepd.cli.terminal import INTERRUPTED, positive
 from fedmepd.errors import FedMEPDError
@@ -77,6 +78,13 @@ class Study:
             for file in plans
         }
         self._at_once = at_once
+        for name in self._conductors:
+            self._take_up(name)
+
+    def _take_up(self, name: str) -> None:
+        planned = self._conductors[name].planned()
+        for run in take_up(planned, self._runs / name, self._out / name):
+            self._say(f"{name}: the kept results of {run} are of other settings than the plan's: it is run again")
 
     def carry_out(self) -> dict[str, str]:
         """Runs what is left, plan by plan, and writes the pages after each; returns why runs have failed, by name."""

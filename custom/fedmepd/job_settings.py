@@ -79,3 +79,11 @@ def _of_other_method(method: str) -> Callable[[tuple[str | int, ...]], str]:
         return f"is a setting of {', '.join(others)}, and this job's method is {method}: leave it out"
 
     return owners
+
+
+def of_this_version(kept: dict[str, Any]) -> dict[str, Any]:
+    """Returns the settings of a run, with the default of each that the version that began it did not have."""
+    try:
+        return make_settings("paper", kept).model_dump(mode="json")
+    except SettingsError:
+        return kept

@@ -39,6 +39,7 @@ def finish(folder: RunFolder, **changes: object) -> None:
     amount = 0.25 if planned.method == "fedmepd" else 0.0
     scores = runs.scores(planned.seed) + amount
     one = runs.run(planned.method, planned.seed, scores, run_name=folder.path.name, seconds=240.0)
+    one["settings"] = planned.model_dump(mode="json")
     (folder.path / "results.json").write_text(json.dumps(one | changes))
     (folder.path / "history.json").write_text(json.dumps(runs.history([0.3, 0.5])))
 
@@ -76,6 +77,36 @@ def test_everything_is_run_in_order_kept_and_written(plans: list[Path], tmp_path
     # Nothing is done twice.
     again = Pool()
     assert made(plans, again, []).carry_out() == {} and again.begun == []
+
+
+def test_a_clone_on_another_machine_goes_on_from_what_is_kept(plans: list[Path], tmp_path: Path) -> None:
+    """Also where a setting has more decimals than what is kept of scores."""
+    plan = yaml.safe_load(plans[0].read_text())
+    plan["settings"]["training"] = {"learning_rate": 2 / 3000}
+    plans[0].write_text(yaml.safe_dump(plan))
+    made(plans, Pool(["local-seed-1"]), []).carry_out()
+    page, kept = (
+        (tmp_path / "page.md").read_text(),
+        {file: file.read_bytes() for file in (tmp_path / "kept").rglob("*.json")},
+    )
+    (tmp_path / "out").rename(tmp_path / "lost")
+    pool, said = Pool(["local-seed-1"]), []
+    again = made(plans, pool, said)
+    assert again.listed().splitlines()[-3].split()[:4] == ["one", "3", "of", "4"]
+    again.carry_out()
+    assert pool.begun == ["one/local-seed-1"] and not any("again" in line for line in said)
+    assert (tmp_path / "page.md").read_text() == page
+    assert {file: file.read_bytes() for file in (tmp_path / "kept").rglob("*.json")} == kept
+
+
+def test_kept_results_of_other_settings_are_not_taken_up(plans: list[Path], tmp_path: Path) -> None:
+    made(plans, Pool(), []).carry_out()
+    (tmp_path / "out").rename(tmp_path / "lost")
+    plans[1].write_text(yaml.safe_dump({"methods": ["local"], "seeds": [5], "settings": {"rounds": 5}}))
+    pool, said = Pool(), []
+    made(plans, pool, said).carry_out()
+    assert pool.begun == ["two/local-seed-5"]
+    assert said[0] == ("two: the kept results of local-seed-5 are of other settings than the plan's: it is run again")
 
 
 def test_it_goes_on_after_a_failure(plans: list[Path], tmp_path: Path) -> None:

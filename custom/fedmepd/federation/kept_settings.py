@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fedmepd.config import Settings, differences
 from fedmepd.errors import CheckpointError, FedMEPDError, plain_text
-from fedmepd.federation.server_state import of_this_version
+from fedmepd.job_settings import of_this_version
 from fedmepd.storage import read_json, write_json
 
 FILE_NAME = "settings.json"

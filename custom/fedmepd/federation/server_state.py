@@ -7,8 +7,8 @@ from typing import Any
 
 from fedmepd import __version__
 from fedmepd.config import Settings, differences
-from fedmepd.errors import CheckpointError, SettingsError
-from fedmepd.job_settings import make_settings
+from fedmepd.errors import CheckpointError
+from fedmepd.job_settings import of_this_version
 from fedmepd.storage import load_tensors, remove_leftovers, save_tensors
 
 FILE_NAME = "server_state.pt"
@@ -60,11 +60,3 @@ class ServerState:
                 f"run {self._settings.run_name!r} was started with other settings ({path}): {'; '.join(different)}. "
                 "Start it with the same settings, or under another run_name."
             )
-
-
-def of_this_version(kept: dict[str, Any]) -> dict[str, Any]:
-    """Returns the settings of a run, with the default of each that the version that began it did not have."""
-    try:
-        return make_settings("paper", kept).model_dump(mode="json")
-    except SettingsError:
-        return kept
