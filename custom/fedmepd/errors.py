@@ -6,7 +6,7 @@ import errno
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
-from fedmepd.closest import like_path, one_of
+from fedmepd.closest import like_path, one_of, question
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -217,6 +217,8 @@ def _sentence(
         if answer := elsewhere(location):
             return f"{key} {answer}"
         known = fields_at(model, location)
+        if known and (others := _places(model, location[-1])):
+            return f"unknown key {key}{question(others)}"
         return f"unknown key {key}" + (f": {one_of(str(location[-1]), known)}" if known else "")
     # Our own validators' sentences stand as they are; pydantic writes "Value error, " before them.
     own = problem.get("ctx", {}).get("error") if problem["type"] == "value_error" else None
@@ -253,6 +255,13 @@ def _field_at(model: type[BaseModel] | None, location: tuple[str | int, ...]) ->
 def fields_at(model: type[BaseModel] | None, location: tuple[str | int, ...]) -> list[str]:
     """Returns the keys that are known where the last key of a location is looked for; none where that is not known."""
     return list(_fields(model, location))
+
+
+def _places(model: Any, name: str | int) -> list[str]:
+    """Returns where a key of this name is known: at the top, and in the sections of the model."""
+    fields = getattr(model, "model_fields", {})
+    inside = [f"{key}.{place}" for key, field in fields.items() for place in _places(field.annotation, name)]
+    return [str(name)] * (name in fields) + inside
 
 
 def _fields(model: type[BaseModel] | None, location: tuple[str | int, ...]) -> dict[Any, FieldInfo]:

@@ -7,7 +7,7 @@ import yaml
 
 from fedmepd import methods
 from fedmepd.errors import FedMEPDError
-from fedmepd.experiments.plan import Choice, Plan, read_plan, runs_of
+from fedmepd.experiments.plan import Choice, Plan, read_plan, runs_of, runs_of_all
 from fedmepd.experiments.tuning import trials_of
 
 ROOT = Path(__file__).parents[2]
@@ -21,7 +21,7 @@ def write(folder: Path, content: object) -> Path:
 
 
 def runs(plan: Plan) -> list:
-    return [run for choice in plan.choices() for run in runs_of(plan, choice, plan.seeds)]
+    return runs_of_all(plan.choices(), lambda choice: runs_of(plan, choice, plan.seeds))
 
 
 def test_methods_times_variations_times_seeds(tmp_path) -> None:
@@ -92,8 +92,8 @@ def test_patients_are_split_once_for_all_seeds(tmp_path) -> None:
         (SMALL | {"preset": "brain"}, "preset = 'brain'"),
         (SMALL | {"engine": "cloud"}, "engine = 'cloud'"),
         (SMALL | {"threads": 0}, "threads = 0"),
-        (SMALL | {"settings": {"roundz": 3}}, "local: settings: unknown key roundz"),
-        (SMALL | {"settings": {"rounds": 0}}, "local: settings: rounds = 0"),
+        (SMALL | {"settings": {"roundz": 3}}, "local, fedavg: settings: unknown key roundz"),
+        (SMALL | {"settings": {"rounds": 0}}, "local, fedavg: settings: rounds = 0"),
         (SMALL | {"settings": {"calibration": {"enabled": False}}}, "is a setting of fedmepd"),
         (SMALL | {"settings": {"seed": 3}}, "seed is decided by seeds of the plan"),
         (SMALL | {"settings": {"training": {"threads": 3}}}, "training.threads is decided by threads of the plan"),
@@ -130,11 +130,20 @@ def test_all_methods(tmp_path) -> None:
     assert {choice.name for choice in plan.choices()} == {f"{name}-10" for name in methods.names()}
 
 
+def test_everything_that_is_refused_is_named_and_each_reason_once(tmp_path) -> None:
+    content = {"methods": ["fedmepd", "lokal", "local"], "seeds": [0], "settings": {"data": {"crop": 24}}}
+    with pytest.raises(FedMEPDError) as caught:
+        runs(read_plan(write(tmp_path, content), None))
+    first, second = str(caught.value).split("; lokal: ")
+    assert first == "fedmepd, local: settings: unknown key data.crop; did you mean training.crop?"
+    assert second.endswith("did you mean local?")
+
+
 def test_a_method_for_phantoms_alone_is_refused_with_patients(tmp_path) -> None:
     (tmp_path / "cases" / "clinic" / "a").mkdir(parents=True)
     (tmp_path / "cases" / "clinic" / "a" / "t1.nii.gz").touch()
     content = {"methods": ["local", "creamfl"], "seeds": [0], "data": "cases"}
-    with pytest.raises(FedMEPDError, match="creamfl: CreamFL is for phantoms alone"):
+    with pytest.raises(FedMEPDError, match="^creamfl: data = .*cases: CreamFL is for phantoms alone"):
         runs(read_plan(write(tmp_path, content), None))
 
 

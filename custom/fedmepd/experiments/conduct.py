@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from fedmepd.data.same_patients import check_sites
 from fedmepd.doctor.computer import Computer
 from fedmepd.doctor.needs import memory_need, weights
 from fedmepd.errors import FedMEPDError
-from fedmepd.experiments.plan import Plan, PlannedRun, runs_of
+from fedmepd.experiments.plan import Plan, PlannedRun, runs_of, runs_of_all
 from fedmepd.experiments.pool import Ended, run_all
 from fedmepd.experiments.run_folder import RunFolder
 from fedmepd.experiments.tuning import choose, trials_of
@@ -84,7 +85,7 @@ class Conductor:
         Raises:
             SettingsError: a method, a setting or a site is unknown, or a value is out of bounds.
         """
-        return [run for choice in self.plan.choices() for run in runs_of(self.plan, choice, self.plan.seeds)]
+        return runs_of_all(self.plan.choices(), partial(runs_of, self.plan, seeds=self.plan.seeds))
 
     def carry_out(self, tune: bool = False) -> Outcome:
         """Does everything that is not done yet.

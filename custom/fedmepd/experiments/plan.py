@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,7 +16,7 @@ from fedmepd.closest import one_of
 from fedmepd.config import FUSION_SITE, Settings, merge
 from fedmepd.data.federation_folder import look_into
 from fedmepd.data.phantom import phantom_sites
-from fedmepd.errors import SettingsError, cannot_read, explain
+from fedmepd.errors import FedMEPDError, SettingsError, cannot_read, explain
 from fedmepd.job_settings import PRESETS, make_settings
 from fedmepd.tasks.find import task_of
 from fedmepd.tasks.task import Task
@@ -272,7 +272,7 @@ def runs_of(
     """
     sites = _sites(plan, task_of(choice.settings))
     if plan.data is not None:
-        methods.find(choice.method).require_source(choice.name, "folder")
+        methods.find(choice.method).require_source(f"data = {plan.data}", "folder")
     found = []
     for seed in seeds:
         name = f"{choice.name}-seed-{seed}"
@@ -287,13 +287,32 @@ def runs_of(
             # Otherwise every seed would split the patients anew, and test on others.
             decided["data"] = {"split_seed": plan.seeds[0], "phantom": False}
         own = merge(choice.settings, more or {})
-        try:
-            settings = make_settings(plan.preset, merge(decided, own))
-        except SettingsError as error:
-            raise SettingsError(f"{choice.name}: {error}") from error
+        settings = make_settings(plan.preset, merge(decided, own))
         if (asked := settings.fusion.site) and asked not in sites:
-            raise SettingsError(f"{choice.name}: settings: fusion.site = {asked!r}: {one_of(asked, sites)}")
+            raise SettingsError(f"settings: fusion.site = {asked!r}: {one_of(asked, sites)}")
         found.append(PlannedRun(name, settings, sites, plan.data, plan.engine))
+    return found
+
+
+def runs_of_all(choices: Iterable[Choice], runs: Callable[[Choice], list[PlannedRun]]) -> list[PlannedRun]:
+    """Returns the runs of several choices.
+
+    Args:
+        choices: methods with settings.
+        runs: of one choice, see :func:`runs_of`.
+
+    Raises:
+        SettingsError: some are refused; the message names all of them, and each reason once.
+    """
+    found: list[PlannedRun] = []
+    refused: dict[str, list[str]] = defaultdict(list)
+    for choice in choices:
+        try:
+            found += runs(choice)
+        except FedMEPDError as error:
+            refused[str(error)].append(choice.name)
+    if refused:
+        raise SettingsError("; ".join(f"{', '.join(names)}: {reason}" for reason, names in refused.items()))
     return found
 
 

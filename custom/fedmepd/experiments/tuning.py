@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from fedmepd.errors import FedMEPDError
 from fedmepd.evaluation.results import HISTORY
-from fedmepd.experiments.plan import Choice, Overrides, Plan, PlannedRun, runs_of
+from fedmepd.experiments.plan import Choice, Overrides, Plan, PlannedRun, runs_of, runs_of_all
 from fedmepd.experiments.run_folder import RunFolder
 from fedmepd.storage import read_json
 
@@ -50,7 +51,8 @@ def trials_of(plan: Plan) -> list[Trial]:
     for choice in plan.choices():
         for number, more in enumerate(({}, *choice.candidates), 1):
             named = Choice(f"{choice.name}-trial-{number}", choice.method, choice.settings)
-            found.append(Trial(choice, more, tuple(runs_of(plan, named, plan.tune.seeds, more))))
+            runs = runs_of_all([named], partial(runs_of, plan, seeds=plan.tune.seeds, more=more))
+            found.append(Trial(choice, more, tuple(runs)))
     return found
 
 
