@@ -21,7 +21,7 @@ from typing import Any
 
 from benchmarks.results_kept import keep, take_up
 from benchmarks.results_page import PAGES, RUNS, write_pages
-from fedmepd.cli.terminal import INTERRUPTED, positive
+from fedmepd.cli.terminal import INTERRUPTED, interruptible, positive
 from fedmepd.errors import FedMEPDError
 from fedmepd.experiments.conduct import Conductor, how_many
 from fedmepd.experiments.plan import PlannedRun, read_plan
@@ -186,7 +186,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.pages:
             study.write()
             return 0
-        failed = study.carry_out()
+        with interruptible():
+            failed = study.carry_out()
     except KeyboardInterrupt:
         print("interrupted: all runs are stopped and their state is kept. The same command goes on", file=sys.stderr)
         return INTERRUPTED

@@ -12,7 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from fedmepd.cli.terminal import elsewhere_with, guarded_output, positive, progress_bar, refuse, showing_the_log
+from fedmepd.cli.terminal import (
+    elsewhere_with,
+    guarded_output,
+    positive,
+    progress_bar,
+    progress_lines,
+    refuse,
+    showing_the_log,
+)
 from fedmepd.errors import FedMEPDError
 from fedmepd.storage import cannot_write
 from tests.signals import heed_hangups
@@ -61,6 +69,15 @@ def test_lines_in_a_log(capsys: pytest.CaptureFixture) -> None:
         "case-1: window 3 of 9, about 01:00 left",
         "case-1: window 6 of 9, about 00:30 left",
     ]
+
+
+def test_what_was_done_before_says_nothing_about_the_time_left(capsys: pytest.CaptureFixture) -> None:
+    """Ninety of a hundred are there at the start; one more takes ten minutes, so nine more take ninety."""
+    times = iter([0, 0, 600])
+    report = progress_lines("runs", "round", 300.0, done_before=90, clock=lambda: next(times))
+    report(90, 100)
+    report(91, 100)
+    assert capsys.readouterr().err == "runs: round 91 of 100, about 1:30:00 left\n"
 
 
 def test_a_bar_on_a_terminal_without_a_size(monkeypatch: pytest.MonkeyPatch) -> None:

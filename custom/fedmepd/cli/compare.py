@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedmepd.cli.terminal import INTERRUPTED, positive, require_absent
+from fedmepd.cli.terminal import INTERRUPTED, positive, progress_lines, require_absent
 from fedmepd.text_table import counted
 
 if TYPE_CHECKING:
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
 
 # Exit status if a run has failed.
 FAILED = 1
+
+# Without a terminal, from one line about the progress to the next.
+_EVERY_SECONDS = 300.0
+# Changed settings that a row of the list names.
+_MOST_CHANGES = 3
 
 
 def add_compare_run_command(compare: argparse._SubParsersAction) -> None:
@@ -79,10 +85,17 @@ def _list(conductor: Conductor, out: Path) -> int:
     for run in conductor.planned():
         folder = RunFolder(out / run.name)
         results, failure = folder.results(), folder.failure()
-        state = status_in_words(results) if results else "not begun"
-        rows.append([run.name, f"{max(0, results['round']) if results else 0}/{run.settings.rounds}", failure or state])
+        state = status_in_words(results) if results else "begun" if folder.has_begun() else "not begun"
+        changes = folder.changes(run)
+        said = f"{failure or state}{f'; the plan has changed: {_shortened(changes)}' if changes else ''}"
+        rows.append([run.name, f"{max(0, results['round']) if results else 0}/{run.settings.rounds}", said])
     print("\n".join(table(["run", "rounds", "state"], rows)))
     return 0
+
+
+def _shortened(changes: list[str]) -> str:
+    more = len(changes) - _MOST_CHANGES
+    return "; ".join([*changes[:_MOST_CHANGES], *([f"{more} more"] if more > 0 else [])])
 
 
 def _show(outcome: Outcome, out: Path) -> int:
@@ -108,10 +121,11 @@ def _against(finished: list[dict[str, Any]]) -> str:
 
 
 class _Bar:
-    """A progress bar over all rounds with the time left; lines above it. Without a terminal, lines alone."""
+    """A progress bar over all rounds with the time left; lines above it. Without a terminal, a line now and then."""
 
     def __init__(self) -> None:
         self._bar, self._what = None, ""
+        self._lines: Callable[[int, int], None] | None = None
 
     def __enter__(self) -> _Bar:
         return self
@@ -122,6 +136,11 @@ class _Bar:
     def show(self, what: str, done: int, total: int) -> None:
         from tqdm import tqdm
 
+        if not sys.stderr.isatty():
+            if what != self._what:
+                self._what, self._lines = what, progress_lines(what, "round", _EVERY_SECONDS, done_before=done)
+            self._lines(done, total)
+            return
         if what != self._what:
             self.close()
             self._what = what

@@ -211,7 +211,7 @@ def progress_bar(
         a function of the number done, and of all.
     """
     if not sys.stderr.isatty():
-        yield _lines(name, unit, every, clock)
+        yield progress_lines(name, unit, every, clock=clock)
         return
     from tqdm import tqdm
 
@@ -234,7 +234,21 @@ def _size() -> dict[str, int]:
         return {}
 
 
-def _lines(name: str, unit: str, every: float, clock: Callable[[], float]) -> Callable[[int, int], None]:
+def progress_lines(
+    name: str, unit: str, every: float, *, done_before: int = 0, clock: Callable[[], float] = time.monotonic
+) -> Callable[[int, int], None]:
+    """Returns what prints now and then how far something is, where there is no terminal.
+
+    Args:
+        name: what is being done.
+        unit: what is counted.
+        every: seconds from one line to the next.
+        done_before: the number that is done at the start: it says nothing about the time that is left.
+        clock: tells the seconds.
+
+    Returns:
+        a function of the number done, and of all.
+    """
     from tqdm import tqdm
 
     started = said = clock()
@@ -242,9 +256,9 @@ def _lines(name: str, unit: str, every: float, clock: Callable[[], float]) -> Ca
     def report(done: int, total: int) -> None:
         nonlocal said
         now = clock()
-        if now - said >= every and 0 < done < total:
+        if now - said >= every and done_before < done < total:
             said = now
-            left = tqdm.format_interval((now - started) / done * (total - done))
+            left = tqdm.format_interval((now - started) / (done - done_before) * (total - done))
             print(f"{name}: {unit} {done} of {total}, about {left} left", file=sys.stderr, flush=True)
 
     return report

@@ -8,6 +8,7 @@ from pathlib import Path
 from fedmepd.config import FUSION_SITE
 from fedmepd.evaluation.results import FILE_NAME, HISTORY
 from fedmepd.experiments.plan import PlannedRun
+from fedmepd.experiments.run_folder import STATE, WORKSPACE
 from fedmepd.site_settings import SiteSettings
 from fedmepd.storage import write_text
 from fedmepd.text_table import counted
@@ -33,7 +34,7 @@ def _in_process(run: PlannedRun, folder: Path, machine: SiteSettings) -> None:
     run_in_process(
         run.settings,
         machine,
-        folder / "state",
+        folder / STATE,
         run.sites,
         log=_say,
         on_the_way=wire.update,
@@ -51,7 +52,7 @@ def _simulate(run: PlannedRun, folder: Path, machine: SiteSettings) -> None:
     os.environ.update(machine.variables())
     from fedmepd.flare.simulation import simulate
 
-    results = simulate(run.settings, run.sites, folder.absolute() / "workspace")
+    results = simulate(run.settings, run.sites, folder.absolute() / WORKSPACE)
     # results.json last: with it, the run counts as finished.
     for name in (HISTORY, "results.md", FILE_NAME):
         write_text(folder / name, (results / name).read_text(encoding="utf-8"))

@@ -17,9 +17,11 @@ from fedmepd.job_settings import make_settings
 from fedmepd.storage import read_json, write_json
 
 LOG = "log.txt"
+# What a run needs to go on, in one process and in the simulator.
+STATE, WORKSPACE = "state", "workspace"
 
 _TASK, _FAILURE = "run.json", "failure.json"
-_IN_SIMULATOR = f"workspace/*/server/simulate_job/results/{RESULTS}"
+_IN_SIMULATOR = f"{WORKSPACE}/*/server/simulate_job/results/{RESULTS}"
 
 
 class RunFolder:
@@ -89,6 +91,10 @@ class RunFolder:
             return self.path / RESULTS
         # The simulator writes them elsewhere until the run is finished.
         return next(iter(self.path.glob(_IN_SIMULATOR)), None)
+
+    def has_begun(self) -> bool:
+        """Whether a process has begun with the first round."""
+        return any((self.path / name).exists() for name in (STATE, WORKSPACE))
 
     def is_finished(self) -> bool:
         """Whether everything is trained and tested."""
