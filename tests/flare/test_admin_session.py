@@ -19,7 +19,7 @@ from nvflare.fuel.flare_api.api_spec import (
 )
 from nvflare.tool.kit.kit_config import StartupKitConfigError
 
-from fedmepd.flare.admin_session import AdminSession
+from fedmepd.flare.admin_session import BAD_KIT, AdminSession
 from fedmepd.flare.poc.commands import CONNECT_SECONDS, FlareError
 from tests.doctor.conftest import provisioned  # noqa: F401
 from tests.signals import heeding_interrupts
@@ -84,6 +84,19 @@ def test_one_session_for_all_questions():
 def test_sites_that_are_connected():
     session, _, _ = opened(Flare(SimpleNamespace(client_info=[SimpleNamespace(name="site-1")])))
     assert session.sites() == ["site-1"]
+
+
+def test_without_a_kit_the_message_says_how_to_name_one(monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for place, expected in (
+        ("", "no active startup kit is configured"),
+        ("gone", "points to a missing path Path: gone"),
+    ):
+        monkeypatch.setenv("NVFLARE_STARTUP_KIT_DIR", place)
+        with pytest.raises(FlareError, match=expected) as caught, AdminSession() as session:
+            session.status("some job")
+        assert str(caught.value).endswith("with --kit FOLDER, or note it with `fedmepd join FOLDER`")
+        assert caught.value.code == BAD_KIT
 
 
 @pytest.mark.parametrize("error", [JobNotFound("j1"), JobNotRunning("j1")])

@@ -113,7 +113,7 @@ class AdminSession:
             try:
                 self._session = self._session or self._open(self._kit)
                 return question(self._session)
-            except (JobNotFound, JobNotRunning):
+            except (JobNotFound, JobNotRunning, FlareError):
                 raise
             except StartupKitConfigError as error:
                 hint = f" {error.hint}" if error.hint else ""
@@ -141,7 +141,7 @@ class AdminSession:
 
 
 def _open(kit: Path | None) -> Session:
-    user, folder = resolve_admin_user_and_dir_from_startup_kit(str(kit) if kit else resolve_startup_kit_dir())
+    user, folder = resolve_admin_user_and_dir_from_startup_kit(str(kit) if kit else _noted())
     # It prints that it connects.
     with contextlib.redirect_stdout(io.StringIO()):
         session = Session(user, folder)
@@ -153,6 +153,16 @@ def _open(kit: Path | None) -> Session:
             session.api.close()
             raise
     return session
+
+
+def _noted() -> str:
+    try:
+        return resolve_startup_kit_dir()
+    except StartupKitConfigError as error:
+        # FLARE's own hint names options that its commands have.
+        advice = "name an administrator's kit with --kit FOLDER, or note it with `fedmepd join FOLDER`"
+        # It may be of several lines.
+        raise FlareError(f"{' '.join(str(error).split())}: {advice}", BAD_KIT) from error
 
 
 @contextlib.contextmanager
