@@ -128,7 +128,9 @@ def _hospitals(
         raise DataError(
             f"{federation.describe_strays()}. {MOVE_THEM}; or, if all are one hospital's, "
             f"`fedmepd data init {quote(str(folder))}` makes a data set of them",
-            public="a data folder holds cases and folders of cases, and it is not clear whether these are sites",
+            public="a data folder holds cases and folders of cases, and it is not clear whether these are sites: "
+            "move the cases into a folder of their own, or, if all are one hospital's, make a data set of them with "
+            "`fedmepd data init`",
         )
     return upper
 
@@ -167,7 +169,8 @@ def require_one_reading(task: Task, dataset: Dataset) -> None:
         f"training the name {FUSION_SITE}, or, if there is none, make a data set of each site: `fedmepd data init "
         f"{quote(str(folder / first))}`. If they are patients, say so with --one-site, or make a data set of the whole "
         f"folder, which checks it too: `fedmepd data init {quote(str(folder))}`",
-        public="a data folder holds folders of cases, and it is not clear whether these are sites or patients",
+        public="a data folder holds folders of cases, and it is not clear whether these are sites or patients: "
+        "`--one-site` tells `fedmepd data check` that they are one hospital's patients",
     )
 
 
