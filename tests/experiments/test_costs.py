@@ -15,8 +15,8 @@ def work(steps: int, up: int, peak: float | None) -> dict:
     }
 
 
-def results(name: str, seed: int, seconds: float, steps: int, mib: int, peak: float | None) -> dict:
-    sites = [{"work": work(steps, mib * 2**20, None)}, {"work": work(3 * steps, mib * 2**20, None)}]
+def results(name: str, seed: int, seconds: float, steps: int, megabytes: int, peak: float | None) -> dict:
+    sites = [{"work": work(steps, megabytes * 10**6, None)}, {"work": work(3 * steps, megabytes * 10**6, None)}]
     server = {"work": work(5, 0, peak)}
     return {"run_name": f"{name}-seed-{seed}", "seed": seed, "seconds": seconds, "sites": sites, "server": server}
 
@@ -30,7 +30,7 @@ def test_medians_by_hand() -> None:
     ]
     heads, *rows = [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in cost_table(runs)]
     assert heads == list(HEADS)
-    # Steps of a run: 10 + 30; the middle of 40, 120 and 80 is 80. MiB up: twice 1, 2, 3; down twice that.
+    # Steps of a run: 10 + 30; the middle of 40, 120 and 80 is 80. MB up: twice 1, 2, 3; down twice that.
     assert rows == [
         ["fedavg-p4", "3", "2.0", "80", "5", "4.0", "8.0", "600", "1"],
         ["local", "1", "0.5", "40", "5", "0.0", "0.0", "-", "1"],

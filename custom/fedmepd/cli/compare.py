@@ -103,7 +103,7 @@ def _show(outcome: Outcome, out: Path) -> int:
 
     finished = [results for folder in outcome.runs if (results := folder.results()) and results["status"] == "finished"]
     if finished:
-        print("\n".join(["", *cost_table(finished), ""]))
+        print("\n".join(["", "Medians of each method's runs:", "", *cost_table(finished), ""]))
     if outcome.failed:
         print(f"{len(outcome.failed)} failed; the same command tries them again:", file=sys.stderr)
         for name, reason in outcome.failed.items():

@@ -8,15 +8,14 @@ from typing import Any
 
 from fedmepd.text_table import table
 
-_MIB = 2**20
 HEADS = (
     "method",
     "runs",
     "minutes",
     "steps at sites",
     "steps at fusion site",
-    "MiB up",
-    "MiB down",
+    "MB up",
+    "MB down",
     "peak MiB",
     "networks",
 )
@@ -43,7 +42,7 @@ def cost_table(results: Iterable[dict[str, Any]]) -> list[str]:
                 str(len(of)),
                 f"{middle['seconds'] / 60:.1f}",
                 *(f"{middle[key]:.0f}" for key in ("site_steps", "fusion_steps")),
-                *(f"{middle[key] / _MIB:.1f}" for key in ("bytes_up", "bytes_down")),
+                *(f"{middle[key] / 1e6:.1f}" for key in ("bytes_up", "bytes_down")),
                 f"{middle['peak_mib']:.0f}" if middle["peak_mib"] else "-",
                 f"{middle['networks']:.0f}",
             ]
