@@ -54,7 +54,7 @@ else:
     import torch
 end("torch")
 import fedmepd.flare.executor, fedmepd.flare.filters
-import nvflare.app_common.widgets.job_stats_reporter, nvflare.app_opt.pt.decomposers
+import nvflare.app_opt.pt.decomposers
 end("components")
 
 import importlib

@@ -171,13 +171,17 @@ def test_a_site_allows_nothing_that_is_for_a_server(kit):
 def test_a_kit_of_an_older_version_allows_less_once_it_is_set_up_again(kit):
     folder = kit("site-1")
     default = json.loads((folder / "local/resources.json.default").read_text())
-    older = [*default["class_allow_list"], "fedmepd.", "nvflare.app_common.widgets.decomposer_reg.DecomposerRegister"]
+    reporter = "nvflare.app_common.widgets.job_stats_reporter.JobStatsReporter"
+    importer = "nvflare.app_common.widgets.decomposer_reg.DecomposerRegister"
+    older = [*default["class_allow_list"], "fedmepd.", importer, reporter]
     (folder / "local/resources.json").write_text(
         json.dumps(default | {"class_allow_list": [*older, "hospital.own.Class"]})
     )
     assert is_allowed(folder, DANGEROUS[0])
     assert main(["kit", str(folder)]) == 0
     assert not any(is_allowed(folder, path) for path in DANGEROUS)
+    # It adds durations and memory to the site's answers.
+    assert not is_allowed(folder, reporter)
     assert is_allowed(folder, "hospital.own.Class")
 
 

@@ -51,6 +51,9 @@ class Allow(BaseModel):
     durations: bool = Field(True, description="seconds that the site's work took")
     memory: bool = Field(True, description="the most memory that the job's process has held")
     live: bool = Field(True, description="phase, round and step for the administrator's console")
+    other: bool = Field(
+        False, description="what other components of a job, such as filters, add to an answer beside its tensors"
+    )
 
 
 class Told:
@@ -93,8 +96,10 @@ class Disclosure:
 
     def describe(self) -> str:
         """Returns the decision in words."""
-        refused = [kind for kind, allowed in self.allow.model_dump().items() if not allowed]
+        kinds = self.allow.model_dump(exclude={"other"})
+        refused = [kind for kind, allowed in kinds.items() if not allowed]
         but = f" but {', '.join(refused)}" if refused else ""
+        but += ", and what other components of a job add" if self.allow.other else ""
         return f"no mean over fewer than {counted(self.fewest, 'case')}; the site allows all kinds of values{but}"
 
     def of_source(self, source: str) -> Disclosure:

@@ -90,7 +90,5 @@ def test_what_others_wrote_into_a_kit_does_not_steer_the_terminal(kit_folder) ->
     file = kit_folder / "local/resources.json"
     content = json.loads((kit_folder / "local/resources.json.default").read_text())
     file.write_text(json.dumps(content | {"class_allow_list": ["fedmepd.a\x1b[2Jb"]}))
-    [found] = [
-        check for check in check_kit_files(Kit.read(kit_folder)) if "start any program" in check.kind + check.text
-    ]
+    [found] = [check for check in check_kit_files(Kit.read(kit_folder)) if "do too much" in check.kind + check.text]
     assert r"fedmepd.a\x1b[2Jb" in found.lines()[0]

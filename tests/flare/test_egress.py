@@ -7,14 +7,17 @@ import pytest
 import torch
 from nvflare.apis.dxo import DXO, DataKind, from_shareable
 from nvflare.apis.event_type import EventType
-from nvflare.apis.fl_constant import FLContextKey, ReturnCode
+from nvflare.apis.fl_constant import FLContextKey, ProcessType, ReturnCode
+from nvflare.apis.shareable import ReservedHeaderKey, Shareable, make_reply
+from nvflare.app_common.app_constant import AppConstants
+from nvflare.app_common.widgets.job_stats_reporter import JobStatsReporter
 
 from fedmepd.disclosure import Allow, Disclosure
 from fedmepd.errors import DataError
 from fedmepd.federation.egress import read
 from fedmepd.federation.exchange import ModelCopy, Payload, SiteProfile, Update
 from fedmepd.flare import translation
-from fedmepd.flare.egress import items_of
+from fedmepd.flare.egress import items_of, leave_out_others
 from fedmepd.flare.filters import ToWirePrecision
 from fedmepd.flare.translation import Run
 from fedmepd.flare.withholding import policy
@@ -100,9 +103,61 @@ def test_nothing_in_a_message_is_left_out(context):
     dxo.meta["report"]["hidden"] = [1, 2]
     message = dxo.update_shareable(message)
     message.set_header("more", "told")
+    message.set_header("__telemetry__", {"seconds": 3})
+    message["beside"] = "Mr Y"
     found = {item.name: item for item in items_of("train", message, {})}
-    assert {found[name].kind for name in ("patient", "hidden", "more")} == {"message"}
+    assert {found[name].kind for name in ("patient", "more", "__telemetry__", "beside")} == {"other"}
+    assert found["hidden"].kind == "message" and found["beside"].value == "Mr Y"
     assert found["patient"].value == "Ms X" and found["hidden"].value == [1, 2]
+
+
+def test_an_answer_without_dxo_hides_nothing_either():
+    message = make_reply(ReturnCode.EXECUTION_EXCEPTION, {translation.REASON: "no", "__error__": "in case-7"})
+    message["beside"] = 1
+    found = [(item.kind, item.name) for item in items_of("train", message, {})]
+    assert sorted(found) == [("other", "beside"), ("reason", "__error__"), ("reason", translation.REASON)]
+
+
+def reported(executor, context, allow):
+    """The answer to `prepare` of a site whose job has FLARE's reporter of resources, as it leaves."""
+    reporter = JobStatsReporter()
+    context.set_prop(FLContextKey.PROCESS_TYPE, ProcessType.CLIENT_JOB, private=True, sticky=False)
+    reporter.handle_event(EventType.START_RUN, context)
+    for event in (EventType.BEFORE_TASK_DATA_FILTER, EventType.BEFORE_TASK_EXECUTION):
+        context.set_prop(FLContextKey.TASK_ID, "t1", private=True, sticky=False)
+        context.set_prop(FLContextKey.TASK_NAME, "prepare", private=True, sticky=False)
+        context.set_prop(FLContextKey.TASK_DATA, Shareable(), private=True, sticky=False)
+        reporter.handle_event(event, context)
+    reply = execute(executor, context, "prepare")
+    executor.made[0].disclosure = Disclosure(1, allow)
+    context.set_prop(FLContextKey.TASK_RESULT, reply, private=True, sticky=False)
+    reporter.handle_event(EventType.AFTER_TASK_EXECUTION, context)
+    assert reply.get_header(AppConstants.JOB_STATS_CLIENT_TELEMETRY)["execution_time"] >= 0
+    return leave(executor, context, "prepare", reply)
+
+
+def test_what_another_component_adds_stays_unless_the_site_lets_it_leave(context, tmp_path, caplog):
+    """FLARE's reporter tells durations, memory and load, which the site may have kept to itself."""
+    left = reported(make(), context, Allow(durations=False, memory=False))
+    assert left.get_header(AppConstants.JOB_STATS_CLIENT_TELEMETRY) is None
+    assert left.get_return_code() == "OK" and from_shareable(left).data["name"] == "site-1"
+    assert "other" not in by_kind(read(tmp_path / "egress.jsonl").entries[-1].items)
+    assert f"have added {AppConstants.JOB_STATS_CLIENT_TELEMETRY} to the answer: it stays here" in caplog.text
+    left = reported(make(), context, Allow(other=True))
+    assert left.get_header(AppConstants.JOB_STATS_CLIENT_TELEMETRY) is not None
+    [item] = by_kind(read(tmp_path / "egress.jsonl").entries[-1].items)["other"]
+    assert item.name == AppConstants.JOB_STATS_CLIENT_TELEMETRY and item.bytes > 100
+
+
+def test_what_this_package_and_flare_need_is_not_taken_out(context):
+    message = update(context)
+    message.set_header(ReservedHeaderKey.TASK_ID, "t1")
+    before = sorted(message[ReservedHeaderKey.HEADERS]), sorted(from_shareable(message).meta)
+    message.set_header("more", "told")
+    message["beside"] = 1
+    message["DXO"]["meta"]["patient"] = "Ms X"
+    assert sorted(leave_out_others(message)) == ["beside", "more", "patient"]
+    assert (sorted(message[ReservedHeaderKey.HEADERS]), sorted(from_shareable(message).meta)) == before
 
 
 def test_other_answers(context):

@@ -157,7 +157,7 @@ def test_a_site_is_shown_as_a_whole_each_time(kit_folder: Path, capsys: pytest.C
     assert first["jobs with code"] == "accepted from project_admin, lead"
     assert (first["withheld encoders"], first["log"]) == ("none", "stays at this site")
     flare = len(json.loads((kit_folder / "local/resources.json.default").read_text())["class_allow_list"])
-    ours = "4 named by jobs of this package"
+    ours = "3 named by jobs of this package"
     assert first["jobs without code"] == f"may use these classes: {ours}, and {flare} in FLARE's own list"
     assert first["data"] == "no folder is named"
     assert (first["device"], first["cache"].partition(", ")[0]) == ("auto", str(Path("~/.cache/fedmepd").expanduser()))

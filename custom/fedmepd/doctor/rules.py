@@ -31,7 +31,7 @@ def check_kit_files(kit: Kit) -> Iterator[Check]:
         return
     if too_much := settings.too_much():
         text = f"local/resources.json allows {', '.join(too_much)}"
-        yield _KIT.error("jobs without code may start any program", text, f"run `fedmepd kit {kit.folder}` once more")
+        yield _KIT.error("jobs without code may do too much", text, f"run `fedmepd kit {kit.folder}` once more")
 
 
 def check_rules(expected: Expected, machine: SiteSettings, looked: Looked) -> Iterator[Check]:

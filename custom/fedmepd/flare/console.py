@@ -13,7 +13,6 @@ from nvflare.fuel.utils.log_utils import concise_log_dict
 _CHATTY = (
     "__main__.ClientTaskWorker",
     "matplotlib.font_manager",
-    "nvflare.app_common.widgets.job_stats_reporter.JobStatsReporter",
     "nvflare.app_opt.pt.tensor_downloader",
     "nvflare.app_opt.tracking.tb.tb_receiver.TBAnalyticsReceiver",
 )

@@ -12,6 +12,7 @@ import torch
 from nvflare.apis.dxo import DXO, MetaKey, from_shareable
 from nvflare.apis.shareable import ReservedHeaderKey, Shareable
 
+from fedmepd.errors import plain_text
 from fedmepd.federation.egress import Item
 from fedmepd.federation.wire import scale_of
 from fedmepd.flare import translation
@@ -39,9 +40,40 @@ _OF_REPORTS = {
     "each": "case_scores",
     "cross_site": "model_scores",
 }
-_OF_HEADERS = {translation.REASON: "reason", translation.SPENT: "counts"}
+_OF_HEADERS = {translation.REASON: "reason", translation.SPENT: "counts", ReservedHeaderKey.ERROR: "reason"}
 # FLARE's own, which every message has: they say which task it answers.
-_FLARES = {ReservedHeaderKey.CONTENT_TYPE, ReservedHeaderKey.RC, ReservedHeaderKey.PEER_PROPS}
+_FLARES = {value for name, value in vars(ReservedHeaderKey).items() if name.isupper()} - {ReservedHeaderKey.ERROR}
+_DXO = "DXO"
+_OF_META = translation.OF_ANSWERS | {EXPONENTS, MetaKey.FILTER_HISTORY}
+# What a job's other components, such as filters, have added.
+OTHER = "other"
+
+
+def leave_out_others(message: Shareable) -> list[str]:
+    """Takes everything out of an answer that is neither FLARE's own nor one of this package's values.
+
+    Another component of a job, such as FLARE's reporter of resources, may add headers and values to an answer, which
+    tell what the site keeps to itself.
+
+    Args:
+        message: the answer, after the last filter; changed.
+
+    Returns:
+        the names of what was taken out, as text.
+    """
+    headers = message.get(ReservedHeaderKey.HEADERS) or {}
+    dxo = message.get(_DXO)
+    meta = dxo.get("meta") if isinstance(dxo, dict) else None
+    out = []
+    for place, known in (
+        (message, {ReservedHeaderKey.HEADERS, _DXO}),
+        (headers, _FLARES | _OF_HEADERS.keys()),
+        (meta if isinstance(meta, dict) else {}, _OF_META),
+    ):
+        for key in [key for key in place if key not in known]:
+            out.append(plain_text(key))
+            del place[key]
+    return out
 
 
 def items_of(task: str, message: Shareable, cases: Mapping[str, int]) -> list[Item]:
@@ -56,8 +88,11 @@ def items_of(task: str, message: Shareable, cases: Mapping[str, int]) -> list[It
     try:
         dxo = from_shareable(message)
     except (ValueError, TypeError):
-        for key, value in message.items():
-            found += _plain("message", str(key), value) if key != ReservedHeaderKey.HEADERS else ()
+        dxo = None
+    for key, value in message.items():
+        if key != ReservedHeaderKey.HEADERS and (dxo is None or key != _DXO):
+            found += _plain(OTHER, str(key), value)
+    if dxo is None:
         return found
     found += _content(task, dxo)
     found += _meta(task, dxo)
@@ -71,8 +106,8 @@ def live_items(shown: Mapping[str, Any]) -> list[Item]:
 
 def _headers(message: Shareable) -> Iterator[Item]:
     for key, value in (message.get(ReservedHeaderKey.HEADERS) or {}).items():
-        if key not in _FLARES and not (isinstance(key, str) and key.startswith("__")):
-            yield from _plain(_OF_HEADERS.get(key, "message"), key, value)
+        if key not in _FLARES:
+            yield from _plain(_OF_HEADERS.get(key, OTHER), str(key), value)
 
 
 def _content(task: str, dxo: DXO) -> Iterator[Item]:
@@ -97,7 +132,7 @@ def _meta(task: str, dxo: DXO) -> Iterator[Item]:
         elif key == translation.START_UP:
             yield from _plain("durations", key, value)
         elif key != MetaKey.FILTER_HISTORY:
-            yield from _plain("message", str(key), value)
+            yield from _plain("message" if key in _OF_META else OTHER, str(key), value)
 
 
 def _kind_of(name: str, value: Any) -> str:

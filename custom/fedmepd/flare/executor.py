@@ -21,7 +21,7 @@ from fedmepd.federation.egress import EgressList, Item
 from fedmepd.federation.exchange import Update
 from fedmepd.federation.kept_settings import hold_to
 from fedmepd.flare import console, folders, loading, translation
-from fedmepd.flare.egress import items_of, live_items
+from fedmepd.flare.egress import items_of, leave_out_others, live_items
 from fedmepd.flare.opening import open_site
 from fedmepd.flare.translation import Run
 from fedmepd.privacy.participant import BudgetSpent
@@ -177,6 +177,7 @@ class FedMEPDExecutor(Executor):
         answer = fl_ctx.get_prop(FLContextKey.TASK_RESULT)
         task = fl_ctx.get_prop(FLContextKey.TASK_NAME)
         try:
+            self._leave_out_others(answer, fl_ctx)
             number = translation.round_of(answer)
             items = items_of(task, answer, self._cases_behind(task))
             self._note(task, number, answer.get_return_code(), items, fl_ctx)
@@ -184,6 +185,16 @@ class FedMEPDExecutor(Executor):
             self.log_exception(fl_ctx, f"{task}: the answer is held back: it cannot be noted", fire_event=False)
             answer.clear()
             answer.update(translation.failure_reply(error))
+
+    def _leave_out_others(self, answer: Shareable, fl_ctx: FLContext) -> None:
+        # Before the first task is done, what the site decides is not read yet.
+        if (self._site is None or not self._site.disclosure.allow.other) and (out := leave_out_others(answer)):
+            self.log_warning(
+                fl_ctx,
+                f"other components of the job have added {', '.join(out)} to the answer: it stays here. "
+                "allow.other in fedmepd.json lets it leave",
+                fire_event=False,
+            )
 
     def _note(self, task: str, number: int | None, code: str, items: list[Item], fl_ctx: FLContext) -> None:
         EgressList(folders.egress_file(fl_ctx)).add(

@@ -41,7 +41,6 @@ _CONFIGURATIONS = {SERVER: "fed_server.json", SITE: "fed_client.json", ADMIN: "f
 _OF_BOTH = (
     "fedmepd.flare.filters.FromWirePrecision",
     "fedmepd.flare.filters.ToWirePrecision",
-    "nvflare.app_common.widgets.job_stats_reporter.JobStatsReporter",
 )
 ALLOWED = {
     SERVER: (
@@ -52,15 +51,22 @@ ALLOWED = {
     ),
     SITE: ("fedmepd.flare.executor.FedMEPDExecutor", *_OF_BOTH),
 }
-# A class of FLARE's that imports any module it is told.
-_IMPORTS_ANYTHING = "nvflare.app_common.widgets.decomposer_reg.DecomposerRegister"
+# Classes of FLARE's: one imports any module that it is told, the other adds durations and memory to a site's answers,
+# and measures them as often as a job says.
+_NOT_AT_A_SITE = (
+    "nvflare.app_common.widgets.decomposer_reg.DecomposerRegister",
+    "nvflare.app_common.widgets.job_stats_reporter.JobStatsReporter",
+)
 
 
 _ALLOWED, _MODE = "class_allow_list", "class_list_enforcement_mode"
 
 
 def _is_too_much(name: str) -> bool:
-    """Whether a job without code could start any program by what a name in the list allows, as older lists did."""
+    """Whether a job without code could start any program, or ask what a site keeps, by what a name in the list allows.
+
+    Older lists did.
+    """
     if name == ALLOW_ALL:
         return True
     if name.startswith("fedmepd."):
@@ -69,7 +75,7 @@ def _is_too_much(name: str) -> bool:
     if name.partition(".")[0] in sys.stdlib_module_names:
         return True
     # FLARE takes every name for that of a package, too.
-    return f"{_IMPORTS_ANYTHING}.".startswith(f"{name.rstrip('.')}.")
+    return any(f"{one}.".startswith(f"{name.rstrip('.')}.") for one in _NOT_AT_A_SITE)
 
 
 ADMISSION = {"id": "fedmepd_site_admission", "path": "fedmepd.flare.admission.SiteAdmission", "args": {}}

@@ -8,7 +8,6 @@ import weakref
 from pathlib import Path
 from typing import Any
 
-from nvflare.app_common.widgets.job_stats_reporter import JobStatsReporter
 from nvflare.job_config.api import FedJob
 from nvflare.job_config.defs import FilterType
 from nvflare.recipe.spec import Recipe
@@ -90,12 +89,10 @@ class FedMEPDRecipe(Recipe):
 
         job.to_server(FedMEPDController(preset=preset, settings=self.settings), id="controller")
         job.to_server(SiteRunsReceiver(events=["analytix_log_stats"]), id="tensorboard")
-        job.to_server(JobStatsReporter(), id="job_stats")
         job.to_server(ToWirePrecision(), filter_type=FilterType.TASK_DATA, tasks=list(DATA_TASKS))
         job.to_server(FromWirePrecision(), filter_type=FilterType.TASK_RESULT, tasks=list(RESULT_TASKS))
         job.to_server({"server": {"task_request_interval": _TASK_REQUEST_SECONDS}})
         job.to_clients(FedMEPDExecutor(), tasks=list(TASKS))
-        job.to_clients(JobStatsReporter(), id="job_stats")
         job.to_clients(FromWirePrecision(), filter_type=FilterType.TASK_DATA, tasks=list(DATA_TASKS))
         job.to_clients(ToWirePrecision(), filter_type=FilterType.TASK_RESULT, tasks=list(RESULT_TASKS))
         job.add_file_to_clients(str(readme), app_folder_type="custom")

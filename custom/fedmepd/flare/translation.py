@@ -49,6 +49,10 @@ REPORT, START_UP = "report", "start_up"
 _MODALITIES = "modalities"
 _KIND, _NAMES, _KNOWN, _VERSION, _RELATIVE, _DIGESTS = "kind", "names", "known", "version", "relative", "digests"
 _SETTINGS, _RUN, REASON, SPENT = "fedmepd.settings", "fedmepd.run", "fedmepd.reason", "fedmepd.spent"
+# What a site's answers have beside their tensors and reports.
+OF_ANSWERS = frozenset(
+    {_ROUND, _BYTES_DOWN, BYTES, WIRE_PRECISION, REPORT, START_UP, _MODALITIES, _VERSION, _RELATIVE, _DIGESTS}
+)
 # What a site may say of the bytes that it sent and received in a round; every round's are added up, and a comparison of
 # runs reads no sum above 2^53.
 MOST_BYTES = 2**36

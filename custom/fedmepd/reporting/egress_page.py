@@ -29,6 +29,7 @@ KINDS = {
     "live": "progress for the administrator's console",
     "reason": "reasons why a task was not done",
     "message": "what the message itself needs",
+    "other": "what other components of the job have added",
 }
 
 HEADS = ("what", "messages", "values", "bytes", "cases, at least", "norm, at most", "first", "last", "kind")
