@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from fedmepd import methods
@@ -17,9 +19,13 @@ SCORES = {
 }
 
 
+# Every case is another patient's.
+CASES = [SimpleNamespace(patient=f"p{number}") for number in range(100)]
+
+
 def told(**cases: int) -> Told:
     """So many cases have each region, in label and segmentation."""
-    count = Told()
+    count = Told(CASES)
     for region, number in cases.items():
         watch(count, region, *[None] * number)
     return count
@@ -27,8 +33,8 @@ def told(**cases: int) -> Told:
 
 def watch(count: Told, region: str, *empty: str | None) -> None:
     """Takes a case for each place where it lacks the region; None: it has the region in label and segmentation."""
-    for one in empty:
-        count.watch(0, None, None, CaseScores({region: 0.5}, {region: one}))
+    for place, one in enumerate(empty):
+        count.watch(place, None, None, CaseScores({region: 0.5}, {region: one}))
 
 
 def test_means_over_enough_cases_leave_as_they_are() -> None:
@@ -55,7 +61,7 @@ def test_what_the_site_does_not_allow_stays_however_many_cases_it_is_over() -> N
     closed = Disclosure(1, Allow(test_scores=False, losses=False, durations=False, memory=False))
     assert closed.scores("test_scores", SCORES, told(WT=99, TC=99, ET=99)) == (None, "not allowed")
     assert closed.scores("validation_scores", SCORES, told(WT=9, TC=9, ET=9)) == (SCORES, None)
-    assert closed.losses(99, {"total": 1.0}) == {}
+    assert closed.losses(CASES, {"total": 1.0}) == {}
     assert closed.seconds({"seconds": 1.5}) == {"seconds": None} and closed.memory(512.0) is None
 
 
@@ -65,7 +71,7 @@ def test_a_site_without_cases_has_nothing_to_withhold() -> None:
 
 @pytest.mark.parametrize(("cases", "leaves"), [(1, False), (2, False), (3, True)])
 def test_mean_losses_over_few_cases_stay(cases: int, leaves: bool) -> None:
-    assert Disclosure(3).losses(cases, {"total": 1.5}) == ({"total": 1.5} if leaves else {})
+    assert Disclosure(3).losses(CASES[:cases], {"total": 1.5}) == ({"total": 1.5} if leaves else {})
 
 
 def test_the_loss_of_a_step_is_that_of_a_patient() -> None:
@@ -78,11 +84,22 @@ def test_made_up_cases_are_nobodys() -> None:
     assert not Disclosure(3, Allow(live=False)).of_source("phantom").allow.live
 
 
-def test_told_counts_the_cases_of_each_region() -> None:
-    count = Told()
-    for regions in (("WT", "TC", "ET"), ("WT",), ("WT", "TC")):
-        count.watch(0, None, None, CaseScores(dict.fromkeys(regions, 0.5), dict.fromkeys(regions)))
+def test_told_counts_the_patients_of_each_region() -> None:
+    count = Told(CASES)
+    for place, regions in enumerate((("WT", "TC", "ET"), ("WT",), ("WT", "TC"))):
+        count.watch(place, None, None, CaseScores(dict.fromkeys(regions, 0.5), dict.fromkeys(regions)))
     assert [count.fewest(region) for region in ("WT", "TC", "ET", "NCR")] == [3, 2, 1, 0]
+
+
+def test_several_examinations_of_a_patient_are_one_patients() -> None:
+    """Four cases: three of Smith, one of Miller. Miller alone has ET in both; in the label alone both have it."""
+    count = Told([SimpleNamespace(patient=name) for name in ("Smith", "Smith", "Smith", "Miller")])
+    watch(count, "WT", None, None, None, None)
+    watch(count, "TC", None, None, None)
+    watch(count, "ET", "prediction", "prediction", "prediction", None)
+    assert [count.fewest(region) for region in ("WT", "TC", "ET")] == [2, 1, 1]
+    assert Disclosure(3).scores("test_scores", SCORES, count) == (None, "few cases")
+    assert list(Disclosure(2).scores("test_scores", SCORES, count)[0]["dice"]) == ["WT"]
 
 
 @pytest.mark.parametrize(
@@ -106,7 +123,7 @@ def test_told_counts_the_cases_of_each_region() -> None:
     ],
 )
 def test_cases_whose_scores_follow_from_rules_do_not_hide_the_others(empty, fewest) -> None:
-    count = Told()
+    count = Told(CASES)
     watch(count, "ET", *empty)
     watch(count, "WT", *[None] * 10)
     assert count.fewest("ET") == fewest
@@ -132,7 +149,7 @@ def test_no_job_lowers_the_floor_of_the_site(method: str, section: str, key: str
         assert raised.model_dump(exclude={section}) == settings.model_dump(exclude={section})
 
 
-def test_every_smallest_number_of_cases_is_a_floor() -> None:
+def test_every_smallest_number_of_patients_is_a_floor() -> None:
     """A method that has another setting of this kind has to name it."""
     for name in methods.names():
         kind = methods.find(name).settings
@@ -140,6 +157,6 @@ def test_every_smallest_number_of_cases_is_a_floor() -> None:
             (section, key)
             for section, part in kind.model_fields.items()
             for key, field in getattr(part.annotation, "model_fields", {}).items()
-            if "smallest number of" in (field.description or "") and "cases behind" in field.description
+            if "smallest number of" in (field.description or "") and "patients behind" in field.description
         }
         assert found == set(kind.fewest_cases), name

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from fedmepd.config import Settings
+from fedmepd.released_means import ReleasedMeans
 from fedmepd.text_table import counted
 
 # Why scores do not leave a site.
-Withheld = Literal["few cases", "not allowed"]
+Withheld = Literal["few cases", "few differ", "not allowed"]
 _REASONS = {
-    "few cases": "the site has fewer cases for it than its min_count",
+    "few cases": "the site has cases of fewer patients for it than its min_count",
+    "few differ": "fewer patients than the site's min_count tell it from an earlier mean",
     "not allowed": "the site's allow, or its differential privacy, says no",
 }
 
@@ -56,30 +58,48 @@ class Allow(BaseModel):
     )
 
 
+def patients_of(cases: Iterable[Any]) -> int:
+    """Returns how many patients cases are of: several examinations of one patient are still one patient's."""
+    return len({case.patient for case in cases})
+
+
 class Told:
-    """Counts the cases behind each region's figures.
+    """Counts the patients behind each region's figures.
 
     Where a case has the region neither in its label nor in the segmentation, or in one of them alone, its scores follow
     from rules. So the mean over ten cases tells the score of one, if that is the only one that has the region in both;
     and a number of lesions is that of the cases that have the region in the one, or in the other.
+
+    Args:
+        cases: that are scored, in the order of their places.
     """
 
-    def __init__(self) -> None:
-        # By region, how many cases' labels tell it, and how many have it in the label, in the segmentation, in both.
-        self._counts: dict[str, Counter[str]] = {}
+    def __init__(self, cases: Iterable[Any] = ()):
+        self._patients = [case.patient for case in cases]
+        # By region, whose labels tell it, and who has it in the label, in the segmentation, in both.
+        self._whose: dict[str, dict[str, set[str]]] = {}
 
     def watch(self, place: int, case: Any, prediction: Any, scores: Any) -> None:
         """Takes a case; see :func:`~fedmepd.federation.evaluate.score_cases`."""
         for region, empty in scores.empty.items():
             there = _THERE[empty]
-            self._counts.setdefault(region, Counter()).update(["told", *there, *(["both"] if len(there) == 2 else [])])
+            for where in ["told", *there, *(["both"] if len(there) == 2 else [])]:
+                self._whose.setdefault(region, {}).setdefault(where, set()).add(self._patients[place])
+
+    def behind(self, region: str) -> dict[str, set[str]]:
+        """Returns the patients whose labels tell a region, and those whose labels have it, by what they are.
+
+        Of the others a region's score follows from the segmentation alone, so that they hide nobody.
+        """
+        whose = self._whose.get(region, {})
+        return {f"{region}, {where}": whose.get(where, set()) for where in ("told", "label")}
 
     def fewest(self, region: str) -> int:
-        """Returns the smallest number of cases behind any of a region's figures; 0 without cases.
+        """Returns the smallest number of patients behind any of a region's figures; 0 without cases.
 
         What no case has does not count: figures that follow from rules alone tell no case's score.
         """
-        return min(self._counts.get(region, Counter()).values(), default=0)
+        return min(map(len, self._whose.get(region, {}).values()), default=0)
 
 
 @dataclass(frozen=True)
@@ -87,12 +107,14 @@ class Disclosure:
     """Decides what leaves a site.
 
     Args:
-        fewest: cases behind any mean that leaves, at least.
+        fewest: patients behind any mean that leaves, at least.
         allow: kinds of values.
+        released: knows over whose cases means have left before.
     """
 
     fewest: int = 1
     allow: Allow = Allow()
+    released: ReleasedMeans = field(default_factory=ReleasedMeans, compare=False)
 
     def describe(self) -> str:
         """Returns the decision in words."""
@@ -100,14 +122,14 @@ class Disclosure:
         refused = [kind for kind, allowed in kinds.items() if not allowed]
         but = f" but {', '.join(refused)}" if refused else ""
         but += ", and what other components of a job add" if self.allow.other else ""
-        return f"no mean over fewer than {counted(self.fewest, 'case')}; the site allows all kinds of values{but}"
+        return f"no mean over fewer than {counted(self.fewest, 'patient')}; the site allows all kinds of values{but}"
 
     def of_source(self, source: str) -> Disclosure:
         """Returns the decision about cases of a source: made-up ones (``phantom``) are nobody's, any number does."""
         return replace(self, fewest=1) if source == "phantom" else self
 
     def raise_floors(self, settings: Settings) -> Settings:
-        """Returns a job's settings with no smaller number of cases behind what leaves than the site wants."""
+        """Returns a job's settings with no smaller number of patients behind what leaves than the site wants."""
         return settings.with_fewest(self.fewest)
 
     def under_privacy(self, shares_scores: bool) -> Disclosure:
@@ -119,14 +141,16 @@ class Disclosure:
         scores = () if shares_scores else ("validation_scores", "test_scores", "case_scores", "model_scores")
         return replace(self, allow=self.allow.model_copy(update=dict.fromkeys(("losses", *scores), False)))
 
-    def losses(self, cases: int, losses: dict[str, float]) -> dict[str, float]:
+    def losses(self, cases: Iterable[Any], losses: dict[str, float]) -> dict[str, float]:
         """Returns mean losses or figures of a round as they may leave: all or none.
 
         Args:
             cases: behind them.
             losses: by name.
         """
-        return losses if self.allow.losses and cases >= self.fewest else {}
+        patients = {case.patient for case in cases}
+        allowed = bool(losses) and self.allow.losses and len(patients) >= self.fewest
+        return losses if allowed and self.released.admit({"losses": patients}, self.fewest) else {}
 
     def tells_steps(self) -> bool:
         """Whether the loss of a single step, which may be that of one patient, may be seen while training runs."""
@@ -135,12 +159,12 @@ class Disclosure:
     def scores(
         self, kind: str, scores: dict[str, Any] | None, told: Told
     ) -> tuple[dict[str, Any] | None, Withheld | None]:
-        """Returns mean scores as they may leave: without the regions that too few cases tell, or have.
+        """Returns mean scores as they may leave: without the regions that too few patients' cases tell, or have.
 
         Args:
             kind: key of :class:`Allow`.
             scores: ``dice`` by region, ``mdsc``, and others by region; None without cases.
-            told: has counted the cases behind each region's figures.
+            told: has counted the patients behind each region's figures.
 
         Returns:
             the scores, and why there are none.
@@ -152,6 +176,9 @@ class Disclosure:
         kept = [region for region in scores["dice"] if told.fewest(region) >= self.fewest]
         if not kept:
             return None, "few cases"
+        kept = [region for region in kept if self.released.admit(told.behind(region), self.fewest)]
+        if not kept:
+            return None, "few differ"
         if len(kept) == len(scores["dice"]):
             return scores, None
         left = {

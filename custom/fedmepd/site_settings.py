@@ -78,7 +78,7 @@ class SiteSettings(BaseModel):
         3,
         ge=1,
         le=10_000,
-        description="no mean over fewer cases leaves the site: scores, losses, anchors. Phantoms and the simulator: 1",
+        description="no mean over fewer patients leaves the site: scores, losses, anchors; phantoms and simulator: 1",
     )
     reproducible: Literal["auto", "yes", "no"] = Field(
         "auto",

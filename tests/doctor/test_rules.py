@@ -25,7 +25,7 @@ def rules(machine: SiteSettings, parts: dict[str, int] = MANY, **job) -> dict[st
 def test_the_published_settings_at_a_site_that_sets_nothing() -> None:
     found = rules(SiteSettings())
     assert found["the job is within them"][0] == "ok" and "crop 128" in found["the job is within them"][1]
-    assert found["decided"] == ("ok", "no mean over fewer than 3 cases; the site allows all kinds of values")
+    assert found["decided"] == ("ok", "no mean over fewer than 3 patients; the site allows all kinds of values")
     assert len(found) == 2
 
 
@@ -36,7 +36,7 @@ def test_a_job_beyond_the_limits() -> None:
 
 def test_a_site_with_few_cases_learns_what_will_be_missing() -> None:
     found = rules(SiteSettings(min_count=5, allow={"durations": False}), MANY | {"validation": 2, "test": 0})
-    assert found["means that stay, over too few cases"] == ("note", "validation 2; min_count is 5")
+    assert found["means that stay, over too few patients"] == ("note", "validation 2; min_count is 5")
     assert found["decided"][1].endswith("; the site allows all kinds of values but durations")
 
 

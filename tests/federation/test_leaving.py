@@ -73,7 +73,7 @@ def test_none_is_in_the_results_the_curves_or_tensorboard(careful) -> None:
     folder, server, _, _, results = careful
     for entry in (results["server"], *results["sites"]):
         assert entry["validation"] is None and entry["test"] is None
-        assert entry["untested"] == "the site has fewer cases for it than its min_count"
+        assert entry["untested"] == "the site has cases of fewer patients for it than its min_count"
     assert not [tag for tag in server.figures if "dice" in tag or "mdsc" in tag]
     assert not [tag for tag in server.figures if tag.startswith("site-2/loss")]
     text = (folder / "results" / "results.json").read_text() + json.dumps(server.histories())

@@ -162,7 +162,7 @@ def test_a_site_is_shown_as_a_whole_each_time(kit_folder: Path, capsys: pytest.C
     assert first["data"] == "no folder is named"
     assert (first["device"], first["cache"].partition(", ")[0]) == ("auto", str(Path("~/.cache/fedmepd").expanduser()))
     assert first["cache"].endswith(", in the home folder of whoever starts the kit")
-    assert first["leaving"] == "no mean over fewer than 3 cases; the site allows all kinds of values"
+    assert first["leaving"] == "no mean over fewer than 3 patients; the site allows all kinds of values"
     decided = {"data": "data", "device": "cpu", "cache": "kept", "min_count": 5}
     decided |= {"limits": {"crop": 96}, "allow": {"live": False, "losses": False}}
     (kit_folder / "local/fedmepd.json").write_text(json.dumps(decided))
@@ -184,7 +184,9 @@ def test_a_site_is_shown_as_a_whole_each_time(kit_folder: Path, capsys: pytest.C
     assert shown(kit_folder, capsys)["data"] == str(data)
     assert (changed["device"], changed["cache"]) == ("cpu", str(kit_folder / "local/kept"))
     assert changed["limits for a job"].startswith("width 32, crop 96, ")
-    assert changed["leaving"] == "no mean over fewer than 5 cases; the site allows all kinds of values but losses, live"
+    assert (
+        changed["leaving"] == "no mean over fewer than 5 patients; the site allows all kinds of values but losses, live"
+    )
     assert changed["other settings"] == "case_scores none, cross_site none, reproducible auto, privacy.epsilon none"
 
 

@@ -196,7 +196,7 @@ def test_a_hospital_that_decides_for_itself(federation, careful_site, job, tmp_p
     [open_site, careful] = found["sites"]
     assert open_site["test"] and open_site["validation"]
     assert careful["test"] is None and careful["validation"] is None and careful["rounds_taken"] == [1, 2]
-    assert careful["untested"] == "the site has fewer cases for it than its min_count"
+    assert careful["untested"] == "the site has cases of fewer patients for it than its min_count"
     assert (careful_site / job_id / "fedmepd/secret.json").is_file()
     assert not (federation.kit("site-1") / job_id / "fedmepd/secret.json").exists()
     content = json.loads(federation.fedmepd("egress", careful_site, "--job", job_id, "--json"))

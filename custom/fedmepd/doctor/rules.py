@@ -54,7 +54,7 @@ def check_rules(expected: Expected, machine: SiteSettings, looked: Looked) -> It
     if few:
         told = ", ".join(f"{part} {count}" for part, count in few.items())
         yield _LEAVING.note(
-            "means that stay, over too few cases",
+            "means that stay, over too few patients",
             f"{told}; min_count is {fewest}",
-            "the site sees them itself, the federation does not; more cases, or a lower min_count, would change that",
+            "the site sees them itself, the federation does not; more patients or a lower min_count would change that",
         )

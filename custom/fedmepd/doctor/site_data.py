@@ -14,6 +14,7 @@ from fedmepd.data.layouts import Dataset
 from fedmepd.data.ownership import find_fusion_data, find_site_data, fusion_cases, own_cases, shared_cases
 from fedmepd.data.phantom_heads import has_phantoms
 from fedmepd.data.site import inspect_dataset, split_labelled
+from fedmepd.disclosure import patients_of
 from fedmepd.doctor.checks import Check, Topic
 from fedmepd.errors import DataError
 from fedmepd.site_settings import SiteSettings
@@ -32,7 +33,7 @@ class Looked:
         modalities: of the labelled cases; all of the task's if they are not known, or if the fusion site is here.
         known: whether they are known.
         voxels: of every case's volume, with its number of modalities.
-        parts: numbers of the site's own labelled cases by part; empty if they are not known, or made up.
+        parts: numbers of patients of the site's own labelled cases, by part; empty if they are not known, or made up.
         networks: how many are trained here: two if the fusion site is here too; none at a server without it.
     """
 
@@ -109,7 +110,8 @@ def check_data(
         if select is own_cases:
             labelled = [case for case in inspection.cases if case.label is not None]
             split = split_labelled(labelled, dataset, settings, name)
-            looked.parts = {"training": len(split.train), "validation": len(split.validation), "test": len(split.test)}
+            parts = {"training": split.train, "validation": split.validation, "test": split.test}
+            looked.parts = {part: patients_of(cases) for part, cases in parts.items()}
         if select is fusion_cases:
             yield from _check_fusion(settings, dataset, inspection, faults)
         elif inspection.cases or len(chosen) == 1:

@@ -70,7 +70,7 @@ def test_copy(
     network: FedMEPDNet, data: SiteData, settings: Settings, abort: Callable[[], bool], disclosure: Disclosure
 ) -> dict[str, Any]:
     """Tests a model of others; returns a :class:`~fedmepd.federation.reports.CrossSiteReport` as plain values."""
-    tested, told = [], Told()
+    tested, told = [], Told(data.test)
 
     def watch(*of_case: Any) -> None:
         tested.append(of_case[0])

@@ -266,8 +266,8 @@ class FusionSite:
         if not self.disclosure.allow.anchors:
             leaving = {key: value for key, value in leaving.items() if not key.startswith(ANCHORS)}
         self._keep(round_number)
-        cases = self._trainer.cases
-        losses, figures = (self.disclosure.losses(cases, of) for of in (training.report.means(), training.figures))
+        cases, trained_on = self._trainer.cases, self._cases()
+        losses, figures = (self.disclosure.losses(trained_on, of) for of in (training.report.means(), training.figures))
         spent = Spent(training.taken, time.monotonic() - started, self.disclosure.memory(peak_mib()))
         privacy = None if self._privacy is None else self._privacy.spent()
         return Fused(fused, losses, cases, leaving, figures, spent, privacy)
@@ -314,13 +314,13 @@ class FusionSite:
 
     def validate(self, weights: Tensors, round_number: int, abort: Abort) -> dict[str, Any] | None:
         """See :meth:`Fusion.validate`."""
-        told = Told()
+        told = Told(self.data.validation)
         scores = self._score(weights, self.data.validation, abort, distances=False, watch=told.watch)
         return self.disclosure.scores("validation_scores", scores, told)[0]
 
     def test(self, weights: Tensors, round_number: int, abort: Abort) -> Tested:
         """See :meth:`Fusion.test`."""
-        each, told = CaseList(self.data, self._case_scores, self.disclosure), Told()
+        each, told = CaseList(self.data, self._case_scores, self.disclosure), Told(self.data.test)
 
         def watch(*of_case: Any) -> None:
             for one in (each, told):

@@ -9,7 +9,7 @@ from fedmepd.config import Settings
 from fedmepd.data.cases import Case
 from fedmepd.data.site import SiteData
 from fedmepd.data.training_images import ImageMeasures
-from fedmepd.disclosure import Disclosure
+from fedmepd.disclosure import Disclosure, patients_of
 from fedmepd.errors import FedMEPDError
 from fedmepd.privacy.participant import Account, Plan, Privacy, Terms
 from fedmepd.site_settings import SitePrivacy
@@ -65,11 +65,11 @@ def images_of(privacy: Privacy | None, data: SiteData) -> ImageMeasures:
 
 
 def told_images(privacy: Privacy | None, data: SiteData, disclosure: Disclosure) -> ImageMeasures:
-    """Returns the same of a model that leaves the participant: coarse, and of enough cases unless any number does."""
+    """Returns the same of a model that leaves the participant: coarse, of enough patients unless any number does."""
     images = images_of(privacy, data)
     if disclosure.fewest <= 1:
         return images
-    return images.coarse() if len(data.train) >= disclosure.fewest else ImageMeasures()
+    return images.coarse() if patients_of(data.train) >= disclosure.fewest else ImageMeasures()
 
 
 def disclosed(disclosure: Disclosure, privacy: Privacy | None, demanded: SitePrivacy, data: SiteData) -> Disclosure:

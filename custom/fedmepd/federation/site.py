@@ -138,7 +138,7 @@ class FederationSite:
         self._validation: dict[str, Any] | None = None
         self._batches: TrainingBatches | None = None
         self._agreed: frozenset[str] | None = None
-        self._told = Told()
+        self._told = Told(data.validation)
         self._live: dict[str, Any] = {}
         self._diary: Diary | None = None
 
@@ -239,7 +239,7 @@ class FederationSite:
         use_threads(self.settings.training.threads, self.limits.threads)
         network = load_model(path).to(self.device)
         examples = self._noted().test_examples()
-        each, told = CaseList(self.data, self._case_scores, self.disclosure), Told()
+        each, told = CaseList(self.data, self._case_scores, self.disclosure), Told(self.data.test)
         abort = self.limits.in_time(abort)
 
         def watch(*of_case: Any) -> None:
@@ -296,7 +296,7 @@ class FederationSite:
             raise FedMEPDError(f"{self.name}: {message}", public=message)
 
     def _own_losses(self, losses: dict[str, float]) -> dict[str, float]:
-        return self.disclosure.losses(len(self.data.train), losses)
+        return self.disclosure.losses(self.data.train, losses)
 
     def _noted(self) -> Diary:
         if self._diary is None:
@@ -382,7 +382,7 @@ class FederationSite:
 
     def _validate(self, round_number: int, abort: Callable[[], bool]) -> None:
         self._live["phase"] = "validating"
-        examples, self._told = self._noted().validation_examples(), Told()
+        examples, self._told = self._noted().validation_examples(), Told(self.data.validation)
 
         def watch(*of_case: Any) -> None:
             for one in (examples, self._told):

@@ -23,6 +23,8 @@ from fedmepd.errors import CheckpointError
 from fedmepd.federation import egress
 from fedmepd.flare.private import SIMULATOR_JOB
 from fedmepd.privacy.participant import FILE_NAME, Account
+from fedmepd.released_means import FILE_NAME as MEANS
+from fedmepd.released_means import ReleasedMeans
 from fedmepd.storage import read_json, write_json
 
 _IDENTITY = re.compile("[0-9a-f]{32}")
@@ -67,6 +69,15 @@ def server_name(fl_ctx: FLContext) -> str:
 def egress_file(fl_ctx: FLContext) -> Path:
     """Returns the file with the list of all that has left this site, whatever the job."""
     return Path(fl_ctx.get_workspace().get_root_dir()) / egress.FILE_NAME
+
+
+def released_means(fl_ctx: FLContext) -> ReleasedMeans:
+    """Returns what knows over whose cases means have left this participant, whatever the job.
+
+    Raises:
+        FedMEPDError: its file cannot be read, or holds something else.
+    """
+    return ReleasedMeans(Path(fl_ctx.get_workspace().get_root_dir()) / MEANS)
 
 
 def folders_of_runs(fl_ctx: FLContext) -> list[Path]:

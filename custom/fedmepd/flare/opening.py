@@ -17,6 +17,7 @@ from fedmepd.flare.translation import Run
 
 if TYPE_CHECKING:
     from fedmepd.data.site import SiteData
+    from fedmepd.disclosure import Disclosure
     from fedmepd.federation.fusion_desk import FusionDesk
     from fedmepd.federation.fusion_site import Fusion
     from fedmepd.federation.server import FederationServer
@@ -73,7 +74,7 @@ def _fusion_here(run: Run, folder: Path, log: Log, fl_ctx: FLContext) -> Fusion:
         log,
         open_site=partial(open_copy, settings=run.settings, site_settings=site_settings),
         case_scores=site_settings.case_scores,
-        disclosure=site_settings.disclosure(),
+        disclosure=_disclosure(site_settings, fl_ctx),
         limits=site_settings.limits,
         secret=_secret(site_settings, data, place),
         demanded=site_settings.privacy,
@@ -86,6 +87,10 @@ def _site_settings(fl_ctx: FLContext, on_one_machine: bool) -> SiteSettings:
 
     site_settings = SiteSettings.load(folders.local_folder(fl_ctx))
     return site_settings.for_one_machine() if on_one_machine else site_settings
+
+
+def _disclosure(site_settings: SiteSettings, fl_ctx: FLContext) -> Disclosure:
+    return replace(site_settings.disclosure(), released=folders.released_means(fl_ctx))
 
 
 def _secret(site_settings: SiteSettings, data: SiteData, folder: Path) -> Secret:
@@ -144,7 +149,7 @@ def open_site(run: Run, log: Log, fl_ctx: FLContext) -> tuple[FederationSite, Fu
     folders.show_state(fl_ctx, settings, folder)
     data = open_site_data(name, settings, site_settings, log)
     decided = {
-        "disclosure": site_settings.disclosure(),
+        "disclosure": _disclosure(site_settings, fl_ctx),
         "limits": site_settings.limits,
         "demanded": site_settings.privacy,
     }

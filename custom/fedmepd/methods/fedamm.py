@@ -60,7 +60,7 @@ class PrototypeSettings(Section):
     gradient: bool = Field(
         False, description="the distance to the prototypes of all participants has a gradient; false: as released"
     )
-    cases: int = Field(3, ge=1, le=10_000, description="smallest number of cases behind a prototype that leaves a site")
+    cases: int = Field(3, ge=1, le=10_000, description="smallest number of patients behind a prototype that leaves")
     ema: float = Field(0.999, ge=0, lt=1, description="share of the old prototype kept in each round")
 
 
@@ -179,6 +179,7 @@ class _Participant:
         self._settings, self._subsets = settings, subsets_of(modalities)
         self._numbers = Counter(case.modalities for case in cases)
         self._total = len(cases)
+        self._patients = [case.patient for case in cases]
         having = {name: sum(case.modalities.count(name) for case in cases) for name in modalities}
         self._weights = {name: self._total / count if count else 1.0 for name, count in having.items()}
 
@@ -195,7 +196,11 @@ class _Participant:
         classes, width = len(find_task(self._settings.task).classes), self._settings.network.width
         means, counts = torch.zeros(len(self._subsets), classes, width), torch.zeros(len(self._subsets), classes)
         for row, subset in enumerate(self._subsets):
-            seen = [(of, there) for modalities, of, there in self._loss.seen.values() if modalities == subset]
+            seen = [
+                (of, there, self._patients[place])
+                for place, (modalities, of, there) in self._loss.seen.items()
+                if modalities == subset
+            ]
             if seen:
                 means[row], counts[row] = prototypes_of(seen, self._settings.prototypes.cases)
         cases = torch.tensor([float(self._numbers[subset]) for subset in self._subsets])

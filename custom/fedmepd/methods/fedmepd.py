@@ -68,7 +68,7 @@ class CalibrationSettings(Section):
     residual: bool = Field(False, description="add LACCA's output to the feature; the paper replaces the feature")
     anchors_per_class: int = Field(4, ge=1, le=64, description="clusters per class, N_k in the paper")
     anchor_ema: float = Field(0.999, ge=0, lt=1, description="share of the old anchor kept in each round")
-    anchor_cases: int = Field(3, ge=1, le=10_000, description="smallest number of fusion cases behind an anchor")
+    anchor_cases: int = Field(3, ge=1, le=10_000, description="smallest number of fusion patients behind an anchor")
     dropout: float = Field(0.1, ge=0, lt=1, description="dropout on the attention weights in training")
 
 
@@ -313,8 +313,9 @@ class FedMEPDAtFusionSite(AtFusionSite):
         per_class, fewest = (
             (calibration.anchors_per_class, calibration.anchor_cases) if self.privacy is None else (1, 1)
         )
-        self.anchors = Anchors(per_class, calibration.anchor_ema, self.settings.seed, fewest=fewest)
         self._patients = [case.patient for case in self.cases(data)]
+        whose = self._patients if self.privacy is None else None
+        self.anchors = Anchors(per_class, calibration.anchor_ema, self.settings.seed, fewest=fewest, patients=whose)
         classes, width = len(network.task.classes), network.width
         self._like = {level: torch.zeros(classes, channels(width, level)) for level in LEVELS}
 
@@ -337,7 +338,7 @@ class FedMEPDAtFusionSite(AtFusionSite):
         missing = [name for name, count in counts if not count]
         if missing:
             self.log(
-                f"no anchors of {', '.join(missing)}: fewer training cases of the fusion site held the class than "
+                f"no anchors of {', '.join(missing)}: fewer patients of the fusion site's training showed it than "
                 f"calibration.anchor_cases = {self.settings.calibration.anchor_cases}; the sites calibrate without them"
             )
 

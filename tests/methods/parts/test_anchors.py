@@ -211,3 +211,25 @@ def test_class_of_too_few_cases_has_no_anchor() -> None:
     assert anchors.tensors() == {} and anchors.of_classes() == [0]
     anchors.update(points({0: (0.0,), 1: (2.0,), 2: (4.0,)}), 1)
     assert values(anchors) == [2.0]
+
+
+def test_several_examinations_of_a_patient_are_one_patients() -> None:
+    """Three cases of one patient are no anchor; with two more patients in their cluster they are."""
+    cases = {number: (float(number),) for number in range(5)}
+    whose = ["Smith", "Smith", "Smith", "Miller", "Brown"]
+    anchors = Anchors(1, 0.5, seed=0, fewest=3, patients=whose)
+    anchors.update(points({place: cases[place] for place in (0, 1, 2)}), 0)
+    assert anchors.tensors() == {}
+    anchors.update(points(cases), 1)
+    assert values(anchors) == [2.0]
+    # Another round shows only Smith's: the anchor stays where it was.
+    anchors.update(points({place: (9.0,) for place in (0, 1, 2)}), 2)
+    assert values(anchors) == [2.0]
+
+
+def test_a_cluster_of_one_patients_examinations_is_given_up() -> None:
+    """By cases it would have three; its members join the other cluster."""
+    cases = {0: (0.0,), 1: (1.0,), 2: (2.0,), 3: (100.0,), 4: (101.0,), 5: (102.0,)}
+    anchors = Anchors(2, 0.5, seed=0, fewest=3, patients=["A", "B", "C", "Smith", "Smith", "Smith"])
+    anchors.update(points(cases), 0)
+    assert values(anchors) == pytest.approx([306 / 6])

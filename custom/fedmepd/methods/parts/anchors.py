@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,22 +19,24 @@ class Anchors:
     held the class for the first time later joins the nearest cluster then. A cluster that has never had a vector has no
     anchor: the sites attend to those that exist.
 
-    Beyond the paper, no anchor ever is a mean over fewer than ``fewest`` cases, since anchors leave the fusion site: a
-    smaller cluster is given up, its cases join the nearest of the others, and a round in which fewer cases of a cluster
-    held the class does not move its anchor.
+    Beyond the paper, no anchor ever is a mean over fewer than ``fewest`` patients, since anchors leave the fusion site:
+    a smaller cluster is given up, its cases join the nearest of the others, and a round in which fewer patients of a
+    cluster held the class does not move its anchor.
 
     Args:
         per_class: clusters of each class at most, N_k.
         ema: share of the old anchor kept in each round after the first.
         seed: of the clustering.
-        fewest: cases that an anchor is a mean of, at least.
+        fewest: patients whose cases an anchor is a mean of, at least.
+        patients: of the cases, by place in the training list; None: every case is another patient's.
     """
 
-    def __init__(self, per_class: int, ema: float, seed: int, fewest: int = 1):
+    def __init__(self, per_class: int, ema: float, seed: int, fewest: int = 1, patients: Sequence[str] | None = None):
         self.per_class = per_class
         self.ema = ema
         self.seed = seed
         self.fewest = fewest
+        self._patients = patients
         self._rows: dict[int, Tensor] = {}
         self._filled: Tensor | None = None
         self._renewed: Tensor | None = None
@@ -60,16 +63,20 @@ class Anchors:
             }
         for number in range(len(first.there)):
             holding = [case for case in sorted(vectors) if vectors[case].there[number]]
-            if len(holding) >= self.fewest:
+            if len(set(self._whose(holding))) >= self.fewest:
                 self._assign(number, holding, vectors)
                 self._move(number, holding, vectors, round_number)
+
+    def _whose(self, cases: list[int]) -> list[str | int]:
+        return [case if self._patients is None else self._patients[case] for case in cases]
 
     def _assign(self, number: int, holding: list[int], vectors: dict[int, CaseVectors]) -> None:
         deepest = max(self._rows)
         points = torch.stack([vectors[case].by_level[deepest][number] for case in holding])
         if number not in self._centres:
             seed = derive_seed(self.seed, "anchors", number)
-            labels, self._centres[number] = _without_small(points, *_k_means(points, self.per_class, seed), self.fewest)
+            found = _k_means(points, self.per_class, seed)
+            labels, self._centres[number] = _without_small(points, *found, self._whose(holding), self.fewest)
             self._clusters |= {(number, case): label for case, label in zip(holding, labels, strict=True)}
             return
         nearest = torch.cdist(points, self._centres[number]).argmin(dim=1).tolist()
@@ -79,7 +86,7 @@ class Anchors:
     def _move(self, number: int, holding: list[int], vectors: dict[int, CaseVectors], round_number: int) -> None:
         for cluster in range(self.per_class):
             members = [case for case in holding if self._clusters[number, case] == cluster]
-            if len(members) < self.fewest:
+            if len(set(self._whose(members))) < self.fewest:
                 continue
             keep = self.ema if self._renewed[number, cluster] else 0.0
             for level, rows in self._rows.items():
@@ -125,10 +132,16 @@ def _k_means(points: Tensor, clusters: int, seed: int) -> tuple[list[int], Tenso
     return found.labels_.tolist(), torch.from_numpy(found.cluster_centers_).to(points.dtype)
 
 
-def _without_small(points: Tensor, labels: list[int], centres: Tensor, fewest: int) -> tuple[list[int], Tensor]:
-    """Gives up the smallest cluster until all have enough cases; its cases join the nearest of those that are left."""
+def _without_small(
+    points: Tensor, labels: list[int], centres: Tensor, whose: list[str | int], fewest: int
+) -> tuple[list[int], Tensor]:
+    """Gives up the smallest cluster until all have enough patients; its cases join the nearest of the others."""
     kept = list(range(len(centres)))
-    while min(sizes := [labels.count(cluster) for cluster in kept]) < fewest:
+
+    def size(cluster: int) -> int:
+        return len({of for label, of in zip(labels, whose, strict=True) if label == cluster})
+
+    while min(sizes := [size(cluster) for cluster in kept]) < fewest:
         lost = kept.pop(sizes.index(min(sizes)))
         nearest = torch.cdist(points, centres[kept]).argmin(dim=1).tolist()
         labels = [kept[nearest[place]] if label == lost else label for place, label in enumerate(labels)]

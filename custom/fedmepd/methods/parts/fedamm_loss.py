@@ -119,15 +119,16 @@ def _alone(step: Step, place: int, modality: str) -> tuple[Tensor, dict[int, Ten
     return segmentation, regions, levels[1]
 
 
-def prototypes_of(cases: Sequence[tuple[Tensor, Tensor]], fewest: int) -> tuple[Tensor, Tensor]:
-    """Returns the mean over cases of every class (classes, C), zero with fewer than ``fewest``; and how many they are.
+def prototypes_of(cases: Sequence[tuple[Tensor, Tensor, str]], fewest: int) -> tuple[Tensor, Tensor]:
+    """Returns the mean over cases of every class (classes, C), zero with too few patients; and how many cases they are.
 
     Args:
-        cases: of one subset, each with its class means (classes, C) and which classes its crop held.
-        fewest: cases behind a mean, at least.
+        cases: of one subset, each with its class means (classes, C), which classes its crop held, and its patient.
+        fewest: patients behind a mean, at least.
     """
-    means, there = (torch.stack(of) for of in zip(*cases, strict=True))
-    counts = there.sum(dim=0)
-    counts = torch.where(counts >= fewest, counts, 0)
+    of_cases, held, patients = zip(*cases, strict=True)
+    means, there = torch.stack(of_cases), torch.stack(held)
+    whose = [{patient for has, patient in zip(of_class, patients, strict=True) if has} for of_class in there.T.tolist()]
+    counts = torch.where(torch.tensor([len(of) >= fewest for of in whose]), there.sum(dim=0), 0)
     total = (means * there[..., None]).sum(dim=0)
     return torch.where(counts[:, None] > 0, total / counts[:, None].clamp_min(1), 0.0), counts
