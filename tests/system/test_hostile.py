@@ -45,6 +45,26 @@ def test_a_site_that_tries_to_end_the_run_of_all(tmp_path, cohort, cache) -> Non
     assert all(entry["test"] for entry in results["sites"])
 
 
+def test_a_site_that_wants_to_own_the_model(tmp_path, cohort, cache) -> None:
+    """By the size of its update, by a single filter, by the number of its cases."""
+    finished = simulate(
+        tmp_path / "run",
+        TINY | {"rounds": 5, "evaluation": TINY["evaluation"] | {"every": 5}},
+        "-t",
+        "2",
+        data=cohort,
+        cache=cache,
+        faults={"site-2": {"2": "huge", "3": "filter", "4": "cases"}},
+    )
+    print(finished.output)
+    assert finished.results["status"] == "finished"
+    assert rounds_of(finished.results) == {"site-1": [1, 2, 3, 4, 5], "site-2": [1, 2, 3, 5]}
+    lines = [line for line in finished.output.splitlines() if "site-2" in line]
+    for number, expected in ((2, "scaled down"), (3, "scaled down"), (4, "16384")):
+        assert any(f"round {number}" in line and expected in line for line in lines), (number, expected)
+    assert not any("scaled down" in line and "site-1" in line for line in finished.output.splitlines())
+
+
 def test_a_site_that_does_not_prepare_in_time(tmp_path, cohort, cache) -> None:
     finished = simulate(
         tmp_path / "run",

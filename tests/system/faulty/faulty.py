@@ -34,7 +34,9 @@ class FaultyExecutor(FedMEPDExecutor):
         plan: by site, and by round as text: ``raise``, ``memory``, ``nan``, ``shape``, seconds to wait, as text, or
             ``as NAME``, to answer in another site's name; ``code CODE``, to answer with one of FLARE's codes;
             ``event TYPE``, to send the server an event of FLARE's; ``report``, to report what nobody can add up;
-            ``reason``, to fail with a reason that is meant for the console. In place of the round, ``prepare``: ``as
+            ``reason``, to fail with a reason that is meant for the console; ``cases``, to report more than it has;
+            ``huge``, to change everything a thousand times as much; ``filter``, to put half of a whole update's size
+            into every weight of one filter. In place of the round, ``prepare``: ``as
             NAME`` or seconds to wait. ``fusion`` before ``raise``, ``memory``, ``nan``, ``die`` or
             seconds makes the fusion site fail so in training; it waits after its first step. ``test`` in place of the
             round: in its test of the global model.
@@ -123,6 +125,16 @@ class _FaultySite:
         update = self.site.train(payload, _breaking(fault, self.site.name, abort))
         if fault == "nan":
             update.tensors["decoder.classify.weight"][0] = float("nan")
+        if fault == "cases":
+            update.report["cases"] = 16384
+        if fault == "huge":
+            for change in update.tensors.values():
+                change *= 1000
+        if fault == "filter":
+            size = sum(float(change.square().sum()) for change in update.tensors.values()) ** 0.5
+            for change in update.tensors.values():
+                change.zero_()
+            update.tensors["decoder.classify.weight"][1] = size / 2
         if fault == "shape":
             update.tensors["decoder.classify.weight"] = update.tensors["decoder.classify.weight"][:, :1]
         return update
