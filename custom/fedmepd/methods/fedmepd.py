@@ -273,12 +273,12 @@ class FedMEPDAtSite(AtSite):
 
     def take_in(self, network: FedMEPDNet, received: Tensors, round_number: int) -> None:
         copy_into(network, parts(received, SEGMENTING), lambda key: _shared_rows(key, received))
-        anchors = {int(key.removeprefix(ANCHORS)): value.float() for key, value in parts(received, (ANCHORS,)).items()}
+        anchors = {key.removeprefix(ANCHORS): value for key, value in parts(received, (ANCHORS,)).items()}
         if fault := fault_of(anchors, network.task, network.width, self.settings.calibration.anchors_per_class):
             message = f"received anchors {fault}"
             raise FedMEPDError(message, public=message)
         if anchors:
-            network.anchors = anchors
+            network.anchors = {int(level): value.float() for level, value in anchors.items()}
 
     def give(self, network: FedMEPDNet, received: Tensors) -> Tensors:
         given = {}
