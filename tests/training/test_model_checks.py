@@ -43,6 +43,10 @@ ATTACKS = {
     "width": ({"width": 4096}, "width = 4096: expected at most 64"),
     "no number": ({"width": "4096"}, "width"),
     "anchors": ({"anchors": rows(ROWS)}, r"shape \(20000, 4\): expected 1 to 256 rows of 4"),
+    "large anchors": (
+        {"anchors": rows(3) | {"2": torch.full((3, 8), -3e38)}},
+        r"of level 2 hold values up to 3e\+38: expected at most 1048576",
+    ),
     "levels": ({"anchors": {"1": torch.zeros(3, 4)}}, "levels 1: expected 1, 2, 3, 4"),
     "NaN": ({"anchors": rows(3) | {"2": torch.full((3, 8), torch.nan)}}, "NaN or infinity"),
     "modalities": ({"modalities": ["FLAIR"] * 10_000}, "modalities"),

@@ -144,9 +144,8 @@ def _names(case: Case) -> Iterator[Finding]:
             return
     for name in dict.fromkeys([case.name, case.patient, case.institution or ""]):
         if has_controls(name):
-            yield error(
-                "name with control characters", f"{escaped(name)} has control characters in its name: rename it"
-            )
+            text = f"{escaped(name)} has control characters in its name: rename it"
+            yield error("name with control characters", text)
             return
 
 
