@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 import zipfile
 from pathlib import Path
@@ -256,3 +257,39 @@ def test_values_that_multiply_when_they_are_written_out(key: str, kind: type, mo
     with pytest.raises(CheckpointError) as error:
         describe(model)
     assert time.process_time() - began < 2 and len(str(error.value)) < 1000
+
+
+def laughing() -> list:
+    """Some hundred bytes in a file, and a terabyte of text when it is written out."""
+    value: list = ["x"]
+    for _ in range(12):
+        value = [value] * 10
+    return value
+
+
+def test_what_else_a_model_holds_is_left_out(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """`checkpoint show` would have written it out, and a bundle would have held it."""
+    honest, about = describe(model), torch.load(model, weights_only=True)["about"]
+    more = {"more": laughing(), 7: torch.zeros(1), "scores": {"dice": {"WT": 0.5}, "mdsc": 0.5, "more": laughing()}}
+    change(model, more=laughing(), about=about | more)
+    expected = honest | {"about": honest["about"] | {"scores": {"dice": {"WT": 0.5}, "mdsc": 0.5}}}
+    assert describe(model) == expected and list(describe(model)) == list(honest)
+    assert main(["checkpoint", "show", str(model)]) == 0
+    assert json.loads(capsys.readouterr().out)["about"]["scores"] == {"dice": {"WT": 0.5}, "mdsc": 0.5}
+    export_bundle(model, tmp_path / "bundle")
+    assert load_model(model).width == load_model(tmp_path / "bundle/models/model.pt").width
+    assert "more" not in load_tensors(tmp_path / "bundle/models/model.pt")
+
+
+def test_an_honest_description_is_told_whole(model: Path) -> None:
+    """All that is written but the tensors, as it is written."""
+    written = torch.load(model, weights_only=True)
+    assert describe(model) == {key: value for key, value in written.items() if key not in ("state", "anchors")}
+
+
+@pytest.mark.parametrize("value", [laughing(), {"a": laughing()}, {"a\x1b": {}}, {"a": {"1": "x"}}])
+def test_label_maps_of_another_kind(value: object, model: Path) -> None:
+    change(model, label_maps=value)
+    with pytest.raises(CheckpointError, match="label_maps") as error:
+        describe(model)
+    assert str(error.value).isprintable()
