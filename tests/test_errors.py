@@ -1,11 +1,24 @@
 from __future__ import annotations
 
+import pickle
+import time
+from pathlib import Path
 from typing import Literal
 
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from fedmepd.errors import explain
+from fedmepd.errors import (
+    CheckpointError,
+    DataError,
+    FedMEPDError,
+    FusionAway,
+    SettingsError,
+    UpdateRefused,
+    explain,
+    has_controls,
+    plain_text,
+)
 
 
 class Site(BaseModel):
@@ -165,3 +178,70 @@ def test_broken_json_is_not_repeated() -> None:
         Plan.model_validate_json("{" + "secret" * 100)
     text = explain(caught.value, "plan.json", Plan)
     assert text.startswith("plan.json: invalid JSON") and "secret" not in text
+
+
+FORGED = "x\n2026-01-01 00:00:00,000 - INFO - nothing has left\x1b[2J\x9b\u202e\u2028\udc80"
+SHOWN = r"x\n2026-01-01 00:00:00,000 - INFO - nothing has left\x1b[2J\x9b\u202e\u2028\udc80"
+
+
+@pytest.mark.parametrize("kind", [FedMEPDError, DataError, SettingsError, CheckpointError, FusionAway, UpdateRefused])
+def test_no_message_forges_a_line_or_steers_a_terminal(kind: type[FedMEPDError]) -> None:
+    error = kind(f"key {FORGED}", f"public {FORGED}")
+    assert (str(error), error.public) == (f"key {SHOWN}", f"public {SHOWN}")
+
+
+def test_a_message_of_several_lines_says_so() -> None:
+    error = DataError("2 faults in the data:", "2 faults", lines=[f"case {FORGED}", "case b"])
+    assert str(error) == f"2 faults in the data:\n  case {SHOWN}\n  case b"
+    more = DataError(error.message, error.public, lines=(*error.lines, "or leave them out"))
+    assert str(more) == f"2 faults in the data:\n  case {SHOWN}\n  case b\n  or leave them out"
+
+
+def test_an_error_is_the_same_after_its_way_from_another_process() -> None:
+    error = pickle.loads(pickle.dumps(DataError("2 faults:", "public", lines=["a", "b"])))
+    assert (str(error), error.public) == ("2 faults:\n  a\n  b", "public")
+
+
+def nested(kind: type, depth: int) -> object:
+    """A value of a few hundred bytes in memory and 10 to the power of ``depth`` texts when it is written out."""
+    value: object = "x"
+    for _ in range(depth):
+        value = kind([value] * 10)
+    return value
+
+
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_what_is_refused_is_told_without_writing_it_out(kind: type) -> None:
+    began, value = time.process_time(), nested(kind, 12)
+    assert plain_text(value) == f"a value of type {kind.__name__}"
+    with pytest.raises(ValidationError) as caught:
+        Plan.model_validate({"sites": [{"name": value}], "best": value})
+    assert explain(caught.value, "plan.yaml", Plan) == (
+        "plan.yaml: sites.0.name: expected a text; best: expected an object of keys and values"
+    )
+    assert time.process_time() - began < 1
+
+
+@pytest.mark.parametrize("value", [10**5000, -(10**5000)], ids=["positive", "negative"])
+def test_a_number_too_long_to_be_written_is_told_by_its_type(value: int) -> None:
+    assert plain_text(value) == "a value of type int"
+    with pytest.raises(ValidationError) as caught:
+        Machine.model_validate({"threads": value})
+    assert "threads: expected" in explain(caught.value, "machine.json")
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [(7, "7"), (None, "None"), (0.5, "0.5"), (True, "True"), (Path("a/b"), "a/b"), ("t", "t")]
+)
+def test_plain_values_are_told_as_they_are(value: object, expected: str) -> None:
+    assert plain_text(value) == expected
+
+
+@pytest.mark.parametrize("name", ["case 1", "M\u00fcller", "\u60a3\u8005 1", "a\u00a0b", "a\u200db"])
+def test_names_in_any_script(name: str) -> None:
+    assert not has_controls(name)
+
+
+@pytest.mark.parametrize("character", ["\0", "\n", "\r", "\t", "\x1b", "\x7f", "\x9b", "\u2028", "\u202e", "\u2066"])
+def test_control_characters_of_a_name(character: str) -> None:
+    assert has_controls(f"a{character}b")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, get_args
 
 from fedmepd.closest import like_path, one_of, question
@@ -18,10 +20,22 @@ if TYPE_CHECKING:
 
 # What a message of ours holds at most of content from outside: of one text, and of the whole.
 LONGEST_TEXT, LONGEST_MESSAGE = 200, 1000
+# A larger number is not written out: Python refuses to, from some thousand digits on.
+_MOST_BITS = 2000
+# Ends of lines too, and what turns the direction of writing.
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+
+
+def escaped(text: str) -> str:
+    r"""Returns a text in one line, with control characters, and others that steer a terminal, as ``\x1b``."""
+    return text if text.isprintable() else "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
 
 
 def plain_text(content: object, longest: int = LONGEST_TEXT) -> str:
     """Returns content from outside as a text for logs, results and pages: cut, and with control characters escaped.
+
+    Of what is no text, number or path the type alone is told: a file of some kilobytes can hold lists of the same lists
+    whose text would fill the memory.
 
     >>> plain_text("fine\\n2026-01-01 site-1 is refused")
     'fine\\\\n2026-01-01 site-1 is refused'
@@ -30,9 +44,20 @@ def plain_text(content: object, longest: int = LONGEST_TEXT) -> str:
         content: whatever somebody else sent.
         longest: characters; what is longer ends with three dots.
     """
-    text = str(content)
-    text = text if len(text) <= longest else f"{text[: longest - 3]}..."
-    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
+    if isinstance(content, str):
+        text = content
+    elif _is_short(content):
+        text = str(content)
+    else:
+        text = f"a value of type {type(content).__name__}"
+    return escaped(text if len(text) <= longest else f"{text[: longest - 3]}...")
+
+
+def _is_short(value: object) -> bool:
+    """Whether the text of a value that is no text itself is known to be short."""
+    if isinstance(value, int):
+        return value.bit_length() <= _MOST_BITS
+    return value is None or isinstance(value, float | PurePath)
 
 
 def require_printable(text: str) -> str:
@@ -46,19 +71,46 @@ def require_printable(text: str) -> str:
     return text
 
 
+def has_controls(name: str) -> bool:
+    """Whether a name has control characters: it would forge lines of a log, or steer a terminal."""
+    return _CONTROLS.search(name) is not None
+
+
+def require_no_controls(name: str) -> str:
+    """Returns a name from outside that may be in any script, but has no control characters; for schemas.
+
+    Raises:
+        ValueError: it has some.
+    """
+    if has_controls(name):
+        raise ValueError("expected a name without control characters")
+    return name
+
+
 class FedMEPDError(Exception):
-    """Something that a user can put right; the message says what.
+    r"""Something that a user can put right; the message says what.
+
+    Messages hold names and values that others chose, and go to logs and terminals. So their control characters are
+    written as ``\x1b``, ends of lines too.
 
     Args:
         message: for the machine's own log; may name cases and files.
         public: what may leave a site: no case names, no paths.
+        lines: what follows the message, each in an indented line of its own.
+
+    Attributes:
+        message, lines: the parts of the whole message, for an error that adds to it.
     """
 
     kind = "something is wrong"
 
-    def __init__(self, message: str, public: str | None = None):
+    def __init__(self, message: str, public: str | None = None, *, lines: Iterable[str] = ()):
         super().__init__(message)
-        self.public = public or f"{self.kind}; the site's own log says more"
+        self.message, self.lines = escaped(message), tuple(map(escaped, lines))
+        self.public = escaped(public or f"{self.kind}; the site's own log says more")
+
+    def __str__(self) -> str:
+        return "\n  ".join((self.message, *self.lines))
 
 
 class DataError(FedMEPDError):
@@ -80,7 +132,7 @@ class CheckpointError(FedMEPDError):
 
 
 class _FromOutside(FedMEPDError):
-    """Its message holds what others sent, and so is cut and freed of control characters."""
+    """Its message holds what others sent, and so is cut."""
 
     def __init__(self, message: str, public: str | None = None):
         super().__init__(plain_text(message, LONGEST_MESSAGE), public and plain_text(public, LONGEST_MESSAGE))
@@ -223,9 +275,10 @@ def _sentence(
     # Our own validators' sentences stand as they are; pydantic writes "Value error, " before them.
     own = problem.get("ctx", {}).get("error") if problem["type"] == "value_error" else None
     message = str(own) if own else _expected(problem, _field_at(model, location), defaults)
-    if isinstance(value, dict | list | bytes) or problem["type"] == "json_invalid":
+    if not (isinstance(value, str) or _is_short(value)) or problem["type"] == "json_invalid":
         return f"{key}: {message}" if key else message
-    shown = repr(value)
+    # Cut first: the text may have the size of a file.
+    shown = repr(value[:_LONGEST_VALUE] if isinstance(value, str) else value)
     shown = shown if len(shown) <= _LONGEST_VALUE else f"{shown[:_LONGEST_VALUE]}..."
     return f"{key or 'content'} = {shown}: {message}"
 

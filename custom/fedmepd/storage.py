@@ -325,7 +325,13 @@ def _require_plain(path: Path, value: Any, tensors: tuple[type, ...]) -> None:
     elif kind in _SEQUENCES:
         for entry in value:
             _require_plain(path, entry, tensors)
-    elif kind not in _PLAIN and kind not in tensors and not (kind is int and value.bit_length() <= _INTEGER_BITS):
+    elif kind in tensors:
+        if _claims_more(value):
+            raise CheckpointError(
+                f"{path} was not written: it would hold a tensor of shape {tuple(value.shape)} with fewer values than "
+                "that, which is not read again: make it contiguous"
+            )
+    elif kind not in _PLAIN and not (kind is int and value.bit_length() <= _INTEGER_BITS):
         raise CheckpointError(
             f"{path} was not written: it would hold something else than tensors and plain values, and nobody could "
             f"read it again ({kind.__module__}.{kind.__qualname__})"
@@ -372,9 +378,52 @@ def load_tensors(path: Path, kind: str = "fedmepd file", hint: str = _IMPORT, al
         raise CheckpointError(
             f"{path} cannot be read as a {kind}: it is damaged, or another kind of file{hint}"
         ) from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    # A stranger's bytes can make torch and numpy raise anything, MemoryError too.
+    except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{path} cannot be read as a {kind}, it is damaged: {reason}") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds a {type(content).__name__}, not the dictionary of a {kind}")
+    _require_own_values(path, kind, content)
     return content
+
+
+def _claims_more(value: Any) -> bool:
+    """Whether a tensor has fewer values in memory than by its shape: any copy of it would take the memory of these.
+
+    A few bytes in a file can be a tensor of any size, whose values are all the same one.
+    """
+    import torch
+
+    # Of others, which have no such memory, the reader of each says whether it takes them.
+    if value.layout != torch.strided or value.device.type != "cpu":
+        return False
+    return value.numel() * value.element_size() > value.untyped_storage().nbytes()
+
+
+def _require_own_values(path: Path, kind: str, content: dict) -> None:
+    """Refuses tensors and arrays with fewer values than by their shape, before anybody copies one."""
+    import torch
+
+    size, left, seen = path.stat().st_size, [content], set()
+    while left:
+        value = left.pop()
+        # Lists of the same lists are looked through once.
+        if isinstance(value, str | int | float | None) or id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, torch.Tensor):
+            too_large = _claims_more(value)
+        else:
+            # An array of numpy's knows no memory of its own, but cannot be larger than its file.
+            too_large = getattr(value, "nbytes", 0) > size
+        if too_large:
+            raise CheckpointError(
+                f"{path} cannot be read as a {kind}: it holds values of shape {tuple(value.shape)} and fewer of them "
+                "than that; take the file from somebody whom you trust"
+            )
+        if isinstance(value, _MAPPINGS):
+            left += value.keys()
+            left += value.values()
+        elif isinstance(value, _SEQUENCES):
+            left += value

@@ -920,6 +920,18 @@ def test_names_that_are_not_utf_8(tmp_path: Path, run) -> None:
     assert [case.name for case in read_manifest(BRATS, tmp_path / "data")[0]] == ["good"]
 
 
+def test_names_with_control_characters(tmp_path: Path, run) -> None:
+    """They would forge lines of a log; such a case cannot be in a manifest."""
+    write_case(tmp_path / "data", "good")
+    write_case(tmp_path / "data", "bad\x1b[2J\nfine")
+    status, printed = run("check", tmp_path / "data")
+    assert status == 1 and "     1  name with control characters\n" in printed
+    assert "\n".join(printed.splitlines()).count(r"bad\x1b[2J\nfine has control characters in its name: rename it") == 1
+    assert run("init", tmp_path / "data")[0] == 2
+    assert run("init", tmp_path / "data", "--skip-faulty")[0] == 0
+    assert [case.name for case in read_manifest(BRATS, tmp_path / "data")[0]] == ["good"]
+
+
 def test_a_partition_of_fets(tmp_path: Path, run) -> None:
     """Whose each case is; a site has the modalities that all its cases have."""
     for number in range(6):

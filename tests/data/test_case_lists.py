@@ -77,6 +77,8 @@ def test_an_absolute_path_into_the_lists_folder(tmp_path):
         ("x.csv", "case,comment\na,b\n", "has no column of a modality"),
         ("x.csv", "case,t1,T1n\na,b.nii,c.nii\n", "columns 't1' and 'T1n' are both T1"),
         ("x.csv", "case,t1_t2\na,b.nii\n", "column 't1_t2' may be T1 or T2"),
+        ("x.csv", "case,t1\na\x1b[2J,b.nii\n", r"row 1: 'a\\x1b\[2J' is no name of a case"),
+        ("x.csv", 'case,patient,t1\na,"p\nq",b.nii\n', r"row 1: 'p\\nq' is no name of a patient"),
         ("x.csv", "case,t1\n../a,b.nii\n", "row 1: '../a' is no name of a case"),
         ("x.csv", "case,t1\n,b.nii\n", "row 1: '' is no name of a case"),
         ("x.json", '{"training": []}', "expected an array of objects"),

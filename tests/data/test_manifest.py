@@ -81,6 +81,14 @@ def entry(**changes):
         ({"cases": [entry(fusion="yes")]}, "fusion"),
         ({"cases": [entry(fusion=True)]}, "case a is for fusion training, but has no FLAIR, T1ce, T2"),
         ({"cases": [entry(), entry()]}, "case a stands there twice"),
+        ({"cases": [entry(name="a\x1b[31m")]}, "name = 'a\\x1b[31m': expected a name without control characters"),
+        ({"cases": [entry(patient="a\nb")]}, "patient = 'a\\nb': expected a name without control characters"),
+        ({"cases": [entry(institution="\u202ea")]}, "institution = '\\u202ea': expected a name without"),
+        ({"cases": [entry(labels="a\x07")]}, "labels = 'a\\x07': expected a name without"),
+        ({"cases": [], "task": "brats\x1b"}, "task = 'brats\\x1b': expected a name without"),
+        ({"cases": [], "patterns": ["T1=*\x1b"]}, "patterns.0 = 'T1=*\\x1b': expected a name without"),
+        ({"cases": [], "label_values": {"a\x1b": {"source": "a", "classes": {}}}}, "expected a name without"),
+        ({"cases": [entry(images={"T1": {"file": "../\x1b", "sha256": HASH}})]}, "file = '../\\x1b'"),
         ({"cases": [entry(), entry(name="b", part="test")]}, "no patient may both train and test"),
     ],
 )
@@ -88,7 +96,7 @@ def test_manifests_that_make_no_sense(tmp_path, content, expected):
     (tmp_path / FILE_NAME).write_text(content if isinstance(content, str) else json.dumps(content))
     with pytest.raises(DataError) as error:
         read_manifest(BRATS, tmp_path)
-    assert expected in str(error.value) and FILE_NAME in str(error.value)
+    assert expected in str(error.value) and FILE_NAME in str(error.value) and str(error.value).isprintable()
     assert error.value.public == "the manifest of the site's data cannot be used"
 
 

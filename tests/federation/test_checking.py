@@ -142,6 +142,12 @@ def anchors(rows: int = 3) -> dict[str, torch.Tensor]:
         (anchors() | {"anchors.3": torch.zeros(2, 16)}, "different numbers of anchors"),
         (anchors() | {"anchors.3": torch.full((3, 16), float("inf"))}, "NaN or infinite"),
         (anchors() | {"anchors.3": torch.zeros(3, 16, dtype=torch.int64)}, "floating-point numbers"),
+        # Finite, and a hospital's calibration never learns from them.
+        (
+            anchors() | {"anchors.3": torch.full((3, 16), 3e38)},
+            r"anchors.3 has values up to 3e\+38: expected at most 1048",
+        ),
+        (anchors() | {"anchors.3": torch.full((3, 16), -(2.0**20 + 1))}, "expected at most 1048576"),
     ],
 )
 def test_anchors_refused(given, text) -> None:
@@ -151,4 +157,5 @@ def test_anchors_refused(given, text) -> None:
 
 def test_anchors_taken() -> None:
     check_anchors("clinic", anchors(), OF)
+    check_anchors("clinic", {key: torch.full_like(value, 2.0**13) for key, value in anchors().items()}, OF)
     check_anchors("clinic", {}, OF)

@@ -87,3 +87,12 @@ def test_a_hospital_that_comes_back_with_more_cases(tmp_path) -> None:
     # Other sites' numbers are no business of the fusion site's.
     server.register(SiteProfile("site-2", ("T1",), dict.fromkeys(counts, 9), "folder"))
     assert fusion.profile.cases["train"] == 3
+
+
+@pytest.mark.parametrize("told", [{"figures": {"validation_mdsc": 1e9}}, {"losses": {"total": -1e9}}])
+def test_figures_that_the_method_does_not_have(told) -> None:
+    of = settings("fedmepd", fusion={"site": "site-1"})
+    hospital = SiteProfile("site-1", (), {}, "folder", fusion={"train": 2, "validation": 1, "test": 1})
+    fusion = FusionElsewhere(of, hospital, lambda task, abort: FusionReply(task.round, report=told))
+    with pytest.raises(FusionAway, match="report of site-1 refused: "):
+        fusion.validate({}, 1, never)

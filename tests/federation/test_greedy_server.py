@@ -32,6 +32,25 @@ def test_a_site_gives_no_part_that_its_method_keeps(method, tiny, tmp_path) -> N
     assert not list(tmp_path.rglob("*.pt"))
 
 
+@pytest.mark.parametrize("method", ["fedmepd", "fedmema"])
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {"patience.decoder.made_up": torch.zeros(4, dtype=torch.uint8)},
+        {"patience.decoder.classify": torch.zeros(5, dtype=torch.uint8)},
+        {"patience.decoder.classify": torch.tensor(0, dtype=torch.uint8)},
+        {"patience.x": torch.zeros(0, dtype=torch.uint8)},
+    ],
+)
+def test_a_server_makes_up_no_filters(method, forged) -> None:
+    """The site's curves keep the number of personal filters of each convolution, by its name."""
+    at_site = methods.find(method).at_site(settings(method))
+    network = at_site.network(MODALITIES[NAME]).start(0)
+    at_site.take_in(network, {"patience.decoder.classify": torch.ones(4, dtype=torch.uint8)}, 1)
+    with pytest.raises(FedMEPDError, match="which is of no convolution of this network"):
+        at_site.take_in(network, forged, 1)
+
+
 @pytest.mark.slow
 def test_the_best_model_survives_a_server_that_begins_again(tiny, tmp_path) -> None:
     of = settings("fedavg", rounds=3, evaluation={"every": 1})

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 import torch
 
+from fedmepd.errors import UpdateRefused
 from fedmepd.federation.exchange import SiteProfile, Update
 from fedmepd.federation.server import FederationServer
 from tests.federation.drive import make_server, server_state
@@ -59,3 +61,25 @@ def test_an_update_against_all_others_is_left_out_and_told(tiny: Tiny, tmp_path)
         told = [line for line in log if "site-4: its update is left out, its cosine" in line]
         assert len(told) == (name == "with") and figures["site-1/direction"] > 0.99
     assert all(torch.equal(states["with"][key], value) for key, value in states["without"].items())
+
+
+@pytest.mark.parametrize("forged", [{"validation_mdsc": 1e9}, {"total": 7.0}, {"seconds": -5.0}, {"f000001": 0.5}])
+def test_a_figure_of_the_sites_own_is_no_figure_of_the_federation(forged, tiny: Tiny, tmp_path) -> None:
+    """It was the federation's mean score in the curves, hid another figure, or filled the history."""
+    log: list[str] = []
+    server = started(tiny, tmp_path, log, "fedmema")
+    for site in SITES:
+        given = update(server, site, 0.001)
+        given.report["losses"] = {"total": 5.0}
+        if site != "site-4":
+            server.accept(site, given)
+            continue
+        given.report["figures"] = forged
+        with pytest.raises(UpdateRefused, match="report of site-4 refused: FedMEMA has no figures"):
+            server.accept(site, given)
+    figures = server.finish_round(never)
+    assert {name for name in figures if name.startswith(("site-4/", "mean of the sites/"))} == {
+        f"mean of the sites/{name}" for name in ("loss_total", "seconds", "bytes_up", "bytes_down")
+    }
+    assert figures["mean of the sites/loss_total"] == 5.0 and figures["mean of the sites/seconds"] == 1.0
+    assert server.histories()["site-4"]["rounds"] == []

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -16,6 +17,7 @@ from fedmepd.federation.reports import (
     TrainReport,
     Validation,
     check_cases,
+    check_figures,
     check_profile,
     check_report,
     check_validated,
@@ -23,6 +25,7 @@ from fedmepd.federation.reports import (
 from fedmepd.flare.translation import MOST_BYTES
 from fedmepd.tasks.brats import BRATS
 from fedmepd.tasks.find import find_task
+from tests.tiny import settings
 
 DICE = {"WT": 0.5, "TC": 0.25, "ET": 0.0}
 TRAIN = {
@@ -197,6 +200,55 @@ def test_refused(kind: type, place: str, value: object) -> None:
 def test_missing_key(key: str) -> None:
     with pytest.raises(UpdateRefused, match=f"report of clinic refused: {key} is missing"):
         check_report("clinic", TrainReport, {name: value for name, value in TRAIN.items() if name != key}, BRATS)
+
+
+HONEST = {"total": 5.5, "segmentation": 1.0, "regions": 4.0, "auxiliary": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("method", "losses", "figures"),
+    [
+        ("fedavg", HONEST, {}),
+        ("fedavg", {}, {}),
+        # Rounded to a little less than nothing.
+        ("fedavg", HONEST | {"segmentation": -1e-7}, {}),
+        ("fedprox", HONEST, {"proximal": 0.25}),
+        ("ditto", HONEST, {"personal_loss": 5.0}),
+        ("creamfl", HONEST, {"contrast": 3.0}),
+        ("creamfl", HONEST, {"distillation": 3.0}),
+        ("fedmsplit", HONEST, {"proximal": 0.0}),
+        # One of four modalities is all that is behind.
+        ("fedamm", HONEST | {"divergence": 200.0, "similarity": 0.5, "prototypes": 2.0}, {"relative_pace_T1ce": 4.0}),
+    ],
+)
+def test_figures_of_honest_sites(method: str, losses: dict, figures: dict) -> None:
+    check_figures("clinic", {"losses": losses, "figures": figures}, settings(method))
+
+
+@pytest.mark.parametrize(
+    ("method", "losses", "figures", "expected"),
+    [
+        ("fedavg", {}, {"validation_mdsc": 1e9}, "FedAvg has no figures.validation_mdsc: expected none"),
+        ("fedavg", {}, {"total": 7.0}, "FedAvg has no figures.total: expected none"),
+        ("fedavg", {}, {"seconds": -5.0}, "no figures.seconds"),
+        ("fedavg", {}, {"proximal": 0.1}, "no figures.proximal"),
+        ("fedavg", {"round": 1.0}, {}, "no losses.round: expected some of segmentation, regions, auxiliary, total"),
+        ("fedavg", {"l000001": 1.0}, {}, "no losses.l000001"),
+        ("fedavg", {"total": -1e9}, {}, "losses.total = -1e+09: expected -0.01 to 63"),
+        ("fedavg", {"total": 64.0}, {}, "losses.total = 64: expected -0.01 to 63"),
+        ("ditto", {}, {"personal_loss": 1e9}, "figures.personal_loss = 1e+09: expected -0.01 to 63"),
+        ("fedprox", {}, {"proximal": -1.0}, "figures.proximal = -1: expected -0.01 to 1e+09"),
+        ("fedprox", {}, {"direction": 1.0}, "no figures.direction: expected some of proximal"),
+        ("fedamm", {}, {"relative_pace_T9": 1.0}, "no figures.relative_pace_T9"),
+        ("fedamm", {}, {"relative_pace_T1": 4.1}, "figures.relative_pace_T1 = 4.1"),
+        ("fedmsplit", {}, {"mixing_own_decoder": 1.0}, "no figures.mixing_own_decoder"),
+        ("fedmepd", {}, {"weights_limited": 0.0}, "no figures.weights_limited"),
+    ],
+)
+def test_figures_that_the_method_does_not_have(method: str, losses: dict, figures: dict, expected: str) -> None:
+    """Under a name of its own choice, a site's number passed for the federation's score, or hid another one."""
+    with pytest.raises(UpdateRefused, match=f"report of clinic refused: .*{re.escape(expected)}"):
+        check_figures("clinic", {"losses": losses, "figures": figures}, settings(method))
 
 
 def test_scores_of_as_many_cases_as_there_are() -> None:

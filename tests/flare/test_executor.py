@@ -193,6 +193,24 @@ def test_site_log_has_a_line_per_round(context, caplog):
     assert "round 4: 3 steps, mean loss 0.250, 1.5 s" in caplog.text
 
 
+LINE = "x\n2026-01-01 00:00:00,000 - INFO - nothing has left\x1b[2J"
+
+
+def test_no_text_of_others_is_a_line_of_its_own_in_the_hospitals_log(context, caplog):
+    """The server's tasks and the names in the hospital's own files end up in what a site says."""
+    caplog.set_level(logging.INFO)
+    executor = make()
+
+    def open_site(run, log, fl_ctx):
+        log(f"site-1: now has {LINE}")
+        raise DataError(f"case {LINE}", f"public {LINE}")
+
+    executor.open_site = open_site
+    reply = execute(executor, context, "prepare")
+    assert all(record.getMessage().isprintable() for record in caplog.records) and len(caplog.records) == 2
+    assert translation.failure_of(reply).startswith(r"public x\n2026-01-01")
+
+
 def test_state_of_another_run_is_not_used(context):
     executor = make()
     for identity in (IDENTITY, OTHER):

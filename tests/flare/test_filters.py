@@ -5,6 +5,7 @@ from nvflare.apis.fl_context import FLContext
 from nvflare.app_opt.pt.decomposers import TensorDecomposer
 from nvflare.fuel.utils import fobs
 
+from fedmepd.errors import UpdateRefused
 from fedmepd.flare.filters import FromWirePrecision, ToWirePrecision
 
 INF, NAN = float("inf"), float("nan")
@@ -79,5 +80,32 @@ def test_messages_without_weights_pass():
 def test_exponent_that_is_none_is_an_error(exponent):
     meta = {"exponents": {"w": exponent}}
     message = DXO(DataKind.WEIGHTS, {"w": torch.ones(1, dtype=torch.float16)}, meta).to_shareable()
-    with pytest.raises(ValueError, match="w came with exponent"):
+    with pytest.raises(UpdateRefused, match="w came with exponent"):
         FromWirePrecision().process(message, FLContext())
+
+
+HALF = torch.ones(1, dtype=torch.float16)
+LINE = "w\n2026-01-01 00:00:00,000 - FedMEPDController - WARNING - site-1 is left out\x1b[2J"
+
+
+@pytest.mark.parametrize(
+    ("data", "exponents"),
+    [
+        ({LINE: HALF}, {LINE: 15}),
+        ({LINE: HALF}, {}),
+        ({"w": HALF}, {LINE: 15}),
+        ({"w": HALF}, {"w": LINE}),
+        ({"w": HALF}, {"w": [[[[LINE] * 10] * 10] * 10] * 10}),
+        ({"w": HALF}, {("w",): 15}),
+        ({"w": HALF}, [LINE]),
+        ({"w": LINE}, {"w": 15}),
+        ({7: HALF}, {7: 15}),
+        ({"w": torch.ones(1)}, {"w": 15}),
+    ],
+)
+def test_what_no_filter_of_ours_sends_is_refused_in_one_line(data, exponents):
+    """FLARE writes the message into the log of whoever receives it."""
+    message = DXO(DataKind.WEIGHTS, data, {"exponents": exponents}).to_shareable()
+    with pytest.raises(UpdateRefused) as refused:
+        FromWirePrecision().process(message, FLContext())
+    assert str(refused.value).isprintable() and len(str(refused.value)) < 400

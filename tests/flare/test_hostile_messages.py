@@ -118,3 +118,17 @@ def test_round_of_the_fusion_site_that_could_be_no_file(number: object) -> None:
         translation.fusion_task_of(DXO(DataKind.WEIGHTS, {}, meta).to_shareable())
     meta["round"] = 3
     assert translation.fusion_task_of(DXO(DataKind.WEIGHTS, {}, meta).to_shareable()).round == 3
+
+
+@pytest.mark.parametrize("field", ["names", "modalities"])
+@pytest.mark.parametrize("junk", [LINE, 7, None, "x" * 201, DEEP])
+def test_names_in_a_task_of_the_fusion_site_are_names(field: str, junk: object) -> None:
+    """They come from the server, and a refusal of the first one that is unknown stands in the hospital's log."""
+    meta = {"kind": "fuse", "round": 1, "names": [], "known": "", "modalities": [], field: ["x", junk]}
+    with pytest.raises(UpdateRefused, match="none for a fusion site"):
+        translation.fusion_task_of(DXO(DataKind.WEIGHTS, {}, meta).to_shareable())
+
+
+def test_modalities_of_a_model_are_names() -> None:
+    with pytest.raises(UpdateRefused, match="its modalities"):
+        translation.model_of(DXO(DataKind.WEIGHTS, {}, {"modalities": ["T1", LINE]}).to_shareable())

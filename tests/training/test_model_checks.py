@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 import zipfile
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from fedmepd.errors import CheckpointError
 from fedmepd.exporting.bundle import export_bundle
 from fedmepd.networks.network import FedMEPDNet
 from fedmepd.networks.published import import_published
-from fedmepd.storage import load_tensors
+from fedmepd.storage import load_tensors, save_tensors
 from fedmepd.tasks.brats import BRATS
 from fedmepd.training.checkpoints import About, describe, load_model, save_model
 
@@ -42,6 +44,10 @@ ATTACKS = {
     "width": ({"width": 4096}, "width = 4096: expected at most 64"),
     "no number": ({"width": "4096"}, "width"),
     "anchors": ({"anchors": rows(ROWS)}, r"shape \(20000, 4\): expected 1 to 256 rows of 4"),
+    "large anchors": (
+        {"anchors": rows(3) | {"2": torch.full((3, 8), -3e38)}},
+        r"of level 2 hold values up to 3e\+38: expected at most 1048576",
+    ),
     "levels": ({"anchors": {"1": torch.zeros(3, 4)}}, "levels 1: expected 1, 2, 3, 4"),
     "NaN": ({"anchors": rows(3) | {"2": torch.full((3, 8), torch.nan)}}, "NaN or infinity"),
     "modalities": ({"modalities": ["FLAIR"] * 10_000}, "modalities"),
@@ -52,7 +58,7 @@ ATTACKS = {
     "anchors without values": ({"anchors": {level: of.to("meta") for level, of in rows(3).items()}}, "sparse or empty"),
     "classes": ({"classes": ["\x1b[2J"] * 4}, "control characters"),
     "no classes": ({"classes": 4}, "classes"),
-    "format": ({"format": torch.zeros(2), "about": []}, r"format tensor\(\[0., 0.\]\)"),
+    "format": ({"format": torch.zeros(2), "about": []}, "format a value of type Tensor"),
     "format of a liar": ({"format": "\x1b[2J", "about": {"version": "\x1b[2J"}}, r"format \\x1b\[2J"),
     "kind": ({"kind": torch.zeros(2)}, "no fedmepd model"),
 }
@@ -169,8 +175,121 @@ def test_a_file_that_unpacks_to_more_than_it_is(model: Path, tmp_path: Path) -> 
 
 
 def test_a_published_checkpoint_that_claims_more_than_it_may(tmp_path: Path) -> None:
-    wide = {"state_dict": {"c1_encoder.e1_c1.conv.weight": torch.zeros(1).expand(4096, 1, 3, 3, 3)}}
+    wide = {"state_dict": {"c1_encoder.e1_c1.conv.weight": torch.zeros(4096, 1, 3, 3, 3)}}
     torch.save(wide, tmp_path / "published.pth")
-    assert (tmp_path / "published.pth").stat().st_size < 10_000
     with pytest.raises(CheckpointError, match="width = 4096"):
         import_published(tmp_path / "published.pth")
+
+
+HUGE = 2**40
+# Values of a few bytes whose copy would take terabytes.
+CLAIMS = {
+    "tensor": lambda: torch.zeros(1).expand(HUGE),
+    "matrix": lambda: torch.zeros(1).expand(4, HUGE),
+    "overlapping": lambda: torch.zeros(8).as_strided((4, 4), (1, 1)),
+}
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+@pytest.mark.parametrize("place", ["top", "state", "anchors", "in a list", "as a key's neighbour"])
+def test_a_tensor_that_claims_more_values_than_it_has(name: str, place: str, model: Path) -> None:
+    claim = CLAIMS[name]()
+    change(
+        model,
+        **{
+            "top": {"more": claim},
+            "state": {"state": {"a": claim}},
+            "anchors": {"anchors": {"1": claim}},
+            "in a list": {"about": [[claim]]},
+            "as a key's neighbour": {"about": {"a": ({"b": claim},)}},
+        }[place],
+    )
+    assert model.stat().st_size < 2**21
+    for read in (load_tensors, describe, load_model, import_published):
+        with pytest.raises(CheckpointError, match=r"holds values of shape .* and fewer of them"):
+            read(model)
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+def test_nothing_is_written_that_would_not_be_read(name: str, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="make it contiguous"):
+        save_tensors(tmp_path / "state.pt", {"a": [CLAIMS[name]()]})
+    assert not list(tmp_path.iterdir())
+
+
+def test_parts_of_a_tensor_are_written_and_read(tmp_path: Path) -> None:
+    """Two of them share their memory, one is transposed."""
+    whole = torch.arange(6.0).reshape(2, 3)
+    save_tensors(tmp_path / "state.pt", {"a": whole[0], "b": whole[1], "c": whole.T, "d": torch.zeros(0, 4)})
+    read = load_tensors(tmp_path / "state.pt")
+    assert [read[key].tolist() for key in "abcd"] == [[0, 1, 2], [3, 4, 5], [[0, 3], [1, 4], [2, 5]], []]
+
+
+STEERING = "\x1b]0;owned\x07\x1b[2J\nINFO forged line"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"state": {STEERING: torch.zeros(1)}},
+        {"anchors": {STEERING: torch.zeros(1, 4)}},
+        {"about": {STEERING: 1}},
+        {"task": "brats" + STEERING},
+        {"calibration": {STEERING: 1}},
+    ],
+)
+def test_names_in_a_model_do_not_reach_the_terminal_as_they_are(changes: dict, model: Path) -> None:
+    change(model, **changes)
+    with pytest.raises(CheckpointError) as error:
+        load_model(model)
+    assert str(error.value).isprintable()
+
+
+@pytest.mark.parametrize("key", ["format", "owner", "version", "scores", "kind"])
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_values_that_multiply_when_they_are_written_out(key: str, kind: type, model: Path) -> None:
+    value = kind(["x"])
+    for _ in range(12):
+        value = kind([value] * 10)
+    about = torch.load(model, weights_only=True)["about"]
+    change(model, **({"about": about | {key: value}} if key in about else {key: value}))
+    began = time.process_time()
+    with pytest.raises(CheckpointError) as error:
+        describe(model)
+    assert time.process_time() - began < 2 and len(str(error.value)) < 1000
+
+
+def laughing() -> list:
+    """Some hundred bytes in a file, and a terabyte of text when it is written out."""
+    value: list = ["x"]
+    for _ in range(12):
+        value = [value] * 10
+    return value
+
+
+def test_what_else_a_model_holds_is_left_out(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """`checkpoint show` would have written it out, and a bundle would have held it."""
+    honest, about = describe(model), torch.load(model, weights_only=True)["about"]
+    more = {"more": laughing(), 7: torch.zeros(1), "scores": {"dice": {"WT": 0.5}, "mdsc": 0.5, "more": laughing()}}
+    change(model, more=laughing(), about=about | more)
+    expected = honest | {"about": honest["about"] | {"scores": {"dice": {"WT": 0.5}, "mdsc": 0.5}}}
+    assert describe(model) == expected and list(describe(model)) == list(honest)
+    assert main(["checkpoint", "show", str(model)]) == 0
+    assert json.loads(capsys.readouterr().out)["about"]["scores"] == {"dice": {"WT": 0.5}, "mdsc": 0.5}
+    export_bundle(model, tmp_path / "bundle")
+    assert load_model(model).width == load_model(tmp_path / "bundle/models/model.pt").width
+    assert "more" not in load_tensors(tmp_path / "bundle/models/model.pt")
+
+
+def test_an_honest_description_is_told_whole(model: Path) -> None:
+    """All that is written but the tensors, as it is written."""
+    written = torch.load(model, weights_only=True)
+    assert describe(model) == {key: value for key, value in written.items() if key not in ("state", "anchors")}
+
+
+@pytest.mark.parametrize("value", [laughing(), {"a": laughing()}, {"a\x1b": {}}, {"a": {"1": "x"}}])
+def test_label_maps_of_another_kind(value: object, model: Path) -> None:
+    change(model, label_maps=value)
+    with pytest.raises(CheckpointError, match="label_maps") as error:
+        describe(model)
+    assert str(error.value).isprintable()

@@ -194,7 +194,7 @@ def _inspect_labelled(task: Task, options: argparse.Namespace) -> Inspection:
     dataset = open_dataset(task, options.folder, follow_links=options.follow_links, cache=cache)
     cases, problems = nameable(dataset)
     if problems:
-        raise DataError("\n  ".join(problems))
+        raise DataError(problems[0], lines=problems[1:])
     part = options.part or ("test" if dataset.parts is not None else "all")
     if dataset.parts is None:
         if part != "all":

@@ -15,7 +15,7 @@ from fedmepd.data.cases import LABEL, Case
 from fedmepd.data.containment import outside
 from fedmepd.data.findings import Finding, error
 from fedmepd.data.names import kinds_of, read_case_name, read_label_name
-from fedmepd.errors import DataError
+from fedmepd.errors import DataError, has_controls
 from fedmepd.storage import read_json
 from fedmepd.tasks.task import Task
 
@@ -127,8 +127,10 @@ def _case(
 ) -> Case:
     values = {kind: _cell(row.get(column)) for kind, column in columns.items()}
     name, patient = values.pop("name"), values.pop("patient", "")
-    if not name or len(PurePath(name).parts) != 1 or name in (".", "..") or "\0" in name:
+    if not name or len(PurePath(name).parts) != 1 or name in (".", "..") or has_controls(name):
         raise DataError(f"{file}, row {number}: {name!r} is no name of a case", _PUBLIC)
+    if has_controls(patient):
+        raise DataError(f"{file}, row {number}: {patient!r} is no name of a patient", _PUBLIC)
     findings: list[Finding] = []
     files: dict[str, Path] = {}
     for kind, value in values.items():

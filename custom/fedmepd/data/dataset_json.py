@@ -13,7 +13,7 @@ from fedmepd.data.cases import LABEL
 from fedmepd.data.containment import outside
 from fedmepd.data.findings import Finding, warning
 from fedmepd.data.names import kind_of
-from fedmepd.errors import DataError
+from fedmepd.errors import DataError, plain_text
 from fedmepd.tasks.labels import Convention, grouped
 from fedmepd.tasks.task import Task
 
@@ -77,7 +77,7 @@ def read_dataset_json(task: Task, folder: Path, case_names: Iterable[str], follo
         convention = next((name for name, one in known.items() if _same(one, found)), FILE_NAME)
         own = (FILE_NAME, found) if convention == FILE_NAME else None
     else:
-        said = json.dumps(told["labels"]) if "labels" in told else "missing"
+        said = plain_text(json.dumps(told["labels"])) if "labels" in told else "missing"
         classes = ", ".join(task.classes)
         doubt = f"labels in {file} is {said}: expected the values of {classes}"
     return Described(_channels(task, file, told), convention, doubt, own=own)
@@ -110,7 +110,7 @@ def _channels(task: Task, file: Path, told: dict[str, Any]) -> dict[str, int]:
     read = {key: _modalities(task, told[key]) for key in there}
     for key, modalities in read.items():
         if modalities is None:
-            raise DataError(f"{file}: {key} is {json.dumps(told[key])}: {_expected(task)}", _PUBLIC)
+            raise DataError(f"{file}: {key} is {plain_text(json.dumps(told[key]))}: {_expected(task)}", _PUBLIC)
     if len(there) > 1 and read[there[0]] != read[there[1]]:
         raise DataError(f"{file}: {' and '.join(there)} say different channels: remove the wrong one", _PUBLIC)
     return {modality: number for number, modality in enumerate(read[there[0]] or ())}

@@ -81,8 +81,11 @@ def refuse_for_a_run(findings: Sequence[Finding]) -> None:
         refuse(findings)
     except DataError as problem:
         advice = advice_for_a_run([found.text for found in findings if found.severity == ERROR])
-        separator = "\n  " if "\n" in str(problem) else "; "
-        raise DataError(separator.join(filter(None, [str(problem), advice])), problem.public) from problem
+        if not advice:
+            raise
+        if problem.lines:
+            raise DataError(problem.message, problem.public, lines=(*problem.lines, advice)) from problem
+        raise DataError(f"{problem}; {advice}", problem.public) from problem
 
 
 def refuse(findings: Sequence[Finding]) -> None:
@@ -101,4 +104,4 @@ def refuse(findings: Sequence[Finding]) -> None:
         lines.insert(0, f"{counted(len(errors), 'fault')} in the data:")
     counts = count_kinds(errors, ERROR)
     public = "the site's data cannot be used: " + ", ".join(f"{kind} ({count})" for kind, count in counts.items())
-    raise DataError("\n  ".join(lines), public=public)
+    raise DataError(lines[0], public, lines=lines[1:])

@@ -147,4 +147,4 @@ def _refuse(lines: list[str], where: str) -> None:
     count, shown = len(lines), lines[:MOST_SHOWN]
     more = [f"and {count - MOST_SHOWN} more"] if count > MOST_SHOWN else []
     head = f"{counted(count, 'patient')}{where} cannot be used for fusion training:"
-    raise DataError("\n  ".join([head, *shown, *more]))
+    raise DataError(head, lines=[*shown, *more])

@@ -13,7 +13,7 @@ from fedmepd.data.cases import LABEL, Case
 from fedmepd.data.findings import ERROR, WARNING, Finding, error, note, refuse, warning
 from fedmepd.data.names import read_case_name, words_of
 from fedmepd.data.training_images import ImageMeasures, medians, other_size
-from fedmepd.errors import DataError, FedMEPDError
+from fedmepd.errors import DataError, FedMEPDError, escaped, has_controls
 from fedmepd.tasks.labels import IGNORE
 from fedmepd.tasks.task import MADE_UP, Task
 from fedmepd.text_table import counted
@@ -141,6 +141,11 @@ def _names(case: Case) -> Iterator[Finding]:
             shown = name.encode("utf-8", "backslashreplace").decode()
             text = f"{shown} has a name that is not UTF-8, as old archives and network drives write them: rename it"
             yield error("name that is not UTF-8", text)
+            return
+    for name in dict.fromkeys([case.name, case.patient, case.institution or ""]):
+        if has_controls(name):
+            text = f"{escaped(name)} has control characters in its name: rename it"
+            yield error("name with control characters", text)
             return
 
 

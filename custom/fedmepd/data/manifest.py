@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -24,7 +25,7 @@ from pydantic import (
 )
 
 from fedmepd.data.cases import Case
-from fedmepd.errors import DataError, SettingsError, explain
+from fedmepd.errors import DataError, SettingsError, explain, require_no_controls
 from fedmepd.storage import write_text
 from fedmepd.tasks.find import DEFAULT, find_task
 from fedmepd.tasks.labels import Convention
@@ -35,6 +36,10 @@ FILE_NAME = "fedmepd-data.json"
 FORMAT = 1
 
 Part = Literal["train", "validation", "test"]
+
+# They are printed, and some become names of files.
+_Text = Annotated[str, AfterValidator(require_no_controls)]
+_Name = Annotated[_Text, Field(min_length=1)]
 
 
 class _Entry(BaseModel):
@@ -64,10 +69,10 @@ class CaseEntry(_Entry):
     training; it is written only where it is true.
     """
 
-    name: str = Field(min_length=1)
-    patient: str = Field(min_length=1)
-    institution: str | None = None
-    labels: str | None
+    name: _Name
+    patient: _Name
+    institution: _Text | None = None
+    labels: _Text | None
     part: Part | None
     images: dict[str, FileEntry] = Field(min_length=1)
     label: FileEntry | None
@@ -105,7 +110,7 @@ class CaseEntry(_Entry):
 class LabelValues(_Entry):
     """A user's own label values, see :class:`fedmepd.tasks.labels.Convention`."""
 
-    source: str
+    source: _Text
     classes: dict[int, int]
     groups: list[list[int]] = []
 
@@ -128,9 +133,9 @@ class Manifest(_Entry):
     """
 
     format: Literal[1] = FORMAT
-    task: str = DEFAULT
-    label_values: dict[str, LabelValues] = {}
-    patterns: list[str] = []
+    task: _Text = DEFAULT
+    label_values: dict[_Text, LabelValues] = {}
+    patterns: list[_Text] = []
     cases: list[CaseEntry]
 
     @model_serializer(mode="wrap")

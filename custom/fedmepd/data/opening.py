@@ -12,6 +12,7 @@ from fedmepd.data.inspection import is_text
 from fedmepd.data.layouts import Dataset, find_dataset
 from fedmepd.data.site import changed_files
 from fedmepd.data.source import no_case
+from fedmepd.errors import has_controls
 from fedmepd.tasks.task import Task
 
 
@@ -46,7 +47,7 @@ def nameable(dataset: Dataset) -> tuple[list[Case], list[str]]:
     for case in dataset.cases:
         if not is_text(case.name):
             problems.append(f"{ascii(case.name)} is a name that is not UTF-8: rename the case")
-        elif len(PurePath(case.name).parts) != 1 or case.name in (".", ".."):
+        elif len(PurePath(case.name).parts) != 1 or case.name in (".", "..") or has_controls(case.name):
             problems.append(f"{case.name!r} is no name that a file can have: rename the case")
         elif counts[case.name] == 1:
             cases.append(case)

@@ -105,7 +105,8 @@ def open_source(
         rest = inspection.without_faulty()
         if skip_faulty or not rest.cases or any(found.severity == ERROR for found in rest.findings):
             raise
-        raise DataError(f"{error}\n  or leave out the cases with errors: --skip-faulty", error.public) from error
+        advice = "or leave out the cases with errors: --skip-faulty"
+        raise DataError(error.message, error.public, lines=(*error.lines, advice)) from error
     if not usable.cases:
         raise DataError(f"all cases of {folder} have errors: see `fedmepd data check {folder} --details`")
     return Source(dataset, usable, len(inspection.cases) - len(usable.cases), patterns)

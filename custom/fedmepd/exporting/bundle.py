@@ -17,9 +17,9 @@ from fedmepd.errors import FedMEPDError, cannot_read
 from fedmepd.exporting.network import buffer
 from fedmepd.federation.model_card import FILE_NAME as CARD
 from fedmepd.segmentation.limits import intended_use
-from fedmepd.storage import load_tensors, save_tensors, write_json, write_text
+from fedmepd.storage import save_tensors, write_json, write_text
 from fedmepd.tasks.task import Task
-from fedmepd.training.checkpoints import About, describe, model_task, trained_with
+from fedmepd.training.checkpoints import About, describe, model_task, read_model, trained_with
 
 _SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
 _LICENCE = """\
@@ -48,7 +48,7 @@ def export_bundle(model: Path, out: Path, licence: Path | None = None) -> None:
     if out.exists():
         raise FedMEPDError(f"{out} exists already: choose another folder")
     text = _LICENCE if licence is None else _read(licence)
-    content = load_tensors(model, "model of fedmepd")
+    content = read_model(model)
     anchors = {level: len(rows) for level, rows in content["anchors"].items()}
     write_json(out / "configs/inference.json", _inference(task, about, anchors))
     write_json(out / "configs/metadata.json", _metadata(task, about))

@@ -15,6 +15,7 @@ from fedmepd.methods.method import Shapes, Tensors
 from fedmepd.methods.parts.exact_sum import LARGEST_CHANGE
 from fedmepd.methods.parts.selection import ANCHORS, EXTRA, encoder_of, parts
 from fedmepd.networks.anchors import FLOATS
+from fedmepd.networks.anchors import LARGEST_VALUE as LARGEST_ANCHOR
 from fedmepd.networks.encoder import LEVELS, channels
 from fedmepd.networks.network import SHARED
 from fedmepd.text_table import counted
@@ -162,6 +163,8 @@ def check_anchors(site: str, anchors: Tensors, settings: Settings) -> None:
         rows = value.shape[0] if value.ndim == 2 else 0
         if not 0 < rows <= MOST_ANCHORS:
             refuse(f"{key} has shape {tuple(value.shape)}: expected 1 to {MOST_ANCHORS} rows")
-        _check_floats(key, torch.Size((rows, widths[key])), value, refuse)
+        largest = _check_floats(key, torch.Size((rows, widths[key])), value, refuse)
+        if largest > LARGEST_ANCHOR:
+            refuse(f"{key} has values up to {largest:.3g}: expected at most {LARGEST_ANCHOR:.0f}")
     if len({len(value) for value in anchors.values()}) > 1:
         refuse("its levels have different numbers of anchors")

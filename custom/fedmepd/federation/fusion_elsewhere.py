@@ -15,7 +15,7 @@ from fedmepd.federation.checking import check_anchors, check_fused
 from fedmepd.federation.exchange import FusionReply, FusionTask, ModelCopy, SiteProfile, Tested
 from fedmepd.federation.fusion_desk import digest
 from fedmepd.federation.fusion_site import Abort
-from fedmepd.federation.reports import FusionReport, check_cases, check_report, check_trained_on
+from fedmepd.federation.reports import FusionReport, check_cases, check_figures, check_report, check_trained_on
 from fedmepd.methods.method import Fused, Spent, Tensors
 from fedmepd.methods.parts.selection import ANCHORS, EXTRA, parts
 from fedmepd.tasks.find import find_task
@@ -131,6 +131,7 @@ class FusionElsewhere:
             if reply.round != task.round:
                 raise UpdateRefused(f"answer of {self.name} for round {reply.round} refused: this is {task.round}")
             report = check_report(self.name, FusionReport, reply.report, self._task)
+            check_figures(self.name, report, self.settings)
             check_trained_on(self.name, report["cases"], self.profile.cases["train"])
         except UpdateRefused as error:
             raise FusionAway(str(error), str(error)) from error

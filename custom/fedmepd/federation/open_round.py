@@ -16,7 +16,7 @@ from fedmepd.errors import UpdateRefused
 from fedmepd.federation.checking import check_update
 from fedmepd.federation.exchange import SiteProfile, Update
 from fedmepd.federation.norm_bound import NormBound, Size, size_of
-from fedmepd.federation.reports import TrainReport, check_report, check_trained_on, check_validated
+from fedmepd.federation.reports import TrainReport, check_figures, check_report, check_trained_on, check_validated
 from fedmepd.methods.method import AtServer, Tensors
 from fedmepd.methods.parts.selection import EXTRA, parts
 from fedmepd.storage import cannot_write, load_tensors, remove_leftovers, save_tensors
@@ -210,6 +210,7 @@ class OpenRound:
                 extras = self._method.expect_extras(site)
                 check_update(profile, self.number, self._method.expect(site), update, extras)
                 report = check_report(site, TrainReport, update.report, self._task)
+                check_figures(site, report, self._method.settings)
                 check_trained_on(site, report["cases"], profile.cases["train"])
                 check_validated(site, report["validation"], self.number)
             except UpdateRefused as error:

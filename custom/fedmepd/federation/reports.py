@@ -16,12 +16,14 @@ from pydantic import (
     model_validator,
 )
 
-from fedmepd.config import SITE_NAME
+from fedmepd import methods
+from fedmepd.config import SITE_NAME, Settings
 from fedmepd.disclosure import Withheld
 from fedmepd.errors import UpdateRefused, explain
 from fedmepd.evaluation.results import ROUNDING
 from fedmepd.federation.exchange import SiteProfile
 from fedmepd.methods.parts.exact_sum import LARGEST_WEIGHT
+from fedmepd.tasks.find import find_task
 from fedmepd.tasks.task import Task
 from fedmepd.text_table import counted
 
@@ -48,7 +50,7 @@ class _Report(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
-# Far more than a method has; of every round, all are kept.
+# Which of them a method has, and between which values, is another question: see :func:`check_figures`.
 _FigureName = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_plain_name)]
 _Figures = Annotated[dict[_FigureName, _Figure], Field(max_length=64)]
 _Cases = Annotated[int, Field(ge=0, le=int(LARGEST_WEIGHT), strict=True)]
@@ -356,6 +358,30 @@ def check_profile(site: str, profile: Any, task: Task) -> SiteProfile:
     if profile["name"] != site:
         raise UpdateRefused(f"report of {site} refused: name = {profile['name']!r}: expected {site!r}")
     return SiteProfile.from_json(profile)
+
+
+def check_figures(owner: str, report: dict[str, Any], settings: Settings) -> None:
+    """Refuses losses and figures that the job's method does not have, and values that no honest participant finds.
+
+    Args:
+        owner: whose report it is.
+        report: a checked :class:`TrainReport` or :class:`FusionReport`.
+        settings: of the job.
+
+    Raises:
+        UpdateRefused: the message names the participant and the figure.
+    """
+    method, task = methods.find(settings.method), find_task(settings.task)
+    for key, bounds in (("losses", method.losses(task)), ("figures", method.figures(task))):
+        for name, value in report[key].items():
+            if name not in bounds:
+                expected = f"expected some of {', '.join(bounds)}" if bounds else "expected none"
+                raise UpdateRefused(f"report of {owner} refused: {method.title} has no {key}.{name}: {expected}")
+            least, most = bounds[name]
+            if not least <= value <= most:
+                raise UpdateRefused(
+                    f"report of {owner} refused: {key}.{name} = {value:.6g}: expected {least:g} to {most:g}"
+                )
 
 
 def check_trained_on(owner: str, reported: int, told: int) -> None:

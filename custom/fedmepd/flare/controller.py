@@ -20,7 +20,7 @@ from nvflare.app_common.app_constant import AppConstants
 from nvflare.app_common.workflows.scatter_and_gather import ScatterAndGather
 from nvflare.widgets.info_collector import InfoCollector
 
-from fedmepd.errors import Aborted, FedMEPDError, UpdateRefused, plain_text
+from fedmepd.errors import LONGEST_MESSAGE, Aborted, FedMEPDError, UpdateRefused, escaped, plain_text
 from fedmepd.federation.charts import FEDERATION
 from fedmepd.federation.timing import Timing
 from fedmepd.flare import console, folders, loading, progress, translation
@@ -89,10 +89,10 @@ class FedMEPDController(ScatterAndGather):
         self.log_debug(fl_ctx, msg, fire_event)
 
     def _say(self, text: str) -> None:
-        self._progress.info(text)
+        self._progress.info(escaped(text))
 
     def _warn(self, text: str) -> None:
-        self._progress.warning(text)
+        self._progress.warning(escaped(text))
 
     @contextlib.contextmanager
     def _guarded(self, fl_ctx: FLContext) -> Iterator[None]:
@@ -106,7 +106,7 @@ class FedMEPDController(ScatterAndGather):
         except Exception as error:
             self.log_exception(fl_ctx, "the server's work failed", fire_event=False)
             hint = "; a smaller crop, batch or width needs less" if translation.is_out_of_memory(error) else ""
-            self.system_panic(f"{type(error).__name__}: {error}{hint}", fl_ctx)
+            self.system_panic(plain_text(f"{type(error).__name__}: {error}{hint}", LONGEST_MESSAGE), fl_ctx)
 
     def start_controller(self, fl_ctx: FLContext) -> None:
         # Not ScatterAndGather's, which takes components and an initial model from the job: the server has both.
@@ -383,7 +383,7 @@ class FedMEPDController(ScatterAndGather):
     def _show(self, results: dict[str, Any]) -> None:
         from fedmepd.evaluation.tables import console_table
 
-        self._say("results\n" + console_table(results))
+        self._progress.info("results\n" + console_table(results))
 
     def handle_event(self, event_type: str, fl_ctx: FLContext):
         super().handle_event(event_type, fl_ctx)

@@ -16,7 +16,7 @@ from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.apis.signal import Signal
 from nvflare.widgets.info_collector import InfoCollector
 
-from fedmepd.errors import Aborted, FedMEPDError
+from fedmepd.errors import Aborted, FedMEPDError, escaped
 from fedmepd.federation.egress import EgressList, Item
 from fedmepd.federation.exchange import Update
 from fedmepd.federation.kept_settings import hold_to
@@ -127,7 +127,8 @@ class FedMEPDExecutor(Executor):
         self.load()
         ready = self.clock()
         level = _level(fl_ctx)
-        self._site, self._desk = self.open_site(run, lambda text: self.logger.log(level, text), fl_ctx)
+        # Such lines hold names that the server or the hospital's own files have chosen.
+        self._site, self._desk = self.open_site(run, lambda text: self.logger.log(level, escaped(text)), fl_ctx)
         self._run = run
         self._start_up = {"process": ready, "data": self.clock() - ready}
 

@@ -12,8 +12,9 @@ from nvflare.apis.dxo_filter import DXOFilter
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
 
+from fedmepd.errors import UpdateRefused, plain_text
 from fedmepd.federation.wire import LARGEST_EXPONENT, SMALLEST_EXPONENT, grow, shrink
-from fedmepd.flare.translation import BYTES, WIRE_PRECISION
+from fedmepd.flare.translation import BYTES, WIRE_PRECISION, tensors_of
 
 EXPONENTS = "exponents"
 
@@ -38,17 +39,25 @@ class FromWirePrecision(DXOFilter):
     """The inverse of :class:`ToWirePrecision`.
 
     Raises:
-        ValueError: an exponent is none; FLARE then reports that the filter failed, and the site is left out.
+        UpdateRefused: a tensor, its name or its exponent is none, or there are exponents of tensors that did not come;
+            FLARE then logs the message, and that the filter failed, and the site is left out.
     """
 
     def __init__(self):
         super().__init__(supported_data_kinds=[DataKind.WEIGHTS], data_kinds_to_filter=None)
 
     def process_dxo(self, dxo: DXO, shareable: Shareable, fl_ctx: FLContext) -> DXO:
-        tensors = dict(dxo.data)
-        for key, exponent in (dxo.get_meta_prop(EXPONENTS) or {}).items():
+        tensors, exponents = dict(tensors_of(dxo)), dxo.get_meta_prop(EXPONENTS) or {}
+        if not isinstance(exponents, dict):
+            raise UpdateRefused(f"expected an exponent for each tensor, got a value of type {type(exponents).__name__}")
+        for key, exponent in exponents.items():
+            if key not in tensors:
+                raise UpdateRefused(f"an exponent came for {plain_text(key)}, and no tensor of that name")
             if not isinstance(exponent, int) or not SMALLEST_EXPONENT <= exponent <= LARGEST_EXPONENT:
-                raise ValueError(f"{key} came with exponent {exponent!r}")
+                raise UpdateRefused(f"{key} came with exponent {plain_text(exponent)}")
+            # The other filter has made it so.
+            if tensors[key].dtype != torch.float16:
+                raise UpdateRefused(f"{key} came with an exponent, as {tensors[key].dtype}: expected torch.float16")
             tensors[key] = grow(tensors[key], exponent)
         return _copy(dxo, tensors, {})
 

@@ -128,9 +128,9 @@ def model_of(message: Shareable) -> ModelCopy:
     """
     dxo = _dxo_of(message)
     modalities = dxo.get_meta_prop(_MODALITIES)
-    if not isinstance(modalities, list) or not all(isinstance(name, str) for name in modalities):
+    if not isinstance(modalities, list) or not all(map(_is_name, modalities)):
         raise UpdateRefused("not a model of this package: it does not say its modalities")
-    return ModelCopy(tuple(modalities), _tensors(dxo))
+    return ModelCopy(tuple(modalities), tensors_of(dxo))
 
 
 def _model(model: ModelCopy, run: Run) -> DXO:
@@ -149,7 +149,7 @@ def payload_of(message: Shareable) -> Payload:
     # It becomes part of the name of a file.
     if not isinstance(number, int) or number < 0:
         raise UpdateRefused("the task has no round: server and site must run the same version of fedmepd")
-    return Payload(round=number, tensors=_tensors(dxo))
+    return Payload(round=number, tensors=tensors_of(dxo))
 
 
 def profile_reply(profile: SiteProfile, start_up: dict[str, float | None]) -> Shareable:
@@ -206,7 +206,7 @@ def update_of(site: str, message: Shareable) -> Update:
     """
     try:
         dxo = _dxo_of(message)
-        tensors, round_number, report = _tensors(dxo), dxo.get_meta_prop(_ROUND), dxo.get_meta_prop(REPORT)
+        tensors, round_number, report = tensors_of(dxo), dxo.get_meta_prop(_ROUND), dxo.get_meta_prop(REPORT)
     except UpdateRefused as error:
         raise UpdateRefused(f"{site}: update refused: {error}") from error
     if not isinstance(round_number, int) or not isinstance(report, dict):
@@ -248,12 +248,13 @@ def fusion_task_of(message: Shareable) -> FusionTask:
     kind, number, names, known, modalities = (
         dxo.get_meta_prop(key) for key in (_KIND, _ROUND, _NAMES, _KNOWN, _MODALITIES)
     )
+    lists = isinstance(names, list) and isinstance(modalities, list)
     # The round becomes part of the name of a file.
-    plain = isinstance(number, int) and number >= 0 and isinstance(known, str) and isinstance(names, list)
-    if kind not in get_args(FusionKind) or not plain or not isinstance(modalities, list):
+    plain = isinstance(number, int) and number >= 0 and isinstance(known, str) and len(known) <= LONGEST_TEXT
+    if kind not in get_args(FusionKind) or not plain or not lists or not all(map(_is_name, (*names, *modalities))):
         reason = "the task is none for a fusion site: server and site must run the same version of fedmepd"
         raise UpdateRefused(reason, reason)
-    return FusionTask(kind, number, [str(name) for name in names], known, _tensors(dxo), tuple(map(str, modalities)))
+    return FusionTask(kind, number, names, known, tensors_of(dxo), tuple(modalities))
 
 
 def fusion_reply(reply: FusionReply, run: Run, received: Shareable) -> Shareable:
@@ -283,11 +284,11 @@ def fusion_reply_of(site: str, message: Shareable) -> FusionReply:
     kinds = ((number, int), (version, str), (relative, bool), (digests, dict), (report, dict))
     if not all(isinstance(value, kind) for value, kind in kinds) or len(version) > LONGEST_TEXT:
         raise UpdateRefused(f"{site}: answer refused: not one of a fusion site of this package")
-    return FusionReply(number, version, _tensors(dxo), relative, digests, report, bytes_of(message))
+    return FusionReply(number, version, tensors_of(dxo), relative, digests, report, bytes_of(message))
 
 
-def _tensors(dxo: DXO) -> dict[str, torch.Tensor]:
-    """Returns the tensors of a message.
+def tensors_of(dxo: DXO) -> dict[str, torch.Tensor]:
+    """Returns the tensors of a message, whose names may stand in a log as they are.
 
     Raises:
         UpdateRefused: it holds something else, or under another name than a weight can have.
@@ -295,11 +296,16 @@ def _tensors(dxo: DXO) -> dict[str, torch.Tensor]:
     if dxo.data_kind != DataKind.WEIGHTS:
         raise UpdateRefused(f"expected weights, got {plain_text(dxo.data_kind)}")
     for key, value in dxo.data.items():
-        if not isinstance(key, str) or not key.isprintable() or len(key) > LONGEST_TEXT:
+        if not _is_name(key):
             raise UpdateRefused(f"{plain_text(key)} is no name of a weight")
         if not isinstance(value, torch.Tensor):
             raise UpdateRefused(f"{key} is a {type(value).__name__}, expected a tensor")
     return dxo.data
+
+
+def _is_name(name: object) -> bool:
+    """Whether something may be the name of a weight or a modality."""
+    return isinstance(name, str) and name.isprintable() and len(name) <= LONGEST_TEXT
 
 
 def round_of(message: Shareable) -> int | None:

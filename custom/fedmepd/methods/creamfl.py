@@ -34,11 +34,13 @@ from fedmepd.config import FUSION_SITE, Section, Settings
 from fedmepd.data.site import SiteData, open_fusion_data
 from fedmepd.methods.local import LocalAtServer
 from fedmepd.methods.method import AtFusionSite, AtSite, Fuse, Fused, Method, Shapes, Store, Tensors
+from fedmepd.methods.parts.figures import LARGEST, NOTHING, Bounds
 from fedmepd.methods.parts.representations import Projections, PublicCases, agreed, contrast, of_others, represent
 from fedmepd.methods.parts.selection import EXTRA
 from fedmepd.networks.network import FedMEPDNet
 from fedmepd.site_settings import SiteSettings
 from fedmepd.tasks.find import find_task
+from fedmepd.tasks.task import Task
 from fedmepd.training.epoch import EpochReport, Step
 from fedmepd.training.losses import Loss
 from fedmepd.training.round import RoundTraining
@@ -241,6 +243,10 @@ class CreamFLAtFusionSite(_Represents, AtFusionSite):
         training.run()
 
 
+def _figures(task: Task) -> Bounds:
+    return dict.fromkeys(("contrast", "distillation"), (NOTHING, LARGEST))
+
+
 METHOD = Method(
     name="creamfl",
     title="CreamFL",
@@ -255,5 +261,6 @@ METHOD = Method(
     at_site=CreamFLAtSite,
     at_fusion_site=CreamFLAtFusionSite,
     settings=CreamFLSettings,
+    figures=_figures,
     phantoms_only="every site would need the images of the fusion site's patients",
 )

@@ -25,8 +25,10 @@ from fedmepd.config import Section, Settings
 from fedmepd.data.site import SiteData
 from fedmepd.methods.fedavg import FedAvgAtServer
 from fedmepd.methods.method import AtSite, Method, Tensors
+from fedmepd.methods.parts.figures import Bounds, plain_losses
 from fedmepd.methods.parts.proximal import ProximalTerm
 from fedmepd.networks.network import FedMEPDNet
+from fedmepd.tasks.task import Task
 from fedmepd.training.epoch import EpochReport, make_optimizer
 from fedmepd.training.kept_network import restore, state_of
 from fedmepd.training.round import RoundTraining
@@ -44,6 +46,10 @@ class DittoSettings(Settings):
     """The settings of a Ditto job."""
 
     personal: PersonalNetworkSettings = PersonalNetworkSettings()
+
+
+def _figures(task: Task) -> Bounds:
+    return {"personal_loss": plain_losses(task)["total"]}
 
 
 class DittoAtSite(AtSite):
@@ -85,5 +91,6 @@ METHOD = Method(
     at_server=FedAvgAtServer,
     at_site=DittoAtSite,
     settings=DittoSettings,
+    figures=_figures,
     networks=2,
 )

@@ -44,9 +44,11 @@ from fedmepd.methods.method import AtFusionSite, AtServer, AtSite, Fuse, Fused, 
 from fedmepd.methods.parts.aggregation import aggregation
 from fedmepd.methods.parts.exact_sum import ExactSum
 from fedmepd.methods.parts.fedamm_loss import FedAMMLoss, Prototypes, prototypes_of
+from fedmepd.methods.parts.figures import LARGEST, NOTHING, Bounds, plain_losses
 from fedmepd.methods.parts.selection import EXTRA, copy_into, encoder_of, of_modalities, parts
 from fedmepd.networks.network import SHARED, FedMEPDNet
 from fedmepd.tasks.find import find_task
+from fedmepd.tasks.task import Task
 from fedmepd.training.round import RoundTraining
 
 MEANS, COUNTS, CASES, SHARES = (f"{EXTRA}{name}" for name in ("means", "counts", "cases", "shares"))
@@ -240,6 +242,16 @@ class FedAMMAtFusionSite(AtFusionSite):
         return self._participant.leave()
 
 
+def _losses(task: Task) -> Bounds:
+    # A modality that few cases have weighs as much more; a divergence may be rounded to something below 0.
+    return plain_losses(task) | dict.fromkeys(("total", "divergence", "similarity", "prototypes"), (-1.0, LARGEST))
+
+
+def _figures(task: Task) -> Bounds:
+    # One modality's distance, divided by the mean of those that a case has.
+    return {f"relative_pace_{name}": (NOTHING, len(task.modalities) + 0.01) for name in task.modalities}
+
+
 METHOD = Method(
     name="fedamm",
     title="FedAMM",
@@ -255,4 +267,6 @@ METHOD = Method(
     at_site=FedAMMAtSite,
     at_fusion_site=FedAMMAtFusionSite,
     settings=FedAMMSettings,
+    losses=_losses,
+    figures=_figures,
 )

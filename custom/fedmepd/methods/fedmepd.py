@@ -272,13 +272,22 @@ class FedMEPDAtSite(AtSite):
         return build_network(self.settings, modalities, calibration=lacca)
 
     def take_in(self, network: FedMEPDNet, received: Tensors, round_number: int) -> None:
+        self._check_patience(network, parts(received, (PATIENCE,)))
         copy_into(network, parts(received, SEGMENTING), lambda key: _shared_rows(key, received))
-        anchors = {int(key.removeprefix(ANCHORS)): value.float() for key, value in parts(received, (ANCHORS,)).items()}
+        anchors = {key.removeprefix(ANCHORS): value for key, value in parts(received, (ANCHORS,)).items()}
         if fault := fault_of(anchors, network.task, network.width, self.settings.calibration.anchors_per_class):
             message = f"received anchors {fault}"
             raise FedMEPDError(message, public=message)
         if anchors:
-            network.anchors = anchors
+            network.anchors = {int(level): value.float() for level, value in anchors.items()}
+
+    def _check_patience(self, network: FedMEPDNet, patience: Tensors) -> None:
+        """Their names stay in the site's own curves: a server that made up others would fill its disk."""
+        filters = {layer_of(key): len(value) for key, value in network.state_dict().items() if key.startswith(DECODER)}
+        for key, left in patience.items():
+            if left.shape != (filters.get(key.removeprefix(PATIENCE)),):
+                message = f"received {key} of shape {tuple(left.shape)}, which is of no convolution of this network"
+                raise FedMEPDError(message, public=message)
 
     def give(self, network: FedMEPDNet, received: Tensors) -> Tensors:
         given = {}

@@ -29,6 +29,7 @@ from torch import Tensor
 from fedmepd.config import FUSION_SITE, Section, Settings
 from fedmepd.methods.method import AtFusionSite, AtServer, AtSite, Fuse, Fused, Method, Shapes, Store, Tensors
 from fedmepd.methods.parts.blocks import in_blocks
+from fedmepd.methods.parts.figures import proximal_figures
 from fedmepd.methods.parts.mixing import mixing_weights, mixture, products
 from fedmepd.methods.parts.proximal import ProximalTerm
 from fedmepd.methods.parts.selection import of_modalities
@@ -189,4 +190,5 @@ METHOD = Method(
     at_site=FedMSplitAtSite,
     at_fusion_site=FedMSplitAtFusionSite,
     settings=FedMSplitSettings,
+    figures=proximal_figures,
 )

@@ -19,6 +19,7 @@ from pydantic import Field
 from fedmepd.config import Section, Settings
 from fedmepd.methods.fedavg import FedAvgAtServer
 from fedmepd.methods.method import AtFusionSite, AtSite, Method, Tensors
+from fedmepd.methods.parts.figures import proximal_figures
 from fedmepd.methods.parts.proximal import ProximalTerm
 from fedmepd.training.round import RoundTraining
 
@@ -77,5 +78,6 @@ METHOD = Method(
     at_site=FedProxAtSite,
     at_fusion_site=FedProxAtFusionSite,
     settings=FedProxSettings,
+    figures=proximal_figures,
     private=True,
 )

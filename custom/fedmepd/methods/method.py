@@ -19,10 +19,12 @@ from fedmepd.config import Settings
 from fedmepd.data.cases import Case
 from fedmepd.data.site import SiteData
 from fedmepd.errors import FedMEPDError
+from fedmepd.methods.parts.figures import Bounds, no_figures, plain_losses
 from fedmepd.methods.parts.selection import copy_into
 from fedmepd.networks.build import build_network
 from fedmepd.networks.network import FedMEPDNet
 from fedmepd.privacy.participant import Privacy
+from fedmepd.tasks.task import Task
 from fedmepd.training.round import RoundTraining
 
 Tensors = dict[str, Tensor]
@@ -399,6 +401,8 @@ class Method:
         at_server: its part at the server.
         at_site: its part at a site.
         at_fusion_site: its part at the fusion site.
+        losses, figures: what its participants tell of their training in a task, see
+            :mod:`fedmepd.methods.parts.figures`; the server refuses all else.
         phantoms_only: why it must not be used with patients' images; empty where it may.
         private: whether it can be combined with differential privacy: all that leaves a participant besides what is
             withheld then follows from its training steps and its anchors.
@@ -418,6 +422,8 @@ class Method:
     settings: type[Settings] = Settings
     networks: int = 1
     averages: bool = True
+    losses: Callable[[Task], Bounds] = plain_losses
+    figures: Callable[[Task], Bounds] = no_figures
     phantoms_only: str = ""
     private: bool = False
 

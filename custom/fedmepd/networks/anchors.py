@@ -14,6 +14,10 @@ from fedmepd.tasks.task import Task
 FLOATS = (torch.float16, torch.float32, torch.float64)
 # Of any job.
 MOST_PER_CLASS = 64
+# An anchor is a mean of normalised features. Instance normalisation of V voxels leaves no value above the root of V:
+# with the largest crops, of 256 voxels a side, 2 ** 12. What is left is room for learned scales, and for the noise of
+# differential privacy. Much larger ones, from 1e15 on, leave a site's calibration without a gradient: it never learns.
+LARGEST_VALUE = 2.0**20
 
 
 def kind_of(value: object) -> str:
@@ -52,5 +56,7 @@ def fault_of(anchors: Mapping[object, object], task: Task, width: int, per_class
             return f"of level {name} have shape {shape}: expected 1 to {most} rows of {columns}"
         if not torch.isfinite(value).all():
             return f"of level {name} hold NaN or infinity"
+        if (largest := float(value.abs().max())) > LARGEST_VALUE:
+            return f"of level {name} hold values up to {largest:.3g}: expected at most {LARGEST_VALUE:.0f}"
         rows.add(shape[0])
     return "of different levels differ in number" if len(rows) > 1 else ""

@@ -125,7 +125,7 @@ def describe(path: Path) -> dict:
     Raises:
         CheckpointError: the file is not a fedmepd model.
     """
-    content = _read(path)
+    content = read_model(path)
     return {key: value for key, value in content.items() if key not in ("state", "anchors")}
 
 
@@ -152,7 +152,7 @@ def load_model(path: str | Path) -> FedMEPDNet:
     >>> network(images, ("FLAIR", "T2")).shape  # the probability of each class in each voxel
     torch.Size([1, 4, 24, 24, 24])
     """
-    content = _read(path)
+    content = read_model(path)
     task = model_task(path, content)
 
     def build() -> FedMEPDNet:
@@ -173,7 +173,12 @@ def load_model(path: str | Path) -> FedMEPDNet:
     return network.eval()
 
 
-def _read(path: str | Path) -> dict:
+def read_model(path: str | Path) -> dict:
+    """Returns the content of a checkpoint, its description checked, its tensors not yet (see :func:`load_model`).
+
+    Raises:
+        CheckpointError: the file is not a fedmepd model.
+    """
     content = load_tensors(Path(path), "model of fedmepd")
     kind = content.get("kind")
     if not isinstance(kind, str) or kind != _KIND:
@@ -191,7 +196,7 @@ def _read(path: str | Path) -> dict:
         raise CheckpointError(f"{path}: key {missing[0]} is missing: {DAMAGED}")
     # Older models do not say that their normalisations have no parameters.
     content = {"affine": False, "modality_norms": False} | content
-    check_header(path, content)
+    content = check_header(path, content)
     return content | {"task": _EARLIER_TASKS.get(content["task"], content["task"])}
 
 

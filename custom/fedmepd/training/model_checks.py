@@ -62,30 +62,39 @@ class _Header(NetworkSettings):
 
     model_config = ConfigDict(extra="ignore", strict=True, arbitrary_types_allowed=True)
 
+    kind: _Name
+    format: int
     task: _Name
     modalities: list[_Name] = Field(min_length=1, max_length=64)
     task_modalities: list[_Name] = []
     classes: list[_Name] = []
+    label_maps: dict[_Name, dict[_Name, int]] = {}
     calibration: _Calibration | None
     about: _About
     state: dict[str, Tensor]
     anchors: dict[str, Tensor]
 
 
-def check_header(path: object, content: dict[str, Any]) -> None:
+def check_header(path: object, content: dict[str, Any]) -> dict[str, Any]:
     """Looks whether a model's description is one, and its network of a size that a job may have.
 
     Args:
         path: of the file, for messages.
         content: of the file.
 
+    Returns:
+        the keys of it that are known here: what else it holds may be of any kind and, written out, of any size.
+
     Raises:
         CheckpointError: the message names the key.
     """
     try:
-        _Header.model_validate(content)
+        header = _Header.model_validate(content)
     except ValidationError as error:
         raise CheckpointError(f"{explain(error, str(path))}: {DAMAGED}") from error
+    told = header.model_dump(exclude_unset=True, exclude={"state", "anchors"})
+    told |= {"state": content["state"], "anchors": content["anchors"]}
+    return {key: told[key] for key in content if key in told}
 
 
 def check_tensors(path: object, content: dict[str, Any], task: Task, build: Callable[[], FedMEPDNet]) -> None:
