@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -50,6 +50,13 @@ class Limits(BaseModel):
     batch: int = Field(8, ge=1, le=64, description="largest `training.batch`")
     epochs: int = Field(10, ge=1, le=100, description="largest `training.local_epochs` and `fusion_epochs`")
     rounds: int = Field(2000, ge=1, le=MOST_ROUNDS, description="most rounds of a job")
+    repeats: int = Field(
+        1000,
+        ge=0,
+        le=1_000_000,
+        description="how often the server may ask for a round again in a run, as it does after a restart; the same for "
+        "each other kind of task, such as tests",
+    )
     threads: int = Field(
         64, ge=1, le=1024, description="most CPU threads; also where the job leaves the number to PyTorch"
     )
@@ -57,7 +64,8 @@ class Limits(BaseModel):
         100,
         gt=0,
         le=1e6,
-        description="most GiB of states and models of all runs in the kit; a full site refuses jobs",
+        description="most GiB that this package has written in the kit: states and models of all runs, and the list of "
+        "what has left; a full site refuses jobs",
         json_schema_extra={"unit": "GiB"},
     )
     cache_gib: float = Field(
@@ -98,21 +106,39 @@ class Limits(BaseModel):
         """
         self._compare({"the round": round_number}, {"the round": "rounds"})
 
-    def check_disk(self, folders: list[Path]) -> None:
+    def check_repeats(self, kind: str, repeats: int) -> None:
+        """Refuses a task that the server has asked for too often.
+
+        Args:
+            kind: of the task.
+            repeats: how often, this time included, it was for a round that had been asked for before.
+
+        Raises:
+            SettingsError: it names both, and the limit.
+        """
+        if repeats > self.repeats:
+            told = (
+                f"the server has asked for {kind} {repeats} times more than the run has rounds of it, limits.repeats "
+                f"is {self.repeats} at this site"
+            )
+            raise SettingsError(f"{told}: ask its operator why, or raise the limit in the site's fedmepd.json", told)
+
+    def check_disk(self, folders: list[Path], books: Sequence[Path] = ()) -> None:
         """Refuses a job where the runs so far have left too much.
 
         Args:
             folders: with the runs' states and models.
+            books: files and folders with what is noted of all runs, which count too.
 
         Raises:
             SettingsError: it names what they hold and the limit.
         """
-        used = _gib(folders)
+        used = _gib([*folders, *books])
         if used > self.disk_gib:
             told = f"limits.disk_gib is {self.disk_gib:g} at this site, and its runs hold {used:.3g} GiB"
+            where = f" ({', '.join(map(str, folders))})" if folders else ""
             raise SettingsError(
-                f"{told}: move finished ones away ({', '.join(map(str, folders))}), or raise the limit in the site's "
-                "fedmepd.json",
+                f"{told}: move finished ones away{where}, or raise the limit in the site's fedmepd.json",
                 public=told,
             )
 
@@ -160,8 +186,8 @@ class Limits(BaseModel):
         return asked
 
 
-def _gib(folders: list[Path]) -> float:
-    return sum(_size(file) for folder in folders for file in folder.rglob("*")) / _GIB
+def _gib(places: list[Path]) -> float:
+    return sum(_size(file) for place in places for file in (place, *place.rglob("*"))) / _GIB
 
 
 def _size(path: Path) -> int:
