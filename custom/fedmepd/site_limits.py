@@ -8,10 +8,13 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from fedmepd.config import LONGEST_WAIT, MOST_ROUNDS, Settings
+from fedmepd.config import LONGEST_WAIT, MOST_ROUNDS, EvaluationSettings, Settings
 from fedmepd.errors import SettingsError
 
 _GIB = 2**30
+
+# As many voxels of 1 mm as any head needs: before training, no site knows how large the prepared cases will be.
+_WHOLE_HEAD = (256, 256, 256)
 
 # The limit on each setting of a job, by the setting's section and key.
 _LIMITED = {
@@ -46,6 +49,13 @@ class Limits(BaseModel):
     )
     window: int = Field(
         160, ge=16, le=512, description="largest `evaluation.window` in voxels", json_schema_extra={"unit": "voxels"}
+    )
+    windows: int = Field(
+        100_000,
+        ge=1,
+        le=10**9,
+        description="most windows that `evaluation.window` and `overlap` cut a volume into: of 256 voxels a side "
+        "before training, and of every case before it is segmented",
     )
     batch: int = Field(8, ge=1, le=64, description="largest `training.batch`")
     epochs: int = Field(10, ge=1, le=100, description="largest `training.local_epochs` and `fusion_epochs`")
@@ -97,6 +107,30 @@ class Limits(BaseModel):
         asked = {f"{section}.{key}": getattr(getattr(settings, section), key) for section, key in _LIMITED}
         limits = {f"{section}.{key}": name for (section, key), name in _LIMITED.items()}
         self._compare({**asked, "rounds": settings.rounds}, {**limits, "rounds": "rounds"})
+        self.check_windows(settings.evaluation, _WHOLE_HEAD)
+
+    def check_windows(self, evaluation: EvaluationSettings, size: Sequence[int]) -> None:
+        """Refuses to cut a volume into too many windows: they are laid out in memory before the first.
+
+        Args:
+            evaluation: of the job.
+            size: of the volume in voxels.
+
+        Raises:
+            SettingsError: it names setting and limit.
+        """
+        windows = evaluation.windows(size)
+        if windows > self.windows:
+            told = (
+                f"evaluation.window {evaluation.window} with evaluation.overlap {evaluation.overlap:g} cuts a volume "
+                f"of {' x '.join(map(str, size))} voxels into {windows} windows, limits.windows is {self.windows} at "
+                "this site"
+            )
+            raise SettingsError(
+                f"{told}: raise the window or lower the overlap in the job, or raise the limit in the site's "
+                "fedmepd.json",
+                public=told,
+            )
 
     def check_round(self, round_number: int) -> None:
         """Refuses a round that no job within the limits has.

@@ -335,10 +335,11 @@ class FusionSite:
     def _score(self, weights: Tensors, cases: list[Case], abort: Abort, **options: Any) -> dict[str, Any] | None:
         use_threads(self.settings.training.fusion_threads, self.limits.threads)
         self.load(weights)
-        return score_cases(self._trainer.network, cases, self.settings, self.data.cache, abort=abort, **options)
+        options |= {"abort": abort, "limits": self.limits}
+        return score_cases(self._trainer.network, cases, self.settings, self.data.cache, **options)
 
     def test_copy(self, copy: ModelCopy, round_number: int, abort: Abort) -> dict[str, Any]:
         """See :meth:`Fusion.test_copy`."""
         use_threads(self.settings.training.fusion_threads, self.limits.threads)
         network = network_of(copy, self.settings).to(self.device)
-        return test_copy(network, self.data, self.settings, abort, self.disclosure)
+        return test_copy(network, self.data, self.settings, abort, self.disclosure, self.limits)

@@ -252,7 +252,14 @@ class FederationSite:
                 one.watch(*of_case)
 
         scores = score_cases(
-            network, self.data.test, self.settings, self.data.cache, distances=True, abort=abort, watch=watch
+            network,
+            self.data.test,
+            self.settings,
+            self.data.cache,
+            distances=True,
+            abort=abort,
+            limits=self.limits,
+            watch=watch,
         )
         selected = self._models.end_test(scores)
         self._noted().end_test(scores, selected, examples)
@@ -288,7 +295,8 @@ class FederationSite:
         self._live = {"phase": "testing a model of others"}
         use_threads(self.settings.training.threads, self.limits.threads)
         network = network_of(copy, self.settings).to(self.device)
-        report = test_copy(network, self.data, self.settings, self.limits.in_time(abort), self.disclosure)
+        abort = self.limits.in_time(abort)
+        report = test_copy(network, self.data, self.settings, abort, self.disclosure, self.limits)
         self._live["phase"] = "finished"
         return report
 
@@ -403,6 +411,7 @@ class FederationSite:
             self.data.cache,
             distances=False,
             abort=abort,
+            limits=self.limits,
             watch=watch,
         )
         self._validation = {"round": round_number, "dice": scores["dice"], "mdsc": scores["mdsc"]}
