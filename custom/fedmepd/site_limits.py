@@ -90,7 +90,9 @@ class Limits(BaseModel):
         4 * 3600,
         gt=0,
         le=LONGEST_WAIT,
-        description="most seconds for a task, such as the training of a round",
+        description="most seconds for a task that trains, scores or tests, such as a round. The inspection of the "
+        "site's own cases when a job begins is not limited: it takes the longer the more cases there are, and a later "
+        "job finds its results in the cache",
         json_schema_extra={"unit": "seconds"},
     )
 
