@@ -114,3 +114,33 @@ def test_one_machine_has_no_limits_but_those_that_are_set() -> None:
     assert (free.limits, free.min_count, free.reproducible) == (HIGHEST, 1, "yes")
     chosen = SiteSettings(limits={"crop": 64}, min_count=5, reproducible="no").for_one_machine()
     assert (chosen.limits.crop, chosen.min_count, chosen.reproducible) == (64, 5, "no")
+
+
+def test_windows_of_a_volume_are_counted_before_they_are_made() -> None:
+    """A window of 16 that moves by 1 voxel took 31 s and 1.8 GiB before the first question whether to stop."""
+    few, many = ({"evaluation": {"window": 16, "overlap": overlap}} for overlap in (0.5, 0.9))
+    # Along 256 voxels: from 0 to 240 in steps of 8, or of 1.
+    Limits(windows=31**3).check(make_settings("paper", few))
+    Limits().check(make_settings("paper", few))
+    with pytest.raises(SettingsError) as error:
+        Limits().check(make_settings("paper", many))
+    assert error.value.public == (
+        "evaluation.window 16 with evaluation.overlap 0.9 cuts a volume of 256 x 256 x 256 voxels into 13997521 "
+        "windows, limits.windows is 100000 at this site"
+    )
+    HIGHEST.check(make_settings("paper", many))
+    # Of a small volume there are fewer: 3 * 1 * 2 of 32 x 16 x 20 in steps of 8.
+    Limits(windows=6).check_windows(make_settings("paper", few).evaluation, (32, 16, 20))
+    with pytest.raises(SettingsError, match="volume of 32 x 16 x 20 voxels into 6 windows, limits.windows is 5"):
+        Limits(windows=5).check_windows(make_settings("paper", few).evaluation, (32, 16, 20))
+
+
+@pytest.mark.parametrize("size", [(64, 48, 17), (20, 9, 33)])
+@pytest.mark.parametrize("overlap", [0.0, 0.3, 0.5, 0.9])
+def test_windows_are_as_many_as_monai_makes(size, overlap) -> None:
+    from monai.data.utils import dense_patch_slices
+
+    sections = make_settings("paper", {"evaluation": {"window": 16, "overlap": overlap}}).evaluation
+    window = [min(16, side) for side in size]
+    made = dense_patch_slices(size, window, [max(1, int(side * (1 - overlap))) for side in window])
+    assert sections.windows(size) == len(made)

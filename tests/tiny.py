@@ -100,7 +100,7 @@ class Tiny:
 
     def data(self, site: str, of: Settings | None = None) -> SiteData:
         """The data of a site, or of the fusion site."""
-        return open_site_data(site, of or settings(), self.machine)
+        return open_site_data(site, of or settings(), self.machine.for_one_machine())
 
 
 def never() -> bool:

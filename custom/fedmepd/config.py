@@ -6,6 +6,8 @@ The server reads them from the job and sends them to every site, so that there i
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 from pydantic import (
@@ -172,6 +174,19 @@ class EvaluationSettings(Section):
     cross_site: bool = Field(
         False, description="at the end, also test every model on every site's test cases, if the sites agree"
     )
+
+    def windows(self, size: Sequence[int]) -> int:
+        """Returns into how many windows MONAI cuts a volume.
+
+        Args:
+            size: of the volume in voxels.
+        """
+        # No window is larger than the volume.
+        sides = [min(self.window, full) for full in size]
+        steps = [max(1, int(side * (1 - self.overlap))) for side in sides]
+        return math.prod(
+            1 + math.ceil((full - side) / step) for full, side, step in zip(size, sides, steps, strict=True)
+        )
 
     @classmethod
     def sliding(cls, window: int, overlap: float) -> EvaluationSettings:

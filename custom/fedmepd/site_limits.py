@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from fedmepd.config import LONGEST_WAIT, MOST_ROUNDS, Settings
+from fedmepd.config import LONGEST_WAIT, MOST_ROUNDS, EvaluationSettings, Settings
 from fedmepd.errors import SettingsError
 
 _GIB = 2**30
+
+# As many voxels of 1 mm as any head needs: before training, no site knows how large the prepared cases will be.
+_WHOLE_HEAD = (256, 256, 256)
 
 # The limit on each setting of a job, by the setting's section and key.
 _LIMITED = {
@@ -47,9 +50,23 @@ class Limits(BaseModel):
     window: int = Field(
         160, ge=16, le=512, description="largest `evaluation.window` in voxels", json_schema_extra={"unit": "voxels"}
     )
+    windows: int = Field(
+        100_000,
+        ge=1,
+        le=10**9,
+        description="most windows that `evaluation.window` and `overlap` cut a volume into: of 256 voxels a side "
+        "before training, and of every case before it is segmented",
+    )
     batch: int = Field(8, ge=1, le=64, description="largest `training.batch`")
     epochs: int = Field(10, ge=1, le=100, description="largest `training.local_epochs` and `fusion_epochs`")
     rounds: int = Field(2000, ge=1, le=MOST_ROUNDS, description="most rounds of a job")
+    repeats: int = Field(
+        1000,
+        ge=0,
+        le=1_000_000,
+        description="how often the server may ask for a round again in a run, as it does after a restart; the same for "
+        "each other kind of task, such as tests",
+    )
     threads: int = Field(
         64, ge=1, le=1024, description="most CPU threads; also where the job leaves the number to PyTorch"
     )
@@ -57,7 +74,8 @@ class Limits(BaseModel):
         100,
         gt=0,
         le=1e6,
-        description="most GiB of states and models of all runs in the kit; a full site refuses jobs",
+        description="most GiB that this package has written in the kit: states and models of all runs, and the list of "
+        "what has left; a full site refuses jobs",
         json_schema_extra={"unit": "GiB"},
     )
     cache_gib: float = Field(
@@ -72,7 +90,9 @@ class Limits(BaseModel):
         4 * 3600,
         gt=0,
         le=LONGEST_WAIT,
-        description="most seconds for a task, such as the training of a round",
+        description="most seconds for a task that trains, scores or tests, such as a round. The inspection of the "
+        "site's own cases when a job begins is not limited: it takes the longer the more cases there are, and a later "
+        "job finds its results in the cache",
         json_schema_extra={"unit": "seconds"},
     )
 
@@ -89,6 +109,30 @@ class Limits(BaseModel):
         asked = {f"{section}.{key}": getattr(getattr(settings, section), key) for section, key in _LIMITED}
         limits = {f"{section}.{key}": name for (section, key), name in _LIMITED.items()}
         self._compare({**asked, "rounds": settings.rounds}, {**limits, "rounds": "rounds"})
+        self.check_windows(settings.evaluation, _WHOLE_HEAD)
+
+    def check_windows(self, evaluation: EvaluationSettings, size: Sequence[int]) -> None:
+        """Refuses to cut a volume into too many windows: they are laid out in memory before the first.
+
+        Args:
+            evaluation: of the job.
+            size: of the volume in voxels.
+
+        Raises:
+            SettingsError: it names setting and limit.
+        """
+        windows = evaluation.windows(size)
+        if windows > self.windows:
+            told = (
+                f"evaluation.window {evaluation.window} with evaluation.overlap {evaluation.overlap:g} cuts a volume "
+                f"of {' x '.join(map(str, size))} voxels into {windows} windows, limits.windows is {self.windows} at "
+                "this site"
+            )
+            raise SettingsError(
+                f"{told}: raise the window or lower the overlap in the job, or raise the limit in the site's "
+                "fedmepd.json",
+                public=told,
+            )
 
     def check_round(self, round_number: int) -> None:
         """Refuses a round that no job within the limits has.
@@ -98,21 +142,39 @@ class Limits(BaseModel):
         """
         self._compare({"the round": round_number}, {"the round": "rounds"})
 
-    def check_disk(self, folders: list[Path]) -> None:
+    def check_repeats(self, kind: str, repeats: int) -> None:
+        """Refuses a task that the server has asked for too often.
+
+        Args:
+            kind: of the task.
+            repeats: how often, this time included, it was for a round that had been asked for before.
+
+        Raises:
+            SettingsError: it names both, and the limit.
+        """
+        if repeats > self.repeats:
+            told = (
+                f"the server has asked for {kind} {repeats} times more than the run has rounds of it, limits.repeats "
+                f"is {self.repeats} at this site"
+            )
+            raise SettingsError(f"{told}: ask its operator why, or raise the limit in the site's fedmepd.json", told)
+
+    def check_disk(self, folders: list[Path], books: Sequence[Path] = ()) -> None:
         """Refuses a job where the runs so far have left too much.
 
         Args:
             folders: with the runs' states and models.
+            books: files and folders with what is noted of all runs, which count too.
 
         Raises:
             SettingsError: it names what they hold and the limit.
         """
-        used = _gib(folders)
+        used = _gib([*folders, *books])
         if used > self.disk_gib:
             told = f"limits.disk_gib is {self.disk_gib:g} at this site, and its runs hold {used:.3g} GiB"
+            where = f" ({', '.join(map(str, folders))})" if folders else ""
             raise SettingsError(
-                f"{told}: move finished ones away ({', '.join(map(str, folders))}), or raise the limit in the site's "
-                "fedmepd.json",
+                f"{told}: move finished ones away{where}, or raise the limit in the site's fedmepd.json",
                 public=told,
             )
 
@@ -160,8 +222,8 @@ class Limits(BaseModel):
         return asked
 
 
-def _gib(folders: list[Path]) -> float:
-    return sum(_size(file) for folder in folders for file in folder.rglob("*")) / _GIB
+def _gib(places: list[Path]) -> float:
+    return sum(_size(file) for place in places for file in (place, *place.rglob("*"))) / _GIB
 
 
 def _size(path: Path) -> int:

@@ -10,8 +10,9 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
+from fedmepd.config import PrivacySettings
 from fedmepd.disclosure import Allow, Disclosure
 from fedmepd.errors import SettingsError, explain
 from fedmepd.site_limits import HIGHEST, Limits
@@ -47,12 +48,28 @@ class SitePrivacy(BaseModel):
         description="budget of this site for all runs together. No job trains here beyond it, and a job without "
         "differential privacy trains here with it. null: as the job says",
     )
+    per_run: float | None = Field(
+        None,
+        gt=0,
+        le=1000,
+        description="most of that budget that a single run may take, whatever its job says; null: all that is left",
+    )
     delta: float = Field(1e-5, gt=0, lt=0.1, description="delta of that; the smaller one of site and job counts")
     scores: Literal["none", "share"] = Field(
         "none",
         description="where there is differential privacy: whether scores on validation and test cases leave the site; "
         "epsilon does not cover them. Sites with phantoms share",
     )
+
+    @model_validator(mode="after")
+    def _a_share_of_a_budget(self) -> SitePrivacy:
+        if self.per_run is not None and (self.epsilon is None or self.per_run > self.epsilon):
+            raise ValueError("per_run is a share of the budget: expected an epsilon that is at least as large")
+        return self
+
+    def wanted(self, job: PrivacySettings) -> bool:
+        """Whether a job trains here with differential privacy, since it asks for it or the site does."""
+        return bool(job.epsilon) or self.epsilon is not None
 
 
 class SiteSettings(BaseModel):

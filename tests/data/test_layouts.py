@@ -456,7 +456,22 @@ def test_corrected_variants_beside_the_plain_images(tmp_path):
         (("P001-2019-03-01", "P001-2020-05-12"), ("P001-2019-03-01", "P001-2020-05-12")),
         (("sub-01_ses-1", "sub-01_ses-2"), ("sub-01_ses-1", "sub-01_ses-2")),
         (("P001_20190301", "P002_20190301"), ()),
+        # A number alone: of a data set whose folders all begin alike, or of patients.
         (("P001_1", "P001_2"), ()),
+        (("P001_1", "P001_2", "P002_1"), ("P001_1", "P001_2")),
+        (("P001_1", "P001_2", "P002"), ("P001_1", "P001_2")),
+        (("HGG_1", "HGG_2", "LGG_1", "LGG_2"), ()),
+        (("TCGA-02-0003", "TCGA-02-0006", "TCGA-08-0001"), ()),
+        (("P001_1", "P002_1", "P003_2"), ()),
+        # A number behind a word for an examination.
+        (("P001_scan1", "P001_scan2"), ("P001_scan1", "P001_scan2")),
+        (("P001-visit-1", "P001-visit-2", "P002-visit-1"), ("P001-visit-1", "P001-visit-2")),
+        (("alpha_tp1", "alpha_tp02", "beta_tp1"), ("alpha_tp02", "alpha_tp1")),
+        (("P001_baseline", "P001_followup"), ("P001_baseline", "P001_followup")),
+        (("P001_baseline", "P001_20200512"), ("P001_20200512", "P001_baseline")),
+        (("brain_scan_001", "brain_scan_002"), ()),
+        (("scan1", "scan2"), ()),
+        (("P001_scan1", "P002_scan1"), ()),
     ],
 )
 def test_folders_that_may_be_examinations_of_one_patient(tmp_path, names, doubtful):

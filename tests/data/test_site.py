@@ -1,4 +1,5 @@
 import shutil
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from fedmepd.data.phantom import RECIPE
 from fedmepd.data.site import open_fusion_data, open_site_data
 from fedmepd.errors import DataError
 from fedmepd.job_settings import make_settings
-from fedmepd.site_settings import SiteSettings
+from fedmepd.site_settings import SitePrivacy, SiteSettings
 from fedmepd.tasks.brats import BRATS
 from tests.data.files import save, volume, write_case
 from tests.data.phantoms import stand_in
@@ -207,3 +208,33 @@ def test_real_cases_arranged_as_sites(tmp_path):
         assert abs(image[inside].mean()) < 1e-2 and abs(image[inside].std() - 1) < 1e-2
     # A brain of about 1.2 litres, in voxels of a millilitre's thousandth.
     assert 1.0e6 < brain[0].sum() < 1.8e6
+
+
+def test_privacy_asks_who_the_patients_are(local) -> None:
+    """From `P001_a` and `P001_b` nobody can know whether they are one patient: epsilon would be an examination's."""
+    for name in ("P001_a", "P001_b", "P002"):
+        write_case(local.data, name, ("T1",))
+    job = make_settings("paper", {"privacy": {"epsilon": 8}})
+    at_site = local.model_copy(update={"privacy": SitePrivacy(epsilon=8)})
+    assert open_site_data("clinic", make_settings("paper"), local).counts()["train"] == 1
+    for settings, machine in ((job, local), (make_settings("paper"), at_site)):
+        with pytest.raises(DataError, match="data init .*data. writes them down") as refused:
+            open_site_data("clinic", settings, machine)
+        assert "clinic has no manifest" in refused.value.public and str(local.data) not in refused.value.public
+        with pytest.raises(DataError) as refused:
+            open_fusion_data("", settings, machine)
+        assert "fusion has no manifest" in refused.value.public
+    # One user's sites on one machine.
+    write_case(local.data / "clinic", "a", ("T1",))
+    assert open_site_data("clinic", job, local.for_one_machine()).counts()["train"] == 1
+
+
+def test_privacy_takes_the_hospitals_word_for_who_the_patients_are(local) -> None:
+    for name in ("P001_a", "P001_b", "P002"):
+        write_case(local.data, name, ("T1",))
+    cases = [replace(case, patient=case.name[:4], convention="brats") for case in find_dataset(BRATS, local.data).cases]
+    digests = {file: sha256(file.read_bytes()).hexdigest() for case in cases for file in case.files}
+    parts = {case.name: "train" for case in cases}
+    write_manifest(local.data, make_manifest(BRATS, local.data, cases, parts, digests))
+    data = open_site_data("clinic", make_settings("paper", {"privacy": {"epsilon": 8}}), local)
+    assert {case.patient for case in data.train} == {"P001", "P002"} and len(data.train) == 3

@@ -144,3 +144,10 @@ def test_phantoms(look, tmp_path):
     [check], _ = look(None, settings=make_settings("phantom"))
     assert (check.status, check.kind) == ("note", "no data folder, the job makes phantoms")
     assert not (tmp_path / "cache").exists()
+
+
+def test_privacy_asks_who_the_patients_are(tiny, look):
+    settings = make_settings("paper", {"privacy": {"epsilon": 8}})
+    [check], _ = look(tiny.machine.data, settings=settings)
+    assert (check.status, check.kind) == ("error", "patients known from names alone")
+    assert "manifest" in check.text and str(tiny.machine.data) not in check.text

@@ -6,13 +6,14 @@ import pytest
 import torch
 
 from fedmepd import methods
-from fedmepd.errors import FedMEPDError
+from fedmepd.errors import FedMEPDError, SettingsError
 from fedmepd.federation import agreed_weights
 from fedmepd.federation.exchange import FusionTask, Payload
 from fedmepd.federation.fusion_desk import FusionDesk
 from fedmepd.federation.fusion_site import FusionSite
 from fedmepd.federation.open_round import TensorStore
 from fedmepd.networks.build import build_network
+from fedmepd.site_limits import HIGHEST, Limits
 from fedmepd.training.checkpoints import describe
 from tests.federation.drive import CPU, make_site
 from tests.tiny import MODALITIES, never, settings
@@ -77,6 +78,31 @@ def test_what_an_honest_server_sends_may_come_back(method, tmp_path) -> None:
     given = at_site.give(at_site.network(MODALITIES[NAME]).start(0), server.send(NAME))
     assert set(given) <= agreed_weights.of_site(of, NAME, MODALITIES[NAME])
     assert set(server.weights) <= agreed_weights.of_fusion_site(of)
+
+
+def test_a_volume_of_too_many_windows_is_refused_before_it_is_segmented(tiny, tmp_path) -> None:
+    """A volume may be larger than the one by which a job is judged before training."""
+    of = settings("local", rounds=1, evaluation={"window": 16, "overlap": 0.9})
+    site = make_site(tiny, of, tmp_path, NAME)
+    fusion = FusionSite(of, tiny.data("fusion", of), tmp_path / "fusion", CPU, limits=Limits(windows=1))
+    site.limits = Limits(windows=1)
+    told = "x .* voxels into .* windows, limits.windows is 1 at this site"
+    with pytest.raises(SettingsError, match=told):
+        site.train(Payload(1), never)
+    site.limits = HIGHEST
+    site.train(Payload(1), never)
+    site.limits = Limits(windows=1)
+    site.cross_site = "share"
+    copy = site.give_model()
+    weights = fusion.weights()
+    for work in (
+        lambda: site.test(Payload(1), never),
+        lambda: site.test_model(copy, never),
+        lambda: fusion.validate(weights, 1, never),
+        lambda: fusion.test_copy(copy, 1, never),
+    ):
+        with pytest.raises(SettingsError, match=told):
+            work()
 
 
 @pytest.mark.parametrize("kind", ["fuse", "validate", "test"])

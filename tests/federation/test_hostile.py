@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import torch
 
-from fedmepd.errors import UpdateRefused
+from fedmepd.errors import FusionAway, UpdateRefused
 from fedmepd.federation.exchange import SiteProfile, Update
 from fedmepd.federation.server import FederationServer
 from tests.federation.drive import make_server, server_state
@@ -46,6 +47,46 @@ def test_an_update_without_tensors_is_a_site_that_gives_nothing(tiny: Tiny, tmp_
     server.finish_round(never)
     results = json.loads((tmp_path / "results" / "results.json").read_text())
     assert all(site["rounds_taken"] == [1] and site["limited"] == [] for site in results["sites"])
+
+
+@pytest.mark.parametrize("method", ["fedavg", "fedbn", "fedmsplit"])
+@pytest.mark.parametrize("away", [False, True])
+def test_a_huge_update_of_one_of_two_sites_in_the_first_round(method: str, away: bool, tiny: Tiny, tmp_path) -> None:
+    """Without a round 0, the fusion site has not trained before. The measure was the huge update itself."""
+    of = settings(method)
+    log: list[str] = []
+    server = make_server(tiny, of, tmp_path, log=log.append)
+    for name in SITES[:2]:
+        server.register(SiteProfile(name, ("T1ce",), COUNTS["site-1"], "folder"))
+    server.start(never)
+    server.begin_round()
+    before = dict(server._method.weights)
+    for site, value in (("site-1", 0.001), ("site-2", 10.0)):
+        server.accept(site, whole_update(server, site, value))
+    if away:
+        server._fusion.fuse = gone
+    server.finish_round(never)
+    limited = server_state(tmp_path)["records"]["site-2"]["limited"]
+    if away:
+        # Nobody can tell which one of two is wrong. Both are taken, and nothing waits any more.
+        assert limited == [] and not list((tmp_path / "server" / "waiting").glob("*.npy"))
+        return
+    [entry] = limited
+    # The middle one of 0.001, 10 and what the fusion site has changed: Adam moves a weight by 0.001 a step, at most.
+    assert entry["round"] == 1 and 0.001 <= 10 / entry["times_median"] < 0.01
+    assert sum("site-2 is scaled down to the median site's size" in line for line in log) == 1
+    after = server._method.weights
+    assert all(float((after[key] - value).abs().max()) < 0.1 for key, value in before.items())
+
+
+def gone(*arguments: object) -> NoReturn:
+    raise FusionAway("no answer", "no answer")
+
+
+def whole_update(server: FederationServer, site: str, value: float) -> Update:
+    """Every weight that the method expects of the site changes by the value."""
+    tensors = {key: torch.full(shape, value) for key, shape in server._method.expect(site).items()}
+    return Update(1, tensors, update(server, site, value).report)
 
 
 def test_an_update_against_all_others_is_left_out_and_told(tiny: Tiny, tmp_path) -> None:

@@ -56,8 +56,8 @@ def test_results_say_what_was_spent(private) -> None:
         assert 0.98 * 20 < spent["epsilon"] <= 20
         assert (spent["unit"], spent["delta"], spent["budget"]) == ("patient", DELTA, 20)
     note = next(line for line in tables.notes(private.results) if line.startswith(f"{NAME}: differential privacy"))
-    assert f"epsilon {site['epsilon']:.3g} of 20 at delta 0.001" in note
-    assert f"epsilon {site['epsilon']:.3g} at delta 0.001" in (private.folder / NAME / "model_card.md").read_text()
+    told = f"epsilon {site['epsilon']:.3g} of 20 at delta 0.001"
+    assert told in note and told in (private.folder / NAME / "model_card.md").read_text()
     assert "epsilon" in (private.folder / "server" / "model_card.md").read_text()
 
 
@@ -118,19 +118,22 @@ def test_a_killed_site_neither_forgets_what_it_spent_nor_draws_the_same_noise(ti
 
 
 def test_the_sites_own_budget_wins_and_holds_for_all_its_runs(tiny, tmp_path) -> None:
-    demanded = SitePrivacy(epsilon=two_rounds(), delta=DELTA)
+    demanded = SitePrivacy(epsilon=5, delta=DELTA)
     kit = tmp_path / "kit.json"
-    # A job that asks for nothing, one that asks for less privacy, and one that would be content with one round.
-    first = at(tiny, tmp_path / "1", demanded=demanded, account=Account(kit, "1"), epsilon=1000, noise=1.0)
+    # A job that asks for nothing, and one that asks for less privacy and is asked for its last round again and again.
+    first = at(tiny, tmp_path / "1", demanded=demanded, account=Account(kit, "1"))
     report = first.train(Payload(1), never).report
-    assert report["privacy"]["budget"] == demanded.epsilon
-    second = at(tiny, tmp_path / "2", demanded=demanded, account=Account(kit, "2"), epsilon=1000, noise=1.0)
-    second.train(Payload(1), never)
-    with pytest.raises(BudgetSpent, match="of the site for all its runs"):
-        second.train(Payload(2), never)
-    third = at(tiny, tmp_path / "3", demanded=demanded, account=Account(kit, "3"))
-    with pytest.raises(BudgetSpent):
-        third.train(Payload(1), never)
+    assert report["privacy"]["budget"] == 5
+    second = at(tiny, tmp_path / "2", demanded=demanded, account=Account(kit, "2"), epsilon=1000, noise=0.5)
+    with pytest.raises(BudgetSpent, match="of the site for all its runs") as refused:
+        for round_number in (1, 2, 3, 3, 3, 3):
+            second.train(Payload(round_number), never)
+    assert report["privacy"]["noise"] > 0.5 and refused.value.spent["noise"] > 0.5
+    # Both together, by the noise that each of them says, are within the site's budget.
+    ended = [report["privacy"], refused.value.spent]
+    rounds = [1, len(json.loads(kit.read_text())["runs"]["2"]["entries"])]
+    together = [Release(of["noise"], RATE, STEPS * count) for of, count in zip(ended, rounds, strict=True)]
+    assert rounds[1] >= 3 and 4 < epsilon(together, DELTA) <= 5
 
 
 def test_terms_are_the_stricter_of_job_and_site() -> None:
@@ -139,6 +142,9 @@ def test_terms_are_the_stricter_of_job_and_site() -> None:
     assert Terms.agreed(on, SitePrivacy()) == Terms(8, 1e-4, on)
     assert Terms.agreed(off, SitePrivacy(epsilon=2, delta=1e-6)) == Terms(2, 1e-6, off, of_all=2)
     assert Terms.agreed(on, SitePrivacy(epsilon=20, delta=1e-6)) == Terms(8, 1e-6, on, of_all=20)
+    shared = SitePrivacy(epsilon=20, delta=1e-6, per_run=3)
+    assert Terms.agreed(on, shared) == Terms(3, 1e-6, on, of_all=20, share=3)
+    assert Terms.agreed(off, shared) == Terms(3, 1e-6, off, of_all=20, share=3)
 
 
 def test_a_run_that_began_without_privacy_is_refused(tiny, tmp_path) -> None:

@@ -111,6 +111,19 @@ def test_a_site_whose_runs_fill_its_disk_opens_no_other(machine, tmp_path):
         open_site(Run("run-7", settings(run_name="first")), nothing, fl_ctx)
 
 
+@pytest.mark.parametrize("place", ["egress.jsonl", "fedmepd_privacy/privacy.json"])
+def test_the_books_that_a_site_keeps_of_all_runs_count_too(place, machine, tmp_path):
+    """A server that asks without end fills the disk with lines about the answers."""
+    (tmp_path / "local").mkdir()
+    (tmp_path / "local/fedmepd.json").write_text(f'{{"limits": {{"disk_gib": {1 / 1024}}}}}')
+    (tmp_path / place).parent.mkdir(exist_ok=True)
+    (tmp_path / place).write_bytes(bytes(1200 * 1024))
+    with context(tmp_path, "site-1") as fl_ctx, pytest.raises(SettingsError, match="hold 0.00114 GiB") as refused:
+        open_site(Run("run-1", settings()), nothing, fl_ctx)
+    # Nobody is advised to move a record of spent privacy away.
+    assert place not in str(refused.value)
+
+
 def test_jobs_that_have_the_cases_prepared_again_and_again(machine, tmp_path, monkeypatch):
     """Of every other `data.clip_percent` there is a whole copy of the cases, and no run's folder holds it."""
     monkeypatch.setenv("FEDMEPD_CACHE", str(tmp_path / "cache"))

@@ -22,6 +22,16 @@ _SESSION = re.compile(r"ses-\w+|week-\d+(-\d+)?", re.IGNORECASE)
 # P001_20190301: a date or a session behind what may be the patient.
 _OF_EXAMINATION = re.compile(rf"(?P<patient>.+?)[-_ ]({_DATE.pattern}|{_SESSION.pattern})", re.IGNORECASE)
 
+# P001_scan1, P001_visit-2, P001_tp02, P001_baseline: how many of a patient's, in words.
+_NUMBERED_WORD = re.compile(
+    r"(?P<patient>.+?)[-_ ]((scan|visit|tp|time[-_ ]?(point)?|exam(ination)?|session|study|mri?|month|day|year|v|fu"
+    r"|follow[-_ ]?up)[-_ ]?\d+[a-z]?|baseline|follow[-_ ]?up|(pre|post)[-_ ]?op)",
+    re.IGNORECASE,
+)
+
+# P001_1: the same without a word. A number of more digits is a patient's.
+_NUMBERED = re.compile(r"(?P<patient>.+?)[-_ ]\d{1,2}")
+
 
 def is_examination(name: str) -> bool:
     """Whether a name is a date or a session, and so that of an examination and of no patient."""
@@ -54,12 +64,13 @@ def patient_of(above: list[str], folder: Path) -> tuple[str, str]:
 
 
 def with_doubts(cases: list[Case]) -> list[Case]:
-    """Says of plain folders that are named alike but for a date or session that they may be of one patient."""
-    told = {
-        case.name: match["patient"]
-        for case in cases
-        if case.layout == PLAIN and (match := _OF_EXAMINATION.fullmatch(case.name))
-    }
+    """Says of plain folders that are named alike but for a date, session or number that they may be of one patient."""
+    names = [case.name for case in cases if case.layout == PLAIN]
+    told = {name: match["patient"] for name in names if (match := _OF_EXAMINATION.fullmatch(name))}
+    for pattern, doubts in ((_NUMBERED_WORD, _may_be_a_patient), (_NUMBERED, _is_numbered_among_others)):
+        found = {name: match["patient"] for name in names if name not in told and (match := pattern.fullmatch(name))}
+        counts = Counter(found.values())
+        told |= {name: stem for name, stem in found.items() if doubts(stem, counts[stem] < len(names))}
     counts = Counter(told.values())
     return [
         replace(case, patient_doubt=f"all folders {patient}... may be examinations of one patient")
@@ -67,3 +78,17 @@ def with_doubts(cases: list[Case]) -> list[Case]:
         else case
         for case in cases
     ]
+
+
+def _may_be_a_patient(stem: str, others: bool) -> bool:
+    """Of ``stem_scan1``: a stem without a digit that all folders have is a name of the data set."""
+    return others or _has_digit(stem)
+
+
+def _is_numbered_among_others(stem: str, others: bool) -> bool:
+    """Of ``P001_1``: a patient if it has a number of its own, and not all folders have the same one."""
+    return others and _has_digit(stem)
+
+
+def _has_digit(stem: str) -> bool:
+    return any(map(str.isdigit, stem))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from shlex import quote
 from typing import Literal
 
 from fedmepd.config import FUSION_SITE, Settings
@@ -192,6 +193,8 @@ def _divide(
             public=f"no case of {name} has a label",
         )
     _check_told(name, labelled)
+    if site_settings.privacy.wanted(settings.privacy) and source == "folder" and not site_settings.shares_folder:
+        require_named_patients(name, dataset, labelled)
     for kind, count in count_kinds(inspection.findings, WARNING).items():
         log(f"{kind} ({count})")
     if unlabelled:
@@ -226,6 +229,27 @@ def _check_told(name: str, labelled: list[Case]) -> None:
                 "describe its values otherwise, or leave it out",
                 public=f"labels of {name} tell no region of the task",
             )
+
+
+def require_named_patients(name: str, dataset: Dataset, labelled: list[Case]) -> None:
+    """Checks that a hospital has said whose examinations its cases are: differential privacy is promised to patients.
+
+    Args:
+        name: of the participant.
+        dataset: its data set.
+        labelled: its cases with labels; made-up ones are nobody's.
+
+    Raises:
+        DataError: its patients are known from the names of folders alone.
+    """
+    if dataset.parts is None and not all(map(is_phantom, labelled)):
+        missing = "with differential privacy, the patients have to be written down, and not guessed from names"
+        raise DataError(
+            f"{missing}: two examinations of one patient under two names would count as two patients. "
+            f"`fedmepd data init {quote(str(dataset.folder))}` writes them down; look whether its number of patients "
+            "is right, and if not, say who they are in a list cases.csv with a column patient first",
+            public=f"{missing}: {name} has no manifest of `fedmepd data init`",
+        )
 
 
 def split_labelled(labelled: list[Case], dataset: Dataset, settings: Settings, name: str) -> Split:

@@ -13,6 +13,7 @@ from fedmepd.doctor.connection import Answer, check_server
 from fedmepd.doctor.federation import Expected
 from fedmepd.doctor.kit import Kit
 from fedmepd.doctor.machine import check_compute, check_disk
+from fedmepd.doctor.privacy import check_privacy
 from fedmepd.doctor.rules import check_kit_files, check_rules
 from fedmepd.doctor.site_data import Looked, check_data
 from fedmepd.doctor.start_script import check_start_script
@@ -52,6 +53,7 @@ def diagnose(
     yield from check_start_script(kit, mine)
     yield from check_data(kit.site, expected.settings, machine, looked, progress)
     yield from check_rules(expected, machine, looked)
+    yield from check_privacy(kit, expected, machine)
     computer = Computer()
     yield from check_compute(expected, machine, looked, computer)
     yield from check_disk(kit, expected, machine, looked, computer)

@@ -13,7 +13,7 @@ from fedmepd.data.inspection import Inspection
 from fedmepd.data.layouts import Dataset
 from fedmepd.data.ownership import find_fusion_data, find_site_data, fusion_cases, own_cases, shared_cases
 from fedmepd.data.phantom_heads import has_phantoms
-from fedmepd.data.site import inspect_dataset, split_labelled
+from fedmepd.data.site import inspect_dataset, require_named_patients, split_labelled
 from fedmepd.disclosure import patients_of
 from fedmepd.doctor.checks import Check, Topic
 from fedmepd.errors import DataError
@@ -23,6 +23,11 @@ from fedmepd.tasks.task import Task
 from fedmepd.text_table import counted
 
 _DATA = Topic("data")
+
+_NAME_THEM = (
+    "run `fedmepd data init FOLDER --kit KIT`, and look whether its number of patients is right; if not, say who they "
+    "are in a list cases.csv with a column patient first"
+)
 
 
 @dataclass
@@ -97,6 +102,12 @@ def check_data(
             yield _DATA.error("errors in the data", f"{_kinds(inspection.findings, ERROR)} in {cases}", check)
         if count_kinds(inspection.findings, WARNING):
             yield _DATA.warning("warnings about the data", f"{_kinds(inspection.findings, WARNING)} in {cases}", check)
+        try:
+            if machine.privacy.wanted(settings.privacy):
+                require_named_patients(name, dataset, [case for case in inspection.cases if case.label is not None])
+        except DataError as error:
+            faults += 1
+            yield _DATA.error("patients known from names alone", error.public, _NAME_THEM)
     if len(chosen) == 2:
         (_, own), (_, fusion) = chosen
         shared = shared_cases(own, fusion)

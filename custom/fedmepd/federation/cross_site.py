@@ -17,6 +17,7 @@ from fedmepd.federation.reports import CrossSiteReport, check_report
 from fedmepd.networks.anchors import FLOATS, fault_of
 from fedmepd.networks.build import build_network
 from fedmepd.networks.network import SHARED, FedMEPDNet
+from fedmepd.site_limits import Limits
 from fedmepd.tasks.find import find_task
 from fedmepd.tasks.task import Task
 
@@ -67,7 +68,12 @@ def network_of(copy: ModelCopy, settings: Settings) -> FedMEPDNet:
 
 
 def test_copy(
-    network: FedMEPDNet, data: SiteData, settings: Settings, abort: Callable[[], bool], disclosure: Disclosure
+    network: FedMEPDNet,
+    data: SiteData,
+    settings: Settings,
+    abort: Callable[[], bool],
+    disclosure: Disclosure,
+    limits: Limits,
 ) -> dict[str, Any]:
     """Tests a model of others; returns a :class:`~fedmepd.federation.reports.CrossSiteReport` as plain values."""
     tested, told = [], Told(data.test)
@@ -83,6 +89,7 @@ def test_copy(
         data.cache,
         distances=True,
         abort=abort,
+        limits=limits,
         watch=watch,
     )
     scores, withheld = disclosure.scores("model_scores", scores, told)

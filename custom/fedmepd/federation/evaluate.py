@@ -16,6 +16,7 @@ from fedmepd.errors import Aborted
 from fedmepd.evaluation.metrics import CaseScores, case_scores, dice_only, summarise
 from fedmepd.evaluation.pairs import read_classes
 from fedmepd.networks.network import FedMEPDNet
+from fedmepd.site_limits import HIGHEST, Limits
 from fedmepd.tasks.labels import known_regions
 from fedmepd.training.inference import predict
 
@@ -31,6 +32,7 @@ def score_cases(
     *,
     distances: bool,
     abort: Callable[[], bool],
+    limits: Limits = HIGHEST,
     watch: Callable[[int, EvaluationCase, Tensor, CaseScores], None] = lambda place, case, prediction, scores: None,
 ) -> dict[str, Any] | None:
     """Segments every case and averages the scores.
@@ -45,10 +47,15 @@ def score_cases(
         cache: folder for prepared cases.
         distances: also compute HD95.
         abort: asked before every case and after every window.
+        limits: of the machine.
         watch: called after each case with its place in the list, the case, its classes (X, Y, Z) and its scores.
 
     Returns:
         what :func:`fedmepd.evaluation.metrics.summarise` returns; None without cases.
+
+    Raises:
+        Aborted: ``abort`` said so.
+        SettingsError: a case would be cut into more windows than the machine allows.
     """
 
     def asked(done: int = 0, total: int = 0) -> None:
@@ -61,6 +68,8 @@ def score_cases(
         used = [index for index, modality in enumerate(case.modalities) if modality in network.modalities]
         if not used or not known_regions(network.task.regions, case.groups):
             continue
+        # All windows are laid out before the first, without a question to ``abort``.
+        limits.check_windows(settings.evaluation, case.images.shape[2:])
         modalities = [case.modalities[index] for index in used]
         prediction = predict(
             network, case.images[:, used], modalities, settings.evaluation, settings.training.precision, asked

@@ -52,6 +52,7 @@ class FusionDesk:
         abort = self.site.limits.in_time(abort)
         self.site.bring_to_before(task.round if task.kind == "fuse" else task.round + 1)
         if task.kind == "test_copy":
+            self.site.asked.note(task.kind, task.round)
             copy = ModelCopy(task.modalities, task.tensors)
             reply = FusionReply(task.round, report={"cross_site": self.site.test_copy(copy, task.round, abort)})
         else:
@@ -63,6 +64,7 @@ class FusionDesk:
     def _with_weights(self, task: FusionTask, abort: Abort, progress: Progress | None) -> FusionReply:
         if any(name not in task.tensors for name in task.names) and task.known != self.site.version:
             return FusionReply(task.round, report={"lacks_weights": True})
+        self.site.asked.note(task.kind, task.round)
         weights = self._complete(task)
         if task.kind == "fuse":
             return self._fuse(weights, parts(task.tensors, (EXTRA,)), task.round, abort, progress)

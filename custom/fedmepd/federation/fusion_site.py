@@ -17,6 +17,7 @@ from fedmepd.data.site import SiteData
 from fedmepd.data.training_images import ImageMeasures
 from fedmepd.disclosure import OPEN, Disclosure, Told
 from fedmepd.errors import FedMEPDError, FusionAway
+from fedmepd.federation.asked_tasks import AskedTasks
 from fedmepd.federation.case_list import CaseList
 from fedmepd.federation.cross_site import network_of, test_copy
 from fedmepd.federation.evaluate import score_cases
@@ -177,6 +178,7 @@ class FusionSite:
         # It has agreed to test models of others by taking part.
         self.profile = SiteProfile(FUSION_SITE, data.modalities, data.counts(), data.source, "share")
         self._states = KeptStates(folder)
+        self.asked = AskedTasks(folder, limits)
         self._round: int | None = None
         # Of the weights that the network holds; another one after every change.
         self.version = ""
@@ -333,10 +335,11 @@ class FusionSite:
     def _score(self, weights: Tensors, cases: list[Case], abort: Abort, **options: Any) -> dict[str, Any] | None:
         use_threads(self.settings.training.fusion_threads, self.limits.threads)
         self.load(weights)
-        return score_cases(self._trainer.network, cases, self.settings, self.data.cache, abort=abort, **options)
+        options |= {"abort": abort, "limits": self.limits}
+        return score_cases(self._trainer.network, cases, self.settings, self.data.cache, **options)
 
     def test_copy(self, copy: ModelCopy, round_number: int, abort: Abort) -> dict[str, Any]:
         """See :meth:`Fusion.test_copy`."""
         use_threads(self.settings.training.fusion_threads, self.limits.threads)
         network = network_of(copy, self.settings).to(self.device)
-        return test_copy(network, self.data, self.settings, abort, self.disclosure)
+        return test_copy(network, self.data, self.settings, abort, self.disclosure, self.limits)

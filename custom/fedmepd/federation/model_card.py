@@ -103,8 +103,8 @@ def _privacy(spent: dict[str, Any] | None) -> str:
     if spent is None:
         return "none"
     return (
-        f"for every training patient, epsilon {spent['epsilon']:.3g} at delta {spent['delta']:g}; validation and test "
-        "patients are not covered"
+        f"for every training patient, epsilon {spent['epsilon']:.3g} of {spent['budget']:g} at delta "
+        f"{spent['delta']:g}; validation and test patients are not covered"
     )
 
 

@@ -47,10 +47,13 @@ class NormBound:
     wait for its own (:attr:`waits`).
 
     No site alone decides what the measure is: of an even number of sites, the fusion site's training counts as one
-    more. Where that is not known yet, the larger one of the two middle values is the measure. So a site with a tiny
-    update cannot make another site's look large. A single site, or the only one that has a tensor, is compared with the
-    fusion site and with the measure of the round before: it cannot raise the measure by itself, and a fusion site that
-    hardly trains cannot lower it below what was usual.
+    more. A single site, or the only one that has a tensor, is compared with the fusion site and with the measure of the
+    round before: it cannot raise the measure by itself, and a fusion site that hardly trains cannot lower it below what
+    was usual.
+
+    As long as the fusion site has not trained, this holds for three sites or more. Of an even number, the larger one of
+    the two middle values is the measure then, so that a site with a tiny update cannot make another site's look large.
+    The larger one of two sites is bounded by nothing: of two sizes alone, nobody can tell which one is wrong.
 
     Args:
         bound: how many times the median site's size an update may have, and a filter twice as many; 0: any.

@@ -261,9 +261,18 @@ class OpenRound:
             self._waiting.clear()
 
     def close(self) -> None:
-        """Takes no more updates, and hands on those that waited for the median of their round."""
+        """Takes no more updates."""
         with self._lock:
             self._open = False
+
+    @property
+    def waits(self) -> bool:
+        """Whether there are updates that wait for the median of their round."""
+        return bool(self._waits)
+
+    def hand_on(self) -> None:
+        """Hands on the updates that waited for the median of their round, and notes the median for the next one."""
+        with self._lock:
             for bound, sizes in ((self._bound, self.sizes), (self._extras_bound, self._extra_sizes)):
                 if bound.waits:
                     bound.set_median(sizes.values())
@@ -273,5 +282,6 @@ class OpenRound:
                 extras = parts(tensors, (EXTRA,))
                 changes = {key: value for key, value in tensors.items() if key not in extras}
                 self._take(site, changes, extras, self.reports[site]["cases"])
+            self._waits.clear()
         self._bound.set_median(self.sizes.values())
         self._extras_bound.set_median(self._extra_sizes.values())

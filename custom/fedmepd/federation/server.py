@@ -243,6 +243,8 @@ class FederationServer:
                 f"aggregation.min_sites is {self.settings.aggregation.min_sites}; the log says what kept the others"
             )
         open_round.close()
+        if not (self._method.fuses_first and open_round.waits):
+            open_round.hand_on()
         self._fusion_missed = False
         fused = self._method.close(partial(self._fuse, abort), number)
         self._changes.clear()
@@ -290,6 +292,7 @@ class FederationServer:
             self._check_extras(fused)
             self._bound.note_fusion(fused.changes(weights))
             self._extras_bound.note_fusion(parts(fused.extras, (EXTRA,)))
+            self._hand_on()
             return fused
         except FusionAway as error:
             if round_number == 0:
@@ -297,7 +300,13 @@ class FederationServer:
             self.log(f"round {round_number}: goes on without fusion training: {error}")
             self._records.miss(FUSION_SITE, round_number, error.public)
             self._fusion_missed = True
+            self._hand_on()
             return None
+
+    def _hand_on(self) -> None:
+        """Hands on updates that waited for the fusion site's training as one more size to be compared with."""
+        if self._open is not None and self._open.waits:
+            self._open.hand_on()
 
     def _check_extras(self, fused: Fused) -> None:
         try:

@@ -17,6 +17,7 @@ from fedmepd.data.site import SiteData
 from fedmepd.disclosure import OPEN, Disclosure, Told
 from fedmepd.errors import FedMEPDError
 from fedmepd.federation import agreed_weights
+from fedmepd.federation.asked_tasks import AskedTasks
 from fedmepd.federation.case_list import CaseList
 from fedmepd.federation.cross_site import copy_of, network_of, test_copy
 from fedmepd.federation.diary import Diary
@@ -116,6 +117,7 @@ class FederationSite:
         self._clock = clock
         self._method = methods.find(settings.method).at_site(settings)
         self._states = KeptStates(self.folder)
+        self._asked = AskedTasks(self.folder, limits)
         self._models = ModelFiles(
             self.folder,
             BEST,
@@ -183,10 +185,12 @@ class FederationSite:
             Aborted: ``abort`` said so; the state on disk is that of the round before.
             BudgetSpent: there is no privacy left for the round; the site's model is kept.
             FedMEPDError: the payload does not fit, or asks for weights that are to stay, the loss is not finite, the
-                state cannot be written, or the work goes beyond the site's limits.
+                state cannot be written, or the work goes beyond the site's limits, as also a round does that was asked
+                for too often.
         """
         started = self._clock()
         self.limits.check_round(payload.round)
+        self._asked.note("train", payload.round)
         abort = self.limits.in_time(abort)
         use_threads(self.settings.training.threads, self.limits.threads)
         self._bring_to_before(payload.round)
@@ -233,6 +237,7 @@ class FederationSite:
         Returns:
             a :class:`~fedmepd.federation.reports.TestReport` as plain values.
         """
+        self._asked.note("test", payload.round)
         self._require_model(payload.round)
         path = self._models.tested()
         self._live = {"phase": "testing"}
@@ -247,7 +252,14 @@ class FederationSite:
                 one.watch(*of_case)
 
         scores = score_cases(
-            network, self.data.test, self.settings, self.data.cache, distances=True, abort=abort, watch=watch
+            network,
+            self.data.test,
+            self.settings,
+            self.data.cache,
+            distances=True,
+            abort=abort,
+            limits=self.limits,
+            watch=watch,
         )
         selected = self._models.end_test(scores)
         self._noted().end_test(scores, selected, examples)
@@ -265,6 +277,7 @@ class FederationSite:
         """
         self._require("share")
         self._require_allowed("model")
+        self._asked.note("give_model", 0)
         return copy_of(load_model(self._models.tested()))
 
     def test_model(self, copy: ModelCopy, abort: Callable[[], bool]) -> dict[str, Any]:
@@ -278,10 +291,12 @@ class FederationSite:
         """
         self._require("test", "share")
         self._require_allowed("model_scores")
+        self._asked.note("test_model", 0)
         self._live = {"phase": "testing a model of others"}
         use_threads(self.settings.training.threads, self.limits.threads)
         network = network_of(copy, self.settings).to(self.device)
-        report = test_copy(network, self.data, self.settings, self.limits.in_time(abort), self.disclosure)
+        abort = self.limits.in_time(abort)
+        report = test_copy(network, self.data, self.settings, abort, self.disclosure, self.limits)
         self._live["phase"] = "finished"
         return report
 
@@ -396,6 +411,7 @@ class FederationSite:
             self.data.cache,
             distances=False,
             abort=abort,
+            limits=self.limits,
             watch=watch,
         )
         self._validation = {"round": round_number, "dice": scores["dice"], "mdsc": scores["mdsc"]}

@@ -91,7 +91,7 @@ class FedMEPDExecutor(Executor):
         hold_to(folders.site_folder(fl_ctx, run.settings, run.identity), run.settings)
         if task_name in (translation.TRAIN, translation.FUSION):
             # A run grows, and so do others beside it.
-            site.limits.check_disk(folders.folders_of_runs(fl_ctx))
+            site.limits.check_disk(*folders.written(fl_ctx))
         if task_name == translation.FUSION:
             return self._fuse(message, run, abort, fl_ctx)
         if task_name == translation.GIVE_MODEL:

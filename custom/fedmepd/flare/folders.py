@@ -22,7 +22,7 @@ from fedmepd.config import FUSION_SITE, Settings
 from fedmepd.errors import CheckpointError
 from fedmepd.federation import egress
 from fedmepd.flare.private import SIMULATOR_JOB
-from fedmepd.privacy.participant import FILE_NAME, Account
+from fedmepd.privacy.participant import Account
 from fedmepd.released_means import FILE_NAME as MEANS
 from fedmepd.released_means import ReleasedMeans
 from fedmepd.storage import read_json, write_json
@@ -80,10 +80,26 @@ def released_means(fl_ctx: FLContext) -> ReleasedMeans:
     return ReleasedMeans(Path(fl_ctx.get_workspace().get_root_dir()) / MEANS)
 
 
-def folders_of_runs(fl_ctx: FLContext) -> list[Path]:
-    """Returns the folders in which a site keeps states and models of all runs so far."""
+def written(fl_ctx: FLContext) -> tuple[list[Path], list[Path]]:
+    """Returns everything that this package has written in a site's kit.
+
+    Returns:
+        the folders with states and models of all runs; and the books that are kept of all of them.
+    """
     root = Path(fl_ctx.get_workspace().get_root_dir())
-    return [folder for folder in (root / "fedmepd_runs", *root.glob("*/fedmepd")) if folder.is_dir()]
+    books = root / egress.FILE_NAME, root / MEANS, Account.folder_in(root)
+    return _of_runs(root), [path for path in books if path.exists()]
+
+
+def has_had_runs(kit: Path) -> bool:
+    """Whether there is a trace of a run in a kit."""
+    return bool(_of_runs(kit)) or (Path(kit) / egress.FILE_NAME).is_file()
+
+
+def _of_runs(root: Path) -> list[Path]:
+    """The folders with states and models of all runs so far, also those of a server that has been the fusion site."""
+    places = root / "fedmepd_runs", root / "fedmepd_jobs", *root.glob("*/fedmepd")
+    return [folder for folder in places if folder.is_dir()]
 
 
 def run_folder(fl_ctx: FLContext) -> Path:
@@ -136,9 +152,7 @@ def privacy_account(fl_ctx: FLContext, folder: Path) -> Account:
     root = Path(fl_ctx.get_workspace().get_root_dir()).resolve()
     # By its name within the kit: where a link there leads may change, and the run is the same still.
     run = folder.relative_to(root)
-    # The patients of a site and of the fusion site on the same machine are not the same.
-    name = f"fusion_{FILE_NAME}" if folder.name == FUSION_SITE else FILE_NAME
-    return Account(root / "fedmepd_privacy" / name, str(run))
+    return Account(Account.file_in(root, fusion=folder.name == FUSION_SITE), str(run))
 
 
 def site_folder(fl_ctx: FLContext, settings: Settings, identity: str) -> Path:

@@ -39,6 +39,8 @@ def describe(kit: KitSettings, machine: SiteSettings) -> Iterator[tuple[str, str
     yield "leaving", machine.disclosure().describe()
     others = {"case_scores": machine.case_scores, "cross_site": machine.cross_site}
     others |= {"reproducible": machine.reproducible, "privacy.epsilon": machine.privacy.epsilon or "none"}
+    if machine.privacy.per_run is not None:
+        others["privacy.per_run"] = machine.privacy.per_run
     yield "other settings", ", ".join(f"{name} {value}" for name, value in others.items())
 
 

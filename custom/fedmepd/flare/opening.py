@@ -143,7 +143,7 @@ def open_site(run: Run, log: Log, fl_ctx: FLContext) -> tuple[FederationSite, Fu
     folder = folders.site_folder(fl_ctx, settings, run.identity)
     if not folder.exists():
         # A run that is there already is refused more rounds, and still tested.
-        site_settings.limits.check_disk(folders.folders_of_runs(fl_ctx))
+        site_settings.limits.check_disk(*folders.written(fl_ctx))
     site_settings.limits.check_cache(site_settings.prepared)
     device = site_settings.torch_device()
     folders.show_state(fl_ctx, settings, folder)

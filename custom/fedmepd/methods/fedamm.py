@@ -83,6 +83,7 @@ class FedAMMAtServer(AtServer):
     """Averages networks, and keeps a prototype for each class and subset of modalities."""
 
     begins_with_fusion = False
+    fuses_first = True
 
     settings: FedAMMSettings
 

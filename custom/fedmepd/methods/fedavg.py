@@ -44,6 +44,7 @@ class FedAvgAtServer(AtServer):
     """Averages the whole network over the sites and the fusion site."""
 
     begins_with_fusion = False
+    fuses_first = True
 
     def __init__(self, settings: Settings, weights: Tensors, store: Store):
         super().__init__(settings, weights, store)

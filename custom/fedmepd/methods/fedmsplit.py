@@ -55,6 +55,7 @@ class FedMSplitAtServer(AtServer):
     """Keeps every participant's mixture, and mixes anew when all have trained."""
 
     begins_with_fusion = False
+    fuses_first = True
 
     def __init__(self, settings: FedMSplitSettings, weights: Tensors, store: Store):
         super().__init__(settings, weights, store)

@@ -138,9 +138,12 @@ class AtServer(ABC):
         weights: the weights of the global model, by name. No tensor is changed in place.
         anchors: the class anchors as ``anchors.<level>``, if the method has any.
         begins_with_fusion: whether the fusion site trains in round 0, see :meth:`begin`.
+        fuses_first: whether :meth:`close` has the fusion site train in every round before it uses what sites have sent.
+            What is too large among that can be told by the fusion site's training then, also in the first round.
     """
 
     begins_with_fusion = True
+    fuses_first = False
 
     def __init__(self, settings: Settings, weights: Tensors, store: Store):
         self.settings = settings

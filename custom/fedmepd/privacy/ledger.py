@@ -104,13 +104,26 @@ class Ledger:
             write_json(self.path, content.model_dump())
 
     def _read(self) -> _Content:
-        if not self.path.exists():
-            return _Content()
-        found = read_json(self.path, "the record of spent privacy", CheckpointError, hint=_HINT, public=_PUBLIC)
-        try:
-            return _Content.model_validate(found)
-        except ValidationError as error:
-            raise CheckpointError(explain(error, str(self.path)) + _HINT, public=_PUBLIC) from error
+        return _read(self.path)
+
+
+def releases_of_all(path: Path) -> list[list[Release]]:
+    """Returns the releases of every run in a file; none where there is no file.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    return [_releases(run) for run in _read(path).runs.values()]
+
+
+def _read(path: Path) -> _Content:
+    if not path.exists():
+        return _Content()
+    found = read_json(path, "the record of spent privacy", CheckpointError, hint=_HINT, public=_PUBLIC)
+    try:
+        return _Content.model_validate(found)
+    except ValidationError as error:
+        raise CheckpointError(explain(error, str(path)) + _HINT, public=_PUBLIC) from error
 
 
 def _releases(run: _Run) -> list[Release]:

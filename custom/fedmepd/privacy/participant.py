@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedmepd.config import LEAST_NOISE, PrivacySettings
+from fedmepd.config import PrivacySettings
 from fedmepd.errors import FedMEPDError
 from fedmepd.privacy.accountant import MOST_NOISE, Release, epsilon, least_noise
 from fedmepd.privacy.ledger import Ledger
@@ -17,6 +17,7 @@ from fedmepd.site_settings import SitePrivacy
 from fedmepd.text_table import counted
 
 FILE_NAME = "privacy.json"
+_OF_ALL = "of the site for all its runs"
 
 
 class BudgetSpent(FedMEPDError):
@@ -50,6 +51,16 @@ class Account:
         """Returns an account of its own in the run's folder."""
         return cls(Path(folder) / FILE_NAME, "run")
 
+    @staticmethod
+    def folder_in(kit: Path) -> Path:
+        """Returns the folder of a kit with the ledgers of all its runs."""
+        return Path(kit) / "fedmepd_privacy"
+
+    @classmethod
+    def file_in(cls, kit: Path, *, fusion: bool) -> Path:
+        """Returns the ledger of a kit: the patients of a site and of the fusion site at the same place differ."""
+        return cls.folder_in(kit) / (f"fusion_{FILE_NAME}" if fusion else FILE_NAME)
+
 
 @dataclass(frozen=True)
 class Terms:
@@ -60,21 +71,28 @@ class Terms:
         delta: of the guarantee.
         job: the job's settings, for the rest.
         of_all: the largest epsilon of all runs of the site; None where the site demands nothing.
+        share: the largest epsilon that the site lets a single run take; None where it has not said.
     """
 
     of_run: float
     delta: float
     job: PrivacySettings
     of_all: float | None = None
+    share: float | None = None
 
     @classmethod
     def agreed(cls, job: PrivacySettings, site: SitePrivacy) -> Terms | None:
         """Returns the terms, the stricter of both in everything; None if neither wants any."""
-        wanted = [(job.epsilon, job.delta)] if job.epsilon else []
-        wanted += [(site.epsilon, site.delta)] if site.epsilon is not None else []
-        if not wanted:
+        if not site.wanted(job):
             return None
-        return cls(*map(min, zip(*wanted, strict=True)), job=job, of_all=site.epsilon)
+        asked = [(job.epsilon, job.delta)] if job.epsilon else []
+        asked += [(site.per_run or site.epsilon, site.delta)] if site.epsilon is not None else []
+        return cls(*map(min, zip(*asked, strict=True)), job=job, of_all=site.epsilon, share=site.per_run)
+
+    @property
+    def whose(self) -> str:
+        """Whose budget the one of this run is, in words."""
+        return "of the site for one run" if self.of_run == self.share else "of the run"
 
 
 @dataclass(frozen=True)
@@ -168,24 +186,27 @@ class Privacy:
             steps: of training.
 
         Raises:
-            BudgetSpent: it would be more than the budget allows; nothing is noted.
+            BudgetSpent: it would be more than the budget allows, or no noise is enough; nothing is noted.
         """
         planned = self._of_round(steps, *self._chosen())
 
         def allow(of_run: list[Release], of_others: list[Release]) -> None:
-            would, limit, whose = epsilon(of_run, self.terms.delta), self.terms.of_run, "of the run"
+            would, limit, whose = epsilon(of_run, self.terms.delta), self.terms.of_run, self.terms.whose
             if self.terms.of_all is not None and would <= limit:
                 would, limit = epsilon([*of_run, *of_others], self.terms.delta), self.terms.of_all
-                whose = "of the site for all its runs"
+                whose = _OF_ALL
             if would > limit:
-                message = (
-                    f"the privacy budget {whose} is spent: after round {round_number} epsilon would be {would:.3g} of "
-                    f"{limit:g} at delta {self.terms.delta:g}; the site trains no further and keeps its model"
-                )
-                self._log(f"{self.owner}: {message}")
-                raise BudgetSpent(f"{self.owner}: {message}", message, self.spent())
+                raise self._is_spent(whose, f"after round {round_number} epsilon would be {would:.3g} of {limit:g}")
 
         self._ledger.add(round_number, planned, allow)
+
+    def _is_spent(self, whose: str, why: str) -> BudgetSpent:
+        message = (
+            f"the privacy budget {whose} is spent: {why} at delta {self.terms.delta:g}; the site trains no further and "
+            "keeps its model"
+        )
+        self._log(f"{self.owner}: {message}")
+        return BudgetSpent(f"{self.owner}: {message}", message, self.spent())
 
     def _of_round(self, steps: int, noise: float, vector_noise: float | None) -> list[Release]:
         vectors = [Release(vector_noise, 1.0, 1)] if vector_noise else []
@@ -219,23 +240,28 @@ class Privacy:
             )
             # If none is enough, the most: what it costs is charged like everything else.
             vector_noise = vector_noise or MOST_NOISE
-        if job.noise:
-            return job.noise, vector_noise
         steps = self._plan.epochs * self.steps_per_epoch
 
-        def planned(noise: float) -> list[Release]:
-            return self._of_round(steps, noise, vector_noise)
-
         def run(noise: float) -> Sequence[Release]:
-            return planned(noise) * rounds
+            return self._of_round(steps, noise, vector_noise) * rounds
 
-        found = [least_noise(run, target, self.terms.delta)]
+        def enough(whose: str, limit: float, others: Sequence[Release] = ()) -> float:
+            found = least_noise(lambda noise: [*run(noise), *others], limit, self.terms.delta)
+            if found is None:
+                raise self._is_spent(whose, f"no noise is enough for {counted(rounds, 'round')} within {limit:g}")
+            return found
+
+        noise = job.noise
+        if not noise or self.terms.of_all is not None:
+            # Where the site has a budget, a job cannot have it spent in fewer rounds than it plans.
+            noise = max(noise, enough(self.terms.whose, target))
         if self.terms.of_all is not None and (others := self._ledger.of_others()):
-            found.append(least_noise(lambda noise: [*run(noise), *others], self.terms.of_all, self.terms.delta))
-        # No noise is enough: the first round will say that the budget is spent.
-        noise = LEAST_NOISE if None in found else max(found)
+            noise = max(noise, enough(_OF_ALL, self.terms.of_all, others))
+        if noise == job.noise:
+            return noise, vector_noise
+        told = f", more than the {job.noise:g} of the job" if job.noise else ""
         self._log(
-            f"{self.owner}: differential privacy: noise {noise:.3g} times the clip {self.clip:g} in each of "
+            f"{self.owner}: differential privacy: noise {noise:.3g} times the clip {self.clip:g}{told} in each of "
             f"{counted(steps * rounds, 'step')}, with {self.expected:g} of {counted(self._plan.patients, 'patient')} "
             f"on average, for epsilon {target:g} at delta {self.terms.delta:g}"
         )

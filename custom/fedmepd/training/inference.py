@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from itertools import combinations
 
@@ -76,7 +75,7 @@ def class_probabilities(
     # No window is larger than the volume; the network pads volumes that are too small for it.
     window = [min(settings.window, side) for side in images.shape[2:]]
     mirrored = _MIRRORED if flips else _MIRRORED[:1]
-    total, done = len(mirrored) * _window_count(images.shape[2:], window, settings.overlap), 0
+    total, done = len(mirrored) * settings.windows(images.shape[2:]), 0
 
     def probabilities(crops: Tensor) -> Tensor:
         nonlocal done
@@ -96,12 +95,6 @@ def class_probabilities(
         found = found.flip(axes) if axes else found
         mean = found if mean is None else mean.add_(found)
     return mean.div_(len(mirrored))[0]
-
-
-def _window_count(size: Sequence[int], window: Sequence[int], overlap: float) -> int:
-    """The number of windows that MONAI cuts a volume into."""
-    steps = [max(1, int(side * (1 - overlap))) for side in window]
-    return math.prod(1 + math.ceil((full - side) / step) for full, side, step in zip(size, window, steps, strict=True))
 
 
 def _background(crops: Tensor, classes: int) -> Tensor:
