@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
@@ -11,6 +13,8 @@ from fedmepd.tasks.brats import BRATS
 from tests.networks.oracle import MODALITIES, shapes
 
 WIDTH = 4
+# What an error would name.
+_PUBLISHED = Path("published.pt")
 
 
 def network(
@@ -32,7 +36,7 @@ def network(
 
 def translate(tensors: dict[str, Tensor], anchors: dict[int, Tensor] | None) -> dict[str, Tensor]:
     """Returns tensors (weights or gradients) of the published layout by our names."""
-    return _translate(tensors, anchors is not None)
+    return _translate(_PUBLISHED, tensors, anchors is not None)
 
 
 def published(made: FedMEPDNet) -> dict[str, Tensor]:
@@ -42,7 +46,8 @@ def published(made: FedMEPDNet) -> dict[str, Tensor]:
     sizes = [torch.Size(shape).numel() for shape in layout.values()]
     # Where every number of the published layout stands in ours: its place, translated.
     places = torch.arange(sum(sizes)).split(sizes)
-    translated = _translate({key: p.view(layout[key]) for key, p in zip(layout, places, strict=True)}, calibrated)
+    of_places = {key: p.view(layout[key]) for key, p in zip(layout, places, strict=True)}
+    translated = _translate(_PUBLISHED, of_places, calibrated)
     numbers = torch.zeros(sum(sizes))
     for key, value in made.state_dict().items():
         numbers[translated[key].flatten()] = value.flatten()
