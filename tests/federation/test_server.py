@@ -607,7 +607,7 @@ def test_classes_without_anchors_are_named(tiny, tmp_path) -> None:
     server.register(SiteProfile("site-1", ("T1ce",), COUNTS["site-1"], "folder"))
     server.start(never)
     (line,) = [entry for entry in log if "no anchors" in entry]
-    assert "fewer training cases of the fusion site held the class than calibration.anchor_cases = 4" in line
+    assert "fewer patients of the fusion site's training showed it than calibration.anchor_cases = 4" in line
     server.begin_round()
     assert not [key for key in server.payload("site-1").tensors if key.startswith("anchors.")]
 

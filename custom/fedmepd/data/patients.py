@@ -24,7 +24,7 @@ _OF_EXAMINATION = re.compile(rf"(?P<patient>.+?)[-_ ]({_DATE.pattern}|{_SESSION.
 
 # P001_scan1, P001_visit-2, P001_tp02, P001_baseline: how many of a patient's, in words.
 _NUMBERED_WORD = re.compile(
-    r"(?P<patient>.+?)[-_ ]((scan|visit|tp|time[-_ ]?(point)?|exam(ination)?|session|study|mri?|month|day|year|v|fu"
+    r"(?P<patient>.+?)[-_ ]((scan|visit|tp|time[-_ ]?(point)?|exam(ination)?|session|study|mr(i|t)?|month|day|year|v|fu"
     r"|follow[-_ ]?up)[-_ ]?\d+[a-z]?|baseline|follow[-_ ]?up|(pre|post)[-_ ]?op)",
     re.IGNORECASE,
 )
