@@ -54,6 +54,18 @@ def test_a_file_that_cannot_be_used_is_named(file: Path) -> None:
         assert "restore it from a backup" in str(caught.value)
 
 
+def test_what_is_no_file_does_not_count_as_missing(file: Path, tmp_path: Path) -> None:
+    """As where the kit's disk was moved, and a link to the file leads nowhere."""
+    file.symlink_to(tmp_path / "gone")
+    with pytest.raises(FedMEPDError, match="a link that leads nowhere: expected a file; restore it"):
+        ReleasedMeans(file)
+    file.unlink()
+    known = ReleasedMeans(file)
+    file.mkdir()
+    with pytest.raises(FedMEPDError, match="is a folder: expected a file"):
+        known.admit({"dice": "abc"}, 3)
+
+
 def test_whoever_takes_sets_apart_is_stopped(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fedmepd.released_means._MOST_SETS", 2)
     means = ReleasedMeans(file)

@@ -14,8 +14,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from fedmepd.errors import FedMEPDError, explain
-from fedmepd.storage import locked, read_json, write_json
+from fedmepd.errors import CheckpointError, explain
+from fedmepd.storage import has_file, locked, read_json, write_json
 
 FILE_NAME = "fedmepd_means.json"
 # A hospital whose data grow has a few dozen sets; whoever asks for more than this may be taking them apart.
@@ -37,13 +37,13 @@ class ReleasedMeans:
         file: that keeps the patients behind them, as hashes; None: in memory, for this process alone.
 
     Raises:
-        FedMEPDError: the file cannot be read, or holds something else.
+        CheckpointError: the file cannot be read, or holds something else.
     """
 
     def __init__(self, file: Path | None = None):
         self._file = file
         self._sets: dict[str, list[frozenset[str]]] = {}
-        if file is not None and file.exists():
+        if file is not None:
             self._sets = self._read()
 
     def admit(self, behind: Mapping[str, Iterable[str]], fewest: int) -> bool:
@@ -63,8 +63,7 @@ class ReleasedMeans:
             return self._add(asked, fewest)
         # Several runs of a kit may ask at the same time.
         with locked(self._file.with_name(f".{self._file.name}.lock"), None):
-            if self._file.exists():
-                self._sets = self._read()
+            self._sets = self._read()
             if not self._add(asked, fewest):
                 return False
             means = {name: [sorted(one) for one in of] for name, of in self._sets.items()}
@@ -87,11 +86,15 @@ class ReleasedMeans:
 
     def _read(self) -> dict[str, list[frozenset[str]]]:
         hint = "; restore it from a backup: without it nobody knows which means have left this site"
-        content = read_json(self._file, "the patients behind the means that have left this site", hint=hint)
+        if not has_file(self._file, CheckpointError, hint):
+            return {}
+        content = read_json(
+            self._file, "the patients behind the means that have left this site", CheckpointError, hint=hint
+        )
         try:
             kept = _Kept.model_validate(content)
         except ValidationError as error:
-            raise FedMEPDError(f"{explain(error, str(self._file))}{hint}") from error
+            raise CheckpointError(f"{explain(error, str(self._file))}{hint}") from error
         return {kind: [frozenset(one) for one in of] for kind, of in kept.means.items()}
 
 

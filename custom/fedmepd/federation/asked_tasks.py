@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fedmepd.errors import CheckpointError, explain
 from fedmepd.site_limits import Limits
-from fedmepd.storage import read_json, write_json
+from fedmepd.storage import has_file, read_json, write_json
 
 FILE_NAME = "asked.json"
 
@@ -62,7 +62,7 @@ class AskedTasks:
         write_json(self._file, _Content(kinds=kinds).model_dump())
 
     def _read(self) -> _Content:
-        if not self._file.is_file():
+        if not has_file(self._file, CheckpointError, ": restore it"):
             return _Content()
         found = read_json(self._file, "the tasks of a run", CheckpointError)
         try:

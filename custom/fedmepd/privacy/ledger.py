@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fedmepd.errors import CheckpointError, explain
 from fedmepd.privacy.accountant import Release
-from fedmepd.storage import locked, read_json, write_json
+from fedmepd.storage import has_file, locked, read_json, write_json
 
 _HINT = ": restore it, for without it nobody knows how much privacy is left"
 _PUBLIC = "the record of spent privacy cannot be used"
@@ -117,7 +117,7 @@ def releases_of_all(path: Path) -> list[list[Release]]:
 
 
 def _read(path: Path) -> _Content:
-    if not path.exists():
+    if not has_file(path, CheckpointError, _HINT):
         return _Content()
     found = read_json(path, "the record of spent privacy", CheckpointError, hint=_HINT, public=_PUBLIC)
     try:
