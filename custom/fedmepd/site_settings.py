@@ -64,7 +64,7 @@ class SitePrivacy(BaseModel):
     @model_validator(mode="after")
     def _a_share_of_a_budget(self) -> SitePrivacy:
         if self.per_run is not None and (self.epsilon is None or self.per_run > self.epsilon):
-            raise ValueError("per_run is a share of the budget: expected an epsilon that is at least as large")
+            raise ValueError("per_run is what one run may take of epsilon: expected an epsilon, at least as large")
         return self
 
     def wanted(self, job: PrivacySettings) -> bool:
