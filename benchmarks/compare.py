@@ -24,7 +24,7 @@ from typing import Any
 import psutil
 import torch
 
-from benchmarks.measure import Spread, alternate, arguments, describe, environment, table, write_report
+from benchmarks.measure import Spread, alternate, arguments, command, describe, environment, table, write_report
 from fedmepd.cli.terminal import positive
 from fedmepd.errors import FedMEPDError
 from fedmepd.experiments.conduct import Conductor
@@ -39,6 +39,7 @@ _QUICK = {"rounds": 1, "network": {"width": 4}, "training": {"crop": 16}, "evalu
 _BUSY_SECONDS = 2.0
 
 
+@command
 def main(
     given: Sequence[str] | None = None,
     carry_out: Callable[[Plan, Path, int], list[RunFolder]] | None = None,

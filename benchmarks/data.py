@@ -239,6 +239,7 @@ def memory(folder: Path, trains: bool, epochs: int, threads: int) -> dict[str, A
     return {"part": "memory", "what": "loading and training" if trains else "loading", "mib": held, "slope": slope}
 
 
+@measure.command
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the tables and writes the report."""
     parser = measure.arguments("Reading a case, waiting for batches, and memory over many epochs.", pairs=3)
@@ -321,4 +322,4 @@ def _spread(values: dict[str, float], digits: int, factor: float = 1) -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main())

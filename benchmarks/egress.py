@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from nvflare.apis.fl_context import FLContext
 
+from benchmarks.measure import command
 from fedmepd.federation.egress import EgressList, read
 from fedmepd.federation.exchange import Payload, Update
 from fedmepd.flare import translation
@@ -63,6 +64,7 @@ def measure(width: int) -> tuple[str, ...]:
     return str(width), str(len(weights)), str(numbers), *figures, str(size)
 
 
+@command
 def main(widths: Sequence[int] = (4, 8, 16)) -> int:
     """Prints the table."""
     torch.set_num_threads(1)

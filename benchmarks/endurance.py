@@ -24,7 +24,6 @@ import psutil
 from benchmarks import measure
 from benchmarks.measure import MIB
 from benchmarks.round import CACHE, JOB, copy_job
-from fedmepd.cli.terminal import interruptible
 from fedmepd.evaluation import results
 from fedmepd.flare.poc.workspace import Poc
 from fedmepd.flare.watching import COMPLETED
@@ -181,6 +180,7 @@ def run(folder: Path, rounds: int, sites: Sequence[str]) -> tuple[list[dict[str,
     return samples, [record["total"] for record in timing["rounds"] if record["round"] > 0]
 
 
+@measure.command
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the table and writes the report."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -219,5 +219,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    with interruptible():
-        main()
+    sys.exit(main())

@@ -35,7 +35,7 @@ from benchmarks.agreement import BOUNDS, Disagreement
 from benchmarks.budget import Part, carry_out
 from benchmarks.gpu_parts import Agreements, Loading, Segmenting, Steps
 from benchmarks.gpu_tables import tables
-from benchmarks.measure import arguments, describe, environment, write_report
+from benchmarks.measure import arguments, command, describe, environment, write_report
 from benchmarks.task import add_task_arguments
 from benchmarks.ways import PRODUCT, STRAIGHTFORWARD, WAYS, Way
 from fedmepd.cli.terminal import positive
@@ -46,6 +46,7 @@ PARTS = ("agreement", "step", "loading", "segmenting")
 PRECISIONS = ("float32", "bfloat16")
 
 
+@command
 def main(given: Sequence[str] | None = None) -> int:
     """Runs the benchmark; returns the exit status: 1 if the GPU computes something else than the processor."""
     parser = _parser()

@@ -58,6 +58,7 @@ OVERLAP = 0.5
 _TRAINING_HEADS, _CASE = 8, 40
 
 
+@measure.command
 def main(given: Sequence[str] | None = None) -> int:
     """Runs the benchmark; returns the exit status."""
     parser = measure.arguments("Segmenting a whole case, straightforward formulation against product.", pairs=1)
@@ -74,17 +75,13 @@ def main(given: Sequence[str] | None = None) -> int:
     use_threads(options.threads)
     if options.quick:
         options.width, options.crop, options.steps = 4, 16, 2
-    try:
-        with TemporaryDirectory() as folder:
-            model = options.model or Path(folder) / "model.pt"
-            if not model.exists():
-                train(model, options)
-            case = Path(folder) / "case.pt"
-            save_tensors(case, real_case(options.case) if options.case else phantom_case(options.crop))
-            rows = [_row(subset, model, case, options) for subset in _subsets(options, model, case)]
-    except FedMEPDError as error:
-        print(error, file=sys.stderr)
-        return 2
+    with TemporaryDirectory() as folder:
+        model = options.model or Path(folder) / "model.pt"
+        if not model.exists():
+            train(model, options)
+        case = Path(folder) / "case.pt"
+        save_tensors(case, real_case(options.case) if options.case else phantom_case(options.crop))
+        rows = [_row(subset, model, case, options) for subset in _subsets(options, model, case)]
     _report(rows, options)
     return 0
 

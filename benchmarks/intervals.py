@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.measure import command
 from fedmepd.comparing.comparison import compare
 from fedmepd.comparing.design import Design
 from fedmepd.comparing.intervals import estimate
@@ -99,6 +100,7 @@ def seconds(folder: Path, methods: int = 15, seeds: int = 5, sites: int = 8, cas
     return time.process_time() - began
 
 
+@command
 def main(arguments: Sequence[str] | None = None, time_of: Callable[[Path], float] = seconds) -> int:
     """Prints both.
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import multiprocessing
 import os
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -16,7 +18,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from fedmepd.cli.terminal import positive
+from fedmepd.cli.terminal import INTERRUPTED, interruptible, positive, refuse
+from fedmepd.errors import FedMEPDError
 from fedmepd.storage import write_json
 
 RESULTS = Path(__file__).parent / "results"
@@ -24,6 +27,33 @@ MIB = 2**20
 
 # Processor features that decide how fast half precision is, as Linux names them.
 _FEATURES = {"avx2": "AVX2", "avx512f": "AVX512", "avx512_bf16": "AVX512_BF16", "amx_bf16": "AMX_BF16"}
+
+
+def command(main: Callable[..., int | None]) -> Callable[..., int]:
+    """Makes a function a command: what a user can put right takes one line, and so does an interruption.
+
+    Args:
+        main: returns the exit status; None: 0.
+
+    Returns:
+        the same function, which returns an exit status in these cases too.
+    """
+
+    @functools.wraps(main)
+    def run(*arguments: Any, **keywords: Any) -> int:
+        # As the user has started it: Python calls the module itself __main__.
+        spec = getattr(sys.modules[main.__module__], "__spec__", None)
+        program = spec.name if spec else main.__module__
+        try:
+            with interruptible():
+                return main(*arguments, **keywords) or 0
+        except (FedMEPDError, OSError) as error:
+            return refuse(program, error)
+        except KeyboardInterrupt:
+            print(f"{program}: interrupted", file=sys.stderr)
+            return INTERRUPTED
+
+    return run
 
 
 @dataclass(frozen=True)

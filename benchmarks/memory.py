@@ -25,6 +25,7 @@ from benchmarks.measure import (
     Spread,
     alternate,
     arguments,
+    command,
     describe,
     environment,
     in_fresh_process,
@@ -38,6 +39,7 @@ from fedmepd.training.arithmetic import use_threads
 LOSS_TOLERANCE = 0.05
 
 
+@command
 def main(given: Sequence[str] | None = None) -> int:
     """Runs the benchmark; returns the exit status."""
     parser = arguments("Peak memory of a training step, straightforward formulation against product.")

@@ -15,13 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from benchmarks.measure import describe, environment, seconds, table
+from benchmarks.measure import command, describe, environment, seconds, table
 from benchmarks.task import Task, synchronise
 from fedmepd.cli.terminal import positive
 from fedmepd.config import Settings
 from fedmepd.data.distribution import protocol_plan
 from fedmepd.data.splits import part_sizes
-from fedmepd.errors import FedMEPDError
 from fedmepd.experiments.plan import Plan, read_plan
 from fedmepd.job_settings import make_settings
 from fedmepd.tasks.brats import BRATS
@@ -112,6 +111,7 @@ def report(protocol: str, plan: Plan, settings: Settings, step_seconds: dict[tup
     return f"{table(['site', 'modalities', 'steps a round', 'seconds a step'], rows)}\n\n{said}"
 
 
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures, and prints the hours."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.paper_hours", description=__doc__.partition("\n")[0])
@@ -121,16 +121,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--repeats", type=positive, default=5, help="steps of each subset; default: 5")
     parser.add_argument("--quick", action="store_true", help="tiny network, to try the command; no figures to quote")
     options = parser.parse_args(arguments)
-    try:
-        plan = read_plan(PLANS / f"{options.protocol}.yaml", None)
-        small = {"network": {"width": 4}, "training": {"crop": 24}} if options.quick else {}
-        settings = make_settings(plan.preset, plan.settings | small)
-        use_threads(options.threads or plan.threads)
-        subsets = [each.modalities for each in work_of_a_round(options.protocol, settings)]
-        found = measure_steps(subsets, settings, options.device, options.repeats)
-    except FedMEPDError as error:
-        print(f"benchmarks.paper_hours: {error}", file=sys.stderr)
-        return 2
+    plan = read_plan(PLANS / f"{options.protocol}.yaml", None)
+    small = {"network": {"width": 4}, "training": {"crop": 24}} if options.quick else {}
+    settings = make_settings(plan.preset, plan.settings | small)
+    use_threads(options.threads or plan.threads)
+    subsets = [each.modalities for each in work_of_a_round(options.protocol, settings)]
+    found = measure_steps(subsets, settings, options.device, options.repeats)
     print(f"{describe(environment())}, {options.device}\n")
     print(report(options.protocol, plan, settings, found))
     return 0

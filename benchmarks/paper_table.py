@@ -13,10 +13,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from benchmarks.measure import command
 from benchmarks.published import PUBLISHED, Published
 from fedmepd.comparing.comparison import compare
 from fedmepd.comparing.scores import FUSION, MEAN
-from fedmepd.errors import FedMEPDError
 
 SITES = tuple(f"site-{number}" for number in range(1, 9))
 HEADER = ("method", "figures", *SITES, "mean of the sites", "server", "HD95 sites", "HD95 server")
@@ -62,18 +62,15 @@ def _cell(value: float | None, decimals: int = 2) -> str:
     return "-" if value is None else f"{value:.{decimals}f}"
 
 
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.paper_table", description=__doc__.partition("\n")[0])
     parser.add_argument("protocol", choices=list(PUBLISHED))
     parser.add_argument("runs", type=Path, metavar="OUT", help="what `fedmepd compare run` has written")
     options = parser.parse_args(arguments)
-    try:
-        comparison = compare([options.runs])
-        print("\n".join(paper_table(options.protocol, comparison)))
-    except FedMEPDError as error:
-        print(f"benchmarks.paper_table: {error}", file=sys.stderr)
-        return 2
+    comparison = compare([options.runs])
+    print("\n".join(paper_table(options.protocol, comparison)))
     print(f"\nSeeds {', '.join(map(str, comparison['seeds']))}.")
     for sentence in (*comparison["design"]["sentences"], *comparison["notes"]):
         print(f"- {sentence}")

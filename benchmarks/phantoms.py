@@ -6,12 +6,15 @@ python -m benchmarks.phantoms FOLDER --year 2018    # as many as BraTS 2018 has,
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import nibabel
 import numpy as np
 
 from benchmarks.heads import BRAIN, VOLUME, head, in_volume
+from benchmarks.measure import command
 from fedmepd.config import FUSION_SITE
 from fedmepd.data.cases import Case
 from fedmepd.data.inspection import inspect_cases
@@ -99,9 +102,15 @@ def _write(folder: Path, images: dict[str, np.ndarray], label: np.ndarray) -> No
         nibabel.save(nibabel.Nifti1Image(values, _AFFINE), folder / f"{folder.name}_{word.lower()}.nii.gz")
 
 
-if __name__ == "__main__":
+@command
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Writes the cases."""
     parser = argparse.ArgumentParser(description="Write phantoms under the names of a BraTS data set.")
     parser.add_argument("folder", type=Path, help="folder to write")
     parser.add_argument("--year", type=int, choices=[2018, 2020], required=True, help="of the data set")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     brats_layout(options.folder, options.year)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

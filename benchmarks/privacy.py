@@ -207,6 +207,7 @@ def membership(folder: Path, sizes: dict[str, int], crop: int, epsilon: float | 
     return row
 
 
+@measure.command
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the tables and writes the report."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -270,4 +271,4 @@ def _membership_table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main())

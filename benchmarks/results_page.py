@@ -31,6 +31,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.measure import command
 from benchmarks.results_figures import FIGURES, draw
 from benchmarks.results_kept import keep
 from benchmarks.results_sections import convergence, took
@@ -233,6 +234,7 @@ def has_tables(text: str) -> bool:
     return _PLACE.search(text) is not None
 
 
+@command
 def main(arguments: Sequence[str] | None = None, runs: Path = RUNS, pages: Sequence[Path] = PAGES) -> int:
     """Keeps runs, or writes the pages.
 
@@ -246,17 +248,13 @@ def main(arguments: Sequence[str] | None = None, runs: Path = RUNS, pages: Seque
         "--keep", nargs=2, metavar=("NAME", "RUNS"), help="take these runs into docs/results/NAME instead"
     )
     options = parser.parse_args(arguments)
-    try:
-        if options.keep:
-            name, place = options.keep
-            kept = keep([Path(place)], runs / name)
-            size = sum(path.stat().st_size + path.with_name(HISTORY).stat().st_size for path in kept)
-            print(f"kept {len(kept)} runs in {runs / name}, {size / 1e3:.0f} kB")
-            return 0
-        print("\n".join(write_pages(runs, pages)))
-    except FedMEPDError as error:
-        print(f"benchmarks.results_page: {error}", file=sys.stderr)
-        return 2
+    if options.keep:
+        name, place = options.keep
+        kept = keep([Path(place)], runs / name)
+        size = sum(path.stat().st_size + path.with_name(HISTORY).stat().st_size for path in kept)
+        print(f"kept {len(kept)} runs in {runs / name}, {size / 1e3:.0f} kB")
+        return 0
+    print("\n".join(write_pages(runs, pages)))
     return 0
 
 

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from benchmarks import measure
-from fedmepd.cli.terminal import interruptible, positive
+from fedmepd.cli.terminal import positive
 from fedmepd.comparing.intervals import t_interval
 from fedmepd.config import Settings, differences
 from fedmepd.errors import FedMEPDError
@@ -173,7 +173,7 @@ def run_all(tasks: Sequence[Task], at_once: int) -> None:
     """
     left = [task for task in tasks if task.found() is None]
     _say(f"{len(left)} of {len(tasks)} runs are left")
-    with interruptible(), multiprocessing.get_context("spawn").Pool(at_once, maxtasksperchild=1) as pool:
+    with multiprocessing.get_context("spawn").Pool(at_once, maxtasksperchild=1) as pool:
         for done, _ in enumerate(pool.imap_unordered(Task.run, left), 1):
             _say(f"{done} of {len(left)} runs are done")
 
@@ -214,6 +214,7 @@ def row(
     }
 
 
+@measure.command
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the table and writes the report."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -302,4 +303,4 @@ def _table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main())

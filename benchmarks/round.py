@@ -25,7 +25,6 @@ import psutil
 
 from benchmarks import measure
 from benchmarks.measure import MIB, Spread
-from fedmepd.cli.terminal import interruptible
 from fedmepd.evaluation import results
 
 JOB = Path(__file__).parents[1] / "jobs" / "fedmepd_brats"
@@ -189,6 +188,7 @@ def rows(timing: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
+@measure.command
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the tables and writes the report."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -262,5 +262,4 @@ def _notes(found: dict[str, Any]) -> list[str]:
 
 
 if __name__ == "__main__":
-    with interruptible():
-        main(sys.argv[1:])
+    sys.exit(main())

@@ -221,6 +221,7 @@ def round_of(sites: int, dropped: int, values: int) -> dict[str, Any]:
     }
 
 
+@measure.command
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the table and writes the report."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -253,4 +254,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main())

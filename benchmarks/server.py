@@ -249,6 +249,7 @@ def _summary(runs: list[measure.Run], sites: int) -> dict[str, Any] | None:
     return summary
 
 
+@measure.command
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the table and writes the report."""
     parser = measure.arguments("Memory and time of a round at the server, by the number of sites.", pairs=1)
@@ -342,4 +343,4 @@ def _never() -> bool:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main())

@@ -10,13 +10,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from benchmarks.measure import Spread, alternate, arguments, describe, environment, table, write_report
+from benchmarks.measure import Spread, alternate, arguments, command, describe, environment, table, write_report
 from benchmarks.task import Task
 from fedmepd.cli.terminal import positive
 from fedmepd.tasks.brats import BRATS
 from fedmepd.training.arithmetic import use_threads
 
 
+@command
 def main(given: Sequence[str] | None = None) -> int:
     """Runs the benchmark; returns the exit status."""
     parser = arguments("Time of a step of fusion training, on one thread and with a sample on each thread.")

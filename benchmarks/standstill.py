@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.measure import table
+from benchmarks.measure import command, table
 from fedmepd import methods
 from fedmepd.data.site import SiteData, open_site_data
 from fedmepd.errors import FedMEPDError
@@ -259,6 +259,7 @@ def make(run: PlannedRun, folder: RunFolder, machine: SiteSettings) -> None:
     watch.close()
 
 
+@command
 def main(arguments: Sequence[str] | None = None, machine: SiteSettings | None = None) -> int:
     """Reads a run, or makes it first, and prints the tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.standstill", description=__doc__.partition("\n")[0])
@@ -266,19 +267,15 @@ def main(arguments: Sequence[str] | None = None, machine: SiteSettings | None = 
     parser.add_argument("--make", action="store_true", help="do the run first, and measure its updates")
     options = parser.parse_args(arguments)
     folder, machine = RunFolder(options.run), machine or SiteSettings.load()
-    try:
-        run = folder.planned()
-        if options.make:
-            make(run, folder, machine)
-        results, history = folder.results(), read_json(folder.path / "history.json", "the history of a run")
-        print(table(CURVES, curves(history, results["filters"])) + "\n")
-        if (folder.path / UPDATES).is_file():
-            lines = [json.loads(line) for line in (folder.path / UPDATES).read_text(encoding="utf-8").splitlines()]
-            print(table(UPDATE_HEADS, update_rows(lines, run.settings.evaluation.every)) + "\n")
-        found = validations(run, folder.path / "state", machine)
-    except FedMEPDError as error:
-        print(f"benchmarks.standstill: {error}", file=sys.stderr)
-        return 2
+    run = folder.planned()
+    if options.make:
+        make(run, folder, machine)
+    results, history = folder.results(), read_json(folder.path / "history.json", "the history of a run")
+    print(table(CURVES, curves(history, results["filters"])) + "\n")
+    if (folder.path / UPDATES).is_file():
+        lines = [json.loads(line) for line in (folder.path / UPDATES).read_text(encoding="utf-8").splitlines()]
+        print(table(UPDATE_HEADS, update_rows(lines, run.settings.evaluation.every)) + "\n")
+    found = validations(run, folder.path / "state", machine)
     names = list(next(iter(found.values())))
     rows = [[site, *(f"{of[name]:.3f}" for name in names)] for site, of in found.items()]
     rows.append(["mean", *(f"{fmean(of[name] for of in found.values()):.3f}" for name in names)])

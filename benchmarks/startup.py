@@ -101,6 +101,7 @@ def start(way: str) -> dict[str, Any]:
     return json.loads(run.stdout.splitlines()[-1])
 
 
+@measure.command
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the table and writes the report."""
     options = measure.arguments(__doc__.splitlines()[0]).parse_args(arguments)
@@ -147,4 +148,4 @@ def _rows(runs: dict[str, list[dict[str, Any]]], totals: dict[str, Spread]) -> l
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main())

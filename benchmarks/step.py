@@ -22,7 +22,7 @@ from statistics import fmean
 import torch
 
 from benchmarks.agreement import FLOAT64_CROP, Disagreement, compare, worst
-from benchmarks.measure import Pairs, Spread, alternate, arguments, describe, environment, table, write_report
+from benchmarks.measure import Pairs, Spread, alternate, arguments, command, describe, environment, table, write_report
 from benchmarks.operations import count, count_by_part, matrix_rate
 from benchmarks.straightforward import Straightforward
 from benchmarks.task import Product, Task, add_precision_argument, add_task_arguments, sites, synchronise
@@ -30,6 +30,7 @@ from fedmepd.cli.terminal import positive
 from fedmepd.training.arithmetic import use_threads
 
 
+@command
 def main(given: Sequence[str] | None = None) -> int:
     """Runs the benchmark; returns the exit status."""
     parser = arguments("Time of one training step, straightforward formulation against product.")

@@ -19,10 +19,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from benchmarks.measure import command
 from benchmarks.results_kept import keep, take_up
 from benchmarks.results_page import PAGES, RUNS, write_pages
-from fedmepd.cli.terminal import INTERRUPTED, interruptible, positive
-from fedmepd.errors import FedMEPDError
+from fedmepd.cli.terminal import INTERRUPTED, positive
 from fedmepd.experiments.conduct import Conductor, how_many
 from fedmepd.experiments.plan import PlannedRun, read_plan
 from fedmepd.experiments.pool import run_all
@@ -168,6 +168,7 @@ def _cells(seconds: float, unknown: int) -> tuple[str, str]:
     return f"{seconds / 3600:.1f}", str(unknown)
 
 
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the study, or says how far it is."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.study", description=__doc__.partition("\n")[0])
@@ -186,14 +187,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.pages:
             study.write()
             return 0
-        with interruptible():
-            failed = study.carry_out()
+        failed = study.carry_out()
     except KeyboardInterrupt:
         print("interrupted: all runs are stopped and their state is kept. The same command goes on", file=sys.stderr)
         return INTERRUPTED
-    except FedMEPDError as error:
-        print(f"benchmarks.study: {error}", file=sys.stderr)
-        return 2
     for name, reason in failed.items():
         print(f"{name}: {reason}", file=sys.stderr)
     return 1 if failed else 0

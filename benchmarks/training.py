@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from statistics import fmean, stdev
 
-from benchmarks.measure import arguments, describe, environment, table, write_report
+from benchmarks.measure import arguments, command, describe, environment, table, write_report
 from benchmarks.straightforward import Straightforward
 from benchmarks.task import Product, Task, add_task_arguments, synchronise
 from fedmepd.cli.terminal import positive
@@ -31,6 +31,7 @@ SIDES = ("straightforward", "float32", "bfloat16")
 WINDOW, LAST = 20, 40
 
 
+@command
 def main(given: Sequence[str] | None = None) -> int:
     """Runs the benchmark; returns the exit status."""
     parser = arguments("Loss of a short training, straightforward formulation against product.", pairs=None)

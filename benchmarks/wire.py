@@ -307,6 +307,7 @@ def _never() -> bool:
     return False
 
 
+@measure.command
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the tables and writes the report."""
     parser = measure.arguments("Bytes of every site and round, against sending the whole model in float32.", pairs=None)
@@ -430,4 +431,4 @@ def _judge(exchanges: list[Exchange], whole: int) -> list[str]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main())

@@ -172,3 +172,19 @@ def test_a_folder_that_is_no_text(value: object, tmp_path: Path) -> None:
     (tmp_path / FILE_NAME).write_text(json.dumps({"data": value}))
     with pytest.raises(SettingsError, match="data.*expected a path as a text"):
         SiteSettings.load(tmp_path, cache_needed=False)
+
+
+@pytest.mark.parametrize(("variable", "hint"), [("FEDMEPD_DATE", "FEDMEPD_DATA"), ("FEDMEPD_EPSILON", "fedmepd.json")])
+def test_a_variable_that_no_setting_has(variable: str, hint: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv(variable, "3")
+    with pytest.raises(SettingsError, match=f"environment variable {variable}: no setting") as refused:
+        SiteSettings.load(tmp_path)
+    assert hint in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "variable", ["SERVICE_HOST", "SERVICE_PORT_GRPC", "PORT", "PORT_8002_TCP_ADDR", "A_SERVICE_PORT"]
+)
+def test_variables_of_a_service_in_kubernetes(variable: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv(f"FEDMEPD_{variable}", "10.0.0.1")
+    assert SiteSettings.load(tmp_path).data is None

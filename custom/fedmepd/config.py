@@ -94,6 +94,11 @@ class AggregationSettings(Section):
         le=LONGEST_WAIT,
         description="seconds to wait for the others after more than half of the sites have answered; 0: no limit",
     )
+    refusals: Literal["end", "leave_out"] = Field(
+        "end",
+        description="where a site cannot take part when the job starts, as with faulty data; end: no training starts; "
+        "leave_out: the job starts without it, unless it is the fusion site",
+    )
     norm_bound: float = Field(
         10,
         ge=0,

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # What a message of ours holds at most of content from outside: of one text, and of the whole.
 LONGEST_TEXT, LONGEST_MESSAGE = 200, 1000
+# The end of what a site tells the others of an error.
+LOG_SAYS_MORE = "the site's own log says more"
 # A larger number is not written out: Python refuses to, from some thousand digits on.
 _MOST_BITS = 2000
 # Ends of lines too, and what turns the direction of writing.
@@ -107,7 +109,7 @@ class FedMEPDError(Exception):
     def __init__(self, message: str, public: str | None = None, *, lines: Iterable[str] = ()):
         super().__init__(message)
         self.message, self.lines = escaped(message), tuple(map(escaped, lines))
-        self.public = escaped(public or f"{self.kind}; the site's own log says more")
+        self.public = escaped(public or f"{self.kind}; {LOG_SAYS_MORE}")
 
     def __str__(self) -> str:
         return "\n  ".join((self.message, *self.lines))

@@ -66,6 +66,11 @@ def make_settings(preset: str = "paper", overrides: dict[str, Any] | None = None
             f"settings: aggregation.trim and aggregation.direction are for methods that average updates, and "
             f"{method.name} does not: leave them out"
         )
+    if settings.privacy.epsilon and not method.private:
+        raise SettingsError(
+            "settings: privacy.epsilon: the method cannot be trained with differential privacy: choose one of "
+            f"{', '.join(methods.private_names())}, or leave privacy out"
+        )
     return settings
 
 

@@ -7,11 +7,13 @@ machine.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
+from fedmepd.closest import closest, question
 from fedmepd.config import PrivacySettings
 from fedmepd.disclosure import Allow, Disclosure
 from fedmepd.errors import SettingsError, explain
@@ -34,6 +36,9 @@ VARIABLES = {
     "min_count": "FEDMEPD_MIN_COUNT",
     "reproducible": "FEDMEPD_REPRODUCIBLE",
 }
+_PREFIX = "FEDMEPD_"
+# Kubernetes sets such variables in every container where a service is named fedmepd.
+_OF_A_SERVICE = re.compile(r"(\w+_)?(SERVICE_HOST|SERVICE_PORT|PORT)(_\w+)?")
 
 
 class SitePrivacy(BaseModel):
@@ -118,9 +123,10 @@ class SiteSettings(BaseModel):
             cache_needed: False: ``cache`` is None for a user who has neither a home folder nor said where it is.
 
         Raises:
-            SettingsError: the file is no file, or not JSON, a key is unknown, a value is of the wrong kind, or there is
-                no place for the cache.
+            SettingsError: the file is no file, or not JSON, a key or variable is unknown, a value is of the wrong kind,
+                or there is no place for the cache.
         """
+        _refuse_unknown_variables()
         values: dict[str, Any] = {}
         origin: dict[str, str] = {}
         file = Path(local_folder) / FILE_NAME if local_folder is not None else None
@@ -223,6 +229,19 @@ class SiteSettings(BaseModel):
                 f"another of {', '.join(available)}"
             ) from error
         return torch.device(self.device)
+
+
+def _refuse_unknown_variables() -> None:
+    # A slip in FEDMEPD_DATA would make a site train on phantoms, and nobody would notice.
+    known = {variable.removeprefix(_PREFIX): variable for variable in VARIABLES.values()}
+    for variable in sorted(os.environ):
+        name = variable.removeprefix(_PREFIX)
+        if name != variable and name not in known and not _OF_A_SERVICE.fullmatch(name):
+            meant = question([known[one] for one in closest(name, known)])
+            raise SettingsError(
+                f"environment variable {variable}: no setting has this name{meant or '.'} Unset it. There are "
+                f"{', '.join(known.values())}; everything else is set in {FILE_NAME}"
+            )
 
 
 def kept_values(file: Path) -> dict[str, Any]:

@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +15,7 @@ import pytest
 
 from benchmarks import measure
 from benchmarks.measure import MIB, Pairs, Spread
+from fedmepd.errors import FedMEPDError
 
 
 def test_spread() -> None:
@@ -114,3 +120,39 @@ def test_arguments(capsys) -> None:
     assert "expected 1 or more, got 0" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         measure.arguments("Something.", pairs=None).parse_args(["--pairs", "3"])
+
+
+def refused() -> None:
+    raise FedMEPDError("the folder holds another run")
+
+
+def stopped() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(60)
+
+
+def written() -> None:
+    raise OSError(errno.ENOSPC, "No space left on device", "report.json")
+
+
+@pytest.mark.parametrize(
+    ("main", "status", "said"),
+    [
+        (refused, 2, "the folder holds another run"),
+        (written, 2, "report.json: No space left on device"),
+        (stopped, 130, "interrupted"),
+        (lambda: None, 0, ""),
+        (lambda: 1, 1, ""),
+    ],
+)
+def test_what_a_command_says_in_the_end(main, status: int, said: str, capsys) -> None:
+    assert measure.command(main)() == status
+    err = capsys.readouterr().err
+    assert err.startswith(f"tests.benchmarks.test_measure: {said}") if said else not err
+    assert err.count("\n") == bool(said)
+
+
+def test_a_command_is_named_as_its_user_calls_it() -> None:
+    command = [sys.executable, "-m", "benchmarks.results_page", "--keep", "name", "/nowhere"]
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], timeout=120)
+    assert ended.returncode == 2 and ended.stderr.startswith("benchmarks.results_page: ")

@@ -85,6 +85,11 @@ def test_anonymous_output_names_nothing_where_a_folder_is_refused(tmp_path: Path
     assert status == 2 and "the list of the site's cases cannot be used" in printed
     assert "Miller" not in printed and str(tmp_path) not in printed
     assert "Miller" in run("check", tmp_path)[1]
+    # A hospital that looks into its folder has no site's log.
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    status, printed = run("check", empty, "--anonymous")
+    assert status == 2 and "without --anonymous the message says more" in printed and "log" not in printed
 
 
 def test_anonymous_output_names_no_folder_of_a_federation(tmp_path: Path, run) -> None:
@@ -521,7 +526,7 @@ def test_check_of_sites_without_manifests(tmp_path: Path, run) -> None:
     assert status == 0 and "found a federation of 3 sites" in printed
     rows = [" ".join(line.split()) for line in printed.splitlines()]
     assert "north 2 - - - 1 0 T1 T2" in rows and "south 1 - - - 0 0 T1" in rows
-    assert "north and south have 1 patient of the same name, which are numbers: they share no volume" in printed
+    assert "north and south have 1 patient in common by name, and no volume: the names are numbers" in printed
     (data / "west").symlink_to(tmp_path / "gone")
     status, printed = run("check", data)
     assert status == 0 and f"west is no site: a link to {tmp_path}/gone, which is not there" in printed
@@ -785,7 +790,7 @@ def test_check_of_names_at_two_sites(tmp_path: Path, run) -> None:
         images = {"T1": volume(500 + number), "label": tumour_of(30 + number)}
         write_case(data / site, f"Brats18_CBICA_AAB_{number}", ("T1",), **images)
     status, printed = run("check", data)
-    assert status == 1 and "north and south share 1 patient of the same name: every case belongs to one" in printed
+    assert status == 1 and "north and south share 1 patient by name: every case belongs to one" in printed
 
 
 def test_examinations_of_one_patient_stay_together(tmp_path: Path, run) -> None:

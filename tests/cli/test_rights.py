@@ -142,7 +142,7 @@ def test_a_file_of_patients_of_one_name(shared: Path) -> None:
             file.chmod(0)
     with bound_by_rights():
         [warned] = check_sites(BRATS, shared, ["data", "west"])
-    assert "data and west have 2 patients of the same name, all of theirs" in warned
+    assert "data and west have 2 patients in common by name, all of theirs" in warned
 
 
 def test_the_cache(shared: Path, run) -> None:

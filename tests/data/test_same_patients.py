@@ -149,8 +149,8 @@ def test_patients_of_the_same_names(tmp_path: Path) -> None:
             write_case(tmp_path / site, name, ("T1",), T1=volume(300 + ord(site)), label=tumour(kind=ord(site)))
     warned = check(tmp_path, "a", "b", "c", "d")
     assert warned.startswith(
-        "a and b have 2 patients of the same name, all of theirs; a and c have 1 patient of the same name, some of "
-        "theirs; b and c have 1 patient of the same name, some of theirs. If they are the same people, "
+        "a and b have 2 patients in common by name, all of theirs; a and c have 1 patient in common by name, some of "
+        "theirs; b and c have 1 patient in common by name, some of theirs. If they are the same people, "
     )
     assert warned.endswith(f"`fedmepd data check {tmp_path}` compares what their files contain")
     assert check(tmp_path, "c", "d") == ""
@@ -163,7 +163,7 @@ def test_hospitals_that_number_their_patients(name: str, tmp_path: Path) -> None
         write_case(tmp_path / site, name, ("T1",), T1=volume(300 + ord(site)), label=tumour(kind=ord(site)))
     assert check(tmp_path, "a", "b") == ""
     shutil.copy(tmp_path / "a" / name / f"{name}_seg.nii.gz", tmp_path / "b" / name)
-    told = "a and b have 1 patient of the same name and with a file of the same content. If they are the same people"
+    told = "a and b have 1 patient in common by name and by a file of the same content. If they are the same people"
     assert check(tmp_path, "a", "b").startswith(told)
     # Two people without a tumour have the same label.
     for site in "ab":
@@ -175,7 +175,7 @@ def test_hospitals_that_number_their_patients(name: str, tmp_path: Path) -> None
 def test_a_name_that_is_more_than_a_number(name: str, tmp_path: Path) -> None:
     for site in "ab":
         write_case(tmp_path / site, name, ("T1",), T1=volume(300 + ord(site)), label=tumour(kind=ord(site)))
-    assert "a and b have 1 patient of the same name, all of theirs" in check(tmp_path, "a", "b")
+    assert "a and b have 1 patient in common by name, all of theirs" in check(tmp_path, "a", "b")
 
 
 def test_of_many_pairs_a_few_are_named(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -38,6 +39,16 @@ def test_a_site_with_few_cases_learns_what_will_be_missing() -> None:
     found = rules(SiteSettings(min_count=5, allow={"durations": False}), MANY | {"validation": 2, "test": 0})
     assert found["means that stay, over too few patients"] == ("note", "validation 2; min_count is 5")
     assert found["decided"][1].endswith("; the site allows all kinds of values but durations")
+
+
+@pytest.mark.parametrize(
+    ("count", "told"), [(1, "min_count is 1: a score or loss may be a single patient's"), (2, "min_count is 2")]
+)
+def test_means_over_next_to_nobody(count: int, told: str, tmp_path: Path) -> None:
+    kind = "means over very few patients leave"
+    assert rules(SiteSettings(min_count=count, data=tmp_path))[kind] == ("warning", told)
+    # Phantoms are nobody's.
+    assert kind not in rules(SiteSettings(min_count=count)) and kind not in rules(SiteSettings(data=tmp_path))
 
 
 def test_a_kit_that_an_older_version_has_set_up(kit_folder) -> None:

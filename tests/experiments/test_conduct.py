@@ -100,7 +100,7 @@ def test_sites_with_the_same_patients(tmp_path) -> None:
     write_case(tmp_path / "data" / "south", "of-north", ("T1",))
     conductor(tmp_path / "out", pool, content, say=said.append).carry_out()
     [line] = [line for line in said if line.startswith("warning: ")]
-    assert "north and south have 1 patient of the same name" in line and pool.calls
+    assert "north and south have 1 patient in common by name" in line and pool.calls
     # What is no site is told where the plan takes all that are there.
     (tmp_path / "data" / "west").mkdir()
     told = []

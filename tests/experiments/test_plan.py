@@ -113,6 +113,13 @@ def test_refused_before_anything_starts(content: object, expected: str, tmp_path
     assert expected in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_a_data_folder_of_the_machine_is_not_blamed_on_the_plan(tmp_path) -> None:
+    file = write(tmp_path, SMALL)
+    with pytest.raises(FedMEPDError, match="FEDMEPD_DATA = .*nowhere: expected a folder") as caught:
+        read_plan(file, tmp_path / "nowhere")
+    assert str(file) not in str(caught.value)
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "benchmarks" / "plans").glob("*.yaml")), ids=lambda path: path.stem)
 def test_plans_of_the_repository(path: Path) -> None:
     """Every setting is known to its method, and the methods can be tuned where the plan says how."""

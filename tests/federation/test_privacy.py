@@ -12,7 +12,7 @@ import torch
 from fedmepd import methods
 from fedmepd.config import PrivacySettings
 from fedmepd.disclosure import reason_of
-from fedmepd.errors import CheckpointError, FedMEPDError
+from fedmepd.errors import CheckpointError, FedMEPDError, SettingsError
 from fedmepd.evaluation import tables
 from fedmepd.federation.exchange import Payload
 from fedmepd.federation.fusion_site import FusionSite
@@ -165,17 +165,21 @@ def test_a_damaged_record_is_refused(tiny, tmp_path) -> None:
 
 @pytest.mark.parametrize("name", methods.names())
 def test_methods_that_cannot_be_combined_are_refused_by_name(name, tmp_path) -> None:
-    of = settings(name, privacy={"epsilon": 8})
-    given = NAME, of, SitePrivacy(), [], Account.of_run(tmp_path), print
-    method = methods.find(name)
+    method, demanded = methods.find(name), SitePrivacy(epsilon=8)
+    given = NAME, settings(name), demanded, [], Account.of_run(tmp_path), print
     if method.private:
+        of = settings(name, privacy={"epsilon": 8})
         assert privacy_of(*given, epochs=1, rounds=1) is not None
         # Nothing that it has a participant send but changes of weights, and anchors.
         assert not method.at_site(of).leave(1)
     else:
+        with pytest.raises(
+            SettingsError, match="privacy.epsilon: the method cannot be trained.*one of fedmepd, fedavg"
+        ):
+            settings(name, privacy={"epsilon": 8})
         with pytest.raises(FedMEPDError, match="cannot be trained with differential privacy.*fedmepd") as refused:
             privacy_of(*given, epochs=1, rounds=1)
-        assert method.title in str(refused.value)
+        assert method.title in str(refused.value) and "the site demands it" in str(refused.value)
 
 
 @pytest.mark.parametrize("name", [name for name in methods.names() if methods.find(name).private])

@@ -129,16 +129,66 @@ def test_personal_filters_become_a_picture_in_tensorboard(job):
 
 
 def test_site_that_cannot_prepare_ends_the_job_before_training(job):
-    def answer(site, name, message):
-        if site == "site-2":
-            return translation.failure_reply(DataError("/data/x", public="a label is missing"))
-        return good_site(site, name, message)
-
-    job.answer = answer
+    job.answer = cannot_prepare
     job.run()
     (reason,) = job.engine.panics
     assert "no training was started" in reason and "site-2: a label is missing" in reason
     assert "start" not in job.server.calls and job.sites_of("train") == []
+
+
+def cannot_prepare(site, name, message):
+    if (site, name) == ("site-2", "prepare"):
+        return translation.failure_reply(DataError("/data/x", public="a label is missing"))
+    return good_site(site, name, message)
+
+
+def test_site_that_cannot_prepare_is_left_out_where_the_job_says_so(job):
+    job.answer = cannot_prepare
+    job.run(aggregation={"refusals": "leave_out"})
+    assert not job.engine.panics
+    assert sorted(job.server.taken[1]) == sorted(job.server.taken[2]) == ["site-1", "site-10"]
+    assert job.log.count("site-2 cannot take part; the job starts without it: a label is missing") == 1
+    assert "not prepared in time" not in job.log and job.sites_of("prepare").count("site-2") == 1
+
+
+def test_site_that_could_not_prepare_joins_when_it_logs_in_again(job):
+    def come_back(abort):
+        job.answer = good_site
+        job.engine.clients = [client("site-1"), client("site-2", login=2), client("site-10")]
+
+    job.answer, job.server.during_round = cannot_prepare, come_back
+    job.run(aggregation={"refusals": "leave_out"})
+    assert sorted(job.server.taken[1]) == ["site-1", "site-10"] and sorted(job.server.taken[2]) == sorted(SITES)
+
+
+def test_site_that_the_server_refuses_is_left_out_where_the_job_says_so(job):
+    """One with phantoms among patients, for example."""
+    register = job.server.register
+
+    def refuse(profile):
+        if profile.name == "site-2":
+            raise FedMEPDError("it uses the phantom cohort")
+        register(profile)
+
+    job.server.register = refuse
+    job.run(aggregation={"refusals": "leave_out"})
+    assert not job.engine.panics and sorted(job.server.taken[2]) == ["site-1", "site-10"]
+    assert "site-2 cannot take part; the job starts without it: it uses the phantom cohort" in job.log
+
+
+def test_too_few_sites_are_left_when_the_job_starts(job):
+    job.answer = cannot_prepare
+    job.run(aggregation={"refusals": "leave_out", "min_sites": 3})
+    (reason,) = job.engine.panics
+    assert "2 sites got ready, but aggregation.min_sites is 3; the log says what kept the others" in reason
+    assert job.sites_of("train") == []
+
+
+def test_job_does_not_start_without_the_fusion_site(job):
+    job.answer = cannot_prepare
+    job.run(fusion={"site": "site-2"}, aggregation={"refusals": "leave_out"})
+    (reason,) = job.engine.panics
+    assert "no training was started" in reason and "site-2: a label is missing" in reason
 
 
 def test_start_up_of_the_sites_is_noted(job):
@@ -202,7 +252,9 @@ def test_profile_that_the_server_refuses_ends_the_job(job):
 
     job.server.register = refuse
     job.run()
-    assert job.engine.panics == ["site-1 uses phantoms"]
+    (reason,) = job.engine.panics
+    assert "no training was started" in reason and reason.endswith("site-1: site-1 uses phantoms")
+    assert job.sites_of("train") == []
 
 
 def test_data_error_at_the_server_ends_the_job(job):

@@ -122,7 +122,7 @@ def test_patients_of_the_same_names_are_told(tmp_path, capsys):
         write_case(tmp_path / site, "a" if site != "fusion" else "b", ("T1",))
     assert script(str(tmp_path), None, {}) == ["north", "south"]
     told = capsys.readouterr().err
-    assert told.startswith("warning: north and south have 1 patient of the same name and with a file of the same con")
+    assert told.startswith("warning: north and south have 1 patient in common by name and by a file of the same con")
     assert script(str(tmp_path), 1, {}) == ["north"] and capsys.readouterr().err == ""
 
 

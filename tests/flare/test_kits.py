@@ -187,7 +187,12 @@ def test_a_site_is_shown_as_a_whole_each_time(kit_folder: Path, capsys: pytest.C
     assert (
         changed["leaving"] == "no mean over fewer than 5 patients; the site allows all kinds of values but losses, live"
     )
-    assert changed["other settings"] == "case_scores none, cross_site none, reproducible auto, privacy.epsilon none"
+    others = "case_scores none, cross_site none, reproducible auto, privacy.epsilon "
+    assert changed["other settings"] == f"{others}none, privacy.scores none"
+    decided["privacy"] = {"epsilon": 3, "delta": 1e-6, "scores": "share"}
+    (kit_folder / "local/fedmepd.json").write_text(json.dumps(decided))
+    privacy = "3.0, privacy.per_run none, privacy.delta 1e-06, privacy.scores share"
+    assert shown(kit_folder, capsys)["other settings"] == others + privacy
 
 
 def test_what_others_wrote_into_a_kit_does_not_steer_the_terminal(

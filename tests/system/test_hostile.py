@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from fedmepd.storage import load_tensors
 from tests.system.simulator import TINY, simulate
 
 pytestmark = [pytest.mark.system, pytest.mark.slow]
@@ -63,6 +64,51 @@ def test_a_site_that_wants_to_own_the_model(tmp_path, cohort, cache) -> None:
     for number, expected in ((2, "scaled down"), (3, "scaled down"), (4, "16384")):
         assert any(f"round {number}" in line and expected in line for line in lines), (number, expected)
     assert not any("scaled down" in line and "site-1" in line for line in finished.output.splitlines())
+
+
+def test_a_site_that_wants_a_larger_weight(tmp_path, cohort, cache) -> None:
+    """A round in which it hardly changes the decoder raises its weight H of the filters, up to the bound."""
+    finished = simulate(
+        tmp_path / "run",
+        TINY
+        | {
+            "rounds": 4,
+            "personalization": {"patience": 100, "warmup_rounds": 0, "weight_ema": 0.5, "weight_bound": 1.5},
+            "evaluation": TINY["evaluation"] | {"every": 4},
+        },
+        "-t",
+        "2",
+        data=cohort,
+        cache=cache,
+        faults={"site-2": {"2": "weight", "3": "weight"}},
+    )
+    print(finished.output)
+    assert finished.results["status"] == "finished"
+    assert rounds_of(finished.results) == {site: [1, 2, 3, 4] for site in ("site-1", "site-2")}
+    limited = [line for line in finished.output.splitlines() if "weight_bound limits its weights H" in line]
+    assert limited and all("site-2" in line and "site-1" not in line for line in limited)
+    filters = load_tensors(next(tmp_path.rglob("server_state.pt")))["method"]["filters"]
+    assert filters["sites"] == ["site-1", "site-2"]
+    # Of two sites, the lower weight is the median.
+    weights = list(filters["state"]["weights"].values())
+    assert all(bool((weight <= 1.5 * weight.amin(0) * (1 + 1e-6)).all()) for weight in weights)
+    assert sum(float(weight[1].sum()) for weight in weights) > sum(float(weight[0].sum()) for weight in weights)
+
+
+def test_a_site_that_refuses_every_job(tmp_path, cohort, cache) -> None:
+    """It says that it cannot prepare: others start without it where the job says so."""
+    finished = simulate(
+        tmp_path / "run",
+        TINY | {"aggregation": TINY["aggregation"] | {"refusals": "leave_out"}},
+        "-t",
+        "2",
+        data=cohort,
+        cache=cache,
+        faults={"site-2": {"prepare": "reason"}},
+    )
+    print(finished.output)
+    assert finished.results["status"] == "finished" and rounds_of(finished.results) == {"site-1": [1, 2]}
+    assert r"site-2 cannot take part; the job starts without it: \x1b[2J\nround 9: fine" in finished.output
 
 
 def test_a_site_that_does_not_prepare_in_time(tmp_path, cohort, cache) -> None:

@@ -22,6 +22,8 @@ from fedmepd.flare.watching import COMPLETED
 from fedmepd.job_settings import make_settings
 from fedmepd.networks.build import build_network
 from fedmepd.networks.encoder import Encoder
+from fedmepd.privacy.accountant import epsilon
+from fedmepd.privacy.ledger import releases_of_all
 from fedmepd.site_settings import SiteSettings
 from fedmepd.storage import load_tensors
 from provisioning.distributed.root import hand_over
@@ -180,6 +182,38 @@ def careful_site(federation):
     file.write_text(json.dumps({"data": kept["data"]} | decided))
     yield federation.kit("site-2")
     file.write_text(json.dumps(kept))
+
+
+@pytest.fixture
+def sparing_site(federation, cohort, tmp_path):
+    """Site 2 has a privacy budget for all jobs together."""
+    data = tmp_path / "patients"
+    shutil.copytree(cohort / "site-2", data)
+    federation.fedmepd("data", "init", data)
+    file = federation.kit("site-2") / "local/fedmepd.json"
+    kept = file.read_text()
+    file.write_text(json.dumps(OPEN_VALUES | {"data": str(data), "privacy": {"epsilon": 5, "delta": 1e-3}}))
+    yield federation.kit("site-2")
+    file.write_text(kept)
+
+
+@pytest.mark.slow
+def test_a_hospital_with_a_privacy_budget(federation, sparing_site, job, tmp_path):
+    """A job that asks for no privacy trains with it; the next one gets what is left, with as much more noise."""
+    found = []
+    for name in ("spends", "comes-later"):
+        job_id, status = federation.run_job(job(name, ("site-1", "site-2")))
+        assert status == COMPLETED
+        found.append(read_results(federation, job_id, tmp_path / f"{name}-run")["sites"])
+        content = json.loads(federation.fedmepd("egress", sparing_site, "--job", job_id, "--json"))
+        kinds = {item["kind"] for entry in content[0]["entries"] for item in entry["items"]}
+        assert not kinds & {"losses", "validation_scores", "test_scores"}
+    assert all(site["rounds_taken"] == [1, 2] for sites in found for site in sites)
+    first, second = (sparing for _, sparing in found)
+    assert first["privacy"]["budget"] == second["privacy"]["budget"] == 5
+    assert 4 < first["privacy"]["epsilon"] <= 5 and second["privacy"]["noise"] > 10 * first["privacy"]["noise"]
+    runs = releases_of_all(sparing_site / "fedmepd_privacy/privacy.json")
+    assert len(runs) == 2 and epsilon([release for run in runs for release in run], 1e-3) <= 5
 
 
 @pytest.mark.slow

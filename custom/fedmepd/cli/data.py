@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from fedmepd.cli.tasks import add_task_option, chosen_task, convention_of, conventions_help
 from fedmepd.cli.terminal import FAULTY, elsewhere_with, progress_bar
 from fedmepd.closest import like_path
-from fedmepd.errors import DataError, FedMEPDError, SettingsError
+from fedmepd.errors import LOG_SAYS_MORE, DataError, FedMEPDError, SettingsError
 from fedmepd.text_table import counted
 
 if TYPE_CHECKING:
@@ -152,7 +152,9 @@ def _check(options: argparse.Namespace) -> int:
         return _check_folder(options)
     except FedMEPDError as error:
         if options.anonymous:
-            raise type(error)(error.public) from None
+            raise type(error)(
+                error.public.replace(LOG_SAYS_MORE, "without --anonymous the message says more")
+            ) from None
         raise
     except OSError as error:
         if options.anonymous:

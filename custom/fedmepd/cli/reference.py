@@ -58,7 +58,8 @@ _ABOUT_MACHINES = f"""\
 Each server and site has its own, in `local/{FILE_NAME}` of its FLARE kit or in environment variables, which override
 the file. No job can change them. Only `cross_site` leaves the machine, and the name of a limit that a job goes beyond.
 `fedmepd data init --kit` writes `data` into the file. Relative paths in the file are relative to its folder. In the
-simulator, where nothing leaves the machine, `min_count` is 1 and there are no limits unless you set them.
+simulator, where nothing leaves the machine, `min_count` is 1 and there are no limits unless you set them. A variable
+that starts with `FEDMEPD_` and is not in this table is refused.
 """
 
 

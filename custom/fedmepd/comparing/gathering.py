@@ -33,6 +33,7 @@ _SAME_METHOD = {
     "aggregation.min_sites",
     "aggregation.round_timeout",
     "aggregation.straggler_wait",
+    "aggregation.refusals",
 }
 
 

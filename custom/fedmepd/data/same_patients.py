@@ -227,11 +227,11 @@ def same_people(found: Mapping[str, Dataset]) -> list[str]:
         same = {patient for patient in both if _same_file(ours[patient], theirs[patient])}
         if same:
             people = counted(len(same), "patient")
-            lines.append(f"{one} and {other} have {people} of the same name and with a file of the same content")
+            lines.append(f"{one} and {other} have {people} in common by name and by a file of the same content")
         elif telling := {patient for patient in both if not all(map(_is_numbered, ours[patient]))}:
             how_many = "all" if telling == ours.keys() == theirs.keys() else "some"
             lines.append(
-                f"{one} and {other} have {counted(len(telling), 'patient')} of the same name, {how_many} of theirs"
+                f"{one} and {other} have {counted(len(telling), 'patient')} in common by name, {how_many} of theirs"
             )
     return lines
 
@@ -310,16 +310,16 @@ def overlaps(sites: Mapping[str, Inspection]) -> list[Finding]:
         volumes = len(content[one] & content[other])
         if volumes or sure:
             what = [f"{counted(volumes, 'volume')} of the same content"] if volumes else []
-            what += [f"{counted(len(sure or both), 'patient')} of the same name"] if both else []
+            what += [f"{counted(len(sure or both), 'patient')} by name"] if both else []
             text = f"{one} and {other} share {' and '.join(what)}: every case belongs to one site alone"
             findings.append(error(_SHARED, text))
         elif both - numbered:
-            people = f"{counted(len(both - numbered), 'patient')} of the same name"
+            people = f"{counted(len(both - numbered), 'patient')} in common by name"
             text = f"{one} and {other} have {people}: if they are the same people, take them out of one of the two"
             findings.append(warning("patients of the same name at two sites", text))
         elif both:
-            people = f"{counted(len(both), 'patient')} of the same name"
-            text = f"{one} and {other} have {people}, which are numbers: they share no volume"
+            people = f"{counted(len(both), 'patient')} in common by name"
+            text = f"{one} and {other} have {people}, and no volume: the names are numbers"
             findings.append(note("patients of the same number at two sites", text))
     return findings
 

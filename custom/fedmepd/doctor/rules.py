@@ -50,6 +50,13 @@ def check_rules(expected: Expected, machine: SiteSettings, looked: Looked) -> It
         yield _LIMITS.error("the job asks for more", error.public, advice)
     fewest = machine.min_count
     yield _LEAVING.ok("decided", machine.disclosure().describe())
+    usual = SiteSettings.model_fields["min_count"].default
+    if fewest < usual and machine.data is not None:
+        yield _LEAVING.warning(
+            "means over very few patients leave",
+            f"min_count is {fewest}" + (": a score or loss may be a single patient's" if fewest == 1 else ""),
+            f"leave min_count out of local/{FILE_NAME}, so that it is {usual}, or set a higher one",
+        )
     few = {part: count for part, count in looked.parts.items() if 0 < count < fewest}
     if few:
         told = ", ".join(f"{part} {count}" for part, count in few.items())

@@ -250,7 +250,8 @@ def read_plan(path: Path, data: Path | None) -> Plan:
         raise SettingsError(explain(error, str(path), Plan)) from error
     folder = data if plan.data is None else Path(path).absolute().parent / plan.data.expanduser()
     if folder is not None and not folder.is_dir():
-        raise SettingsError(f"{path}: data = {folder}: expected a folder with one sub-folder per site")
+        origin = "FEDMEPD_DATA" if plan.data is None else f"{path}: data"
+        raise SettingsError(f"{origin} = {folder}: expected a folder with one sub-folder per site")
     return plan.model_copy(update={"data": folder})
 
 

@@ -41,18 +41,16 @@ def privacy_of(
         vectors: whether it releases class vectors in every round.
 
     Raises:
-        FedMEPDError: the method cannot be combined with differential privacy.
+        FedMEPDError: the machine demands differential privacy, and the method cannot be combined with it.
     """
     terms = Terms.agreed(settings.privacy, demanded)
     if terms is None:
         return None
     method = methods.find(settings.method)
     if not method.private:
-        able = ", ".join(name for name in methods.names() if methods.find(name).private)
-        who = "the site demands it" if not settings.privacy.epsilon else "privacy.epsilon is set"
         message = (
-            f"{method.title} cannot be trained with differential privacy, and {who}: choose one of {able}, or leave "
-            "privacy out"
+            f"{method.title} cannot be trained with differential privacy, and the site demands it: choose one of "
+            f"{', '.join(methods.private_names())}"
         )
         raise FedMEPDError(f"{owner}: {message}", public=message)
     plan = Plan(len({case.patient for case in cases}), settings.training.batch, epochs, rounds, vectors)

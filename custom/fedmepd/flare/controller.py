@@ -45,7 +45,8 @@ class FedMEPDController(ScatterAndGather):
     writes models and results. Round 0 comes before the flow, the test after it.
 
     A site that fails, is refused or does not answer in time is left out of the round, with a line that names it. A site
-    that says it cannot even prepare ends the job before any training; one whose answer makes no sense is left out.
+    that cannot even prepare ends the job before any training, unless ``aggregation.refusals`` leaves it out. One
+    whose answer makes no sense is always left out.
 
     Args:
         preset: name of the settings' preset (see :mod:`fedmepd.config`).
@@ -172,12 +173,16 @@ class FedMEPDController(ScatterAndGather):
         if server is None:
             server = opened(fusion=self._fusion_elsewhere(kept | profiles, post))
         for site, profile in profiles.items():
-            server.register(profile)
-            roll_call.admit(site)
+            try:
+                server.register(profile)
+            except FedMEPDError as error:
+                self._refused({site: str(error)})
+            else:
+                roll_call.admit(site)
         if len(server.profiles) < settings.aggregation.min_sites:
             raise FedMEPDError(
                 f"{counted(len(server.profiles), 'site')} got ready, but aggregation.min_sites is "
-                f"{settings.aggregation.min_sites}"
+                f"{settings.aggregation.min_sites}; the log says what kept the others"
             )
         if server.round >= 0:
             self._say(f"run {settings.run_name!r} continues after round {server.round}")
@@ -186,27 +191,31 @@ class FedMEPDController(ScatterAndGather):
     def _profiles_of(self, asked: dict[str, Task], kept: dict, abort: Callable[[], bool]) -> dict:
         """The profiles of the sites that have prepared, and of the fusion site, for which a new run waits."""
         roll_call, fusion = self._roll_call, self._run.settings.fusion.site
-        self._require_prepared()
+        refused = self._refused(roll_call.failures())
         profiles = roll_call.profiles()
-        for site in sorted(asked.keys() - profiles.keys()):
+        for site in sorted(asked.keys() - profiles.keys() - refused):
             self._warn(f"{site}: gone, or not prepared in time; the job starts without it")
         if fusion and fusion not in kept | profiles:
             self._say(f"waiting for {fusion}, the fusion site, to join the job")
 
             def joined() -> bool:
                 roll_call.ask()
-                self._require_prepared()
+                self._refused(roll_call.failures())
                 profiles.update(roll_call.profiles())
                 return fusion in profiles
 
             wait_until(joined, self._run.settings.aggregation.round_timeout, abort)
         return dict(sorted(profiles.items()))
 
-    def _require_prepared(self) -> None:
-        failures = self._roll_call.failures()
-        if failures:
-            reasons = "; ".join(f"{site}: {reason}" for site, reason in sorted(failures.items()))
-            raise FedMEPDError(f"no training was started, since not every site can take part: {reasons}")
+    def _refused(self, reasons: dict[str, str]) -> set[str]:
+        """Sites that cannot take part, and why: they are left out, or the job ends; returns their names."""
+        settings = self._run.settings
+        if reasons and (settings.aggregation.refusals == "end" or settings.fusion.site in reasons):
+            why = "; ".join(f"{site}: {reason}" for site, reason in sorted(reasons.items()))
+            raise FedMEPDError(f"no training was started, since not every site can take part: {why}")
+        for site, reason in sorted(reasons.items()):
+            self._warn(f"{site} cannot take part; the job starts without it: {reason}")
+        return set(reasons)
 
     def _fusion_elsewhere(self, profiles: dict, post: FusionPost):
         from fedmepd.federation.fusion_elsewhere import FusionElsewhere

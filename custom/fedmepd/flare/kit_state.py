@@ -38,9 +38,11 @@ def describe(kit: KitSettings, machine: SiteSettings) -> Iterator[tuple[str, str
     yield "limits for a job", machine.limits.describe()
     yield "leaving", machine.disclosure().describe()
     others = {"case_scores": machine.case_scores, "cross_site": machine.cross_site}
-    others |= {"reproducible": machine.reproducible, "privacy.epsilon": machine.privacy.epsilon or "none"}
-    if machine.privacy.per_run is not None:
-        others["privacy.per_run"] = machine.privacy.per_run
+    demanded = machine.privacy
+    others |= {"reproducible": machine.reproducible, "privacy.epsilon": demanded.epsilon or "none"}
+    if demanded.epsilon is not None:
+        others |= {"privacy.per_run": demanded.per_run or "none", "privacy.delta": demanded.delta}
+    others["privacy.scores"] = demanded.scores
     yield "other settings", ", ".join(f"{name} {value}" for name, value in others.items())
 
 

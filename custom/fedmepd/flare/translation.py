@@ -17,7 +17,7 @@ from nvflare.app_opt.pt.decomposers import TensorDecomposer
 from nvflare.fuel.utils import fobs
 
 from fedmepd.config import Settings
-from fedmepd.errors import LONGEST_TEXT, Aborted, FedMEPDError, UpdateRefused, plain_text
+from fedmepd.errors import LOG_SAYS_MORE, LONGEST_TEXT, Aborted, FedMEPDError, UpdateRefused, plain_text
 from fedmepd.federation.exchange import (
     FusionKind,
     FusionReply,
@@ -345,7 +345,7 @@ def public_reason(error: BaseException) -> str:
         return "out of memory; a smaller crop, batch or width needs less"
     if hasattr(error, "public"):
         return str(error.public)
-    return f"{type(error).__name__}; the site's own log says more"
+    return f"{type(error).__name__}; {LOG_SAYS_MORE}"
 
 
 def is_out_of_memory(error: BaseException) -> bool:

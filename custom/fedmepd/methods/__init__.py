@@ -26,6 +26,11 @@ def names() -> list[str]:
     return sorted(found, key=lambda name: (name != _FIRST, name))
 
 
+def private_names() -> list[str]:
+    """Returns the names of the methods that can be trained with differential privacy."""
+    return [name for name in names() if find(name).private]
+
+
 def find(name: str) -> Method:
     """Returns the method with a name, which is the name of its file.
 

@@ -36,10 +36,10 @@ class FaultyExecutor(FedMEPDExecutor):
             ``event TYPE``, to send the server an event of FLARE's; ``report``, to report what nobody can add up;
             ``reason``, to fail with a reason that is meant for the console; ``cases``, to report more than it has;
             ``huge``, to change everything a thousand times as much; ``filter``, to put half of a whole update's size
-            into every weight of one filter. In place of the round, ``prepare``: ``as
-            NAME`` or seconds to wait. ``fusion`` before ``raise``, ``memory``, ``nan``, ``die`` or
-            seconds makes the fusion site fail so in training; it waits after its first step. ``test`` in place of the
-            round: in its test of the global model.
+            into every weight of one filter; ``weight``, to change the decoder by a twentieth, for larger weights H.
+            In place of the round, ``prepare``: ``as NAME``, ``reason``, or seconds to wait. ``fusion`` before
+            ``raise``, ``memory``, ``nan``, ``die`` or seconds makes the fusion site fail so in training; it waits after
+            its first step. ``test`` in place of the round: in its test of the global model.
     """
 
     def __init__(self, plan: dict[str, dict[str, str]]):
@@ -135,6 +135,9 @@ class _FaultySite:
             for change in update.tensors.values():
                 change.zero_()
             update.tensors["decoder.classify.weight"][1] = size / 2
+        if fault == "weight":
+            for key, change in update.tensors.items():
+                change *= 0.05 if key.startswith("decoder.") else 1
         if fault == "shape":
             update.tensors["decoder.classify.weight"] = update.tensors["decoder.classify.weight"][:, :1]
         return update
