@@ -19,6 +19,7 @@ from typing import IO, Any
 
 from fedmepd.closest import like_path
 from fedmepd.errors import LONGEST_MESSAGE, CheckpointError, FedMEPDError, plain_text, remedy
+from fedmepd.pickles import MOST_NESTED, too_deep
 
 _IMPORT = ". A checkpoint published by FedMEPD's authors is brought in with `fedmepd checkpoint import`"
 
@@ -353,13 +354,20 @@ def _require_honest_size(path: Path, kind: str) -> None:
         )
 
 
-def load_tensors(path: Path, kind: str = "fedmepd file", hint: str = _IMPORT, allowed: Sequence[Any] = ()) -> dict:
+def load_tensors(
+    path: Path,
+    kind: str = "fedmepd file",
+    hint: str = _IMPORT,
+    allowed: Sequence[Any] = (),
+    from_outside: bool = False,
+) -> dict:
     """Reads what :func:`save_tensors` wrote, on the CPU. Nothing but tensors and plain values is unpickled.
 
     Args:
         path: the file.
         kind, hint: for the message when it cannot be read: what it should be, and what to do.
         allowed: types that may be rebuilt besides.
+        from_outside: whether somebody else may have written it; it is then read twice, first without making anything.
 
     Raises:
         CheckpointError: the file is missing, truncated, or holds anything else.
@@ -370,6 +378,11 @@ def load_tensors(path: Path, kind: str = "fedmepd file", hint: str = _IMPORT, al
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist: expected a {kind}{like_path(path)}")
     _require_honest_size(path, kind)
+    if from_outside and too_deep(path):
+        raise CheckpointError(
+            f"{path} cannot be read as a {kind}: its values are nested more than {MOST_NESTED} deep, which none "
+            "is; take the file from somebody whom you trust"
+        )
     try:
         with torch.serialization.safe_globals(list(allowed)):
             content = torch.load(path, map_location="cpu", weights_only=True)

@@ -86,7 +86,7 @@ def _read(path: Path) -> dict:
     allowed = [np.ndarray, np.dtype, np._core.multiarray._reconstruct, np._core.multiarray.scalar]
     allowed += [type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8")]
     hint = f"; {_EXPECTED}, with nothing but tensors, numpy arrays and plain values in it"
-    content = load_tensors(path, "published checkpoint", hint, allowed)
+    content = load_tensors(path, "published checkpoint", hint, allowed, from_outside=True)
     if not isinstance(content.get("state_dict"), dict):
         raise CheckpointError(f"{path}: key state_dict is missing: {_EXPECTED}")
     return content

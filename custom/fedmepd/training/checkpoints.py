@@ -179,7 +179,7 @@ def read_model(path: str | Path) -> dict:
     Raises:
         CheckpointError: the file is not a fedmepd model.
     """
-    content = load_tensors(Path(path), "model of fedmepd")
+    content = load_tensors(Path(path), "model of fedmepd", from_outside=True)
     kind = content.get("kind")
     if not isinstance(kind, str) or kind != _KIND:
         hint = "; import it with `fedmepd checkpoint import`" if "state_dict" in content else ""

@@ -1,0 +1,102 @@
+"""Files whose values are nested so deeply that the process which reads them would end without a word."""
+
+from __future__ import annotations
+
+import io
+import random
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fedmepd.errors import CheckpointError
+from fedmepd.pickles import _depths, too_deep
+from fedmepd.storage import load_tensors
+from fedmepd.training.checkpoints import load_model
+
+# More than the stack of a process holds.
+DEEP = 1_000_000
+# A dictionary with one key, the tuple of a tuple of ... an empty one.
+TUPLES = b"\x80\x02}" + b")" + b"\x85" * DEEP + b"K\x01s."
+# The same, through what is remembered: every tuple has the one before, and a number.
+REMEMBERED = b"\x80\x02})" + b"q\x00h\x00K\x01\x86" * DEEP + b"K\x01s."
+# Pairs, from a mark on.
+MARKED = b"\x80\x02}" + b"(" * DEEP + b"t" * DEEP + b"K\x01s."
+
+
+def write_new(path: Path, content: bytes) -> Path:
+    """A file of today's torch with another content."""
+    buffer = io.BytesIO()
+    torch.save({"a": torch.zeros(2)}, buffer)
+    with zipfile.ZipFile(buffer) as parts, zipfile.ZipFile(path, "w") as out:
+        for part in parts.infolist():
+            out.writestr(part, content if part.filename.endswith("data.pkl") else parts.read(part))
+    return path
+
+
+def write_old(path: Path, content: bytes) -> Path:
+    """A file as torch before 1.6 wrote it, with another content: the fourth of its pickles."""
+    buffer = io.BytesIO()
+    torch.save({}, buffer, _use_new_zipfile_serialization=False)
+    parts = buffer.getvalue().split(b".\x80\x02")
+    parts[3] = content[2:-1]
+    path.write_bytes(b".\x80\x02".join(parts))
+    return path
+
+
+@pytest.mark.parametrize("write", [write_new, write_old])
+@pytest.mark.parametrize("content", [TUPLES, REMEMBERED, MARKED], ids=["tuples", "remembered", "marked"])
+def test_a_stranger_ends_no_process(write, content: bytes, tmp_path: Path) -> None:
+    path = write(tmp_path / "model.pt", content)
+    assert too_deep(path)
+    for read in (load_model, lambda file: load_tensors(file, from_outside=True)):
+        with pytest.raises(CheckpointError, match="nested more than 1000 deep"):
+            read(path)
+
+
+def depth_of(value: Any) -> int:
+    """How deep a value is, as anybody would count."""
+    if isinstance(value, dict):
+        return 1 + max((max(depth_of(key), depth_of(entry)) for key, entry in value.items()), default=-1)
+    if isinstance(value, list | tuple):
+        return 1 + max(map(depth_of, value), default=-1)
+    return 0
+
+
+def anything(of: random.Random, most: int) -> Any:
+    kind = of.choice([dict, list, tuple, int, str] if most else [int, str])
+    if kind in (int, str):
+        return kind(of.randrange(10**6))
+    values = [anything(of, most - 1) for _ in range(of.randrange(5))]
+    return kind(values) if kind is not dict else {of.randrange(100): value for value in values}
+
+
+@pytest.mark.parametrize("old", [False, True])
+@pytest.mark.parametrize("seed", range(20))
+def test_depths_of_plain_values(seed: int, old: bool, tmp_path: Path) -> None:
+    value = {"content": anything(random.Random(seed), 6), "many": list(range(3000)), "texts": ["a"] * 300}
+    torch.save(value, tmp_path / "a.pt", _use_new_zipfile_serialization=not old)
+    assert max(_depths(tmp_path / "a.pt")) == depth_of(value)
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_what_torch_writes_is_read(old: bool, tmp_path: Path) -> None:
+    network = torch.nn.Sequential(*(torch.nn.Linear(2, 2) for _ in range(500)))
+    optimizer = torch.optim.Adam(network.parameters())
+    network(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    content = {"network": network.state_dict(), "optimizer": optimizer.state_dict()}
+    torch.save(content, tmp_path / "a.pt", _use_new_zipfile_serialization=not old)
+    assert not too_deep(tmp_path / "a.pt")
+    read = load_tensors(tmp_path / "a.pt", from_outside=True)
+    assert torch.equal(read["network"]["499.weight"], network[499].weight)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x80\x02tttt.", b"\x80\x02s.", b"\x80\x02h\x07.", b"("])
+def test_a_damaged_file_is_left_to_its_reader(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a.pt").write_bytes(content)
+    assert not too_deep(tmp_path / "a.pt")
+    with pytest.raises(CheckpointError):
+        load_tensors(tmp_path / "a.pt", from_outside=True)
