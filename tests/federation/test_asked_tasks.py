@@ -44,6 +44,17 @@ def test_a_damaged_count_is_refused(tmp_path) -> None:
         AskedTasks(tmp_path, Limits()).note("train", 1)
 
 
+@pytest.mark.parametrize("what", ["folder", "link"])
+def test_something_else_in_the_place_of_the_count_is_no_fresh_count(what: str, tmp_path) -> None:
+    """As a link to a disk that has been moved."""
+    if what == "folder":
+        (tmp_path / FILE_NAME).mkdir()
+    else:
+        (tmp_path / FILE_NAME).symlink_to(tmp_path / "elsewhere" / FILE_NAME)
+    with pytest.raises(CheckpointError, match="asked.json is a (folder|link that leads nowhere)"):
+        AskedTasks(tmp_path, Limits()).note("train", 1)
+
+
 def test_a_site_trains_a_round_again_after_a_restart_of_the_server_but_not_without_end(tiny, tmp_path) -> None:
     of = settings("local", rounds=3)
     limits = Limits(repeats=1, epochs=100)
