@@ -30,6 +30,14 @@ def test_the_difference_of_two_means_is_no_patients_score(file: Path) -> None:
     assert not means.admit({"dice": "abc"}, 3) and means.admit({"dice": "abc"}, 1)
 
 
+def test_three_means_together_are_no_patients_score(file: Path) -> None:
+    """Any two of them differ in four patients or more."""
+    means = ReleasedMeans(file)
+    assert means.admit({"dice": "abc"}, 3) and means.admit({"dice": "def"}, 3)
+    assert not ReleasedMeans(file).admit({"dice": "abcdefx"}, 3)
+    assert ReleasedMeans(file).admit({"dice": "abcdefxyz"}, 3)
+
+
 def test_another_run_of_the_kit_knows_it_too(file: Path) -> None:
     ReleasedMeans(file).admit({"dice": ["Smith", "Miller", "Brown", "Jones"]}, 3)
     assert not ReleasedMeans(file).admit({"dice": ["Smith", "Miller", "Brown"]}, 3)

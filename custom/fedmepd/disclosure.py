@@ -17,7 +17,7 @@ from fedmepd.text_table import counted
 Withheld = Literal["few cases", "few differ", "not allowed"]
 _REASONS = {
     "few cases": "the site has cases of fewer patients for it than its min_count",
-    "few differ": "fewer patients than the site's min_count tell it from an earlier mean",
+    "few differ": "together with earlier means, they would tell of fewer patients than the site's min_count",
     "not allowed": "the site's allow, or its differential privacy, says no",
 }
 

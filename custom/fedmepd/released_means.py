@@ -2,7 +2,7 @@
 
 Two means of the same model over sets of patients that differ in one tell that patient's score. A server could ask for
 both, by two runs with the same weights and other shares of the data. So a site keeps in mind the patients behind every
-mean that has left it, and keeps back a mean whose patients differ from those of an earlier one in a few.
+mean that has left it, and keeps back a mean that would tell of a few together with any of these.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from fedmepd.combined_means import tells_of_few
 from fedmepd.errors import CheckpointError, explain
 from fedmepd.storage import has_file, locked, read_json, write_json
 
@@ -51,7 +52,7 @@ class ReleasedMeans:
 
         Args:
             behind: the patients that count, by what the mean is of; means of different things tell nothing together.
-            fewest: patients in which each of them has to differ from any earlier one that is not the same.
+            fewest: patients of whom no combination of the mean with earlier ones may tell less.
 
         Raises:
             FedMEPDError: the file cannot be read or written.
@@ -75,8 +76,8 @@ class ReleasedMeans:
 
     def _add(self, asked: Mapping[str, frozenset[str]], fewest: int) -> bool:
         for kind, patients in asked.items():
-            others = [earlier for earlier in self._sets.get(kind, ()) if earlier != patients]
-            if len(others) >= _MOST_SETS or any(len(patients ^ earlier) < fewest for earlier in others):
+            known = self._sets.get(kind, [])
+            if patients not in known and (len(known) >= _MOST_SETS or tells_of_few(patients, known, fewest)):
                 return False
         for kind, patients in asked.items():
             there = self._sets.setdefault(kind, [])
