@@ -168,6 +168,8 @@ def test_who_took_part() -> None:
     for site in run["sites"]:
         site["rounds_missed"] = []
     assert "every site took part in every round" in console_table(run)
+    without = console_table(run | {"left_out": [{"name": "site-9", "reason": "a label is missing"}]})
+    assert "\nsite-9: took no part (a label is missing)\nthe other sites took part in every round\n" in without
     late, broken, absent = run["sites"]
     late |= {"joined": 3, "rounds_taken": [3]}
     reasons = {1: "out of memory", 2: "not connected", 3: "not connected", 4: "out of memory"}

@@ -419,6 +419,20 @@ def test_state_of_an_older_version(tiny, tmp_path, uninterrupted) -> None:
         make_server(tiny, settings(), tmp_path / "run").restore()
 
 
+def test_a_site_that_takes_no_part_is_in_the_results(tiny, tmp_path) -> None:
+    """Also after a restart, and until it joins."""
+    server, sites = make(tiny, settings(), tmp_path, ["site-1"])
+    server.leave_out("site-2", "a label is missing")
+    play(server, sites, 1)
+    expected = [{"name": "site-2", "reason": "a label is missing"}]
+    assert server.results()["left_out"] == expected
+    assert json.loads((tmp_path / "results/results.json").read_text())["left_out"] == expected
+    server, _ = make(tiny, settings(), tmp_path, ["site-1"])
+    assert server.results()["left_out"] == expected
+    server.register(make_site(tiny, settings(), tmp_path, "site-2").profile())
+    assert server.results()["left_out"] == []
+
+
 def test_a_site_that_joins_later(tiny, tmp_path) -> None:
     server, sites = make(tiny, settings(), tmp_path, ["site-1"])
     play(server, sites, 1)

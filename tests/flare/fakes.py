@@ -130,6 +130,7 @@ class Server:
         self.calls: list[str] = []
         self.taken: dict[int, list[str]] = {}
         self.profiles: dict[str, SiteProfile] = {}
+        self.left_out: dict[str, str] = {}
         self.tests: dict[str, dict] = {}
         self.missed: dict[tuple[int, str], str] = {}
         self.untested: dict[str, str] = {}
@@ -142,6 +143,9 @@ class Server:
 
     def restore(self):
         self.calls.append("restore")
+
+    def leave_out(self, site, reason):
+        self.left_out[site] = reason
 
     def register(self, profile):
         self.profiles[profile.name] = profile

@@ -149,6 +149,7 @@ def test_site_that_cannot_prepare_is_left_out_where_the_job_says_so(job):
     assert sorted(job.server.taken[1]) == sorted(job.server.taken[2]) == ["site-1", "site-10"]
     assert job.log.count("site-2 cannot take part; the job starts without it: a label is missing") == 1
     assert "not prepared in time" not in job.log and job.sites_of("prepare").count("site-2") == 1
+    assert job.server.left_out == {"site-2": "a label is missing"}
 
 
 def test_site_that_could_not_prepare_joins_when_it_logs_in_again(job):
@@ -174,6 +175,7 @@ def test_site_that_the_server_refuses_is_left_out_where_the_job_says_so(job):
     job.run(aggregation={"refusals": "leave_out"})
     assert not job.engine.panics and sorted(job.server.taken[2]) == ["site-1", "site-10"]
     assert "site-2 cannot take part; the job starts without it: it uses the phantom cohort" in job.log
+    assert job.server.left_out == {"site-2": "it uses the phantom cohort"}
 
 
 def test_too_few_sites_are_left_when_the_job_starts(job):
@@ -321,6 +323,7 @@ def test_site_that_never_prepares_does_not_keep_the_others_waiting(job):
     assert not job.engine.panics
     assert sorted(job.server.taken[2]) == ["site-1", "site-10"]
     assert "site-2: gone, or not prepared in time; the job starts without it" in job.log
+    assert job.server.left_out == {"site-2": "gone, or not prepared in time"}
 
 
 @pytest.mark.parametrize("code", [ReturnCode.UNSAFE_JOB, ReturnCode.RUN_MISMATCH, ReturnCode.TASK_UNKNOWN])
@@ -352,6 +355,7 @@ def test_newcomer_that_cannot_prepare_is_left_out(job):
     job.run()
     assert not job.engine.panics and sorted(job.server.taken[2]) == sorted(SITES)
     assert "round 2: site-3 is left out until it logs in again: out of memory" in job.log
+    assert job.server.left_out["site-3"].startswith("out of memory")
     assert job.sites_of("prepare").count("site-3") == 1
 
 

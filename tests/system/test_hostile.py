@@ -109,6 +109,9 @@ def test_a_site_that_refuses_every_job(tmp_path, cohort, cache) -> None:
     print(finished.output)
     assert finished.results["status"] == "finished" and rounds_of(finished.results) == {"site-1": [1, 2]}
     assert r"site-2 cannot take part; the job starts without it: \x1b[2J\nround 9: fine" in finished.output
+    [left_out] = finished.results["left_out"]
+    assert left_out["name"] == "site-2" and left_out["reason"].startswith(r"\x1b[2J")
+    assert "site-2: took no part (" in finished.output and "the other sites took part in every round" in finished.output
 
 
 def test_a_site_that_does_not_prepare_in_time(tmp_path, cohort, cache) -> None:

@@ -130,6 +130,13 @@ class Participant(Part):
     personal_share: float | None = Field(description="share of the decoder's filters that are personal")
 
 
+class LeftOut(Part):
+    """A site that took no part."""
+
+    name: str = Field(description="of the site")
+    reason: str = Field(description="what it, or the server, said")
+
+
 class Results(Part):
     """``fedmepd results``; the run's `results.json` is the same."""
 
@@ -145,6 +152,7 @@ class Results(Part):
     mean: Mean = Field(description="of the sites")
     server: Participant = Field(description="the fusion site")
     sites: list[Participant] = Field(description="in the natural order of their names")
+    left_out: list[LeftOut] = Field(description="sites of the job that took no part at all")
     settings: dict[str, Any] = Field(description="of the job, nested as in [Settings of a job](#settings-of-a-job)")
     timing: dict[str, Any] = Field(description="where the time went, see [results.md](results.md)")
     version: str = Field(description="of fedmepd at the server")

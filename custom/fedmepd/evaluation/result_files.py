@@ -171,6 +171,11 @@ class _Cell(_Part):
         return self
 
 
+class _LeftOut(_Part):
+    name: str
+    reason: str
+
+
 class _FusionPlace(_Part):
     site: str = ""
 
@@ -219,6 +224,7 @@ class Results(_Run):
     mean: _TestMeans
     server: _Entry
     sites: list[_Entry]
+    left_out: list[_LeftOut] = []
     fusion: _FusionPlace = _FusionPlace()
     filters: _Filters = {}
     cross_site: dict[str, dict[str, _Cell]] | None = None

@@ -6,7 +6,7 @@ Scores and shares are fractions (0 to 1), distances millimetres. Nothing in it n
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -94,6 +94,7 @@ def build(
     sites: Iterable[dict[str, Any]],
     filters: dict[str, int] | None = None,
     cross_site: dict[str, Any] | None = None,
+    left_out: Mapping[str, str] | None = None,
     fusion_bytes: tuple[int, int] = (0, 0),
     machine: dict[str, Any] | None = None,
     precision: str = "",
@@ -112,6 +113,7 @@ def build(
         filters: number of filters of each of the decoder's convolutions, where filters may become personal.
         cross_site: what :meth:`fedmepd.federation.cross_site.CrossSiteTest.result` returned; None where the job did not
             ask for it.
+        left_out: why sites took no part at all, by name.
         fusion_bytes: of tensors from and to the fusion site, where it is not in the server's process.
         machine: of the server, see :func:`fedmepd.environment.hardware`.
         precision: of the training's convolutions at the server.
@@ -138,6 +140,7 @@ def build(
         "server": server,
         "fusion": {"site": settings.fusion.site, "bytes_up": fusion_bytes[0], "bytes_down": fusion_bytes[1]},
         "sites": sites,
+        "left_out": [{"name": name, "reason": reason} for name, reason in sorted((left_out or {}).items())],
         "filters": filters or {},
         "cross_site": cross_site,
         "settings": settings.model_dump(mode="json"),

@@ -146,7 +146,8 @@ def notes(results: dict[str, Any]) -> list[str]:
             f"the training ended after round {results['round']} of {results['rounds']}: too few sites had anything "
             "left of their privacy budgets"
         )
-    said += _notes_on_rounds(results["sites"])
+    # Results of an older version do not say.
+    said += _notes_on_rounds(results["sites"], results.get("left_out", []))
     if results["server"]["rounds_missed"]:
         said.append(f"without fusion training: {_rounds_and_reasons(results['server']['rounds_missed'])}")
     said += _notes_on_privacy(entries)
@@ -180,11 +181,13 @@ def _notes_on_privacy(entries: list[dict[str, Any]]) -> list[str]:
     ]
 
 
-def _notes_on_rounds(sites: list[dict[str, Any]]) -> list[str]:
+def _notes_on_rounds(sites: list[dict[str, Any]], left_out: list[dict[str, str]]) -> list[str]:
     partly = [site for site in sites if site["rounds_missed"] or site["joined"] > 1]
-    if not partly:
+    if not partly and not left_out:
         return ["every site took part in every round"]
-    return [*map(_note_on_rounds, partly), *(["the other sites took part in every round"] if partly != sites else [])]
+    notes = [f"{site['name']}: took no part ({site['reason']})" for site in left_out]
+    notes += map(_note_on_rounds, partly)
+    return [*notes, *(["the other sites took part in every round"] if partly != sites else [])]
 
 
 def _note_on_rounds(site: dict[str, Any]) -> str:

@@ -99,6 +99,8 @@ class FederationServer:
         self._cross_site: dict[str, Any] | None = None
         self._open: OpenRound | None = None
         self._fusion_missed = False
+        # Why sites take no part.
+        self._left_out: dict[str, str] = {}
         # Why sites train no further.
         self._spent: dict[str, str] = {}
         self._live: dict[str, Any] = {"phase": "preparing"}
@@ -126,10 +128,15 @@ class FederationServer:
         if not profile.takes_part():
             return
         self.profiles[profile.name] = profile
+        self._left_out.pop(profile.name, None)
         self._records.join(profile.name, self.round + 1 if self.round > 0 else 1)
         # With a new login it may have a larger budget.
         self._records.train_again(profile.name)
         self._method.join(profile.name, profile.modalities)
+
+    def leave_out(self, site: str, reason: str) -> None:
+        """Notes why a site takes no part in the run, for the results. It may register later."""
+        self._left_out[site] = reason
 
     def start(self, abort: Abort) -> None:
         """Round 0: fusion training from the initial weights, and the first anchors. Nothing when resumed.
@@ -444,6 +451,7 @@ class FederationServer:
                 "best": self._model.files.score,
                 "timing": self.timing.state(),
                 "cross_site": self._cross_site,
+                "left_out": self._left_out,
             }
         )
         self._write_results()
@@ -468,6 +476,8 @@ class FederationServer:
                 bound.restore(content[key])
         self.timing.restore(content["timing"])
         self._cross_site = content["cross_site"]
+        # An older version does not say.
+        self._left_out = content.get("left_out", {})
 
     def _write_results(self) -> dict[str, Any]:
         if self._download_folder is not None:
@@ -510,6 +520,7 @@ class FederationServer:
             ],
             filters={layer.removeprefix(DECODER): count for layer, count in self._method.layers().items()},
             cross_site=self._cross_site,
+            left_out={site: reason for site, reason in self._left_out.items() if site not in self.profiles},
             fusion_bytes=tuple(
                 sum(entry.get(key, 0) for entry in self._records[FUSION_SITE]["history"]["rounds"])
                 for key in ("bytes_up", "bytes_down")

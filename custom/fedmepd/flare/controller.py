@@ -167,7 +167,8 @@ class FedMEPDController(ScatterAndGather):
             roll_call.forget(self._sender.wait(tasks, settings.aggregation.round_timeout))
         finally:
             self._sender.cancel(tasks)
-        profiles = {} if abort() else self._profiles_of(tasks, kept, abort)
+        left_out: dict[str, str] = {}
+        profiles = {} if abort() else self._profiles_of(tasks, kept, left_out, abort)
         if abort():
             return None
         if server is None:
@@ -176,9 +177,11 @@ class FedMEPDController(ScatterAndGather):
             try:
                 server.register(profile)
             except FedMEPDError as error:
-                self._refused({site: str(error)})
+                self._refused({site: str(error)}, left_out)
             else:
                 roll_call.admit(site)
+        for site, reason in left_out.items():
+            server.leave_out(site, reason)
         if len(server.profiles) < settings.aggregation.min_sites:
             raise FedMEPDError(
                 f"{counted(len(server.profiles), 'site')} got ready, but aggregation.min_sites is "
@@ -188,34 +191,38 @@ class FedMEPDController(ScatterAndGather):
             self._say(f"run {settings.run_name!r} continues after round {server.round}")
         return server
 
-    def _profiles_of(self, asked: dict[str, Task], kept: dict, abort: Callable[[], bool]) -> dict:
-        """The profiles of the sites that have prepared, and of the fusion site, for which a new run waits."""
+    def _profiles_of(self, asked: dict[str, Task], kept: dict, left_out: dict, abort: Callable[[], bool]) -> dict:
+        """The profiles of the sites that have prepared, and of the fusion site, for which a new run waits.
+
+        Why others take no part goes into ``left_out``.
+        """
         roll_call, fusion = self._roll_call, self._run.settings.fusion.site
-        refused = self._refused(roll_call.failures())
+        self._refused(roll_call.failures(), left_out)
         profiles = roll_call.profiles()
-        for site in sorted(asked.keys() - profiles.keys() - refused):
-            self._warn(f"{site}: gone, or not prepared in time; the job starts without it")
+        for site in sorted(asked.keys() - profiles.keys() - left_out.keys()):
+            left_out[site] = "gone, or not prepared in time"
+            self._warn(f"{site}: {left_out[site]}; the job starts without it")
         if fusion and fusion not in kept | profiles:
             self._say(f"waiting for {fusion}, the fusion site, to join the job")
 
             def joined() -> bool:
                 roll_call.ask()
-                self._refused(roll_call.failures())
+                self._refused(roll_call.failures(), left_out)
                 profiles.update(roll_call.profiles())
                 return fusion in profiles
 
             wait_until(joined, self._run.settings.aggregation.round_timeout, abort)
         return dict(sorted(profiles.items()))
 
-    def _refused(self, reasons: dict[str, str]) -> set[str]:
-        """Sites that cannot take part, and why: they are left out, or the job ends; returns their names."""
+    def _refused(self, reasons: dict[str, str], left_out: dict[str, str]) -> None:
+        """Sites that cannot take part, and why: the job ends, or they are added to those that are left out."""
         settings = self._run.settings
         if reasons and (settings.aggregation.refusals == "end" or settings.fusion.site in reasons):
             why = "; ".join(f"{site}: {reason}" for site, reason in sorted(reasons.items()))
             raise FedMEPDError(f"no training was started, since not every site can take part: {why}")
         for site, reason in sorted(reasons.items()):
             self._warn(f"{site} cannot take part; the job starts without it: {reason}")
-        return set(reasons)
+        left_out |= reasons
 
     def _fusion_elsewhere(self, profiles: dict, post: FusionPost):
         from fedmepd.federation.fusion_elsewhere import FusionElsewhere
@@ -358,6 +365,7 @@ class FedMEPDController(ScatterAndGather):
     def _leave_out(self, site: str, reason: str) -> None:
         self._warn(f"round {self._current_round}: {site} is left out until it logs in again: {reason}")
         self._roll_call.leave_out(site)
+        self._server.leave_out(site, reason)
 
     def _connected(self, now: bool) -> dict[str, str]:
         """The job's sites that FLARE holds for alive, each with the token of its login.
