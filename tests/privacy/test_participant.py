@@ -97,25 +97,25 @@ def test_a_job_that_asks_for_less_than_the_share_gets_that(tmp_path) -> None:
 
 def test_the_noise_that_the_site_chooses_holds_where_the_job_asks_for_less(tmp_path) -> None:
     """A job with noise 0.6 took 8.34 of 10 in the first of its 1000 rounds."""
-    site = of_site(tmp_path, "site", rounds=20, epsilon=10.0)
+    site = of_site(tmp_path, "site", rounds=8, epsilon=10.0)
     for number, noise in enumerate((0.6, 0.2)):
-        run = of_site(tmp_path / str(number), "run", PrivacySettings(noise=noise), rounds=20, epsilon=10.0)
+        run = of_site(tmp_path / str(number), "run", PrivacySettings(noise=noise), rounds=8, epsilon=10.0)
         assert run.noise == site.noise > 0.6
     # All of the rounds fit, and no more.
-    assert rounds_until_spent(run) == 20
+    assert rounds_until_spent(run) == 8
     # More noise than the site would choose is the job's own business; so is any where the site demands nothing.
-    assert of_site(tmp_path / "more", "run", PrivacySettings(noise=50), rounds=20, epsilon=10.0).noise == 50
-    assert of_site(tmp_path / "job", "run", PrivacySettings(epsilon=10, noise=0.6), rounds=20).noise == 0.6
+    assert of_site(tmp_path / "more", "run", PrivacySettings(noise=50), rounds=8, epsilon=10.0).noise == 50
+    assert of_site(tmp_path / "job", "run", PrivacySettings(epsilon=10, noise=0.6), rounds=8).noise == 0.6
 
 
 def test_a_budget_that_is_raised_later_is_planned_anew(tmp_path) -> None:
     """With nothing left, the least noise was chosen and kept: the first round after a rise took most of it."""
     assert rounds_until_spent(of_site(tmp_path, "first", epsilon=1.0)) == 1
     with pytest.raises(BudgetSpent, match="of the site for all its runs is spent: no noise is enough") as refused:
-        of_site(tmp_path, "second", rounds=10, epsilon=0.9).charge(1, 10)
+        of_site(tmp_path, "second", rounds=4, epsilon=0.9).charge(1, 10)
     assert refused.value.spent["epsilon"] == 0 and refused.value.spent["noise"] is None
-    raised = of_site(tmp_path, "second", rounds=10, epsilon=2.0)
-    assert rounds_until_spent(raised) == 10 and raised.noise > 1
+    raised = of_site(tmp_path, "second", rounds=4, epsilon=2.0)
+    assert rounds_until_spent(raised) == 4 and raised.noise > 1
 
 
 def test_a_share_needs_a_budget_that_it_is_a_share_of() -> None:
