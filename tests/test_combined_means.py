@@ -76,19 +76,20 @@ def test_both_answers_are_among_those() -> None:
     assert 5 < sum(answers) < 35
 
 
-def test_a_hospital_of_a_hundred_patients_that_is_split_anew_ten_times() -> None:
-    """Nobody's score is told: ten means are few for what a hundred patients are."""
+@pytest.mark.parametrize(("count", "splits"), [(100, 10), (1000, 15)])
+def test_a_hospital_that_is_split_anew_again_and_again(count: int, splits: int) -> None:
+    """Nobody's score is told: so many means are few for what so many patients are."""
     of = random.Random(0)
-    patients = [f"patient-{number}" for number in range(100)]
+    patients = [f"patient-{number}" for number in range(count)]
     known: list[frozenset[str]] = []
-    for _ in range(10):
-        asked = frozenset(of.sample(patients, 20))
+    for _ in range(splits):
+        asked = frozenset(of.sample(patients, count // 5))
         assert not tells_of_few(asked, known, 3)
         known.append(asked)
 
 
 def test_where_nobody_can_be_sure_nothing_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
-    known = sets("abcdef", "cdefgh")
-    assert not tells_of_few(frozenset("aceg"), known, 2)
-    monkeypatch.setattr(combined_means, "_MOST_GROUPS", 2)
-    assert tells_of_few(frozenset("aceg"), known, 2)
+    known = sets("cefg", "abeg")
+    assert not tells_of_few(frozenset("acg"), known, 3)
+    monkeypatch.setattr(combined_means, "_MOST_GROUPS", 0)
+    assert tells_of_few(frozenset("acg"), known, 3)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-# Groups of patients that are looked at one by one. A hospital with few sets needs a handful.
+# Choices of groups that are looked at one by one. A hospital with few sets needs a handful.
 _MOST_GROUPS = 100_000
 # How near to 1 an eigenvalue is 1. Rounding leaves 1e-12, and what nearly tells of a few tells of them.
 _NEAR = 1e-6
@@ -36,16 +36,15 @@ def tells_of_few(asked: frozenset[str], known: Sequence[frozenset[str]], fewest:
     if len(asked) < fewest:
         # A mean over nobody tells nothing.
         return bool(asked)
-    groups = _groups([asked, *known])
     # Patients who are in the same sets count alike in every combination: they all cancel out, or none does.
-    small = [place for place, (_, size) in enumerate(groups) if size < fewest]
+    groups = _groups([asked, *known])
+    rows = np.array([inside for inside, _ in groups], dtype=float).T
+    after, before = _projector(rows), _projector(rows[1:])
     choices: dict[int, list[tuple[int, ...]]] = {}
-    for number, chosen in enumerate(_choices(small, [size for _, size in groups], fewest - 1)):
+    for number, chosen in enumerate(_choices([size for _, size in groups], after.diagonal().tolist(), fewest - 1)):
         if number == _MOST_GROUPS:
             return True
         choices.setdefault(len(chosen), []).append(chosen)
-    rows = np.array([inside for inside, _ in groups], dtype=float).T
-    after, before = _projector(rows), _projector(rows[1:])
     return any(
         (_vectors_within(places, after) > _vectors_within(places, before)).any()
         for places in map(np.array, choices.values())
@@ -61,17 +60,32 @@ def _groups(sets: Sequence[frozenset[str]]) -> list[tuple[tuple[bool, ...], int]
     return sorted(counts.items())
 
 
-def _choices(small: Sequence[int], sizes: Sequence[int], most: int) -> Iterator[tuple[int, ...]]:
-    """Yields choices of groups with at most ``most`` patients together; every choice that there is is part of one."""
+def _choices(sizes: Sequence[int], shares: Sequence[float], most: int) -> Iterator[tuple[int, ...]]:
+    """Yields choices of groups with at most ``most`` patients together, of which something may be told.
 
-    def extended(chosen: tuple[int, ...], start: int, left: int) -> Iterator[tuple[int, ...]]:
-        further = [place for place in range(start, len(small)) if sizes[small[place]] <= left]
-        for place in further:
-            yield from extended((*chosen, small[place]), place + 1, left - sizes[small[place]])
-        if chosen and not further:
+    Args:
+        sizes: patients of each group.
+        shares: of each group, the projector's diagonal: how much of a group the space can tell. If it can tell all of
+            something about some groups, their shares are 1 together, or more.
+        most: patients.
+
+    Yields:
+        choices; each whose shares reach 1 is one of them, or a part of one.
+    """
+    small = sorted((place for place, size in enumerate(sizes) if size <= most), key=lambda place: -shares[place])
+
+    def extended(chosen: tuple[int, ...], start: int, left: int, share: float) -> Iterator[tuple[int, ...]]:
+        further = [number for number in range(start, len(small)) if sizes[small[number]] <= left]
+        for number in further:
+            place = small[number]
+            if share + left * shares[place] < 1 - _NEAR:
+                # Nor do those after it have more.
+                break
+            yield from extended((*chosen, place), number + 1, left - sizes[place], share + shares[place])
+        if not further and share >= 1 - _NEAR:
             yield chosen
 
-    return extended((), 0, most)
+    return extended((), 0, most, 0.0)
 
 
 def _projector(rows: np.ndarray) -> np.ndarray:
