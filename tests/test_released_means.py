@@ -46,6 +46,18 @@ def test_another_run_of_the_kit_knows_it_too(file: Path) -> None:
     assert "Smith" not in file.read_text()
 
 
+def test_what_could_not_be_written_has_not_left(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise FedMEPDError("the disk is full")
+
+    means = ReleasedMeans(file)
+    with monkeypatch.context() as patch:
+        patch.setattr("fedmepd.released_means.write_json", full)
+        with pytest.raises(FedMEPDError, match="full"):
+            means.admit({"dice": "abcd"}, 3)
+    assert ReleasedMeans(file).admit({"dice": "abc"}, 3) and not means.admit({"dice": "abcd"}, 3)
+
+
 def test_all_or_nothing(file: Path) -> None:
     """Where one of two means has to stay, the other is as if it had never been asked for."""
     means = ReleasedMeans(file)

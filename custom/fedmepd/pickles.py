@@ -11,6 +11,8 @@ from typing import IO
 # As a key of a dictionary, a tuple of tuples of tuples ... ends the process: Python goes through it without asking how
 # deep it is, and the stack of a process holds some hundred thousand of them. What is written here has fewer than ten.
 MOST_NESTED = 1000
+# Values that one unfolds to, where the same are in it again and again: a key of 2^60 takes for ever to look up.
+_MOST_UNFOLDED = 10**8
 
 # They add to a value that is there already.
 _ADDING = {"APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "BUILD"}
@@ -28,36 +30,44 @@ def too_deep(path: Path) -> bool:
         path: the file.
     """
     try:
-        return any(depth > MOST_NESTED for depth in _depths(path))
-    except (OSError, ValueError, IndexError, KeyError, zipfile.BadZipFile):
+        with open(path, "rb") as file:
+            # As torch tells the two kinds apart.
+            is_zip = file.read(len(_ZIP)) == _ZIP
+            file.seek(0)
+            if not is_zip:
+                return any(_is_deep(file) for _ in range(_OF_OLD_FILES))
+            with zipfile.ZipFile(file) as parts:
+                # Each by itself: one that is damaged hides no other. Torch finds them in upper and lower case.
+                return any([_is_deep_part(parts, part) for part in parts.infolist() if _is_pickle(part)])
+    # A stranger's bytes can make zipfile raise anything.
+    except Exception:
         return False
 
 
-def _depths(path: Path) -> Iterator[int]:
-    with open(path, "rb") as file:
-        # As torch tells the two kinds apart.
-        is_zip = file.read(len(_ZIP)) == _ZIP
-        file.seek(0)
-        if not is_zip:
-            for _ in range(_OF_OLD_FILES):
-                yield from _of_pickle(file)
-            return
-        with zipfile.ZipFile(file) as parts:
-            for part in parts.infolist():
-                # Each level takes a byte at least.
-                if part.filename.endswith("data.pkl") and part.file_size > MOST_NESTED:
-                    with parts.open(part) as pickle:
-                        yield from _of_pickle(pickle)
+def _is_pickle(part: zipfile.ZipInfo) -> bool:
+    return part.filename.lower().endswith("data.pkl")
 
 
-def _of_pickle(file: IO[bytes]) -> Iterator[int]:
-    """Yields the depth of what each step of the first pickle in a file makes.
+def _is_deep_part(parts: zipfile.ZipFile, part: zipfile.ZipInfo) -> bool:
+    try:
+        with parts.open(part) as pickle:
+            return _is_deep(pickle)
+    except Exception:
+        return False
 
-    A pickle is a program for a stack. Here the stack holds the depth of each value instead of the value.
+
+def _is_deep(file: IO[bytes]) -> bool:
+    return any(depth > MOST_NESTED or size > _MOST_UNFOLDED for depth, size in _of_pickle(file))
+
+
+def _of_pickle(file: IO[bytes]) -> Iterator[tuple[int, int]]:
+    """Yields the depth of what each step of the first pickle in a file makes, and how many values it unfolds to.
+
+    A pickle is a program for a stack. Here the stack holds both of each value instead of the value.
     """
-    stack: list[int] = []
+    stack: list[tuple[int, int]] = []
     marks: list[int] = []
-    memo: dict[int, int] = {}
+    memo: dict[int, tuple[int, int]] = {}
     for step, argument, _ in pickletools.genops(file):
         taken, made = step.stack_before, step.stack_after
         if step.name == "MARK":
@@ -78,9 +88,11 @@ def _of_pickle(file: IO[bytes]) -> Iterator[int]:
             raise IndexError("a pickle that takes more than there is")
         inside = stack[first:]
         del stack[first:]
+        depths = [depth for depth, _ in inside]
         if step.name in _ADDING:
-            depth = max(inside[0], 1 + max(inside[1:], default=-1))
+            depth = max(depths[0], 1 + max(depths[1:], default=-1))
         else:
-            depth = max(inside, default=0) + bool(inside and made)
-        yield depth
-        stack += [depth] * len(made)
+            depth = max(depths, default=0) + bool(inside and made)
+        size = min(1 + sum(size for _, size in inside), _MOST_UNFOLDED + 1)
+        yield depth, size
+        stack += [(depth, size)] * len(made)

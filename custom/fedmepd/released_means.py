@@ -68,7 +68,12 @@ class ReleasedMeans:
             if not self._add(asked, fewest):
                 return False
             means = {name: [sorted(one) for one in of] for name, of in self._sets.items()}
-            write_json(self._file, _Kept(means=means).model_dump(mode="json"))
+            try:
+                write_json(self._file, _Kept(means=means).model_dump(mode="json"))
+            except BaseException:
+                # What is not on disk has not left.
+                self._sets = {}
+                raise
         return True
 
     def _knows(self, asked: Mapping[str, frozenset[str]]) -> bool:

@@ -181,7 +181,9 @@ class FedMEPDController(ScatterAndGather):
             else:
                 roll_call.admit(site)
         for site, reason in left_out.items():
-            server.leave_out(site, reason)
+            # Some have come after all, while the job waited for its fusion site.
+            if site not in kept and site not in roll_call.known():
+                server.leave_out(site, reason)
         if len(server.profiles) < settings.aggregation.min_sites:
             raise FedMEPDError(
                 f"{counted(len(server.profiles), 'site')} got ready, but aggregation.min_sites is "
