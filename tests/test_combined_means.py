@@ -91,5 +91,5 @@ def test_a_hospital_that_is_split_anew_again_and_again(count: int, splits: int) 
 def test_where_nobody_can_be_sure_nothing_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
     known = sets("cefg", "abeg")
     assert not tells_of_few(frozenset("acg"), known, 3)
-    monkeypatch.setattr(combined_means, "_MOST_GROUPS", 0)
+    monkeypatch.setattr(combined_means, "_MOST_CHOICES", 0)
     assert tells_of_few(frozenset("acg"), known, 3)

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 # Choices of groups that are looked at one by one. A hospital with few sets needs a handful.
-_MOST_GROUPS = 100_000
+_MOST_CHOICES = 100_000
 # How near to 1 an eigenvalue is 1. Rounding leaves 1e-12, and what nearly tells of a few tells of them.
 _NEAR = 1e-6
 
@@ -42,7 +42,7 @@ def tells_of_few(asked: frozenset[str], known: Sequence[frozenset[str]], fewest:
     after, before = _projector(rows), _projector(rows[1:])
     choices: dict[int, list[tuple[int, ...]]] = {}
     for number, chosen in enumerate(_choices([size for _, size in groups], after.diagonal().tolist(), fewest - 1)):
-        if number == _MOST_GROUPS:
+        if number == _MOST_CHOICES:
             return True
         choices.setdefault(len(chosen), []).append(chosen)
     return any(

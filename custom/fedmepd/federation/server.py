@@ -125,10 +125,10 @@ class FederationServer:
                 "set FEDMEPD_DATA everywhere or nowhere"
             )
         self._fusion.join(profile)
+        self._left_out.pop(profile.name, None)
         if not profile.takes_part():
             return
         self.profiles[profile.name] = profile
-        self._left_out.pop(profile.name, None)
         self._records.join(profile.name, self.round + 1 if self.round > 0 else 1)
         # With a new login it may have a larger budget.
         self._records.train_again(profile.name)
