@@ -20,7 +20,7 @@ SCORES = {
 
 
 # Every case is another patient's.
-CASES = [SimpleNamespace(patient=f"p{number}") for number in range(100)]
+CASES = [SimpleNamespace(name=f"c{number}", patient=f"p{number}") for number in range(100)]
 
 
 def told(**cases: int) -> Told:
@@ -93,7 +93,7 @@ def test_told_counts_the_patients_of_each_region() -> None:
 
 def test_several_examinations_of_a_patient_are_one_patients() -> None:
     """Four cases: three of Smith, one of Miller. Miller alone has ET in both; in the label alone both have it."""
-    count = Told([SimpleNamespace(patient=name) for name in ("Smith", "Smith", "Smith", "Miller")])
+    count = Told([SimpleNamespace(name=str(n), patient=p) for n, p in enumerate(("Smith", "Smith", "Smith", "Miller"))])
     watch(count, "WT", None, None, None, None)
     watch(count, "TC", None, None, None)
     watch(count, "ET", "prediction", "prediction", "prediction", None)

@@ -14,10 +14,11 @@ from fedmepd.released_means import ReleasedMeans
 from fedmepd.text_table import counted
 
 # Why scores do not leave a site.
-Withheld = Literal["few cases", "few differ", "not allowed"]
+Withheld = Literal["few cases", "few differ", "unsure", "not allowed"]
 _REASONS = {
     "few cases": "the site has cases of fewer patients for it than its min_count",
     "few differ": "together with earlier means, they would tell of fewer patients than the site's min_count",
+    "unsure": "it overlaps with too many earlier means to find out whether they tell of few patients together",
     "not allowed": "the site's allow, or its differential privacy, says no",
 }
 
@@ -58,9 +59,13 @@ class Allow(BaseModel):
     )
 
 
+def _patient_of_each(cases: Iterable[Any]) -> dict[str, str]:
+    return {case.name: case.patient for case in cases}
+
+
 def patients_of(cases: Iterable[Any]) -> int:
     """Returns how many patients cases are of: several examinations of one patient are still one patient's."""
-    return len({case.patient for case in cases})
+    return len(set(_patient_of_each(cases).values()))
 
 
 class Told:
@@ -75,31 +80,32 @@ class Told:
     """
 
     def __init__(self, cases: Iterable[Any] = ()):
-        self._patients = [case.patient for case in cases]
-        # By region, whose labels tell it, and who has it in the label, in the segmentation, in both.
-        self._whose: dict[str, dict[str, set[str]]] = {}
+        self._cases = list(cases)
+        # By region, which cases' labels tell it, and which have it in the label, in the segmentation, in both; and the
+        # patient of each.
+        self._whose: dict[str, dict[str, dict[str, str]]] = {}
 
     def watch(self, place: int, case: Any, prediction: Any, scores: Any) -> None:
         """Takes a case; see :func:`~fedmepd.federation.evaluate.score_cases`."""
         for region, empty in scores.empty.items():
             there = _THERE[empty]
             for where in ["told", *there, *(["both"] if len(there) == 2 else [])]:
-                self._whose.setdefault(region, {}).setdefault(where, set()).add(self._patients[place])
+                self._whose.setdefault(region, {}).setdefault(where, {}).update(_patient_of_each([self._cases[place]]))
 
-    def behind(self, region: str) -> dict[str, set[str]]:
-        """Returns the patients whose labels tell a region, and those whose labels have it, by what they are.
+    def behind(self, region: str) -> dict[str, dict[str, str]]:
+        """Returns the cases whose labels tell a region, and those whose labels have it, each with its patient.
 
         Of the others a region's score follows from the segmentation alone, so that they hide nobody.
         """
         whose = self._whose.get(region, {})
-        return {f"{region}, {where}": whose.get(where, set()) for where in ("told", "label")}
+        return {f"{region}, {where}": whose.get(where, {}) for where in ("told", "label")}
 
     def fewest(self, region: str) -> int:
         """Returns the smallest number of patients behind any of a region's figures; 0 without cases.
 
         What no case has does not count: figures that follow from rules alone tell no case's score.
         """
-        return min(map(len, self._whose.get(region, {}).values()), default=0)
+        return min((len(set(of.values())) for of in self._whose.get(region, {}).values()), default=0)
 
 
 @dataclass(frozen=True)
@@ -126,7 +132,7 @@ class Disclosure:
 
     def of_source(self, source: str) -> Disclosure:
         """Returns the decision about cases of a source: made-up ones (``phantom``) are nobody's, any number does."""
-        return replace(self, fewest=1) if source == "phantom" else self
+        return replace(self, fewest=1, released=ReleasedMeans()) if source == "phantom" else self
 
     def raise_floors(self, settings: Settings) -> Settings:
         """Returns a job's settings with no smaller number of patients behind what leaves than the site wants."""
@@ -148,9 +154,9 @@ class Disclosure:
             cases: behind them.
             losses: by name.
         """
-        patients = {case.patient for case in cases}
-        allowed = bool(losses) and self.allow.losses and len(patients) >= self.fewest
-        return losses if allowed and self.released.admit({"losses": patients}, self.fewest) else {}
+        behind = _patient_of_each(cases)
+        allowed = bool(losses) and self.allow.losses and len(set(behind.values())) >= self.fewest
+        return losses if allowed and self.released.admit({"losses": behind}, self.fewest) is None else {}
 
     def tells_steps(self) -> bool:
         """Whether the loss of a single step, which may be that of one patient, may be seen while training runs."""
@@ -176,9 +182,10 @@ class Disclosure:
         kept = [region for region in scores["dice"] if told.fewest(region) >= self.fewest]
         if not kept:
             return None, "few cases"
-        kept = [region for region in kept if self.released.admit(told.behind(region), self.fewest)]
+        verdicts = {region: self.released.admit(told.behind(region), self.fewest) for region in kept}
+        kept = [region for region in kept if verdicts[region] is None]
         if not kept:
-            return None, "few differ"
+            return None, "few differ" if "few" in verdicts.values() else "unsure"
         if len(kept) == len(scores["dice"]):
             return scores, None
         left = {
