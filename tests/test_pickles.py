@@ -1,10 +1,11 @@
-"""Files whose values are nested so deeply that the process which reads them would end without a word."""
+"""Files that would end the process which reads them, or take any time or memory."""
 
 from __future__ import annotations
 
 import io
 import pickle
 import random
+import struct
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ import pytest
 import torch
 
 from fedmepd.errors import CheckpointError
-from fedmepd.pickles import _of_pickle, too_deep
+from fedmepd.networks.published import import_published
+from fedmepd.pickles import Refused, _of_pickle, require_plain
 from fedmepd.storage import load_tensors
 from fedmepd.training.checkpoints import load_model
 
@@ -51,7 +53,8 @@ def write_old(path: Path, content: bytes) -> Path:
 @pytest.mark.parametrize("content", [TUPLES, REMEMBERED, MARKED], ids=["tuples", "remembered", "marked"])
 def test_a_stranger_ends_no_process(write, content: bytes, tmp_path: Path) -> None:
     path = write(tmp_path / "model.pt", content)
-    assert too_deep(path)
+    with pytest.raises(Refused, match="nested"):
+        require_plain(path)
     for read in (load_model, lambda file: load_tensors(file, from_outside=True)):
         with pytest.raises(CheckpointError, match="nested more than 1000 deep"):
             read(path)
@@ -62,15 +65,44 @@ UNFOLDED = b"\x80\x02})" + b"q\x00h\x00\x86" * 60 + b"K\x01s."
 
 
 def test_a_key_that_takes_for_ever_to_look_up(tmp_path: Path) -> None:
-    assert too_deep(write_new(tmp_path / "a.pt", UNFOLDED))
+    with pytest.raises(Refused, match="nested"):
+        require_plain(write_new(tmp_path / "a.pt", UNFOLDED))
 
 
 @pytest.mark.parametrize("name", ["a/data.pkl", "a/DATA.PKL"])
-def test_a_damaged_part_hides_no_other_one(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("damaged", ["a/xdata.pkl", "a/zdata.pkl"])
+def test_a_damaged_part_hides_no_other_one(name: str, damaged: str, tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.pt", "w") as out:
-        out.writestr("a/xdata.pkl", b"\xff" * 2000)
-        out.writestr(name, TUPLES)
-    assert too_deep(tmp_path / "a.pt")
+        for part in sorted([name, damaged]):
+            out.writestr(part, TUPLES if part == name else b"\xff" * 2000)
+    for read in (load_model, lambda file: load_tensors(file, from_outside=True)):
+        with pytest.raises(CheckpointError, match="nested more than 1000 deep|damaged"):
+            read(tmp_path / "a.pt")
+
+
+def called(name: bytes, arguments: bytes) -> bytes:
+    """A pickle of {1: what a name from a module makes of arguments}."""
+    return b"\x80\x02}K\x01c" + name + b"\n" + arguments + b"Rs."
+
+
+@pytest.mark.parametrize("write", [write_new, write_old])
+@pytest.mark.parametrize(
+    "name", ["builtins bytearray", "__builtin__ bytearray", "torch FloatTensor", "torch.storage UntypedStorage"]
+)
+def test_a_stranger_takes_no_memory(write, name: str, tmp_path: Path) -> None:
+    """A file of some hundred bytes makes one and a half gigabytes."""
+    content = called(name.replace(" ", "\n").encode(), b"J" + struct.pack("<i", 1_500_000_000) + b"\x85")
+    path = write(tmp_path / "model.pt", content)
+    for read in (load_model, lambda file: load_tensors(file, from_outside=True), import_published):
+        with pytest.raises(CheckpointError, match=f"it makes {name.replace(' ', '.')}, which none has") as caught:
+            read(path)
+        assert "whom you trust" in str(caught.value)
+
+
+def test_a_name_that_is_no_argument(tmp_path: Path) -> None:
+    content = b"\x80\x04}K\x01\x8c\x08builtins\x8c\x09bytearray\x93J" + struct.pack("<i", 1_500_000_000) + b"\x85Rs."
+    with pytest.raises(Refused, match="something by STACK_GLOBAL"):
+        require_plain(write_new(tmp_path / "a.pt", content))
 
 
 def depth_of(value: Any) -> int:
@@ -94,7 +126,7 @@ def anything(of: random.Random, most: int) -> Any:
 def test_depths_of_plain_values(seed: int) -> None:
     value = {"content": anything(random.Random(seed), 6), "many": list(range(3000)), "texts": ["a"] * 300}
     content = pickle.dumps(value, protocol=2)
-    assert max(depth for depth, _ in _of_pickle(io.BytesIO(content))) == depth_of(value)
+    assert max(depth for _, depth, _ in _of_pickle(io.BytesIO(content))) == depth_of(value)
 
 
 @pytest.mark.parametrize("old", [False, True])
@@ -105,14 +137,12 @@ def test_what_torch_writes_is_read(old: bool, tmp_path: Path) -> None:
     optimizer.step()
     content = {"network": network.state_dict(), "optimizer": optimizer.state_dict()}
     torch.save(content, tmp_path / "a.pt", _use_new_zipfile_serialization=not old)
-    assert not too_deep(tmp_path / "a.pt")
     read = load_tensors(tmp_path / "a.pt", from_outside=True)
     assert torch.equal(read["network"]["499.weight"], network[499].weight)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x80\x02tttt.", b"\x80\x02s.", b"\x80\x02h\x07.", b"("])
-def test_a_damaged_file_is_left_to_its_reader(content: bytes, tmp_path: Path) -> None:
+def test_a_damaged_file(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "a.pt").write_bytes(content)
-    assert not too_deep(tmp_path / "a.pt")
-    with pytest.raises(CheckpointError):
+    with pytest.raises(CheckpointError, match="damaged"):
         load_tensors(tmp_path / "a.pt", from_outside=True)

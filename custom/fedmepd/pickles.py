@@ -1,18 +1,41 @@
-"""How deeply the values of a pickle are nested, found out without making any of them."""
+"""What a pickle from a stranger would make, found out without making any of it."""
 
 from __future__ import annotations
 
+import pickle
 import pickletools
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from fedmepd.errors import plain_text
+
 # As a key of a dictionary, a tuple of tuples of tuples ... ends the process: Python goes through it without asking how
 # deep it is, and the stack of a process holds some hundred thousand of them. What is written here has fewer than ten.
 MOST_NESTED = 1000
 # Values that one unfolds to, where the same are in it again and again: a key of 2^60 takes for ever to look up.
 _MOST_UNFOLDED = 10**8
+
+_STORAGES = "BFloat16 Bool Byte Char ComplexDouble ComplexFloat Double Float Half Int Long Short".split()
+# What models and published checkpoints are made of. Torch's own list also has types that take any amount of memory
+# when they are called with a number, and functions that copy a tensor of a few bytes and any shape.
+_MADE = frozenset(
+    [
+        "collections OrderedDict",
+        "torch Size",
+        "torch.nn.parameter Parameter",
+        "torch._utils _rebuild_parameter",
+        "torch._utils _rebuild_tensor_v2",
+        *(f"torch {kind}Storage" for kind in _STORAGES),
+        "_codecs encode",
+        "numpy dtype",
+        "numpy ndarray",
+        *(f"numpy.{core}.multiarray {made}" for core in ("core", "_core") for made in ("_reconstruct", "scalar")),
+    ]
+)
+# They make something by a name that is no argument of theirs. Torch writes none, and reads only some.
+_UNNAMED = {"STACK_GLOBAL", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4"}
 
 # They add to a value that is there already.
 _ADDING = {"APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "BUILD"}
@@ -21,13 +44,19 @@ _ZIP = b"PK\x03\x04"
 _OF_OLD_FILES = 5
 
 
-def too_deep(path: Path) -> bool:
-    """Whether a file of torch's has values that are nested more than :data:`MOST_NESTED` deep.
+class Refused(Exception):
+    """A file has what no file of ours or of the authors' has; the text says what."""
 
-    Of a damaged file the answer may be no: whoever reads it will say what is wrong.
+
+def require_plain(path: Path) -> None:
+    """Refuses a file of torch's that would take any time or memory to read, or end the process.
 
     Args:
         path: the file.
+
+    Raises:
+        Refused: it has values that are nested too deep, or makes something else than tensors and plain values.
+        pickle.UnpicklingError: it is damaged, or another kind of file.
     """
     try:
         with open(path, "rb") as file:
@@ -35,35 +64,38 @@ def too_deep(path: Path) -> bool:
             is_zip = file.read(len(_ZIP)) == _ZIP
             file.seek(0)
             if not is_zip:
-                return any(_is_deep(file) for _ in range(_OF_OLD_FILES))
+                for _ in range(_OF_OLD_FILES):
+                    _require_plain(file)
+                return
             with zipfile.ZipFile(file) as parts:
-                # Each by itself: one that is damaged hides no other. Torch finds them in upper and lower case.
-                return any([_is_deep_part(parts, part) for part in parts.infolist() if _is_pickle(part)])
-    # A stranger's bytes can make zipfile raise anything.
-    except Exception:
-        return False
+                # Torch finds it in upper and lower case, and among several takes one.
+                for part in filter(_is_pickle, parts.infolist()):
+                    with parts.open(part) as content:
+                        _require_plain(content)
+    except Refused:
+        raise
+    # A stranger's bytes can make zipfile and pickletools raise anything.
+    except Exception as error:
+        raise pickle.UnpicklingError("damaged") from error
 
 
 def _is_pickle(part: zipfile.ZipInfo) -> bool:
     return part.filename.lower().endswith("data.pkl")
 
 
-def _is_deep_part(parts: zipfile.ZipFile, part: zipfile.ZipInfo) -> bool:
-    try:
-        with parts.open(part) as pickle:
-            return _is_deep(pickle)
-    except Exception:
-        return False
+def _require_plain(file: IO[bytes]) -> None:
+    for made, depth, size in _of_pickle(file):
+        if depth > MOST_NESTED or size > _MOST_UNFOLDED:
+            raise Refused(f"its values are nested more than {MOST_NESTED} deep, which none is")
+        if made is not None:
+            raise Refused(f"it makes {plain_text(made)}, which none has")
 
 
-def _is_deep(file: IO[bytes]) -> bool:
-    return any(depth > MOST_NESTED or size > _MOST_UNFOLDED for depth, size in _of_pickle(file))
+def _of_pickle(file: IO[bytes]) -> Iterator[tuple[str | None, int, int]]:
+    """Yields what each step of the first pickle in a file makes: what is foreign in it, how deep it is, and its size.
 
-
-def _of_pickle(file: IO[bytes]) -> Iterator[tuple[int, int]]:
-    """Yields the depth of what each step of the first pickle in a file makes, and how many values it unfolds to.
-
-    A pickle is a program for a stack. Here the stack holds both of each value instead of the value.
+    The size is the number of values that it unfolds to. A pickle is a program for a stack. Here the stack holds depth
+    and size of each value instead of the value.
     """
     stack: list[tuple[int, int]] = []
     marks: list[int] = []
@@ -94,5 +126,11 @@ def _of_pickle(file: IO[bytes]) -> Iterator[tuple[int, int]]:
         else:
             depth = max(depths, default=0) + bool(inside and made)
         size = min(1 + sum(size for _, size in inside), _MOST_UNFOLDED + 1)
-        yield depth, size
+        yield _foreign(step.name, argument), depth, size
         stack += [(depth, size)] * len(made)
+
+
+def _foreign(step: str, argument: object) -> str | None:
+    if step == "GLOBAL":
+        return None if argument in _MADE else str(argument).replace(" ", ".")
+    return f"something by {step}" if step in _UNNAMED else None

@@ -19,7 +19,7 @@ from typing import IO, Any
 
 from fedmepd.closest import like_path
 from fedmepd.errors import LONGEST_MESSAGE, CheckpointError, FedMEPDError, plain_text, remedy
-from fedmepd.pickles import MOST_NESTED, too_deep
+from fedmepd.pickles import Refused, require_plain
 
 _IMPORT = ". A checkpoint published by FedMEPD's authors is brought in with `fedmepd checkpoint import`"
 
@@ -378,14 +378,15 @@ def load_tensors(
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist: expected a {kind}{like_path(path)}")
     _require_honest_size(path, kind)
-    if from_outside and too_deep(path):
-        raise CheckpointError(
-            f"{path} cannot be read as a {kind}: its values are nested more than {MOST_NESTED} deep, which none "
-            "is; take the file from somebody whom you trust"
-        )
     try:
+        if from_outside:
+            require_plain(path)
         with torch.serialization.safe_globals(list(allowed)):
             content = torch.load(path, map_location="cpu", weights_only=True)
+    except Refused as error:
+        raise CheckpointError(
+            f"{path} cannot be read as a {kind}: {error}; take the file from somebody whom you trust"
+        ) from error
     except pickle.UnpicklingError as error:
         # torch's own text advises to load it without protection, which is the last thing to do with an unknown file.
         raise CheckpointError(

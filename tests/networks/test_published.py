@@ -136,7 +136,7 @@ def changed(**changes) -> dict:
         ({"proto": {"x1": [1.0]}}, "proto.x1 is list"),
         ({"state_dict": changed() | {7: torch.zeros(1)}}, "7 is no name of a weight"),
         ({"state_dict": changed() | {"a\n\x1b[2J": [1]}}, r"a\\n\\x1b\[2J is list, expected floating-point"),
-        ({"state_dict": changed() | {"a": torch.zeros(3).to_sparse()}}, "a is sparse or empty"),
+        ({"state_dict": changed() | {"a": torch.zeros(3).to_sparse()}}, "makes torch.*sparse"),
         ({"state_dict": changed(c1_encoder__e1_c1__conv__weight=torch.tensor(4.0))}, "width = 0"),
         (
             {"state_dict": changed(decoder_fuse__RFM1__modal_fusion__0__weight_layer__0__weight=torch.zeros(4))},

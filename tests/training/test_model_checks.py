@@ -54,8 +54,8 @@ ATTACKS = {
     "calibration": ({"calibration": {"residual": True, "dropout": 0.1, "heads": 10**9}}, "heads"),
     "dropout": ({"calibration": {"residual": True, "dropout": 5.0}}, "dropout"),
     "state": ({"state": {"a": "text"}}, "state"),
-    "sparse anchors": ({"anchors": {level: of.to_sparse() for level, of in rows(3).items()}}, "sparse or empty"),
-    "anchors without values": ({"anchors": {level: of.to("meta") for level, of in rows(3).items()}}, "sparse or empty"),
+    "sparse anchors": ({"anchors": {level: of.to_sparse() for level, of in rows(3).items()}}, "makes torch.*sparse"),
+    "empty anchors": ({"anchors": {level: of.to("meta") for level, of in rows(3).items()}}, "makes torch.*meta"),
     "classes": ({"classes": ["\x1b[2J"] * 4}, "control characters"),
     "no classes": ({"classes": 4}, "classes"),
     "format": ({"format": torch.zeros(2), "about": []}, "format a value of type Tensor"),
@@ -69,9 +69,9 @@ TENSORS = {
     "infinity": (lambda value: torch.full_like(value, torch.inf), "NaN or infinity"),
     "whole numbers": (lambda value: value.to(torch.int8), "int8, expected floating-point"),
     "complex numbers": (lambda value: value.to(torch.complex64), "complex64, expected floating-point"),
-    "8 bits": (lambda value: value.to(torch.float8_e4m3fn), "float8_e4m3fn, expected floating-point"),
-    "sparse": (lambda value: value.to_sparse(), "sparse or empty, expected floating-point"),
-    "no values": (lambda value: value.to("meta"), "sparse or empty, expected floating-point"),
+    "8 bits": (lambda value: value.to(torch.float8_e4m3fn), "makes torch.*_v3"),
+    "sparse": (lambda value: value.to_sparse(), "makes torch.*sparse"),
+    "no values": (lambda value: value.to("meta"), "makes torch.*meta"),
 }
 
 
