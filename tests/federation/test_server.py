@@ -433,6 +433,16 @@ def test_a_site_that_takes_no_part_is_in_the_results(tiny, tmp_path) -> None:
     assert server.results()["left_out"] == []
 
 
+def test_why_a_site_takes_no_further_part_is_in_the_results(tiny, tmp_path) -> None:
+    """As where a run goes on, and a site that was there before cannot take part any more."""
+    server, sites = make(tiny, settings(rounds=2), tmp_path, ["site-1", "site-2"])
+    play(server, sites, 1)
+    server.leave_out("site-2", "a label is missing")
+    play(server, {"site-1": sites["site-1"]}, 2)
+    (_, row) = server.results()["sites"]
+    assert row["rounds_missed"] == [{"round": 2, "reason": "a label is missing"}]
+
+
 def test_a_site_that_joins_later(tiny, tmp_path) -> None:
     server, sites = make(tiny, settings(), tmp_path, ["site-1"])
     play(server, sites, 1)

@@ -132,7 +132,7 @@ def test_site_that_cannot_prepare_ends_the_job_before_training(job):
     job.answer = cannot_prepare
     job.run()
     (reason,) = job.engine.panics
-    assert "no training was started" in reason and "site-2: a label is missing" in reason
+    assert "the job ends without training" in reason and "site-2: a label is missing" in reason
     assert "start" not in job.server.calls and job.sites_of("train") == []
 
 
@@ -162,19 +162,32 @@ def test_site_that_could_not_prepare_joins_when_it_logs_in_again(job):
     assert sorted(job.server.taken[1]) == ["site-1", "site-10"] and sorted(job.server.taken[2]) == sorted(SITES)
 
 
+def test_site_that_comes_back_with_an_answer_that_makes_no_sense(job):
+    def come_back(abort):
+        job.answer = lambda site, name, message: (
+            NONSENSE[0][0] if (site, name) == ("site-2", "prepare") else good_site(site, name, message)
+        )
+        job.engine.clients = [client("site-1"), client("site-2", login=2), client("site-10")]
+
+    job.server.during_round = come_back
+    job.run()
+    assert sorted(job.server.taken[2]) == ["site-1", "site-10"]
+    assert job.server.left_out == {"site-2": "its answer to 'prepare' is no profile"}
+
+
 def test_site_that_the_server_refuses_is_left_out_where_the_job_says_so(job):
     """One with phantoms among patients, for example."""
     register = job.server.register
 
     def refuse(profile):
         if profile.name == "site-2":
-            raise FedMEPDError("it uses the phantom cohort")
+            raise FedMEPDError("/data/site-2 is a phantom cohort", public="it uses the phantom cohort")
         register(profile)
 
     job.server.register = refuse
     job.run(aggregation={"refusals": "leave_out"})
     assert not job.engine.panics and sorted(job.server.taken[2]) == ["site-1", "site-10"]
-    assert "site-2 cannot take part; the job starts without it: it uses the phantom cohort" in job.log
+    assert "site-2 cannot take part; the job starts without it: /data/site-2 is a phantom cohort" in job.log
     assert job.server.left_out == {"site-2": "it uses the phantom cohort"}
 
 
@@ -190,7 +203,7 @@ def test_job_does_not_start_without_the_fusion_site(job):
     job.answer = cannot_prepare
     job.run(fusion={"site": "site-2"}, aggregation={"refusals": "leave_out"})
     (reason,) = job.engine.panics
-    assert "no training was started" in reason and "site-2: a label is missing" in reason
+    assert "the job ends without training" in reason and "site-2: a label is missing" in reason
 
 
 def test_start_up_of_the_sites_is_noted(job):
@@ -228,6 +241,8 @@ def test_site_whose_answer_to_prepare_makes_no_sense_is_left_out(job, reply, sai
     job.run()
     assert not job.engine.panics
     assert sorted(job.server.profiles) == ["site-1", "site-10"] and sorted(job.server.taken[2]) == ["site-1", "site-10"]
+    assert job.server.left_out == {"site-2": "its answer to 'prepare' is no profile"}
+    assert "not prepared in time" not in job.log
     [line] = [line for line in job.log.splitlines() if "site-2 is left out until it logs in again" in line]
     assert "its answer to 'prepare' is no profile" in line and said in line
 
@@ -255,7 +270,7 @@ def test_profile_that_the_server_refuses_ends_the_job(job):
     job.server.register = refuse
     job.run()
     (reason,) = job.engine.panics
-    assert "no training was started" in reason and reason.endswith("site-1: site-1 uses phantoms")
+    assert "the job ends without training" in reason and reason.endswith("site-1: site-1 uses phantoms")
     assert job.sites_of("train") == []
 
 

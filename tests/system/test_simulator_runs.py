@@ -43,7 +43,7 @@ def test_bad_data_at_a_site_ends_the_job_before_training(tmp_path, cohort, cache
     label.write_bytes(label.read_bytes()[:-20])
     finished = simulate(tmp_path / "w", TINY, "-t", "2", data=data, cache=cache)
     assert finished.code != 0
-    (reason,) = [line for line in finished.output.splitlines() if "no training was started" in line]
+    (reason,) = [line for line in finished.output.splitlines() if "the job ends without training" in line]
     # The server learns which site and what, not which patient; the site's own line names the file's folder.
     assert "site-2" in reason and "unreadable file (1)" in reason and label.parent.name not in reason
     assert label.parent.name in finished.output

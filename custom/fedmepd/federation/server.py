@@ -117,13 +117,15 @@ class FederationServer:
         """
         if profile.name in (FUSION_SITE, SERVER):
             # In results and curves the one that comes last would have the other's place.
-            raise FedMEPDError(f"a site is named {profile.name!r}, which is the fusion site's name: rename the site")
+            reason = f"a site is named {profile.name!r}, which is the fusion site's name: rename the site"
+            raise FedMEPDError(reason, public=reason)
         if profile.source != self._fusion.profile.source:
             kinds = {"phantom": "the phantom cohort", "folder": "a data folder"}
-            raise FedMEPDError(
+            reason = (
                 f"{profile.name} uses {kinds[profile.source]}, the fusion site {kinds[self._fusion.profile.source]}: "
                 "set FEDMEPD_DATA everywhere or nowhere"
             )
+            raise FedMEPDError(reason, public=reason)
         self._fusion.join(profile)
         self._left_out.pop(profile.name, None)
         if not profile.takes_part():
@@ -135,7 +137,12 @@ class FederationServer:
         self._method.join(profile.name, profile.modalities)
 
     def leave_out(self, site: str, reason: str) -> None:
-        """Notes why a site takes no part in the run, for the results. It may register later."""
+        """Notes why a site takes no part in the run, or no further part, for the results. It may register later.
+
+        Args:
+            site: its name.
+            reason: without names of cases and paths.
+        """
         self._left_out[site] = reason
 
     def start(self, abort: Abort) -> None:
@@ -161,7 +168,9 @@ class FederationServer:
         bounds = self._bound, self._extras_bound
         self._open = OpenRound(number, self._method, self._task, *bounds, self._waiting, self.log)
         for site in self.profiles:
-            if not self.trains(site):
+            if site in self._left_out:
+                self._open.miss(site, self._left_out[site])
+            elif not self.trains(site):
                 # It ended before this server was started, and is away.
                 self._open.miss(site, self._spent.get(site, "its privacy budget is spent"))
         self._live = {"phase": "sites train", "round": number}

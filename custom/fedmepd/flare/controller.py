@@ -178,10 +178,10 @@ class FedMEPDController(ScatterAndGather):
                 server.register(profile)
             except FedMEPDError as error:
                 self._refused({site: str(error)}, left_out)
+                left_out[site] = error.public
             else:
                 roll_call.admit(site)
         for site, reason in left_out.items():
-            # Some have come after all, while the job waited for its fusion site.
             if site not in kept and site not in roll_call.known():
                 server.leave_out(site, reason)
         if len(server.profiles) < settings.aggregation.min_sites:
@@ -201,9 +201,6 @@ class FedMEPDController(ScatterAndGather):
         roll_call, fusion = self._roll_call, self._run.settings.fusion.site
         self._refused(roll_call.failures(), left_out)
         profiles = roll_call.profiles()
-        for site in sorted(asked.keys() - profiles.keys() - left_out.keys()):
-            left_out[site] = "gone, or not prepared in time"
-            self._warn(f"{site}: {left_out[site]}; the job starts without it")
         if fusion and fusion not in kept | profiles:
             self._say(f"waiting for {fusion}, the fusion site, to join the job")
 
@@ -214,6 +211,11 @@ class FedMEPDController(ScatterAndGather):
                 return fusion in profiles
 
             wait_until(joined, self._run.settings.aggregation.round_timeout, abort)
+        left_out |= roll_call.strange()
+        # Some have come after all, while the job waited for its fusion site.
+        for site in sorted(asked.keys() - profiles.keys() - left_out.keys()):
+            left_out[site] = "gone, or not prepared in time"
+            self._warn(f"{site}: {left_out[site]}; the job starts without it")
         return dict(sorted(profiles.items()))
 
     def _refused(self, reasons: dict[str, str], left_out: dict[str, str]) -> None:
@@ -221,7 +223,7 @@ class FedMEPDController(ScatterAndGather):
         settings = self._run.settings
         if reasons and (settings.aggregation.refusals == "end" or settings.fusion.site in reasons):
             why = "; ".join(f"{site}: {reason}" for site, reason in sorted(reasons.items()))
-            raise FedMEPDError(f"no training was started, since not every site can take part: {why}")
+            raise FedMEPDError(f"the job ends without training, since not every site can take part: {why}")
         for site, reason in sorted(reasons.items()):
             self._warn(f"{site} cannot take part; the job starts without it: {reason}")
         left_out |= reasons
@@ -354,20 +356,22 @@ class FedMEPDController(ScatterAndGather):
         else:
             roll_call.ask()
         for site, reason in roll_call.failures().items():
-            self._leave_out(site, reason)
+            self._leave_out(site, reason, reason)
+        for site, reason in roll_call.strange().items():
+            self._server.leave_out(site, reason)
         for site, profile in roll_call.profiles().items():
             try:
                 self._server.register(profile)
             except FedMEPDError as error:
-                self._leave_out(site, str(error))
+                self._leave_out(site, str(error), error.public)
                 continue
             verb = "is back" if roll_call.admit(site) else "joins"
             self._say(f"{site}: {verb} in round {self._current_round}")
 
-    def _leave_out(self, site: str, reason: str) -> None:
+    def _leave_out(self, site: str, reason: str, public: str) -> None:
         self._warn(f"round {self._current_round}: {site} is left out until it logs in again: {reason}")
         self._roll_call.leave_out(site)
-        self._server.leave_out(site, reason)
+        self._server.leave_out(site, public)
 
     def _connected(self, now: bool) -> dict[str, str]:
         """The job's sites that FLARE holds for alive, each with the token of its login.

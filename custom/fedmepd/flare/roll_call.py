@@ -51,6 +51,7 @@ class RollCall:
         # Answers that nobody has looked at yet.
         self._profiles: dict[str, SiteProfile] = {}
         self._failures: dict[str, str] = {}
+        self._strange: dict[str, str] = {}
 
     def ask(self) -> dict[str, Task]:
         """Asks every connected site to prepare that has not been asked since it logged in."""
@@ -78,7 +79,8 @@ class RollCall:
             self._timing.sites[site] = start_up
         except FedMEPDError as error:
             # No honest site answers so. It must not keep the others from training.
-            self._warn(f"{site} is left out until it logs in again: its answer to 'prepare' is no profile: {error}")
+            self._strange[site] = "its answer to 'prepare' is no profile"
+            self._warn(f"{site} is left out until it logs in again: {self._strange[site]}: {error}")
 
     def forget(self, sites: Iterable[str]) -> None:
         """Asks these sites again when they are connected: they were gone before they could answer.
@@ -86,13 +88,18 @@ class RollCall:
         Not one that has answered in the last moment: FLARE calls a task done some moments after its answer.
         """
         for site in sites:
-            if site not in self._profiles and site not in self._failures:
+            if not any(site in answers for answers in (self._profiles, self._failures, self._strange)):
                 self._asked.pop(site, None)
 
     def failures(self) -> dict[str, str]:
         """Why sites cannot prepare, by site; each is told once."""
         failures, self._failures = self._failures, {}
         return failures
+
+    def strange(self) -> dict[str, str]:
+        """What is wrong with answers that no honest site gives, by site; each is told once."""
+        strange, self._strange = self._strange, {}
+        return strange
 
     def profiles(self) -> dict[str, SiteProfile]:
         """The profiles of sites that have prepared, each told once."""
