@@ -180,6 +180,9 @@ def test_a_variable_that_no_setting_has(variable: str, hint: str, tmp_path: Path
     with pytest.raises(SettingsError, match=f"environment variable {variable}: no setting") as refused:
         SiteSettings.load(tmp_path)
     assert hint in str(refused.value)
+    # As of a setting: an empty one is not set.
+    monkeypatch.setenv(variable, "")
+    assert SiteSettings.load(tmp_path).data is None
 
 
 @pytest.mark.parametrize(

@@ -234,7 +234,8 @@ class SiteSettings(BaseModel):
 def _refuse_unknown_variables() -> None:
     # A slip in FEDMEPD_DATA would make a site train on phantoms, and nobody would notice.
     known = {variable.removeprefix(_PREFIX): variable for variable in VARIABLES.values()}
-    for variable in sorted(os.environ):
+    # An empty one counts as not set, as those of settings do.
+    for variable in sorted(name for name, value in os.environ.items() if value):
         name = variable.removeprefix(_PREFIX)
         if name != variable and name not in known and not _OF_A_SERVICE.fullmatch(name):
             meant = question([known[one] for one in closest(name, known)])
