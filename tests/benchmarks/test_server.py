@@ -46,6 +46,12 @@ def test_messages_change_nothing(tmp_path):
     assert min(spent[key] for key in ("write", "read", "accept", "finish")) > 0
 
 
+def test_a_later_round_follows(tmp_path):
+    waiting = server.Round(tmp_path, sites=2, width=4)
+    spent = waiting.play_two()
+    assert waiting.server.round == 2 and spent["later"] > 0
+
+
 def test_many_sites_without_straightforward(tmp_path, monkeypatch):
     def measured(prepare, folder, *_):
         folder.mkdir()
@@ -58,7 +64,7 @@ def test_many_sites_without_straightforward(tmp_path, monkeypatch):
     assert printed.splitlines()[-1].count(" - ") == 3
 
 
-RESULT = {"write": 0.5, "down": 1.0, "read": 0.5, "up": 1.0, "accept": 1.0, "finish": 2.0}
+RESULT = {"write": 0.5, "down": 1.0, "read": 0.5, "up": 1.0, "accept": 1.0, "finish": 2.0, "later": 2.5}
 
 
 def test_report(tmp_path, monkeypatch, capsys):

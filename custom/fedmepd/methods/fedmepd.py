@@ -122,6 +122,8 @@ class FedMEPDAtServer(AtServer):
     def __init__(self, settings: FedMEPDSettings, weights: Tensors, store: Store):
         super().__init__(settings, parts(weights, SEGMENTING), store)
         self._layers = decoder_layers(self.weights)
+        # By convolution the weights whose changes are compared.
+        self._compared = {layer: f"{layer}.weight" for layer in self._layers}
         self._modalities: dict[str, Sequence[str]] = {}
         self._filters: dict[str, PersonalFilters] = {}
         self._cases: dict[str, int] = {}
@@ -176,7 +178,7 @@ class FedMEPDAtServer(AtServer):
             return
         self._cases[site] = cases
         if self._compares:
-            self.store.save(site, parts(changes, (DECODER,)))
+            self.store.save(site, {key: changes[key] for key in self._compared.values() if key in changes})
         filters = self._filters[site]
         for key, change in changes.items():
             if key.startswith(DECODER):
@@ -205,11 +207,10 @@ class FedMEPDAtServer(AtServer):
         """Compares how the round changed the server's filters with how each site changed its own."""
         total = max(1, sum(self._cases.values()))
         bound = self.settings.personalization.weight_bound
-        weights = {layer: f"{layer}.weight" for layer in self._layers}
-        of_server = {layer: self.weights[key] - before[key] for layer, key in weights.items()}
+        of_server = {layer: self.weights[key] - before[key] for layer, key in self._compared.items()}
         for site in sorted(self._cases):
             changes = self.store.load(site)
-            of_site = {layer: changes[key] for layer, key in weights.items() if key in changes}
+            of_site = {layer: changes[key] for layer, key in self._compared.items() if key in changes}
             self._filters[site].update(of_server, of_site, self._cases[site] / total, _LEAST_MOVE if bound else 0.0)
         limited = bound_weights(self._filters.values(), bound)
         self._limited = {site: count for site, count in zip(self._filters, limited, strict=True) if count}
