@@ -1,6 +1,7 @@
 """Provisioned kits with certificates: jobs to their end, and who is refused."""
 
 import json
+import re
 import shutil
 import socket
 import ssl
@@ -354,8 +355,8 @@ def test_a_class_outside_the_list(federation, job, tmp_path):
         federation.fedmepd("job", "export", asking, plain, "--without-code")
         job_id, status = federation.run_job(plain)
         assert status != COMPLETED and not mark.exists()
-        line = f"Component '{path}' at config path 'components.#2' is not in allow_list"
-        assert line in (federation.kit(STRICT) / job_id / "error_log.txt").read_text()
+        said = (federation.kit(STRICT) / job_id / "error_log.txt").read_text()
+        assert re.search(rf"Component '{re.escape(path)}' at config path 'components\.#\d+' is not in allow_list", said)
         # FLARE would send the site's error log to the server; the kit says no.
         kept = federation.jobs / "jobs" / job_id
         assert (kept / "meta").is_file() and not list(kept.glob("ERRORLOG*"))
