@@ -99,6 +99,28 @@ def test_a_stranger_takes_no_memory(write, name: str, tmp_path: Path) -> None:
         assert "whom you trust" in str(caught.value)
 
 
+SLOW = "".join(chr(0x4E00 + number) for number in range(20_000))
+
+
+def encoded(text: str, encoding: str) -> bytes:
+    """A pickle of {1: the bytes of a text}."""
+    texts = (b"X" + struct.pack("<I", len(each.encode())) + each.encode() for each in (text, encoding))
+    return called(b"_codecs\nencode", b"".join(texts) + b"\x86")
+
+
+@pytest.mark.parametrize("write", [write_new, write_old])
+@pytest.mark.parametrize("encoding", ["punycode", "Punycode", "idna"])
+def test_a_stranger_takes_no_time(write, encoding: str, tmp_path: Path) -> None:
+    """A file of 60 kB takes two minutes, one of a megabyte hours."""
+    path = write(tmp_path / "model.pt", encoded(SLOW, encoding))
+    for read in (load_model, lambda file: load_tensors(file, from_outside=True)):
+        with pytest.raises(CheckpointError, match="it makes _codecs.encode, which none has"):
+            read(path)
+    with pytest.raises(CheckpointError, match=f"the text {encoding}, an encoding that none has"):
+        import_published(path)
+    require_plain(write(tmp_path / "latin.pt", encoded("abc", "latin1")), arrays=True)
+
+
 def test_a_name_that_is_no_argument(tmp_path: Path) -> None:
     content = b"\x80\x04}K\x01\x8c\x08builtins\x8c\x09bytearray\x93J" + struct.pack("<i", 1_500_000_000) + b"\x85Rs."
     with pytest.raises(Refused, match="something by STACK_GLOBAL"):
@@ -126,7 +148,7 @@ def anything(of: random.Random, most: int) -> Any:
 def test_depths_of_plain_values(seed: int) -> None:
     value = {"content": anything(random.Random(seed), 6), "many": list(range(3000)), "texts": ["a"] * 300}
     content = pickle.dumps(value, protocol=2)
-    assert max(depth for _, depth, _ in _of_pickle(io.BytesIO(content))) == depth_of(value)
+    assert max(depth for _, _, depth, _ in _of_pickle(io.BytesIO(content))) == depth_of(value)
 
 
 @pytest.mark.parametrize("old", [False, True])

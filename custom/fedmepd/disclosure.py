@@ -65,7 +65,7 @@ def _patient_of_each(cases: Iterable[Any]) -> dict[str, str]:
 
 def patients_of(cases: Iterable[Any]) -> int:
     """Returns how many patients cases are of: several examinations of one patient are still one patient's."""
-    return len(set(_patient_of_each(cases).values()))
+    return len({case.patient for case in cases})
 
 
 class Told:
@@ -87,10 +87,11 @@ class Told:
 
     def watch(self, place: int, case: Any, prediction: Any, scores: Any) -> None:
         """Takes a case; see :func:`~fedmepd.federation.evaluate.score_cases`."""
+        scored = self._cases[place]
         for region, empty in scores.empty.items():
             there = _THERE[empty]
             for where in ["told", *there, *(["both"] if len(there) == 2 else [])]:
-                self._whose.setdefault(region, {}).setdefault(where, {}).update(_patient_of_each([self._cases[place]]))
+                self._whose.setdefault(region, {}).setdefault(where, {})[scored.name] = scored.patient
 
     def behind(self, region: str) -> dict[str, dict[str, str]]:
         """Returns the cases whose labels tell a region, and those whose labels have it, each with its patient.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import pickle
 import pickletools
 import zipfile
@@ -18,9 +19,9 @@ MOST_NESTED = 1000
 _MOST_UNFOLDED = 10**8
 
 _STORAGES = "BFloat16 Bool Byte Char ComplexDouble ComplexFloat Double Float Half Int Long Short".split()
-# What models and published checkpoints are made of. Torch's own list also has types that take any amount of memory
-# when they are called with a number, and functions that copy a tensor of a few bytes and any shape.
-_MADE = frozenset(
+# What models are made of. Torch's own list also has types that take any amount of memory when they are called with a
+# number, and functions that copy a tensor of a few bytes and any shape, or encode a text for hours.
+_OF_TENSORS = frozenset(
     [
         "collections OrderedDict",
         "torch Size",
@@ -28,12 +29,19 @@ _MADE = frozenset(
         "torch._utils _rebuild_parameter",
         "torch._utils _rebuild_tensor_v2",
         *(f"torch {kind}Storage" for kind in _STORAGES),
+    ]
+)
+# What published checkpoints have besides: arrays of numpy's, whose bytes are a text and its encoding.
+_OF_ARRAYS = frozenset(
+    [
         "_codecs encode",
         "numpy dtype",
         "numpy ndarray",
         *(f"numpy.{core}.multiarray {made}" for core in ("core", "_core") for made in ("_reconstruct", "scalar")),
     ]
 )
+# Their time grows with the square of the text: hours for a megabyte.
+_SLOW_ENCODINGS = {"punycode", "idna"}
 # They make something by a name that is no argument of theirs. Torch writes none, and reads only some.
 _UNNAMED = {"STACK_GLOBAL", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4"}
 
@@ -48,11 +56,12 @@ class Refused(Exception):
     """A file has what no file of ours or of the authors' has; the text says what."""
 
 
-def require_plain(path: Path) -> None:
+def require_plain(path: Path, arrays: bool = False) -> None:
     """Refuses a file of torch's that would take any time or memory to read, or end the process.
 
     Args:
         path: the file.
+        arrays: whether it may hold numpy's, of whose size nothing is known before they are made.
 
     Raises:
         Refused: it has values that are nested too deep, or makes something else than tensors and plain values.
@@ -65,13 +74,13 @@ def require_plain(path: Path) -> None:
             file.seek(0)
             if not is_zip:
                 for _ in range(_OF_OLD_FILES):
-                    _require_plain(file)
+                    _require_plain(file, arrays)
                 return
             with zipfile.ZipFile(file) as parts:
                 # Torch finds it in upper and lower case, and among several takes one.
                 for part in filter(_is_pickle, parts.infolist()):
                     with parts.open(part) as content:
-                        _require_plain(content)
+                        _require_plain(content, arrays)
     except Refused:
         raise
     # A stranger's bytes can make zipfile and pickletools raise anything.
@@ -83,16 +92,28 @@ def _is_pickle(part: zipfile.ZipInfo) -> bool:
     return part.filename.lower().endswith("data.pkl")
 
 
-def _require_plain(file: IO[bytes]) -> None:
-    for made, depth, size in _of_pickle(file):
+def _require_plain(file: IO[bytes], arrays: bool) -> None:
+    known = _OF_TENSORS | _OF_ARRAYS if arrays else _OF_TENSORS
+    for step, argument, depth, size in _of_pickle(file):
         if depth > MOST_NESTED or size > _MOST_UNFOLDED:
             raise Refused(f"its values are nested more than {MOST_NESTED} deep, which none is")
-        if made is not None:
-            raise Refused(f"it makes {plain_text(made)}, which none has")
+        if step in _UNNAMED:
+            raise Refused(f"it makes something by {step}, which none does")
+        if step == "GLOBAL" and argument not in known:
+            raise Refused(f"it makes {plain_text(str(argument).replace(' ', '.'))}, which none has")
+        if arrays and isinstance(argument, str) and _is_slow_encoding(argument):
+            raise Refused(f"it holds the text {plain_text(argument)}, an encoding that none has")
 
 
-def _of_pickle(file: IO[bytes]) -> Iterator[tuple[str | None, int, int]]:
-    """Yields what each step of the first pickle in a file makes: what is foreign in it, how deep it is, and its size.
+def _is_slow_encoding(text: str) -> bool:
+    try:
+        return codecs.lookup(text).name in _SLOW_ENCODINGS
+    except (LookupError, ValueError):
+        return False
+
+
+def _of_pickle(file: IO[bytes]) -> Iterator[tuple[str, object, int, int]]:
+    """Yields each step of the first pickle in a file, its argument, and how deep and how large is what it makes.
 
     The size is the number of values that it unfolds to. A pickle is a program for a stack. Here the stack holds depth
     and size of each value instead of the value.
@@ -126,11 +147,5 @@ def _of_pickle(file: IO[bytes]) -> Iterator[tuple[str | None, int, int]]:
         else:
             depth = max(depths, default=0) + bool(inside and made)
         size = min(1 + sum(size for _, size in inside), _MOST_UNFOLDED + 1)
-        yield _foreign(step.name, argument), depth, size
+        yield step.name, argument, depth, size
         stack += [(depth, size)] * len(made)
-
-
-def _foreign(step: str, argument: object) -> str | None:
-    if step == "GLOBAL":
-        return None if argument in _MADE else str(argument).replace(" ", ".")
-    return f"something by {step}" if step in _UNNAMED else None

@@ -380,7 +380,7 @@ def load_tensors(
     _require_honest_size(path, kind)
     try:
         if from_outside:
-            require_plain(path)
+            require_plain(path, arrays=bool(allowed))
         with torch.serialization.safe_globals(list(allowed)):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Refused as error:
