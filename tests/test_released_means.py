@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -168,6 +168,27 @@ def test_the_reason_says_where_nobody_can_be_sure(file: Path, monkeypatch: pytes
     more = scored(**dict.fromkeys("bcdfhi", "WE"))
     assert disclosure.scores("test_scores", SCORES, more) == (None, "unsure")
     assert "too many earlier means" in reason_of("unsure")
+
+
+def test_a_refusal_is_not_worked_out_again_in_every_round(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nobody can be sure, finding that out takes seconds. With other earlier means the answer is another."""
+    means, asked = ReleasedMeans(file), []
+
+    def slow(cases: Collection[str], known: list, *more: object) -> str | None:
+        asked.append(len(known))
+        return None if len(cases) == 5 else "unsure"
+
+    monkeypatch.setattr("fedmepd.released_means.tells_of_few", slow)
+    for _ in range(3):
+        assert means.admit({"dice": of("abcd")}, 3) == "unsure" == means.admit({"dice": of("abce")}, 3)
+    assert asked == [0, 0]
+    assert ReleasedMeans(file).admit({"dice": of("abcde")}, 3) is None
+    # That was another run of the kit.
+    assert means.admit({"dice": of("abcd")}, 3) == "unsure" == means.admit({"dice": of("abcd")}, 3)
+    assert asked == [0, 0, 0, 1]
+    # Another patient of a case, or another number of patients, is another question.
+    assert means.admit({"dice": of("abcd") | {"d": "a"}}, 3) == "unsure" == means.admit({"dice": of("abcd")}, 4)
+    assert len(asked) == 6
 
 
 def test_losses_over_almost_the_same_patients_stay(file: Path) -> None:

@@ -20,6 +20,7 @@ import numpy as np
 
 # Choices of patients that are looked at one by one. A hospital with few sets needs a handful.
 _MOST_CHOICES = 100_000
+_AT_ONCE = 1000
 # Beside rounding, which leaves 1e-12.
 _NEAR = 1e-6
 
@@ -56,12 +57,13 @@ def tells_of_few(
     left = _MOST_CHOICES
     for count in range(1, fewest):
         limit = (1 + count / fewest) / 2
-        choices = list(islice(patients.choices(count, limit), left + 1))
-        left -= len(choices)
-        if left < 0:
-            return "unsure"
-        if patients.exceed(choices, limit):
-            return "few"
+        choices = patients.choices(count, limit)
+        while some := list(islice(choices, _AT_ONCE)):
+            left -= len(some)
+            if left < 0:
+                return "unsure"
+            if patients.exceed(some, limit):
+                return "few"
     return None
 
 
@@ -95,13 +97,11 @@ class _Patients:
             counts[patient, list(of)] = list(of.values())
         #: How much any two have in common, and each alone, at most: the norms of the projector's blocks.
         self._common = np.sqrt(counts @ (self._after**2) @ counts.T)
-        self._own = counts @ self._after.diagonal()
 
     def choices(self, count: int, limit: float) -> Iterator[tuple[int, ...]]:
         """Yields choices of patients; each on whom more than ``limit`` of a combination can lie is one of them.
 
-        Such a choice has a patient with whom all of it has more than the limit in common (Gershgorin's circles), and
-        the shares of its patients alone sum up to more than the limit (the trace).
+        Such a choice has a patient with whom all of it has more than the limit in common (Gershgorin's circles).
         """
         alone = self._common.diagonal()
         others = np.sort(self._common - np.diag(alone), axis=1)
@@ -115,11 +115,10 @@ class _Patients:
         order = [int(place) for place in np.argsort(-common, kind="stable") if place != first]
         sums = [0.0, *accumulate(common[order].tolist())]
 
-        def extended(chosen: tuple[int, ...], start: int, shared: float, own: float) -> Iterator[tuple[int, ...]]:
+        def extended(chosen: tuple[int, ...], start: int, shared: float) -> Iterator[tuple[int, ...]]:
             left = count - len(chosen)
             if not left or start == len(order):
-                if shared > limit and own > limit:
-                    yield chosen
+                yield chosen
                 return
             skipped = None
             for number in range(start, len(order)):
@@ -129,15 +128,13 @@ class _Patients:
                 place = order[number]
                 if self._kinds[place] == skipped:
                     continue
-                yield from extended((*chosen, place), number + 1, shared + common[place], own + self._own[place])
+                yield from extended((*chosen, place), number + 1, shared + common[place])
                 skipped = self._kinds[place]
 
-        yield from extended((first,), 0, float(common[first]), float(self._own[first]))
+        yield from extended((first,), 0, float(common[first]))
 
     def exceed(self, choices: Sequence[tuple[int, ...]], limit: float) -> bool:
         """Whether more of a combination lies on any of some choices of patients than did without the mean."""
-        if not choices:
-            return False
         cases = [sum((Counter(self._cases[place]) for place in chosen), Counter()) for chosen in choices]
         widest = max(map(len, cases))
         groups, counts = np.zeros((len(cases), widest), dtype=int), np.zeros((len(cases), widest))

@@ -9,7 +9,7 @@ of these.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -23,6 +23,8 @@ from fedmepd.storage import has_file, locked, read_json, write_json
 FILE_NAME = "fedmepd_means.json"
 # A hospital whose data grow has a few dozen sets; whoever asks for more than this may be taking them apart.
 _MOST_SETS = 1000
+# Answers that are kept for the next round, which asks about the same sets: validation and test, of each region.
+_MOST_REMEMBERED = 100
 
 _Hash = Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
 
@@ -61,6 +63,10 @@ class _Known:
                 return verdict
         return None
 
+    def question(self, asked: Mapping[str, Mapping[str, str]], fewest: int) -> Hashable:
+        """Returns what a verdict depends on, as long as this is what one process knows: sets are added, never taken."""
+        return fewest, *((kind, frozenset(of.items()), len(self.sets.get(kind, ()))) for kind, of in asked.items())
+
     def add(self, asked: Mapping[str, Mapping[str, str]]) -> None:
         for kind, cases in asked.items():
             self.patients |= cases
@@ -82,6 +88,8 @@ class ReleasedMeans:
     def __init__(self, file: Path | None = None):
         self._file = file
         self._known = _Known() if file is None else self._read(file)
+        # To be unsure takes seconds.
+        self._refused: dict[Hashable, Verdict] = {}
 
     def admit(self, behind: Mapping[str, Mapping[str, str]], fewest: int) -> Verdict | None:
         """Decides whether a mean may leave; if so, its cases are kept in mind, on disk before this returns.
@@ -121,9 +129,16 @@ class ReleasedMeans:
         return None
 
     def _add(self, asked: Mapping[str, Mapping[str, str]], fewest: int) -> Verdict | None:
+        question = self._known.question(asked, fewest)
+        if question in self._refused:
+            return self._refused[question]
         verdict = self._known.verdict(asked, fewest) if fewest > 1 else None
         if verdict is None:
             self._known.add(asked)
+        else:
+            if len(self._refused) == _MOST_REMEMBERED:
+                del self._refused[next(iter(self._refused))]
+            self._refused[question] = verdict
         return verdict
 
     @staticmethod

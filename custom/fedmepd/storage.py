@@ -385,7 +385,7 @@ def load_tensors(
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Refused as error:
         raise CheckpointError(
-            f"{path} cannot be read as a {kind}: {error}; take the file from somebody whom you trust"
+            f"{path} cannot be read as a {kind}: {error}; take the file from somebody whom you trust{hint}"
         ) from error
     except pickle.UnpicklingError as error:
         # torch's own text advises to load it without protection, which is the last thing to do with an unknown file.
