@@ -10,11 +10,14 @@ from fedmepd.errors import Aborted, SettingsError
 from fedmepd.job_settings import make_settings
 from fedmepd.site_limits import HIGHEST, Limits
 from fedmepd.site_settings import SiteSettings
+from fedmepd.tasks.brats import BRATS
+from fedmepd.training.memory_needs import memory_need
 
 
 @pytest.mark.parametrize("preset", ["paper", "phantom"])
 def test_a_hospital_that_sets_nothing_runs_every_preset(preset: str) -> None:
-    Limits().check(make_settings(preset))
+    Limits().check(settings := make_settings(preset))
+    Limits().check_memory(memory_need(settings, BRATS.modalities))
 
 
 @pytest.mark.parametrize(
@@ -73,6 +76,22 @@ def test_a_full_cache_names_its_folder_and_what_to_do(tmp_path) -> None:
         Limits(cache_gib=0.5 / 1024).check_cache(tmp_path / "prepared")
     assert f"remove {tmp_path}/prepared (a job prepares again what it needs), or raise the limit" in str(error.value)
     assert str(tmp_path) not in error.value.public
+
+
+def test_a_job_that_may_need_too_much_memory() -> None:
+    Limits(memory_gib=2).check_memory(2 * 2**30)
+    told = "the job may need 2.5 GiB of memory, limits.memory_gib is 2 at this site"
+    with pytest.raises(SettingsError) as error:
+        Limits(memory_gib=2).check_memory(5 * 2**29)
+    assert error.value.public == told and str(error.value).startswith(f"{told}: lower network.width")
+
+
+def test_no_job_within_the_other_limits_takes_all_memory() -> None:
+    """Width 32, and eight crops of 128: each by itself is within its limit."""
+    asked = make_settings("paper", {"network": {"width": 32}, "training": {"crop": 128, "batch": 8}})
+    Limits().check(asked)
+    with pytest.raises(SettingsError, match="may need .* GiB of memory, limits.memory_gib is 32"):
+        Limits().check_memory(memory_need(asked, BRATS.modalities))
 
 
 class _Vanishing(type(Path())):

@@ -78,6 +78,14 @@ class Limits(BaseModel):
         "what has left; a full site refuses jobs",
         json_schema_extra={"unit": "GiB"},
     )
+    memory_gib: float = Field(
+        32,
+        gt=0,
+        le=1e6,
+        description="most GiB of memory that training and segmentation may need, on a GPU or without one: an upper "
+        "bound, estimated from width, crop, batch, window and the site's modalities, as `fedmepd doctor` shows it",
+        json_schema_extra={"unit": "GiB"},
+    )
     cache_gib: float = Field(
         500,
         gt=0,
@@ -175,6 +183,26 @@ class Limits(BaseModel):
             where = f" ({', '.join(map(str, folders))})" if folders else ""
             raise SettingsError(
                 f"{told}: move finished ones away{where}, or raise the limit in the site's fedmepd.json",
+                public=told,
+            )
+
+    def check_memory(self, need: int) -> None:
+        """Refuses a job that may need too much memory.
+
+        Args:
+            need: of the job at this site, in bytes.
+
+        Raises:
+            SettingsError: it names need and limit.
+        """
+        if need > self.memory_gib * _GIB:
+            told = (
+                f"the job may need {need / _GIB:.1f} GiB of memory, limits.memory_gib is {self.memory_gib:g} at this "
+                "site"
+            )
+            raise SettingsError(
+                f"{told}: lower network.width, training.crop, training.batch or evaluation.window in the job, or raise "
+                "the limit in the site's fedmepd.json",
                 public=told,
             )
 

@@ -14,13 +14,17 @@ from fedmepd.doctor.site_data import Looked
 from fedmepd.flare.kits import KitSettings
 from fedmepd.job_settings import make_settings
 from fedmepd.site_settings import SiteSettings
+from fedmepd.tasks.brats import BRATS
 
 MANY = {"training": 30, "validation": 5, "test": 15}
 
 
 def rules(machine: SiteSettings, parts: dict[str, int] = MANY, **job) -> dict[str, tuple[str, str]]:
     expected = Expected(make_settings("paper", job), source="job x")
-    return {check.kind: (check.status, check.text) for check in check_rules(expected, machine, Looked((), parts=parts))}
+    return {
+        check.kind: (check.status, check.text)
+        for check in check_rules(expected, machine, Looked(BRATS.modalities, parts=parts))
+    }
 
 
 def test_the_published_settings_at_a_site_that_sets_nothing() -> None:
@@ -33,6 +37,11 @@ def test_the_published_settings_at_a_site_that_sets_nothing() -> None:
 def test_a_job_beyond_the_limits() -> None:
     status, text = rules(SiteSettings(limits={"crop": 64}))["the job asks for more"]
     assert (status, text) == ("error", "training.crop is 80 in the job, limits.crop is 64 at this site")
+
+
+def test_a_job_that_may_need_more_memory_than_the_site_has_for_it() -> None:
+    status, text = rules(SiteSettings(limits={"memory_gib": 1}))["the job asks for more"]
+    assert status == "error" and text.endswith("GiB of memory, limits.memory_gib is 1 at this site")
 
 
 def test_a_site_with_few_cases_learns_what_will_be_missing() -> None:

@@ -97,6 +97,29 @@ def test_the_limits_of_the_site_come_before_its_data(machine, tmp_path, monkeypa
     assert error.value.public == "training.batch is 2 in the job, limits.batch is 1 at this site"
 
 
+def test_a_job_that_may_need_more_memory_than_the_site_has_for_it(machine, tmp_path):
+    (tmp_path / "local").mkdir()
+    (tmp_path / "local/fedmepd.json").write_text('{"limits": {"memory_gib": 0.5}}')
+    # Python and its libraries alone need more.
+    told = "may need 0.9 GiB of memory, limits.memory_gib is 0.5 at this site"
+    with context(tmp_path, "site-1") as fl_ctx, pytest.raises(SettingsError, match=told):
+        open_site(Run("run-1", settings()), nothing, fl_ctx)
+    with context(tmp_path, "server") as fl_ctx, pytest.raises(SettingsError, match=told):
+        open_server(Run("run-1", settings()), tmp_path / "state", None, Timing(), nothing, fl_ctx)
+
+
+def test_what_the_fusion_site_needs_counts_at_the_hospital_where_it_is(machine, tiny_apart, tmp_path, monkeypatch):
+    """It trains with all modalities, and the hospital has fewer."""
+    monkeypatch.setenv("FEDMEPD_DATA", str(tiny_apart.machine.data))
+    monkeypatch.setattr("fedmepd.training.memory_needs.memory_need", lambda of, modalities: len(modalities) * 2**30)
+    (tmp_path / "local").mkdir()
+    (tmp_path / "local/fedmepd.json").write_text('{"limits": {"memory_gib": 3}}')
+    with context(tmp_path, "site-1") as fl_ctx:
+        open_site(Run("run-1", settings()), nothing, fl_ctx)
+        with pytest.raises(SettingsError, match="may need 4.0 GiB"):
+            open_site(Run("run-2", settings(fusion={"site": "site-1"})), nothing, fl_ctx)
+
+
 def test_a_site_whose_runs_fill_its_disk_opens_no_other(machine, tmp_path):
     (tmp_path / "local").mkdir()
     (tmp_path / "local/fedmepd.json").write_text(f'{{"limits": {{"disk_gib": {1 / 1024}}}}}')

@@ -10,10 +10,11 @@ from fedmepd.doctor.checks import Check, Topic
 from fedmepd.doctor.computer import Computer
 from fedmepd.doctor.federation import Expected
 from fedmepd.doctor.kit import Kit
-from fedmepd.doctor.needs import GIB, gpu_need, memory_need, prepared_need, run_need
+from fedmepd.doctor.needs import GIB, prepared_need, run_need
 from fedmepd.doctor.site_data import Looked
 from fedmepd.errors import SettingsError
 from fedmepd.site_settings import SiteSettings
+from fedmepd.training.memory_needs import gpu_need, memory_need
 
 if TYPE_CHECKING:
     import torch
@@ -23,11 +24,11 @@ _JOB, _GPU, _MEMORY, _DISK = Topic("job"), Topic("GPU"), Topic("memory"), Topic(
 # From this number of voxels times channels on, a processor takes seconds for a step: half of the published settings.
 _LARGE_STEP = 80**3 * 16 / 2
 
-_SMALLER = "or a job with smaller training.crop, training.batch or network.width"
+_SMALLER = "or a job with smaller training.crop, training.batch, evaluation.window or network.width"
 
 
 def check_compute(expected: Expected, machine: SiteSettings, looked: Looked, computer: Computer) -> Iterator[Check]:
-    """Compares memory and GPU with the job's needs, see :mod:`fedmepd.doctor.needs`.
+    """Compares memory and GPU with the job's needs, see :mod:`fedmepd.training.memory_needs`.
 
     Args:
         expected: with the job's settings.

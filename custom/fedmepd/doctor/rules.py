@@ -11,6 +11,7 @@ from fedmepd.doctor.site_data import Looked
 from fedmepd.errors import SettingsError
 from fedmepd.flare.kits import KitSettings
 from fedmepd.site_settings import FILE_NAME, SiteSettings
+from fedmepd.training.memory_needs import memory_need
 
 _KIT, _LIMITS, _LEAVING = Topic("kit"), Topic("limits"), Topic("leaving")
 
@@ -44,6 +45,8 @@ def check_rules(expected: Expected, machine: SiteSettings, looked: Looked) -> It
     """
     try:
         machine.limits.check(expected.settings)
+        if looked.networks:
+            machine.limits.check_memory(memory_need(expected.settings, looked.modalities))
         yield _LIMITS.ok("the job is within them", machine.limits.describe())
     except SettingsError as error:
         advice = f"ask for a smaller job, or raise the limit in the kit's local/{FILE_NAME}"

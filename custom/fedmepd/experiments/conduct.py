@@ -13,7 +13,6 @@ from typing import Any
 from fedmepd.data.federation_folder import look_into
 from fedmepd.data.same_patients import check_sites
 from fedmepd.doctor.computer import Computer
-from fedmepd.doctor.needs import memory_need, weights
 from fedmepd.errors import FedMEPDError
 from fedmepd.experiments.plan import Plan, PlannedRun, runs_of, runs_of_all
 from fedmepd.experiments.pool import Ended, run_all
@@ -22,6 +21,7 @@ from fedmepd.experiments.tuning import choose, trials_of
 from fedmepd.site_settings import SiteSettings
 from fedmepd.storage import locked, read_json, write_json
 from fedmepd.tasks.find import find_task
+from fedmepd.training.memory_needs import memory_need, weights
 
 TUNING = "tuning.json"
 

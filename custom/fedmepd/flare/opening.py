@@ -60,11 +60,13 @@ def open_server(
 def _fusion_here(run: Run, folder: Path, log: Log, fl_ctx: FLContext) -> Fusion:
     from fedmepd.data.site import open_copy, open_fusion_data
     from fedmepd.federation.fusion_site import FusionSite
+    from fedmepd.training.memory_needs import memory_need
 
     site_settings = _site_settings(fl_ctx, folders.in_simulator(fl_ctx))
     site_settings.limits.check(run.settings)
     site_settings.limits.check_cache(site_settings.prepared)
     data = open_fusion_data("", run.settings, site_settings, log)
+    site_settings.limits.check_memory(memory_need(run.settings, data.modalities))
     place = folder / FUSION_SITE
     return FusionSite(
         run.settings,
@@ -136,6 +138,7 @@ def open_site(run: Run, log: Log, fl_ctx: FLContext) -> tuple[FederationSite, Fu
     from fedmepd.federation.fusion_desk import FusionDesk
     from fedmepd.federation.fusion_site import FusionSite
     from fedmepd.federation.site import FederationSite
+    from fedmepd.training.memory_needs import memory_need
 
     name, settings = fl_ctx.get_identity_name(), run.settings
     site_settings = _site_settings(fl_ctx, folders.is_simulated_site(fl_ctx))
@@ -148,6 +151,7 @@ def open_site(run: Run, log: Log, fl_ctx: FLContext) -> tuple[FederationSite, Fu
     device = site_settings.torch_device()
     folders.show_state(fl_ctx, settings, folder)
     data = open_site_data(name, settings, site_settings, log)
+    site_settings.limits.check_memory(memory_need(settings, data.modalities))
     decided = {
         "disclosure": _disclosure(site_settings, fl_ctx),
         "limits": site_settings.limits,
@@ -169,6 +173,7 @@ def open_site(run: Run, log: Log, fl_ctx: FLContext) -> tuple[FederationSite, Fu
     if settings.fusion.site != name:
         return site, None
     data = open_fusion_data(name, settings, site_settings, log)
+    site_settings.limits.check_memory(memory_need(settings, data.modalities))
     place = folder / FUSION_SITE
     fusion = FusionSite(
         settings,
