@@ -55,7 +55,7 @@ def _of_convolution(x: Any, weight: Any, *_: Any, out_shape: Any, **__: Any) -> 
     return conv_flop_count(x, weight, out_shape)
 
 
-def matrix_rate(dtype: torch.dtype, device: str, side: int = 2048, repeats: int = 7) -> float:
+def matrix_rate(dtype: torch.dtype, device: str, side: int, repeats: int = 7) -> float:
     """Returns billions of operations a second of a product of two square matrices; the median of several."""
     first, second = (torch.ones(side, side, dtype=dtype, device=device) for _ in range(2))
 

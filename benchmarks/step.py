@@ -53,7 +53,8 @@ def main(given: Sequence[str] | None = None) -> int:
                 device=options.device,
             )
             agreement = compare(task, slack=10.0 if options.quick else 1.0)
-            rate = matrix_rate(getattr(torch, task.arithmetic()), task.device)
+            side = 512 if options.quick else 2048
+            rate = matrix_rate(getattr(torch, task.arithmetic()), task.device, side)
             rows.append(_row(task, agreement, time_steps(task, options.pairs), rate))
             print(_table(rows[-1:]), flush=True)
     except Disagreement as error:
